@@ -1,0 +1,1 @@
+"""Choices and processes: command line, configuration, supervision, beamline, viewer, training."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the computations of ptychography on NumPy or CuPy."""

@@ -1,0 +1,1 @@
+"""Scans, messages, sockets and stages: how frames become a live image."""
