@@ -1,0 +1,68 @@
+"""The forward model: object and probe to intensities on the detector, and Poisson counts of them.
+
+Separate because it is the one statement of the physics: engine, metrics, network labels and simulated
+detector all call it, so they cannot disagree. Everything is corner-origin and unitary, hence the photons of
+a pattern equal the power of its exit waves (Parseval).
+"""
+
+import numpy as np
+
+from operators.arrays import Corners, Object, Patches, Patterns, Probe, Waves, abs2, fft2, to_numpy
+from operators.patches import extract_patches
+
+FRAMES_AT_A_TIME = 64  # bounds the memory of waves: frames x modes x pixels
+
+
+def exit_waves(probe: Probe, patches: Patches) -> Waves:
+    """Return the wave behind the sample, probe x patch, (frame, mode, y, x)."""
+    return probe[None] * patches[:, None]
+
+
+def far_field(waves: Waves) -> Waves:
+    """Return the waves at the detector, corner-origin, of the same power."""
+    return fft2(waves)
+
+
+def intensities(probe: Probe, patches: Patches) -> Patterns:
+    """Return the photons expected on the detector, the incoherent sum over modes.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex64
+        Sum of |P|^2 over modes and pixels is the photons per frame.
+    patches : (frame, y, x) complex64
+        The object under each probe.
+
+    Returns
+    -------
+    (frame, ky, kx) float32, photons
+        Zero frequency in the corner.
+    """
+    return abs2(far_field(exit_waves(probe, patches))).sum(axis=1)
+
+
+def simulate_counts(object_: Object, probe: Probe, corners: Corners, rng: np.random.Generator) -> np.ndarray:
+    """Return Poisson counts of the scan, on the host, reproducible from the state of `rng`.
+
+    Parameters
+    ----------
+    object_ : (row, col) complex64
+    probe : (mode, y, x) complex64
+        Sum of |P|^2 is the mean photons per frame of a transparent object.
+    corners : (frame, 2) int64, pixels
+        Top-left pixel of each window, (row, col).
+    rng : numpy.random.Generator
+        NumPy's on either backend, so that the counts are the same.
+
+    Returns
+    -------
+    (frame, ky, kx) uint32, counts
+        Zero frequency in the corner; `centre_origin` turns them into frames as a detector sends them.
+    """
+    n_pixels = probe.shape[-1]
+    counts = np.empty((len(corners), n_pixels, n_pixels), np.uint32)
+    for start in range(0, len(corners), FRAMES_AT_A_TIME):
+        batch = slice(start, start + FRAMES_AT_A_TIME)
+        expected = intensities(probe, extract_patches(object_, corners[batch], n_pixels))
+        counts[batch] = rng.poisson(to_numpy(expected))
+    return counts

@@ -1,0 +1,93 @@
+"""Read and add the object under each probe: an exactly adjoint pair.
+
+Separate because both are written once per backend for speed and used everywhere: by the forward model, the
+engine's updates (object and illumination) and the stitcher.
+"""
+
+import numpy as np
+
+from operators.arrays import Array, Corners, Object, Patches, array_module, to_numpy
+
+
+def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches:
+    """Return a copy of the object under each window, (frame, n_pixels, n_pixels).
+
+    Parameters
+    ----------
+    object_ : (row, col), any dtype
+        The object, or any map on its pixels.
+    corners : (frame, 2) int64, pixels of this array
+        Top-left pixel (row, col) of each window. Best kept on the host: the check needs them there.
+    n_pixels : int
+        Side of a window.
+
+    Raises
+    ------
+    ValueError
+        If a window reaches outside the object, or corners are not whole pixels.
+    """
+    corners = _checked_corners(object_.shape, corners, n_pixels)
+    xp = array_module(object_)
+    if xp is not np:
+        return object_[_window_indices(xp, corners, n_pixels)]
+    patches = np.empty((len(corners), n_pixels, n_pixels), object_.dtype)
+    for patch, (row, column) in zip(patches, corners.tolist(), strict=True):
+        patch[...] = object_[row : row + n_pixels, column : column + n_pixels]
+    return patches
+
+
+def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
+    """Add each patch to the object under its window, in place; where windows overlap, patches add up.
+
+    The adjoint of `extract_patches`: <extract(a), p> = <a, add(p)>.
+
+    Parameters
+    ----------
+    object_ : (row, col), real or complex
+        Changed in place.
+    patches : (frame, y, x) or (y, x), of a dtype that `object_` can hold
+        One patch for each window, or one for all of them.
+    corners : (frame, 2) int64, pixels of this array
+        Top-left pixel (row, col) of each window; the same window may occur more than once.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a window reaches outside the object, or corners are not whole pixels.
+    """
+    n_pixels = patches.shape[-1]
+    corners = _checked_corners(object_.shape, corners, n_pixels)
+    expected = (len(corners), n_pixels, n_pixels)
+    if patches.shape not in (expected, expected[1:]):
+        raise ValueError(f"expected patches of shape {expected} or {expected[1:]}, got {patches.shape}")
+    xp = array_module(object_)
+    patches = xp.broadcast_to(patches, expected)
+    if xp is not np:
+        xp.add.at(object_, _window_indices(xp, corners, n_pixels), patches)
+        return
+    for patch, (row, column) in zip(patches, corners.tolist(), strict=True):
+        object_[row : row + n_pixels, column : column + n_pixels] += patch
+
+
+def _checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:
+    corners = to_numpy(corners)
+    if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iu":
+        raise ValueError(
+            f"expected corners (frame, 2) of integers, got {corners.shape} {corners.dtype}; "
+            "round positions with window_corners"
+        )
+    is_outside = ((corners < 0) | (corners + n_pixels > shape)).any(axis=1)
+    if is_outside.any():
+        low, high = corners.min(axis=0), corners.max(axis=0) + n_pixels
+        raise ValueError(
+            f"{is_outside.sum()} of {len(corners)} windows of {n_pixels} x {n_pixels} pixels reach outside the "
+            f"object of shape {tuple(shape)}: they span rows {low[0]}..{high[0] - 1} and columns "
+            f"{low[1]}..{high[1] - 1}; enlarge the object"
+        )
+    return corners
+
+
+def _window_indices(xp: Array, corners: np.ndarray, n_pixels: int) -> tuple[Array, Array]:
+    """Return row (frame, y, 1) and column (frame, 1, x) indices that broadcast to every window's pixels."""
+    corners, steps = xp.asarray(corners), xp.arange(n_pixels)
+    return corners[:, 0, None, None] + steps[:, None], corners[:, 1, None, None] + steps
