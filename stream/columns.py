@@ -1,0 +1,159 @@
+"""One quantity of every frame in memory-mapped segments, addressed by frame number.
+
+Separate from the scan so that storage is one small thing: a column has one writer and any number of readers
+in other processes, grows by whole segments and never moves. Used by `stream.scan` alone.
+"""
+
+import contextlib
+import errno
+import json
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEGMENT_BYTES = 16 << 20
+MIN_SEGMENT_FRAMES, MAX_SEGMENT_FRAMES = 64, 4096
+_DESCRIPTION = "column.json"
+_FENCE = threading.Lock()
+
+
+def fence() -> None:
+    """Orders the memory accesses before it ahead of those after it, also where the processor does not."""
+    # Two lock round trips are a full barrier: nothing moves up past the second, nothing down past the first.
+    for _ in range(2):
+        with _FENCE:
+            pass
+
+
+class DiskFullError(OSError):
+    """The file system of the scan has no room for another segment."""
+
+
+class Column:
+    """Values of one dtype and shape per frame, in files of equal length.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the segments lie; `create` makes it.
+    writable : bool
+        Whether this process is the column's one writer.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the column has not been created.
+    """
+
+    def __init__(self, folder: Path, *, writable: bool = False) -> None:
+        description = json.loads((folder / _DESCRIPTION).read_text())
+        self.folder = folder
+        self.dtype = np.dtype(description["dtype"])
+        self.item_shape: tuple[int, ...] = tuple(description["item_shape"])
+        self.segment_frames: int = description["segment_frames"]
+        self._writable = writable
+        self._segments: list[NDArray[Any]] = []
+
+    @classmethod
+    def create(cls, folder: Path, dtype: str, item_shape: Sequence[int] = ()) -> "Column":
+        """Returns the writable column in `folder`, made new or, after a restart, as it was left."""
+        if not (folder / _DESCRIPTION).exists():
+            item_bytes = np.dtype(dtype).itemsize * int(np.prod(item_shape, dtype=np.int64))
+            frames = min(max(SEGMENT_BYTES // max(item_bytes, 1), MIN_SEGMENT_FRAMES), MAX_SEGMENT_FRAMES)
+            description = {"dtype": dtype, "item_shape": list(item_shape), "segment_frames": frames}
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / _DESCRIPTION, json.dumps(description).encode())
+        return cls(folder, writable=True)
+
+    def reserve(self, n_frames: int) -> None:
+        """Allocates room for frames 0 to `n_frames` - 1.
+
+        Raises
+        ------
+        DiskFullError
+            If the file system cannot hold another segment; what is recorded stays as it is.
+        """
+        while self._map_existing() * self.segment_frames < n_frames:
+            self._allocate(self._path(len(self._segments)))
+
+    def write(self, numbers: Any, values: Any) -> None:
+        """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed."""
+        numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
+        if not numbers.size:
+            return
+        self.reserve(int(numbers.max()) + 1)
+        values = np.broadcast_to(np.asarray(values, self.dtype), (len(numbers), *self.item_shape))
+        for segment, rows, within in self._grouped(numbers):
+            segment[within] = values[rows]
+
+    def read(self, numbers: Any) -> NDArray[Any]:
+        """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet."""
+        numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
+        out = np.zeros((len(numbers), *self.item_shape), self.dtype)
+        for segment, rows, within in self._grouped(numbers):
+            out[rows] = segment[within]
+        return out
+
+    def head(self, n_frames: int) -> NDArray[Any]:
+        """Returns a copy of the values of frames 0 to `n_frames` - 1."""
+        return self.read(np.arange(n_frames))
+
+    def _grouped(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], Any, Any]]:
+        if not numbers.size:
+            return
+        if int(numbers.min()) < 0:
+            raise ValueError(f"frame number {int(numbers.min())} in column {self.folder.name}: wanted >= 0")
+        if int(numbers.max()) >= len(self._segments) * self.segment_frames:
+            self._map_existing()
+        which, within = np.divmod(numbers, self.segment_frames)
+        for index in np.unique(which):
+            if index < len(self._segments):
+                rows = np.flatnonzero(which == index)
+                yield self._segments[index], rows, within[rows]
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.bin"
+
+    def _allocate(self, path: Path) -> None:
+        n_bytes = self.dtype.itemsize * int(np.prod(self.item_shape, dtype=np.int64)) * self.segment_frames
+        temporary = path.with_suffix(".new")
+        try:
+            with temporary.open("wb") as file:
+                # Without this a full disk would be a SIGBUS at some later frame.
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise DiskFullError(
+                error.errno,
+                f"no room for {n_bytes / 1e6:.0f} MB of column '{self.folder.name}': "
+                "free space or choose another --save",
+                str(self.folder),
+            ) from error
+        temporary.rename(path)
+
+    def _map_existing(self) -> int:
+        while (path := self._path(len(self._segments))).exists():
+            with path.open("r+b" if self._writable else "rb") as file:
+                # Faulting pages in one by one costs ten times the copy of a frame.
+                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if self._writable else 0)
+                prot = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
+                mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
+            shape = (self.segment_frames, *self.item_shape)
+            self._segments.append(np.frombuffer(mapped, self.dtype).reshape(shape))
+        return len(self._segments)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Leaves `path` with `content` or as it was; a reader never sees a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,128 @@
+"""The messages between processes: tagged, bounded, immutable; arrays travel beside them as raw buffers.
+
+Separate from `stream.wire` so that this page can be read as the protocol. Anything a peer may send is listed
+here with its bounds; what does not fit is refused before it is used.
+"""
+
+import hashlib
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL = 1
+
+Name = Annotated[str, Meta(max_length=200)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
+Dtype = Annotated[str, Meta(pattern=r"^[<|][uifc][1248]?(16)?$", max_length=4)]
+
+
+class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
+    """Dtype and shape of one buffer that follows the message."""
+
+    dtype: Dtype
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=4)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every message can carry: headers of the buffers behind it."""
+
+    arrays: Annotated[tuple[ArrayHeader, ...], Meta(max_length=16)] = ()
+
+
+class Hello(Message, frozen=True, tag=True, kw_only=True):
+    """First word of a client: which protocol it speaks and who it is."""
+
+    protocol: int
+    schema: Name
+    role: Name
+    pid: Count = 0
+
+
+class Welcome(Message, frozen=True, tag=True, kw_only=True):
+    """The peer speaks our protocol; this is the run it has reached."""
+
+    run_id: Name
+
+
+class Reject(Message, frozen=True, tag=True, kw_only=True):
+    """The peer cannot be served, and why."""
+
+    reason: Annotated[str, Meta(max_length=2000)]
+
+
+class Ready(Message, frozen=True, tag=True, kw_only=True):
+    """The stage has everything it needs before the first frame."""
+
+    stage: Name
+    address: Name = ""  # where the stage can be reached, when it has its own door
+
+
+class Progress(Message, frozen=True, tag=True, kw_only=True):
+    """A stage is alive and this far; also the doorbell for stages that wait for its column."""
+
+    stage: Name
+    scan: Name = ""
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+
+
+class Notice(Message, frozen=True, tag=True, kw_only=True):
+    """A stage has something to tell the person at the terminal."""
+
+    stage: Name
+    level: Count
+    text: Annotated[str, Meta(max_length=4000)]
+
+
+class Stop(Message, frozen=True, tag=True, kw_only=True):
+    """The stage finishes what it holds and leaves."""
+
+
+class Ask(Message, frozen=True, tag=True, kw_only=True):
+    """A client asks for what is newer than the version it has of a scan; its one credit until answered."""
+
+    scan: Name = ""
+    after: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+
+
+class NoNews(Message, frozen=True, tag=True, kw_only=True):
+    """Nothing newer yet; the server is alive. The client asks again."""
+
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+
+
+class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
+    """The tiles of the live image that changed after the version that was asked for.
+
+    Buffers, in order: `tiles` (tile, 2) int32 row and column indices, tile (i, j) covers absolute object
+    pixels [i * tile_px, (i + 1) * tile_px); `object` (tile, y, x) complex64; `sigma` (tile, y, x) float32,
+    radians of phase; `photons` (tile, y, x) float32, photons that fell on the pixel; `source` (tile, y, x)
+    uint8: 0 nothing, 1 network mosaic, 2 refined; `path` (frame, 2) float32, probe centres in absolute object
+    pixels (y, x), of the frames shown, in frame order.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("tiles", "object", "sigma", "photons", "source", "path")
+
+    scan: Name
+    run_id: Name
+    version: Count
+    tile_px: Annotated[int, Meta(ge=1, le=4096)]
+    object_pixel_m: Annotated[float, Meta(gt=0)]
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated
+    frames_seen: Count
+    epoch: Annotated[float, Meta(ge=0)]
+    model: Name  # hash of the weights, "" without a network
+    config_hash: Name
+    error: float | None = None  # amplitude error of the refinement
+    time_to_image_ms: tuple[float, float] | None = None  # p50, p99 over the last frames
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+    is_final: bool = False
+    note: Annotated[str, Meta(max_length=2000)] = ""
+
+
+AnyMessage = Hello | Welcome | Reject | Ready | Progress | Notice | Stop | Ask | NoNews | ObjectUpdate
+
+SCHEMA_HASH = hashlib.sha256(
+    msgspec.json.encode(msgspec.json.schema(AnyMessage), order="sorted")
+).hexdigest()[:16]
