@@ -56,8 +56,8 @@ def get_array_module(name: str) -> ArrayModule:
     cupy = _usable_cupy()
     if cupy is None and name == "cupy":
         raise ValueError(
-            "the array backend 'cupy' needs CuPy and a CUDA device; install the extra gpu-cuda12 or gpu-cuda13, "
-            "or choose 'numpy' or 'auto'"
+            "the array backend 'cupy' needs CuPy and a CUDA device; install the extra gpu-cuda12 or "
+            "gpu-cuda13, or choose 'numpy' or 'auto'"
         )
     return np if cupy is None else cupy
 

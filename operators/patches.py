@@ -6,7 +6,7 @@ engine's updates (object and illumination) and the stitcher.
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Object, Patches, array_module, to_numpy
+from operators.arrays import Array, ArrayModule, Corners, Object, Patches, array_module, to_numpy
 
 
 def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches:
@@ -28,7 +28,7 @@ def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches
     """
     corners = _checked_corners(object_.shape, corners, n_pixels)
     xp = array_module(object_)
-    if xp is not np:
+    if xp is not np:  # one gather on a GPU; on a CPU, slices copy whole rows
         return object_[_window_indices(xp, corners, n_pixels)]
     patches = np.empty((len(corners), n_pixels, n_pixels), object_.dtype)
     for patch, (row, column) in zip(patches, corners.tolist(), strict=True):
@@ -63,7 +63,7 @@ def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
     xp = array_module(object_)
     patches = xp.broadcast_to(patches, expected)
     if xp is not np:
-        xp.add.at(object_, _window_indices(xp, corners, n_pixels), patches)
+        _scatter_add(xp, object_, _window_indices(xp, corners, n_pixels), patches)
         return
     for patch, (row, column) in zip(patches, corners.tolist(), strict=True):
         object_[row : row + n_pixels, column : column + n_pixels] += patch
@@ -80,14 +80,22 @@ def _checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) ->
     if is_outside.any():
         low, high = corners.min(axis=0), corners.max(axis=0) + n_pixels
         raise ValueError(
-            f"{is_outside.sum()} of {len(corners)} windows of {n_pixels} x {n_pixels} pixels reach outside the "
-            f"object of shape {tuple(shape)}: they span rows {low[0]}..{high[0] - 1} and columns "
+            f"{is_outside.sum()} of {len(corners)} windows of {n_pixels} x {n_pixels} pixels reach outside "
+            f"the object of shape {tuple(shape)}: they span rows {low[0]}..{high[0] - 1} and columns "
             f"{low[1]}..{high[1] - 1}; enlarge the object"
         )
     return corners
 
 
-def _window_indices(xp: Array, corners: np.ndarray, n_pixels: int) -> tuple[Array, Array]:
+def _scatter_add(xp: ArrayModule, target: Array, indices: tuple[Array, Array], values: Array) -> None:
+    if target.dtype.kind == "c":  # CuPy has no atomic addition of complex numbers
+        xp.add.at(target.real, indices, values.real)
+        xp.add.at(target.imag, indices, values.imag)
+    else:
+        xp.add.at(target, indices, values)
+
+
+def _window_indices(xp: ArrayModule, corners: np.ndarray, n_pixels: int) -> tuple[Array, Array]:
     """Return row (frame, y, 1) and column (frame, 1, x) indices that broadcast to every window's pixels."""
     corners, steps = xp.asarray(corners), xp.arange(n_pixels)
     return corners[:, 0, None, None] + steps[:, None], corners[:, 1, None, None] + steps
