@@ -1,0 +1,124 @@
+"""The frames an engine holds: amplitudes, positions and how well each is explained, by frame number.
+
+Separate from the engine because holding frames that arrive in any order, twice, or late is a task of its
+own. Called by `operators.refiner`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions
+
+
+class FrameStore:
+    """Frames in slots that never move; capacity doubles, and slots not filled are zero.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of a pattern.
+    mask : (ky, kx) bool, True where valid, corner-origin, or None
+        Photons of other pixels do not count as measured power.
+    xp : numpy or cupy
+        Where the amplitudes live. Positions, visits and powers stay on the host: they decide what is read.
+    """
+
+    def __init__(self, n_pixels: int, mask: Mask | None, xp: ArrayModule) -> None:
+        self._xp = xp
+        self._mask = mask
+        self._slot_of: dict[int, int] = {}
+        self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float32)
+        self.positions_px = np.zeros((16, 2))
+        self.n_visits = np.zeros(16, np.int64)
+        self.powers = np.zeros(16)
+        self._latest: Array = xp.zeros(16, xp.float32)
+        self._best: Array = xp.zeros(16, xp.float32)
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def put(self, numbers: Sequence[int], patterns: Patterns, positions_px: Positions) -> list[int]:
+        """Hold the frames and return the slots of those not held before; a frame sent again replaces itself.
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, or a pattern or position is not finite.
+        """
+        numbers = [int(number) for number in numbers]
+        self._check(numbers, patterns, positions_px)
+        n_before = len(self)
+        slots = [self._slot_of.setdefault(number, len(self._slot_of)) for number in numbers]
+        self._reserve(len(self))
+        positive = np.maximum(patterns, 0)
+        self.amplitudes[slots] = self._xp.asarray(np.sqrt(positive, dtype=np.float32))
+        self.positions_px[slots] = positions_px
+        valid = positive if self._mask is None else positive * self._mask
+        self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
+        return list(range(n_before, len(self)))
+
+    def record(self, slots: np.ndarray, errors: Array) -> None:
+        """Note the residuals of frames just visited; nothing is read back from the device."""
+        xp = self._xp
+        is_first = xp.asarray(self.n_visits[slots] == 0)
+        self._latest[slots] = errors
+        self._best[slots] = xp.where(is_first, errors, xp.fmin(self._best[slots], errors))
+        self.n_visits[slots] += 1
+
+    def error(self) -> float:
+        """Return the residual over the measured power of the frames visited, NaN if there are none."""
+        is_seen = self.n_visits > 0
+        power = self.powers[is_seen].sum()
+        return float(self._latest.sum()) / power if power else float("nan")
+
+    def error_growth(self) -> float:
+        """Return the latest residual over the best, over the frames visited twice; 1 if there are none.
+
+        Comparing each frame with itself, new frames, whose residuals start high, do not look like divergence.
+        """
+        slots = np.flatnonzero(self.n_visits > 1)
+        best = float(self._best[slots].sum())
+        return float(self._latest[slots].sum()) / best if best else 1.0
+
+    def forget_growth(self) -> None:
+        """Take the best residuals for the latest, as after going back to a good state."""
+        powers = self._xp.asarray(self.powers, self._xp.float32)
+        # a frame never explained by anything finite is as far away as no model at all
+        self._best = self._xp.where(self._xp.isfinite(self._best), self._best, powers)
+        self._latest = self._best.copy()
+
+    def _check(self, numbers: list[int], patterns: Patterns, positions_px: Positions) -> None:
+        expected = (len(numbers), *self.amplitudes.shape[1:])
+        if patterns.shape != expected:
+            raise ValueError(
+                f"{len(numbers)} frame numbers need patterns of shape {expected}, got {patterns.shape}"
+            )
+        if positions_px.shape != (len(numbers), 2):
+            raise ValueError(
+                f"{len(numbers)} frame numbers need positions of shape {(len(numbers), 2)}, "
+                f"got {positions_px.shape}"
+            )
+        is_finite = np.isfinite(patterns).all(axis=(1, 2)) & np.isfinite(positions_px).all(axis=1)
+        if not is_finite.all():
+            first = numbers[int(is_finite.argmin())]
+            raise ValueError(
+                f"pattern or position of frame {first} is not finite; mask dead pixels before refinement"
+            )
+
+    def _reserve(self, n_slots: int) -> None:
+        capacity = len(self.powers)
+        while capacity < n_slots:
+            capacity *= 2
+        if capacity == len(self.powers):
+            return
+        for name in ("amplitudes", "_latest", "_best"):
+            setattr(self, name, _grown(self._xp, getattr(self, name), capacity))
+        for name in ("positions_px", "n_visits", "powers"):
+            setattr(self, name, _grown(np, getattr(self, name), capacity))
+
+
+def _grown(xp: ArrayModule, values: Array, capacity: int) -> Array:
+    grown = xp.zeros((capacity, *values.shape[1:]), values.dtype)
+    grown[: len(values)] = values
+    return grown

@@ -1,0 +1,138 @@
+"""Probes: simulated ones, a start from the data, and what keeps a refined probe physical.
+
+Separate from the engine because simulator, network training and reconstruction start from the same probes.
+Searching the curvature of a start from data needs the engine and lives in `operators.probe_search`.
+"""
+
+import itertools
+
+import numpy as np
+
+from operators.arrays import Array, Probe, abs2, array_module, ifft2
+
+_PUPIL_EDGE_PX = 0.6  # softness of a simulated pupil: a sharp edge would ring over the whole window
+
+
+def zone_plate_probe(
+    n_pixels: int, pupil_radius_px: float, disc_radius_px: float, central_stop: float = 0.0
+) -> np.ndarray:
+    """Return the defocused focus of a zone plate, unit power, centred in its window.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of the window.
+    pupil_radius_px : float
+        Radius of the pupil on the detector, pixels.
+    disc_radius_px : float
+        Radius of the defocused disc on the sample in geometrical optics, pixels; 0 is in focus.
+    central_stop : float
+        Radius of the central stop as a fraction of the pupil radius.
+
+    Returns
+    -------
+    (y, x) complex64
+        Sum of |P|^2 is 1.
+    """
+    if not 0 < pupil_radius_px <= n_pixels / 2 or not 0 <= central_stop < 1:
+        raise ValueError(
+            f"zone plate: expected 0 < pupil_radius_px <= {n_pixels / 2:g} and 0 <= central_stop < 1, "
+            f"got {pupil_radius_px} and {central_stop}"
+        )
+    k2 = _squared_frequency(n_pixels)
+    k = np.sqrt(k2)
+    pupil = 1 / (1 + np.exp((k - pupil_radius_px) / _PUPIL_EDGE_PX))
+    if central_stop:
+        pupil -= 1 / (1 + np.exp((k - central_stop * pupil_radius_px) / _PUPIL_EDGE_PX))
+    curvature = curvature_of_disc(disc_radius_px, pupil_radius_px, n_pixels)
+    probe = np.fft.fftshift(ifft2(pupil * np.exp(1j * curvature * k2)))
+    return (probe / np.sqrt(abs2(probe).sum())).astype(np.complex64)
+
+
+def probe_from_mean(mean_pattern: Array, curvature: float) -> np.ndarray:
+    """Return the probe whose far field has the modulus of the mean pattern and a quadratic phase.
+
+    Parameters
+    ----------
+    mean_pattern : (ky, kx) float, photons, corner-origin
+    curvature : float, rad
+        Phase per squared frequency step; 0 is a focus, either sign a defocus.
+
+    Returns
+    -------
+    (y, x) complex64
+        Sum of |P|^2 is the power of the mean pattern; centred in its window.
+    """
+    modulus = np.sqrt(np.maximum(mean_pattern, 0))
+    waves = modulus * np.exp(1j * curvature * _squared_frequency(modulus.shape[-1]))
+    return np.fft.fftshift(ifft2(waves)).astype(np.complex64)
+
+
+def curvature_of_disc(disc_radius_px: float, pupil_radius_px: float, n_pixels: int) -> float:
+    """Return the curvature, rad per squared frequency, that spreads a pupil over a disc on the sample."""
+    return np.pi * disc_radius_px / (n_pixels * pupil_radius_px)
+
+
+def probe_modes(probe: Array, n_modes: int, power: float = 0.02) -> np.ndarray:
+    """Return `n_modes` starting modes: the probe, and the probe times low polynomials of the coordinates.
+
+    Parameters
+    ----------
+    probe : (y, x) complex64
+    n_modes : int
+    power : float
+        Fraction of the power that each mode beyond the first gets.
+
+    Returns
+    -------
+    (mode, y, x) complex64
+        Of the same total power.
+    """
+    if n_modes < 1 or not 0 < power * n_modes < 1:
+        raise ValueError(f"expected n_modes >= 1 of power > 0, in all below 1; got {n_modes} of {power}")
+    weights = abs2(probe)
+    total = weights.sum()
+    grid = np.indices(probe.shape)
+    # about the centroid, so that the first-order modes start orthogonal to the probe
+    y, x = (axis - (axis * weights).sum() / total for axis in grid)
+    orders = ((degree - k, k) for degree in itertools.count() for k in range(degree + 1))
+    modes = np.stack([probe * y**j * x**k for j, k in itertools.islice(orders, n_modes)])
+    shares = np.array([1 - power * (n_modes - 1)] + [power] * (n_modes - 1))
+    modes *= np.sqrt(shares * total / abs2(modes).sum(axis=(1, 2)))[:, None, None]
+    return modes.astype(np.complex64)
+
+
+def with_power(probe: Probe, photons: float) -> Probe:
+    """Return the probe scaled so that the sum of |P|^2 over modes and pixels is `photons`."""
+    return probe * array_module(probe).sqrt(photons / abs2(probe).sum())
+
+
+def orthogonalise_modes(probe: Probe) -> Probe:
+    """Return orthogonal modes of the same intensities, the strongest first.
+
+    Notes
+    -----
+    The eigenvectors of the modes' mutual overlaps mix them unitarily, which leaves every summed intensity
+    as it is (Thibault & Menzel, Nature 494, 68 (2013)).
+    """
+    xp = array_module(probe)
+    flat = probe.reshape(len(probe), -1)
+    _, vectors = xp.linalg.eigh(flat.conj() @ flat.T)
+    return (vectors[:, ::-1].T @ flat).reshape(probe.shape).astype(xp.complex64)
+
+
+def probe_fwhm_px(probe: Probe) -> float:
+    """Return the diameter of the disc of the same area as the pixels of at least half the peak intensity."""
+    intensity = abs2(probe).sum(axis=0) if probe.ndim == 3 else abs2(probe)
+    return float(2 * np.sqrt((intensity >= intensity.max() / 2).sum() / np.pi))
+
+
+def pupil_radius_px(mean_pattern: Array) -> float:
+    """Return the radius of the uniform disc with the mean pattern's root-mean-square frequency, pixels."""
+    power = np.maximum(mean_pattern, 0)
+    return float(np.sqrt(2 * (power * _squared_frequency(power.shape[-1])).sum() / power.sum()))
+
+
+def _squared_frequency(n_pixels: int) -> np.ndarray:
+    frequency = np.fft.fftfreq(n_pixels) * n_pixels
+    return frequency[:, None] ** 2 + frequency**2

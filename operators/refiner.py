@@ -1,0 +1,364 @@
+"""The refinement engine: frames arrive in any order and number, and the object they support keeps improving.
+
+Separate from `operators.epie`, which knows the physics of one update, because this file decides what to
+update: which frames, how far, on how large a canvas, and what to do when it goes wrong. It has no clock:
+the refinement stage and the offline reconstruction decide how many updates to run, and get the same result
+for the same calls.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from operators.arrays import (
+    Array,
+    ArrayModule,
+    Corners,
+    Mask,
+    Object,
+    Patches,
+    Patterns,
+    Positions,
+    Probe,
+    abs2,
+    to_numpy,
+)
+from operators.canvas import Canvas
+from operators.epie import Batch, Steps, update
+from operators.frame_store import FrameStore
+from operators.geometry import Bounds, window_corners
+from operators.probe import orthogonalise_modes, with_power
+from operators.visits import VisitOrder
+
+logger = logging.getLogger(__name__)
+
+_DIVERGED = 1.5  # times the best residual of the same frames; noise alone stays within a few per cent
+_HEALTHY = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinerConfig:
+    """What refinement does with its frames.
+
+    Parameters
+    ----------
+    algorithm : "epie" or "rpie"
+    object_step, probe_step : float
+        Steps of the first visits, in (0, 1]; `probe_step` 0 holds the probe.
+    alpha : float
+        Regularisation of rPIE, in (0, 1]; ePIE does not read it.
+    probe_start : int
+        Visits of a frame before it takes part in refining the probe: a frame first has to be explained by
+        the object.
+    anneal_visits : float
+        Visits of a frame after which its step has halved; the step falls as 1 / (1 + visits /
+        anneal_visits), so that an object seen often averages over the noise of its frames instead of
+        following each. Infinite: never falls.
+    batch_size : int
+        Frames per update.
+    subpixel : bool
+        Whether probes are shifted to the fraction of a pixel; costs about twice the time.
+    seed : int
+        Of the visiting order.
+    """
+
+    algorithm: Literal["epie", "rpie"] = "epie"
+    object_step: float = 1.0
+    probe_step: float = 1.0
+    alpha: float = 0.1
+    probe_start: int = 1
+    anneal_visits: float = 20.0
+    batch_size: int = 32
+    subpixel: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ("epie", "rpie"):
+            raise ValueError(f"refinement: expected the algorithm 'epie' or 'rpie', got {self.algorithm!r}")
+        for name, low, high in (("object_step", 0, 1), ("alpha", 0, 1), ("anneal_visits", 0, math.inf)):
+            if not low < getattr(self, name) <= high:
+                raise ValueError(
+                    f"refinement: expected {low} < {name} <= {high}, got {getattr(self, name)!r}"
+                )
+        if not 0 <= self.probe_step <= 1 or self.batch_size < 1 or self.probe_start < 0:
+            raise ValueError(
+                "refinement: expected 0 <= probe_step <= 1, batch_size >= 1 and probe_start >= 0, got "
+                f"{self.probe_step!r}, {self.batch_size!r} and {self.probe_start!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinerSnapshot:
+    """What refinement knows at one moment, on the host.
+
+    Parameters
+    ----------
+    object : (row, col) complex64
+    bounds : Bounds
+        Absolute pixels that `object` covers: the windows of all frames held.
+    probe : (mode, y, x) complex64, orthogonal modes, strongest first
+    illumination : (row, col) float32, photons per object pixel from all frames visited
+    n_frames, n_updates : int
+        Frames held; frame updates run.
+    error : float
+        Amplitude error sum (|F| - sqrt(I))**2 / sum I over the frames visited, each as of its last visit;
+        NaN before the first.
+    error_history : tuple of float
+        The same at the end of every epoch.
+    n_divergences : int
+        Times the engine went back to its last good state and halved its steps.
+    """
+
+    object: np.ndarray
+    bounds: Bounds
+    probe: np.ndarray
+    illumination: np.ndarray
+    n_frames: int
+    n_updates: int
+    error: float
+    error_history: tuple[float, ...]
+    n_divergences: int
+
+    @property
+    def epoch(self) -> float:
+        """Updates per frame held."""
+        return self.n_updates / self.n_frames
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether object and probe hold only finite values."""
+        return bool(np.isfinite(self.object).all() and np.isfinite(self.probe).all())
+
+
+class Refiner:
+    """Refines object and probe from the frames appended so far, in steps of whole batches.
+
+    Parameters
+    ----------
+    config : RefinerConfig
+    probe : (mode, y, x) complex64
+        Start. Its power is kept: it fixes the scale between probe and object.
+    mask : (ky, kx) bool, True where valid, corner-origin, optional
+    xp : numpy or cupy
+    """
+
+    def __init__(
+        self, config: RefinerConfig, probe: Probe, *, mask: Mask | None = None, xp: ArrayModule = np
+    ) -> None:
+        self._config = config
+        self._xp = xp
+        self._n_pixels = probe.shape[-1]
+        self.set_probe(probe)
+        valid = None if mask is None or mask.all() else to_numpy(mask)
+        self._mask = None if valid is None else xp.asarray(valid)
+        self._frames = FrameStore(self._n_pixels, valid, xp)
+        self._order = VisitOrder(config.seed)
+        self._canvas: Canvas | None = None
+        self._scanned: Bounds | None = None
+        self._good_object: tuple[Object, Bounds] | None = None
+        self._step_factor = 1.0
+        self._n_since_check = 0
+        self._history: list[float] = []
+        self.n_updates = 0
+        self.n_divergences = 0
+
+    @property
+    def n_frames(self) -> int:
+        """Frames held."""
+        return len(self._frames)
+
+    @property
+    def epoch(self) -> float:
+        """Updates per frame held; 0 before the first frame."""
+        return self.n_updates / self.n_frames if self.n_frames else 0.0
+
+    def set_probe(self, probe: Probe) -> None:
+        """Go on with another probe of the same window, and keep its power from now on."""
+        expected = (self._n_pixels, self._n_pixels)
+        if probe.ndim != 3 or probe.shape[1:] != expected:
+            raise ValueError(
+                f"expected a probe of shape (mode, {self._n_pixels}, {self._n_pixels}), got {probe.shape}"
+            )
+        self._probe = self._xp.array(probe, self._xp.complex64)
+        self._good_probe = self._probe.copy()
+        self._power = float(abs2(self._probe).sum())
+        if not 0 < self._power < math.inf:
+            raise ValueError(f"expected a probe of finite power above zero, got a power of {self._power}")
+
+    def append(self, numbers: Sequence[int], patterns: Patterns, positions_px: Positions) -> None:
+        """Hold more frames, and grow the object to cover them; a frame sent again replaces itself.
+
+        Parameters
+        ----------
+        numbers : (frame,) int
+            Frame numbers, any order.
+        patterns : (frame, ky, kx) float32, photons, corner-origin, on the host
+        positions_px : (frame, 2) float, absolute object pixels
+            Top-left of each probe window, (y, x); rounded to whole pixels unless `subpixel` is set.
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, or a pattern or position is not finite. Nothing is held then.
+        """
+        if not len(numbers):
+            return
+        self._order.add(self._frames.put(numbers, patterns, np.asarray(positions_px)))
+        windows = Bounds.of_windows(window_corners(np.asarray(positions_px)), self._n_pixels)
+        self._scanned = windows if self._scanned is None else self._scanned.union(windows)
+        self._cover(windows)
+
+    def seed(self, patches: Patches, weights: Array, corners: Corners) -> None:
+        """Write a first guess of the object, only where it is given and no frame has been refined yet.
+
+        The guess is turned by one global phase to continue the refined object where they overlap.
+
+        Parameters
+        ----------
+        patches : (frame, y, x) complex64
+        weights : (frame, y, x) or (y, x) float32
+            How far each pixel is to be believed, say |P|^2; pixels below a tenth of the largest are not
+            written.
+        corners : (frame, 2) int64, absolute object pixels
+        """
+        if not len(corners):
+            return
+        canvas = self._cover(Bounds.of_windows(corners, self._n_pixels))
+        xp = self._xp
+        peak = abs2(self._probe).sum(axis=0).max()
+        canvas.seed(xp.asarray(patches), xp.asarray(weights, xp.float32), corners, peak)
+
+    def step(self, n_batches: int = 1) -> int:
+        """Run updates of `n_batches` batches and return how many frames were visited, 0 if none are held."""
+        n_before = self.n_updates
+        for _ in range(n_batches):
+            slots = self._order.next_batch(self._config.batch_size)
+            if self._canvas is None or not len(slots):
+                break
+            self._update(self._canvas, slots)
+            if self._n_since_check >= self.n_frames:
+                self._end_epoch(self._canvas)
+        return self.n_updates - n_before
+
+    def snapshot(self) -> RefinerSnapshot:
+        """Return a copy of what is known now, on the host.
+
+        Raises
+        ------
+        ValueError
+            If no frame has been appended.
+        """
+        if self._canvas is None or self._scanned is None:
+            raise ValueError("no frame has been appended: there is nothing to take a snapshot of")
+        scanned = self._scanned.slices_in(self._canvas.bounds)
+        return RefinerSnapshot(
+            object=to_numpy(self._canvas.object[scanned]).copy(),
+            bounds=self._scanned,
+            probe=to_numpy(self._probe).copy(),
+            illumination=to_numpy(self._canvas.illumination[scanned]).copy(),
+            n_frames=self.n_frames,
+            n_updates=self.n_updates,
+            error=self._frames.error(),
+            error_history=tuple(self._history),
+            n_divergences=self.n_divergences,
+        )
+
+    def restore(self, snapshot: RefinerSnapshot) -> None:
+        """Go on from a snapshot; append the frames it was made from first, they then count as visited."""
+        self.set_probe(snapshot.probe)
+        canvas = self._cover(snapshot.bounds)
+        inside = snapshot.bounds.slices_in(canvas.bounds)
+        canvas.object[inside] = self._xp.asarray(snapshot.object)
+        canvas.illumination[inside] = self._xp.asarray(snapshot.illumination)
+        self._scanned = snapshot.bounds if self._scanned is None else self._scanned.union(snapshot.bounds)
+        self._frames.n_visits[: self.n_frames] = max(1, int(snapshot.epoch))
+        self._order.mark_seen()
+        self._keep_good(canvas)
+        self._history = list(snapshot.error_history)
+        self.n_updates = snapshot.n_updates
+        self.n_divergences = snapshot.n_divergences
+
+    def _cover(self, windows: Bounds) -> Canvas:
+        if self._canvas is None:
+            self._canvas = Canvas(windows.padded(self._n_pixels), self._xp)
+        elif not self._canvas.bounds.contains(windows):
+            # the margin keeps a scan that advances by a few pixels from copying the canvas at every frame
+            self._canvas = self._canvas.grown(self._canvas.bounds.union(windows.padded(self._n_pixels)))
+        return self._canvas
+
+    def _update(self, canvas: Canvas, slots: np.ndarray) -> None:
+        config, frames = self._config, self._frames
+        positions, n_visits = frames.positions_px[slots], frames.n_visits[slots]
+        corners = window_corners(positions)
+        canvas.illuminate(self._probe, corners[n_visits == 0])
+        is_settled = n_visits >= config.probe_start
+        steps = Steps(
+            object_step=config.object_step * self._step_factor,
+            probe_step=config.probe_step * self._step_factor if is_settled.any() else 0,
+            alpha=config.alpha if config.algorithm == "rpie" else 1.0,
+        )
+        batch = Batch(
+            frames.amplitudes[slots],
+            canvas.local(corners),
+            self._on_device(1 / (1 + n_visits / config.anneal_visits)),
+            self._on_device(is_settled),
+            self._on_device(positions - corners) if config.subpixel else None,
+        )
+        errors = update(canvas.object, self._probe, batch, steps, canvas.sums, mask=self._mask)
+        if steps.probe_step:
+            self._probe = with_power(self._probe, self._power)
+        frames.record(slots, errors)
+        self.n_updates += len(slots)
+        self._n_since_check += len(slots)
+
+    def _on_device(self, values: np.ndarray) -> Array:
+        return self._xp.asarray(values, self._xp.float32)
+
+    def _end_epoch(self, canvas: Canvas) -> None:
+        """Look at the residuals, the only read-back of an epoch, and keep or give up the state."""
+        self._n_since_check = 0
+        growth = self._frames.error_growth()
+        if growth < _DIVERGED:
+            self._history.append(self._frames.error())
+            if growth < _HEALTHY:
+                self._keep_good(canvas)
+            self._tidy(canvas)
+            return
+        logger.warning(
+            "refinement diverged at epoch %.1f: residual %.3g times its best; "
+            "back to the last good state, steps halved",
+            self.epoch,
+            growth,
+        )
+        self._return_to_good(canvas)
+
+    def _keep_good(self, canvas: Canvas) -> None:
+        self._good_object = canvas.object.copy(), canvas.bounds
+        self._good_probe = self._probe.copy()
+
+    def _return_to_good(self, canvas: Canvas) -> None:
+        canvas.object[~self._xp.isfinite(canvas.object)] = 1
+        if self._good_object is None:
+            canvas.object[...] = 1
+        else:
+            object_, bounds = self._good_object
+            canvas.object[bounds.slices_in(canvas.bounds)] = object_
+        self._probe = self._good_probe.copy()
+        self._step_factor /= 2
+        self._frames.forget_growth()
+        self.n_divergences += 1
+
+    def _tidy(self, canvas: Canvas) -> None:
+        """Orthogonalise the modes; now and then renew the illumination, noted with earlier probes."""
+        if not self._config.probe_step:
+            return
+        self._probe = orthogonalise_modes(self._probe)
+        n_epochs = len(self._history)
+        if n_epochs & (n_epochs - 1) == 0:
+            seen = np.flatnonzero(self._frames.n_visits)
+            canvas.illumination[...] = 0
+            canvas.illuminate(self._probe, window_corners(self._frames.positions_px[seen]))

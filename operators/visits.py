@@ -1,0 +1,45 @@
+"""Which frames the next update looks at.
+
+Separate from the engine because the order decides how fast new ground appears and whether old frames
+starve, and can be tested without a single array of the physics. Called by `operators.refiner`.
+"""
+
+import numpy as np
+
+
+class VisitOrder:
+    """Frames by slot: half of each batch the newest never seen, the rest a random sweep over those seen.
+
+    Every sweep visits each frame seen so far exactly once, so no frame starves however fast new ones
+    arrive; while nothing has been seen, or nothing is new, the other half gets the whole batch.
+
+    Parameters
+    ----------
+    seed : int
+        Of the random order; equal seeds and calls give equal batches.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._unseen: list[int] = []
+        self._seen: list[int] = []
+        self._sweep: list[int] = []
+
+    def add(self, slots: list[int]) -> None:
+        """Put new slots, oldest first, in front of all that have not been seen."""
+        self._unseen.extend(slots)
+
+    def next_batch(self, size: int) -> np.ndarray:
+        """Return at most `size` distinct slots, int64; fewer at the end of a sweep, none without frames."""
+        if not self._sweep:
+            self._sweep = self._rng.permutation(self._seen).tolist()
+        n_new = min(len(self._unseen), max(size // 2, size - len(self._sweep)))
+        new = [self._unseen.pop() for _ in range(n_new)]
+        old = [self._sweep.pop() for _ in range(min(size - n_new, len(self._sweep)))]
+        self._seen.extend(new)
+        return np.array(new + old, dtype=np.int64)
+
+    def mark_seen(self) -> None:
+        """Treat every slot as seen, as after restoring a state that knew them."""
+        self._seen.extend(self._unseen)
+        self._unseen.clear()
