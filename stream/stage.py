@@ -37,6 +37,7 @@ class Worker(Protocol):
 
     name: str
     inputs: tuple[str, ...]  # stages whose byte must be DONE
+    waits_for: tuple[str, ...]  # further stages that close a scan before this one does
     batch_size: int
     deadline_s: float  # a frame waits no longer than this for its batch to fill
     door: Endpoint | None  # where clients may ask
@@ -137,10 +138,13 @@ class WorkerLoop:
             self.stage.handle(batch)
             return 0.0
         is_busy = self.stage.idle(self.clock() + SLICE_S)
-        if is_tail and not ready.size and not is_busy:
+        if is_tail and not ready.size and not is_busy and self._others_are_closed(scan):
             self.finish()
             return 0.0
         return 0.0 if is_busy else self._rule.remaining_s(self.clock())
+
+    def _others_are_closed(self, scan: Scan) -> bool:
+        return all(scan.count(stage, "closed") for stage in self.stage.waits_for)
 
     def finish(self) -> None:
         """Closes the current scan: what is published is marked, what never was is marked UNFINISHED."""
@@ -214,7 +218,7 @@ def run_stage(stage: Worker | Source, context: StageContext, clock: Clock = time
 def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) -> None:
     stage.prepare()
     loop = WorkerLoop(stage, context.scans, clock)
-    link.listen_to(stage.inputs)
+    link.listen_to((*stage.inputs, *stage.waits_for))
     door = Socket("ROUTER", stage.door) if stage.door else None
     link.ready(door.address if door else "")
     try:

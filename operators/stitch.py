@@ -1,0 +1,178 @@
+"""Stitch patches into a mosaic of the object, with what is known about its error.
+
+Separate because it is the live image where nothing better is known yet. A patch fixes the object only up to a
+global phase, so each one is turned to agree with what lies under it before it is added, weighted by the
+illumination |P|^2. Called by the stitcher for every batch, and once more over all frames in frame order at
+the end of a scan, which makes the final mosaic independent of the order in which frames and positions came.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators.arrays import Array, Corners, Object, Patches
+from operators.geometry import Bounds
+from operators.patches import extract_patches
+
+KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
+PATCH_CORRELATION = 0.6  # of errors of overlapping patches: one network made them all
+LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The object on the pixels `bounds`, with its illumination and error.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+        Zero where nothing is known.
+    photons : (row, col) float32
+        Photons that fell on each pixel.
+    sigma : (row, col) float32, radians
+        Standard deviation of the phase; infinite where nothing is known.
+    bounds : Bounds
+        Absolute object pixels covered.
+    """
+
+    object: Object
+    photons: Array
+    sigma: Array
+    bounds: Bounds
+
+
+class Mosaic:
+    """Weighted sums over patches on a canvas that grows with the scan.
+
+    Parameters
+    ----------
+    illumination : (y, x) float32, photons
+        |P|^2 summed over modes: the weight of each pixel of a patch.
+    """
+
+    def __init__(self, illumination: Array) -> None:
+        self.weights = np.asarray(illumination, np.float32)
+        self.n_patches = 0
+        self.n_islands = 0  # patches that had nothing to agree with
+        self.bounds: Bounds | None = None
+        self._sums = np.zeros((0, 0), np.complex64)  # of w p
+        self._photons = np.zeros((0, 0), np.float32)  # of w
+        self._squares = np.zeros((3, 0, 0), np.float32)  # of w |p|^2, w s^2, w^2 s^2
+
+    def add(self, patches: Patches, sigma: Array, corners: Corners, *, turn: bool = True) -> None:
+        """Adds patches one after the other, each in the phase of what already lies under it.
+
+        Parameters
+        ----------
+        patches : (frame, y, x) complex64
+        sigma : (frame, y, x) float32, radians
+            Standard deviation of each patch's phase.
+        corners : (frame, 2) int64, absolute object pixels
+        turn : bool
+            False where the phases agree already.
+        """
+        if not len(patches):
+            return
+        self.grow(Bounds.of_windows(corners, self.weights.shape[-1]))
+        for patch, spread, corner in zip(patches, sigma, corners, strict=True):
+            window = self._window(corner)
+            self._add_one(patch * self._turn(patch, window) if turn else patch, spread, window)
+
+    def grow(self, bounds: Bounds) -> None:
+        """Makes room for `bounds`; nothing moves in absolute pixels."""
+        if self.bounds is not None and self.bounds.contains(bounds):
+            return
+        n = self.weights.shape[-1]
+        # Growing copies the canvas: a margin makes it rare.
+        new = bounds if self.bounds is None else self.bounds.union(bounds.padded(n))
+        for name in ("_sums", "_photons", "_squares"):
+            old = getattr(self, name)
+            grown = np.zeros((*old.shape[:-2], *new.shape), old.dtype)
+            if self.bounds is not None:
+                rows, columns = self.bounds.slices_in(new)
+                grown[..., rows, columns] = old
+            setattr(self, name, grown)
+        self.bounds = new
+
+    def picture(self, bounds: Bounds) -> Picture:
+        """Returns the mosaic on `bounds`, which must lie inside the canvas."""
+        if self.bounds is None:
+            raise ValueError("the mosaic is empty: no patch has been added")
+        window = bounds.slices_in(self.bounds)
+        photons, sums = self._photons[window], self._sums[window]
+        known = photons > KNOWN_FRACTION * self.weights.max()
+        safe = np.where(known, photons, np.float32(1))
+        mean = np.where(known, sums / safe, np.complex64(0))
+        sigma = np.where(known, self._sigma(window, mean, safe), np.float32(np.inf))
+        return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
+
+    def windows(self, corners: Corners) -> Patches:
+        """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
+        n = self.weights.shape[-1]
+        bounds = Bounds.of_windows(corners, n)
+        picture = self.picture(bounds)
+        known = np.where(np.isfinite(picture.sigma), picture.object, np.complex64(1))
+        return extract_patches(known, corners - bounds.origin, n)
+
+    def _sigma(self, window: tuple[slice, slice], mean: Object, photons: Array) -> Array:
+        """Return the phase error from network, disagreement of overlapping patches and photon noise."""
+        power, spread, spread_weighted = (square[window] / photons for square in self._squares)
+        amplitude2 = np.maximum(np.abs(mean) ** 2, 1e-3)
+        network = PATCH_CORRELATION * spread + (1 - PATCH_CORRELATION) * spread_weighted / photons
+        disagreement = np.maximum(power - np.abs(mean) ** 2, 0) / (2 * amplitude2)
+        return np.sqrt(network + disagreement + phase_variance(photons * amplitude2)).astype(np.float32)
+
+    def _window(self, corner: Array) -> tuple[slice, slice]:
+        assert self.bounds is not None  # noqa: S101  (grow has run)
+        n = self.weights.shape[-1]
+        top, left = int(corner[0]) - self.bounds.top, int(corner[1]) - self.bounds.left
+        return slice(top, top + n), slice(left, left + n)
+
+    def _turn(self, patch: Array, window: tuple[slice, slice]) -> np.complex64:
+        """Return the phase factor that makes the patch agree with the mosaic under it."""
+        agreement = np.vdot(patch * self.weights, self._sums[window])
+        if agreement == 0 or self._photons[window].max() < KNOWN_FRACTION * self.weights.max():
+            self.n_islands += 1
+            return np.complex64(1)
+        return np.complex64(agreement / abs(agreement))
+
+    def _add_one(self, patch: Array, sigma: Array, window: tuple[slice, slice]) -> None:
+        variance = sigma.astype(np.float32) ** 2
+        self._sums[window] += self.weights * patch
+        self._photons[window] += self.weights
+        self._squares[(0, *window)] += self.weights * np.abs(patch) ** 2
+        self._squares[(1, *window)] += self.weights * variance
+        self._squares[(2, *window)] += self.weights**2 * variance
+        self.n_patches += 1
+
+
+def stitch(
+    patches: Patches, sigma: Array, illumination: Array, corners: Corners, n_sweeps: int = 3
+) -> Mosaic:
+    """Returns the mosaic of all patches, the same whatever order they were measured in.
+
+    Parameters
+    ----------
+    patches, sigma, corners
+        As for `Mosaic.add`, in frame order.
+    illumination : (y, x) float32, photons
+    n_sweeps : int
+        Times that all phases are matched again to the mosaic of the sweep before.
+    """
+    mosaic = Mosaic(illumination)
+    mosaic.add(patches, sigma, corners)
+    for _ in range(n_sweeps if len(patches) else 0):
+        assert mosaic.bounds is not None  # noqa: S101  (there are patches)
+        mean = mosaic.picture(mosaic.bounds).object
+        under = extract_patches(mean, corners - mosaic.bounds.origin, mosaic.weights.shape[-1])
+        agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
+        turns = np.where(agreement == 0, 1, agreement / np.maximum(np.abs(agreement), 1e-30))
+        patches = patches * turns.astype(np.complex64)[:, None, None]
+        mosaic = Mosaic(illumination)
+        mosaic.add(patches, sigma, corners, turn=False)
+    return mosaic
+
+
+def phase_variance(photons: Array) -> Array:
+    """Returns the Cramer-Rao bound on the phase of a pixel that `photons` have passed, radians^2."""
+    return LOSS_OF_INFORMATION / (2 * np.maximum(photons, 1e-3))

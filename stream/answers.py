@@ -1,0 +1,73 @@
+"""The stitcher's door: who asked for what, and who is owed an answer.
+
+Separate so that the conversation with clients is tested without a picture. Every `Ask` gets exactly one
+answer: an update as soon as there is one, or `NoNews` after a second. A client that does not ask costs
+nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stream.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire import Buffer, ProtocolError, decode, encode, refusal
+
+HEARTBEAT_S = 1.0
+MOST_CLIENTS = 256
+
+FindNews = Callable[[str, int], tuple[ObjectUpdate, list[NDArray[Any]]] | None]
+
+
+class Door:
+    """Answers clients of one live picture.
+
+    Parameters
+    ----------
+    run_id : str
+        Told to every client that is welcome.
+    find_news : callable
+        (scan, after) -> update and its buffers, or None when the client has everything.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, run_id: str, find_news: FindNews, clock: Callable[[], float]) -> None:
+        self._run_id, self._find_news, self._clock = run_id, find_news, clock
+        self._waiting: dict[bytes, tuple[Ask, float]] = {}
+        self._welcome: set[bytes] = set()
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Takes [client, message, ...] parts and returns those to send."""
+        replies = [reply for request in requests for reply in self._take(request)]
+        now = self._clock()
+        for client, (ask, since) in list(self._waiting.items()):
+            news = self._find_news(ask.scan, ask.after)
+            if news is not None:
+                replies.append([client, *encode(*news)])
+            elif now - since >= HEARTBEAT_S:
+                replies.append([client, *encode(NoNews())])
+            else:
+                continue
+            del self._waiting[client]
+        return replies
+
+    def _take(self, request: Sequence[Buffer]) -> list[list[Buffer]]:
+        client = bytes(request[0])
+        try:
+            message, _ = decode(request[1:])
+        except ProtocolError as error:
+            return [[client, *encode(Reject(reason=str(error)[:2000]))]]
+        if isinstance(message, Hello):
+            reason = refusal(message)
+            if not reason and len(self._welcome) >= MOST_CLIENTS:
+                self._welcome.clear()  # clients that left do not say so; the others greet again
+            if not reason:
+                self._welcome.add(client)
+            answer = Reject(reason=reason) if reason else Welcome(run_id=self._run_id)
+            return [[client, *encode(answer)]]
+        if isinstance(message, Ask) and client in self._welcome:
+            self._waiting[client] = (message, self._clock())
+            return []
+        reason = f"{type(message).__name__} before Hello: greet first, then Ask"
+        return [[client, *encode(Reject(reason=reason))]]

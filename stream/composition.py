@@ -1,0 +1,122 @@
+"""One picture out of two: the refined object where there is one, the network's mosaic elsewhere.
+
+Separate from the stitcher because it is arithmetic on arrays and is tested as such.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from operators.geometry import Bounds
+from operators.refiner import RefinerSnapshot
+from operators.stitch import Mosaic, phase_variance
+
+NOTHING, MOSAIC, REFINED = 0, 1, 2
+MOTION_WINDOW_PX = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refined:
+    """A refined object in the phase of the picture around it, with its error.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+    photons : (row, col) float32
+    sigma : (row, col) float32, radians
+        Photon noise, and how much the pixel still moved since the picture before.
+    bounds : Bounds
+    epoch, error : float
+        Of the refinement.
+    """
+
+    object: NDArray[np.complex64]
+    photons: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+    bounds: Bounds
+    epoch: float
+    error: float
+
+    @classmethod
+    def of(cls, snapshot: RefinerSnapshot, mosaic: Mosaic, before: "Refined | None") -> "Refined":
+        """Returns the snapshot turned by one phase to continue `before`, or the mosaic the first time."""
+        object_ = snapshot.object * _turn(snapshot, mosaic, before)
+        variance = phase_variance(snapshot.illumination * np.abs(object_) ** 2)
+        if before is not None:
+            variance = variance + _motion(object_, snapshot.bounds, before)
+        return cls(
+            object=object_,
+            photons=snapshot.illumination,
+            sigma=np.sqrt(variance).astype(np.float32),
+            bounds=snapshot.bounds,
+            epoch=snapshot.epoch,
+            error=snapshot.error,
+        )
+
+
+def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None, least: float) -> dict[str, NDArray[Any]]:
+    """Returns the layers of `stream.tiles` on `bounds`.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Absolute object pixels, may reach beyond both pictures.
+    least : float, photons
+        Illumination from which the refined object counts as known.
+    """
+    layers: dict[str, NDArray[Any]] = {
+        "object": np.zeros(bounds.shape, np.complex64),
+        "sigma": np.full(bounds.shape, np.inf, np.float32),
+        "photons": np.zeros(bounds.shape, np.float32),
+        "source": np.zeros(bounds.shape, np.uint8),
+    }
+    if mosaic.bounds is not None and (shared := _shared(bounds, mosaic.bounds)) is not None:
+        picture = mosaic.picture(shared)
+        values = (picture.object, picture.sigma, picture.photons)
+        _put(layers, shared.slices_in(bounds), np.isfinite(picture.sigma), values, MOSAIC)
+    if refined is not None and (shared := _shared(bounds, refined.bounds)) is not None:
+        window = shared.slices_in(refined.bounds)
+        values = (refined.object[window], refined.sigma[window], refined.photons[window])
+        _put(layers, shared.slices_in(bounds), refined.photons[window] > least, values, REFINED)
+    return layers
+
+
+def _put(layers: dict[str, Any], window: Any, known: Any, values: tuple[Any, ...], source: int) -> None:
+    for name, value in zip(("object", "sigma", "photons"), values, strict=True):
+        layers[name][window] = np.where(known, value, layers[name][window])
+    layers["source"][window] = np.where(known, np.uint8(source), layers["source"][window])
+
+
+def _shared(one: Bounds, other: Bounds) -> Bounds | None:
+    top, left = max(one.top, other.top), max(one.left, other.left)
+    bottom, right = min(one.bottom, other.bottom), min(one.right, other.right)
+    return Bounds(top, left, bottom, right) if bottom > top and right > left else None
+
+
+def _turn(snapshot: RefinerSnapshot, mosaic: Mosaic, before: Refined | None) -> np.complex64:
+    """Return the phase factor that keeps the picture from jumping: refinement leaves it free."""
+    other = before.bounds if before is not None else mosaic.bounds
+    shared = None if other is None else _shared(snapshot.bounds, other)
+    if shared is None:
+        return np.complex64(1)
+    if before is not None:
+        reference = before.object[shared.slices_in(before.bounds)]
+    else:
+        reference = mosaic.picture(shared).object
+    window = shared.slices_in(snapshot.bounds)
+    agreement = np.vdot(snapshot.object[window] * snapshot.illumination[window], reference)
+    return np.complex64(1 if agreement == 0 else agreement / abs(agreement))
+
+
+def _motion(object_: NDArray[Any], bounds: Bounds, before: Refined) -> NDArray[np.float32]:
+    """Return the squared phase by which pixels moved since `before`, smoothed; zero on new ground."""
+    motion = np.zeros(bounds.shape, np.float32)
+    shared = _shared(bounds, before.bounds)
+    if shared is not None:
+        window = shared.slices_in(bounds)
+        product = object_[window] * before.object[shared.slices_in(before.bounds)].conj()
+        motion[window] = uniform_filter(np.angle(product) ** 2, MOTION_WINDOW_PX)
+    return motion

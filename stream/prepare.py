@@ -1,0 +1,93 @@
+"""From the columns of a scan to what the operators take: patterns and pixels.
+
+Separate so that inference, refinement, stitcher and the offline reader of a scan directory prepare the same
+frames in the same way.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from operators.arrays import Corners, Patterns, Positions, Probe
+from operators.geometry import Geometry, window_corners
+from operators.preprocess import Preprocess
+from stream.scan import Numbers, Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optics:
+    """What is known about instrument and frames before the scan.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    centre : (int, int) or None
+        Row and column of zero frequency in the frame, None for the array centre.
+    binning : int
+    mask : Path or None
+        .npy of the frame's shape, True (or 1) = valid.
+    photons_per_count : float
+    probe : Path or None
+        .npy (mode, y, x) complex64, None if it has to be found from the data.
+    """
+
+    geometry: Geometry
+    centre: tuple[int, int] | None = None
+    binning: int = 1
+    mask: Path | None = None
+    photons_per_count: float = 1.0
+    probe: Path | None = None
+
+    def preprocess(self, scan: Scan) -> Preprocess:
+        """Returns the preparation of this scan's frames.
+
+        Raises
+        ------
+        ValueError
+            If the frames are smaller than the patterns wanted, or the mask is of another shape.
+        """
+        valid = None if self.mask is None else np.load(self.mask, allow_pickle=False).astype(bool)
+        return Preprocess(
+            frame_shape=scan.header.frame_shape,
+            n_pixels=self.geometry.n_pixels,
+            centre=self.centre,
+            binning=self.binning,
+            valid_pixels=valid,
+            photons_per_count=self.photons_per_count,
+        )
+
+    def load_probe(self) -> Probe:
+        """Returns the known probe, (mode, y, x) complex64.
+
+        Raises
+        ------
+        ValueError
+            If there is none or its size is not that of a pattern.
+        """
+        if self.probe is None:
+            raise ValueError("this stage needs a known probe: set probe.source to 'file' or 'zone_plate'")
+        probe = np.load(self.probe, allow_pickle=False).astype(np.complex64)
+        probe = probe[None] if probe.ndim == 2 else probe
+        n = self.geometry.n_pixels
+        if probe.ndim != 3 or probe.shape[1:] != (n, n):
+            raise ValueError(
+                f"{self.probe}: probe has shape {probe.shape}, patterns have {n} x {n} pixels: wanted "
+                f"(mode, {n}, {n}); crop or pad the probe, or change geometry.n_pixels"
+            )
+        return probe
+
+
+def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers) -> Patterns:
+    """Returns the prepared patterns of recorded frames."""
+    return preprocess(scan.column("frames").read(numbers))
+
+
+def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Positions:
+    """Returns (frame, 2) float64, top-left corners of the probe windows in absolute object pixels."""
+    return geometry.to_pixels(scan.column("positions_m").read(numbers))
+
+
+def read_corners(scan: Scan, geometry: Geometry, numbers: Numbers) -> Corners:
+    """Returns (frame, 2) int64, the windows' corners rounded to whole object pixels."""
+    return window_corners(read_positions_px(scan, geometry, numbers))

@@ -1,0 +1,243 @@
+"""Stage: the object grows with the scan and is refined between arrivals.
+
+Every frame that has a position goes into the engine (operators.refiner), new ground starts from the
+network's patches where there is a network, and whenever nothing has arrived the engine runs. The picture is
+published as a snapshot file, from which the stage also goes on after a crash.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from operators.probe_search import estimate_probe
+
+from operators.arrays import Patterns, Probe, get_array_module
+from operators.probe import probe_modes, with_power
+from operators.refiner import Refiner, RefinerConfig, RefinerSnapshot
+from operators.seeding import seeds_help
+from operators.stitch import Mosaic
+from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
+from stream.scan import Numbers, Scan, State
+from stream.snapshots import read_snapshot, write_snapshot
+from stream.wire import Buffer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinementConfig:
+    """Settings of the refinement stage.
+
+    Attributes
+    ----------
+    optics : Optics
+        Without a probe the stage finds one from the first frames.
+    refiner : RefinerConfig
+    epochs : float
+        Visits per frame after which the object is done; frames that come late get their share.
+    n_modes : int
+        Modes of the probe.
+    scale_probe : bool
+        Whether the probe is scaled to the mean photons of the frames; otherwise its own power is trusted.
+    uses_network : bool
+        Whether new ground starts from the network's patches.
+    first_frames : int
+        Frames to wait for before refining, and from which a missing probe is found.
+    publish_s : float
+        Least time between two snapshots.
+    device : str
+        "numpy", "cupy" or "auto".
+    """
+
+    optics: Optics
+    refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    epochs: float = 40.0
+    n_modes: int = 1
+    scale_probe: bool = True
+    uses_network: bool = False
+    first_frames: int = 32
+    publish_s: float = 0.5
+    device: str = "auto"
+
+
+class Refinement:
+    """Worker: keeps refining whatever frames its scan has so far."""
+
+    name = "refinement"
+    waits_for: tuple[str, ...] = ()
+    door = None
+    batch_size = 64
+    deadline_s = 0.05
+
+    def __init__(self, config: RefinementConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config, self._clock = config, clock
+        self.inputs = ("subscriber", "positions") + (("inference",) if config.uses_network else ())
+        self._scan: Scan | None = None
+        self._refiner: Refiner | None = None
+
+    def prepare(self) -> None:
+        """Chooses the device and loads the known probe, so that a wrong one is reported before the scan."""
+        self._xp = get_array_module(self.config.device)
+        self._known = self.config.optics.load_probe() if self.config.optics.probe else None
+
+    def open(self, scan: Scan) -> None:
+        """Begins a scan; after a restart takes up the last snapshot and all frames that had been refined."""
+        self._scan, self._refiner = scan, None
+        self._preprocess = self.config.optics.preprocess(scan)
+        self._waiting: list[int] = []
+        self._photons, self._n_summed, self._refused = 0.0, 0, 0
+        self._tail_target: float | None = None
+        self._counters = scan.counters(self.name, writable=True)
+        self._refined_s = scan.column("refined_s", writable=True)
+        self._unmarked: list[int] = []
+        self._snapshot_at, self._snapshot_updates = float("-inf"), 0
+        snapshot = read_snapshot(scan.folder)
+        held = np.flatnonzero(scan.states(self.name) == State.DONE)
+        if snapshot is not None and held.size:
+            log.warning(
+                "refinement goes on with %s from %d frames and their last picture", scan.name, held.size
+            )
+            self._start(snapshot.probe)
+            self._append(held)
+            self._engine.restore(snapshot)
+
+    def handle(self, numbers: Numbers) -> None:
+        """Holds these frames; refining begins when there are enough to find scale and probe."""
+        if self._refiner is None:
+            self._waiting.extend(numbers.tolist())
+            if len(self._waiting) < self.config.first_frames and not self._is_tail():
+                return
+            numbers = np.array(self._waiting, np.int64)
+            self._start(self._first_probe(numbers))
+            self._waiting = []
+        self._append(numbers)
+        self._tail_target = None
+
+    def idle(self, deadline: float) -> bool:
+        """Refines until `deadline`; says whether the scan wants more."""
+        if self._refiner is None:
+            if self._scan is not None and self._waiting and self._is_tail():
+                self.handle(np.zeros(0, np.int64))
+                return True
+            return False
+        while self._wants_more():
+            self._engine.step(1)
+            if self._clock() >= deadline:
+                break
+        if self._clock() - self._snapshot_at >= self.config.publish_s:
+            self._publish()
+        return self._wants_more()
+
+    def close(self) -> None:
+        """Publishes the last picture."""
+        if self._refiner is not None:
+            self._publish()
+        self._scan = self._refiner = None
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Has no door."""
+        return []
+
+    def counts(self) -> dict[str, int]:
+        """Returns how far the refinement is."""
+        if self._refiner is None:
+            return {}
+        return {
+            "epoch_milli": int(1000 * self._refiner.epoch),
+            "updates": self._refiner.n_updates,
+            "divergences": self._refiner.n_divergences,
+            "seeds_refused": self._refused,
+        }
+
+    @property
+    def _engine(self) -> Refiner:
+        assert self._refiner is not None  # noqa: S101  (only called once refining has begun)
+        return self._refiner
+
+    @property
+    def _open_scan(self) -> Scan:
+        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
+        return self._scan
+
+    def _is_tail(self) -> bool:
+        return all(self._open_scan.count(stage, "closed") for stage in self.inputs)
+
+    def _wants_more(self) -> bool:
+        """Say whether to go on: up to `epochs`, and the last frames get a quarter of them in any case."""
+        epoch = self._engine.epoch
+        if self._tail_target is None:
+            self._tail_target = max(self.config.epochs, epoch + self.config.epochs / 4)
+        return epoch < (self._tail_target if self._is_tail() else self.config.epochs)
+
+    def _first_probe(self, numbers: Numbers) -> Probe:
+        patterns = read_patterns(self._open_scan, self._preprocess, numbers)
+        if self._known is None:
+            corners = read_corners(self._open_scan, self.config.optics.geometry, numbers)
+            return estimate_probe(
+                patterns, corners, self.config.n_modes, mask=self._preprocess.mask, xp=self._xp
+            )
+        probe = self._known
+        if len(probe) < self.config.n_modes:
+            probe = probe_modes(probe[0], self.config.n_modes)
+        return with_power(probe, _mean_photons(patterns)) if self.config.scale_probe else probe
+
+    def _start(self, probe: Probe) -> None:
+        self._refiner = Refiner(self.config.refiner, probe, mask=self._preprocess.mask, xp=self._xp)
+        illumination = (np.abs(probe) ** 2).sum(axis=0)
+        self._mosaic = Mosaic(illumination) if self.config.uses_network else None
+
+    def _append(self, numbers: Numbers) -> None:
+        scan, geometry = self._open_scan, self.config.optics.geometry
+        patterns = read_patterns(scan, self._preprocess, numbers)
+        self._photons += float(patterns.sum(dtype=np.float64))
+        self._n_summed += len(numbers)
+        self._engine.append(numbers.tolist(), patterns, read_positions_px(scan, geometry, numbers))
+        if self._mosaic is not None:
+            self._seed(self._mosaic, patterns, numbers)
+        self._unmarked.extend(numbers.tolist())
+
+    def _seed(self, mosaic: Mosaic, patterns: Patterns, numbers: Numbers) -> None:
+        """Start new ground from the network where that explains the frames better than nothing."""
+        scan, engine = self._open_scan, self._engine
+        corners = read_corners(scan, self.config.optics.geometry, numbers)
+        mosaic.add(scan.column("patches").read(numbers), scan.column("sigma").read(numbers), corners)
+        # Windows of the mosaic agree in phase where patches do not.
+        seeds = mosaic.windows(corners)
+        helps = seeds_help(patterns, engine.probe, seeds, engine.windows(corners), self._preprocess.mask)
+        self._refused += int(np.count_nonzero(~helps))
+        engine.seed(seeds[helps], mosaic.weights, corners[helps])
+
+    def _publish(self) -> None:
+        if self._engine.n_updates == self._snapshot_updates:
+            return
+        visited = self._engine.visited(self._unmarked)
+        snapshot = self._engine.snapshot()
+        if self.config.scale_probe and self._n_summed:
+            snapshot = scaled_to(snapshot, self._photons / self._n_summed)
+        write_snapshot(self._open_scan.folder, snapshot)
+        self._counters["version"] = self._counters["version"] + 1
+        self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
+        self._counters["divergences"] = snapshot.n_divergences
+        now = self._clock()
+        self._refined_s.write(visited, now)
+        self._open_scan.mark(self.name, visited, State.DONE)
+        left = set(self._unmarked) - set(visited.tolist())
+        self._unmarked = sorted(left)
+        self._snapshot_at, self._snapshot_updates = now, self._engine.n_updates
+
+
+def scaled_to(snapshot: RefinerSnapshot, photons: float) -> RefinerSnapshot:
+    """Returns the snapshot with the probe's power at `photons`; probe times object stays the same.
+
+    Early frames fix a provisional scale; once more are known the mean over all of them is the convention,
+    which is also what offline reconstruction uses.
+    """
+    power = float((np.abs(snapshot.probe) ** 2).sum())
+    factor = np.float32(np.sqrt(photons / power))
+    return replace(snapshot, probe=snapshot.probe * factor, object=snapshot.object / factor)
+
+
+def _mean_photons(patterns: Patterns) -> float:
+    return float(patterns.sum(dtype=np.float64)) / len(patterns)

@@ -1,0 +1,281 @@
+"""Stage: assembles the object from the scan positions and publishes it to whoever asks.
+
+The network's mosaic where nothing better is known, the refined object where it is, with illumination, error
+and origin of every pixel. Clients ask for what is newer than what they have (`Ask`) and get changed tiles,
+so a slow client slows nobody and a late one gets everything.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.geometry import Bounds
+from operators.refiner import RefinerSnapshot
+from operators.stitch import KNOWN_FRACTION, Mosaic, stitch
+from stream.answers import Door
+from stream.composition import Refined, compose
+from stream.messages import ObjectUpdate
+from stream.prepare import Optics, read_corners
+from stream.scan import Numbers, Scan, State, account
+from stream.snapshots import read_snapshot
+from stream.sockets import Endpoint
+from stream.tiles import TileStore
+from stream.wire import Buffer
+
+LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StitcherConfig:
+    """Settings of the stitcher.
+
+    Attributes
+    ----------
+    optics : Optics
+    door : Endpoint
+        Where clients ask for the live image.
+    uses_network, uses_refinement : bool
+        Which pictures there are to stitch.
+    tile_px : int
+        Side of a published tile.
+    interval_s : float
+        Least time between two versions.
+    run_id, config_hash, model : str
+        Stamped on every update.
+    """
+
+    optics: Optics
+    door: Endpoint
+    uses_network: bool = True
+    uses_refinement: bool = True
+    tile_px: int = 64
+    interval_s: float = 0.04
+    run_id: str = ""
+    config_hash: str = ""
+    model: str = ""
+
+
+class Stitcher:
+    """Worker: one published picture per scan, in versions."""
+
+    name = "stitcher"
+    batch_size = 64
+    deadline_s = 0.0
+
+    def __init__(self, config: StitcherConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config, self._clock = config, clock
+        self.door = config.door
+        first = "inference" if config.uses_network else "refinement"
+        self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
+        self.waits_for = ("refinement",) if config.uses_refinement else ()
+        self._scan: Scan | None = None
+        self._answers = Door(config.run_id, self._update_after, clock)
+
+    def prepare(self) -> None:
+        """Checks the known probe before the scan: its illumination weights the patches."""
+        optics, n = self.config.optics, self.config.optics.geometry.n_pixels
+        probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
+        self._illumination = (np.abs(probe) ** 2).sum(axis=0)
+
+    def open(self, scan: Scan) -> None:
+        """Begins a picture; after a restart all frames already stitched are stitched again first."""
+        self._scan = scan
+        self._counters = scan.counters(self.name, writable=True)
+        self._stitched_s = scan.column("mosaicked_s", writable=True)
+        self._tiles = TileStore(self.config.tile_px)
+        self._mosaic = Mosaic(self._illumination)
+        self._refined: Refined | None = None
+        self._refined_version = 0
+        self._bounds: Bounds | None = None
+        self._dirty: set[tuple[int, int]] = set()
+        self._unpublished: list[int] = []
+        self._shown = np.zeros(0, np.int64)
+        self._fastest_path_s = np.inf
+        self._is_final = False
+        # Clients have seen versions of the process before this one.
+        self.version = self._counters["version"]
+        self._published_at = float("-inf")
+        before = np.flatnonzero(scan.states(self.name) == State.DONE)
+        if before.size:
+            self._place(before)
+
+    def handle(self, numbers: Numbers) -> None:
+        """Adds these frames to the picture; it is published at the next interval."""
+        self._place(numbers)
+        self._unpublished.extend(numbers.tolist())
+        self._publish_if_due()
+
+    def idle(self, deadline: float) -> bool:
+        """Takes up a newer refined object and publishes what is due."""
+        if self._scan is not None:
+            self._take_up_refined()
+            self._publish_if_due()
+        return False
+
+    def close(self) -> None:
+        """Publishes the final picture: the mosaic in frame order and the last refined object."""
+        if self._scan is None:
+            return
+        self._take_up_refined()
+        self._restitch()
+        self._is_final = True
+        self._publish()
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Answers clients that have something new to get."""
+        return self._answers.exchange(requests)
+
+    def counts(self) -> dict[str, int]:
+        """Returns the version published last."""
+        return {"version": self.version} if self._scan is not None else {}
+
+    @property
+    def _open_scan(self) -> Scan:
+        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
+        return self._scan
+
+    def _place(self, numbers: Numbers) -> None:
+        scan, n = self._open_scan, self.config.optics.geometry.n_pixels
+        corners = read_corners(scan, self.config.optics.geometry, numbers)
+        if self.config.uses_network:
+            patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+            self._mosaic.add(patches, sigma, corners)
+        bounds = Bounds.of_windows(corners, n)
+        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        for corner in corners:
+            self._dirty.update(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
+        self._shown = np.union1d(self._shown, numbers)
+
+    def _restitch(self) -> None:
+        if not self.config.uses_network or not self._shown.size:
+            return
+        scan, numbers = self._open_scan, self._shown
+        self._mosaic = stitch(
+            scan.column("patches").read(numbers),
+            scan.column("sigma").read(numbers),
+            self._illumination,
+            read_corners(scan, self.config.optics.geometry, numbers),
+        )
+        self._dirty_all()
+
+    def _take_up_refined(self) -> None:
+        version = self._open_scan.count("refinement", "version")
+        if version == self._refined_version:
+            return
+        snapshot: RefinerSnapshot | None = read_snapshot(self._open_scan.folder)
+        if snapshot is None or not snapshot.is_finite:
+            return  # the last finite picture stays
+        self._refined_version = version
+        self._refined = Refined.of(snapshot, self._mosaic, before=self._refined)
+        bounds = snapshot.bounds
+        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        self._dirty_all()
+
+    def _dirty_all(self) -> None:
+        if self._bounds is not None:
+            self._dirty.update(self._tiles.touched_by(self._bounds))
+
+    def _publish_if_due(self) -> None:
+        if self._dirty and self._clock() - self._published_at >= self.config.interval_s:
+            self._publish()
+
+    def _publish(self) -> None:
+        self.version += 1
+        peak = KNOWN_FRACTION * float(self._illumination.max())
+        for index in self._dirty:
+            layers = compose(self._tiles.bounds_of(index), self._mosaic, self._refined, peak)
+            self._tiles.put(index, layers, self.version)
+        self._dirty.clear()
+        now = self._published_at = self._clock()
+        numbers = np.array(self._unpublished, np.int64)
+        self._stitched_s.write(numbers, now)
+        self._open_scan.mark(self.name, numbers, State.DONE)
+        self._counters["version"] = self.version
+        self._unpublished.clear()
+
+    def _update_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
+        """Return what a client with version `after` of `scan` does not have, None if nothing."""
+        if self._scan is None or (self._bounds is None and not self._is_final):
+            return None
+        after = after if scan == self._scan.name else -1
+        if after >= self.version:
+            return None
+        geometry, refined = self.config.optics.geometry, self._refined
+        bounds = self._bounds or Bounds(0, 0, 1, 1)
+        update = ObjectUpdate(
+            scan=self._scan.name,
+            run_id=self.config.run_id,
+            version=self.version,
+            tile_px=self.config.tile_px,
+            object_pixel_m=geometry.object_pixel_m,
+            bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
+            frames_seen=len(self._shown),
+            epoch=refined.epoch if refined else 0.0,
+            model=self.config.model,
+            config_hash=self.config.config_hash,
+            error=refined.error if refined else None,
+            time_to_image_ms=self._time_to_image_ms(),
+            counts=frame_counts(self._scan),
+            is_final=self._is_final,
+            note=incompleteness(self._scan) if self._is_final else "",
+        )
+        corners = read_corners(self._scan, geometry, self._shown)
+        path = (corners + geometry.n_pixels / 2).astype(np.float32)
+        return update, [*self._tiles.changed_after(after), path]
+
+    def _time_to_image_ms(self) -> tuple[float, float] | None:
+        numbers = self._shown[-LATENCY_WINDOW:]
+        published = self._stitched_s.read(numbers)
+        received = self._open_scan.column("received_s").read(numbers)
+        path_s = received - self._open_scan.column("exposed_s").read(numbers)
+        if not np.any(published > 0):
+            return None
+        self._fastest_path_s = min(self._fastest_path_s, float(path_s.min()))
+        waited_s = (published - received + path_s - self._fastest_path_s)[published > 0]
+        p50, p99 = np.percentile(waited_s * 1e3, [50, 99])
+        return float(p50), float(p99)
+
+
+def frame_counts(scan: Scan) -> dict[str, int]:
+    """Returns how many frames are where, for people who watch."""
+    recorded = account(scan, "subscriber")
+    stages = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
+    counts = {"expected": recorded.expected, "recorded": recorded.recorded, "lost": recorded.lost}
+    positions = account(scan, "positions")
+    counts["no_position"] = positions.dropped.get("no_position", 0)
+    pending = 0
+    for stage, key in stages.items():
+        if (scan.folder / "ledger" / stage).exists():
+            stage_account = account(scan, stage)
+            counts[key] = stage_account.done
+            pending = max(pending, stage_account.pending)
+    counts["pending"] = pending
+    return counts
+
+
+def incompleteness(scan: Scan, most: int = 20) -> str:
+    """Returns "" if every expected frame is in the picture, otherwise what is missing, by number."""
+    parts = []
+    recorded = scan.states("subscriber")
+    for state in (State.LOST, State.BAD, State.NO_ROOM):
+        parts += _listed(state.name.lower(), np.flatnonzero(recorded == state), most)
+    here = recorded == State.DONE
+    parts += _listed("no position", np.flatnonzero(here & (scan.states("positions") != State.DONE)), most)
+    for stage in ("inference", "refinement"):
+        if (scan.folder / "ledger" / stage).exists():
+            states = scan.states(stage)
+            left = here & ((states == State.UNFINISHED) | (states == State.PENDING))
+            parts += _listed(f"not through {stage}", np.flatnonzero(left), most)
+    if not len(recorded):
+        parts.append("no frames")
+    return "; ".join(parts)
+
+
+def _listed(what: str, numbers: Numbers, most: int) -> list[str]:
+    if not numbers.size:
+        return []
+    names = ", ".join(str(number) for number in numbers[:most])
+    return [f"{what}: {numbers.size} frames ({names}{', ...' if numbers.size > most else ''})"]
