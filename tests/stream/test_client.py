@@ -1,0 +1,316 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from operators.geometry import Bounds
+from stream.client import SILENCE_S, LiveReconstruction
+from stream.live_image import LiveImage
+from stream.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
+from stream.sockets import Endpoint, EndpointError, Socket
+from stream.wire import ProtocolError, encode
+from tests.stream.fake_door import TILE_PX, FakeDoor
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def picture(n_rows: int, n_columns: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (1 + rng.random((n_rows, n_columns)) + 1j * rng.random((n_rows, n_columns))).astype(np.complex64)
+
+
+def wait_for(live: LiveReconstruction) -> LiveImage:
+    image = live.poll(timeout_s=5.0)
+    assert image is not None, "no image within 5 s"
+    return image
+
+
+def asks(door: FakeDoor) -> list[Ask]:
+    return [message for message in door.heard if isinstance(message, Ask)]
+
+
+def test_a_late_joiner_gets_the_whole_image():
+    object_ = picture(40, 23)
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.begin("0000-star")
+        door.publish(picture(40, 23, seed=1), origin=(-7, 5))
+        door.publish(
+            object_,
+            origin=(-7, 5),
+            path=[[1, 2], [3, 4]],
+            frames_seen=2,
+            epoch=1.5,
+            error=0.25,
+            time_to_image_ms=(20.0, 45.0),
+            counts={"expected": 9, "recorded": 2},
+            note="hello",
+        )
+        image = wait_for(live)
+    np.testing.assert_array_equal(image.object, object_)
+    assert (image.object.dtype, image.origin_px, image.object_pixel_m) == (np.complex64, (-7, 5), 1e-8)
+    assert image.coverage.all()
+    assert np.all(image.photons == 100)
+    np.testing.assert_allclose(image.sigma, 0.1)
+    np.testing.assert_array_equal(image.path, [[1, 2], [3, 4]])
+    assert (image.scan, image.run_id, image.version, image.frames_seen) == ("0000-star", "run", 2, 2)
+    assert (image.epoch, image.model, image.config_hash, image.error) == (1.5, "m", "c", 0.25)
+    assert (image.time_to_image_ms, image.counts) == ((20.0, 45.0), {"expected": 9, "recorded": 2})
+    assert (image.is_final, image.note, image.age_s) == (False, "hello", 0.0)
+
+
+def test_tiles_that_changed_join_those_already_here_as_the_canvas_grows():
+    small, grown = picture(TILE_PX, TILE_PX), np.zeros((3 * TILE_PX, 2 * TILE_PX), np.complex64)
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.begin("a")
+        door.publish(small, origin=(0, 0))
+        first = wait_for(live)
+        grown[TILE_PX : 2 * TILE_PX, :TILE_PX] = small
+        corner = picture(5, 7, seed=2)
+        door.publish(corner, origin=(TILE_PX, TILE_PX), bounds=Bounds(-TILE_PX, 0, 2 * TILE_PX, 2 * TILE_PX))
+        second = wait_for(live)
+    grown[2 * TILE_PX : 2 * TILE_PX + 5, TILE_PX : TILE_PX + 7] = corner
+    np.testing.assert_array_equal(second.object, grown)
+    np.testing.assert_array_equal(second.coverage, grown != 0)
+    np.testing.assert_array_equal(first.object, small)  # an image given away never changes
+    assert asks(door)[0] == Ask()
+    assert Ask(scan="a", after=1) in asks(door)
+
+
+def test_a_new_series_begins_a_new_canvas():
+    with FakeDoor() as door, LiveReconstruction(door.address, follow=True) as live:
+        door.begin("a")
+        door.publish(picture(20, 20), is_final=True)
+        assert next(live).scan == "a"
+        door.begin("b")
+        other = np.zeros((20, 20), np.complex64)
+        other[3:5, 4:9] = 2
+        door.publish(other)
+        image = next(live)
+    assert image.scan == "b"
+    np.testing.assert_array_equal(image.object, other)
+
+
+def test_iteration_ends_after_the_final_image():
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.begin("a")
+        door.publish(picture(8, 8), is_final=True)
+        assert [image.is_final for image in live] == [True]
+
+
+def test_a_slow_client_skips_to_the_newest_version():
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.begin("a")
+        door.publish(picture(8, 8))
+        assert next(live).version == 1
+        for _ in range(5):
+            door.publish(picture(8, 8))
+        assert next(live).version == 6
+
+
+def test_latest_never_returns_the_answer_to_an_old_question():
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.begin("a")
+        door.publish(picture(8, 8))
+        live.latest(5.0)
+        live.latest(0.0)  # leaves a question open, which version 2 answers
+        door.publish(picture(8, 8))
+        while not live._socket._poll(1, 0.01):
+            pass
+        door.publish(picture(8, 8))
+        assert live.latest(5.0).version == 3
+
+
+def test_latest_says_how_old_the_image_is_when_the_server_is_gone():
+    clock = Clock()
+    live = LiveReconstruction((door := FakeDoor()).address, clock=clock)
+    with live:
+        with door:
+            door.begin("a")
+            door.publish(picture(8, 8))
+            while live.poll(0.0) is None:
+                clock.now += 0.001
+        clock.now += 60
+        assert live.latest(0.0).age_s == pytest.approx(60)
+
+
+def test_a_server_started_anew_is_greeted_and_its_run_starts_from_a_snapshot():
+    clock = Clock()
+    old, new = picture(30, 30), picture(30, 30, seed=5)
+    with LiveReconstruction((first := FakeDoor()).address, clock=clock) as live:
+        with first:
+            first.begin("a")
+            for _ in range(3):
+                first.publish(old)
+            while live.poll(0.0) is None:
+                pass
+        live.poll(0.0)  # asks the server that is gone
+        with FakeDoor(first.address, run_id="second") as second:
+            second.begin("a")
+            second.publish(new)
+            clock.now += SILENCE_S + 0.1
+            while (image := live.poll(0.0)) is None:
+                pass
+        assert isinstance(second.heard[0], Hello | Ask)
+        assert any(isinstance(message, Hello) for message in second.heard)
+    assert (image.run_id, image.version) == ("second", 1)
+    np.testing.assert_array_equal(image.object, new)
+
+
+def test_the_same_image_is_not_given_again_after_a_new_connection():
+    clock = Clock()
+    with FakeDoor() as door, LiveReconstruction(door.address, clock=clock) as live:
+        door.begin("a")
+        door.publish(picture(8, 8))
+        while live.poll(0.0) is None:
+            pass
+        live.close()
+        n_asked = len(asks(door))
+        while len(asks(door)) < n_asked + 2:  # the snapshot was asked for and answered
+            assert live.poll(0.0) is None
+        door.publish(picture(8, 8))
+        while (image := live.poll(0.0)) is None:
+            pass
+    assert image.version == 2
+
+
+def test_silence_is_measured_from_the_question_and_ends_in_a_new_greeting():
+    clock = Clock()
+    door = FakeDoor()
+    with LiveReconstruction(door.address, clock=clock) as live:
+        live.poll()
+        door.turn(1.0)
+        clock.now += 2.0
+        assert live.silence_s == pytest.approx(2.0)
+        assert live.poll(0.0) is None  # Welcome; now it asks
+        assert live.age_s == pytest.approx(0.0)
+        live.poll()
+        door.turn(1.0)
+        assert [type(message) for message in door.heard] == [Hello, Ask]
+        clock.now += SILENCE_S + 0.1
+        assert live.poll() is None
+        assert live.age_s == pytest.approx(SILENCE_S + 0.1)
+        assert live.poll() is None
+        door.turn(1.0)
+        assert [type(message) for message in door.heard] == [Hello, Ask, Hello]
+        door.close()
+
+
+def test_a_heartbeat_brings_the_counts_before_there_is_an_image():
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.counts, door.heartbeat_s = {"recorded": 5}, 0.0
+        assert live.poll(0.3) is None
+        assert live.counts == {"recorded": 5}
+
+
+def test_nobody_answering_is_a_timeout_that_says_what_to_do():
+    door = FakeDoor()
+    door.close()
+    with (
+        LiveReconstruction(door.address, timeout_s=0.05) as live,
+        pytest.raises(TimeoutError, match=rf"nobody has answered at {door.address} for .*is the pipeline"),
+    ):
+        next(live)
+    with LiveReconstruction(door.address) as live, pytest.raises(TimeoutError, match="nobody"):
+        live.latest(0.05)
+
+
+def test_a_server_without_a_scan_is_not_taken_for_a_dead_one():
+    with (
+        FakeDoor() as door,
+        LiveReconstruction(door.address) as live,
+        pytest.raises(TimeoutError, match="has no image yet"),
+    ):
+        live.latest(0.3)
+
+
+def test_a_refusal_says_why():
+    with (
+        FakeDoor(reject="install the same version") as door,
+        LiveReconstruction(door.address) as live,
+        pytest.raises(ProtocolError, match=r"refused: install the same version"),
+    ):
+        live.poll(5.0)
+
+
+def test_an_address_other_machines_reach_needs_a_decision():
+    with pytest.raises(EndpointError, match="CURVE"):
+        LiveReconstruction("tcp://beamline-7:5810")
+    LiveReconstruction("tcp://beamline-7:5810", insecure=True).close()
+
+
+GOOD = [
+    np.zeros((1, 2), np.int32),
+    np.zeros((1, 4, 4), np.complex64),
+    np.zeros((1, 4, 4), np.float32),
+    np.zeros((1, 4, 4), np.float32),
+    np.zeros((1, 4, 4), np.uint8),
+    np.zeros((3, 2), np.float32),
+]
+
+
+def update(**fields):
+    values = {
+        "scan": "a",
+        "run_id": "r",
+        "version": 1,
+        "tile_px": 4,
+        "object_pixel_m": 1e-8,
+        "bounds": (0, 0, 4, 4),
+        "frames_seen": 1,
+        "epoch": 0.0,
+        "model": "",
+        "config_hash": "",
+    }
+    return ObjectUpdate(**values | fields)
+
+
+@pytest.mark.parametrize(
+    ("message", "arrays", "complaint"),
+    [
+        (update(), GOOD[:5], "has 5 buffers"),
+        (update(), [*GOOD[:4], np.zeros((1, 5, 4), np.uint8), GOOD[5]], "'source' of an image is"),
+        (update(), [GOOD[0], GOOD[1].astype(np.complex128), *GOOD[2:]], "'object' of an image is"),
+        (update(), [np.zeros((), np.int32), *GOOD[1:]], "'tiles' of an image is"),
+        (update(), [*GOOD[:5], np.zeros((), np.float32)], "'path' of an image is"),
+        (update(bounds=(0, 0, -1, 4)), GOOD, "bounds"),
+        (update(bounds=(0, 0, 2**31, 2**31)), GOOD, "bounds"),
+        (Progress(stage="x"), [], "got Progress"),
+    ],
+)
+def test_what_is_not_an_image_is_refused_by_name(message, arrays, complaint):
+    endpoint = Endpoint(address="tcp://127.0.0.1:*", bind=True)
+    with Socket("ROUTER", endpoint) as server, LiveReconstruction(server.address) as live:
+        live.poll()
+        who = bytes(server.receive(timeout_s=5.0)[0])
+        server.send([who, *encode(Welcome(run_id="r"))])
+        server.send([who, *encode(message, arrays)])
+        with pytest.raises(ProtocolError, match=complaint):
+            live.poll(5.0)
+
+
+def test_an_image_of_nothing_is_an_image():
+    endpoint = Endpoint(address="tcp://127.0.0.1:*", bind=True)
+    empty = [array[:0] for array in GOOD]
+    with Socket("ROUTER", endpoint) as server, LiveReconstruction(server.address) as live:
+        live.poll()
+        who = bytes(server.receive(timeout_s=5.0)[0])
+        server.send([who, *encode(Welcome(run_id="r"))])
+        server.send([who, *encode(NoNews())])
+        server.send([who, *encode(update(bounds=(0, 0, 0, 0), frames_seen=0), empty)])
+        assert wait_for(live).object.shape == (0, 0)
+
+
+def test_the_client_needs_numpy_pyzmq_and_msgspec_only():
+    code = (
+        "import sys, stream.client; "
+        "print(sorted({'torch', 'scipy', 'h5py', 'aiohttp', 'bluesky', 'operators'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
