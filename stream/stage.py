@@ -194,8 +194,23 @@ class WorkerLoop:
         self._taken[blocked] = True
 
 
-def run_stage(stage: Worker | Source, context: StageContext, clock: Clock = time.monotonic) -> None:
+def run_stage(
+    stage: Worker | Source,
+    context: StageContext,
+    clock: Clock = time.monotonic,
+    *,
+    on_link: Callable[[Link], None] | None = None,
+) -> None:
     """Runs `stage` until it is told to stop; blocks.
+
+    Parameters
+    ----------
+    stage : Worker or Source
+    context : StageContext
+    clock : callable
+        Monotonic seconds.
+    on_link : callable, optional
+        Gets the link to the supervisor once it is there; a process attaches its log to it.
 
     Raises
     ------
@@ -205,6 +220,8 @@ def run_stage(stage: Worker | Source, context: StageContext, clock: Clock = time
     with Link(context, stage.name) as link:
         try:
             link.greet()
+            if on_link:
+                on_link(link)
             if isinstance(stage, Worker):
                 _run_worker(stage, link, context, clock)
             else:

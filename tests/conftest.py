@@ -1,0 +1,73 @@
+"""What holds for every test: it leaves no process, thread or socket behind and logs no error unannounced."""
+
+import gc
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 2.0
+HELPERS_OF_PYTHON = ("resource_tracker", "forkserver")  # live as long as the interpreter
+
+
+@pytest.fixture
+def run_folder() -> Iterator[Path]:
+    """A folder with a short path: addresses of local sockets end at 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="ps-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind() -> Iterator[None]:
+    before = _alive()
+    yield
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := _alive() - before) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert not left, f"the test left behind: {', '.join(sorted(left))}"
+
+
+@pytest.fixture(autouse=True)
+def _logs_no_error(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    if request.node.get_closest_marker("allow_error_log"):
+        return
+    errors = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not errors, f"the test logged errors (mark it allow_error_log if it should): {errors}"
+
+
+def _alive() -> set[str]:
+    return _children() | _threads() | _sockets()
+
+
+def _children() -> set[str]:
+    children = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            command = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # gone in the meantime
+            continue
+        if int(parent) == os.getpid() and not any(name in command for name in HELPERS_OF_PYTHON):
+            children.add(f"process {stat.parent.name} ({state}) {command}")
+    return children
+
+
+def _threads() -> set[str]:
+    return {f"thread {thread.name} {thread.ident}" for thread in threading.enumerate() if not thread.daemon}
+
+
+def _sockets() -> set[str]:
+    if "stream.sockets" not in sys.modules:
+        return set()
+    context = sys.modules["stream.sockets"]._context()
+    return {f"socket {socket!r}" for socket in list(context._sockets) if not socket.closed}
