@@ -66,6 +66,15 @@ class FrameStore:
         self._best[slots] = xp.where(is_first, errors, xp.fmin(self._best[slots], errors))
         self.n_visits[slots] += 1
 
+    def visited(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return those of `numbers`, all held, that have been visited at least once."""
+        slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
+        return np.asarray(numbers, np.int64)[self.n_visits[slots] > 0]
+
+    def mean_power(self) -> float:
+        """Return the mean photons of a frame, over valid pixels."""
+        return float(self.powers[: len(self)].mean())
+
     def error(self) -> float:
         """Return the residual over the measured power of the frames visited, NaN if there are none."""
         is_seen = self.n_visits > 0

@@ -31,6 +31,7 @@ from operators.canvas import Canvas
 from operators.epie import Batch, Steps, update
 from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
+from operators.patches import extract_patches
 from operators.probe import orthogonalise_modes, with_power
 from operators.visits import VisitOrder
 
@@ -72,6 +73,7 @@ class RefinerConfig:
     alpha: float = 0.1
     probe_start: int = 1
     anneal_visits: float = 20.0
+    settle_visits: float = 100.0
     batch_size: int = 32
     subpixel: bool = False
     seed: int = 0
@@ -79,7 +81,12 @@ class RefinerConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in ("epie", "rpie"):
             raise ValueError(f"refinement: expected the algorithm 'epie' or 'rpie', got {self.algorithm!r}")
-        for name, low, high in (("object_step", 0, 1), ("alpha", 0, 1), ("anneal_visits", 0, math.inf)):
+        for name, low, high in (
+            ("object_step", 0, 1),
+            ("alpha", 0, 1),
+            ("anneal_visits", 0, math.inf),
+            ("settle_visits", 0, math.inf),
+        ):
             if not low < getattr(self, name) <= high:
                 raise ValueError(
                     f"refinement: expected {low} < {name} <= {high}, got {getattr(self, name)!r}"
@@ -175,6 +182,25 @@ class Refiner:
     def epoch(self) -> float:
         """Updates per frame held; 0 before the first frame."""
         return self.n_updates / self.n_frames if self.n_frames else 0.0
+
+    @property
+    def probe(self) -> Probe:
+        """The probe as it is now, (mode, y, x)."""
+        return self._probe
+
+    @property
+    def mean_photons(self) -> float:
+        """Mean photons of the frames held, over valid pixels."""
+        return self._frames.mean_power()
+
+    def visited(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return those of `numbers`, all held, that have taken part in an update."""
+        return self._frames.visited(numbers)
+
+    def windows(self, corners: Corners) -> Patches:
+        """Return the object as it is now under each window, (frame, y, x); `corners` are absolute pixels."""
+        canvas = self._cover(Bounds.of_windows(corners, self._n_pixels))
+        return extract_patches(canvas.object, canvas.local(corners), self._n_pixels)
 
     def set_probe(self, probe: Probe) -> None:
         """Go on with another probe of the same window, and keep its power from now on."""
@@ -299,12 +325,12 @@ class Refiner:
         steps = Steps(
             object_step=config.object_step * self._step_factor,
             probe_step=config.probe_step * self._step_factor if is_settled.any() else 0,
-            alpha=config.alpha if config.algorithm == "rpie" else 1.0,
+            alpha=_alpha(config, float(n_visits.mean())),
         )
         batch = Batch(
             frames.amplitudes[slots],
             canvas.local(corners),
-            self._on_device(1 / (1 + n_visits / config.anneal_visits)),
+            self._on_device(1 / (1 + n_visits / config.settle_visits)),
             self._on_device(is_settled),
             self._on_device(positions - corners) if config.subpixel else None,
         )
@@ -362,3 +388,8 @@ class Refiner:
             seen = np.flatnonzero(self._frames.n_visits)
             canvas.illumination[...] = 0
             canvas.illuminate(self._probe, window_corners(self._frames.positions_px[seen]))
+
+
+def _alpha(config: RefinerConfig, n_visits: float) -> float:
+    start = config.alpha if config.algorithm == "rpie" else 1.0
+    return 1 - (1 - start) / (1 + n_visits / config.anneal_visits)

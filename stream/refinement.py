@@ -87,7 +87,7 @@ class Refinement:
         self._scan, self._refiner = scan, None
         self._preprocess = self.config.optics.preprocess(scan)
         self._waiting: list[int] = []
-        self._photons, self._n_summed, self._refused = 0.0, 0, 0
+        self._refused = 0
         self._tail_target: float | None = None
         self._counters = scan.counters(self.name, writable=True)
         self._refined_s = scan.column("refined_s", writable=True)
@@ -181,7 +181,8 @@ class Refinement:
         probe = self._known
         if len(probe) < self.config.n_modes:
             probe = probe_modes(probe[0], self.config.n_modes)
-        return with_power(probe, _mean_photons(patterns)) if self.config.scale_probe else probe
+        photons = float((patterns * self._preprocess.mask).sum(dtype=np.float64)) / len(patterns)
+        return with_power(probe, photons) if self.config.scale_probe else probe
 
     def _start(self, probe: Probe) -> None:
         self._refiner = Refiner(self.config.refiner, probe, mask=self._preprocess.mask, xp=self._xp)
@@ -191,8 +192,6 @@ class Refinement:
     def _append(self, numbers: Numbers) -> None:
         scan, geometry = self._open_scan, self.config.optics.geometry
         patterns = read_patterns(scan, self._preprocess, numbers)
-        self._photons += float(patterns.sum(dtype=np.float64))
-        self._n_summed += len(numbers)
         self._engine.append(numbers.tolist(), patterns, read_positions_px(scan, geometry, numbers))
         if self._mosaic is not None:
             self._seed(self._mosaic, patterns, numbers)
@@ -214,8 +213,8 @@ class Refinement:
             return
         visited = self._engine.visited(self._unmarked)
         snapshot = self._engine.snapshot()
-        if self.config.scale_probe and self._n_summed:
-            snapshot = scaled_to(snapshot, self._photons / self._n_summed)
+        if self.config.scale_probe:
+            snapshot = scaled_to(snapshot, self._engine.mean_photons)
         write_snapshot(self._open_scan.folder, snapshot)
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
@@ -223,8 +222,7 @@ class Refinement:
         now = self._clock()
         self._refined_s.write(visited, now)
         self._open_scan.mark(self.name, visited, State.DONE)
-        left = set(self._unmarked) - set(visited.tolist())
-        self._unmarked = sorted(left)
+        self._unmarked = sorted(set(self._unmarked) - set(visited.tolist()))
         self._snapshot_at, self._snapshot_updates = now, self._engine.n_updates
 
 
@@ -237,7 +235,3 @@ def scaled_to(snapshot: RefinerSnapshot, photons: float) -> RefinerSnapshot:
     power = float((np.abs(snapshot.probe) ** 2).sum())
     factor = np.float32(np.sqrt(photons / power))
     return replace(snapshot, probe=snapshot.probe * factor, object=snapshot.object / factor)
-
-
-def _mean_photons(patterns: Patterns) -> float:
-    return float(patterns.sum(dtype=np.float64)) / len(patterns)
