@@ -1,10 +1,11 @@
 """Simulated samples: textures between 0 and 1, and the complex objects made of them.
 
-Separate from `operators.forward`, which knows how an object diffracts but not what it looks like. Training draws its
-objects from `FAMILIES`; `HELD_OUT_FAMILIES` are never trained on and show what a network does with an unseen sample.
-Called by training, by the simulated beamline and by the tests.
+Separate from `operators.forward`, which knows how an object diffracts but not what it looks like. Training
+draws its objects from `FAMILIES`; `HELD_OUT_FAMILIES` are never trained on and show what a network does with
+an unseen sample. Called by training, by the simulated beamline and by the tests.
 """
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -57,7 +58,8 @@ def siemens_star(
 
     Returns
     -------
-    (row, col) float32 in [0, 1]: 1 on a spoke, edges one pixel wide so that the star is not aliased where its period
+    (row, col) float32 in [0, 1]: 1 on a spoke, edges one pixel wide so that the star is not aliased where its
+        period
     exceeds two pixels.
     """
     row, col = centre or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
@@ -69,7 +71,7 @@ def siemens_star(
 
 
 def half_pitch_px(radius_px: float, n_spokes: int) -> float:
-    """Return the width in pixels of one spoke of a Siemens star at a radius, the figure of merit of a resolution test."""
+    """Return the width in pixels of one spoke at a radius: the resolution reached where it still shows."""
     return np.pi * radius_px / n_spokes
 
 
@@ -81,9 +83,11 @@ def object_from_texture(
     Parameters
     ----------
     thickness : (row, col) float32 in [0, 1].
-    material : amplitude attenuation (real part) and phase delay in rad (imaginary part) where the texture is 1.
-    phase_texture : (row, col) float32 in [0, 1]; when given, it delays the phase in place of `thickness`, so that
-        amplitude and phase are independent ("mixed"): the harder problem, because one no longer tells the other.
+    material : amplitude attenuation (real part) and phase delay in rad (imaginary part) where the texture is
+        1.
+    phase_texture : (row, col) float32 in [0, 1]; when given, it delays the phase in place of `thickness`, so
+        that amplitude and phase are independent ("mixed"): the harder problem, because one no longer tells
+        the other.
 
     Returns
     -------
@@ -91,7 +95,9 @@ def object_from_texture(
     """
     delay = thickness if phase_texture is None else phase_texture
     if delay.shape != thickness.shape:
-        raise ValueError(f"phase_texture has shape {delay.shape}, thickness has {thickness.shape}; make them equal")
+        raise ValueError(
+            f"phase_texture has shape {delay.shape}, thickness has {thickness.shape}; make them equal"
+        )
     return np.exp(-(material.real * thickness + 1j * material.imag * delay)).astype(np.complex64)
 
 
@@ -133,7 +139,7 @@ def _polygons(shape: Shape, rng: np.random.Generator) -> NDArray:
 
 
 def _around(centre: NDArray, reach: float, shape: Shape) -> tuple[tuple[slice, slice], NDArray, NDArray]:
-    """Return the window within `reach` of a centre and its row and column coordinates relative to that centre."""
+    """Return the window within `reach` of a centre, and its rows and columns counted from that centre."""
     low = np.clip(np.floor(centre - reach), 0, shape).astype(int)
     high = np.clip(np.ceil(centre + reach), 0, shape).astype(int)
     y = np.arange(low[0], high[0])[:, None] - centre[0]
@@ -170,7 +176,7 @@ def _voronoi(shape: Shape, rng: np.random.Generator) -> NDArray:
 
 
 def _glyphs(shape: Shape, rng: np.random.Generator) -> NDArray:
-    """Return letter-like signs: a few strokes between the nodes of a 3 x 2 grid, turned and scaled, no font needed."""
+    """Return letter-like signs: a few strokes between the nodes of a 3 x 2 grid, turned and scaled."""
     values = np.zeros(shape, np.float32)
     nodes = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-0.6, 0.6], indexing="ij"), axis=-1).reshape(-1, 2)
     for _ in range(int(rng.uniform(2.5, 5) * shape[0] * shape[1] / 1000)):
@@ -179,7 +185,7 @@ def _glyphs(shape: Shape, rng: np.random.Generator) -> NDArray:
         window, y, x = _around(centre, 1.5 * size, shape)
         path = nodes[rng.permutation(6)[: rng.integers(3, 6)]] @ turn
         distance = np.full((y.size, x.size), np.inf)
-        for start, end in zip(path[:-1], path[1:], strict=True):
+        for start, end in itertools.pairwise(path):
             distance = np.minimum(distance, _distance_to_stroke(y, x, start, end))
         ink = np.clip(0.5 + size * rng.uniform(0.08, 0.2) - distance, 0, 1) * rng.choice([0.3, 0.5, 0.7, 1.0])
         values[window] = np.maximum(values[window], ink)

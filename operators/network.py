@@ -1,0 +1,328 @@
+"""The network that sees an object patch in a single diffraction pattern, and the predictor that runs it.
+
+One pattern alone does not determine the object (a 93 %-wrong patch can fit it better than the truth does), so
+the network supplies the prior. It is not asked to learn diffraction: it is given back-projections of the
+pattern through the known probe and adds what they lack. Separate from the rest because it is the one operator
+that needs torch. `PhysicsNet` is trained by `launch.train`; `Predictor` is called by the inference stage and
+by the evaluation.
+
+The probe is an input, not part of the weights: a new probe within the trained range needs no new network.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from operators.arrays import Patches, Patterns, Probe
+
+N_INPUTS = 8
+UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)
+"""Standard deviation in rad of a phase about which nothing is known."""
+
+
+class Illumination(NamedTuple):
+    """What the network needs of a probe, computed once per probe. Leading axis: 1 or the batch."""
+
+    probe: Tensor  # (1 or frame, y, x) complex64, unit power
+    open_far_field: Tensor  # (1 or frame, ky, kx) complex64: the far field without a sample
+    preconditioner: Tensor  # (1 or frame, y, x) complex64: regularised division by the probe
+    gradient_step: Tensor  # (1 or frame, y, x) complex64: the step of plain ePIE
+
+
+class Prediction(NamedTuple):
+    """An object estimate and its error bar."""
+
+    patches: Tensor  # (frame, y, x) complex64; the global phase of each is arbitrary
+    log_sigma: Tensor  # (frame, y, x) float32: log of the standard deviation of the phase, rad
+
+
+def illuminate(probe: Tensor) -> Illumination:
+    """Return the probe-dependent constants of the back-projections.
+
+    Parameters
+    ----------
+    probe : (y, x) or (frame, y, x) complex64, any power.
+    """
+    probe = probe if probe.ndim == 3 else probe[None]
+    probe = probe / probe.abs().square().sum((-2, -1), keepdim=True).sqrt()
+    intensity = probe.abs().square()
+    peak = intensity.amax((-2, -1), keepdim=True)
+    return Illumination(probe, _fft2(probe), probe.conj() / (intensity + 0.1 * peak), probe.conj() / peak)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicsNetConfig:
+    """Shape of a `PhysicsNet`.
+
+    Parameters
+    ----------
+    n_pixels : side of the patterns, pixels.
+    crop : side of the window around the probe in which the network works; outside it the probe is dark.
+    widths : channels of the U-Net, finest level first; each level halves the resolution.
+    unshuffle : side of the pixel blocks folded into channels before the finest level; 2 makes the U-Net four
+        times cheaper at full width and loses nothing, since the channels still hold every pixel.
+    n_steps : error-reduction steps of the second back-projection.
+    """
+
+    n_pixels: int = 64
+    crop: int = 40
+    widths: tuple[int, ...] = (48, 96, 144)
+    unshuffle: int = 2
+    n_steps: int = 5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        coarsest = self.unshuffle * 2 ** (len(self.widths) - 1)
+        if self.crop > self.n_pixels or (self.n_pixels - self.crop) % 2 or self.crop % coarsest:
+            raise ValueError(
+                f"crop must be at most n_pixels = {self.n_pixels}, differ from it by an even number and be a "
+                f"multiple of {coarsest} for widths {self.widths}, unshuffle {self.unshuffle}; got {self.crop}"
+            )
+
+
+class PhysicsNet(nn.Module):
+    """A small U-Net that corrects back-projections of a pattern through the known probe.
+
+    Inputs of the U-Net, cropped to the probe: the real and imaginary parts of one and of several steps of
+    error reduction from a flat object and of the remaining gradient, the modulus of the probe, and the
+    logarithm of the pattern. It adds a complex residual to the one-step estimate. A second head, fed with
+    detached features and trained on the detached error, says how far off the phase of each pixel is; it
+    cannot disturb the estimate.
+
+    Parameters
+    ----------
+    config : see `PhysicsNetConfig`; keyword arguments are taken as its fields.
+    """
+
+    largest_intensity: Tensor  # seen in training; inputs are clamped to it
+    sigma_scale: Tensor  # fitted after training
+
+    def __init__(self, config: PhysicsNetConfig | None = None, **fields: Any) -> None:
+        super().__init__()
+        self.config = config or PhysicsNetConfig(**fields)
+        fold = self.config.unshuffle
+        self.trunk = UNet(N_INPUTS * fold**2, self.config.widths)
+        finest = self.config.widths[0]
+        self.residual_head = nn.Conv2d(finest, 2 * fold**2, 1)
+        self.sigma_head = nn.Sequential(
+            nn.Conv2d(finest, finest, 3, padding=1), nn.ReLU(), nn.Conv2d(finest, fold**2, 1)
+        )
+        nn.init.zeros_(self.residual_head.weight)
+        # Buffers, because they travel with the weights.
+        self.register_buffer("largest_intensity", torch.zeros(()))
+        self.register_buffer("sigma_scale", torch.ones(()))
+
+    def forward(self, intensities: Tensor, illumination: Illumination) -> Prediction:
+        """Return the object estimate under the probe and its uncertainty.
+
+        Parameters
+        ----------
+        intensities : (frame, ky, kx) float32, corner-origin, as a share of the *incident* flux: normalising
+            by the transmitted one would lose the absolute amplitude.
+        illumination : of the one probe of all frames, or one per frame; see `illuminate`.
+        """
+        one_step, inputs = self.back_project(intensities, illumination)
+        residual, log_sigma = self.correct(inputs)
+        margin = (self.config.n_pixels - self.config.crop) // 2
+        patches = one_step + functional.pad(residual, (margin,) * 4)
+        log_sigma = functional.pad(log_sigma, (margin,) * 4, value=math.log(UNIFORM_PHASE_SIGMA))
+        return Prediction(patches, log_sigma)
+
+    def back_project(self, intensities: Tensor, illumination: Illumination) -> tuple[Tensor, Tensor]:
+        """Return the one-step estimate (frame, y, x) and the U-Net's inputs (frame, channel, y, x)."""
+        if self.training:
+            self.largest_intensity.copy_(torch.maximum(self.largest_intensity, intensities.max()))
+        amplitudes = intensities.clamp(min=0).minimum(self.largest_intensity).sqrt()
+        probe, open_far_field, preconditioner, gradient_step = illumination
+        one_step = 1 + preconditioner * _difference(open_far_field, amplitudes)
+        many_steps = one_step
+        for _ in range(self.config.n_steps - 1):
+            many_steps = many_steps + preconditioner * _difference(_fft2(probe * many_steps), amplitudes)
+        gradient = 10 * gradient_step * _difference(_fft2(probe * many_steps), amplitudes)
+        modulus = probe.abs() / probe.abs().amax((-2, -1), keepdim=True)
+        n_pixels = self.config.n_pixels
+        logarithm = torch.fft.fftshift(torch.log1p(10 * n_pixels**2 * amplitudes.square()), dim=(-2, -1))
+        planes = (one_step, many_steps, gradient)
+        channels = [part for plane in planes for part in (plane.real, plane.imag)]
+        channels += [modulus.expand_as(amplitudes), logarithm]
+        margin = (n_pixels - self.config.crop) // 2
+        window = slice(margin, n_pixels - margin)
+        return one_step, torch.stack([channel[:, window, window] for channel in channels], dim=1)
+
+    def correct(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the complex residual and log sigma, both (frame, y, x), in the crop."""
+        fold = self.config.unshuffle
+        dtype = self.residual_head.weight.dtype
+        inputs = functional.pixel_unshuffle(inputs, fold).to(dtype, memory_format=torch.channels_last)
+        features = self.trunk(inputs)
+        residual = functional.pixel_shuffle(self.residual_head(features), fold).float()
+        log_sigma = functional.pixel_shuffle(self.sigma_head(features.detach()), fold).float()
+        log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
+        return torch.complex(residual[:, 0].contiguous(), residual[:, 1].contiguous()), log_sigma
+
+
+class UNet(nn.Module):
+    """A U-Net without heads: features at the resolution of its input.
+
+    Parameters
+    ----------
+    n_inputs : channels of the input.
+    widths : channels per level, finest first; each level halves the resolution.
+    """
+
+    def __init__(self, n_inputs: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        into = (n_inputs, *widths[:-1])
+        self.down = nn.ModuleList(_double(i, o) for i, o in zip(into, widths, strict=True))
+        coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.up = nn.ModuleList(_double(coarse + fine, fine) for coarse, fine in coarse_to_fine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (frame, widths[0], y, x) features of (frame, n_inputs, y, x) inputs."""
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else functional.max_pool2d(x, 2))
+            skips.append(x)
+        skips.pop()
+        for block in self.up:
+            x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], 1))
+        return x
+
+
+def channels_last(network: PhysicsNet) -> PhysicsNet:
+    """Return the network with its weights laid out channels last: convolutions are up to three times faster."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class Predictor:
+    """Turns patterns into object patches with error bars, at a fixed cost per batch.
+
+    Every call is padded to whole batches of one size, so a pattern gives the same patch to the last bit
+    whatever else is in its batch, and live and offline results agree. The probe-dependent constants are
+    computed once.
+
+    Parameters
+    ----------
+    network : trained; copied, so that training may go on.
+    probe : (mode, y, x) complex64, sum over modes of |P|^2 = mean photons per frame. The network is given the
+        strongest mode; the flux of all of them normalises the patterns.
+    batch_size : patterns per run of the network.
+    device : where torch runs it.
+    dtype : precision of the convolutions; the Fourier transforms are always in float32.
+
+    Raises
+    ------
+    ValueError
+        The probe has not the shape that the network was made for, or carries no photons.
+    """
+
+    def __init__(
+        self,
+        network: PhysicsNet,
+        probe: Probe,
+        batch_size: int = 16,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        n_pixels = network.config.n_pixels
+        if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
+            raise ValueError(
+                f"the network takes a probe (mode, {n_pixels}, {n_pixels}), got {probe.shape}; "
+                "crop or bin the frames to the network's size, or train one for yours"
+            )
+        power = np.square(np.abs(probe)).sum((1, 2))
+        if not (np.isfinite(power).all() and power.sum() > 0):
+            raise ValueError(
+                f"the probe's modes carry {power} photons per frame; expected finite numbers above 0"
+            )
+        self.batch_size = batch_size
+        self.photons_per_frame = float(power.sum())
+        self._network = _for_inference(network, dtype).to(device)
+        strongest = np.ascontiguousarray(probe[power.argmax()], np.complex64)
+        self._illumination = illuminate(torch.from_numpy(strongest).to(device))
+        self._device = device
+
+    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
+        """Return the object patch of each pattern and its error bar.
+
+        Parameters
+        ----------
+        patterns : (frame, ky, kx) float32, photons, corner-origin.
+
+        Returns
+        -------
+        patches : (frame, y, x) complex64. Each has a global phase of its own; meaningful where the probe is
+            bright.
+        sigma : (frame, y, x) float32, standard deviation of the phase, rad; that of a uniform phase where the
+            probe is dark.
+        """
+        n_pixels = self._network.config.n_pixels
+        if patterns.ndim != 3 or patterns.shape[1:] != (n_pixels, n_pixels):
+            raise ValueError(f"expected patterns (frame, {n_pixels}, {n_pixels}), got {patterns.shape}")
+        patches = np.empty(patterns.shape, np.complex64)
+        sigma = np.empty(patterns.shape, np.float32)
+        batch = np.zeros((self.batch_size, n_pixels, n_pixels), np.float32)
+        for start in range(0, len(patterns), self.batch_size):
+            frames = slice(start, min(start + self.batch_size, len(patterns)))
+            n_frames = frames.stop - frames.start
+            batch[:n_frames] = patterns[frames]
+            batch[n_frames:] = 0
+            batch /= self.photons_per_frame
+            prediction = self._run(torch.from_numpy(batch))
+            patches[frames] = prediction.patches[:n_frames].cpu().numpy()
+            sigma[frames] = prediction.log_sigma[:n_frames].exp().cpu().numpy()
+        sigma *= float(self._network.sigma_scale)
+        return patches, sigma
+
+    def warm_up(self) -> None:
+        """Run one empty batch, so that the first frames of a scan do not pay for torch's set-up."""
+        n_pixels = self._network.config.n_pixels
+        self.predict(np.zeros((1, n_pixels, n_pixels), np.float32))
+
+    @torch.inference_mode()
+    def _run(self, batch: Tensor) -> Prediction:
+        return self._network(batch.to(self._device), self._illumination)
+
+
+NETWORKS: dict[str, Callable[..., PhysicsNet]] = {"physics": PhysicsNet}
+"""Networks by the name that a recipe and a model card use."""
+
+
+def _for_inference(network: PhysicsNet, dtype: torch.dtype) -> PhysicsNet:
+    """Return a copy with batch normalisation folded into the convolutions, these in `dtype`."""
+    network = copy.deepcopy(network).eval()
+    for block in (*network.trunk.down, *network.trunk.up):
+        for i in (0, 3):
+            block[i] = fuse_conv_bn_eval(block[i], block[i + 1])
+            block[i + 1] = nn.Identity()
+    for part in (network.trunk, network.residual_head, network.sigma_head):
+        part.to(dtype)
+    return channels_last(network)
+
+
+def _double(n_inputs: int, n_outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for n_in in (n_inputs, n_outputs):
+        layers += [
+            nn.Conv2d(n_in, n_outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(n_outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def _fft2(x: Tensor) -> Tensor:
+    return torch.fft.fft2(x, norm="ortho")
+
+
+def _difference(far_field: Tensor, amplitudes: Tensor) -> Tensor:
+    """Return the exit wave to add so that the far field gets the measured amplitudes."""
+    return torch.fft.ifft2(far_field * (amplitudes / (far_field.abs() + 1e-6) - 1), norm="ortho")
