@@ -45,6 +45,10 @@ class Column:
     writable : bool
         Whether this process is the column's one writer.
 
+    Attributes
+    ----------
+    is_writable : bool
+
     Raises
     ------
     FileNotFoundError
@@ -57,19 +61,33 @@ class Column:
         self.dtype = np.dtype(description["dtype"])
         self.item_shape: tuple[int, ...] = tuple(description["item_shape"])
         self.segment_frames: int = description["segment_frames"]
-        self._writable = writable
+        self.is_writable = writable
         self._segments: list[NDArray[Any]] = []
 
     @classmethod
     def create(cls, folder: Path, dtype: str, item_shape: Sequence[int] = ()) -> "Column":
-        """Returns the writable column in `folder`, made new or, after a restart, as it was left."""
+        """Returns the writable column in `folder`, made new or, after a restart, as it was left.
+
+        Raises
+        ------
+        ValueError
+            If it was left with another dtype or shape.
+        DiskFullError
+            If there is no room even for its description.
+        """
         if not (folder / _DESCRIPTION).exists():
             item_bytes = np.dtype(dtype).itemsize * int(np.prod(item_shape, dtype=np.int64))
             frames = min(max(SEGMENT_BYTES // max(item_bytes, 1), MIN_SEGMENT_FRAMES), MAX_SEGMENT_FRAMES)
             description = {"dtype": dtype, "item_shape": list(item_shape), "segment_frames": frames}
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / _DESCRIPTION, json.dumps(description).encode())
-        return cls(folder, writable=True)
+        column = cls(folder, writable=True)
+        if (column.dtype, column.item_shape) != (np.dtype(dtype), tuple(item_shape)):
+            raise ValueError(
+                f"{folder} holds {column.dtype} of shape {column.item_shape} per frame, wanted {dtype} of "
+                f"shape {tuple(item_shape)}: was the configuration changed? choose another --save"
+            )
+        return column
 
     def reserve(self, n_frames: int) -> None:
         """Allocates room for frames 0 to `n_frames` - 1.
@@ -101,8 +119,14 @@ class Column:
         return out
 
     def head(self, n_frames: int) -> NDArray[Any]:
-        """Returns a copy of the values of frames 0 to `n_frames` - 1."""
-        return self.read(np.arange(n_frames))
+        """Returns a copy of the values of frames 0 to `n_frames` - 1, zero where nothing is allocated."""
+        out = np.zeros((n_frames, *self.item_shape), self.dtype)
+        if n_frames > len(self._segments) * self.segment_frames:
+            self._map_existing()
+        for start, segment in zip(range(0, n_frames, self.segment_frames), self._segments, strict=False):
+            part = out[start : start + self.segment_frames]
+            part[...] = segment[: len(part)]
+        return out
 
     def _grouped(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], Any, Any]]:
         if not numbers.size:
@@ -123,29 +147,18 @@ class Column:
     def _allocate(self, path: Path) -> None:
         n_bytes = self.dtype.itemsize * int(np.prod(self.item_shape, dtype=np.int64)) * self.segment_frames
         temporary = path.with_suffix(".new")
-        try:
-            with temporary.open("wb") as file:
-                # Without this a full disk would be a SIGBUS at some later frame.
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise DiskFullError(
-                error.errno,
-                f"no room for {n_bytes / 1e6:.0f} MB of column '{self.folder.name}': "
-                "free space or choose another --save",
-                str(self.folder),
-            ) from error
+        what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
+        with _removed_on_failure(temporary, what), temporary.open("wb") as file:
+            # Without this a full disk would be a SIGBUS at some later frame.
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
         temporary.rename(path)
 
     def _map_existing(self) -> int:
         while (path := self._path(len(self._segments))).exists():
-            with path.open("r+b" if self._writable else "rb") as file:
+            with path.open("r+b" if self.is_writable else "rb") as file:
                 # Faulting pages in one by one costs ten times the copy of a frame.
-                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if self._writable else 0)
-                prot = mmap.PROT_READ | (mmap.PROT_WRITE if self._writable else 0)
+                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if self.is_writable else 0)
+                prot = mmap.PROT_READ | (mmap.PROT_WRITE if self.is_writable else 0)
                 mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
             shape = (self.segment_frames, *self.item_shape)
             self._segments.append(np.frombuffer(mapped, self.dtype).reshape(shape))
@@ -153,7 +166,29 @@ class Column:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Leaves `path` with `content` or as it was; a reader never sees a part."""
+    """Leaves `path` with `content` or as it was; a reader never sees a part.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
+    with _removed_on_failure(temporary, f"{path.name} ({len(content)} bytes)"):
+        temporary.write_bytes(content)
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(temporary: Path, what: str) -> Iterator[None]:
+    """Leave no part of a file that could not be written, and call a full disk by its name."""
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DiskFullError(
+            error.errno, f"no room for {what}: free space or choose another --save", str(temporary.parent)
+        ) from error

@@ -11,6 +11,7 @@ and each ledger has one writer.
 """
 
 import mmap
+import shutil
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -91,6 +92,7 @@ class Counters:
     """A few named integers of one writer that other processes can read at any time."""
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.is_writable = writable
         if writable and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, np.full(64, 0, "<i8").tobytes())
@@ -128,11 +130,21 @@ class Scan:
         Raises
         ------
         DiskFullError
-            If the announced frames do not fit: better known now than in the middle of the scan.
+            If the announced frames do not fit: better known now than in the middle of the scan. What was
+            allocated is given back.
+        FileExistsError
+            If there is a scan already.
         """
-        frames = Column.create(folder / "columns" / "frames", header.frame_dtype, header.frame_shape)
-        frames.reserve(reserve)
-        write_atomically(folder / "scan.json", msgspec.json.encode(header))
+        if (folder / "scan.json").exists():
+            raise FileExistsError(f"{folder} holds a scan already: open it with Scan(folder)")
+        try:
+            frames = Column.create(folder / "columns" / "frames", header.frame_dtype, header.frame_shape)
+            frames.reserve(reserve)
+            write_atomically(folder / "scan.json", msgspec.json.encode(header))
+        except OSError:
+            # Half of the room for a scan that is not there would keep the disk full.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return cls(folder)
 
     def column(self, name: str, *, writable: bool = False, shape: Sequence[int] | None = None) -> Column:
@@ -151,7 +163,7 @@ class Scan:
 
     def counters(self, writer: str, *, writable: bool = False) -> Counters:
         """Returns the counters of `writer`; only that writer asks for them `writable`."""
-        if writer not in self._counters:
+        if writer not in self._counters or (writable and not self._counters[writer].is_writable):
             self._counters[writer] = Counters(self.folder / "counters" / writer, writable=writable)
         return self._counters[writer]
 
@@ -167,16 +179,20 @@ class Scan:
     def count(self, writer: str, counter: str) -> int:
         """Returns one counter of `writer`, zero where the writer has not begun."""
         try:
-            return self.counters(writer)[counter]
+            value = self.counters(writer)[counter]
         except FileNotFoundError:
             return 0
+        fence()  # what is read after a counter is at least as new
+        return value
 
     def states(self, stage: str) -> NDArray[np.uint8]:
         """Returns (frame,) uint8, the `State` of every frame for `stage`."""
         try:
-            return self.ledger(stage).head(self.n_frames)
+            states = self.ledger(stage).head(self.n_frames)
         except FileNotFoundError:
             return np.zeros(self.n_frames, np.uint8)
+        fence()  # values read after a byte are at least as new
+        return states
 
     def mark(self, stage: str, numbers: Any, state: State) -> None:
         """Writes the byte of `stage` for frames whose column values are already stored."""
@@ -192,18 +208,23 @@ class Scan:
         return dtype, item_shape
 
     def _cached(self, key: str, writable: bool, dtype: str, shape: Sequence[int]) -> Column:
-        if key not in self._open:
+        if key not in self._open or (writable and not self._open[key].is_writable):
             folder = self.folder / key
             self._open[key] = Column.create(folder, dtype, shape) if writable else Column(folder)
         return self._open[key]
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Where every frame of a scan is, for one stage: recorded = done + pending + dropped."""
+    """Where every frame of a scan is, for one stage, at any moment.
+
+    expected = recorded + lost + awaited, and recorded = done + pending + all of dropped. Nothing is awaited
+    any more when the subscriber has closed the scan.
+    """
 
     expected: int
     recorded: int
     lost: int
+    awaited: int
     done: int
     pending: int
     dropped: dict[str, int]
@@ -217,20 +238,21 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 def account(scan: Scan, stage: str) -> Account:
     """Returns what became of every frame at `stage`."""
     recorded = scan.states("subscriber")
-    states = scan.states(stage)
+    states = scan.states(stage)[: len(recorded)]  # frames may have come in between
     here = recorded == State.DONE
     dropped = {
         state.name.lower(): int(count)
         for state in State
         if state > State.DONE and (count := np.count_nonzero(here & (states == state)))
     }
+    expected = max(len(recorded), scan.count("subscriber", "announced"))
     return Account(
-        expected=len(recorded),
+        expected=expected,
         recorded=int(np.count_nonzero(here)),
         lost=int(np.count_nonzero(recorded > State.DONE)),
+        awaited=expected - int(np.count_nonzero(recorded)),
         done=int(np.count_nonzero(here & (states == State.DONE))),
-        pending=int(np.count_nonzero(here & (states == State.PENDING)))
-        + int(np.count_nonzero(recorded == State.PENDING)),
+        pending=int(np.count_nonzero(here & (states == State.PENDING))),
         dropped=dropped,
     )
 
