@@ -4,6 +4,7 @@ A socket that is reachable from other machines needs CURVE keys, or somebody who
 has a bounded queue and a largest message. Used by `stream.stage`, the client, replay and the supervisor.
 """
 
+import atexit
 import functools
 import re
 import time
@@ -22,7 +23,7 @@ from stream.wire import Buffer
 Kind = Literal["PULL", "PUSH", "PUB", "SUB", "ROUTER", "DEALER"]
 
 MAX_MESSAGE_BYTES = 512 << 20
-_LOOPBACK = re.compile(r"^(ipc://|inproc://|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:|$))")
+_LOOPBACK = re.compile(r"(ipc|inproc)://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)")
 
 
 class EndpointError(ValueError):
@@ -55,9 +56,11 @@ class Endpoint:
 
     def check(self) -> None:
         """Raises EndpointError unless the address is local, encrypted or knowingly open."""
-        if not re.match(r"^(tcp|ipc|inproc)://.+", self.address):
+        if not re.match(r"(tcp|ipc|inproc)://.+", self.address):
             raise EndpointError(f"address {self.address!r}: wanted tcp://host:port or ipc://path")
-        if _LOOPBACK.match(self.address) or self.insecure or (self.key and self.peers):
+        if (self.key is None) != (self.peers is None):
+            raise EndpointError(f"{self.address}: CURVE needs both `key` and `peers`")
+        if _LOOPBACK.fullmatch(self.address) or self.insecure or self.key:
             return
         raise EndpointError(
             f"{self.address} can be reached from other machines: give `key` and `peers` (CURVE), "
@@ -67,7 +70,10 @@ class Endpoint:
 
 @functools.cache
 def _context() -> zmq.Context[Any]:
-    return zmq.Context(io_threads=1)
+    context = zmq.Context(io_threads=1)
+    # What `flush_and_close` left to send would die with the interpreter.
+    atexit.register(context.destroy, linger=0)
+    return context
 
 
 class Socket:
@@ -81,6 +87,11 @@ class Socket:
         All are used by this one socket.
     queue : int
         Messages held on each side before the socket waits or, for PUB, drops.
+
+    Raises
+    ------
+    EndpointError
+        If an address is malformed, taken, or open to strangers.
     """
 
     def __init__(
@@ -91,13 +102,22 @@ class Socket:
         queue: int = 1000,
         identity: bytes = b"",
     ) -> None:
+        endpoints = [endpoints] if isinstance(endpoints, Endpoint) else endpoints
+        for endpoint in endpoints:
+            endpoint.check()
+        if len({endpoint.key is None for endpoint in endpoints}) > 1:
+            raise EndpointError("wanted `key` and `peers` at all addresses of one socket or at none")
         self.kind = kind
-        self._guards: list[zmq.auth.thread.ThreadAuthenticator] = []
-        self._socket = _context().socket(getattr(zmq, kind))
+        self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
+        context = _context()
+        if any(endpoint.key and endpoint.bind for endpoint in endpoints):
+            context = zmq.Context(io_threads=1)  # has one guard at most
+            self._guard = zmq.auth.thread.ThreadAuthenticator(context)
+            self._guard.start()
+        self._socket = context.socket(getattr(zmq, kind))
         self._socket.linger = 0
         self._socket.rcvhwm = self._socket.sndhwm = queue
         self._socket.maxmsgsize = MAX_MESSAGE_BYTES
-        self._socket.copy_threshold = 0
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         if identity:
@@ -108,23 +128,15 @@ class Socket:
             self._socket.subscribe(b"")
         self.address = ""
         try:
-            for endpoint in [endpoints] if isinstance(endpoints, Endpoint) else endpoints:
-                self.attach(endpoint)
+            for endpoint in endpoints:
+                self._attach(endpoint)
         except BaseException:
             self.close()
             raise
 
-    def attach(self, endpoint: Endpoint) -> None:
-        """Binds or connects one more address.
-
-        Raises
-        ------
-        EndpointError
-            If the address is malformed, taken, or open to strangers.
-        """
-        endpoint.check()
-        if endpoint.key:
-            self._encrypt(endpoint)
+    def _attach(self, endpoint: Endpoint) -> None:
+        if endpoint.key and endpoint.peers:
+            self._encrypt(endpoint, endpoint.key, endpoint.peers)
         try:
             if endpoint.bind:
                 self._socket.bind(endpoint.address)
@@ -135,30 +147,29 @@ class Socket:
             verb = "bind" if endpoint.bind else "connect to"
             raise EndpointError(f"cannot {verb} {endpoint.address}: {error.strerror}") from error
 
-    def _encrypt(self, endpoint: Endpoint) -> None:
-        if endpoint.peers is None or endpoint.key is None:
-            raise EndpointError(f"{endpoint.address}: CURVE needs both `key` and `peers`")
+    def _encrypt(self, endpoint: Endpoint, key: Path, peers: Path) -> None:
+        socket = self._socket
         try:
-            public, secret = zmq.auth.load_certificate(endpoint.key)
-            server, _ = (public, None) if endpoint.bind else zmq.auth.load_certificate(endpoint.peers)
+            socket.curve_publickey, secret = zmq.auth.load_certificate(key)
+            if secret is None:
+                raise ValueError(f"{key} holds no secret key")  # noqa: TRY301
+            socket.curve_secretkey = secret
+            if self._guard and endpoint.bind:
+                socket.zap_domain = endpoint.address.encode()
+                self._guard.configure_curve(domain=endpoint.address, location=str(peers))
+                socket.curve_server = True
+            else:
+                socket.curve_serverkey, _ = zmq.auth.load_certificate(peers)
         except (OSError, ValueError) as error:
-            raise EndpointError(f"{endpoint.address}: cannot read CURVE key: {error}") from error
-        self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
-        if endpoint.bind:
-            guard = zmq.auth.thread.ThreadAuthenticator(_context())
-            guard.start()
-            guard.configure_curve(domain="*", location=str(endpoint.peers))
-            self._guards.append(guard)
-            self._socket.curve_server = True
-        else:
-            self._socket.curve_serverkey = server
+            raise EndpointError(f"{endpoint.address}: cannot use the CURVE keys: {error}") from error
 
     def send(self, parts: Sequence[Buffer], timeout_s: float | None = 0.0) -> bool:
         """Sends a message; says whether it went within `timeout_s` (None waits)."""
         if timeout_s != 0.0 and not self._poll(zmq.POLLOUT, timeout_s):
             return False
         try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            # Copied: the caller may go on writing into its arrays, and so may the end of the process.
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -181,15 +192,15 @@ class Socket:
 
     def close(self) -> None:
         """Closes at once; messages still queued for sending are dropped."""
-        self._socket.close(0)
-        for guard in self._guards:
-            guard.stop()
+        self.flush_and_close(0.0)
 
     def flush_and_close(self, timeout_s: float) -> None:
-        """Closes after giving queued messages `timeout_s` to leave."""
+        """Closes and gives queued messages `timeout_s` to leave; the process waits for them at its end."""
         self._socket.close(int(timeout_s * 1e3))
-        for guard in self._guards:
-            guard.stop()
+        if self._guard:
+            self._guard.stop()
+            self._guard.context.term()
+            self._guard = None
 
     def __enter__(self) -> Self:
         return self
