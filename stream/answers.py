@@ -1,8 +1,8 @@
 """The stitcher's door: who asked for what, and who is owed an answer.
 
 Separate so that the conversation with clients is tested without a picture. Every `Ask` gets exactly one
-answer: an update as soon as there is one, or `NoNews` after a second. A client that does not ask costs
-nothing.
+answer: an update as soon as there is one, or `NoNews` after a second; a client that asks again before its
+answer has changed its question. A client that does not ask costs nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class Door:
     def __init__(self, run_id: str, find_news: FindNews, clock: Callable[[], float]) -> None:
         self._run_id, self._find_news, self._clock = run_id, find_news, clock
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
-        self._welcome: set[bytes] = set()
+        self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
         """Takes [client, message, ...] parts and returns those to send."""
@@ -60,14 +60,20 @@ class Door:
             return [[client, *encode(Reject(reason=str(error)[:2000]))]]
         if isinstance(message, Hello):
             reason = refusal(message)
-            if not reason and len(self._welcome) >= MOST_CLIENTS:
-                self._welcome.clear()  # clients that left do not say so; the others greet again
             if not reason:
-                self._welcome.add(client)
+                self._remember(client)
             answer = Reject(reason=reason) if reason else Welcome(run_id=self._run_id)
             return [[client, *encode(answer)]]
         if isinstance(message, Ask) and client in self._welcome:
+            self._remember(client)
             self._waiting[client] = (message, self._clock())
             return []
         reason = f"{type(message).__name__} before Hello: greet first, then Ask"
         return [[client, *encode(Reject(reason=reason))]]
+
+    def _remember(self, client: bytes) -> None:
+        """Note that `client` has spoken; forget who has been silent longest: clients leave without a word."""
+        self._welcome.pop(client, None)
+        self._welcome[client] = None
+        if len(self._welcome) > MOST_CLIENTS:
+            del self._welcome[next(iter(self._welcome))]

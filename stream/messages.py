@@ -15,7 +15,7 @@ PROTOCOL = 1
 Name = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
-Dtype = Annotated[str, Meta(pattern=r"^[<|][uifc][1248]?(16)?$", max_length=4)]
+Dtype = Annotated[str, Meta(pattern=r"^(\|[ui]1|<[uif][248]|<c8|<c16)$")]
 
 
 class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):

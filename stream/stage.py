@@ -151,8 +151,8 @@ class WorkerLoop:
         if self.scan is None:
             return
         self.stage.close()
-        own = self.scan.states(self.stage.name)
         recorded = self.scan.states("subscriber")
+        own = self.scan.states(self.stage.name)[: len(recorded)]  # frames may have come in between
         left = np.flatnonzero((recorded == State.DONE) & (own == State.PENDING))
         self.scan.mark(self.stage.name, left, State.UNFINISHED)
         self.scan.counters(self.stage.name, writable=True)["closed"] = 1
@@ -274,8 +274,8 @@ def _run_source(stage: Source, link: Link, context: StageContext, clock: Clock) 
                     messages.append(parts)
             if messages:
                 stage.handle(messages)
-            else:
-                link.wait(POLL_S, [inlet] if inlet else [])
+            # Also under load: a source that never rests must hear that it is to stop.
+            link.wait(0.0 if messages else POLL_S, [inlet] if inlet else [])
             stage.idle(clock())
             link.report(*stage.progress(), clock(), ring=bool(messages))
         stage.close()

@@ -4,6 +4,7 @@ The first part is the msgpack of a `stream.messages` struct, each further part t
 announces. Whatever comes from outside passes `decode`, which raises `ProtocolError` and nothing else.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,18 +56,16 @@ def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, list[NDArray[Any]]]:
 
 
 def _array(header: ArrayHeader, part: Buffer) -> NDArray[Any]:
-    try:
-        dtype = np.dtype(header.dtype)
-    except TypeError as error:
-        raise ProtocolError(f"array of unknown dtype {header.dtype!r}") from error
-    n_bytes = dtype.itemsize
-    for length in header.shape:
-        n_bytes *= length
+    dtype = np.dtype(header.dtype)
+    n_bytes = dtype.itemsize * math.prod(header.shape)
     if n_bytes != len(part):
         raise ProtocolError(
             f"array {header.dtype} {header.shape} needs {n_bytes} bytes, {len(part)} bytes came"
         )
-    return np.frombuffer(part, dtype).reshape(header.shape)
+    try:
+        return np.frombuffer(memoryview(part).toreadonly(), dtype).reshape(header.shape)
+    except ValueError as error:  # no elements, and sides that no array can have
+        raise ProtocolError(f"array {header.dtype} {header.shape}: {error}") from error
 
 
 def greeting(role: str, pid: int = 0) -> Hello:
