@@ -57,7 +57,7 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     pass stitched; `unseen_*` are the same for families that training never draws from. `c` and `loose` are
     defined at `operators.metrics.nrmse`; a constant scores 1 in `c`, and `constant_loose` in `loose`.
     """
-    probe = _probe(recipe)
+    probe = evaluation_probe(recipe)
     weights = abs2(probe[0])
     seen = [_outcome(predictor, probe, scan) for scan in simulate_scans(recipe, FAMILIES, EVALUATION_SEED)]
     unseen = [
@@ -82,7 +82,7 @@ def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
 
     Fitted on scans of the trained families that neither training nor `evaluate` use.
     """
-    probe = _probe(recipe)
+    probe = evaluation_probe(recipe)
     weights = abs2(probe[0])
     scans = simulate_scans(recipe, FAMILIES, CALIBRATION_SEED)
     ratios = [_error_in_sigmas(_outcome(predictor, probe, scan), weights) for scan in scans]
@@ -101,7 +101,7 @@ def _simulate_scan(recipe: Recipe, family: str, rng: np.random.Generator) -> Sim
     corners = _corners(recipe.evaluation, rng)
     rows, columns = corners.max(axis=0) + recipe.n_pixels
     object_ = object_from_texture(texture(family, (rows, columns), rng), recipe.material.complex)
-    patterns = simulate_counts(object_, _probe(recipe), corners, rng).astype(np.float32)
+    patterns = simulate_counts(object_, evaluation_probe(recipe), corners, rng).astype(np.float32)
     return SimulatedScan(object_, corners, patterns)
 
 
@@ -111,7 +111,8 @@ def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
     return corners - corners.min(axis=0)
 
 
-def _probe(recipe: Recipe) -> Probe:
+def evaluation_probe(recipe: Recipe) -> Probe:
+    """Return the nominal probe with the photons of the evaluation scans: what to build the predictor for."""
     return with_power(recipe.probe.nominal(recipe.n_pixels)[None], recipe.evaluation.photons_per_frame)
 
 

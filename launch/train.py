@@ -9,18 +9,20 @@ gives the same weights. Separate from `launch.evaluate`, which judges the result
 import csv
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from launch.evaluate import calibrate_sigma, evaluate
+from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.recipe import Recipe
 from operators.network import NETWORKS, Illumination, PhysicsNet, Predictor, channels_last, illuminate
 from operators.objects import FAMILIES, texture
@@ -200,6 +202,19 @@ class Checkpoint:
         self.path.unlink()
 
 
+@contextmanager
+def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
+    """Show a training on the terminal; yields what to give `train` as `on_report`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(recipe.name, total=recipe.n_steps)
+
+        def show(report: Report) -> None:
+            progress.update(task, completed=report.step, description=f"{recipe.name}  c {report.c:.3f}")
+
+        yield show
+
+
 def new_network(recipe: Recipe) -> PhysicsNet:
     """Return the untrained network of a recipe; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
@@ -244,7 +259,7 @@ def write_log(path: Path, reports: list[Report]) -> None:
 def finish(recipe: Recipe, network: PhysicsNet, directory: Path, device: str) -> ModelCard:
     """Calibrate sigma, measure the network on held-out objects, and save it."""
     network.eval()
-    probe = recipe.probe.nominal(recipe.n_pixels)[None]
+    probe = evaluation_probe(recipe)
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
     card = ModelCard(

@@ -84,7 +84,7 @@ class PhysicsNetConfig:
         if self.crop > self.n_pixels or (self.n_pixels - self.crop) % 2 or self.crop % coarsest:
             raise ValueError(
                 f"crop must be at most n_pixels = {self.n_pixels}, differ from it by an even number and be a "
-                f"multiple of {coarsest} for widths {self.widths}, unshuffle {self.unshuffle}; got {self.crop}"
+                f"multiple of {coarsest} (widths {self.widths}, unshuffle {self.unshuffle}); got {self.crop}"
             )
 
 
@@ -198,7 +198,7 @@ class UNet(nn.Module):
 
 
 def channels_last(network: PhysicsNet) -> PhysicsNet:
-    """Return the network with its weights laid out channels last: convolutions are up to three times faster."""
+    """Return the network with its weights laid out channels last: convolutions run up to 3 times faster."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
