@@ -27,7 +27,7 @@ from pydantic import (
 from operators.geometry import Geometry
 from stream.sockets import Endpoint
 
-DEMO_WEIGHTS = Path(__file__).parent / "weights" / "demo.safetensors"
+DEMO_WEIGHTS = Path(__file__).parent / "weights" / "physics-64.safetensors"
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -127,12 +127,16 @@ class DetectorSection(EndpointSection):
     """PULL from a detector that pushes, SUB to one that publishes"""
     queue: PositiveInt = 1000
     """messages held when the subscriber is late"""
-    channel: str | None = None
-    """which channel of a detector with several; may be left out when there is one"""
+    channel: str = ""
+    """which channel of a detector with several; empty when there is one"""
     end_grace_s: NonNegativeFloat = 2.0
     """how long frames may still come after the end of their series, seconds"""
     silence_s: NonNegativeFloat = 0.0
     """a series without frames for so long has ended, seconds; 0 waits for its end message"""
+    frame_shape: tuple[PositiveInt, PositiveInt] | None = None
+    """rows and columns of a frame; when known, room is reserved early and other frames are refused"""
+    frame_dtype: Literal["", "<u1", "<u2", "<u4"] = ""
+    """type of the counts, for example <u2, when known"""
     timeout_s: NonNegativeFloat = 0.0
     """gives up when nothing at all came for so long, seconds; 0 waits for ever"""
 
@@ -148,10 +152,12 @@ class PositionsSection(EndpointSection):
     """whether this side owns the address and bluesky's publisher connects"""
     path: InputPath | None = None
     """.cxi, .npy or .csv with one position per frame, for source 'file'"""
-    y: str | None = None
-    """field of the documents with the vertical position; a hinted field when there is no doubt"""
-    x: str | None = None
-    """field of the documents with the horizontal position"""
+    queue: PositiveInt = 20_000
+    """messages held when this side is late"""
+    y: str = ""
+    """motor or field with the vertical position; empty takes the hinted field called y"""
+    x: str = ""
+    """motor or field with the horizontal position; empty takes the hinted field called x"""
     unit: Literal["m", "mm", "um", "nm"] | None = None
     """unit of the positions; a CXI file carries its own"""
     signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
@@ -160,9 +166,9 @@ class PositionsSection(EndpointSection):
     """key of the start document that names the detector's series"""
     frames_per_event: PositiveInt = 1
     """frames that share one event document"""
-    stream: str | None = None
-    """name of the document stream; the first with both fields when left out"""
-    late_s: PositiveFloat = 10.0
+    stream: str = ""
+    """name of the document stream; empty takes the first with both fields"""
+    late_s: PositiveFloat = 5.0
     """how long positions may come after the last frame, seconds"""
 
     @model_validator(mode="after")
@@ -183,8 +189,10 @@ class ProbeSection(Section):
     """.npy or .cxi file with the probe, for source 'file'"""
     n_modes: PositiveInt = 1
     """incoherent modes"""
+    photons: PositiveFloat | None = None
+    """mean photons per frame of a known probe; a file's own power when left out"""
     scale: bool = True
-    """whether the probe is scaled to the mean photons of the frames; false trusts its own power"""
+    """whether refinement scales the probe to the mean photons of the frames; false trusts its power"""
     pupil_radius_px: PositiveFloat | None = None
     """radius of the pupil on the detector, pixels, for source 'zone_plate'"""
     disc_radius_px: NonNegativeFloat | None = None
@@ -194,7 +202,11 @@ class ProbeSection(Section):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        needed = {"file": ("path",), "data": (), "zone_plate": ("pupil_radius_px", "disc_radius_px")}
+        needed = {
+            "file": ("path",),
+            "data": (),
+            "zone_plate": ("pupil_radius_px", "disc_radius_px", "photons"),
+        }
         for name in needed[self.source]:
             if getattr(self, name) is None:
                 raise ValueError(f"source {self.source!r} needs `{name}`")
@@ -256,9 +268,9 @@ class LiveSection(EndpointSection):
     """where clients connect to: tcp://host:port, port * for a free one"""
     bind: Literal[True] = True
     """this side always owns the address"""
-    tile_px: Annotated[int, Field(ge=8, le=1024)] = 128
+    tile_px: Annotated[int, Field(ge=8, le=1024)] = 64
     """side of the tiles that are sent when they changed, object pixels"""
-    interval_s: PositiveFloat = 0.1
+    interval_s: PositiveFloat = 0.04
     """shortest time between two versions of the image, seconds"""
 
 
@@ -306,6 +318,8 @@ class Config(Section):
     def _makes_an_image(self) -> Self:
         if self.network.weights is None and not self.refinement.enabled:
             raise ValueError("nothing makes an image: give `network.weights` or set `refinement.enabled`")
+        if self.network.weights is not None and self.probe.source == "data":
+            raise ValueError("the network needs a known probe: set `probe.source` to 'file' or 'zone_plate'")
         return self
 
 

@@ -83,8 +83,8 @@ def load_config(
 
 
 def recipes() -> list[str]:
-    """Returns the names of the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    """Returns the names of the recipes for runs that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("train-"))
 
 
 def _find(source: str | Path) -> Path:

@@ -55,7 +55,7 @@ class StageProcess:
         self._run_file, self._clock = run.file, clock
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
-        self._was_ready = False
+        self.was_ready = False
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
         self._start_at: float | None = None
 
@@ -79,12 +79,12 @@ class StageProcess:
         self._start_at = None
         self.is_ready, self.identity, self.complaint = False, b"", ""
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        arguments = (self.name, str(self._run_file), "--parent", str(os.getpid()))
         with self.log_file.open("ab") as output:
             self._log_start = output.tell()
             self._process = subprocess.Popen(
                 # -P: a `stream.py` in the user's folder must not stand in for ours
-                [sys.executable, "-P", "-m", "launch.stage_process", self.name, str(self._run_file)]
-                + ["--parent", str(os.getpid())],
+                [sys.executable, "-P", "-m", "launch.stage_process", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -94,7 +94,7 @@ class StageProcess:
 
     def ready(self) -> None:
         """Takes note that the stage has everything it needs."""
-        self.is_ready = self._was_ready = True
+        self.is_ready = self.was_ready = True
 
     def look_after(self) -> None:
         """Starts the process again if it died and its pause is over.
@@ -102,7 +102,7 @@ class StageProcess:
         Raises
         ------
         RunFailedError
-            If the stage refused to run, never got ready, or dies too often.
+            If the stage refuses to run, never got ready, or dies too often; it is not started again.
         """
         if self._start_at is not None:
             if self._clock() >= self._start_at:
@@ -115,8 +115,9 @@ class StageProcess:
         now = self._clock()
         self._deaths.append(now)
         self.is_ready, self.identity = False, b""
+        self.is_stopping = True  # unless there is a reason to start it again
         recent = [death for death in self._deaths if now - death <= DEATHS_WINDOW_S]
-        if status == REFUSED or not self._was_ready:
+        if status == REFUSED or not self.was_ready:
             raise RunFailedError(f"stage {self.name} cannot run: {self.complaint or self.tail()}")
         if len(recent) > MAX_DEATHS:
             raise RunFailedError(
@@ -125,7 +126,7 @@ class StageProcess:
             )
         pause_s = FIRST_PAUSE_S * 2 ** (len(recent) - 1)
         log.warning("stage %s %s; starts again in %.1f s", self.name, describe_status(status), pause_s)
-        self._start_at = now + pause_s
+        self._start_at, self.is_stopping = now + pause_s, False
 
     def tail(self) -> str:
         """Returns the last lines this process wrote to its log."""

@@ -1,7 +1,7 @@
 """A run as its processes see it: the configuration, where everything lies, and which stages there are.
 
-Separate because the supervisor writes it and every stage process reads it back: one JSON file that is also the
-record of what was run. Called by `launch.run`, the demo and `launch.stage_process`.
+Separate because the supervisor writes it and every stage process reads it back: one JSON file that is also
+the record of what was run. Called by `launch.run`, the demo and `launch.stage_process`.
 """
 
 import secrets
@@ -28,6 +28,8 @@ class StageSpec(BaseModel):
         Listens to the world outside: is stopped first.
     closes : bool
         Marks a scan closed when it is done with it: the end of the run waits for that.
+    is_vital : bool
+        The run fails when it cannot be kept alive; otherwise the run goes on without it.
     after : tuple of str
         Stages whose addresses it needs: started when they are ready.
     nice : int
@@ -42,6 +44,7 @@ class StageSpec(BaseModel):
     builder: str
     is_source: bool = False
     closes: bool = True
+    is_vital: bool = True
     after: tuple[str, ...] = ()
     nice: int = 0
     threads: int = 1

@@ -1,7 +1,7 @@
 """One stage as a process: `python -m launch.stage_process NAME RUN.json`.
 
-Separate because it is what the supervisor starts; anything else that can run a command (Slurm, a container) can
-start it too. It logs to standard error, which the supervisor points at the stage's log file.
+Separate because it is what the supervisor starts; anything else that can run a command (Slurm, a container)
+can start it too. It logs to standard error, which the supervisor points at the stage's log file.
 """
 
 import argparse
@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from launch.run_file import ResolvedRun
 from stream.columns import DiskFullError
-from stream.link import Link, NoticeHandler
+from stream.link import Link, NoticeHandler, StageContext
 from stream.sockets import EndpointError
 from stream.stage import Source, Worker, run_stage
 
@@ -45,18 +46,40 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)  # a mistake of the configuration; the supervisor shows this line
         return REFUSED
     try:
-        run_stage(stage, run.context(), on_link=_show_warnings)
-    except (DiskFullError, EndpointError):
+        if isinstance(stage, Service):
+            run_service(stage, run.context())
+        else:
+            run_stage(stage, run.context(), on_link=_show_warnings)
+    except (DiskFullError, EndpointError) as error:
+        print(error, file=sys.stderr)
         return REFUSED
     return 0
 
 
-def build(run: ResolvedRun, name: str) -> Worker | Source:
+@runtime_checkable
+class Service(Protocol):
+    """A process of a run that handles no frames and has a loop of its own."""
+
+    name: str
+
+    def run(self, link: Link) -> None:
+        """Says `link.ready`, works until `link.is_stopped`, and lets `link.wait` and `link.report` happen."""
+
+
+def run_service(service: Service, context: StageContext) -> None:
+    """Runs `service` until it is told to stop; blocks."""
+    with Link(context, service.name) as link:
+        link.greet()
+        _show_warnings(link)
+        service.run(link)
+
+
+def build(run: ResolvedRun, name: str) -> Worker | Source | Service:
     """Returns the stage `name` of `run`, made by its builder."""
     spec = run.stage(name)
     os.nice(spec.nice)
     module, _, function = spec.builder.partition(":")
-    stage: Worker | Source = getattr(importlib.import_module(module), function)(run)
+    stage: Worker | Source | Service = getattr(importlib.import_module(module), function)(run)
     return stage
 
 
@@ -78,7 +101,7 @@ def _log_to_stderr() -> None:
 def _show_warnings(link: Link) -> None:
     handler = NoticeHandler(link)
     owner = threading.get_ident()
-    # A socket belongs to one thread: records of others stay in the log. `run_stage` announces its own failure.
+    # A socket belongs to one thread: records of others stay in the log; `run_stage` reports its own failure.
     handler.addFilter(lambda record: record.thread == owner and record.exc_info is None)
     logging.getLogger().addHandler(handler)
 

@@ -1,7 +1,7 @@
 """The processes of a run: started together, watched, started again when they die, stopped in order.
 
-Separate from the commands so that `run`, `demo` and tests share it. One thread: whoever owns the supervisor calls
-`poll`, and everything happens there.
+Separate from the commands so that `run`, `demo` and tests share it. One thread: whoever owns the supervisor
+calls `poll`, and everything happens there.
 """
 
 import fcntl
@@ -31,6 +31,7 @@ DRAIN_TIMEOUT_S = 300.0
 TURN_S = 0.05  # longest wait between two looks at the processes
 
 OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
+OnTurn = Callable[[list[Scan]], None]
 
 
 def _log_notice(stage: str, level: int, text: str) -> None:
@@ -129,12 +130,22 @@ class Supervisor:
                 continue
             self._take(identity, message)
         for stage in self._stages.values():
-            stage.look_after()
+            try:
+                stage.look_after()
+            except RunFailedError as error:
+                if stage.spec.is_vital or not stage.was_ready:
+                    raise
+                self._on_notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
 
     @property
     def progress(self) -> dict[str, Progress]:
         """The last report of every stage that has reported."""
         return {name: stage.progress for name, stage in self._stages.items() if stage.progress}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every stage has everything it needs."""
+        return all(stage.is_ready for stage in self._stages.values())
 
     @property
     def n_restarts(self) -> int:
@@ -168,7 +179,7 @@ class Supervisor:
         self,
         n_series: int,
         timeout_s: float = float("inf"),
-        on_turn: Callable[[list[Scan]], None] | None = None,
+        on_turn: OnTurn | None = None,
     ) -> None:
         """Returns when `n_series` series are closed by every stage.
 
@@ -196,7 +207,9 @@ class Supervisor:
                 raise TimeoutError(f"{n_closed} of {n_series} series complete after {timeout_s:g} s")
             self.poll()
 
-    def stop(self, *, drain: bool = True, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+    def stop(
+        self, *, drain: bool = True, timeout_s: float = DRAIN_TIMEOUT_S, on_turn: OnTurn | None = None
+    ) -> None:
         """Stops the sources, lets the workers finish what is recorded, and stops them in order.
 
         Parameters
@@ -205,13 +218,17 @@ class Supervisor:
             Whether to wait for the workers to close every scan.
         timeout_s : float
             How long to wait for that.
+        on_turn : callable, optional
+            As in `wait_for_series`.
         """
         sources = [stage for stage in self._stages.values() if stage.spec.is_source]
         workers = [stage for stage in self._stages.values() if not stage.spec.is_source]
         for stage in sources:
             self._stop(stage)
         deadline = self.clock() + timeout_s
-        while drain and self.clock() < deadline and not all(map(self.is_closed, self.scans())):
+        while drain and self.clock() < deadline and not all(map(self.is_closed, scans := self.scans())):
+            if on_turn:
+                on_turn(scans)
             self.poll()
         for stage in workers:
             self._stop(stage)

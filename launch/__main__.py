@@ -1,0 +1,5 @@
+"""`python -m launch` is `ptychostream`."""
+
+from launch.cli import main
+
+main()

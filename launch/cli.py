@@ -1,0 +1,134 @@
+"""The command line. Each command says what it takes and hands over; what it does is elsewhere.
+
+Imports are inside the commands: `--help` must not wait for PyTorch. Users' mistakes end in one line on
+standard error and exit status 2; PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+DEBUG = "PTYCHOSTREAM_DEBUG"
+LIVE_ADDRESS = "tcp://127.0.0.1:5810"
+DETECTOR_ADDRESS = "tcp://127.0.0.1:31001"
+
+app = typer.Typer(
+    name="ptychostream",
+    help="Live X-ray ptychography: the sample grows on the screen while the scan is moving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigSource = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or name of a recipe.")]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated."),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the figures, by name.")]
+Save = Annotated[Path | None, typer.Option(help="Folder for scans, results and logs.")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Opens the page.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Insecure = Annotated[
+    bool, typer.Option(help="Allows addresses that other machines reach without encryption.")
+]
+
+
+def main() -> None:
+    """Runs the command line and leaves with its exit status."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        print(f"ptychostream: {error or type(error).__name__}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)
+
+
+@app.command()
+def run(
+    config: ConfigSource,
+    series: Annotated[int | None, typer.Option(min=1, help="Ends after so many series.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Longest time to wait for them, seconds.")] = float(
+        "inf"
+    ),
+    save: Save = None,
+    json: JsonFile = None,
+    browser: Browser = False,
+    overrides: Overrides = [],  # noqa: B006 -- typer reads it
+) -> None:
+    """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""
+    from launch.config_file import load_config
+    from launch.run import run as run_pipeline
+
+    if save is not None:
+        overrides = [*overrides, f"save={save.absolute()}"]
+    settings = load_config(config, overrides=overrides, environ=os.environ)
+    raise typer.Exit(
+        run_pipeline(settings, n_series=series, timeout_s=timeout, json_file=json, opens_browser=browser)
+    )
+
+
+@app.command()
+def check(
+    config: ConfigSource,
+    timeout: Annotated[float, typer.Option(min=0.01, help="For each address, seconds.")] = 2.0,
+    overrides: Overrides = [],  # noqa: B006 -- typer reads it
+) -> None:
+    """Tries every address, file and device of a configuration; exit status 1 if one fails."""
+    from launch.check import check as try_everything
+    from launch.config_file import load_config
+
+    findings = try_everything(load_config(config, overrides=overrides, environ=os.environ), timeout)
+    for what, result, detail in findings:
+        typer.echo(f"{result:<8}{what}: {detail}")
+    raise typer.Exit(any(result != "OK" for _, result, _ in findings))
+
+
+@app.command()
+def watch(
+    address: Annotated[str, typer.Argument(help="Where the pipeline publishes.")] = LIVE_ADDRESS,
+    insecure: Insecure = False,
+) -> None:
+    """Follows a live reconstruction in the terminal."""
+    from launch.watch import watch as follow
+
+    raise typer.Exit(follow(address, insecure=insecure))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Which benchmark; without a known name lists them.")],
+    json: JsonFile = None,
+) -> None:
+    """Measures one thing and prints what, how fast, and on which machine."""
+    import importlib
+
+    folder = Path(__file__).resolve().parents[1] / "tests" / "benchmarks"
+    if not folder.is_dir():
+        raise ValueError("benchmarks are part of the source: run this in a checkout of the repository")
+    names = sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+    if name not in names:
+        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(names)}")
+    sys.path.insert(0, str(folder.parents[1]))
+    importlib.import_module(f"tests.benchmarks.{name}").run(json)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where the two key files go.")],
+    name: Annotated[str, typer.Argument(help="Whose keys they are.")],
+) -> None:
+    """Creates a CURVE key pair: NAME.key to give away, NAME.key_secret to keep."""
+    from stream.sockets import create_keys
+
+    secret = create_keys(folder, name)
+    typer.echo(f"secret key   {secret}\npublic key   {secret.with_suffix('.key')}")

@@ -1,0 +1,277 @@
+"""From one configuration to the stages of a run: which there are, and how each process makes its own.
+
+Separate because this is the one place that knows settings and stages both. `resolve` is called where a run
+begins, the builders by `launch.stage_process` in the stage's own process; imports are inside them so that a
+process loads only what its stage needs.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from launch.config import Config, ProbeSection
+from launch.run_file import ResolvedRun, StageSpec, new_run
+from operators.probe import with_power, zone_plate_probe
+from stream.prepare import Optics
+from stream.sockets import Endpoint
+from stream.stage import Source, Worker
+
+if TYPE_CHECKING:
+    from launch.viewer_service import ViewerService
+    from stream.positions import PositionsConfig
+
+PROBE_FILE = "probe.npy"
+
+
+def resolve(config: Config) -> ResolvedRun:
+    """Returns a new run of `config`, its known probe written to the run's folder.
+
+    Raises
+    ------
+    ValueError
+        If the probe cannot be read or computed.
+    """
+    run = new_run(config, stages_of(config))
+    probe = known_probe(config.probe, config.geometry.n_pixels)
+    if probe is not None:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        np.save(run.folder / PROBE_FILE, probe)
+    return run
+
+
+def stages_of(config: Config) -> tuple[StageSpec, ...]:
+    """Returns the stages that `config` asks for, in the order in which they are stopped."""
+    stages = [
+        _spec("subscriber", is_source=True),
+        _spec("positions", is_source=True),
+    ]
+    if config.network.weights:
+        stages.append(_spec("inference", threads=config.network.threads))
+    if config.refinement.enabled:
+        stages.append(_spec("refinement", threads=config.refinement.threads, nice=5))
+    stages.append(_spec("stitcher"))
+    if config.viewer.enabled:
+        stages.append(_spec("viewer", closes=False, is_vital=False, after=("stitcher",), nice=5))
+    return tuple(stages)
+
+
+def _spec(name: str, **options: object) -> StageSpec:
+    return StageSpec.model_validate({"name": name, "builder": f"{__name__}:{name}", **options})
+
+
+def known_probe(section: ProbeSection, n_pixels: int) -> np.ndarray | None:
+    """Returns the probe known before the scan, (mode, y, x) complex64, None if it comes from the data.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no probe.
+    """
+    if section.source == "zone_plate" and section.pupil_radius_px and section.disc_radius_px is not None:
+        radii = section.pupil_radius_px, section.disc_radius_px
+        probe = zone_plate_probe(n_pixels, *radii, section.central_stop)[None]
+    elif section.source == "file" and section.path:
+        probe = read_probe(section.path)
+    else:
+        return None
+    return probe if section.photons is None else with_power(probe, section.photons)
+
+
+def read_probe(path: Path) -> np.ndarray:
+    """Returns the probe in a .npy or CXI file, (mode, y, x) complex64.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no probe.
+    """
+    if path.suffix == ".npy":
+        probe = np.load(path, allow_pickle=False)
+    else:
+        from stream.files import read_scan
+
+        probe = read_scan(path).probe
+    if probe is None or not np.iscomplexobj(probe) or probe.ndim not in (2, 3):
+        found = "no probe" if probe is None else f"{probe.dtype} of shape {probe.shape}"
+        raise ValueError(f"{path}: wanted a complex probe (mode, y, x), found {found}")
+    return np.asarray(probe, np.complex64).reshape(-1, *probe.shape[-2:])
+
+
+def optics(run: ResolvedRun) -> Optics:
+    """Returns what the stages know about instrument and frames."""
+    section = run.config.geometry
+    probe = run.folder / PROBE_FILE
+    return Optics(
+        geometry=section.geometry(),
+        centre=section.centre,
+        binning=section.binning,
+        mask=section.mask,
+        photons_per_count=section.photons_per_count,
+        probe=probe if probe.exists() else None,
+    )
+
+
+def model_id(config: Config) -> str:
+    """Returns the version of the network's weights, "" without a network."""
+    if config.network.weights is None:
+        return ""
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(config.network.weights, "numpy") as file:
+        card = json.loads((file.metadata() or {}).get("card", "{}"))
+    return str(card.get("sha256", ""))[:12]
+
+
+def _own(endpoint: Endpoint, run: ResolvedRun, stage: str) -> Endpoint:
+    """Return `endpoint` at the address the stage had before it was started again, if it was."""
+    return replace(endpoint, address=run.addresses.get(stage, endpoint.address))
+
+
+def subscriber(run: ResolvedRun) -> Source:
+    """Returns the stage that records frames."""
+    from stream.subscriber import Subscriber, SubscriberConfig
+
+    section, context = run.config.detector, run.context()
+    config = SubscriberConfig(
+        endpoints=(_own(section.endpoint(), run, "subscriber"),),
+        pattern=section.pattern,
+        queue=section.queue,
+        channel=section.channel,
+        end_grace_s=section.end_grace_s,
+        silence_s=section.silence_s,
+        frame_shape=section.frame_shape,
+        frame_dtype=section.frame_dtype,
+    )
+    return Subscriber(config, run_id=context.run_id, config_hash=context.config_hash)
+
+
+def positions(run: ResolvedRun) -> Source:
+    """Returns the stage that records positions."""
+    from stream.positions import Positions
+
+    return Positions(_positions_config(run))
+
+
+def _positions_config(run: ResolvedRun) -> "PositionsConfig":
+    from stream.position_reader import PositionFields
+    from stream.positions import PositionsConfig
+
+    section = run.config.positions
+    fields = section.unit and PositionFields(
+        unit=section.unit,
+        y=section.y,
+        x=section.x,
+        signs=section.signs,
+        frames_per_event=section.frames_per_event,
+        stream=section.stream,
+    )
+    return PositionsConfig(
+        source=section.source,
+        endpoints=(_own(section.endpoint(), run, "positions"),) if section.source == "documents" else (),
+        queue=section.queue,
+        fields=fields,
+        path=section.path,
+        series_key=section.series_key,
+        late_s=section.late_s,
+    )
+
+
+def inference(run: ResolvedRun) -> Worker:
+    """Returns the stage that runs the network."""
+    from stream.inference import Inference, InferenceConfig
+
+    section = run.config.network
+    if section.weights is None:
+        raise ValueError("network.weights: the inference stage needs weights")
+    return Inference(
+        InferenceConfig(
+            optics=optics(run),
+            weights=section.weights,
+            batch_size=section.batch_size,
+            deadline_s=section.deadline_s,
+            threads=section.threads,
+            device=section.device,
+        )
+    )
+
+
+def refinement(run: ResolvedRun) -> Worker:
+    """Returns the stage that refines the object."""
+    from operators.refiner import RefinerConfig
+    from stream.refinement import Refinement, RefinementConfig
+
+    section = run.config.refinement
+    refiner = RefinerConfig(
+        algorithm=section.algorithm,
+        object_step=section.object_step,
+        probe_step=section.probe_step,
+        alpha=section.alpha,
+        anneal_visits=section.anneal_visits,
+        batch_size=section.batch_size,
+        subpixel=section.subpixel,
+        seed=section.seed,
+    )
+    return Refinement(
+        RefinementConfig(
+            optics=optics(run),
+            refiner=refiner,
+            epochs=section.epochs,
+            n_modes=run.config.probe.n_modes,
+            scale_probe=run.config.probe.scale,
+            uses_network=run.config.network.weights is not None,
+            first_frames=section.first_frames,
+            publish_s=section.publish_s,
+            device=section.device,
+        )
+    )
+
+
+def stitcher(run: ResolvedRun) -> Worker:
+    """Returns the stage that assembles and publishes the live image."""
+    from stream.stitcher import Stitcher, StitcherConfig
+
+    section, context = run.config.live, run.context()
+    return Stitcher(
+        StitcherConfig(
+            optics=optics(run),
+            door=_own(section.endpoint(), run, "stitcher"),
+            uses_network=run.config.network.weights is not None,
+            uses_refinement=run.config.refinement.enabled,
+            tile_px=section.tile_px,
+            interval_s=section.interval_s,
+            run_id=context.run_id,
+            config_hash=context.config_hash,
+            model=model_id(run.config),
+        )
+    )
+
+
+def viewer(run: ResolvedRun) -> "ViewerService":
+    """Returns the process that serves the web page."""
+    from launch.viewer import ViewerConfig
+    from launch.viewer_service import ViewerService
+
+    section, live = run.config.viewer, run.config.live
+    return ViewerService(
+        ViewerConfig(
+            live_address=_reachable(run.addresses.get("stitcher", live.address)),
+            host=section.host,
+            # started again on a port of its own choice, it keeps it: browsers come back
+            port=urlsplit(run.addresses.get("viewer", "")).port or section.port,
+            insecure=section.insecure,
+            live_insecure=live.insecure,
+            key=live.key,
+            peers=live.peers,
+        )
+    )
+
+
+def _reachable(address: str) -> str:
+    """Return a bound address as a client on this machine connects to it."""
+    return re.sub(r"^tcp://(0\.0\.0\.0|\*):", "tcp://127.0.0.1:", address)

@@ -1,0 +1,39 @@
+"""Everything a change has to pass, in one command: `python -m tests.check [--all]`.
+
+The same command runs in CI. All checks run even when one fails; the end names those that did.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CHECKS = {
+    "format": ["-m", "ruff", "format", "--check", "."],
+    "lint": ["-m", "ruff", "check", "."],
+    "types": ["-m", "mypy"],
+    "imports": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+    "tests": ["-m", "pytest", "-q"],
+}
+ALL_TESTS = ["-m", "not cuda"]
+
+
+def main() -> int:
+    """Runs all checks; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.check", description=__doc__)
+    parser.add_argument("--all", action="store_true", help="also the slow tests, as CI does")
+    options = parser.parse_args()
+    failed = []
+    for name, arguments in CHECKS.items():
+        print(f"--- {name}", flush=True)
+        extra = ALL_TESTS if name == "tests" and options.all else []
+        if subprocess.run([sys.executable, *arguments, *extra], cwd=ROOT, check=False).returncode:
+            failed.append(name)
+    print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
