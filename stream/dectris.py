@@ -73,10 +73,12 @@ class EncodedFrame(msgspec.Struct, frozen=True, kw_only=True):
         Raises
         ------
         DetectorMessageError
-            If the data are damaged; the content of `out` is then undefined.
+            If `out` has another shape or dtype, or the data are damaged; then its content is undefined.
         """
         if out.shape != self.shape or out.dtype != self.dtype:
-            raise ValueError(f"frame {self.shape} {self.dtype} cannot fill {out.shape} {out.dtype.str}")
+            raise DetectorMessageError(
+                f"frame has shape {self.shape} {self.dtype}, wanted {out.shape} {out.dtype.str}"
+            )
         if not self.compression:
             if len(self.data) != out.nbytes:
                 raise DetectorMessageError(

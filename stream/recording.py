@@ -1,0 +1,183 @@
+"""The detector's side of one scan: frames into their columns, a byte per frame, counters.
+
+Separate from the subscriber so that what is written, and in which order, reads without series, messages or
+time. The value is stored first, then its byte, then the head: a process that dies in between leaves nothing
+that looks recorded and is not. Used by `stream.subscriber` alone.
+"""
+
+import errno
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.columns import DiskFullError
+from stream.dectris import DetectorMessageError, ImageMessage
+from stream.scan import Scan, State
+
+Pixels = NDArray[Any]
+
+STAGE = "subscriber"
+SCRATCH_BYTES = 1 << 20  # frames decoded before they are stored: few enough to stay in the cache
+FRAMES_BEYOND_HEAD = 1 << 16  # where a process that died may have left bytes
+
+
+class Recording:
+    """Writes the frames of `scan`; goes on where an earlier process stopped.
+
+    Parameters
+    ----------
+    scan : Scan
+        Nobody else records into it.
+    channel : str
+        Which channel of the detector, "" for the first.
+
+    Attributes
+    ----------
+    counters : Counters
+        Of this writer; the caller counts what never became a frame.
+    problems : list of str
+        What was wrong with frames since the caller last emptied it.
+    n_seen, n_recorded : int
+        Frames that came, usable or not, and frames stored.
+    """
+
+    def __init__(self, scan: Scan, channel: str = "") -> None:
+        self.scan, self._channel = scan, channel
+        self.counters = scan.counters(STAGE, writable=True)
+        self.problems: list[str] = []
+        self._frames = scan.column("frames", writable=True)
+        self._exposed = scan.column("exposed_s", writable=True)
+        self._received = scan.column("received_s", writable=True)
+        self._ledger = scan.ledger(STAGE, writable=True)
+        # The ledger in memory, because it is asked for every frame.
+        states = self._ledger.head(self.counters["head"] + FRAMES_BEYOND_HEAD)
+        self._states = bytearray(states.tobytes().rstrip(b"\0"))
+        self.n_seen = len(self._states) - self._states.count(State.PENDING)
+        self.n_recorded = self._states.count(State.DONE)
+        self._n_room = 0
+        self._is_full = False
+        n_scratch = max(SCRATCH_BYTES // max(self._frame_bytes, 1), 1)
+        self._scratch = np.empty((n_scratch, *self._frames.item_shape), self._frames.dtype)
+
+    @property
+    def head(self) -> int:
+        """One more than the largest frame number seen."""
+        return len(self._states)
+
+    def reserve(self, n_frames: int) -> None:
+        """Makes room for frames 0 to `n_frames` - 1.
+
+        Raises
+        ------
+        DiskFullError
+            If they do not fit; nothing is allocated in vain.
+        """
+        n_bytes = (n_frames - self._n_room) * self._frame_bytes
+        check_room(self.scan.folder, n_bytes, f"frames {self._n_room} to {n_frames - 1}")
+        # The ledger comes first: a frame without room for its pixels is still accounted for.
+        for column in (self._ledger, self._exposed, self._received, self._frames):
+            column.reserve(n_frames)
+        self._n_room = max(self._n_room, n_frames)
+
+    def record(self, images: Sequence[ImageMessage], received_s: float) -> None:
+        """Stores the frames that are new and counts the others."""
+        self._is_full = False
+        for first in range(0, len(images), len(self._scratch)):
+            self._record_some(images[first : first + len(self._scratch)], received_s)
+        self.counters["head"] = self.head
+
+    def close(self, n_expected: int) -> int:
+        """Marks the frames that never came LOST and ends the scan; returns how many they are."""
+        n_frames = max(n_expected, self.head)
+        lost = np.flatnonzero(self._ledger.head(n_frames) == State.PENDING)
+        self._mark(lost, State.LOST)
+        self.counters["head"] = n_frames
+        self.counters["ended"] = 1
+        self.counters["closed"] = 1
+        return int(lost.size)
+
+    @property
+    def _frame_bytes(self) -> int:
+        return self._frames.dtype.itemsize * int(np.prod(self._frames.item_shape, dtype=np.int64))
+
+    def _record_some(self, images: Sequence[ImageMessage], received_s: float) -> None:
+        by_state: dict[State, list[ImageMessage]] = {state: [] for state in State}
+        stored = by_state[State.DONE]
+        for image in images:
+            by_state[self._take(image, self._scratch[len(stored)])].append(image)
+        numbers = [image.image_id for image in stored]
+        self._frames.write(numbers, self._scratch[: len(stored)])
+        self._exposed.write(numbers, [image.exposed_s for image in stored])
+        self._received.write(numbers, received_s)
+        for state in (State.DONE, State.BAD, State.NO_ROOM):
+            self._mark([image.image_id for image in by_state[state]], state)
+        for image in by_state[State.PENDING]:
+            self._count_again(image)
+
+    def _take(self, image: ImageMessage, out: Pixels) -> State:
+        """Decodes one frame into `out`; says what became of it, PENDING for one that came before."""
+        number = image.image_id
+        if number < self.head and self._states[number] != State.PENDING:
+            return State.PENDING
+        state = State.DONE
+        if not self._has_room(number):
+            state = State.NO_ROOM
+        elif not self._decode(image, out):
+            state = State.BAD
+        self._states.extend(bytes(max(number + 1 - self.head, 0)))
+        self._states[number] = state
+        self.n_seen += 1
+        self.n_recorded += state == State.DONE
+        return state
+
+    def _decode(self, image: ImageMessage, out: Pixels) -> bool:
+        try:
+            image.frame(self._channel).decode_into(out)
+        except DetectorMessageError as error:
+            self.problems.append(f"frame {image.image_id} of scan {self.scan.name}: {error}")
+            return False
+        return True
+
+    def _count_again(self, image: ImageMessage) -> None:
+        number, out = image.image_id, self._scratch[0]
+        self.counters["duplicates"] += 1
+        is_comparable = self._states[number] == State.DONE and self._decode(image, out)
+        if is_comparable and not np.array_equal(self._frames.read(number)[0], out):
+            self.counters["conflicts"] += 1
+            self.problems.append(f"frame {number} came again with other pixels; the first stays")
+
+    def _has_room(self, number: int) -> bool:
+        if number < self._n_room:
+            return True
+        if not self._is_full:
+            per_segment = self._frames.segment_frames
+            try:
+                self.reserve(-(-(number + 1) // per_segment) * per_segment)
+            except DiskFullError as error:
+                self._is_full = True
+                self.problems.append(f"frame {number} and what follows are not stored: {error}")
+        return number < self._n_room
+
+    def _mark(self, numbers: Sequence[int] | np.ndarray, state: State) -> None:
+        if not len(numbers):
+            return
+        try:
+            self.scan.mark(STAGE, numbers, state)
+        except DiskFullError as error:
+            self.problems.append(f"{len(numbers)} frames cannot be marked {state.name}: {error}")
+
+
+def check_room(folder: Path, n_bytes: int, what: str) -> None:
+    """Raises DiskFullError unless the file system of `folder` has `n_bytes` free for `what`."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"{what} need {n_bytes / 1e6:.0f} MB, {free / 1e6:.0f} MB are free: "
+            "make room or use another --save",
+            str(folder),
+        )
