@@ -3,7 +3,7 @@
 Separate from the stitcher because it is arithmetic on arrays and is tested as such.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Refined:
     sigma : (row, col) float32, radians
         Photon noise, and how much the pixel still moved since the picture before.
     bounds : Bounds
+    n_updates : int
     epoch, error : float
         Of the refinement.
     """
@@ -37,13 +38,15 @@ class Refined:
     photons: NDArray[np.float32]
     sigma: NDArray[np.float32]
     bounds: Bounds
+    n_updates: int
     epoch: float
     error: float
 
     @classmethod
     def of(cls, snapshot: RefinerSnapshot, mosaic: Mosaic, before: "Refined | None") -> "Refined":
         """Returns the snapshot turned by one phase to continue `before`, or the mosaic the first time."""
-        object_ = snapshot.object * _turn(snapshot, mosaic, before)
+        neighbour = mosaic if before is None else before
+        object_ = snapshot.object * _turn(snapshot.object, snapshot.illumination, snapshot.bounds, neighbour)
         variance = phase_variance(snapshot.illumination * np.abs(object_) ** 2)
         if before is not None:
             variance = variance + _motion(object_, snapshot.bounds, before)
@@ -52,9 +55,14 @@ class Refined:
             photons=snapshot.illumination,
             sigma=np.sqrt(variance).astype(np.float32),
             bounds=snapshot.bounds,
+            n_updates=snapshot.n_updates,
             epoch=snapshot.epoch,
             error=snapshot.error,
         )
+
+    def turned_to(self, mosaic: Mosaic) -> "Refined":
+        """Returns the same object in the phase of another mosaic."""
+        return replace(self, object=self.object * _turn(self.object, self.photons, self.bounds, mosaic))
 
 
 def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None, least: float) -> dict[str, NDArray[Any]]:
@@ -96,18 +104,19 @@ def _shared(one: Bounds, other: Bounds) -> Bounds | None:
     return Bounds(top, left, bottom, right) if bottom > top and right > left else None
 
 
-def _turn(snapshot: RefinerSnapshot, mosaic: Mosaic, before: Refined | None) -> np.complex64:
+def _turn(
+    object_: NDArray[Any], photons: NDArray[Any], bounds: Bounds, neighbour: Refined | Mosaic
+) -> np.complex64:
     """Return the phase factor that keeps the picture from jumping: refinement leaves it free."""
-    other = before.bounds if before is not None else mosaic.bounds
-    shared = None if other is None else _shared(snapshot.bounds, other)
+    shared = None if neighbour.bounds is None else _shared(bounds, neighbour.bounds)
     if shared is None:
         return np.complex64(1)
-    if before is not None:
-        reference = before.object[shared.slices_in(before.bounds)]
+    if isinstance(neighbour, Mosaic):
+        reference = neighbour.picture(shared).object
     else:
-        reference = mosaic.picture(shared).object
-    window = shared.slices_in(snapshot.bounds)
-    agreement = np.vdot(snapshot.object[window] * snapshot.illumination[window], reference)
+        reference = neighbour.object[shared.slices_in(neighbour.bounds)]
+    window = shared.slices_in(bounds)
+    agreement = np.vdot(object_[window] * photons[window], reference)
     return np.complex64(1 if agreement == 0 else agreement / abs(agreement))
 
 

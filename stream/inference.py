@@ -82,14 +82,17 @@ class Inference:
         self._model = int(self.card.model_id[:15], 16)
 
     def handle(self, numbers: Numbers) -> None:
-        """Stores patch and sigma of these frames."""
+        """Stores patch and sigma of these frames; a frame is BAD if either is not finite."""
         patches, sigma = self._predictor.predict(read_patterns(self._scan, self._preprocess, numbers))
         self._columns["patches"].write(numbers, patches)
         self._columns["sigma"].write(numbers, np.minimum(sigma, 6e4))
         self._columns["model"].write(numbers, self._model)
         self._columns["inferred_s"].write(numbers, self._clock())
-        self._scan.mark(self.name, numbers, State.DONE)
-        self._inferred += len(numbers)
+        # One value that is not finite would spread over the whole mosaic and stay.
+        is_finite = np.isfinite(patches).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=(1, 2))
+        self._scan.mark(self.name, numbers[is_finite], State.DONE)
+        self._scan.mark(self.name, numbers[~is_finite], State.BAD)
+        self._inferred += int(np.count_nonzero(is_finite))
 
     def idle(self, deadline: float) -> bool:
         """Has nothing to do between frames."""

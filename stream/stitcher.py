@@ -25,6 +25,7 @@ from stream.sockets import Endpoint
 from stream.tiles import TileStore
 from stream.wire import Buffer
 
+_UPSTREAM = {State.PENDING: "not seen", State.LOST: "lost", State.BAD: "bad", State.NO_ROOM: "no room"}
 LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
 
 
@@ -92,7 +93,7 @@ class Stitcher:
         self._bounds: Bounds | None = None
         self._dirty: set[tuple[int, int]] = set()
         self._unpublished: list[int] = []
-        self._shown = np.zeros(0, np.int64)
+        self._placed = self._shown = np.zeros(0, np.int64)  # frames in the mosaic, and of these published
         self._fastest_path_s = np.inf
         self._is_final = False
         # Clients have seen versions of the process before this one.
@@ -147,18 +148,20 @@ class Stitcher:
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
         for corner in corners:
             self._dirty.update(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
-        self._shown = np.union1d(self._shown, numbers)
+        self._placed = np.union1d(self._placed, numbers)
 
     def _restitch(self) -> None:
-        if not self.config.uses_network or not self._shown.size:
+        if not self.config.uses_network or not self._placed.size:
             return
-        scan, numbers = self._open_scan, self._shown
+        scan, numbers = self._open_scan, self._placed
         self._mosaic = stitch(
             scan.column("patches").read(numbers),
             scan.column("sigma").read(numbers),
             self._illumination,
             read_corners(scan, self.config.optics.geometry, numbers),
         )
+        if self._refined is not None:
+            self._refined = self._refined.turned_to(self._mosaic)
         self._dirty_all()
 
     def _take_up_refined(self) -> None:
@@ -166,9 +169,13 @@ class Stitcher:
         if version == self._refined_version:
             return
         snapshot: RefinerSnapshot | None = read_snapshot(self._open_scan.folder)
-        if snapshot is None or not snapshot.is_finite:
-            return  # the last finite picture stays
+        if snapshot is None:
+            return
         self._refined_version = version
+        if not snapshot.is_finite:
+            return  # the last finite picture stays
+        if self._refined is not None and self._refined.n_updates == snapshot.n_updates:
+            return  # the file was ahead of its version: compared with itself nothing moves
         self._refined = Refined.of(snapshot, self._mosaic, before=self._refined)
         bounds = snapshot.bounds
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
@@ -195,10 +202,11 @@ class Stitcher:
         self._open_scan.mark(self.name, numbers, State.DONE)
         self._counters["version"] = self.version
         self._unpublished.clear()
+        self._shown = self._placed
 
     def _update_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
         """Return what a client with version `after` of `scan` does not have, None if nothing."""
-        if self._scan is None or (self._bounds is None and not self._is_final):
+        if self._scan is None or self._published_at == float("-inf"):
             return None
         after = after if scan == self._scan.name else -1
         if after >= self.version:
@@ -222,11 +230,18 @@ class Stitcher:
             is_final=self._is_final,
             note=incompleteness(self._scan) if self._is_final else "",
         )
-        corners = read_corners(self._scan, geometry, self._shown)
-        path = (corners + geometry.n_pixels / 2).astype(np.float32)
-        return update, [*self._tiles.changed_after(after), path]
+        return update, [*self._tiles.changed_after(after), self._path()]
+
+    def _path(self) -> NDArray[np.float32]:
+        if not self._shown.size:  # nobody may have made the columns
+            return np.zeros((0, 2), np.float32)
+        geometry = self.config.optics.geometry
+        corners = read_corners(self._open_scan, geometry, self._shown)
+        return (corners + geometry.n_pixels / 2).astype(np.float32)
 
     def _time_to_image_ms(self) -> tuple[float, float] | None:
+        if not self._shown.size:
+            return None
         numbers = self._shown[-LATENCY_WINDOW:]
         published = self._stitched_s.read(numbers)
         received = self._open_scan.column("received_s").read(numbers)
@@ -257,18 +272,21 @@ def frame_counts(scan: Scan) -> dict[str, int]:
 
 
 def incompleteness(scan: Scan, most: int = 20) -> str:
-    """Returns "" if every expected frame is in the picture, otherwise what is missing, by number."""
+    """Returns "" if every expected frame is in the picture, otherwise what is missing, by number.
+
+    A frame is named once, with the first stage that did not get through with it.
+    """
     parts = []
     recorded = scan.states("subscriber")
-    for state in (State.LOST, State.BAD, State.NO_ROOM):
-        parts += _listed(state.name.lower(), np.flatnonzero(recorded == state), most)
-    here = recorded == State.DONE
-    parts += _listed("no position", np.flatnonzero(here & (scan.states("positions") != State.DONE)), most)
-    for stage in ("inference", "refinement"):
-        if (scan.folder / "ledger" / stage).exists():
-            states = scan.states(stage)
-            left = here & ((states == State.UNFINISHED) | (states == State.PENDING))
-            parts += _listed(f"not through {stage}", np.flatnonzero(left), most)
+    for state, what in _UPSTREAM.items():
+        parts += _listed(what, np.flatnonzero(recorded == state), most)
+    good = recorded == State.DONE
+    for stage in ("positions", "inference", "refinement", "stitcher"):
+        if (scan.folder / "ledger" / stage).exists() or stage == "positions":
+            done = scan.states(stage)[: len(good)] == State.DONE
+            what = "no position" if stage == "positions" else f"not through {stage}"
+            parts += _listed(what, np.flatnonzero(good & ~done), most)
+            good &= done
     if not len(recorded):
         parts.append("no frames")
     return "; ".join(parts)
