@@ -53,10 +53,13 @@ def train(
 
     Parameters
     ----------
-    recipe : see `launch.recipe`.
-    directory : receives NAME.safetensors, NAME.json, NAME.csv and, until the end, NAME.checkpoint.
-    device : where torch works. Only "cpu" with a fixed number of threads repeats to the last bit.
-    on_report : called every `recipe.report_every` steps, after the checkpoint.
+    recipe : Recipe
+    directory : Path
+        Receives NAME.safetensors, NAME.json, NAME.csv and, until the end, NAME.checkpoint.
+    device : str
+        Where torch works. Only "cpu" with a fixed number of threads repeats to the last bit.
+    on_report : callable
+        Gets a `Report` every `recipe.report_every` steps, after the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     simulator = Simulator(recipe, device)
@@ -101,8 +104,10 @@ class Simulator:
 
     Parameters
     ----------
-    recipe : its textures and probes are made here, from `recipe.seed`.
-    device : where the batches are made.
+    recipe : Recipe
+        Its textures and probes are made here, from `recipe.seed`.
+    device : str
+        Where the batches are made.
     """
 
     def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
@@ -148,8 +153,10 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : of the checkpoint; safetensors, like the weights.
-    recipe, network, optimiser, generator : what is saved, and loaded in place.
+    path : Path
+        Of a safetensors file, like the weights.
+    recipe, network, optimiser, generator
+        What is saved, and loaded in place.
     """
 
     def __init__(

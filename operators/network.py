@@ -29,19 +29,39 @@ UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)
 
 
 class Illumination(NamedTuple):
-    """What the network needs of a probe, computed once per probe. Leading axis: 1 or the batch."""
+    """What the network needs of a probe, computed once per probe.
 
-    probe: Tensor  # (1 or frame, y, x) complex64, unit power
-    open_far_field: Tensor  # (1 or frame, ky, kx) complex64: the far field without a sample
-    preconditioner: Tensor  # (1 or frame, y, x) complex64: regularised division by the probe
-    gradient_step: Tensor  # (1 or frame, y, x) complex64: the step of plain ePIE
+    Attributes
+    ----------
+    probe : (1 or frame, y, x) complex64
+        Of unit power.
+    open_far_field : (1 or frame, ky, kx) complex64
+        The far field without a sample, corner-origin.
+    preconditioner : (1 or frame, y, x) complex64
+        Regularised division by the probe, the step of rPIE.
+    gradient_step : (1 or frame, y, x) complex64
+        The step of ePIE.
+    """
+
+    probe: Tensor
+    open_far_field: Tensor
+    preconditioner: Tensor
+    gradient_step: Tensor
 
 
 class Prediction(NamedTuple):
-    """An object estimate and its error bar."""
+    """An object estimate and its error bar.
 
-    patches: Tensor  # (frame, y, x) complex64; the global phase of each is arbitrary
-    log_sigma: Tensor  # (frame, y, x) float32: log of the standard deviation of the phase, rad
+    Attributes
+    ----------
+    patches : (frame, y, x) complex64
+        The global phase of each is arbitrary.
+    log_sigma : (frame, y, x) float32
+        Logarithm of the standard deviation of the phase in rad, before calibration.
+    """
+
+    patches: Tensor
+    log_sigma: Tensor
 
 
 def illuminate(probe: Tensor) -> Illumination:
@@ -49,7 +69,8 @@ def illuminate(probe: Tensor) -> Illumination:
 
     Parameters
     ----------
-    probe : (y, x) or (frame, y, x) complex64, any power.
+    probe : (y, x) or (frame, y, x) complex64
+        Of any power.
     """
     probe = probe if probe.ndim == 3 else probe[None]
     probe = probe / probe.abs().square().sum((-2, -1), keepdim=True).sqrt()
@@ -64,12 +85,17 @@ class PhysicsNetConfig:
 
     Parameters
     ----------
-    n_pixels : side of the patterns, pixels.
-    crop : side of the window around the probe in which the network works; outside it the probe is dark.
-    widths : channels of the U-Net, finest level first; each level halves the resolution.
-    unshuffle : side of the pixel blocks folded into channels before the finest level; 2 makes the U-Net four
-        times cheaper at full width and loses nothing, since the channels still hold every pixel.
-    n_steps : error-reduction steps of the second back-projection.
+    n_pixels : int
+        Side of the patterns, pixels.
+    crop : int
+        Side of the window around the probe in which the network works, pixels; outside it the probe is dark.
+    widths : tuple of int
+        Channels of the U-Net, finest level first; each level halves the resolution.
+    unshuffle : int
+        Side of the pixel blocks folded into channels before the finest level. 2 makes the U-Net four times
+        cheaper at equal width and loses nothing, since the channels still hold every pixel.
+    n_steps : int
+        Steps of error reduction in the second back-projection.
     """
 
     n_pixels: int = 64
@@ -99,7 +125,8 @@ class PhysicsNet(nn.Module):
 
     Parameters
     ----------
-    config : see `PhysicsNetConfig`; keyword arguments are taken as its fields.
+    config : PhysicsNetConfig, optional
+        Keyword arguments are taken as its fields where it is not given.
     """
 
     largest_intensity: Tensor  # seen in training; inputs are clamped to it
@@ -125,9 +152,10 @@ class PhysicsNet(nn.Module):
 
         Parameters
         ----------
-        intensities : (frame, ky, kx) float32, corner-origin, as a share of the *incident* flux: normalising
-            by the transmitted one would lose the absolute amplitude.
-        illumination : of the one probe of all frames, or one per frame; see `illuminate`.
+        intensities : (frame, ky, kx) float32, shares of the incident flux
+            Corner-origin. Normalised by the transmitted flux they would lose the absolute amplitude.
+        illumination : Illumination
+            Of the one probe of all frames, or one per frame.
         """
         one_step, inputs = self.back_project(intensities, illumination)
         residual, log_sigma = self.correct(inputs)
@@ -174,8 +202,10 @@ class UNet(nn.Module):
 
     Parameters
     ----------
-    n_inputs : channels of the input.
-    widths : channels per level, finest first; each level halves the resolution.
+    n_inputs : int
+        Channels of the input.
+    widths : tuple of int
+        Channels per level, finest first; each level halves the resolution.
     """
 
     def __init__(self, n_inputs: int, widths: tuple[int, ...]) -> None:
@@ -211,17 +241,22 @@ class Predictor:
 
     Parameters
     ----------
-    network : trained; copied, so that training may go on.
-    probe : (mode, y, x) complex64, sum over modes of |P|^2 = mean photons per frame. The network is given the
-        strongest mode; the flux of all of them normalises the patterns.
-    batch_size : patterns per run of the network.
-    device : where torch runs it.
-    dtype : precision of the convolutions; the Fourier transforms are always in float32.
+    network : PhysicsNet
+        Trained; copied, so that its training may go on.
+    probe : (mode, y, x) complex64
+        Sum of |P|^2 over modes = mean photons per frame. The network is given the strongest mode; the flux of
+        all of them normalises the patterns.
+    batch_size : int
+        Patterns per run of the network.
+    device : str
+        Where torch runs it.
+    dtype : torch.dtype
+        Of the convolutions; the Fourier transforms are always in single precision.
 
     Raises
     ------
     ValueError
-        The probe has not the shape that the network was made for, or carries no photons.
+        If the probe has not the shape that the network was made for, or carries no photons.
     """
 
     def __init__(
@@ -255,14 +290,20 @@ class Predictor:
 
         Parameters
         ----------
-        patterns : (frame, ky, kx) float32, photons, corner-origin.
+        patterns : (frame, ky, kx) float32, photons
+            Corner-origin.
 
         Returns
         -------
-        patches : (frame, y, x) complex64. Each has a global phase of its own; meaningful where the probe is
-            bright.
-        sigma : (frame, y, x) float32, standard deviation of the phase, rad; that of a uniform phase where the
-            probe is dark.
+        patches : (frame, y, x) complex64
+            Each has a global phase of its own; meaningful where the probe is bright.
+        sigma : (frame, y, x) float32, rad
+            Standard deviation of the phase, calibrated; that of a uniform phase where the probe is dark.
+
+        Raises
+        ------
+        ValueError
+            If the patterns have not the network's size.
         """
         n_pixels = self._network.config.n_pixels
         if patterns.ndim != 3 or patterns.shape[1:] != (n_pixels, n_pixels):

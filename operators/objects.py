@@ -24,18 +24,22 @@ def texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:
 
     Parameters
     ----------
-    family : one of `FAMILIES` or `HELD_OUT_FAMILIES`.
-    shape : (rows, columns) of the texture, pixels.
-    rng : the source of all randomness.
+    family : str
+        One of `FAMILIES` or `HELD_OUT_FAMILIES`.
+    shape : (int, int)
+        Rows and columns, pixels.
+    rng : numpy.random.Generator
+        The source of all randomness.
 
     Returns
     -------
-    (row, col) float32 in [0, 1]. Read as the thickness of the sample in units of its thickest part.
+    (row, col) float32 in [0, 1]
+        Read as the thickness of the sample in units of its thickest part.
 
     Raises
     ------
     ValueError
-        The family is unknown or the shape is smaller than 16 pixels on a side.
+        If the family is unknown or a side is shorter than 16 pixels.
     """
     if family not in _DRAW:
         raise ValueError(f"unknown texture family {family!r}; choose one of {', '.join(_DRAW)}")
@@ -51,16 +55,19 @@ def siemens_star(
 
     Parameters
     ----------
-    shape : (rows, columns), pixels.
-    n_spokes : bright spokes around the circle.
-    centre : (row, col) of the star's centre, pixels; the middle of the array unless given.
-    angle_rad : turns the whole star.
+    shape : (int, int)
+        Rows and columns, pixels.
+    n_spokes : int
+        Bright spokes around the circle.
+    centre : (float, float), optional
+        Row and column of the star's centre, pixels; the middle of the array unless given.
+    angle_rad : float
+        Turns the whole star.
 
     Returns
     -------
-    (row, col) float32 in [0, 1]: 1 on a spoke, edges one pixel wide so that the star is not aliased where its
-        period
-    exceeds two pixels.
+    (row, col) float32 in [0, 1]
+        1 on a spoke; edges are one pixel wide, so that nothing is aliased above a period of two pixels.
     """
     row, col = centre or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
     y, x = np.ogrid[: shape[0], : shape[1]]
@@ -82,16 +89,16 @@ def object_from_texture(
 
     Parameters
     ----------
-    thickness : (row, col) float32 in [0, 1].
-    material : amplitude attenuation (real part) and phase delay in rad (imaginary part) where the texture is
-        1.
-    phase_texture : (row, col) float32 in [0, 1]; when given, it delays the phase in place of `thickness`, so
-        that amplitude and phase are independent ("mixed"): the harder problem, because one no longer tells
-        the other.
+    thickness : (row, col) float32 in [0, 1]
+    material : complex
+        Amplitude attenuation (real part) and phase delay in rad (imaginary part) where the texture is 1.
+    phase_texture : (row, col) float32 in [0, 1], optional
+        Delays the phase in place of `thickness`, so that amplitude and phase are independent ("mixed"): the
+        harder problem, because one no longer tells the other.
 
     Returns
     -------
-    (row, col) complex64.
+    (row, col) complex64
     """
     delay = thickness if phase_texture is None else phase_texture
     if delay.shape != thickness.shape:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 
 from operators.network import NETWORKS, PhysicsNet
 
@@ -27,17 +27,28 @@ class ModelCard:
 
     Parameters
     ----------
-    name : of the weights, for people.
-    network : name in `operators.network.NETWORKS`.
-    config : keyword arguments of the network.
-    recipe : the recipe that trained it, complete.
-    seed : of the training.
-    data : one sentence on what it was trained with.
-    probe : ranges of the probes it was trained for, by name, px.
-    photons_per_frame : least and most it was trained for.
-    metrics : measured on held-out objects, by name.
-    date : of the end of training, ISO 8601.
-    sha256 : of the weights; filled in by `save_network`.
+    name : str
+        Of the weights, for people.
+    network : str
+        Name in `operators.network.NETWORKS`.
+    config : dict
+        Keyword arguments of the network.
+    recipe : dict
+        The recipe that trained it, complete.
+    seed : int
+        Of the training.
+    data : str
+        One sentence on what it was trained with.
+    probe : dict of (float, float)
+        Least and most of each radius it was trained for, pixels.
+    photons_per_frame : (float, float)
+        Least and most it was trained for.
+    metrics : dict of float
+        Measured on held-out objects.
+    date : str
+        End of the training, ISO 8601.
+    sha256 : str
+        Of the weights; filled in by `save_network`.
     """
 
     name: str
@@ -66,7 +77,7 @@ def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
     Raises
     ------
     ValueError
-        The weights would take more than 20 MB, the most that belongs into a repository.
+        If the weights take more than 20 MB, the most that belongs into a repository.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     n_bytes = sum(tensor.nbytes for tensor in tensors.values())
@@ -78,7 +89,7 @@ def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
     readable = json.dumps(asdict(card), indent=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"card": readable})
+    partial.write_bytes(serialise(tensors, metadata={"card": readable}))
     partial.replace(path)
     path.with_suffix(".json").write_text(readable + "\n", encoding="utf-8")
     return card
@@ -90,10 +101,10 @@ def load_network(path: Path) -> tuple[PhysicsNet, ModelCard]:
     Raises
     ------
     ValueError
-        The file is no weights file of ours, names an unknown network, does not fit it, or was changed after
-        saving.
+        If the file is no weights file of ours, names an unknown network, does not fit it, or was changed
+        after saving.
     FileNotFoundError
-        There is no such file.
+        If there is no such file.
     """
     tensors, metadata = _read_tensors(path)
     card = _read_card(path, metadata)
