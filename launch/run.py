@@ -108,7 +108,7 @@ def run(
     console = console or Console()
     trouble = ""
     with (
-        _ends_on_sigterm(),
+        ends_on_sigterm(),
         ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
     ):
@@ -164,7 +164,7 @@ def _figures(supervisor: Supervisor) -> dict[str, Any]:
 
 
 @contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
+def ends_on_sigterm() -> Iterator[None]:
     """Makes a polite kill clean up as an exception does, instead of leaving processes and folders."""
 
     def leave(number: int, frame: FrameType | None) -> None:
