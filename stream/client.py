@@ -73,7 +73,7 @@ class LiveReconstruction:
         self._clock = clock
         self._socket: Socket | None = None
         self._question: Ask | None = None
-        self._is_welcome = False
+        self._is_welcome = self._is_served = False
         self._spoke_at = self._heard_at = -math.inf
         self._owed_since: float | None = None
         self._canvas: Canvas | None = None
@@ -110,6 +110,11 @@ class LiveReconstruction:
         return dataclasses.replace(self._image, age_s=self.age_s)
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the server has accepted this client; it may have fallen silent since."""
+        return self._is_welcome
+
+    @property
     def age_s(self) -> float:
         """Seconds since the server was last heard, infinite before its first word."""
         return self._clock() - self._heard_at
@@ -119,11 +124,17 @@ class LiveReconstruction:
         """Seconds for which the server has owed an answer; unlike `age_s` zero while nothing was asked."""
         return 0.0 if self._owed_since is None else self._clock() - self._owed_since
 
+    def check_silence(self) -> None:
+        """Raises TimeoutError once the server has owed an answer for longer than `timeout_s`."""
+        if self.silence_s > self.timeout_s:
+            raise TimeoutError(self._complaint())
+
     def close(self) -> None:
         """Hangs up; the next call would connect again."""
         if self._socket is not None:
             self._socket.close()
-        self._socket, self._question, self._is_welcome = None, None, False
+        self._socket, self._question = None, None
+        self._is_welcome = self._is_served = False
 
     def __enter__(self) -> Self:
         return self
@@ -140,8 +151,7 @@ class LiveReconstruction:
         if self._image is not None and self._image.is_final and not self.follow:
             raise StopIteration
         while (image := self.poll(_WAKE_S)) is None:
-            if self.silence_s > self.timeout_s:
-                raise TimeoutError(self._complaint())
+            self.check_silence()
         return image
 
     def _turn(self, timeout_s: float) -> LiveImage | None:
@@ -178,13 +188,16 @@ class LiveReconstruction:
     def _take(self, message: AnyMessage, arrays: list[NDArray[Any]]) -> LiveImage | None:
         match message:
             case Welcome():
-                self._is_welcome, self._canvas = True, None
+                self._is_welcome, self._is_served, self._canvas = True, False, None
+            case Reject() if self._is_served:
+                self.close()  # this server has never met us: it was started anew since we greeted
             case Reject(reason=reason):
                 raise ProtocolError(f"this client is refused: {reason}")
             case NoNews(counts=counts):
-                self._question, self.counts = None, counts
+                self._question, self._is_served = None, True
+                self.counts = counts or self.counts
             case ObjectUpdate():
-                self._question = None
+                self._question, self._is_served = None, True
                 return self._apply(message, arrays)
             case _:
                 raise ProtocolError(f"wanted Welcome, ObjectUpdate or NoNews, got {type(message).__name__}")

@@ -188,10 +188,11 @@ def test_silence_is_measured_from_the_question_and_ends_in_a_new_greeting():
         door.turn(1.0)
         clock.now += 2.0
         assert live.silence_s == pytest.approx(2.0)
-        assert live.poll(0.0) is None  # Welcome; now it asks
-        assert live.age_s == pytest.approx(0.0)
+        while live.age_s > 0:  # Welcome is on its way
+            assert live.poll() is None
         live.poll()
-        door.turn(1.0)
+        while len(door.heard) < 2:
+            door.turn(1.0)
         assert [type(message) for message in door.heard] == [Hello, Ask]
         clock.now += SILENCE_S + 0.1
         assert live.poll() is None
