@@ -15,6 +15,7 @@ import numpy as np
 
 from operators.arrays import Positions as PositionArray
 from operators.geometry import probe_positions
+from stream.complaints import Complaints
 from stream.documents import (
     Document,
     DocumentError,
@@ -33,7 +34,6 @@ from stream.wire import Buffer
 log = logging.getLogger(__name__)
 
 KEPT_RUNS = 8  # runs that have ended and may still be named by a series or get a late document
-COMPLAINT_INTERVAL_S = 1.0
 _PARENT = {
     "descriptor": "run_start",
     "event": "descriptor",
@@ -122,7 +122,8 @@ class Positions:
         self._pairing = RunPairing()
         self._table: Rows | None = None
         self._current: PositionWriter | None = None
-        self._complaints = _Complaints()
+        self._complaints = Complaints(log, "documents")
+        self._n_refused = 0
 
     def prepare(self, scans: Path) -> None:
         """Reads the file of positions, or the documents of scans that an earlier process left open.
@@ -151,7 +152,7 @@ class Positions:
             try:
                 self._take(*decode_document(parts[0] if len(parts) == 1 else b"".join(parts)))
             except DocumentError as error:
-                self._complaints.add(str(error))
+                self._refuse(error)
         self._write_out()
 
     def idle(self, now: float) -> None:
@@ -171,13 +172,13 @@ class Positions:
         self._write_out()
         for series in self._series.values():
             series.writer.close()
-        self._complaints.say(float("inf"))
+        self._complaints.say(0.0, force=True)
 
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the newest scan and what became of its positions."""
         if self._current is None:
-            return "", {"refused": self._complaints.n_total}
-        return self._current.scan.name, {**self._current.counts(), "refused": self._complaints.n_total}
+            return "", {"refused": self._n_refused}
+        return self._current.scan.name, {**self._current.counts(), "refused": self._n_refused}
 
     def _look_for_series(self) -> None:
         for path in sorted(self._scans.glob("*/scan.json")):
@@ -203,7 +204,7 @@ class Positions:
             try:
                 run = self._take(name, document)
             except DocumentError as error:
-                self._complaints.add(str(error))
+                self._refuse(error)
                 continue
             for rows in run.rows:
                 self._series[scan.name].writer.restore(*_in_metres(run.reader, rows))
@@ -267,6 +268,10 @@ class Positions:
         is_all_here = self._table is not None or (run is not None and run.is_over)
         return is_all_here or now - series.detector_closed_at >= self.config.late_s
 
+    def _refuse(self, error: DocumentError) -> None:
+        self._n_refused += 1
+        self._complaints.add(str(error))
+
     def _forget(self) -> None:
         over = [run.uid for run in self._runs.values() if run.is_over]
         for uid in over[: max(len(over) - KEPT_RUNS, 0)]:
@@ -275,24 +280,6 @@ class Positions:
         for name, series in list(self._series.items()):
             if series.writer.is_closed and self._pairing.run_of(name) not in self._runs:
                 del self._series[name]
-
-
-class _Complaints:
-    """Counts what was refused and names the last of it at most once a second."""
-
-    def __init__(self) -> None:
-        self.n_total = self._n_said = 0
-        self._text = ""
-        self._said_at = float("-inf")
-
-    def add(self, text: str) -> None:
-        self.n_total += 1
-        self._text = text
-
-    def say(self, now: float) -> None:
-        if self.n_total > self._n_said and now - self._said_at >= COMPLAINT_INTERVAL_S:
-            log.warning("refused %d documents, the last: %s", self.n_total - self._n_said, self._text)
-            self._n_said, self._said_at = self.n_total, now
 
 
 def load_positions(path: Path, fields: PositionFields | None) -> PositionArray:

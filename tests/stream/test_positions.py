@@ -207,8 +207,8 @@ def test_bad_bytes_are_counted_and_named_once_a_second_and_the_run_goes_on(scans
         it.idle(10.5)
         it.idle(11.0)
     assert [record.message[:19] for record in caplog.records] == [
-        "refused 5 documents",
-        "refused 4 documents",
+        "5 documents refused",
+        "4 documents refused",
     ]
     assert it.progress()[1]["refused"] == 9
     it.handle([page(range(N)), stop()])
