@@ -7,7 +7,7 @@ standard error and exit status 2; PTYCHOSTREAM_DEBUG=1 shows where they were not
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ app = typer.Typer(
 )
 
 ConfigSource = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or name of a recipe.")]
+ScanSource = Annotated[
+    str, typer.Argument(metavar="SCAN", help="CXI file, folder of a recorded scan, or uid in the store.")
+]
+Store = Annotated[Path | None, typer.Option(help="Folder of the store, for a uid.")]
 Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated."),
@@ -51,6 +55,25 @@ def main() -> None:
             raise
         print(f"ptychostream: {error or type(error).__name__}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
+
+
+@app.command()
+def demo(
+    rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
+    frames: Annotated[int, typer.Option(min=4, help="Rounded up to whole rows of a raster.")] = 625,
+    sample: Annotated[str, typer.Option(help="Family of simulated samples.")] = "siemens",
+    seed: Seed = 7,
+    save: Annotated[Path, typer.Option(help="Folder for scans, results and logs.")] = Path("demo"),
+    store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
+    json: JsonFile = None,
+    browser: Browser = False,
+) -> None:
+    """Runs a simulated beamline and the whole pipeline, and says how well it did."""
+    from launch.demo import DemoOptions
+    from launch.demo import demo as run_demo
+
+    options = DemoOptions(save=save, rate_hz=rate, n_frames=frames, sample=sample, seed=seed, stores=store)
+    raise typer.Exit(run_demo(options, json_file=json, opens_browser=browser))
 
 
 @app.command()
@@ -91,6 +114,82 @@ def check(
     for what, result, detail in findings:
         typer.echo(f"{result:<8}{what}: {detail}")
     raise typer.Exit(any(result != "OK" for _, result, _ in findings))
+
+
+@app.command()
+def replay(
+    scan: ScanSource,
+    rate: Annotated[float, typer.Option(min=0, help="Frames per second; 0 for as fast as possible.")] = 100.0,
+    address: Annotated[str, typer.Option(help="Where frames go.")] = DETECTOR_ADDRESS,
+    bind: Annotated[
+        bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
+    ] = True,
+    pattern: Annotated[Literal["PUSH", "PUB"], typer.Option(help="How frames are sent.")] = "PUSH",
+    positions: Annotated[str, typer.Option(help="Where documents with the positions go as well.")] = "",
+    frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    store: Store = None,
+    insecure: Insecure = False,
+) -> None:
+    """Plays a recorded scan as a detector would send it."""
+    from launch.recorded import open_recorded
+    from launch.replay import ReplayOptions
+    from launch.replay import replay as play
+    from stream.sockets import Endpoint
+
+    options = ReplayOptions(
+        endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
+        pattern=pattern,
+        rate_hz=rate,
+        n_frames=frames,
+        positions=positions,
+    )
+    with open_recorded(scan, store) as recorded:
+        typer.echo(f"{play(recorded, options)} frames sent to {address}")
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Argument(help="CXI file to write; the truth lies in its group `truth`.")],
+    rows: Annotated[int, typer.Option(min=2, help="Rows of the raster.")] = 25,
+    columns: Annotated[int, typer.Option(min=2, help="Columns of the raster.")] = 25,
+    step: Annotated[float, typer.Option(help="Distance of neighbouring positions, object pixels.")] = 8.0,
+    photons: Annotated[float, typer.Option(help="Mean photons per frame.")] = 4e5,
+    sample: Annotated[str, typer.Option(help="Family of simulated samples.")] = "glyphs",
+    seed: Seed = 0,
+) -> None:
+    """Writes a simulated scan, with the demo's probe, to a CXI file."""
+    from launch.simulate import write_scan
+    from launch.simulation import Simulation, simulate_scan
+
+    simulation = Simulation(
+        n_rows=rows, n_columns=columns, step_px=step, photons_per_frame=photons, family=sample, seed=seed
+    )
+    write_scan(output, simulate_scan(simulation), f"simulated {sample}, seed {seed}")
+    typer.echo(f"{rows * columns} frames in {output}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, such as launch/recipes/train-demo.yaml.")],
+    output: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")] = Path("weights"),
+    device: Annotated[str, typer.Option(help="Where PyTorch works: cpu, cuda.")] = "cpu",
+) -> None:
+    """Trains a network on simulated scans; goes on where an interrupted training stopped."""
+    from launch.recipe import read_recipe
+    from launch.train import Report
+    from launch.train import train as train_network
+
+    settings = read_recipe(recipe)
+
+    def show(report: Report) -> None:
+        typer.echo(
+            f"step {report.step}/{settings.n_steps}  c {report.c:.3f}  sigma loss {report.sigma_loss:.3f}"
+        )
+
+    card = train_network(settings, output, device=device, on_report=show)
+    for name, value in card.metrics.items():
+        typer.echo(f"{name:<40}{value:.4g}")
+    typer.echo(f"{output / settings.name}.safetensors, version {card.model_id}")
 
 
 @app.command()

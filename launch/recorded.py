@@ -1,0 +1,153 @@
+"""A recorded scan from wherever it lies: a CXI file, a scan folder of an earlier run, or the store.
+
+Separate so that `replay` and `reconstruct` take the same three. All have the shape of
+`stream.files.ScanFile`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launch.run_file import ResolvedRun
+from launch.stages import PROBE_FILE
+from operators.arrays import Frames, Mask, Positions, Probe
+from operators.geometry import Geometry
+from stream.columns import Column
+from stream.scan import Numbers, Scan, State
+
+
+class ColumnFrames:
+    """The recorded frames of a scan folder, read when they are sliced."""
+
+    def __init__(self, column: Column, numbers: Numbers, shape: tuple[int, int]) -> None:
+        self._column, self._numbers = column, numbers
+        self.shape = (len(numbers), *shape)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Frames:
+        """Returns the frames that `index` selects along the first axis."""
+        numbers = self._numbers[index]
+        frames = self._column.read(np.atleast_1d(numbers))
+        return frames if np.ndim(numbers) else frames[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedScan:
+    """One recorded scan.
+
+    Attributes
+    ----------
+    frames : (frame, row, col) unsigned integer, counts
+        Read as they are sliced; zero frequency at the array centre.
+    frame_numbers : (frame,) int64
+        Numbers that the detector gave; those of lost frames are missing.
+    positions_m : (frame, 2) float64, metres
+        Probe on the sample, (y, x); NaN where none is known.
+    geometry : Geometry or None
+    probe : (mode, y, x) complex64 or None
+    mask : (row, col) bool or None
+        True = valid.
+    name : str
+    """
+
+    frames: Any
+    frame_numbers: NDArray[np.int64]
+    positions_m: Positions
+    geometry: Geometry | None
+    probe: Probe | None
+    mask: Mask | None
+    name: str
+
+
+@contextmanager
+def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedScan]:
+    """Yields the scan called `source`.
+
+    Parameters
+    ----------
+    source : str
+        A CXI file, a scan folder (`recordings/scans/0000-...`), or the beginning of a uid in the store.
+    store : Path, optional
+        Folder of the store.
+
+    Raises
+    ------
+    ValueError
+        If it is none of the three, or holds no frames.
+    """
+    path = Path(source)
+    if path.is_file():
+        from stream.files import read_scan
+
+        with read_scan(path) as scan:
+            yield _numbered(scan)
+    elif (path / "scan.json").is_file():
+        yield read_scan_folder(path)
+    elif store is not None:
+        from launch.store import open_store
+
+        with open_store(store) as opened:
+            yield _numbered(opened.scan(source))
+    else:
+        raise ValueError(
+            f"{source}: neither a file nor a scan folder (with a scan.json); a uid needs the store's folder"
+        )
+
+
+def read_scan_folder(folder: Path) -> RecordedScan:
+    """Returns the scan that a run recorded in `folder`.
+
+    Raises
+    ------
+    ValueError
+        If no frame was recorded.
+    """
+    scan = Scan(folder)
+    numbers = np.flatnonzero(scan.states("subscriber") == State.DONE)
+    if not numbers.size:
+        raise ValueError(f"{folder}: no frame was recorded")
+    positions_m = np.full((len(numbers), 2), np.nan)
+    if scan.has("positions_m"):
+        is_known = scan.states("positions")[numbers] == State.DONE
+        positions_m[is_known] = scan.column("positions_m").read(numbers[is_known])
+    run, geometry, probe, mask = _run_of(scan), None, None, None
+    if run is not None:
+        geometry = run.config.geometry.geometry()
+        if (run.folder / PROBE_FILE).exists():
+            probe = np.load(run.folder / PROBE_FILE, allow_pickle=False)
+        if run.config.geometry.mask is not None:
+            mask = np.load(run.config.geometry.mask, allow_pickle=False).astype(bool)
+    return RecordedScan(
+        frames=ColumnFrames(scan.column("frames"), numbers, scan.header.frame_shape),
+        frame_numbers=numbers,
+        positions_m=positions_m,
+        geometry=geometry,
+        probe=probe,
+        mask=mask,
+        name=scan.name,
+    )
+
+
+def _run_of(scan: Scan) -> ResolvedRun | None:
+    file = scan.folder.parents[1] / "runs" / scan.header.run_id / "run.json"
+    return ResolvedRun.read(file) if scan.header.run_id and file.is_file() else None
+
+
+def _numbered(scan: Any) -> RecordedScan:
+    numbers = getattr(scan, "frame_numbers", None)
+    return RecordedScan(
+        frames=scan.frames,
+        frame_numbers=np.arange(len(scan.positions_m)) if numbers is None else numbers,
+        positions_m=scan.positions_m,
+        geometry=scan.geometry,
+        probe=scan.probe,
+        mask=scan.mask,
+        name=scan.name,
+    )

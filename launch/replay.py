@@ -1,0 +1,224 @@
+"""The `replay` command: a recorded scan leaves again as a detector sends it, its positions as bluesky does.
+
+Separate from `stream.replay`, which is the detector: this knows where scans come from and that positions
+travel beside the frames. Called by `launch.cli`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launch.recorded import RecordedScan
+from operators.arrays import Positions
+from stream.replay import DetectorReplay, Faults, ReplayConfig
+from stream.sockets import Endpoint
+
+if TYPE_CHECKING:
+    from launch.beamline import HeardPublisher
+
+PAGE_S = 0.1  # positions are published as often as a beamline does
+FIELDS = ("stage-y", "stage-x")
+
+Publish = Callable[[str, dict[str, Any]], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """How a scan is played.
+
+    Attributes
+    ----------
+    endpoint : Endpoint
+        Where frames go.
+    pattern : {"PUSH", "PUB"}
+    rate_hz : float
+        Frames per second; 0 for as fast as they are taken.
+    n_frames : int or None
+        Only the first so many.
+    series_id : int
+    positions : str
+        Where the position stage is bound; "" publishes no documents.
+    """
+
+    endpoint: Endpoint
+    pattern: Literal["PUSH", "PUB"] = "PUSH"
+    rate_hz: float = 0.0
+    n_frames: int | None = None
+    series_id: int = 1
+    positions: str = ""
+
+
+class PositionDocuments:
+    """The documents of one run that lets positions out as their frames leave.
+
+    Parameters
+    ----------
+    publish : callable
+        Gets the name and content of each document.
+    numbers : (frame,) int64
+    positions_m : (frame, 2) float64, metres
+        Frames without a finite position are left out.
+    series : str
+        The detector's name of the series.
+    page_frames : int
+        Frames of one event page.
+    """
+
+    def __init__(
+        self,
+        publish: Publish,
+        numbers: NDArray[np.int64],
+        positions_m: Positions,
+        series: str,
+        page_frames: int,
+    ) -> None:
+        from event_model import compose_run
+
+        self._publish, self._page_frames = publish, page_frames
+        is_known = np.isfinite(positions_m).all(axis=1)
+        self._numbers, self._positions_m = numbers[is_known], positions_m[is_known]
+        self._n_published = 0
+        self._run = compose_run(metadata={"plan_name": "replay", "detector_series_id": series})
+        key = {"source": "replay", "dtype": "number", "shape": [], "units": "m"}
+        self._descriptor = self._run.compose_descriptor(
+            name="primary",
+            data_keys={name: dict(key) for name in FIELDS},
+            hints={"stage": {"fields": list(FIELDS)}},
+            object_keys={"stage": list(FIELDS)},
+        )
+
+    def begin(self) -> None:
+        """Publishes that the run has begun and what its events hold."""
+        self._publish("start", dict(self._run.start_doc))
+        self._publish("descriptor", dict(self._descriptor.descriptor_doc))
+
+    def reach(self, number: int) -> None:
+        """Publishes a page when enough frames up to `number` have left."""
+        n_left = int(np.searchsorted(self._numbers, number, side="right"))
+        if n_left - self._n_published >= self._page_frames:
+            self._page(n_left)
+
+    def end(self) -> None:
+        """Publishes the rest and that the run is over."""
+        self._page(len(self._numbers))
+        self._publish("stop", dict(self._run.compose_stop()))
+
+    def _page(self, stop: int) -> None:
+        rows = slice(self._n_published, stop)
+        if rows.start == rows.stop:
+            return
+        self._n_published = stop
+        stamps = [time.time()] * (rows.stop - rows.start)
+        page = self._descriptor.compose_event_page(
+            data=dict(zip(FIELDS, self._positions_m[rows].T.tolist(), strict=True)),
+            timestamps=dict.fromkeys(FIELDS, stamps),
+            seq_num=(self._numbers[rows] + 1).tolist(),
+            time=stamps,
+            validate=False,
+        )
+        self._publish("event_page", dict(page))
+
+
+def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None = None) -> int:
+    """Plays `scan` and returns how many frames left.
+
+    Parameters
+    ----------
+    scan : RecordedScan
+    options : ReplayOptions
+    publish : callable, optional
+        Where documents go, instead of `options.positions`.
+
+    Raises
+    ------
+    ValueError
+        If the frames are not counts.
+    """
+    if publish is None and options.positions:
+        with closing(_publisher(options.positions)) as publisher:
+            return replay(scan, options, publisher)
+    numbers = scan.frame_numbers[: options.n_frames]
+    series = f"{scan.name}-{time.strftime('%H%M%S')}"
+    page_frames = max(1, round(options.rate_hz * PAGE_S))
+    documents = publish and PositionDocuments(
+        publish, numbers, scan.positions_m[: len(numbers)], series, page_frames
+    )
+    config = _config(scan, numbers, series, options)
+    with DetectorReplay(options.endpoint, options.pattern) as detector:
+        if not documents:
+            return detector.play(_frames(scan, numbers), config, _length(numbers))
+        documents.begin()
+        n_sent = detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
+        documents.end()
+        return n_sent
+
+
+def _config(
+    scan: RecordedScan, numbers: NDArray[np.int64], series: str, options: ReplayOptions
+) -> ReplayConfig:
+    lost = frozenset(range(_length(numbers))) - frozenset(numbers.tolist())
+    config = ReplayConfig(
+        series_id=options.series_id,
+        series_uid=series,
+        rate_hz=options.rate_hz,
+        faults=Faults(drop=lost),
+    )
+    if scan.geometry is None:
+        return config
+    return replace(
+        config,
+        energy_ev=scan.geometry.energy_ev,
+        detector_distance_m=scan.geometry.detector_distance_m,
+        detector_pixel_m=scan.geometry.detector_pixel_m,
+    )
+
+
+def _length(numbers: NDArray[np.int64]) -> int:
+    return int(numbers[-1]) + 1 if len(numbers) else 0
+
+
+def _frames(
+    scan: RecordedScan, numbers: NDArray[np.int64], reach: Callable[[int], None] = lambda number: None
+) -> Iterator[NDArray[Any]]:
+    """Yield a frame per number from 0; one that was lost when it was recorded is blank, and dropped later."""
+    blank = None
+    index = 0
+    for number in range(_length(numbers)):
+        if number == numbers[index]:
+            blank = as_counts(np.asarray(scan.frames[index]), f"frame {number} of {scan.name}")
+            index += 1
+        elif blank is None:
+            blank = as_counts(np.asarray(scan.frames[0]), scan.name)
+        reach(number)
+        yield blank
+
+
+def as_counts(frame: NDArray[Any], name: str) -> NDArray[Any]:
+    """Returns the frame in the unsigned integers that a detector sends.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else than counts.
+    """
+    if frame.dtype.kind == "u":
+        return frame
+    counts = frame.astype(np.uint32)
+    if not np.array_equal(counts, frame):
+        raise ValueError(f"{name} holds {frame.dtype} values that are no counts: a detector cannot send them")
+    return counts
+
+
+def _publisher(address: str) -> "HeardPublisher":
+    try:
+        from launch.beamline import HeardPublisher
+    except ImportError as error:
+        raise ImportError(
+            f"publishing positions needs bluesky ({error}): pip install 'ptychostream[beamline]'"
+        ) from error
+    return HeardPublisher(address)
