@@ -123,7 +123,7 @@ def _unpack(data: bytes, start: int, end: int, n_bytes: int) -> Bytes:
     except lz4.block.LZ4BlockError as error:
         raise CompressionError(f"damaged LZ4 block at byte {start}: {error}") from error
     if len(raw) != n_bytes:
-        raise CompressionError(f"LZ4 block at byte {start} holds {len(raw)} bytes, wanted {n_bytes}")
+        raise CompressionError(f"damaged LZ4 block at byte {start}: {len(raw)} bytes, wanted {n_bytes}")
     return np.frombuffer(raw, np.uint8)
 
 

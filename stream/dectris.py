@@ -30,11 +30,8 @@ _DTYPES = {
 }  # fmt: skip
 _TAGS = {dtype: tag for tag, dtype in _DTYPES.items() if tag != 68}
 _BY_NAME = {np.dtype(dtype).name: dtype for dtype in _TAGS}
-# Beside its own errors cbor2 lets through whatever Python raises when a tag has absurd content.
-_CBOR_ERRORS = (
-    cbor2.CBORError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError,
-    MemoryError,
-)  # fmt: skip
+# cbor2 5 lets through what Python raises when a tag has absurd content; cbor2 6 does not.
+_CBOR_ERRORS = (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Rational = tuple[Unsigned, Unsigned]

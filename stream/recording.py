@@ -58,6 +58,7 @@ class Recording:
         self._states = bytearray(states.tobytes().rstrip(b"\0"))
         self.n_seen = len(self._states) - self._states.count(State.PENDING)
         self.n_recorded = self._states.count(State.DONE)
+        self.counters["head"] = self.head
         self._n_room = 0
         self._is_full = False
         n_scratch = max(SCRATCH_BYTES // max(self._frame_bytes, 1), 1)

@@ -1,0 +1,68 @@
+"""A disk without room: a clear refusal when the detector is armed, no harm to what is recorded later on."""
+
+import errno
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from stream.columns import Column, DiskFullError
+from stream.scan import State
+from tests.stream.detector import Recorder, assert_recorded, numbers_in, series
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def limit_disk(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(n_bytes, 0, n_bytes))
+
+
+def test_a_series_that_does_not_fit_is_refused_when_it_is_armed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_disk(monkeypatch, 10_000_000)
+    recorder = Recorder(tmp_path)
+    with pytest.raises(DiskFullError, match="that series a announces need 96 MB, 10 MB are free"):
+        recorder.take(series("a", 3, announce=1_000_000)[:1])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_refused_series_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(column: Column, n_frames: int) -> None:
+        raise DiskFullError(errno.ENOSPC, "quota", str(column.folder))
+
+    monkeypatch.setattr(Column, "reserve", fail)
+    with pytest.raises(DiskFullError, match="quota"):
+        Recorder(tmp_path).take(series("a", 3)[:1])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_disk_that_fills_up_keeps_what_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(tmp_path)
+    messages = series("a", 5000, announce=1)
+    recorder.take(messages[:1001])
+    per_segment = recorder.scan().column("frames").segment_frames
+    limit_disk(monkeypatch, 0)
+    recorder.take(messages[1001:])
+    assert per_segment < 5000
+    assert_recorded(recorder.scan(), range(per_segment))
+    assert numbers_in(recorder.scan(), State.NO_ROOM) == [*range(per_segment, 5000)]
+    assert recorder.counters()["closed"] == 1
+    assert recorder.account().pending == 0
+    assert "are not stored" in caplog.text
+
+
+def test_recording_goes_on_when_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(tmp_path)
+    messages = series("a", 4200, announce=1)
+    recorder.take(messages[:4001])
+    with monkeypatch.context() as patch:
+        limit_disk(patch, 0)
+        recorder.take(messages[4001:4151])
+    recorder.take(messages[4151:])
+    lost = numbers_in(recorder.scan(), State.NO_ROOM)
+    assert lost == [*range(4096, 4150)]
+    assert_recorded(recorder.scan(), sorted({*range(4200)} - {*lost}))
