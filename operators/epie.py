@@ -6,7 +6,7 @@ on its own.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -49,12 +49,6 @@ class Steps:
     probe_step: float
     alpha: float
 
-    def scaled(self, factor: float) -> Self:
-        """Return the same steps, object and probe moved `factor` times as far."""
-        return type(self)(
-            object_step=self.object_step * factor, probe_step=self.probe_step * factor, alpha=self.alpha
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -64,9 +58,6 @@ class Batch:
     ----------
     amplitudes : (frame, ky, kx) float, sqrt(photons), corner-origin
     corners : (frame, 2) int64, top-left pixels (row, col) of the probe windows in the object array
-    fractions : (frame,) float32
-        Of a full step that each frame's correction takes: new frames move the object fully, frames seen
-        often only fine-tune it.
     probe_weights : (frame,) float32
         0 keeps a frame that the object does not explain yet away from the probe.
     shifts : (frame, 2) float32, pixels, or None
@@ -75,7 +66,6 @@ class Batch:
 
     amplitudes: Array
     corners: Corners
-    fractions: Array
     probe_weights: Array
     shifts: Array | None = None
 
@@ -198,7 +188,6 @@ def _accumulate(
     probes = probe[None] if batch.shifts is None else shifted(probe[None], batch.shifts)
     waves = fft2(patches[:, None] * probes)
     corrections, errors = modulus_correction(waves, batch.amplitudes, mask)
-    corrections *= batch.fractions[:, None, None, None]
     corrections = ifft2(corrections)
     to_object = (corrections * probes.conj()).sum(axis=1)
     add_patches(sums.correction, to_object, batch.corners)
@@ -243,7 +232,6 @@ def _part(batch: Batch, start: int, stop: int) -> Batch:
     return Batch(
         batch.amplitudes[part],
         batch.corners[part],
-        batch.fractions[part],
         batch.probe_weights[part],
         None if batch.shifts is None else batch.shifts[part],
     )

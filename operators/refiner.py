@@ -9,8 +9,6 @@ for the same calls.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -33,112 +31,15 @@ from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
 from operators.patches import extract_patches
 from operators.probe import orthogonalise_modes, with_power
+from operators.refinement import RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.visits import VisitOrder
+
+__all__ = ["Refiner", "RefinerConfig", "RefinerSnapshot", "closing_fraction"]
 
 logger = logging.getLogger(__name__)
 
 _DIVERGED = 1.5  # times the best residual of the same frames; noise alone stays within a few per cent
 _HEALTHY = 1.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefinerConfig:
-    """What refinement does with its frames.
-
-    Parameters
-    ----------
-    algorithm : "epie" or "rpie"
-    object_step, probe_step : float
-        Steps of the first visits, in (0, 1]; `probe_step` 0 holds the probe.
-    alpha : float
-        Regularisation of rPIE, in (0, 1]; ePIE does not read it.
-    probe_start : int
-        Visits of a frame before it takes part in refining the probe: a frame first has to be explained by
-        the object.
-    anneal_visits : float
-        Visits of a frame after which its step has halved; the step falls as 1 / (1 + visits /
-        anneal_visits), so that an object seen often averages over the noise of its frames instead of
-        following each. Infinite: never falls.
-    batch_size : int
-        Frames per update.
-    subpixel : bool
-        Whether probes are shifted to the fraction of a pixel; costs about twice the time.
-    seed : int
-        Of the visiting order.
-    """
-
-    algorithm: Literal["epie", "rpie"] = "epie"
-    object_step: float = 1.0
-    probe_step: float = 1.0
-    alpha: float = 0.1
-    probe_start: int = 1
-    anneal_visits: float = 20.0
-    settle_visits: float = 100.0
-    batch_size: int = 32
-    subpixel: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.algorithm not in ("epie", "rpie"):
-            raise ValueError(f"refinement: expected the algorithm 'epie' or 'rpie', got {self.algorithm!r}")
-        for name, low, high in (
-            ("object_step", 0, 1),
-            ("alpha", 0, 1),
-            ("anneal_visits", 0, math.inf),
-            ("settle_visits", 0, math.inf),
-        ):
-            if not low < getattr(self, name) <= high:
-                raise ValueError(
-                    f"refinement: expected {low} < {name} <= {high}, got {getattr(self, name)!r}"
-                )
-        if not 0 <= self.probe_step <= 1 or self.batch_size < 1 or self.probe_start < 0:
-            raise ValueError(
-                "refinement: expected 0 <= probe_step <= 1, batch_size >= 1 and probe_start >= 0, got "
-                f"{self.probe_step!r}, {self.batch_size!r} and {self.probe_start!r}"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefinerSnapshot:
-    """What refinement knows at one moment, on the host.
-
-    Parameters
-    ----------
-    object : (row, col) complex64
-    bounds : Bounds
-        Absolute pixels that `object` covers: the windows of all frames held.
-    probe : (mode, y, x) complex64, orthogonal modes, strongest first
-    illumination : (row, col) float32, photons per object pixel from all frames visited
-    n_frames, n_updates : int
-        Frames held; frame updates run.
-    error : float
-        Amplitude error sum (|F| - sqrt(I))**2 / sum I over the frames visited, each as of its last visit;
-        NaN before the first.
-    error_history : tuple of float
-        The same at the end of every epoch.
-    n_divergences : int
-        Times the engine went back to its last good state and halved its steps.
-    """
-
-    object: np.ndarray
-    bounds: Bounds
-    probe: np.ndarray
-    illumination: np.ndarray
-    n_frames: int
-    n_updates: int
-    error: float
-    error_history: tuple[float, ...]
-    n_divergences: int
-
-    @property
-    def epoch(self) -> float:
-        """Updates per frame held."""
-        return self.n_updates / self.n_frames
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether object and probe hold only finite values."""
-        return bool(np.isfinite(self.object).all() and np.isfinite(self.probe).all())
 
 
 class Refiner:
@@ -258,14 +159,21 @@ class Refiner:
         peak = abs2(self._probe).sum(axis=0).max()
         canvas.seed(xp.asarray(patches), xp.asarray(weights, xp.float32), corners, peak)
 
-    def step(self, n_batches: int = 1) -> int:
-        """Run updates of `n_batches` batches and return how many frames were visited, 0 if none are held."""
+    def step(self, n_batches: int = 1, *, fraction: float = 1.0) -> int:
+        """Run updates of `n_batches` batches and return how many frames were visited, 0 if none are held.
+
+        Parameters
+        ----------
+        n_batches : int
+        fraction : float
+            Of the configured steps to take, in (0, 1]; see `closing_fraction`.
+        """
         n_before = self.n_updates
         for _ in range(n_batches):
             slots = self._order.next_batch(self._config.batch_size)
             if self._canvas is None or not len(slots):
                 break
-            self._update(self._canvas, slots)
+            self._update(self._canvas, slots, fraction * self._step_factor)
             if self._n_since_check >= self.n_frames:
                 self._end_epoch(self._canvas)
         return self.n_updates - n_before
@@ -316,21 +224,20 @@ class Refiner:
             self._canvas = self._canvas.grown(self._canvas.bounds.union(windows.padded(self._n_pixels)))
         return self._canvas
 
-    def _update(self, canvas: Canvas, slots: np.ndarray) -> None:
+    def _update(self, canvas: Canvas, slots: np.ndarray, fraction: float) -> None:
         config, frames = self._config, self._frames
         positions, n_visits = frames.positions_px[slots], frames.n_visits[slots]
         corners = window_corners(positions)
         canvas.illuminate(self._probe, corners[n_visits == 0])
         is_settled = n_visits >= config.probe_start
         steps = Steps(
-            object_step=config.object_step * self._step_factor,
-            probe_step=config.probe_step * self._step_factor if is_settled.any() else 0,
-            alpha=_alpha(config, float(n_visits.mean())),
+            object_step=config.object_step * fraction,
+            probe_step=config.probe_step * fraction if is_settled.any() else 0,
+            alpha=config.alpha_after(float(n_visits.mean())),
         )
         batch = Batch(
             frames.amplitudes[slots],
             canvas.local(corners),
-            self._on_device(1 / (1 + n_visits / config.settle_visits)),
             self._on_device(is_settled),
             self._on_device(positions - corners) if config.subpixel else None,
         )
@@ -388,8 +295,3 @@ class Refiner:
             seen = np.flatnonzero(self._frames.n_visits)
             canvas.illumination[...] = 0
             canvas.illuminate(self._probe, window_corners(self._frames.positions_px[seen]))
-
-
-def _alpha(config: RefinerConfig, n_visits: float) -> float:
-    start = config.alpha if config.algorithm == "rpie" else 1.0
-    return 1 - (1 - start) / (1 + n_visits / config.anneal_visits)
