@@ -92,7 +92,7 @@ def _read_entry(path: Path, file: h5py.File) -> ScanFile:
     frames = _first(path, entry, FRAMES)
     if frames.ndim != 3 or frames.dtype.kind not in "uif" or frames.shape[1] != frames.shape[2]:
         raise ScanFileError(
-            f"{path}: {frames.name} has shape {frames.shape} {frames.dtype}, wanted square frames (frame, n, n)"
+            f"{path}: {frames.name} is {frames.dtype} {frames.shape}, wanted square frames (frame, n, n)"
         )
     translation = np.asarray(_first(path, entry, TRANSLATION), np.float64)
     if translation.ndim != 2 or translation.shape[1] < 2 or len(translation) != len(frames):

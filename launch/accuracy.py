@@ -1,0 +1,68 @@
+"""How close a live reconstruction came to the simulated truth.
+
+Separate from `launch.demo` because the benchmark of the live pipeline asks the same. Only the global phase is
+removed: with the positions of the truth there is no other freedom.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launch.simulation import SimulatedScan
+from operators.arrays import Object, abs2
+from operators.geometry import Bounds, window_corners
+from operators.metrics import nrmse
+from operators.patches import add_patches
+from operators.stitch import stitch
+from stream.scan import Scan, State
+from stream.snapshots import read_snapshot
+
+WELL_LIT = 0.3  # of the peak illumination: where the object is judged
+
+
+def accuracy(scan: Scan, truth: SimulatedScan) -> dict[str, float]:
+    """Returns the errors of mosaic and refined object by name, and of a constant object beside them."""
+    corners = window_corners(truth.geometry.to_pixels(truth.positions_m))
+    lit = _well_lit(truth, corners)
+    weights = lit.astype(np.float32)
+    figures = _figures(
+        "constant", np.full_like(truth.object, truth.object[lit].mean()), truth.object, weights
+    )
+    mosaic = _mosaic(scan, truth, corners)
+    if mosaic is not None:
+        figures |= _figures("mosaic", mosaic, truth.object, weights)
+    snapshot = read_snapshot(scan.folder)
+    if snapshot is not None:
+        refined = on_truth(snapshot.object, snapshot.bounds, truth.object)
+        figures |= _figures("refined", refined, truth.object, weights)
+    return figures
+
+
+def on_truth(object_: Object, bounds: Bounds, truth: Object) -> Object:
+    """Returns `object_` on the pixels of the truth, 1 where it does not reach."""
+    whole = Bounds(0, 0, *truth.shape)
+    canvas = np.ones(whole.union(bounds).shape, np.complex64)
+    canvas[bounds.slices_in(whole.union(bounds))] = object_
+    return canvas[whole.slices_in(whole.union(bounds))]
+
+
+def _figures(name: str, object_: Object, truth: Object, weights: NDArray[np.float32]) -> dict[str, float]:
+    errors = nrmse(object_, truth, weights)
+    return {f"c_{name}": float(errors.c), f"nrmse_loose_{name}": float(errors.loose)}
+
+
+def _well_lit(truth: SimulatedScan, corners: NDArray[np.int64]) -> NDArray[np.bool_]:
+    illumination = np.zeros(truth.object.shape, np.float32)
+    add_patches(illumination, abs2(truth.probe).sum(axis=0), corners)
+    return illumination > WELL_LIT * illumination.max()
+
+
+def _mosaic(scan: Scan, truth: SimulatedScan, corners: NDArray[np.int64]) -> Object | None:
+    numbers = np.flatnonzero(scan.states("inference") == State.DONE)
+    numbers = numbers[numbers < len(corners)]
+    if not numbers.size:
+        return None
+    patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+    mosaic = stitch(patches, sigma, abs2(truth.probe).sum(axis=0), corners[numbers])
+    if mosaic.bounds is None:
+        return None
+    return on_truth(mosaic.picture(mosaic.bounds).object, mosaic.bounds, truth.object)

@@ -1,0 +1,189 @@
+"""The demo: a simulated beamline, the whole pipeline in its real processes, and how well it did.
+
+Everything the pipeline sees comes over the wires of a beamline; only this file knows the truth.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from launch.accuracy import accuracy
+from launch.beamline import BeamlineConfig
+from launch.config import Config
+from launch.config_file import load_config
+from launch.processes import RunFailedError
+from launch.progress import ProgressLine
+from launch.run import ends_on_sigterm
+from launch.simulation import Simulation, simulate_scan
+from launch.stages import resolve
+from launch.summary import read_summary, table
+from launch.supervisor import Supervisor
+from stream.columns import write_atomically
+from stream.scan import Scan
+from stream.sockets import Endpoint
+
+SCAN_TIMEOUT_S = 300.0
+LOG_LINES = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the demo shows.
+
+    Attributes
+    ----------
+    save : Path
+        Folder for scans, results, store and logs.
+    rate_hz : float
+        Frames per second.
+    n_frames : int
+        Rounded up to whole rows of a square raster.
+    sample : str
+        Family of simulated samples (operators.objects).
+    seed : int
+    stores : bool
+        Whether the scan goes into the store.
+    """
+
+    save: Path
+    rate_hz: float = 100.0
+    n_frames: int = 625
+    sample: str = "siemens"
+    seed: int = 7
+    stores: bool = True
+
+    @property
+    def simulation(self) -> Simulation:
+        """The simulated scan."""
+        n_rows = max(round(self.n_frames**0.5), 2)
+        n_columns = max(-(-self.n_frames // n_rows), 2)
+        return Simulation(n_rows=n_rows, n_columns=n_columns, family=self.sample, seed=self.seed)
+
+
+def demo(
+    options: DemoOptions,
+    *,
+    json_file: Path | None = None,
+    opens_browser: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Runs the demo; returns 0 if every frame is in the picture, otherwise 1."""
+    console = console or Console()
+    begin_s = time.monotonic()
+    config = demo_config(options)
+    page = f"http://{config.viewer.host}:{config.viewer.port}"
+    console.print(f"live page   {page}", soft_wrap=True)
+    figures = run_demo(options, config, console, page if opens_browser else "")
+    figures["wall_s"] = time.monotonic() - begin_s
+    console.print(table(figures))
+    if json_file:
+        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+    return 0 if figures["is_complete"] else 1
+
+
+def run_demo(options: DemoOptions, config: Config, console: Console, opens: str = "") -> dict[str, Any]:
+    """Runs the simulated beamline and the pipeline; returns the figures of the summary.
+
+    Raises
+    ------
+    RunFailedError
+        If the beamline or a stage cannot run.
+    """
+    with (
+        ends_on_sigterm(),
+        ProgressLine(console) as line,
+        Supervisor(resolve(config), on_notice=line.notice) as supervisor,
+    ):
+        with _beamline(options, config, supervisor.run.folder) as beamline:
+            truth = simulate_scan(options.simulation)
+            supervisor.start()
+            if opens:
+                webbrowser.open(opens)
+            beamline.go()
+
+            def on_turn(scans: list[Scan]) -> None:
+                beamline.check()
+                line.show(scans)
+
+            supervisor.wait_for_series(1, SCAN_TIMEOUT_S, on_turn)
+        scan = supervisor.scans()[0]
+        supervisor.stop()
+        figures = read_summary(config.save, scan)
+        figures["restarts"] = supervisor.n_restarts
+    return figures | {"offered_hz": options.rate_hz} | accuracy(scan, truth)
+
+
+def demo_config(options: DemoOptions) -> Config:
+    """Returns the configuration `demo` of launch/recipes on free addresses of this machine."""
+    settings = {
+        "save": options.save.absolute(),
+        "detector.address": f"tcp://127.0.0.1:{_free_port()}",
+        "detector.bind": "true",
+        "positions.address": f"tcp://127.0.0.1:{_free_port()}",
+        "live.address": "tcp://127.0.0.1:*",
+        "viewer.port": _free_port(),
+        "store.enabled": str(options.stores).lower(),
+    }
+    return load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+
+
+class _Beamline:
+    """The process of the simulated beamline, waiting to be told to go."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self._log = process, log
+
+    def go(self) -> None:
+        """Starts the scan."""
+        assert self._process.stdin is not None  # noqa: S101  (it was opened with a pipe)
+        self.check()
+        self._process.stdin.write(b"go\n")
+        self._process.stdin.flush()
+
+    def check(self) -> None:
+        """Raises RunFailedError if the beamline died."""
+        if self._process.poll():
+            tail = "\n".join(self._log.read_text().splitlines()[-LOG_LINES:])
+            raise RunFailedError(f"the simulated beamline ended with {self._process.returncode}:\n{tail}")
+
+
+@contextmanager
+def _beamline(options: DemoOptions, config: Config, folder: Path) -> Iterator[_Beamline]:
+    """Start the beamline, so that it prepares its scan while the stages get ready."""
+    settings = BeamlineConfig(
+        detector=Endpoint(address=config.detector.address),
+        positions=config.positions.address,
+        rate_hz=options.rate_hz,
+        simulation=options.simulation,
+    )
+    file, log = folder / "beamline.json", folder / "beamline.log"
+    file.write_bytes(msgspec.json.encode(settings, enc_hook=str))
+    command = [sys.executable, "-m", "launch.beamline", str(file), "--wait"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield _Beamline(process, log)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdin:
+            process.stdin.close()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
