@@ -268,7 +268,9 @@ class HeardPublisher(Publisher):
 def main() -> None:
     """Runs the beamline that a JSON file describes; `--wait` starts it at a line on stdin."""
     path, *options = sys.argv[1:]
-    config = msgspec.json.decode(Path(path).read_bytes(), type=BeamlineConfig)
+    config = msgspec.json.decode(
+        Path(path).read_bytes(), type=BeamlineConfig, dec_hook=lambda kind, value: kind(value)
+    )
     run_beamline(config, wait_for_go=sys.stdin.readline if "--wait" in options else lambda: None)
 
 
