@@ -12,7 +12,7 @@ import numpy as np
 
 from operators.geometry import Bounds
 
-_CLOSING = 0.3  # of a run's epochs
+CLOSING = 0.3  # of a run's epochs
 _LAST_FRACTION = 0.02
 
 
@@ -124,4 +124,4 @@ def closing_fraction(epoch: float, n_epochs: float) -> float:
     With full steps to the end, the object keeps following the batch it saw last. Falling steps average that
     away, and two runs that saw the same frames in another order end at the same object.
     """
-    return min(1.0, max(_LAST_FRACTION, (n_epochs - epoch) / (_CLOSING * n_epochs)))
+    return min(1.0, max(_LAST_FRACTION, (n_epochs - epoch) / (CLOSING * n_epochs)))

@@ -15,7 +15,8 @@ from operators.probe_search import estimate_probe
 
 from operators.arrays import Patterns, Probe, get_array_module
 from operators.probe import probe_modes, with_power
-from operators.refiner import Refiner, RefinerConfig, RefinerSnapshot
+from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
+from operators.refiner import Refiner
 from operators.seeding import seeds_help
 from operators.stitch import Mosaic
 from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
@@ -36,7 +37,8 @@ class RefinementConfig:
         Without a probe the stage finds one from the first frames.
     refiner : RefinerConfig
     epochs : float
-        Visits per frame after which the object is done; frames that come late get their share.
+        Visits per frame after which the object is done. The last third of them, with falling steps, is kept
+        for when all frames are there.
     n_modes : int
         Modes of the probe.
     scale_probe : bool
@@ -88,7 +90,6 @@ class Refinement:
         self._preprocess = self.config.optics.preprocess(scan)
         self._waiting: list[int] = []
         self._refused = 0
-        self._tail_target: float | None = None
         self._counters = scan.counters(self.name, writable=True)
         self._refined_s = scan.column("refined_s", writable=True)
         self._unmarked: list[int] = []
@@ -113,7 +114,6 @@ class Refinement:
             self._start(self._first_probe(numbers))
             self._waiting = []
         self._append(numbers)
-        self._tail_target = None
 
     def idle(self, deadline: float) -> bool:
         """Refines until `deadline`; says whether the scan wants more."""
@@ -123,7 +123,7 @@ class Refinement:
                 return True
             return False
         while self._wants_more():
-            self._engine.step(1)
+            self._step()
             if self._clock() >= deadline:
                 break
         if self._clock() - self._snapshot_at >= self.config.publish_s:
@@ -165,19 +165,24 @@ class Refinement:
         return all(self._open_scan.count(stage, "closed") for stage in self.inputs)
 
     def _wants_more(self) -> bool:
-        """Say whether to go on: up to `epochs`, and the last frames get a quarter of them in any case."""
-        epoch = self._engine.epoch
-        if self._tail_target is None:
-            self._tail_target = max(self.config.epochs, epoch + self.config.epochs / 4)
-        return epoch < (self._tail_target if self._is_tail() else self.config.epochs)
+        return self._engine.epoch < (self.config.epochs if self._is_tail() else self._open_epochs)
+
+    @property
+    def _open_epochs(self) -> float:
+        """Epochs after which refinement waits for more frames: the closing needs them all."""
+        return (1 - CLOSING) * self.config.epochs
+
+    def _step(self) -> None:
+        closes = self._is_tail()
+        fraction = closing_fraction(self._engine.epoch, self.config.epochs) if closes else 1.0
+        self._engine.step(1, fraction=fraction)
 
     def _first_probe(self, numbers: Numbers) -> Probe:
         patterns = read_patterns(self._open_scan, self._preprocess, numbers)
         if self._known is None:
-            corners = read_corners(self._open_scan, self.config.optics.geometry, numbers)
-            return estimate_probe(
-                patterns, corners, self.config.n_modes, mask=self._preprocess.mask, xp=self._xp
-            )
+            positions_px = read_positions_px(self._open_scan, self.config.optics.geometry, numbers)
+            n_modes, mask = self.config.n_modes, self._preprocess.mask
+            return estimate_probe(patterns, positions_px, n_modes=n_modes, mask=mask)
         probe = self._known
         if len(probe) < self.config.n_modes:
             probe = probe_modes(probe[0], self.config.n_modes)
