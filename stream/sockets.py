@@ -23,6 +23,8 @@ from stream.wire import Buffer
 Kind = Literal["PULL", "PUSH", "PUB", "SUB", "ROUTER", "DEALER"]
 
 MAX_MESSAGE_BYTES = 512 << 20
+MAX_PORT = 65535
+_ADDRESS = re.compile(r"(?:ipc|inproc)://.+|tcp://[^;]+:(?:\*|(\d+))")
 _LOOPBACK = re.compile(r"(ipc|inproc)://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)")
 
 
@@ -56,7 +58,8 @@ class Endpoint:
 
     def check(self) -> None:
         """Raises EndpointError unless the address is local, encrypted or knowingly open."""
-        if not re.match(r"(tcp|ipc|inproc)://.+", self.address):
+        address = _ADDRESS.fullmatch(self.address)
+        if address is None or int(address[1] or 0) > MAX_PORT:
             raise EndpointError(f"address {self.address!r}: wanted tcp://host:port or ipc://path")
         if (self.key is None) != (self.peers is None):
             raise EndpointError(f"{self.address}: CURVE needs both `key` and `peers`")
@@ -155,6 +158,8 @@ class Socket:
                 raise ValueError(f"{key} holds no secret key")  # noqa: TRY301
             socket.curve_secretkey = secret
             if self._guard and endpoint.bind:
+                if not peers.is_dir():
+                    raise ValueError(f"{peers} is no folder of public keys")  # noqa: TRY301
                 socket.zap_domain = endpoint.address.encode()
                 self._guard.configure_curve(domain=endpoint.address, location=str(peers))
                 socket.curve_server = True
