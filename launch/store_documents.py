@@ -44,13 +44,12 @@ def run_documents(
     frames : FramesFile
     geometry : Geometry or None
     """
-    if not documents:
-        documents = [("start", _start(header))]
-    start = documents[0][1]
-    kept = list(_without_files(documents))
+    is_composed = not documents
+    kept = list(_without_files(documents)) if documents else [("start", _start(header))]
+    start = kept[0][1]
     has_primary = any(name == "descriptor" and document["name"] == "primary" for name, document in kept)
     stops = [document for name, document in documents if name == "stop"]
-    stop = stops[0] if stops else _stop(start, header)
+    stop = stops[0] if stops else _stop(start, is_composed=is_composed)
     stream = RECORDED_STREAM if has_primary else "primary"
     return [*kept, *_frames_stream(start, frames, stream, geometry), ("stop", stop)]
 
@@ -66,19 +65,18 @@ def _start(header: ScanHeader) -> Document:
     }
 
 
-def _stop(start: Document, header: ScanHeader) -> Document:
-    reason = "the run published no stop document" if header.series_uid else ""
+def _stop(start: Document, *, is_composed: bool) -> Document:
     return {
         "uid": str(uuid.uuid4()),
         "time": start["time"],
         "run_start": start["uid"],
-        "exit_status": "success",
-        "reason": reason,
+        "exit_status": "success" if is_composed else "abort",
+        "reason": "" if is_composed else "the beamline published no stop document",
     }
 
 
 def _without_files(documents: Sequence[Named]) -> Iterator[Named]:
-    """Yield documents but the last, without what refers to files of the beamline."""
+    """Yield documents but the stop, without what refers to files of the beamline."""
     external: dict[str, set[str]] = {}
     for name, document in documents:
         if name == "descriptor":
