@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,10 @@ OnTurn = Callable[[list[Scan]], None]
 
 def _log_notice(stage: str, level: int, text: str) -> None:
     log.log(level, "%s: %s", stage, text)
+
+
+def _has_closed(stage: str, scan: Scan) -> bool:
+    return bool(scan.count(stage, "closed"))
 
 
 class Supervisor:
@@ -170,7 +175,7 @@ class Supervisor:
     def is_closed(self, scan: Scan) -> bool:
         """Says whether every stage is done with `scan`."""
         if scan.name not in self._closed and all(
-            scan.count(spec.name, "closed") for spec in self.run.stages if spec.closes
+            _has_closed(spec.name, scan) for spec in self.run.stages if spec.closes
         ):
             self._closed.add(scan.name)
         return scan.name in self._closed
@@ -210,7 +215,7 @@ class Supervisor:
     def stop(
         self, *, drain: bool = True, timeout_s: float = DRAIN_TIMEOUT_S, on_turn: OnTurn | None = None
     ) -> None:
-        """Stops the sources, lets the workers finish what is recorded, and stops them in order.
+        """Stops the sources one after the other, lets the workers finish what is recorded, and stops them.
 
         Parameters
         ----------
@@ -221,17 +226,24 @@ class Supervisor:
         on_turn : callable, optional
             As in `wait_for_series`.
         """
+        deadline = self.clock() + (timeout_s if drain else 0.0)
         sources = [stage for stage in self._stages.values() if stage.spec.is_source]
-        workers = [stage for stage in self._stages.values() if not stage.spec.is_source]
         for stage in sources:
+            if stage is not sources[0]:  # positions of the last frames may still be on their way
+                self._wait_until_closed(partial(_has_closed, stage.name), deadline)
             self._stop(stage)
-        deadline = self.clock() + timeout_s
-        while drain and self.clock() < deadline and not all(map(self.is_closed, scans := self.scans())):
+        self._wait_until_closed(self.is_closed, deadline, on_turn)
+        for stage in self._stages.values():
+            if not stage.spec.is_source:
+                self._stop(stage)
+
+    def _wait_until_closed(
+        self, is_closed: Callable[[Scan], bool], deadline: float, on_turn: OnTurn | None = None
+    ) -> None:
+        while self.clock() < deadline and not all(map(is_closed, scans := self.scans())):
             if on_turn:
                 on_turn(scans)
             self.poll()
-        for stage in workers:
-            self._stop(stage)
 
     def _stop(self, stage: StageProcess) -> None:
         """Asks one stage to finish and leave; ends it if it does not."""

@@ -196,6 +196,27 @@ def test_stopping_waits_until_recorded_series_are_closed(run_folder):
         assert len(turns) == 3
 
 
+def test_a_later_source_hears_the_end_of_what_an_earlier_one_began(run_folder):
+    run = make_run(run_folder, "first", "second", is_source=True)
+    with Supervisor(run) as supervisor:
+        supervisor.start()
+        scan = make_scan(run, 0, run.run_id)
+        close(scan, "first")
+        polls = []
+        poll = supervisor.poll
+
+        def close_later(timeout_s: float = 0.05) -> None:
+            poll(timeout_s)
+            polls.append((run_folder / "closed").exists())
+            if polls.count(True) == 5:
+                assert (run_folder / "closed").read_text().split() == ["first"]
+                close(scan, "second")
+
+        supervisor.poll = close_later
+        supervisor.stop()
+        assert polls.count(True) >= 5
+
+
 RUN_UNTIL_INTERRUPTED = """
 import sys
 from pathlib import Path
