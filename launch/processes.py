@@ -3,7 +3,6 @@
 Separate from `launch.supervisor`, which knows the order of stages and what they say. No sockets.
 """
 
-import logging
 import os
 import site
 import subprocess
@@ -15,8 +14,6 @@ from pathlib import Path
 from launch.run_file import ResolvedRun, StageSpec
 from launch.stage_process import REFUSED
 from stream.messages import Progress
-
-log = logging.getLogger(__name__)
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
@@ -96,8 +93,8 @@ class StageProcess:
         """Takes note that the stage has everything it needs."""
         self.is_ready = self.was_ready = True
 
-    def look_after(self) -> None:
-        """Starts the process again if it died and its pause is over.
+    def look_after(self) -> str:
+        """Starts the process again if it died and its pause is over; returns what there is to tell, or "".
 
         Raises
         ------
@@ -109,9 +106,10 @@ class StageProcess:
                 self.n_restarts += 1
                 self.start()
         elif self._process is not None and not self.is_stopping and self._process.poll() is not None:
-            self._bury(self._process.returncode)
+            return self._bury(self._process.returncode)
+        return ""
 
-    def _bury(self, status: int) -> None:
+    def _bury(self, status: int) -> str:
         now = self._clock()
         self._deaths.append(now)
         self.is_ready, self.identity = False, b""
@@ -125,8 +123,8 @@ class StageProcess:
                 f"{describe_status(status)}; the end of {self.log_file}:\n{self.tail()}"
             )
         pause_s = FIRST_PAUSE_S * 2 ** (len(recent) - 1)
-        log.warning("stage %s %s; starts again in %.1f s", self.name, describe_status(status), pause_s)
         self._start_at, self.is_stopping = now + pause_s, False
+        return f"{describe_status(status)}; starts again in {pause_s:.1f} s"
 
     def tail(self) -> str:
         """Returns the last lines this process wrote to its log."""

@@ -136,7 +136,8 @@ class Supervisor:
             self._take(identity, message)
         for stage in self._stages.values():
             try:
-                stage.look_after()
+                if event := stage.look_after():
+                    self._on_notice(stage.name, logging.WARNING, event)
             except RunFailedError as error:
                 if stage.spec.is_vital or not stage.was_ready:
                     raise
