@@ -1,4 +1,4 @@
-"""Scans as their writers leave them: what subscriber, positions and inference would store."""
+"""Scans as their writers leave them (what subscriber, positions and inference would store), and a clock."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,40 @@ from operators.geometry import Geometry
 from operators.patches import extract_patches
 from operators.probe import zone_plate_probe
 from operators.scan import jittered_raster
+from stream.messages import ObjectUpdate
 from stream.prepare import Optics
 from stream.scan import Scan, ScanHeader, State
 
 N_PIXELS = 16
 GEOMETRY = Geometry(energy_ev=8000.0, detector_distance_m=2.0, detector_pixel_m=1e-4, n_pixels=N_PIXELS)
 FRAME_SHAPE = (N_PIXELS, N_PIXELS)
+UPDATE = ObjectUpdate(
+    scan="0000-siemens",
+    run_id="r",
+    version=3,
+    tile_px=8,
+    object_pixel_m=2e-8,
+    bounds=(-16, 0, 16, 40),
+    frames_seen=12,
+    epoch=1.5,
+    model="abc",
+    config_hash="def",
+    error=0.02,
+    time_to_image_ms=(20.0, 80.0),
+    counts={"expected": 625},
+    is_final=True,
+    note="lost: 1 frames (7)",
+)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def make_scan(scans: Path, name: str = "0000-series", *, reserve: int = 0) -> Scan:

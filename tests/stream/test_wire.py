@@ -17,7 +17,6 @@ from stream.messages import (
     Hello,
     NoNews,
     Notice,
-    ObjectUpdate,
     Progress,
     Ready,
     Reject,
@@ -26,24 +25,8 @@ from stream.messages import (
 )
 from stream.tiles import LAYERS
 from stream.wire import MAX_HEADER_BYTES, ProtocolError, decode, encode, greeting, refusal
+from tests.stream.building import UPDATE
 
-UPDATE = ObjectUpdate(
-    scan="0000-siemens",
-    run_id="r",
-    version=3,
-    tile_px=8,
-    object_pixel_m=2e-8,
-    bounds=(-16, 0, 16, 40),
-    frames_seen=12,
-    epoch=1.5,
-    model="abc",
-    config_hash="def",
-    error=0.02,
-    time_to_image_ms=(20.0, 80.0),
-    counts={"expected": 625},
-    is_final=True,
-    note="lost: 1 frames (7)",
-)
 MESSAGES = [
     greeting("client", 17),
     Welcome(run_id="r"),
