@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from launch.store_documents import FRAMES_KEY, NUMBERS_KEY, POSITIONS_KEY, run_documents
-from launch.store_frames import write_frames
+from launch.store_frames import StoredFrames, write_frames
 from operators.arrays import Array, Frames, Positions, Probe
 from operators.geometry import Geometry
 from stream.documents import Document
@@ -50,12 +50,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredScan:
-    """A recorded scan, as `stream.files.ScanFile` is one.
+    """A recorded scan with the attributes of `stream.files.ScanFile`.
 
     Attributes
     ----------
     frames : (frame, row, col) unsigned integer, counts
-        Read from the store as they are sliced; zero frequency at the array centre.
+        Read from the store as they are indexed; zero frequency at the array centre.
     positions_m : (frame, 2) float64, metres
         Probe on the sample, (y, x); NaN where none was recorded.
     frame_numbers : (frame,) int64
@@ -131,7 +131,7 @@ class Store:
             raise StoreError(f"run {uid} has no recorded frames")
         stream = streams[0]
         return StoredScan(
-            frames=stream[FRAMES_KEY],
+            frames=StoredFrames(stream[FRAMES_KEY]),
             positions_m=np.asarray(stream[POSITIONS_KEY].read()).reshape(-1, 2),
             frame_numbers=np.asarray(stream[NUMBERS_KEY].read()).reshape(-1),
             geometry=_geometry(stream.metadata),

@@ -1,15 +1,17 @@
-"""The recorded frames of a scan as one HDF5 file, which the store refers to.
+"""The recorded frames of a scan as one HDF5 file, which the store refers to, and as an array read back.
 
 Separate from the store because the file stands for itself: HDF5 with the bitshuffle filter reads it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin
 import numpy as np
 
+from operators.arrays import Frames
 from stream.scan import Numbers, Scan, State
 
 FRAMES_DATASET, NUMBERS_DATASET, POSITIONS_DATASET = "entry/frames", "entry/frame_number", "entry/positions_m"
@@ -33,6 +35,40 @@ class FramesFile:
     n_frames: int
     frame_shape: tuple[int, int]
     frame_dtype: str
+
+
+class StoredFrames:
+    """Frames of a stored run as an array, (frame, row, col), fetched in blocks.
+
+    One by one they would cost a request to the catalogue each, some forty milliseconds.
+
+    Parameters
+    ----------
+    array : tiled client
+        The frames in the catalogue.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape: tuple[int, int, int] = tuple(array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self._first, self._block = 0, np.empty((0, *self.shape[1:]), self.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Frames:
+        """Returns the frames that `index` selects along the first axis."""
+        numbers = np.arange(len(self))[index]
+        if np.ndim(numbers):
+            first = numbers.min(initial=len(self))
+            return self._fetch(first, numbers.max(initial=0) + 1)[numbers - first]
+        if not self._first <= numbers < self._first + len(self._block):
+            self._first, self._block = int(numbers), self._fetch(numbers, numbers + FRAMES_AT_A_TIME)
+        return self._block[numbers - self._first]
+
+    def _fetch(self, start: int, stop: int) -> Frames:
+        return np.asarray(self._array[int(start) : min(int(stop), len(self))])
 
 
 def write_frames(scan: Scan, folder: Path) -> FramesFile:

@@ -24,6 +24,7 @@ from stream.documents import (
     read_documents,
     repair_record,
 )
+from stream.files import read_scan
 from stream.pairing import RunPairing
 from stream.position_reader import PositionFields, PositionReader, Rows
 from stream.position_writer import STAGE, PositionWriter
@@ -298,8 +299,6 @@ def load_positions(path: Path, fields: PositionFields | None) -> PositionArray:
         If the file cannot be read as positions.
     """
     if path.suffix in (".cxi", ".h5", ".hdf5"):
-        from stream.files import read_scan
-
         with read_scan(path) as scan:
             return scan.positions_m
     if fields is None:

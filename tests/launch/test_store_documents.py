@@ -9,7 +9,14 @@ pytest.importorskip("event_model", reason="the extra 'beamline' is not installed
 from event_model import schema_validators
 
 from launch.store_documents import FRAMES_KEY, run_documents
-from launch.store_frames import FRAMES_DATASET, NUMBERS_DATASET, POSITIONS_DATASET, FramesFile, write_frames
+from launch.store_frames import (
+    FRAMES_DATASET,
+    NUMBERS_DATASET,
+    POSITIONS_DATASET,
+    FramesFile,
+    StoredFrames,
+    write_frames,
+)
 from operators.geometry import Geometry
 from stream.scan import Scan, ScanHeader, State
 
@@ -148,3 +155,34 @@ def test_a_scan_without_frames_is_a_run_without_a_stream(tmp_path):
     written = write_frames(scan, tmp_path)
     assert written.n_frames == 0
     assert [name for name, _ in run_documents(header(), [], written)] == ["start", "stop"]
+
+
+class Catalogue:
+    """An array that counts how often it is asked."""
+
+    shape, dtype = FRAMES.shape, FRAMES.dtype
+
+    def __init__(self):
+        self.n_requests = 0
+
+    def __getitem__(self, rows):
+        self.n_requests += 1
+        return FRAMES[rows]
+
+
+@pytest.mark.parametrize(
+    "index", [0, 9, -1, slice(2, 7), slice(None, None, 3), [4, 1, 1], np.arange(10) % 2 == 0, slice(3, 3)]
+)
+def test_stored_frames_are_indexed_like_an_array(index):
+    np.testing.assert_array_equal(StoredFrames(Catalogue())[index], FRAMES[index])
+
+
+def test_going_through_stored_frames_one_by_one_asks_once_per_block():
+    catalogue = Catalogue()
+    np.testing.assert_array_equal(np.stack(list(StoredFrames(catalogue))), FRAMES)
+    assert catalogue.n_requests == 1
+
+
+def test_a_stored_frame_that_does_not_exist_is_an_index_error():
+    with pytest.raises(IndexError):
+        StoredFrames(Catalogue())[10]

@@ -1,6 +1,7 @@
 import logging
 import random
 
+import h5py
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from stream.documents import encode_document, read_documents, to_msgpack
 from stream.position_reader import PositionFields
 from stream.positions import Positions, PositionsConfig, load_positions
 from stream.scan import Scan, ScanHeader, State
+from tests.helpers import SHARED_DATA, needs_shared_data
 
 N = 40
 FIELDS = PositionFields(unit="um")
@@ -352,6 +354,14 @@ def test_a_file_that_holds_no_positions_is_named(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         load_positions(path, FIELDS)
+
+
+@needs_shared_data
+def test_a_cxi_file_gives_the_motion_of_the_probe():
+    path = SHARED_DATA / "siemens" / "siemens.cxi"
+    with h5py.File(path) as file:
+        translation = file["entry_1/data_1/translation"][()]
+    np.testing.assert_array_equal(load_positions(path, None), -translation[:, [1, 0]])
 
 
 def test_a_file_that_is_not_there_or_says_no_unit_is_named(tmp_path):
