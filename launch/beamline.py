@@ -246,14 +246,21 @@ class HeardPublisher(Publisher):
         Where the listener is bound.
     timeout_s : float
         How long to wait for it.
+    insecure : bool
+        Allows an address on another machine: what is published is not encrypted.
 
     Raises
     ------
+    EndpointError
+        If the address is malformed, or on another machine without `insecure`.
     PublisherNotHeardError
         If nobody subscribes in that time.
     """
 
-    def __init__(self, address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(
+        self, address: str, timeout_s: float = CONNECT_TIMEOUT_S, *, insecure: bool = False
+    ) -> None:
+        Endpoint(address=address, insecure=insecure).check()
         super().__init__(address, serializer=to_msgpack)
         self._socket.close()
         self._socket = self._context.socket(_XPUB)
@@ -271,7 +278,12 @@ def main() -> None:
     config = msgspec.json.decode(
         Path(path).read_bytes(), type=BeamlineConfig, dec_hook=lambda kind, value: kind(value)
     )
-    run_beamline(config, wait_for_go=sys.stdin.readline if "--wait" in options else lambda: None)
+    run_beamline(config, wait_for_go=_wait_for_line if "--wait" in options else lambda: None)
+
+
+def _wait_for_line() -> None:
+    if not sys.stdin.readline():
+        sys.exit("the simulated beamline was not told to go")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def read_result(path: Path) -> Reconstruction:
                     detector_pixel_m=float(detector["x_pixel_size"][()]),
                     n_pixels=probe.shape[-1],
                 ),
-                error_history=entry["process_1/amplitude_error"][...],
+                error_history=entry["process_1/error_history"][...],
                 maps={name: data[...] for name, data in object_result["maps"].items()},
             )
     except (OSError, KeyError) as error:
@@ -181,7 +181,7 @@ def _write_results(entry: h5py.Group, result: Reconstruction) -> None:
 def _write_process(entry: h5py.Group, result: Reconstruction, provenance: Mapping[str, Any]) -> None:
     process = _group(entry, "process_1", "NXprocess")
     process["program"], process["version"] = "ptychostream", version("ptychostream")
-    process["amplitude_error"] = np.asarray(result.error_history, np.float64)
+    process["error_history"] = np.asarray(result.error_history, np.float64)
     for name, value in provenance.items():
         if value is not None:
             process[name] = value

@@ -20,7 +20,7 @@ from rich.console import Console
 from launch.config import Config, config_hash
 from launch.progress import ProgressLine
 from launch.stages import resolve
-from launch.summary import summarise, table
+from launch.summary import read_summary, table
 from launch.supervisor import Supervisor
 from stream.columns import write_atomically
 from stream.scan import Scan
@@ -153,7 +153,7 @@ def _announce(supervisor: Supervisor, console: Console, *, opens_browser: bool) 
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:
-    scans = [summarise(scan) for scan in supervisor.scans()]
+    scans = [read_summary(supervisor.run.config.save, scan) for scan in supervisor.scans()]
     return {
         "run_id": supervisor.run.run_id,
         "config_hash": config_hash(supervisor.run.config),

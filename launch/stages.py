@@ -54,6 +54,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.refinement.enabled:
         stages.append(_spec("refinement", threads=config.refinement.threads, nice=5))
     stages.append(_spec("stitcher"))
+    stages.append(_spec("recorder", nice=10))
     if config.viewer.enabled:
         stages.append(_spec("viewer", closes=False, is_vital=False, after=("stitcher",), nice=5))
     return tuple(stages)
@@ -248,6 +249,25 @@ def stitcher(run: ResolvedRun) -> Worker:
             run_id=context.run_id,
             config_hash=context.config_hash,
             model=model_id(run.config),
+        )
+    )
+
+
+def recorder(run: ResolvedRun) -> Worker:
+    """Returns the stage that writes results and the entry in the store."""
+    from launch.recorder import Recorder, RecorderConfig
+
+    config, context = run.config, run.context()
+    return Recorder(
+        RecorderConfig(
+            optics=optics(run),
+            save=config.save,
+            uses_network=config.network.weights is not None,
+            uses_refinement=config.refinement.enabled,
+            run_id=context.run_id,
+            config_hash=context.config_hash,
+            model=model_id(config),
+            store=(config.store.path or config.save / "store") if config.store.enabled else None,
         )
     )
 

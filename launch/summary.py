@@ -16,7 +16,6 @@ from stream.scan import Scan, account, time_to_image_s
 from stream.snapshots import read_snapshot
 from stream.stitcher import incompleteness
 
-FILE_NAME = "summary.json"
 STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
 
 
@@ -56,11 +55,9 @@ def summarise(scan: Scan) -> dict[str, Any]:
     return figures
 
 
-def write_summary(folder: Path, figures: dict[str, Any]) -> Path:
-    """Writes the figures beside the results; returns the path."""
-    path = folder / FILE_NAME
+def write_summary(path: Path, figures: dict[str, Any]) -> None:
+    """Writes the figures of one scan to `path`."""
     write_atomically(path, json.dumps(figures, indent=2, default=float).encode() + b"\n")
-    return path
 
 
 def table(figures: dict[str, Any]) -> Table:

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FILES = Path(__file__).parent / "web"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_S = 0.1
+IMAGE_INTERVAL_S = 0.1  # more often than anybody can look would only take time from the pipeline
 STATE_INTERVAL_S = 0.25
 TURN_S = 0.02
 FAREWELL_S = 2.0  # for browsers to get the final image when the run ends
@@ -113,6 +114,8 @@ class LiveFeed:
                     stopping.wait(RETRY_S)
                     continue
                 self._note(image, live)
+                if image is not None:
+                    stopping.wait(IMAGE_INTERVAL_S)
 
     def _note(self, image: LiveImage | None, live: LiveReconstruction) -> None:
         if live.is_connected:

@@ -16,6 +16,7 @@ import torch
 from operators.network import Predictor
 from stream.prepare import Optics, read_patterns
 from stream.scan import Numbers, Scan, State
+from stream.sockets import Endpoint
 from stream.weights import load_network
 from stream.wire import Buffer
 
@@ -52,9 +53,9 @@ class Inference:
     """Worker: frames of its scan through the network."""
 
     name = "inference"
-    inputs = ("subscriber",)
+    inputs: tuple[str, ...] = ("subscriber",)
     waits_for: tuple[str, ...] = ()
-    door = None
+    door: Endpoint | None = None
 
     def __init__(self, config: InferenceConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config, self.batch_size, self.deadline_s = config, config.batch_size, config.deadline_s

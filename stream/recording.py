@@ -87,9 +87,24 @@ class Recording:
     def record(self, images: Sequence[ImageMessage], received_s: float) -> None:
         """Stores the frames that are new and counts the others."""
         self._is_full = False
-        for first in range(0, len(images), len(self._scratch)):
-            self._record_some(images[first : first + len(self._scratch)], received_s)
+        by_state: dict[State, list[ImageMessage]] = {state: [] for state in State}
+        waiting: list[int] = []  # frames decoded and not yet stored
+        for image in images:
+            state = self._take(image, self._scratch[len(waiting)])
+            by_state[state].append(image)
+            if state == State.DONE:
+                waiting.append(image.image_id)
+            if len(waiting) == len(self._scratch):
+                self._store(waiting)
+        self._store(waiting)
+        numbers = [image.image_id for image in by_state[State.DONE]]
+        self._exposed.write(numbers, [image.exposed_s for image in by_state[State.DONE]])
+        self._received.write(numbers, received_s)
+        for state in (State.DONE, State.BAD, State.NO_ROOM):
+            self._mark([image.image_id for image in by_state[state]], state)
         self.counters["head"] = self.head
+        for image in by_state[State.PENDING]:
+            self._count_again(image)
 
     def close(self, n_expected: int) -> int:
         """Marks the frames that never came LOST and ends the scan; returns how many they are."""
@@ -105,19 +120,9 @@ class Recording:
     def _frame_bytes(self) -> int:
         return self._frames.dtype.itemsize * int(np.prod(self._frames.item_shape, dtype=np.int64))
 
-    def _record_some(self, images: Sequence[ImageMessage], received_s: float) -> None:
-        by_state: dict[State, list[ImageMessage]] = {state: [] for state in State}
-        stored = by_state[State.DONE]
-        for image in images:
-            by_state[self._take(image, self._scratch[len(stored)])].append(image)
-        numbers = [image.image_id for image in stored]
-        self._frames.write(numbers, self._scratch[: len(stored)])
-        self._exposed.write(numbers, [image.exposed_s for image in stored])
-        self._received.write(numbers, received_s)
-        for state in (State.DONE, State.BAD, State.NO_ROOM):
-            self._mark([image.image_id for image in by_state[state]], state)
-        for image in by_state[State.PENDING]:
-            self._count_again(image)
+    def _store(self, waiting: list[int]) -> None:
+        self._frames.write(waiting, self._scratch[: len(waiting)])
+        waiting.clear()
 
     def _take(self, image: ImageMessage, out: Pixels) -> State:
         """Decodes one frame into `out`; says what became of it, PENDING for one that came before."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from operators.probe_search import estimate_probe
 
 from operators.arrays import Patterns, Probe, get_array_module
 from operators.probe import probe_modes, with_power
+from operators.probe_search import estimate_probe
 from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.refiner import Refiner
 from operators.seeding import seeds_help
@@ -22,6 +22,7 @@ from operators.stitch import Mosaic
 from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot, write_snapshot
+from stream.sockets import Endpoint
 from stream.wire import Buffer
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Refinement:
 
     name = "refinement"
     waits_for: tuple[str, ...] = ()
-    door = None
+    door: Endpoint | None = None
     batch_size = 64
     deadline_s = 0.05
 

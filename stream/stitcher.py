@@ -68,10 +68,10 @@ class Stitcher:
 
     def __init__(self, config: StitcherConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config, self._clock = config, clock
-        self.door = config.door
+        self.door: Endpoint | None = config.door
         first = "inference" if config.uses_network else "refinement"
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
-        self.waits_for = ("refinement",) if config.uses_refinement else ()
+        self.waits_for: tuple[str, ...] = ("refinement",) if config.uses_refinement else ()
         self._scan: Scan | None = None
         self._answers = Door(config.run_id, self._update_after, clock)
 

@@ -139,7 +139,11 @@ class Subscriber:
     ) -> None:
         self.config, self._clock = config, clock
         self._run_id, self._config_hash = run_id, config_hash
-        self.inlet: tuple[Kind, tuple[Endpoint, ...], int] = (config.pattern, config.endpoints, config.queue)
+        self.inlet: tuple[Kind, tuple[Endpoint, ...], int] | None = (
+            config.pattern,
+            config.endpoints,
+            config.queue,
+        )
         self._scans = Path()
         self._series: _Series | None = None
         self._last: Recording | None = None

@@ -41,9 +41,9 @@ source.set([0x45, 0xa8, 0xa8, 255], 8);
 
 const TABLES = {
   amplitude: table((t) => [255 * t, 255 * t, 255 * t]),
-  phase: sequential(285, 105, 0.11),
+  phase: sequential(285, 105, 0.092),
   sigma: sequential(15, 95, 0.15),
-  photons: sequential(275, 195, 0.1),
+  photons: sequential(275, 195, 0.09),
   source,
 };
 
