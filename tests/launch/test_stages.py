@@ -1,0 +1,143 @@
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.config import Config
+from launch.processes import RunFailedError
+from launch.run_file import ResolvedRun, StageSpec, new_run
+from launch.stages import (
+    PROBE_FILE,
+    optics,
+    positions,
+    read_probe,
+    refinement,
+    resolve,
+    stages_of,
+    stitcher,
+    subscriber,
+)
+from launch.supervisor import Supervisor
+from stream.sockets import Endpoint, Socket
+from stream.stage import Worker
+
+
+def make_config(save: Path, **sections) -> Config:
+    settings = {
+        "geometry": {
+            "energy_ev": 8800,
+            "detector_distance_m": 1.92,
+            "detector_pixel_m": 75e-6,
+            "n_pixels": 64,
+        },
+        "detector": {"address": "ipc://detector"},
+        "positions": {"unit": "um"},
+        "save": save,
+    }
+    return Config.model_validate(settings | sections)
+
+
+def names(config: Config) -> list[str]:
+    return [spec.name for spec in stages_of(config)]
+
+
+def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
+    ends = ["stitcher", "recorder", "viewer"]
+    assert names(make_config(tmp_path)) == ["subscriber", "positions", "refinement", *ends]
+    (tmp_path / "w.safetensors").touch()
+    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    network = {"weights": tmp_path / "w.safetensors"}
+    config = make_config(
+        tmp_path, network=network, probe=probe, refinement={"enabled": False}, viewer={"enabled": False}
+    )
+    assert names(config) == ["subscriber", "positions", "inference", "stitcher", "recorder"]
+
+
+def test_settings_reach_their_stages(tmp_path):
+    config = make_config(
+        tmp_path,
+        detector={
+            "address": "ipc://detector",
+            "pattern": "SUB",
+            "end_grace_s": 7.0,
+            "channel": "threshold_2",
+        },
+        positions={"unit": "nm", "signs": [-1, 1], "y": "sy", "x": "sx", "late_s": 3.0},
+        refinement={"algorithm": "rpie", "object_step": 0.7, "epochs": 9.0},
+        probe={"source": "data", "n_modes": 3},
+        live={"address": "ipc://live", "tile_px": 32},
+    )
+    run = resolve(config)
+    assert subscriber(run).inlet[:2] == ("SUB", (Endpoint(address="ipc://detector"),))
+    assert subscriber(run).config.end_grace_s == 7.0
+    assert positions(run).config.fields.signs == (-1, 1)
+    assert positions(run).config.late_s == 3.0
+    assert refinement(run).config.refiner.object_step == 0.7
+    assert (refinement(run).config.epochs, refinement(run).config.n_modes) == (9.0, 3)
+    assert stitcher(run).config.tile_px == 32
+    assert stitcher(run).config.run_id == run.run_id
+    assert all(isinstance(build(run), Worker) for build in (refinement, stitcher))
+
+
+def test_a_stage_started_again_takes_the_address_it_had(tmp_path):
+    config = make_config(tmp_path, live={"address": "tcp://127.0.0.1:*"})
+    run = resolve(config).model_copy(update={"addresses": {"stitcher": "tcp://127.0.0.1:43210"}})
+    assert stitcher(run).door == Endpoint(address="tcp://127.0.0.1:43210", bind=True)
+
+
+def test_a_computed_probe_is_written_with_its_photons(tmp_path):
+    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    run = resolve(make_config(tmp_path, probe=probe))
+    written = np.load(run.folder / PROBE_FILE)
+    assert written.shape == (1, 64, 64) and written.dtype == np.complex64
+    assert (np.abs(written) ** 2).sum() == pytest.approx(4e5)
+    np.testing.assert_array_equal(optics(run).load_probe(), written)
+
+
+def test_without_a_known_probe_stages_are_told_of_none(tmp_path):
+    assert optics(resolve(make_config(tmp_path))).probe is None
+
+
+def test_a_probe_of_one_mode_gets_its_axis(tmp_path):
+    np.save(tmp_path / "probe.npy", np.ones((8, 8), np.complex128))
+    assert read_probe(tmp_path / "probe.npy").shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("wrong", [np.ones((8, 8)), np.ones(8, complex)])
+def test_what_is_no_probe_is_refused(tmp_path, wrong):
+    np.save(tmp_path / "probe.npy", wrong)
+    with pytest.raises(ValueError, match="wanted a complex probe"):
+        read_probe(tmp_path / "probe.npy")
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path):
+    run = resolve(make_config(tmp_path))
+    run.write()
+    assert ResolvedRun.read(run.file) == run
+    with pytest.raises(
+        ValueError, match="has no stage 'inference'; it has subscriber, positions, refinement"
+    ):
+        run.stage("inference")
+
+
+def viewer_run(save: Path, port: int) -> ResolvedRun:
+    spec = StageSpec(name="viewer", builder="launch.stages:viewer", closes=False, is_vital=False)
+    return new_run(make_config(save, viewer={"port": port}), (spec,))
+
+
+def test_the_page_is_a_process_of_the_run(run_folder):
+    with Supervisor(viewer_run(run_folder, 0)) as supervisor:
+        supervisor.start()
+        with urllib.request.urlopen(supervisor.address("viewer"), timeout=10) as page:
+            assert b"<html" in page.read().lower()
+
+
+def test_a_page_that_cannot_be_served_is_refused_before_the_run(run_folder):
+    with Socket("ROUTER", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as other:
+        port = int(other.address.rpartition(":")[2])
+        with (
+            Supervisor(viewer_run(run_folder, port)) as supervisor,
+            pytest.raises(RunFailedError, match=f"cannot serve the page at 127.0.0.1:{port}"),
+        ):
+            supervisor.start()
