@@ -257,9 +257,7 @@ class HeardPublisher(Publisher):
         If nobody subscribes in that time.
     """
 
-    def __init__(
-        self, address: str, timeout_s: float = CONNECT_TIMEOUT_S, *, insecure: bool = False
-    ) -> None:
+    def __init__(self, address: str, timeout_s: float = CONNECT_TIMEOUT_S, *, insecure: bool = False) -> None:
         Endpoint(address=address, insecure=insecure).check()
         super().__init__(address, serializer=to_msgpack)
         self._socket.close()

@@ -175,10 +175,10 @@ class Store:
 
         run = compose_run(
             metadata={
+                **result.metadata,
                 "plan_name": "reconstruction",
                 "purpose": "analysis",
                 "raw_uid": raw_uid,
-                **result.metadata,
             }
         )
         container = self._client[PROCESSED].create_container(

@@ -24,7 +24,7 @@ from launch.simulation import Simulation, simulate_scan
 from stream.position_reader import PositionFields, PositionReader
 from stream.positions import Positions, PositionsConfig
 from stream.scan import account, scans_in
-from stream.sockets import Endpoint, Socket, wait_for_message
+from stream.sockets import Endpoint, EndpointError, Socket, wait_for_message
 from stream.subscriber import Subscriber, SubscriberConfig
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
@@ -90,6 +90,21 @@ def test_a_detector_that_fails_fails_the_plan():
 def test_nothing_is_published_into_the_void():
     with pytest.raises(PublisherNotHeardError, match="no position stage listens at tcp:"):
         HeardPublisher("tcp://127.0.0.1:9", timeout_s=0.1)
+
+
+def test_documents_do_not_leave_the_machine_unless_somebody_says_so():
+    with pytest.raises(EndpointError, match="insecure"):
+        HeardPublisher("tcp://192.0.2.1:5578")
+
+
+def test_a_beamline_that_is_never_told_to_go_sends_nothing(tmp_path):
+    file = tmp_path / "beamline.json"
+    nowhere = Endpoint(address="tcp://127.0.0.1:9")
+    config = BeamlineConfig(detector=nowhere, positions=nowhere.address, simulation=SIMULATION)
+    file.write_bytes(msgspec.json.encode(config, enc_hook=str))
+    command = [sys.executable, "-m", "launch.beamline", file, "--wait"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE_S)
+    assert (done.returncode, done.stderr) == (1, b"the simulated beamline was not told to go\n")
 
 
 def test_frames_and_positions_of_two_scans_arrive_over_the_real_wires(tmp_path):
