@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from operators.arrays import Array, Object, Positions, Probe
@@ -102,7 +103,7 @@ def read_result(path: Path) -> Reconstruction:
                 bounds=Bounds(*(int(edge) for edge in object_result["bounds"])),
                 probe=probe,
                 photons=object_result["photons"][...],
-                positions_m=-entry["sample_1/geometry_1/translation"][:, [1, 0]],
+                positions_m=-entry["sample_1/geometry_1/translation"][...][:, [1, 0]],
                 frame_numbers=entry["sample_1/geometry_1/frame_number"][...],
                 geometry=Geometry(
                     energy_ev=float(source["energy"][()]) / JOULES_PER_EV,
@@ -129,7 +130,7 @@ def write_png(path: Path, result: Reconstruction) -> None:
     FigureCanvasAgg(figure)
     amplitude, phase = figure.subplots(1, 2)
     _show(figure, amplitude, np.abs(shown), lit, "gray", "amplitude")
-    _show(figure, phase, np.angle(shown), lit, "twilight", "phase / rad")
+    _show(figure, phase, np.angle(shown), lit, "viridis", "phase / rad")
     _scale_bar(amplitude, shown.shape[1], result.geometry.object_pixel_m)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -218,7 +219,7 @@ def _scale_bar(axes: Any, width_px: int, pixel_m: float) -> None:
     label = f"{length_m * 1e6:g} µm" if length_m >= 1e-6 else f"{length_m * 1e9:g} nm"
     left, bottom = 0.04, 0.04
     length = length_m / pixel_m / width_px
-    axes.plot([left, left + length], [bottom, bottom], transform=axes.transAxes, color="w", lw=4)
-    axes.text(
-        left + length / 2, bottom + 0.02, label, transform=axes.transAxes, color="w", ha="center", va="bottom"
-    )
+    outline = [withStroke(linewidth=3, foreground="k")]
+    line = {"transform": axes.transAxes, "color": "w", "path_effects": outline}
+    axes.plot([left, left + length], [bottom, bottom], lw=4, solid_capstyle="butt", **line)
+    axes.text(left + length / 2, bottom + 0.015, label, ha="center", va="bottom", **line)
