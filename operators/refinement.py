@@ -119,7 +119,7 @@ class RefinerSnapshot:
 
 
 def closing_fraction(epoch: float, n_epochs: float) -> float:
-    """Return the fraction of a full step at `epoch` of a run of `n_epochs`: 1, then falling over its last third.
+    """Return the fraction of a full step at `epoch` of `n_epochs`: 1, then falling over the last third.
 
     With full steps to the end, the object keeps following the batch it saw last. Falling steps average that
     away, and two runs that saw the same frames in another order end at the same object.

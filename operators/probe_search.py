@@ -1,0 +1,157 @@
+"""A probe from diffraction patterns alone, when the beamline has none to offer.
+
+Separate from `operators.probe` because it needs the engine: the mean pattern gives the modulus of the
+probe's far field, its curvature is found by trying. Called by the offline reconstruction and, once enough
+frames have come, by the refinement stage.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators.arrays import Mask, Patterns, Positions
+from operators.geometry import window_corners
+from operators.metrics import amplitude_error
+from operators.probe import (
+    curvature_of_disc,
+    probe_from_mean,
+    probe_modes,
+    pupil_radius_px,
+)
+from operators.refiner import Refiner, RefinerConfig
+
+logger = logging.getLogger(__name__)
+
+# radius of the defocused disc over the window; a larger one would wrap around
+_DISC_FRACTIONS = np.geomspace(0.04, 0.4, 15)
+_MIN_FRAMES = 24
+_HELD_OUT = slice(0, 16, 2)  # of the frames nearest to the middle: others surround each of them
+_N_FINALISTS = 4
+_REFINING = np.array([0.86, 0.93, 1.07, 1.16])  # steps finer than between the first candidates
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """How much refinement a candidate gets: frames nearest to the middle of the scan, and epochs."""
+
+    n_frames: int
+    n_epochs: int
+    config: RefinerConfig
+
+
+def estimate_probe(
+    patterns: Patterns,
+    positions_px: Positions,
+    *,
+    n_modes: int = 1,
+    mask: Mask | None = None,
+    max_relative_error: float = 0.8,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return a starting probe: the modulus of the mean pattern, and the curvature that predicts frames best.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons, corner-origin
+        Their mean is used, and the hundred in the middle of the scan.
+    positions_px : (frame, 2) float, object pixels, (y, x)
+    n_modes : int
+        Modes of the result; the search itself uses one.
+    mask : (ky, kx) bool, True where valid, optional
+    max_relative_error : float
+        Amplitude error on frames held out, over that of the mean pattern as a prediction, that the best
+        curvature may leave.
+    seed : int
+        Of the short refinements.
+
+    Returns
+    -------
+    (mode, y, x) complex64
+        Sum of |P|^2 is the mean photons per frame.
+
+    Raises
+    ------
+    ValueError
+        If there are too few frames to tell, or no curvature predicts frames well enough.
+
+    Notes
+    -----
+    Curvatures of both signs are tried, from an almost focused probe to one whose defocused disc fills the
+    window. Each is refined for a few epochs and judged by frames it has not seen: a wrong curvature fits the
+    frames it sees almost as well as the right one, but predicts others worse than their mean does. So do
+    wrong positions, save one case: positions negated on both axes go with the conjugate, turned object and
+    probe and predict just as well. Only knowing the probe or the object tells these two apart.
+    """
+    if len(patterns) < _MIN_FRAMES:
+        raise ValueError(
+            f"a probe from data needs at least {_MIN_FRAMES} overlapping frames, got {len(patterns)}; "
+            "give a probe, or wait for more frames"
+        )
+    search = _Search(patterns, np.asarray(positions_px, np.float64), mask)
+    first = _Trial(56, 8, RefinerConfig(probe_step=0, seed=seed))
+    final = _Trial(108, 12, RefinerConfig(probe_start=4, seed=seed))
+    curvatures = search.curvatures()
+    finalists = _lowest_minima(curvatures, [search.error(c, first) for c in curvatures])
+    errors = {c: search.error(c, final) for c in finalists}
+    best = min(errors, key=errors.__getitem__)
+    errors.update({c: search.error(c, final) for c in best * _REFINING})
+    best = min(errors, key=errors.__getitem__)
+    logger.info("probe from data: curvature %.4g, error %.2f of the mean pattern's", best, errors[best])
+    if not errors[best] <= max_relative_error:
+        raise ValueError(
+            "no curvature of the probe explains the data: the best predicts frames with "
+            f"{errors[best]:.2f} times the error of their mean, accepted are {max_relative_error:g}; "
+            "check unit, signs and axes of the positions and their overlap, or give a probe"
+        )
+    return probe_modes(probe_from_mean(search.mean, best), n_modes)
+
+
+class _Search:
+    """Frames to try curvatures on."""
+
+    def __init__(self, patterns: Patterns, positions_px: np.ndarray, mask: Mask | None) -> None:
+        self._patterns = patterns
+        self._positions_px = positions_px
+        self._mask = mask
+        self.mean: np.ndarray = patterns.mean(axis=0, dtype=np.float64)
+        distance = ((positions_px - np.median(positions_px, axis=0)) ** 2).sum(axis=1)
+        self._nearest = np.argsort(distance, kind="stable")
+        self._held_out = self._nearest[_HELD_OUT]
+        self._error_of_mean = self._misfit_of_mean()
+
+    def curvatures(self) -> np.ndarray:
+        """Return the curvatures to try, ascending, both signs."""
+        n_pixels = self.mean.shape[-1]
+        one_pixel = curvature_of_disc(1.0, pupil_radius_px(self.mean), n_pixels)
+        positive = one_pixel * n_pixels * _DISC_FRACTIONS
+        return np.concatenate([-positive[::-1], positive])
+
+    def error(self, curvature: float, trial: _Trial) -> float:
+        """Return the amplitude error on held-out frames over that of the mean pattern."""
+        seen = np.setdiff1d(self._nearest[: trial.n_frames], self._held_out)
+        refiner = Refiner(trial.config, probe_from_mean(self.mean, curvature)[None], mask=self._mask)
+        refiner.append(seen.tolist(), self._patterns[seen], self._positions_px[seen])
+        while refiner.epoch < trial.n_epochs:
+            refiner.step()
+        snapshot = refiner.snapshot()
+        n_pixels = self.mean.shape[-1]
+        # transparent margin: a held-out window may reach a little beyond those refined
+        object_ = np.pad(snapshot.object, n_pixels, constant_values=1)
+        corners = window_corners(self._positions_px[self._held_out]) - snapshot.bounds.origin + n_pixels
+        held_out = self._patterns[self._held_out]
+        return amplitude_error(held_out, object_, snapshot.probe, corners, self._mask) / self._error_of_mean
+
+    def _misfit_of_mean(self) -> float:
+        valid = np.ones(self.mean.shape, bool) if self._mask is None else self._mask
+        held_out = np.maximum(self._patterns[self._held_out][:, valid], 0)
+        missing = np.sqrt(held_out) - np.sqrt(np.maximum(self.mean[valid], 0))
+        return float((missing**2).sum() / held_out.sum())
+
+
+def _lowest_minima(curvatures: np.ndarray, errors: Sequence[float]) -> np.ndarray:
+    """Return the curvatures of the lowest local minima: neighbours of a minimum would tell nothing new."""
+    padded = np.concatenate([[np.inf], errors, [np.inf]])
+    minima = np.flatnonzero((padded[1:-1] <= padded[:-2]) & (padded[1:-1] <= padded[2:]))
+    return curvatures[minima[np.argsort(np.asarray(errors)[minima])][:_N_FINALISTS]]
