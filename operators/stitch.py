@@ -149,7 +149,7 @@ class Mosaic:
 def stitch(
     patches: Patches, sigma: Array, illumination: Array, corners: Corners, n_sweeps: int = 3
 ) -> Mosaic:
-    """Returns the mosaic of all patches, the same whatever order they were measured in.
+    """Returns the mosaic of all patches, whatever the order in which they arrived.
 
     Parameters
     ----------
@@ -160,7 +160,8 @@ def stitch(
         Times that all phases are matched again to the mosaic of the sweep before.
     """
     mosaic = Mosaic(illumination)
-    mosaic.add(patches, sigma, corners)
+    order = _neighbours_first(corners)
+    mosaic.add(patches[order], sigma[order], corners[order])
     for _ in range(n_sweeps if len(patches) else 0):
         assert mosaic.bounds is not None  # noqa: S101  (there are patches)
         mean = mosaic.picture(mosaic.bounds).object
@@ -171,6 +172,24 @@ def stitch(
         mosaic = Mosaic(illumination)
         mosaic.add(patches, sigma, corners, turn=False)
     return mosaic
+
+
+def _neighbours_first(corners: Corners) -> Array:
+    """Return an order in which every patch comes next to one before it, if it has a neighbour at all.
+
+    Taken at random, patches would join islands whose phases have nothing to do with each other, and no sweep
+    brings these together again.
+    """
+    order = np.zeros(len(corners), np.int64)
+    y, x = corners.T.astype(np.float64, order="C")
+    distance2 = np.full(len(corners), np.inf)
+    for i in range(1, len(corners)):
+        newest = order[i - 1]
+        top, left = y[newest], x[newest]
+        y[newest] = distance2[newest] = np.inf  # taken
+        np.minimum(distance2, (y - top) ** 2 + (x - left) ** 2, out=distance2)
+        order[i] = distance2.argmin()
+    return order
 
 
 def phase_variance(photons: Array) -> Array:
