@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 import pytest
-from aiohttp import ClientSession, WSServerHandshakeError
+from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
-from launch.viewer import LiveFeed, ViewerConfig, run_viewer
+from launch.viewer import POLL_S, LiveFeed, ViewerConfig, run_viewer
 from stream.sockets import Endpoint, EndpointError, Socket
 from tests.launch.live_images import decode_picture
 from tests.stream.fake_door import FakeDoor
@@ -43,7 +43,7 @@ def _wait(condition, timeout_s=5.0):
 
 @pytest.fixture
 def page():
-    """The address of a running page with a door behind it."""
+    """The address of a running page, the door behind it, and what ends it."""
     ready, stopping, urls = threading.Event(), threading.Event(), []
 
     def on_ready(url):
@@ -55,13 +55,13 @@ def page():
         thread = threading.Thread(target=run_viewer, args=(config, on_ready, stopping))
         thread.start()
         assert ready.wait(5.0)
-        yield urls[0], door
+        yield urls[0], door, stopping
         stopping.set()
         thread.join()
 
 
 def test_a_browser_gets_each_version_once_and_then_only_the_state(page):
-    url, door = page
+    url, door, _ = page
 
     async def talk():
         async with ClientSession() as session, session.ws_connect(f"{url}/live") as socket:
@@ -90,8 +90,38 @@ def test_a_browser_gets_each_version_once_and_then_only_the_state(page):
     assert after["version"] == 1
 
 
+def test_the_viewer_leaves_only_when_every_browser_has_the_newest_image(page):
+    url, door, stopping = page
+    door.begin("a")
+    door.publish(np.ones((4, 4), np.complex64))
+
+    async def next_version(socket):
+        await socket.send_str("next")
+        while not isinstance(data := (await socket.receive(timeout=5)).data, bytes):
+            await socket.send_str("next")
+        await socket.receive_json(timeout=5)
+        return decode_picture(data)[0]["version"]
+
+    async def talk():
+        async with (
+            ClientSession() as session,
+            session.ws_connect(f"{url}/live") as slow,
+            session.ws_connect(f"{url}/live") as fast,
+        ):
+            assert await next_version(slow) == 1
+            assert await next_version(fast) == 1
+            door.publish(np.ones((4, 4), np.complex64), is_final=True)
+            assert await next_version(fast) == 2
+            stopping.set()
+            await asyncio.sleep(3 * POLL_S)  # the viewer has seen that it should leave
+            assert await next_version(slow) == 2
+            assert (await slow.receive(timeout=5)).type == WSMsgType.CLOSE
+
+    asyncio.run(talk())
+
+
 def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(page):
-    url, _ = page
+    url, _, _ = page
 
     async def fetch(path):
         async with ClientSession() as session, session.get(url + path) as response:
@@ -110,7 +140,7 @@ def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(
     ids=["origin", "host"],
 )
 def test_pages_of_other_sites_cannot_read_the_image(page, headers):
-    url, _ = page
+    url, _, _ = page
 
     async def connect():
         async with ClientSession() as session, session.ws_connect(f"{url}/live", headers=headers):

@@ -10,11 +10,22 @@ import numpy as np
 
 from operators.geometry import Bounds
 from stream.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Welcome
-from stream.sockets import Endpoint, Socket
+from stream.sockets import Endpoint, EndpointError, Socket
 from stream.tiles import TileStore
 from stream.wire import decode, encode, refusal
 
 TILE_PX = 16
+
+
+def _bound(address: str) -> Socket:
+    """A door; an address given up a moment ago may take another moment to be free."""
+    deadline = time.monotonic() + 5.0
+    while True:
+        try:
+            return Socket("ROUTER", Endpoint(address=address, bind=True))
+        except EndpointError:
+            if time.monotonic() > deadline:
+                raise
 
 
 class FakeDoor:
@@ -30,11 +41,12 @@ class FakeDoor:
         self.heartbeat_s = 0.1
         self._lock = threading.Lock()
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
+        self._greeted: set[bytes] = set()
         self._update: ObjectUpdate | None = None
         self._path = np.zeros((0, 2), np.float32)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self._socket = Socket("ROUTER", Endpoint(address=address, bind=True))
+        self._socket = _bound(address)
         self.address = self._socket.address
 
     def begin(self, scan: str) -> None:
@@ -100,7 +112,10 @@ class FakeDoor:
             case Hello():
                 reason = self.reject or refusal(message)
                 answer = Reject(reason=reason) if reason else Welcome(run_id=self.run_id)
+                self._greeted.add(who)
                 self._socket.send([who, *encode(answer)])
+            case Ask() if who not in self._greeted:
+                self._socket.send([who, *encode(Reject(reason="greet first"))])
             case Ask():
                 self._waiting[who] = message, time.monotonic()
 
