@@ -261,7 +261,7 @@ class Refiner:
                 self._keep_good(canvas)
             self._tidy(canvas)
             return
-        logger.warning(
+        logger.info(
             "refinement diverged at epoch %.1f: residual %.3g times its best; "
             "back to the last good state, steps halved",
             self.epoch,
