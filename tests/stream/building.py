@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from operators.geometry import Geometry
+from operators.geometry import Bounds, Geometry
 from operators.patches import extract_patches
 from operators.probe import zone_plate_probe
+from operators.refiner import RefinerSnapshot
 from operators.scan import jittered_raster
 from stream.messages import ObjectUpdate
 from stream.prepare import Optics
@@ -146,3 +147,19 @@ class Sample:
                 place(scan, numbers, self.corners[numbers])
             else:
                 infer(scan, numbers, self.patches[numbers])
+
+
+def snapshot_of(object_: np.ndarray, bounds: Bounds, **changes: Any) -> RefinerSnapshot:
+    """Return what refinement would publish of `object_`: a thousand photons on every pixel."""
+    values = {
+        "object": object_,
+        "bounds": bounds,
+        "probe": np.ones((1, N_PIXELS, N_PIXELS), np.complex64),
+        "illumination": np.full(bounds.shape, 1e3, np.float32),
+        "n_frames": 10,
+        "n_updates": 30,
+        "error": 0.1,
+        "error_history": (0.1,),
+        "n_divergences": 0,
+    }
+    return RefinerSnapshot(**values | changes)
