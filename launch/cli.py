@@ -148,6 +148,42 @@ def replay(
 
 
 @app.command()
+def reconstruct(
+    scan: ScanSource,
+    output: Annotated[
+        Path | None, typer.Option(help="CXI file for the result; a picture lies beside it.")
+    ] = None,
+    algorithm: Annotated[Literal["epie", "rpie"], typer.Option(help="Engine.")] = "rpie",
+    epochs: Annotated[float, typer.Option(min=0.01, help="Visits per frame.")] = 40.0,
+    modes: Annotated[int, typer.Option(min=1, help="Incoherent modes of the probe.")] = 1,
+    probe: Annotated[Literal["file", "data"], typer.Option(help="Where the probe comes from.")] = "file",
+    half: Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")] = "all",
+    frc: Annotated[
+        bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
+    ] = False,
+    device: Annotated[Literal["auto", "numpy", "cupy"], typer.Option(help="Where arrays live.")] = "auto",
+    seed: Seed = 0,
+    store: Store = None,
+    json: JsonFile = None,
+) -> None:
+    """Reconstructs a recorded scan with the operators of the live pipeline."""
+    from launch.offline import reconstruct_file
+    from launch.reconstruct import ReconstructOptions
+    from operators.refinement import RefinerConfig
+
+    options = ReconstructOptions(
+        refiner=RefinerConfig(algorithm=algorithm, seed=seed),
+        epochs=epochs,
+        n_modes=modes,
+        probe=probe,
+        every=1 if half == "all" else 2,
+        offset=0 if half == "all" else int(half),
+        device=device,
+    )
+    reconstruct_file(scan, options, store=store, output=output, correlates_halves=frc, json_file=json)
+
+
+@app.command()
 def simulate(
     output: Annotated[Path, typer.Argument(help="CXI file to write; the truth lies in its group `truth`.")],
     rows: Annotated[int, typer.Option(min=2, help="Rows of the raster.")] = 25,

@@ -25,9 +25,12 @@ from pydantic import (
 )
 
 from operators.geometry import Geometry
+from operators.refinement import RefinerConfig
 from stream.sockets import Endpoint
 
 DEMO_WEIGHTS = Path(__file__).parent / "weights" / "physics-64.safetensors"
+
+_ENGINE = RefinerConfig()
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -233,32 +236,38 @@ class RefinementSection(Section):
 
     enabled: bool = True
     """false leaves the image to the network alone"""
-    algorithm: Literal["epie", "rpie"] = "epie"
+    algorithm: Literal["epie", "rpie"] = _ENGINE.algorithm
     """extended ptychographic iterative engine, or its regularised successor"""
-    object_step: Fraction = 1.0
+    object_step: Fraction = _ENGINE.object_step
     """step of the object, 0 to 1"""
-    probe_step: Annotated[float, Field(ge=0, le=1)] = 1.0
+    probe_step: Annotated[float, Field(ge=0, le=1)] = _ENGINE.probe_step
     """step of the probe, 0 to 1; 0 holds it"""
-    alpha: Fraction = 0.1
-    """regularisation of rpie, 0 to 1; epie does not read it"""
-    batch_size: PositiveInt = 32
+    alpha: Fraction = _ENGINE.alpha
+    """regularisation of rpie at the first visit, 0 to 1; epie does not read it"""
+    probe_start: NonNegativeInt = _ENGINE.probe_start
+    """visits of a frame before it takes part in refining the probe"""
+    anneal_visits: PositiveFloat = _ENGINE.anneal_visits
+    """visits of the frames after which rpie has gone half the way to epie"""
+    batch_size: PositiveInt = _ENGINE.batch_size
     """frames per update"""
-    subpixel: bool = False
+    subpixel: bool = _ENGINE.subpixel
     """whether the probe is shifted by fractions of a pixel; costs about twice the time"""
-    anneal_visits: PositiveFloat = 20.0
-    """visits of a frame after which its step has halved"""
     epochs: PositiveFloat = 40.0
     """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
     first_frames: PositiveInt = 32
     """frames to wait for before refining begins"""
     publish_s: PositiveFloat = 0.5
     """shortest time between two states of the object, seconds"""
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = _ENGINE.seed
     """of the order in which frames are visited"""
     device: Literal["auto", "numpy", "cupy"] = "auto"
     """where arrays live; auto is CuPy where it sees a device"""
     threads: PositiveInt = 1
     """cores the refinement may use"""
+
+    def refiner(self) -> RefinerConfig:
+        """Returns what the engine is told."""
+        return RefinerConfig(**{name: getattr(self, name) for name in RefinerConfig.__slots__})
 
 
 class LiveSection(EndpointSection):

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.run_file import ResolvedRun
-from launch.stages import PROBE_FILE
+from launch.stages import optics
 from operators.arrays import Frames, Mask, Positions, Probe
 from operators.geometry import Geometry
+from operators.preprocess import Preprocess
 from stream.columns import Column
 from stream.scan import Numbers, Scan, State
 
@@ -55,6 +56,8 @@ class RecordedScan:
     mask : (row, col) bool or None
         True = valid.
     name : str
+    preprocess : Preprocess or None
+        How the run that recorded it prepared its frames.
     """
 
     frames: Any
@@ -64,6 +67,7 @@ class RecordedScan:
     probe: Probe | None
     mask: Mask | None
     name: str
+    preprocess: Preprocess | None = None
 
 
 @contextmanager
@@ -117,21 +121,18 @@ def read_scan_folder(folder: Path) -> RecordedScan:
     if scan.has("positions_m"):
         is_known = scan.states("positions")[numbers] == State.DONE
         positions_m[is_known] = scan.column("positions_m").read(numbers[is_known])
-    run, geometry, probe, mask = _run_of(scan), None, None, None
-    if run is not None:
-        geometry = run.config.geometry.geometry()
-        if (run.folder / PROBE_FILE).exists():
-            probe = np.load(run.folder / PROBE_FILE, allow_pickle=False)
-        if run.config.geometry.mask is not None:
-            mask = np.load(run.config.geometry.mask, allow_pickle=False).astype(bool)
+    run = _run_of(scan)
+    known = optics(run) if run else None
+    preprocess = known.preprocess(scan) if known else None
     return RecordedScan(
         frames=ColumnFrames(scan.column("frames"), numbers, scan.header.frame_shape),
         frame_numbers=numbers,
         positions_m=positions_m,
-        geometry=geometry,
-        probe=probe,
-        mask=mask,
+        geometry=known.geometry if known else None,
+        probe=known.load_probe() if known and known.probe else None,
+        mask=preprocess.valid_pixels if preprocess else None,
         name=scan.name,
+        preprocess=preprocess,
     )
 
 

@@ -63,6 +63,7 @@ class Recorder:
 
     name = "recorder"
     door: Endpoint | None = None
+    newest_first = False
     batch_size = 4096
     deadline_s = 0.5
 

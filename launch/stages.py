@@ -204,24 +204,13 @@ def inference(run: ResolvedRun) -> Worker:
 
 def refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that refines the object."""
-    from operators.refiner import RefinerConfig
     from stream.refinement import Refinement, RefinementConfig
 
     section = run.config.refinement
-    refiner = RefinerConfig(
-        algorithm=section.algorithm,
-        object_step=section.object_step,
-        probe_step=section.probe_step,
-        alpha=section.alpha,
-        anneal_visits=section.anneal_visits,
-        batch_size=section.batch_size,
-        subpixel=section.subpixel,
-        seed=section.seed,
-    )
     return Refinement(
         RefinementConfig(
             optics=optics(run),
-            refiner=refiner,
+            refiner=section.refiner(),
             epochs=section.epochs,
             n_modes=run.config.probe.n_modes,
             scale_probe=run.config.probe.scale,

@@ -56,6 +56,7 @@ class Inference:
     inputs: tuple[str, ...] = ("subscriber",)
     waits_for: tuple[str, ...] = ()
     door: Endpoint | None = None
+    newest_first = True
 
     def __init__(self, config: InferenceConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config, self.batch_size, self.deadline_s = config, config.batch_size, config.deadline_s

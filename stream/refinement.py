@@ -71,6 +71,7 @@ class Refinement:
     name = "refinement"
     waits_for: tuple[str, ...] = ()
     door: Endpoint | None = None
+    newest_first = False  # neighbours first: an island has a phase of its own
     batch_size = 64
     deadline_s = 0.05
 

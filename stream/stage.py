@@ -40,6 +40,7 @@ class Worker(Protocol):
     waits_for: tuple[str, ...]  # further stages that close a scan before this one does
     batch_size: int
     deadline_s: float  # a frame waits no longer than this for its batch to fill
+    newest_first: bool  # which frames to take when more than a batch is behind
     door: Endpoint | None  # where clients may ask
 
     def prepare(self) -> None:
@@ -89,8 +90,8 @@ class Source(Protocol):
 class BatchRule:
     """Decides when a batch is large enough or has waited long enough."""
 
-    def __init__(self, size: int, deadline_s: float) -> None:
-        self.size, self.deadline_s = size, deadline_s
+    def __init__(self, size: int, deadline_s: float, *, newest_first: bool = False) -> None:
+        self.size, self.deadline_s, self.newest_first = size, deadline_s, newest_first
         self._waiting_since: float | None = None
 
     def pick(self, ready: Numbers, now: float, *, is_tail: bool) -> Numbers:
@@ -103,8 +104,9 @@ class BatchRule:
         if ready.size < self.size and not is_tail and now - self._waiting_since < self.deadline_s:
             return ready[:0]
         self._waiting_since = None
-        # Behind by more than a batch: what is new is worth most, the rest is filled in later.
-        return ready[-self.size :] if ready.size > 2 * self.size else ready[: self.size]
+        if self.newest_first and ready.size > 2 * self.size:
+            return ready[-self.size :]  # what is new is worth most, the rest is filled in later
+        return ready[: self.size]
 
     def remaining_s(self, now: float) -> float:
         """Returns how long the next batch may still wait."""
@@ -119,7 +121,7 @@ class WorkerLoop:
     def __init__(self, stage: Worker, scans: Path, clock: Clock = time.monotonic) -> None:
         self.stage, self.scans, self.clock = stage, scans, clock
         self.scan: Scan | None = None
-        self._rule = BatchRule(stage.batch_size, stage.deadline_s)
+        self._rule = BatchRule(stage.batch_size, stage.deadline_s, newest_first=stage.newest_first)
         self._taken = np.zeros(0, bool)
         self._closed: set[str] = set()
 

@@ -65,6 +65,7 @@ class Stitcher:
     name = "stitcher"
     batch_size = 64
     deadline_s = 0.0
+    newest_first = False
 
     def __init__(self, config: StitcherConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.config, self._clock = config, clock

@@ -14,6 +14,7 @@ class Steps:
     waits_for = ("refinement",)
     batch_size = 4
     deadline_s = 0.1
+    newest_first = True
     door = None
 
     def __init__(self, *, holds=False):
