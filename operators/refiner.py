@@ -90,6 +90,11 @@ class Refiner:
         return self._probe
 
     @property
+    def error(self) -> float:
+        """Amplitude error over the frames visited, each as of its last visit; read back from the device."""
+        return self._frames.error()
+
+    @property
     def mean_photons(self) -> float:
         """Mean photons of the frames held, over valid pixels."""
         return self._frames.mean_power()
@@ -196,7 +201,7 @@ class Refiner:
             illumination=to_numpy(self._canvas.illumination[scanned]).copy(),
             n_frames=self.n_frames,
             n_updates=self.n_updates,
-            error=self._frames.error(),
+            error=self.error,
             error_history=tuple(self._history),
             n_divergences=self.n_divergences,
         )
@@ -256,7 +261,7 @@ class Refiner:
         self._n_since_check = 0
         growth = self._frames.error_growth()
         if growth < _DIVERGED:
-            self._history.append(self._frames.error())
+            self._history.append(self.error)
             if growth < _HEALTHY:
                 self._keep_good(canvas)
             self._tidy(canvas)
