@@ -4,9 +4,10 @@ Separate so that `replay` and `reconstruct` take the same three. All have the sh
 `stream.files.ScanFile`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ class RecordedScan:
     geometry : Geometry or None
     probe : (mode, y, x) complex64 or None
     mask : (row, col) bool or None
-        True = valid.
+        True = valid; a scan folder has it in `preprocess`.
     name : str
-    preprocess : Preprocess or None
-        How the run that recorded it prepared its frames.
+    preprocess : callable or None
+        Makes the preparation of frames that the recording run was configured for. Not made at once: a scan
+        that was recorded with a wrong configuration can be replayed.
     """
 
     frames: Any
@@ -67,7 +69,7 @@ class RecordedScan:
     probe: Probe | None
     mask: Mask | None
     name: str
-    preprocess: Preprocess | None = None
+    preprocess: Callable[[], Preprocess] | None = None
 
 
 @contextmanager
@@ -123,16 +125,15 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         positions_m[is_known] = scan.column("positions_m").read(numbers[is_known])
     run = _run_of(scan)
     known = optics(run) if run else None
-    preprocess = known.preprocess(scan) if known else None
     return RecordedScan(
         frames=ColumnFrames(scan.column("frames"), numbers, scan.header.frame_shape),
         frame_numbers=numbers,
         positions_m=positions_m,
         geometry=known.geometry if known else None,
         probe=known.load_probe() if known and known.probe else None,
-        mask=preprocess.valid_pixels if preprocess else None,
+        mask=None,
         name=scan.name,
-        preprocess=preprocess,
+        preprocess=partial(known.preprocess, scan) if known else None,
     )
 
 

@@ -1,0 +1,105 @@
+"""The `reconstruct` command: progress while it works, and what is written at its end.
+
+Separate from `launch.reconstruct`, which computes and prints nothing. Called by `launch.cli`.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from launch.reconstruct import (
+    Progress as OnProgress,
+)
+from launch.reconstruct import (
+    ReconstructOptions,
+    half_data_correlation,
+    provenance_of,
+    reconstruct,
+)
+from launch.recorded import open_recorded
+from launch.results import write_cxi, write_png
+from stream.columns import write_atomically
+
+HALF, ONE_SEVENTH = 0.5, 1 / 7  # customary thresholds of ring correlations
+
+
+def reconstruct_file(
+    source: str,
+    options: ReconstructOptions,
+    *,
+    store: Path | None = None,
+    output: Path | None = None,
+    correlates_halves: bool = False,
+    json_file: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Reconstructs the scan called `source`, writes a CXI file and a picture, and returns the figures.
+
+    Parameters
+    ----------
+    source : str
+        As for `launch.recorded.open_recorded`.
+    options : ReconstructOptions
+    store : Path, optional
+        Folder of the store.
+    output : Path, optional
+        CXI file; by default NAME-reconstruction.cxi in the current folder. The picture lies beside it.
+    correlates_halves : bool
+        Whether the two halves of the frames are reconstructed and correlated as well.
+    json_file : Path, optional
+        Gets the figures by name.
+    console : rich.console.Console, optional
+
+    Raises
+    ------
+    ValueError
+        If there is no such scan, or it lacks what the reconstruction needs.
+    """
+    console = console or Console()
+    with open_recorded(source, store) as scan:
+        preprocess = scan.preprocess() if scan.preprocess else None
+        output = output or Path(f"{scan.name}-reconstruction.cxi")
+        started_s = time.perf_counter()
+        with _shown(console, options.epochs) as progress:
+            result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
+        figures = provenance_of(scan, options, result) | {"wall_s": time.perf_counter() - started_s}
+        write_cxi(output, result, figures)
+        write_png(output.with_suffix(".png"), result)
+        figures |= {"result": str(output), "picture": str(output.with_suffix(".png"))}
+        if correlates_halves:
+            correlation = half_data_correlation(scan, options, preprocess=preprocess)
+            figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
+            figures["frc_one_seventh_cycles_per_px"] = correlation.crossing(ONE_SEVENTH)
+    console.print(_table(figures))
+    if json_file:
+        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+    return figures
+
+
+@contextmanager
+def _shown(console: Console, n_epochs: float) -> Iterator[OnProgress]:
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()
+    error = TextColumn("error {task.fields[error]:.4f}")
+    with Progress(*columns, error, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=round(n_epochs), error=float("nan"))
+        yield lambda epoch, value: progress.update(task, completed=int(epoch), error=value)
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows.add_row("scan", f"{figures['scan']}, {figures['frames']} frames")
+    rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
+    if "frc_half_cycles_per_px" in figures:
+        half, seventh = figures["frc_half_cycles_per_px"], figures["frc_one_seventh_cycles_per_px"]
+        rows.add_row("halves agree", f"to {half:.3f} (0.5) and {seventh:.3f} (1/7) cycles/pixel")
+    rows.add_row("took", f"{figures['wall_s']:.1f} s")
+    rows.add_row("result", figures["result"])
+    rows.add_row("picture", figures["picture"])
+    return rows

@@ -1,0 +1,59 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from launch.offline import reconstruct_file
+from launch.reconstruct import ReconstructOptions
+from launch.results import read_result
+from launch.simulate import write_scan
+from launch.simulation import Simulation, simulate_scan
+
+
+@pytest.fixture
+def simulated(tmp_path):
+    path = tmp_path / "simulated.cxi"
+    write_scan(path, simulate_scan(Simulation(n_rows=5, n_columns=6)), "test")
+    return path
+
+
+def test_a_reconstruction_leaves_result_picture_and_figures(simulated, tmp_path):
+    output, figures_file = tmp_path / "result.cxi", tmp_path / "figures.json"
+    printed = io.StringIO()
+    figures = reconstruct_file(
+        str(simulated),
+        ReconstructOptions(epochs=5.0),
+        output=output,
+        json_file=figures_file,
+        console=Console(file=printed, width=200),
+    )
+    result = read_result(output)
+    assert figures["frames"] == len(result.frame_numbers) == 30
+    assert np.isfinite(result.object).all()
+    assert figures["error"] == pytest.approx(result.error_history[-1])
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(figures_file.read_text())["error"] == pytest.approx(figures["error"])
+    assert f"{figures['error']:.4f} after 5 epochs" in printed.getvalue()
+
+
+def test_halves_share_no_frame(simulated, tmp_path):
+    numbers = []
+    for offset in (0, 1):
+        output = tmp_path / f"{offset}.cxi"
+        options = ReconstructOptions(epochs=1.0, every=2, offset=offset)
+        reconstruct_file(str(simulated), options, output=output, console=Console(file=io.StringIO()))
+        numbers.append(read_result(output).frame_numbers.tolist())
+    assert numbers == [list(range(0, 30, 2)), list(range(1, 30, 2))]
+
+
+def test_agreement_of_the_halves_is_a_frequency(simulated, tmp_path):
+    figures = reconstruct_file(
+        str(simulated),
+        ReconstructOptions(epochs=3.0),
+        output=tmp_path / "result.cxi",
+        correlates_halves=True,
+        console=Console(file=io.StringIO()),
+    )
+    assert 0 < figures["frc_half_cycles_per_px"] <= figures["frc_one_seventh_cycles_per_px"] <= 0.5
