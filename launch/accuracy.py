@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from launch.simulation import SimulatedScan
 from operators.arrays import Object, abs2
 from operators.geometry import Bounds, window_corners
-from operators.metrics import nrmse
+from operators.metrics import NRMSE, nrmse
 from operators.patches import add_patches
-from operators.stitch import stitch
+from operators.stitch import Mosaic, stitch
 from stream.scan import Scan, State
 from stream.snapshots import read_snapshot
 
@@ -22,19 +22,22 @@ WELL_LIT = 0.3  # of the peak illumination: where the object is judged
 def accuracy(scan: Scan, truth: SimulatedScan) -> dict[str, float]:
     """Returns the errors of mosaic and refined object by name, and of a constant object beside them."""
     corners = window_corners(truth.geometry.to_pixels(truth.positions_m))
-    lit = _well_lit(truth, corners)
-    weights = lit.astype(np.float32)
-    figures = _figures(
-        "constant", np.full_like(truth.object, truth.object[lit].mean()), truth.object, weights
-    )
+    constant = np.full_like(truth.object, truth.object[_well_lit(truth, corners)].mean())
+    figures = _figures("constant", error_of(constant, Bounds(0, 0, *constant.shape), truth))
     mosaic = _mosaic(scan, truth, corners)
-    if mosaic is not None:
-        figures |= _figures("mosaic", mosaic, truth.object, weights)
+    if mosaic is not None and mosaic.bounds is not None:
+        picture = mosaic.picture(mosaic.bounds)
+        figures |= _figures("mosaic", error_of(picture.object, picture.bounds, truth))
     snapshot = read_snapshot(scan.folder)
     if snapshot is not None:
-        refined = on_truth(snapshot.object, snapshot.bounds, truth.object)
-        figures |= _figures("refined", refined, truth.object, weights)
+        figures |= _figures("refined", error_of(snapshot.object, snapshot.bounds, truth))
     return figures
+
+
+def error_of(object_: Object, bounds: Bounds, truth: SimulatedScan) -> NRMSE:
+    """Returns how far `object_`, which covers `bounds`, is from the truth where that is well lit."""
+    lit = _well_lit(truth, window_corners(truth.geometry.to_pixels(truth.positions_m)))
+    return nrmse(on_truth(object_, bounds, truth.object), truth.object, lit.astype(np.float32))
 
 
 def on_truth(object_: Object, bounds: Bounds, truth: Object) -> Object:
@@ -45,8 +48,7 @@ def on_truth(object_: Object, bounds: Bounds, truth: Object) -> Object:
     return canvas[whole.slices_in(whole.union(bounds))]
 
 
-def _figures(name: str, object_: Object, truth: Object, weights: NDArray[np.float32]) -> dict[str, float]:
-    errors = nrmse(object_, truth, weights)
+def _figures(name: str, errors: NRMSE) -> dict[str, float]:
     return {f"c_{name}": float(errors.c), f"nrmse_loose_{name}": float(errors.loose)}
 
 
@@ -56,13 +58,10 @@ def _well_lit(truth: SimulatedScan, corners: NDArray[np.int64]) -> NDArray[np.bo
     return illumination > WELL_LIT * illumination.max()
 
 
-def _mosaic(scan: Scan, truth: SimulatedScan, corners: NDArray[np.int64]) -> Object | None:
+def _mosaic(scan: Scan, truth: SimulatedScan, corners: NDArray[np.int64]) -> Mosaic | None:
     numbers = np.flatnonzero(scan.states("inference") == State.DONE)
     numbers = numbers[numbers < len(corners)]
     if not numbers.size:
         return None
     patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
-    mosaic = stitch(patches, sigma, abs2(truth.probe).sum(axis=0), corners[numbers])
-    if mosaic.bounds is None:
-        return None
-    return on_truth(mosaic.picture(mosaic.bounds).object, mosaic.bounds, truth.object)
+    return stitch(patches, sigma, abs2(truth.probe).sum(axis=0), corners[numbers])

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +92,25 @@ def demo(
     return 0 if figures["is_complete"] else 1
 
 
-def run_demo(options: DemoOptions, config: Config, console: Console, opens: str = "") -> dict[str, Any]:
+def run_demo(
+    options: DemoOptions,
+    config: Config,
+    console: Console,
+    opens: str = "",
+    on_scan: Callable[[Scan], None] = lambda scan: None,
+) -> dict[str, Any]:
     """Runs the simulated beamline and the pipeline; returns the figures of the summary.
+
+    Parameters
+    ----------
+    options : DemoOptions
+    config : Config
+        Of `demo_config`.
+    console : rich.console.Console
+    opens : str
+        Address of the page to open in a browser.
+    on_scan : callable
+        Gets the scan many times a second while it goes on.
 
     Raises
     ------
@@ -115,6 +132,8 @@ def run_demo(options: DemoOptions, config: Config, console: Console, opens: str 
             def on_turn(scans: list[Scan]) -> None:
                 beamline.check()
                 line.show(scans)
+                for scan in scans:
+                    on_scan(scan)
 
             supervisor.wait_for_series(1, SCAN_TIMEOUT_S, on_turn)
         scan = supervisor.scans()[0]

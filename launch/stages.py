@@ -16,6 +16,7 @@ import numpy as np
 from launch.config import Config, ProbeSection
 from launch.run_file import ResolvedRun, StageSpec, new_run
 from operators.probe import with_power, zone_plate_probe
+from operators.refinement import RefinerConfig
 from stream.prepare import Optics
 from stream.sockets import Endpoint
 from stream.stage import Source, Worker
@@ -202,6 +203,21 @@ def inference(run: ResolvedRun) -> Worker:
     )
 
 
+def refiner_config(config: Config) -> RefinerConfig:
+    """Returns the engine's own settings."""
+    section = config.refinement
+    return RefinerConfig(
+        algorithm=section.algorithm,
+        object_step=section.object_step,
+        probe_step=section.probe_step,
+        alpha=section.alpha,
+        anneal_visits=section.anneal_visits,
+        batch_size=section.batch_size,
+        subpixel=section.subpixel,
+        seed=section.seed,
+    )
+
+
 def refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that refines the object."""
     from stream.refinement import Refinement, RefinementConfig
@@ -210,7 +226,7 @@ def refinement(run: ResolvedRun) -> Worker:
     return Refinement(
         RefinementConfig(
             optics=optics(run),
-            refiner=section.refiner(),
+            refiner=refiner_config(run.config),
             epochs=section.epochs,
             n_modes=run.config.probe.n_modes,
             scale_probe=run.config.probe.scale,

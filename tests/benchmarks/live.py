@@ -1,0 +1,99 @@
+"""The whole pipeline beside a simulated beamline: is every frame there, how late is the image, how good.
+
+The demo's own processes and wires at 100 Hz, 64 x 64 pixels. The refined object is judged two seconds after
+the last frame, against the truth and against 200 epochs of offline reconstruction of the very same recorded
+frames from a flat start. Run by `ptychostream bench live`.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from launch.accuracy import error_of
+from launch.config import Config
+from launch.demo import DemoOptions, demo_config, run_demo
+from launch.reconstruct import ReconstructOptions, reconstruct
+from launch.recorded import open_recorded
+from launch.results import Reconstruction
+from launch.simulation import simulate_scan
+from launch.stages import refiner_config
+from stream.scan import Scan
+from stream.snapshots import read_snapshot
+from tests.benchmarks._machine import machine
+
+RATE_HZ, N_FRAMES = 100.0, 625
+AFTER_S = 2.0
+OFFLINE_EPOCHS = 200
+NAMES = {"time_to_image_ms_p50": "time_to_mosaic_ms_p50", "time_to_image_ms_p99": "time_to_mosaic_ms_p99"}
+TARGETS = {
+    "frames_lost": ("0", lambda figures: figures["frames_lost"] == 0),
+    "frames_pending": ("0", lambda figures: figures["frames_pending"] == 0),
+    "time_to_mosaic_ms_p50": ("<= 150", lambda figures: figures["time_to_mosaic_ms_p50"] <= 150),
+    "time_to_mosaic_ms_p99": ("<= 500", lambda figures: figures["time_to_mosaic_ms_p99"] <= 500),
+    "c_refined": ("<= 1.10 x c_offline", lambda figures: figures["c_refined_over_offline"] <= 1.10),
+}
+
+
+class SnapshotLater:
+    """Takes the refined object that was published at a given time after the last frame."""
+
+    def __init__(self, n_frames: int, after_s: float) -> None:
+        self._n_frames, self._after_s = n_frames, after_s
+        self.snapshot = None
+
+    def look(self, scan: Scan) -> None:
+        """Keep the newest snapshot until the time has come; later ones do not count."""
+        if scan.count("subscriber", "head") < self._n_frames:
+            return
+        last_s = float(scan.column("received_s").read([self._n_frames - 1])[0])
+        if not last_s or time.monotonic() <= last_s + self._after_s:
+            self.snapshot = read_snapshot(scan.folder)
+
+
+def run(json_path: Path | None = None) -> dict[str, Any]:
+    """Return the figures by name, show them, and write them to `json_path`."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="bench-live-") as folder:
+        options = DemoOptions(save=Path(folder), rate_hz=RATE_HZ, n_frames=N_FRAMES, stores=False)
+        truth = simulate_scan(options.simulation)
+        later = SnapshotLater(len(truth.frames), AFTER_S)
+        config = demo_config(options)
+        figures = run_demo(options, config, console, on_scan=later.look)
+        figures = {NAMES.get(name, name): value for name, value in figures.items()}
+        if later.snapshot is None:
+            raise RuntimeError(f"refinement had published nothing {AFTER_S} s after the last frame")
+        offline = _offline(config.save / "scans" / figures["scan"], config)
+        figures["c_refined_at_the_end"] = figures["c_refined"]
+        figures["c_refined"] = error_of(later.snapshot.object, later.snapshot.bounds, truth).c
+        figures["epochs_refined"] = later.snapshot.epoch
+        figures["c_offline"] = error_of(offline.object, offline.bounds, truth).c
+        figures["c_refined_over_offline"] = figures["c_refined"] / figures["c_offline"]
+    figures["measured_on"] = machine()
+    _show(console, figures)
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2, default=float) + "\n")
+    return figures
+
+
+def _offline(folder: Path, config: Config) -> Reconstruction:
+    options = ReconstructOptions(
+        refiner=refiner_config(config), epochs=OFFLINE_EPOCHS, scale_probe=config.probe.scale
+    )
+    with open_recorded(str(folder)) as scan:
+        return reconstruct(scan, options, preprocess=scan.preprocess)
+
+
+def _show(console: Console, figures: dict[str, Any]) -> None:
+    rows = Table(title=f"live at {RATE_HZ:g} Hz, 64 x 64 pixels, on {figures['measured_on']}")
+    for heading in ("figure", "measured", "target", ""):
+        rows.add_column(heading)
+    for name, value in figures.items():
+        target, is_met = TARGETS.get(name, ("", None))
+        verdict = "" if is_met is None else "met" if is_met(figures) else "missed"
+        rows.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value), target, verdict)
+    console.print(rows)
