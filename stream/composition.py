@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 
 from operators.geometry import Bounds
 from operators.refiner import RefinerSnapshot
-from operators.stitch import Mosaic, phase_variance
+from operators.stitch import KNOWN_FRACTION, Mosaic, phase_variance
 
 NOTHING, MOSAIC, REFINED = 0, 1, 2
 MOTION_WINDOW_PX = 5
@@ -28,6 +28,8 @@ class Refined:
     photons : (row, col) float32
     sigma : (row, col) float32, radians
         Photon noise, and how much the pixel still moved since the picture before.
+    least : float, photons
+        Illumination from which a pixel counts as known.
     bounds : Bounds
     n_updates : int
     epoch, error : float
@@ -37,6 +39,7 @@ class Refined:
     object: NDArray[np.complex64]
     photons: NDArray[np.float32]
     sigma: NDArray[np.float32]
+    least: float
     bounds: Bounds
     n_updates: int
     epoch: float
@@ -54,6 +57,7 @@ class Refined:
             object=object_,
             photons=snapshot.illumination,
             sigma=np.sqrt(variance).astype(np.float32),
+            least=KNOWN_FRACTION * float((np.abs(snapshot.probe) ** 2).sum(axis=0).max()),
             bounds=snapshot.bounds,
             n_updates=snapshot.n_updates,
             epoch=snapshot.epoch,
@@ -65,15 +69,13 @@ class Refined:
         return replace(self, object=self.object * _turn(self.object, self.photons, self.bounds, mosaic))
 
 
-def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None, least: float) -> dict[str, NDArray[Any]]:
+def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None) -> dict[str, NDArray[Any]]:
     """Returns the layers of `stream.tiles` on `bounds`.
 
     Parameters
     ----------
     bounds : Bounds
         Absolute object pixels, may reach beyond both pictures.
-    least : float, photons
-        Illumination from which the refined object counts as known.
     """
     layers: dict[str, NDArray[Any]] = {
         "object": np.zeros(bounds.shape, np.complex64),
@@ -88,7 +90,7 @@ def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None, least: floa
     if refined is not None and (shared := _shared(bounds, refined.bounds)) is not None:
         window = shared.slices_in(refined.bounds)
         values = (refined.object[window], refined.sigma[window], refined.photons[window])
-        _put(layers, shared.slices_in(bounds), refined.photons[window] > least, values, REFINED)
+        _put(layers, shared.slices_in(bounds), refined.photons[window] > refined.least, values, REFINED)
     return layers
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from operators.geometry import Bounds
 from operators.refiner import RefinerSnapshot
-from operators.stitch import KNOWN_FRACTION, Mosaic, stitch
+from operators.stitch import Mosaic, stitch
 from stream.answers import Door
 from stream.composition import Refined, compose
 from stream.messages import ObjectUpdate
@@ -192,9 +192,8 @@ class Stitcher:
 
     def _publish(self) -> None:
         self.version += 1
-        peak = KNOWN_FRACTION * float(self._illumination.max())
         for index in self._dirty:
-            layers = compose(self._tiles.bounds_of(index), self._mosaic, self._refined, peak)
+            layers = compose(self._tiles.bounds_of(index), self._mosaic, self._refined)
             self._tiles.put(index, layers, self.version)
         self._dirty.clear()
         now = self._published_at = self._clock()

@@ -6,8 +6,6 @@ from operators.stitch import Mosaic, phase_variance, stitch
 from stream.composition import MOSAIC, NOTHING, REFINED, Refined, compose
 from tests.stream.building import Sample, sample, snapshot_of
 
-LEAST = 1.0
-
 
 @pytest.fixture(scope="module")
 def scanned():
@@ -36,7 +34,7 @@ def phase_between(a, b):
 
 
 def test_an_empty_picture_knows_nothing():
-    layers = compose(Bounds(-4, -4, 4, 4), Mosaic(np.ones((8, 8))), None, LEAST)
+    layers = compose(Bounds(-4, -4, 4, 4), Mosaic(np.ones((8, 8))), None)
     assert (layers["source"] == NOTHING).all()
     assert (layers["object"] == 0).all()
     assert (layers["photons"] == 0).all()
@@ -46,7 +44,7 @@ def test_an_empty_picture_knows_nothing():
 def test_the_mosaic_is_shown_where_it_is_known_also_on_tiles_that_reach_beyond_it(mosaic):
     picture = mosaic.picture(mosaic.bounds)
     window = mosaic.bounds.padded(5)
-    layers = compose(window, mosaic, None, LEAST)
+    layers = compose(window, mosaic, None)
     known = np.zeros(window.shape, bool)
     known[mosaic.bounds.slices_in(window)] = np.isfinite(picture.sigma)
     assert (layers["source"] == np.where(known, MOSAIC, NOTHING)).all()
@@ -57,10 +55,10 @@ def test_the_mosaic_is_shown_where_it_is_known_also_on_tiles_that_reach_beyond_i
 def test_the_refined_object_is_shown_over_the_mosaic_where_it_was_illuminated(scanned, mosaic):
     bounds = inside(mosaic)
     illumination = np.full(bounds.shape, 500.0, np.float32)
-    illumination[:3] = LEAST / 2
+    illumination[:3] = 0.04  # the probe of the snapshot has a peak of 1
     refined = Refined.of(snapshot_of(part(scanned, bounds), bounds, illumination=illumination), mosaic, None)
-    layers = compose(mosaic.bounds, mosaic, refined, LEAST)
-    expected = compose(mosaic.bounds, mosaic, None, LEAST)["source"]
+    layers = compose(mosaic.bounds, mosaic, refined)
+    expected = compose(mosaic.bounds, mosaic, None)["source"]
     lit = expected[bounds.slices_in(mosaic.bounds)]
     lit[3:] = REFINED
     assert (layers["source"] == expected).all()
@@ -71,8 +69,8 @@ def test_the_refined_object_is_shown_over_the_mosaic_where_it_was_illuminated(sc
 def test_refined_ground_beside_the_mosaic_is_shown_too(scanned, mosaic):
     far = Bounds(1000, 1000, 1020, 1020)
     refined = Refined.of(snapshot_of(sample(far.shape), far), mosaic, None)
-    assert (compose(far, mosaic, refined, LEAST)["source"] == REFINED).all()
-    assert (compose(Bounds(0, 500, 8, 508), mosaic, refined, LEAST)["source"] == NOTHING).all()
+    assert (compose(far, mosaic, refined)["source"] == REFINED).all()
+    assert (compose(Bounds(0, 500, 8, 508), mosaic, refined)["source"] == NOTHING).all()
 
 
 @pytest.mark.parametrize("turn", [0.0, 1.0, 3.0, -2.0])
