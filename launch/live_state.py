@@ -14,6 +14,7 @@ from stream.live_image import LiveImage
 Level = Literal["waiting", "live", "stale", "complete", "incomplete"]
 
 RATE_WINDOW_S = 2.0
+MOVING = {"recorded", "inferred", "mosaicked", "refined"}  # what is expected or missing has no speed
 _MISSING = {"lost": "lost", "no_position": "no position", "pending": "pending"}
 
 
@@ -84,4 +85,6 @@ class RateMeter:
             return {}
         (began, first), (ended, last) = self._seen[0], self._seen[-1]
         duration_s = max(ended - began, 1e-3)
-        return {name: max(count - first.get(name, 0), 0) / duration_s for name, count in last.items()}
+        return {
+            name: max(last.get(name, 0) - first.get(name, 0), 0) / duration_s for name in MOVING & set(last)
+        }

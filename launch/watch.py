@@ -19,7 +19,7 @@ from stream.live_image import LiveImage
 POLL_S = 0.2
 PLAIN_INTERVAL_S = 1.0
 STAGES = {
-    "expected": "offered",
+    "expected": "expected",
     "recorded": "recorded",
     "inferred": "inferred",
     "mosaicked": "in the image",
