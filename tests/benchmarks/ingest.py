@@ -1,0 +1,204 @@
+"""How fast frames become a scan, as a share of what receiving and decoding alone would reach.
+
+The baseline takes the same messages from the same socket and decodes every frame into one buffer, with
+nothing else to do; the ratio is what the columns, the ledger and the accounting cost. Repetitions of both
+alternate, and the median of the ratios of neighbours counts, so that a busy computer disturbs both alike;
+the ratio of processor times beside it does not know the neighbours at all.
+Run by `ptychostream bench ingest`.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from stream.dectris import ImageMessage, decode_message, encode_message
+from stream.replay import DetectorReplay, ReplayConfig, series_messages
+from stream.sockets import Endpoint, Socket, wait_for_message
+from stream.stage import MESSAGES_PER_TURN
+from stream.subscriber import Subscriber, SubscriberConfig
+from stream.wire import Buffer
+
+N_FRAMES, N_REPETITIONS = 2000, 7
+SHAPE = (256, 256)
+QUEUE = 256
+PHOTONS = 2e5
+PATIENCE_S = 60.0
+
+
+class Cost(NamedTuple):
+    """What one series took: wall and processor time of the receiving process, seconds."""
+
+    seconds: float
+    cpu_s: float
+
+
+class Stopwatch:
+    """Takes both times at once."""
+
+    def __init__(self) -> None:
+        self._begin = Cost(time.perf_counter(), time.process_time())
+
+    def read(self) -> Cost:
+        """Returns what has passed."""
+        return Cost(time.perf_counter() - self._begin.seconds, time.process_time() - self._begin.cpu_s)
+
+
+def run(
+    json_path: Path | None = None, *, n_frames: int = N_FRAMES, repetitions: int = N_REPETITIONS
+) -> dict[str, Any]:
+    """Returns the figures by name, shows them, and writes them to `json_path`."""
+    messages = _messages(n_frames)
+    bare, recorded = [], []
+    with _detector(messages) as (inlet, go), tempfile.TemporaryDirectory(prefix="ingest-") as folder:
+        # The first pair pays for imports, caches and connections.
+        for repetition in range(repetitions + 1):
+            bare.append(_receive_and_decode(inlet, go, n_frames))
+            recorded.append(_record(inlet, go, messages[0], n_frames, Path(folder) / str(repetition)))
+        place = _file_system(Path(folder))
+    figures = _figures(bare[1:], recorded[1:], n_frames) | {
+        "measured_on": {
+            "cpu": _cpu(),
+            "cores": len(os.sched_getaffinity(0)),
+            "scans_on": place,
+            "frames": f"{n_frames} of {SHAPE[0]}x{SHAPE[1]} uint16 bslz4",
+            "kilobytes_per_message": round(len(messages[1]) / 1e3, 1),
+            "repetitions": repetitions,
+        },
+    }
+    _show(figures)
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def _figures(bare: list[Cost], recorded: list[Cost], n_frames: int) -> dict[str, Any]:
+    pairs = [*zip(bare, recorded, strict=True)]
+    return {
+        "efficiency": statistics.median(b.seconds / r.seconds for b, r in pairs),
+        "cpu_efficiency": statistics.median(b.cpu_s / r.cpu_s for b, r in pairs),
+        "frames_per_s": n_frames / statistics.median(r.seconds for r in recorded),
+        "bare_frames_per_s": n_frames / statistics.median(b.seconds for b in bare),
+        "cpu_ms_per_1000": statistics.median(r.cpu_s for r in recorded) / n_frames * 1e6,
+        "bare_cpu_ms_per_1000": statistics.median(b.cpu_s for b in bare) / n_frames * 1e6,
+    }
+
+
+def _messages(n_frames: int) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    ky, kx = np.meshgrid(*(np.arange(n) - n / 2 for n in SHAPE), indexing="ij")
+    # A bright disc with weak wings: what a focusing optic leaves on a far-field detector.
+    mean = np.where(np.hypot(ky, kx) < SHAPE[0] / 8, 1.0, 2e-3) + 0.1 * np.exp(-np.hypot(ky, kx) / 20)
+    mean *= PHOTONS / mean.sum()
+    frames = [rng.poisson(mean).astype("<u2") for _ in range(50)]
+    series = series_messages((frames[number % 50] for number in range(n_frames)), ReplayConfig(), n_frames)
+    return [encode_message(message) for _, message in series]
+
+
+@contextmanager
+def _detector(messages: list[bytes]) -> Iterator[tuple[Socket, Connection]]:
+    """Yields the receiving socket, and where to ask for the frames of one more series."""
+    context = multiprocessing.get_context("spawn")
+    go, asked = context.Pipe()
+    detector = context.Process(target=_send, args=(asked, messages[1:-1]))
+    detector.start()
+    try:
+        with Socket("PULL", Endpoint(address=go.recv()), queue=QUEUE) as inlet:
+            yield inlet, go
+            go.send(False)
+    finally:
+        detector.join(PATIENCE_S)
+
+
+def _send(asked: Connection, images: list[bytes]) -> None:
+    with DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True), queue=QUEUE) as detector:
+        asked.send(detector.address)
+        while asked.recv():
+            for message in images:
+                detector.send(message)
+
+
+def _turns(inlet: Socket, go: Connection, n_frames: int) -> Iterator[list[list[Buffer]]]:
+    """Asks for a series and yields what `run_stage` would hand over at a time."""
+    go.send(True)
+    while n_frames:
+        turn: list[list[Buffer]] = []
+        while len(turn) < MESSAGES_PER_TURN and (parts := inlet.receive()) is not None:
+            turn.append(parts)
+        if turn:
+            yield turn
+        elif not wait_for_message([inlet], PATIENCE_S):
+            raise TimeoutError(f"{n_frames} frames did not come")
+        n_frames -= len(turn)
+
+
+def _receive_and_decode(inlet: Socket, go: Connection, n_frames: int) -> Cost:
+    out = np.empty(SHAPE, "<u2")
+    stopwatch = Stopwatch()
+    for turn in _turns(inlet, go, n_frames):
+        for parts in turn:
+            message = decode_message(parts[0])
+            if isinstance(message, ImageMessage):
+                message.frame().decode_into(out)
+    return stopwatch.read()
+
+
+def _record(inlet: Socket, go: Connection, start: bytes, n_frames: int, scans: Path) -> Cost:
+    subscriber = Subscriber(SubscriberConfig(endpoints=()))
+    subscriber.prepare(scans)
+    subscriber.handle([[start]])
+    stopwatch = Stopwatch()
+    for turn in _turns(inlet, go, n_frames):
+        subscriber.handle(turn)
+        subscriber.idle(time.monotonic())
+        subscriber.progress()
+    cost = stopwatch.read()
+    subscriber.close()
+    name, counts = subscriber.progress()
+    if counts["recorded"] != n_frames:
+        raise RuntimeError(f"scan {name} has {counts} instead of {n_frames} frames")
+    return cost
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(title="Ingest: frames from the socket into the scan")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_row("efficiency (recorded / received and decoded)", f"{figures['efficiency']:.2f}")
+    table.add_row("the same in processor time", f"{figures['cpu_efficiency']:.2f}")
+    table.add_row("frames/s recorded", f"{figures['frames_per_s']:.0f}")
+    table.add_row("frames/s received and decoded only", f"{figures['bare_frames_per_s']:.0f}")
+    table.add_row("CPU ms per 1000 frames recorded", f"{figures['cpu_ms_per_1000']:.0f}")
+    table.add_row("CPU ms per 1000 frames decoded only", f"{figures['bare_cpu_ms_per_1000']:.0f}")
+    for name, value in figures["measured_on"].items():
+        table.add_row(name.replace("_", " "), str(value))
+    Console().print(table)
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _file_system(folder: Path) -> str:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    return max(
+        (mount for mount in mounts if folder.is_relative_to(mount[0])), key=lambda mount: len(mount[0])
+    )[1]
+
+
+if __name__ == "__main__":
+    run()
