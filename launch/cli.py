@@ -232,11 +232,13 @@ def train(
 def watch(
     address: Annotated[str, typer.Argument(help="Where the pipeline publishes.")] = LIVE_ADDRESS,
     insecure: Insecure = False,
+    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
+    peers: Annotated[Path | None, typer.Option(help="Public key file of the pipeline.")] = None,
 ) -> None:
     """Follows a live reconstruction in the terminal."""
     from launch.watch import watch as follow
 
-    raise typer.Exit(follow(address, insecure=insecure))
+    raise typer.Exit(follow(address, insecure=insecure, key=key, peers=peers))
 
 
 @app.command()

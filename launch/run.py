@@ -106,7 +106,6 @@ def run(
         0 if every frame of every series is in the picture, otherwise 1.
     """
     console = console or Console()
-    trouble = ""
     with (
         ends_on_sigterm(),
         ProgressLine(console) as line,
@@ -114,21 +113,8 @@ def run(
     ):
         supervisor.start()
         _announce(supervisor, console, opens_browser=opens_browser)
-        watch = SilenceWatch(
-            config.detector.address,
-            config.detector.timeout_s,
-            lambda text: line.notice("subscriber", logging.WARNING, text),
-        )
-
-        def on_turn(scans: list[Scan]) -> None:
-            watch.look(scans)
-            line.show(scans)
-
-        try:
-            supervisor.wait_for_series(sys.maxsize if n_series is None else n_series, timeout_s, on_turn)
-        except TimeoutError as error:
-            trouble = str(error) if supervisor.scans() else watch.message()
-        except KeyboardInterrupt:
+        trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
+        if trouble is None:
             console.print("finishing what is recorded; Ctrl-C again stops at once")
         supervisor.stop(on_turn=line.show)
         figures = _figures(supervisor)
@@ -139,6 +125,28 @@ def run(
     if json_file:
         write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
     return 0 if figures["is_complete"] and not trouble else 1
+
+
+def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s: float) -> str | None:
+    """Wait for the series; return what went wrong, "" if nothing did, None after Ctrl-C."""
+    detector = supervisor.run.config.detector
+    watch = SilenceWatch(
+        detector.address,
+        detector.timeout_s,
+        lambda text: line.notice("subscriber", logging.WARNING, text),
+    )
+
+    def on_turn(scans: list[Scan]) -> None:
+        watch.look(scans)
+        line.show(scans)
+
+    try:
+        supervisor.wait_for_series(n_series, timeout_s, on_turn)
+    except TimeoutError as error:
+        return str(error) if supervisor.scans() else watch.message()
+    except KeyboardInterrupt:
+        return None
+    return ""
 
 
 def _announce(supervisor: Supervisor, console: Console, *, opens_browser: bool) -> None:
