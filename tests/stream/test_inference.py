@@ -1,0 +1,167 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from operators.forward import intensities
+from operators.network import NETWORKS, PhysicsNet
+from stream.inference import Inference, InferenceConfig
+from stream.prepare import Optics
+from stream.scan import Scan, State, account
+from stream.stage import WorkerLoop
+from stream.weights import ModelCard, save_network
+from tests.stream.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
+
+SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
+CARD = ModelCard(
+    name="untrained",
+    network="physics",
+    config=SHAPE_OF_NETWORK,
+    recipe={},
+    seed=0,
+    data="none",
+    probe={},
+    photons_per_frame=(1.0, 1e9),
+)
+
+
+def network():
+    """Return a network that has learnt nothing and yet says something of its own about every pixel."""
+    torch.manual_seed(0)
+    it: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
+    torch.nn.init.normal_(it.residual_head.weight, std=0.3)
+    it.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
+    return it
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("inference"))
+
+
+class Bench:
+    """A sample, its frames and a network on disk."""
+
+    def __init__(self, folder):
+        self.scanned = Sample()
+        self.card = save_network(folder / "weights.safetensors", network(), CARD)
+        self.optics = self.scanned.optics(folder)
+        self.weights = folder / "weights.safetensors"
+        rng = np.random.default_rng(0)
+        patterns = rng.poisson(intensities(self.scanned.probe, self.scanned.patches))
+        self.frames = np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2")
+
+    def stage(self, **changes):
+        values = {"optics": self.optics, "weights": self.weights, "batch_size": 8, "device": "cpu"}
+        stage = Inference(InferenceConfig(**values | changes), clock=Clock())
+        stage.prepare()
+        return stage
+
+    def run(self, scans, *, order=None, batch_size=8):
+        """Return what inference leaves of a scan whose frames arrive in `order`, six at a time."""
+        scan, numbers = make_scan(scans), np.arange(len(self.scanned)) if order is None else order
+        loop = WorkerLoop(self.stage(batch_size=batch_size), scans, Clock())
+        for start in range(0, len(numbers), 6):
+            record(scan, numbers[start : start + 6], self.frames[numbers[start : start + 6]])
+            loop.turn()
+        close(scan, "subscriber")
+        for _ in range(20):
+            loop.turn()
+        return Scan(scan.folder)
+
+
+def test_every_frame_gets_patch_sigma_and_the_model_that_made_them(tmp_path, bench):
+    scan = bench.run(tmp_path)
+    n = scan.n_frames
+    assert n == len(bench.scanned)
+    assert account(scan, "inference").is_complete
+    assert scan.count("inference", "closed") == 1
+    patches, sigma = scan.column("patches").head(n), scan.column("sigma").head(n)
+    assert patches.shape == sigma.shape == (n, 16, 16)
+    assert (np.isfinite(patches) & np.isfinite(sigma) & (sigma > 0)).all()
+    assert (scan.column("model").head(n) == int(bench.card.model_id, 16)).all()
+    assert (scan.column("inferred_s").head(n) == 100.0).all()
+
+
+def test_patches_are_those_of_their_own_frames(tmp_path, bench):
+    scan = bench.run(tmp_path)
+    patches = scan.column("patches").head(len(bench.scanned))
+    assert len(np.unique(patches.reshape(len(patches), -1), axis=0)) == len(patches)
+    again = make_scan(tmp_path / "again")
+    numbers = np.array([30, 3, 17])
+    record(again, numbers, bench.frames[numbers])
+    stage = bench.stage()
+    stage.open(again)
+    stage.handle(numbers)
+    np.testing.assert_array_equal(again.column("patches").read(numbers), patches[numbers])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_results_do_not_depend_on_batch_mates_or_arrival(tmp_path, bench, seed):
+    n = len(bench.scanned)
+    one = bench.run(tmp_path / "in order")
+    other = bench.run(tmp_path / "shuffled", order=np.random.default_rng(seed).permutation(n))
+    for column in ("patches", "sigma"):
+        assert (one.column(column).head(n) == other.column(column).head(n)).all(), "to the last bit"
+
+
+def test_the_last_frames_do_not_wait_for_a_full_batch(tmp_path, bench):
+    scan = bench.run(tmp_path, order=np.arange(5), batch_size=64)
+    assert states(scan, "inference").tolist() == [State.DONE] * 5
+
+
+def test_frames_that_were_never_recorded_are_not_made_up(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, [0, 2], bench.frames[[0, 2]])
+    lose(scan, [1])
+    close(scan, "subscriber")
+    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
+    for _ in range(5):
+        loop.turn()
+    assert states(scan, "inference").tolist() == [State.DONE, State.LOST, State.DONE]
+    assert not scan.column("patches").read(1).any()
+
+
+def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(4), bench.frames[:4])
+    stage = bench.stage()
+    predict = stage._predictor.predict
+
+    def predict_badly(patterns):
+        patches, sigma = predict(patterns)
+        patches[1, 3, 3], sigma[2, 0, 0] = np.nan, np.inf
+        return patches, sigma
+
+    stage._predictor.predict = predict_badly
+    stage.open(scan)
+    stage.handle(np.arange(4))
+    expected = [State.DONE, State.BAD, State.BAD, State.DONE]
+    assert states(scan, "inference").tolist() == expected
+    assert stage.counts() == {"inferred": 2}
+
+
+def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_what(tmp_path, bench):
+    scan = make_scan(tmp_path / "scans")
+    record(scan, np.arange(8), bench.frames[:8])
+    WorkerLoop(bench.stage(), tmp_path / "scans", Clock()).turn()
+    other = network()
+    torch.nn.init.normal_(other.residual_head.weight, std=0.1)
+    card = save_network(tmp_path / "other.safetensors", other, CARD)
+    record(scan, np.arange(8, 12), bench.frames[8:12])
+    close(scan, "subscriber")
+    loop = WorkerLoop(bench.stage(weights=tmp_path / "other.safetensors"), tmp_path / "scans", Clock())
+    loop.turn()
+    models = Scan(scan.folder).column("model").head(12)
+    assert models.tolist() == [int(bench.card.model_id, 16)] * 8 + [int(card.model_id, 16)] * 4
+
+
+def test_what_cannot_work_is_said_before_the_first_frame(tmp_path, bench):
+    with pytest.raises(ValueError, match="needs a known probe"):
+        bench.stage(optics=Optics(geometry=GEOMETRY))
+    np.save(tmp_path / "small.npy", np.ones((1, 8, 8), np.complex64))
+    with pytest.raises(ValueError, match=r"small\.npy: probe has shape \(1, 8, 8\), patterns have 16 x 16"):
+        bench.stage(optics=dataclasses.replace(bench.optics, probe=tmp_path / "small.npy"))
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        bench.stage(weights=tmp_path / "none.safetensors")
