@@ -6,6 +6,7 @@ new; what it is stands in the ledger, so a lost bell costs one poll and nothing 
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,9 @@ class NoticeHandler(logging.Handler):
 
     def __init__(self, link: Link) -> None:
         super().__init__(logging.WARNING)
-        self._link = link
+        self._link, self._thread = link, threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Passes one record on."""
-        self._link.notice(record.levelno, record.getMessage())
+        """Passes one record on, if it is of the thread that owns the link: sockets bear no other."""
+        if record.thread == self._thread:
+            self._link.notice(record.levelno, record.getMessage())

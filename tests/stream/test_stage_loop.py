@@ -129,6 +129,15 @@ def test_who_is_behind_takes_the_newest_first_and_fills_in_the_rest(tmp_path, cl
     assert stage.given() == list(range(13))
 
 
+def test_who_wants_the_order_of_the_scan_gets_it_also_when_behind(tmp_path, clock):
+    stage, scan = Steps(), make_scan(tmp_path)
+    stage.newest_first = False
+    loop = loop_of(stage, tmp_path, clock)
+    arrive(scan, np.arange(11))
+    turns(loop, 2)
+    assert stage.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 def test_a_frame_is_given_once_even_if_it_is_marked_much_later(tmp_path, clock):
     stage, scan = Steps(holds=True), make_scan(tmp_path)
     loop = loop_of(stage, tmp_path, clock)
