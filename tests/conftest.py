@@ -53,12 +53,12 @@ def _children() -> set[str]:
     children = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            parent = stat.read_text().rpartition(")")[2].split()[1]
             command = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # gone in the meantime
             continue
         if int(parent) == os.getpid() and not any(name in command for name in HELPERS_OF_PYTHON):
-            children.add(f"process {stat.parent.name} ({state}) {command}")
+            children.add(f"process {stat.parent.name} {command}")
     return children
 
 
