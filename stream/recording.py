@@ -75,14 +75,17 @@ class Recording:
         Raises
         ------
         DiskFullError
-            If they do not fit; nothing is allocated in vain.
+            If they do not fit.
         """
-        n_bytes = (n_frames - self._n_room) * self._frame_bytes
-        check_room(self.scan.folder, n_bytes, f"frames {self._n_room} to {n_frames - 1}")
+        per_segment = self._frames.segment_frames
+        n_frames = -(-n_frames // per_segment) * per_segment
+        # A number far beyond what is known may be damage: it must not fill the disk before it fails.
+        n_beyond = n_frames - max(self.counters["announced"], self.head) - per_segment
+        check_room(self.scan.folder, n_beyond * self._frame_bytes, f"frames up to {n_frames - 1}")
         # The ledger comes first: a frame without room for its pixels is still accounted for.
         for column in (self._ledger, self._exposed, self._received, self._frames):
             column.reserve(n_frames)
-        self._n_room = max(self._n_room, n_frames)
+        self._n_room = n_frames
 
     def record(self, images: Sequence[ImageMessage], received_s: float) -> None:
         """Stores the frames that are new and counts the others."""
@@ -157,12 +160,9 @@ class Recording:
             self.problems.append(f"frame {number} came again with other pixels; the first stays")
 
     def _has_room(self, number: int) -> bool:
-        if number < self._n_room:
-            return True
-        if not self._is_full:
-            per_segment = self._frames.segment_frames
+        if number >= self._n_room and not self._is_full:
             try:
-                self.reserve(-(-(number + 1) // per_segment) * per_segment)
+                self.reserve(number + 1)
             except DiskFullError as error:
                 self._is_full = True
                 self.problems.append(f"frame {number} and what follows are not stored: {error}")

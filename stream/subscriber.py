@@ -290,13 +290,15 @@ class Subscriber:
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize
         check_room(self._scans, n_bytes, f"the {n_reserve} frames that series {series.key} announces")
         try:
-            scan = Scan.create(folder, header, n_reserve)
+            recording = Recording(Scan.create(folder, header, n_reserve), self.config.channel)
+            recording.counters["announced"] = series.n_announced
+            recording.reserve(n_reserve)
         except DiskFullError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        recording = series.recording = Recording(scan, self.config.channel)
-        recording.counters["announced"] = series.n_announced
-        log.info("scan %s begins: %d frames of %s %s announced", scan.name, series.n_announced, shape, dtype)
+        series.recording = recording
+        name, n_announced = recording.scan.name, series.n_announced
+        log.info("scan %s begins: %d frames of %s %s announced", name, n_announced, shape, dtype)
         return recording
 
     def _resume(self, scan: Scan) -> None:
