@@ -11,9 +11,9 @@ import pytest
 from stream.columns import Column, DiskFullError, write_atomically
 
 ROOT = Path(__file__).parents[2]
-# Segments of 4096 and, for frames of half a megabyte, of 64.
-KINDS = {"bytes": ("|u1", ()), "positions": ("<f8", (2,)), "frames": ("<u2", (512, 512))}
-N = {"bytes": 10_000, "positions": 10_000, "frames": 140}
+# Segments of 4096 frames and, for frames of 128 kB, of 128.
+KINDS = {"bytes": ("|u1", ()), "positions": ("<f8", (2,)), "frames": ("<u2", (256, 256))}
+N = {"bytes": 10_000, "positions": 10_000, "frames": 280}
 
 
 def values_of(numbers, dtype, shape):
