@@ -85,7 +85,7 @@ def _offline(folder: Path, config: Config) -> Reconstruction:
         refiner=refiner_config(config), epochs=OFFLINE_EPOCHS, scale_probe=config.probe.scale
     )
     with open_recorded(str(folder)) as scan:
-        return reconstruct(scan, options, preprocess=scan.preprocess)
+        return reconstruct(scan, options, preprocess=scan.preprocess() if scan.preprocess else None)
 
 
 def _show(console: Console, figures: dict[str, Any]) -> None:
