@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -166,6 +167,8 @@ def _record(inlet: Socket, go: Connection, start: bytes, n_frames: int, scans: P
         subscriber.progress()
     cost = stopwatch.read()
     subscriber.close()
+    # Memory that is used again is what a detector meets after its first scan.
+    shutil.rmtree(scans)
     name, counts = subscriber.progress()
     if counts["recorded"] != n_frames:
         raise RuntimeError(f"scan {name} has {counts} instead of {n_frames} frames")
