@@ -16,6 +16,7 @@ INTERRUPTED = 130
 DEBUG = "PTYCHOSTREAM_DEBUG"
 LIVE_ADDRESS = "tcp://127.0.0.1:5810"
 DETECTOR_ADDRESS = "tcp://127.0.0.1:31001"
+POSITIONS_ADDRESS = "tcp://127.0.0.1:5578"
 
 app = typer.Typer(
     name="ptychostream",
@@ -125,7 +126,12 @@ def replay(
         bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
     ] = True,
     pattern: Annotated[Literal["PUSH", "PUB"], typer.Option(help="How frames are sent.")] = "PUSH",
-    positions: Annotated[str, typer.Option(help="Where documents with the positions go as well.")] = "",
+    positions: Annotated[
+        str, typer.Option(help="Where documents with the positions go, if somebody listens.")
+    ] = POSITIONS_ADDRESS,
+    with_positions: Annotated[
+        bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")
+    ] = True,
     frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     store: Store = None,
     insecure: Insecure = False,
@@ -141,7 +147,7 @@ def replay(
         pattern=pattern,
         rate_hz=rate,
         n_frames=frames,
-        positions=positions,
+        positions=Endpoint(address=positions, insecure=insecure) if with_positions else None,
     )
     with open_recorded(scan, store) as recorded:
         typer.echo(f"{play(recorded, options)} frames sent to {address}")

@@ -4,23 +4,25 @@ Separate from `stream.replay`, which is the detector: this knows where scans com
 travel beside the frames. Called by `launch.cli`.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from launch.recorded import RecordedScan
 from operators.arrays import Positions
+from stream.document_publisher import DocumentPublisher
 from stream.replay import DetectorReplay, Faults, ReplayConfig
 from stream.sockets import Endpoint
 
-if TYPE_CHECKING:
-    from launch.beamline import HeardPublisher
+log = logging.getLogger(__name__)
 
+LISTENER_TIMEOUT_S = 5.0  # the position stage is ready about when the subscriber is
 PAGE_S = 0.1  # positions are published as often as a beamline does
 FIELDS = ("stage-y", "stage-x")
 
@@ -41,8 +43,8 @@ class ReplayOptions:
     n_frames : int or None
         Only the first so many.
     series_id : int
-    positions : str
-        Where the position stage is bound; "" publishes no documents.
+    positions : Endpoint or None
+        Where the position stage is bound; None publishes no documents.
     """
 
     endpoint: Endpoint
@@ -50,7 +52,7 @@ class ReplayOptions:
     rate_hz: float = 0.0
     n_frames: int | None = None
     series_id: int = 1
-    positions: str = ""
+    positions: Endpoint | None = None
 
 
 class PositionDocuments:
@@ -77,7 +79,13 @@ class PositionDocuments:
         series: str,
         page_frames: int,
     ) -> None:
-        from event_model import compose_run
+        try:
+            from event_model import compose_run
+        except ImportError as error:
+            raise ImportError(
+                f"publishing positions needs event-model ({error}): pip install 'ptychostream[beamline]', "
+                "or leave positions out with --no-positions"
+            ) from error
 
         self._publish, self._page_frames = publish, page_frames
         is_known = np.isfinite(positions_m).all(axis=1)
@@ -127,6 +135,8 @@ class PositionDocuments:
 def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None = None) -> int:
     """Plays `scan` and returns how many frames left.
 
+    Positions go along if somebody listens for them; a pipeline that has them from a file does not.
+
     Parameters
     ----------
     scan : RecordedScan
@@ -139,23 +149,41 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
     ValueError
         If the frames are not counts.
     """
-    if publish is None and options.positions:
-        with closing(_publisher(options.positions)) as publisher:
-            return replay(scan, options, publisher)
+    with (
+        DetectorReplay(options.endpoint, options.pattern) as detector,
+        _publisher(options.positions) as publisher,
+    ):
+        if publish is None and publisher is not None:
+            detector.wait_for_receiver()
+            publish = publisher if publisher.is_heard(LISTENER_TIMEOUT_S) else None
+            if publish is None:
+                log.warning("nobody listens for positions: only frames are sent")
+        return _play(scan, options, detector, publish)
+
+
+def _play(
+    scan: RecordedScan, options: ReplayOptions, detector: DetectorReplay, publish: Publish | None
+) -> int:
     numbers = scan.frame_numbers[: options.n_frames]
     series = f"{scan.name}-{time.strftime('%H%M%S')}"
-    page_frames = max(1, round(options.rate_hz * PAGE_S))
-    documents = publish and PositionDocuments(
-        publish, numbers, scan.positions_m[: len(numbers)], series, page_frames
-    )
     config = _config(scan, numbers, series, options)
-    with DetectorReplay(options.endpoint, options.pattern) as detector:
-        if not documents:
-            return detector.play(_frames(scan, numbers), config, _length(numbers))
-        documents.begin()
-        n_sent = detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
-        documents.end()
-        return n_sent
+    if publish is None:
+        return detector.play(_frames(scan, numbers), config, _length(numbers))
+    page_frames = max(1, round(options.rate_hz * PAGE_S))
+    documents = PositionDocuments(publish, numbers, scan.positions_m[: len(numbers)], series, page_frames)
+    documents.begin()
+    n_sent = detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
+    documents.end()
+    return n_sent
+
+
+@contextmanager
+def _publisher(endpoint: Endpoint | None) -> Iterator[DocumentPublisher | None]:
+    if endpoint is None:
+        yield None
+        return
+    with closing(DocumentPublisher(endpoint)) as publisher:
+        yield publisher
 
 
 def _config(
@@ -212,13 +240,3 @@ def as_counts(frame: NDArray[Any], name: str) -> NDArray[Any]:
     if not np.array_equal(counts, frame):
         raise ValueError(f"{name} holds {frame.dtype} values that are no counts: a detector cannot send them")
     return counts
-
-
-def _publisher(address: str) -> "HeardPublisher":
-    try:
-        from launch.beamline import HeardPublisher
-    except ImportError as error:
-        raise ImportError(
-            f"publishing positions needs bluesky ({error}): pip install 'ptychostream[beamline]'"
-        ) from error
-    return HeardPublisher(address)

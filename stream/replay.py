@@ -120,6 +120,13 @@ class DetectorReplay:
         """Where the socket is bound, "" if it connects."""
         return self._socket.address
 
+    def wait_for_receiver(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until somebody receives; says whether somebody does. PUB never knows and does not wait."""
+        while not self._socket.has_room(SEND_TIMEOUT_S):
+            if is_stopped():
+                return False
+        return True
+
     def play(
         self,
         frames: Iterable[NDArray[Any]],

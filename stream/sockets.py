@@ -20,7 +20,7 @@ import zmq.auth.thread
 
 from stream.wire import Buffer
 
-Kind = Literal["PULL", "PUSH", "PUB", "SUB", "ROUTER", "DEALER"]
+Kind = Literal["PULL", "PUSH", "PUB", "XPUB", "SUB", "ROUTER", "DEALER"]
 
 MAX_MESSAGE_BYTES = 512 << 20
 MAX_PORT = 65535
@@ -182,6 +182,10 @@ class Socket:
                 return False
             raise
         return True
+
+    def has_room(self, timeout_s: float | None = 0.0) -> bool:
+        """Says whether a message could be sent, after waiting for it at most `timeout_s`."""
+        return bool(self._poll(zmq.POLLOUT, timeout_s))
 
     def receive(self, timeout_s: float | None = 0.0) -> list[Buffer] | None:
         """Returns the parts of the next message, None if none came within `timeout_s` (None waits)."""

@@ -114,11 +114,17 @@ class Pipeline:
             self.publisher(name, document)
 
     def play(self, sample: ScannedSample, series: str, *, rate_hz: float = 0.0, **faults: Any) -> int:
-        """Sends the frames of one series; returns how many left."""
+        """Sends one series; returns how many frames left."""
+        return self.play_frames(sample.frames, series, len(sample), rate_hz=rate_hz, **faults)
+
+    def play_frames(
+        self, frames: Iterable[np.ndarray], series: str, n_frames: int, *, rate_hz: float = 0.0, **faults: Any
+    ) -> int:
+        """Sends these frames, each taken when its turn comes, as one series; returns how many left."""
         config = ReplayConfig(
-            series_uid=series, series_id=series_number(series), rate_hz=rate_hz, faults=Faults(**faults)
+            series_uid=series, series_id=sum(series.encode()), rate_hz=rate_hz, faults=Faults(**faults)
         )
-        return self.detector.play(sample.frames, config, len(sample))
+        return self.detector.play(frames, config, n_frames)
 
     def run(self, sample: ScannedSample, series: str, **faults: Any) -> Outcome:
         """Plays a scan whose positions come in good order, and returns its end."""
@@ -186,11 +192,6 @@ class Pipeline:
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(config))
         return path
-
-
-def series_number(series: str) -> int:
-    """A number for a series, stable over processes."""
-    return sum(series.encode())
 
 
 def in_pages(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
