@@ -25,6 +25,7 @@ Clock = Callable[[], float]
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
 MESSAGES_PER_TURN = 64
+FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 
 @runtime_checkable
@@ -47,7 +48,13 @@ class Worker(Protocol):
         """Loads and warms up what the first frame would otherwise wait for."""
 
     def open(self, scan: Scan) -> None:
-        """Begins with `scan`, or goes on with it after a restart."""
+        """Begins with `scan`, or goes on with it after a restart.
+
+        Raises
+        ------
+        ValueError
+            If the scan's frames cannot be used; they are all marked BAD, and `close` is not called.
+        """
 
     def handle(self, numbers: Numbers) -> None:
         """Does the work for these frames."""
@@ -124,6 +131,7 @@ class WorkerLoop:
         self._rule = BatchRule(stage.batch_size, stage.deadline_s, newest_first=stage.newest_first)
         self._taken = np.zeros(0, bool)
         self._closed: set[str] = set()
+        self._refusal = ""  # why the stage cannot use the current scan
 
     def turn(self) -> float:
         """Does at most one batch or one slice of idle work; returns how long it is safe to sleep."""
@@ -136,14 +144,22 @@ class WorkerLoop:
         ready = self._ready(scan)
         batch = self._rule.pick(ready, self.clock(), is_tail=is_tail)
         if batch.size:
-            self._taken[batch] = True
-            self.stage.handle(batch)
+            self._handle(scan, batch)
             return 0.0
-        is_busy = self.stage.idle(self.clock() + SLICE_S)
+        is_busy = not self._refusal and self.stage.idle(self.clock() + SLICE_S)
         if is_tail and not ready.size and not is_busy and self._others_are_closed(scan):
             self.finish()
             return 0.0
         return 0.0 if is_busy else self._rule.remaining_s(self.clock())
+
+    def _handle(self, scan: Scan, batch: Numbers) -> None:
+        if self._refusal:
+            if not self._taken.any():
+                log.error("%s cannot use the frames of %s: %s", self.stage.name, scan.name, self._refusal)
+            scan.mark(self.stage.name, batch, State.BAD)
+        else:
+            self.stage.handle(batch)
+        self._taken[batch] = True
 
     def _others_are_closed(self, scan: Scan) -> bool:
         return all(scan.count(stage, "closed") for stage in self.stage.waits_for)
@@ -152,7 +168,8 @@ class WorkerLoop:
         """Closes the current scan: what is published is marked, what never was is marked UNFINISHED."""
         if self.scan is None:
             return
-        self.stage.close()
+        if not self._refusal:
+            self.stage.close()
         recorded = self.scan.states("subscriber")
         own = self.scan.states(self.stage.name)[: len(recorded)]  # frames may have come in between
         left = np.flatnonzero((recorded == State.DONE) & (own == State.PENDING))
@@ -171,10 +188,18 @@ class WorkerLoop:
             scan.counters(self.stage.name, writable=True)
             scan.ledger(self.stage.name, writable=True)
             self._taken = np.zeros(0, bool)
-            self.stage.open(scan)
+            self._refusal = self._open(scan)
             self.scan = scan
             return scan
         return None
+
+    def _open(self, scan: Scan) -> str:
+        """Opens the stage; returns why it cannot use the scan: another series of the run may be usable."""
+        try:
+            self.stage.open(scan)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _ready(self, scan: Scan) -> Numbers:
         own = scan.states(self.stage.name)
@@ -249,8 +274,11 @@ def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) 
             link.report(loop.scan.name if loop.scan else "", stage.counts(), clock())
         loop.finish()
         link.report("", stage.counts(), clock(), force=True)
-        if door:
+        # A client between two questions still has to hear of the last picture.
+        leaves_at = clock() + FAREWELL_S
+        while door and clock() < leaves_at:
             _serve(stage, door)
+            link.wait(POLL_S, [door])
     finally:
         if door:
             door.flush_and_close(1.0)
