@@ -150,7 +150,7 @@ def demo_config(options: DemoOptions) -> Config:
         "detector.address": f"tcp://127.0.0.1:{_free_port()}",
         "detector.bind": "true",
         "positions.address": f"tcp://127.0.0.1:{_free_port()}",
-        "live.address": "tcp://127.0.0.1:*",
+        "live.address": f"tcp://127.0.0.1:{_free_port()}",
         "viewer.port": _free_port(),
         "store.enabled": str(options.stores).lower(),
     }

@@ -57,7 +57,9 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     stages.append(_spec("stitcher"))
     stages.append(_spec("recorder", nice=10))
     if config.viewer.enabled:
-        stages.append(_spec("viewer", closes=False, is_vital=False, after=("stitcher",), nice=5))
+        # Only an address that the stitcher chooses has to be waited for: the page is there at once.
+        after = ("stitcher",) if config.live.address.endswith("*") else ()
+        stages.append(_spec("viewer", closes=False, is_vital=False, after=after, nice=5))
     return tuple(stages)
 
 

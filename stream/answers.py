@@ -30,10 +30,18 @@ class Door:
         (scan, after) -> update and its buffers, or None when the client has everything.
     clock : callable
         Monotonic seconds.
+    count : callable
+        Frames by where they are, sent along when there is no news.
     """
 
-    def __init__(self, run_id: str, find_news: FindNews, clock: Callable[[], float]) -> None:
-        self._run_id, self._find_news, self._clock = run_id, find_news, clock
+    def __init__(
+        self,
+        run_id: str,
+        find_news: FindNews,
+        clock: Callable[[], float],
+        count: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        self._run_id, self._find_news, self._clock, self._count = run_id, find_news, clock, count
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
         self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
 
@@ -46,7 +54,7 @@ class Door:
             if news is not None:
                 replies.append([client, *encode(*news)])
             elif now - since >= HEARTBEAT_S:
-                replies.append([client, *encode(NoNews())])
+                replies.append([client, *encode(NoNews(counts=self._count()))])
             else:
                 continue
             del self._waiting[client]

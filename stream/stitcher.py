@@ -74,7 +74,7 @@ class Stitcher:
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
         self.waits_for: tuple[str, ...] = ("refinement",) if config.uses_refinement else ()
         self._scan: Scan | None = None
-        self._answers = Door(config.run_id, self._update_after, clock)
+        self._answers = Door(config.run_id, self._update_after, clock, self._frame_counts)
 
     def prepare(self) -> None:
         """Checks the known probe before the scan: its illumination weights the patches."""
@@ -238,6 +238,9 @@ class Stitcher:
         geometry = self.config.optics.geometry
         corners = read_corners(self._open_scan, geometry, self._shown)
         return (corners + geometry.n_pixels / 2).astype(np.float32)
+
+    def _frame_counts(self) -> dict[str, int]:
+        return frame_counts(self._scan) if self._scan is not None else {}
 
     def _time_to_image_ms(self) -> tuple[float, float] | None:
         if not self._shown.size:
