@@ -5,6 +5,7 @@ Pure array code, numpy or cupy: no frame store, no visiting order, no guard. Tho
 on its own.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from operators.arrays import (
 )
 from operators.patches import add_patches, extract_patches
 
+_VALUES_IN_CACHE = 1 << 18  # of waves; 2 MiB
 _TINY = 1e-9  # photons**0.5; keeps 0/0 of an empty pixel at zero
 _OVERLAP_LIMIT = 2.0  # summed corrections of overlapping probes stay stable up to twice one full step
 
@@ -118,7 +120,7 @@ def update(
     sums: Accumulators,
     *,
     mask: Mask | None = None,
-    chunk: int = 4,
+    chunk: int | None = None,
 ) -> Array:
     """Move `object_` and `probe`, in place, by the corrections of one batch and return its errors.
 
@@ -134,8 +136,9 @@ def update(
     steps : Steps
     sums : Accumulators of the object's shape
     mask : (ky, kx) bool, True where valid, corner-origin, or None
-    chunk : int
-        Frames worked on at a time; keeps the waves in cache, does not change the result.
+    chunk : int, optional
+        Frames worked on at a time, which does not change the result; by default as many as keep the waves in
+        a CPU's cache, or all on a device.
 
     Returns
     -------
@@ -144,6 +147,7 @@ def update(
     """
     xp = array_module(object_)
     probe_sums = _ProbeSums(probe) if steps.probe_step else None
+    chunk = chunk or _chunk_of(probe)
     errors = []
     for start in range(0, len(batch.corners), chunk):
         errors.append(_accumulate(object_, probe, _part(batch, start, start + chunk), sums, probe_sums, mask))
@@ -189,13 +193,19 @@ def _accumulate(
     waves = fft2(patches[:, None] * probes)
     corrections, errors = modulus_correction(waves, batch.amplitudes, mask)
     corrections = ifft2(corrections)
-    to_object = (corrections * probes.conj()).sum(axis=1)
+    to_object = corrections[:, 0] * probes[:, 0].conj()
+    for mode in range(1, len(probe)):
+        to_object += corrections[:, mode] * probes[:, mode].conj()
     add_patches(sums.correction, to_object, batch.corners)
     illumination = abs2(probes).sum(axis=1)
     add_patches(sums.illumination, illumination if len(illumination) > 1 else illumination[0], batch.corners)
     if probe_sums is not None:
         probe_sums.add(corrections, patches, batch.probe_weights, batch.shifts)
     return errors
+
+
+def _chunk_of(probe: Probe) -> int:
+    return max(1, _VALUES_IN_CACHE // probe.size) if array_module(probe) is np else sys.maxsize
 
 
 def _move_object(object_: Object, corners: Corners, probe: Probe, steps: Steps, sums: Accumulators) -> None:

@@ -52,7 +52,7 @@ class FrameStore:
         slots = [self._slot_of.setdefault(number, len(self._slot_of)) for number in numbers]
         self._reserve(len(self))
         positive = np.maximum(patterns, 0)
-        self.amplitudes[slots] = self._xp.asarray(np.sqrt(positive, dtype=np.float32))
+        self.amplitudes[self._xp.asarray(slots)] = self._xp.asarray(np.sqrt(positive, dtype=np.float32))
         self.positions_px[slots] = positions_px
         valid = positive if self._mask is None else positive * self._mask
         self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
@@ -61,9 +61,9 @@ class FrameStore:
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited; nothing is read back from the device."""
         xp = self._xp
-        is_first = xp.asarray(self.n_visits[slots] == 0)
-        self._latest[slots] = errors
-        self._best[slots] = xp.where(is_first, errors, xp.fmin(self._best[slots], errors))
+        is_first, where = xp.asarray(self.n_visits[slots] == 0), xp.asarray(slots)
+        self._latest[where] = errors
+        self._best[where] = xp.where(is_first, errors, xp.fmin(self._best[where], errors))
         self.n_visits[slots] += 1
 
     def visited(self, numbers: Sequence[int]) -> np.ndarray:
@@ -79,14 +79,14 @@ class FrameStore:
         """Return the residual over the measured power of the frames visited, NaN if there are none."""
         is_seen = self.n_visits > 0
         power = self.powers[is_seen].sum()
-        return float(self._latest.sum()) / power if power else float("nan")
+        return float(self._latest.sum()) / float(power) if power else float("nan")
 
     def error_growth(self) -> float:
         """Return the latest residual over the best, over the frames visited twice; 1 if there are none.
 
         Comparing each frame with itself, new frames, whose residuals start high, do not look like divergence.
         """
-        slots = np.flatnonzero(self.n_visits > 1)
+        slots = self._xp.asarray(np.flatnonzero(self.n_visits > 1))
         best = float(self._best[slots].sum())
         return float(self._latest[slots].sum()) / best if best else 1.0
 

@@ -241,7 +241,7 @@ class Refiner:
             alpha=config.alpha_after(float(n_visits.mean())),
         )
         batch = Batch(
-            frames.amplitudes[slots],
+            frames.amplitudes[self._xp.asarray(slots)],
             canvas.local(corners),
             self._on_device(is_settled),
             self._on_device(positions - corners) if config.subpixel else None,
