@@ -7,10 +7,13 @@ in other processes, grows by whole segments and never moves. Used by `stream.sca
 import contextlib
 import errno
 import json
+import math
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEGMENT_BYTES = 16 << 20
+LARGE_BYTES = 4096  # values from this size on are written to their file, smaller ones stored in its map
 MIN_SEGMENT_FRAMES, MAX_SEGMENT_FRAMES = 64, 4096
 _DESCRIPTION = "column.json"
 _FENCE = threading.Lock()
@@ -63,6 +67,10 @@ class Column:
         self.segment_frames: int = description["segment_frames"]
         self.is_writable = writable
         self._segments: list[NDArray[Any]] = []
+        self._item_bytes = self.dtype.itemsize * math.prod(self.item_shape)
+        self._file: FileIO | None = None
+        self._file_index = -1
+        self._close_file: Callable[[], object] = lambda: None
 
     @classmethod
     def create(cls, folder: Path, dtype: str, item_shape: Sequence[int] = ()) -> "Column":
@@ -107,8 +115,34 @@ class Column:
             return
         self.reserve(int(numbers.max()) + 1)
         values = np.broadcast_to(np.asarray(values, self.dtype), (len(numbers), *self.item_shape))
+        if self._item_bytes >= LARGE_BYTES:
+            for number, value in zip(numbers.tolist(), values, strict=True):
+                self.put(number, value)
+            return
         for segment, rows, within in self._grouped(numbers):
             segment[within] = values[rows]
+
+    def put(self, number: int, value: NDArray[Any]) -> None:
+        """Stores one large value, of the column's dtype and shape, at frame `number`; allocates as needed.
+
+        Notes
+        -----
+        It goes through the file: the first store to a page of its map costs a fault, twice the copy. Every
+        map sees it at once all the same.
+        """
+        index, within = divmod(number, self.segment_frames)
+        if index >= len(self._segments):
+            self.reserve(number + 1)
+        if self._file is None or index != self._file_index:
+            self._close_file()
+            self._file, self._file_index = self._path(index).open("r+b", buffering=0), index
+            self._close_file = weakref.finalize(self, self._file.close)
+        data = np.ascontiguousarray(value, self.dtype).data
+        n_written = os.pwrite(self._file.fileno(), data, within * self._item_bytes)
+        if n_written != self._item_bytes:
+            raise OSError(
+                errno.EIO, f"{n_written} of {self._item_bytes} bytes written", str(self._path(index))
+            )
 
     def read(self, numbers: Any) -> NDArray[Any]:
         """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet."""
@@ -145,7 +179,7 @@ class Column:
         return self.folder / f"{index:06d}.bin"
 
     def _allocate(self, path: Path) -> None:
-        n_bytes = self.dtype.itemsize * int(np.prod(self.item_shape, dtype=np.int64)) * self.segment_frames
+        n_bytes = self._item_bytes * self.segment_frames
         temporary = path.with_suffix(".new")
         what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
         with _removed_on_failure(temporary, what), temporary.open("wb") as file:
@@ -156,8 +190,10 @@ class Column:
     def _map_existing(self) -> int:
         while (path := self._path(len(self._segments))).exists():
             with path.open("r+b" if self.is_writable else "rb") as file:
-                # Faulting pages in one by one costs ten times the copy of a frame.
-                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if self.is_writable else 0)
+                # Faulting pages in one by one costs more than storing small values; large ones take another
+                # way (`put`), and filling memory with zeros for them would be in vain.
+                populate = self.is_writable and self._item_bytes < LARGE_BYTES
+                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
                 prot = mmap.PROT_READ | (mmap.PROT_WRITE if self.is_writable else 0)
                 mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
             shape = (self.segment_frames, *self.item_shape)

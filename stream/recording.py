@@ -9,19 +9,14 @@ import errno
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.columns import DiskFullError
 from stream.dectris import DetectorMessageError, ImageMessage
 from stream.scan import Scan, State
 
-Pixels = NDArray[Any]
-
 STAGE = "subscriber"
-SCRATCH_BYTES = 1 << 20  # frames decoded before they are stored: few enough to stay in the cache
 FRAMES_BEYOND_HEAD = 1 << 16  # where a process that died may have left bytes
 
 
@@ -61,8 +56,8 @@ class Recording:
         self.counters["head"] = self.head
         self._n_room = 0
         self._is_full = False
-        n_scratch = max(SCRATCH_BYTES // max(self._frame_bytes, 1), 1)
-        self._scratch = np.empty((n_scratch, *self._frames.item_shape), self._frames.dtype)
+        # One buffer for all: it stays in the processor's cache between decoding and storing.
+        self._pixels = np.empty(self._frames.item_shape, self._frames.dtype)
 
     @property
     def head(self) -> int:
@@ -91,15 +86,8 @@ class Recording:
         """Stores the frames that are new and counts the others."""
         self._is_full = False
         by_state: dict[State, list[ImageMessage]] = {state: [] for state in State}
-        waiting: list[int] = []  # frames decoded and not yet stored
         for image in images:
-            state = self._take(image, self._scratch[len(waiting)])
-            by_state[state].append(image)
-            if state == State.DONE:
-                waiting.append(image.image_id)
-            if len(waiting) == len(self._scratch):
-                self._store(waiting)
-        self._store(waiting)
+            by_state[self._take(image)].append(image)
         numbers = [image.image_id for image in by_state[State.DONE]]
         self._exposed.write(numbers, [image.exposed_s for image in by_state[State.DONE]])
         self._received.write(numbers, received_s)
@@ -123,39 +111,37 @@ class Recording:
     def _frame_bytes(self) -> int:
         return self._frames.dtype.itemsize * int(np.prod(self._frames.item_shape, dtype=np.int64))
 
-    def _store(self, waiting: list[int]) -> None:
-        self._frames.write(waiting, self._scratch[: len(waiting)])
-        waiting.clear()
-
-    def _take(self, image: ImageMessage, out: Pixels) -> State:
-        """Decodes one frame into `out`; says what became of it, PENDING for one that came before."""
+    def _take(self, image: ImageMessage) -> State:
+        """Stores one frame; says what became of it, PENDING for one that came before."""
         number = image.image_id
         if number < self.head and self._states[number] != State.PENDING:
             return State.PENDING
         state = State.DONE
         if not self._has_room(number):
             state = State.NO_ROOM
-        elif not self._decode(image, out):
+        elif not self._decode(image):
             state = State.BAD
+        else:
+            self._frames.put(number, self._pixels)
         self._states.extend(bytes(max(number + 1 - self.head, 0)))
         self._states[number] = state
         self.n_seen += 1
         self.n_recorded += state == State.DONE
         return state
 
-    def _decode(self, image: ImageMessage, out: Pixels) -> bool:
+    def _decode(self, image: ImageMessage) -> bool:
         try:
-            image.frame(self._channel).decode_into(out)
+            image.frame(self._channel).decode_into(self._pixels)
         except DetectorMessageError as error:
             self.problems.append(f"frame {image.image_id} of scan {self.scan.name}: {error}")
             return False
         return True
 
     def _count_again(self, image: ImageMessage) -> None:
-        number, out = image.image_id, self._scratch[0]
+        number = image.image_id
         self.counters["duplicates"] += 1
-        is_comparable = self._states[number] == State.DONE and self._decode(image, out)
-        if is_comparable and not np.array_equal(self._frames.read(number)[0], out):
+        is_comparable = self._states[number] == State.DONE and self._decode(image)
+        if is_comparable and not np.array_equal(self._frames.read(number)[0], self._pixels):
             self.counters["conflicts"] += 1
             self.problems.append(f"frame {number} came again with other pixels; the first stays")
 

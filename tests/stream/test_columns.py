@@ -192,3 +192,18 @@ def fail_with(number):
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (32, 32)])
+def test_one_value_put_is_seen_through_every_map(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    column = Column.create(tmp_path / "values", "<f8", shape)
+    column.reserve(1)
+    reader = Column(tmp_path / "values")
+    assert not reader.read(0).any()
+    far = column.segment_frames + 2
+    for number, value in ((0, 1.5), (far, 2.5), (1, 3.5)):
+        column.put(number, np.full(shape, value))
+        assert (reader.read(number)[0] == value).all()
+    column.write([0, far], np.full((2, *shape), 4.5))
+    assert (reader.read([0, far]) == 4.5).all()
+    assert (reader.read(1)[0] == 3.5).all()
