@@ -24,7 +24,7 @@ Clock = Callable[[], float]
 
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
-MESSAGES_PER_TURN = 64
+MESSAGES_PER_TURN = 256
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 

@@ -26,7 +26,7 @@ def package_folder() -> Iterator[Path]:
 @pytest.fixture(scope="package")
 def pipeline(sample: ScannedSample, package_folder: Path) -> Iterator[Pipeline]:
     """A pipeline without a network; every test plays a series of its own."""
-    with Pipeline(package_folder, sample.probe) as running:
+    with Pipeline(package_folder, sample) as running:
         yield running
         assert running.supervisor.n_restarts == 0, running.notices
 

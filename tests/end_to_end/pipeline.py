@@ -25,7 +25,7 @@ from stream.replay import DetectorReplay, Faults, ReplayConfig
 from stream.scan import Scan, State, account
 from stream.sockets import Endpoint
 from tests.end_to_end.documents import Documents, PositionRun
-from tests.end_to_end.sample import GEOMETRY, ScannedSample
+from tests.end_to_end.sample import ScannedSample
 
 PATIENCE_S = 60.0
 STAGES_WITH_A_LEDGER = ("positions", "refinement", "stitcher")
@@ -71,16 +71,20 @@ class Pipeline:
     ----------
     folder : Path
         Where it saves.
-    probe : (mode, y, x) complex64
-        Known beforehand, its power trusted.
+    sample : ScannedSample
+        Its geometry is known beforehand.
     overrides : str
         Settings, "section.key=value".
+    probe : (mode, y, x) complex64, optional
+        Known beforehand, its power trusted; by default that of the sample.
     """
 
-    def __init__(self, folder: Path, probe: np.ndarray, *overrides: str) -> None:
+    def __init__(
+        self, folder: Path, sample: ScannedSample, *overrides: str, probe: np.ndarray | None = None
+    ) -> None:
         self.folder = folder
-        self._overrides = overrides
-        self._probe = probe
+        self._overrides, self._sample = overrides, sample
+        self._probe = sample.probe if probe is None else probe
         self._things = ExitStack()
         self.notices: list[str] = []
 
@@ -157,6 +161,11 @@ class Pipeline:
         assert scan is not None, f"no scan of series {series}"
         return scan
 
+    def is_shown(self, series: str) -> bool:
+        """Whether the live image is that of this series."""
+        scan = self.find(series)
+        return scan is not None and scan.count("stitcher", "version") > 0
+
     def recorded(self, series: str) -> int:
         """How many frames of a series are recorded by now."""
         scan = self.find(series)
@@ -180,7 +189,7 @@ class Pipeline:
     def _write_config(self) -> Path:
         np.save(self.folder / "known-probe.npy", self._probe)
         config = {
-            "geometry": GEOMETRY,
+            "geometry": self._sample.geometry_settings,
             "detector": {"address": self.detector.address, "end_grace_s": 0.3},
             "positions": {"address": "tcp://127.0.0.1:*", "unit": "um", "late_s": 0.5},
             "probe": {"source": "file", "path": "known-probe.npy", "scale": False},

@@ -3,7 +3,7 @@
 Written out instead of taken from `operators`: a convention that is wrong there must not be wrong here too.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -19,12 +19,12 @@ PHOTONS = 1e6
 ENERGY_EV, DISTANCE_M, DETECTOR_PIXEL_M = 9000.0, 1.0, 75e-6
 WAVELENGTH_M = 1.23984198e-6 / ENERGY_EV
 OBJECT_PIXEL_M = WAVELENGTH_M * DISTANCE_M / (N_PIXELS * DETECTOR_PIXEL_M)
-GEOMETRY = {
-    "energy_ev": ENERGY_EV,
-    "detector_distance_m": DISTANCE_M,
-    "detector_pixel_m": DETECTOR_PIXEL_M,
-    "n_pixels": N_PIXELS,
-}
+GEOMETRY = Geometry(
+    energy_ev=ENERGY_EV,
+    detector_distance_m=DISTANCE_M,
+    detector_pixel_m=DETECTOR_PIXEL_M,
+    n_pixels=N_PIXELS,
+)
 N_SIDE, STEP_PX, GLYPH_PX = 10, 4, 6
 GLYPH = ("#####", "#....", "####.", "#....", "#....", "#....")
 WELL_LIT = 0.3  # of the peak illumination: where the object is judged
@@ -40,7 +40,8 @@ class ScannedSample:
     positions_m : (frame, 2) float64, metres, the probe on the sample, (y, x)
     truth : (row, col) complex64, its pixel [0, 0] at position 0
     probe : (mode, y, x) complex64
-    lit : (row, col) bool
+    lit : (row, col) bool, where the object is judged
+    geometry : Geometry, as the pipeline is told
     """
 
     frames: np.ndarray
@@ -48,7 +49,7 @@ class ScannedSample:
     truth: np.ndarray
     probe: np.ndarray
     lit: np.ndarray
-    name: str = "sample"
+    geometry: Geometry = GEOMETRY
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -57,16 +58,21 @@ class ScannedSample:
         """The same scan, ended after `n_frames`."""
         return replace(self, frames=self.frames[:n_frames], positions_m=self.positions_m[:n_frames])
 
+    @property
+    def geometry_settings(self) -> dict[str, float]:
+        """The section `geometry` of a configuration."""
+        return asdict(self.geometry)
+
     def recorded(self) -> RecordedScan:
         """The scan as offline reconstruction takes it."""
         return RecordedScan(
             frames=self.frames,
             frame_numbers=np.arange(len(self)),
             positions_m=self.positions_m,
-            geometry=Geometry(**GEOMETRY),
+            geometry=self.geometry,
             probe=self.probe,
             mask=None,
-            name=self.name,
+            name="sample",
         )
 
     def error(self, object_: np.ndarray, bounds: Bounds) -> NRMSE:
