@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from operators.arrays import Mask, Patterns, Positions
+from operators.backends import Update
+from operators.epie import update
 from operators.geometry import window_corners
 from operators.metrics import amplitude_error
 from operators.probe import (
@@ -49,6 +51,7 @@ def estimate_probe(
     mask: Mask | None = None,
     max_relative_error: float = 0.8,
     seed: int = 0,
+    run_update: Update = update,
 ) -> np.ndarray:
     """Return a starting probe: the modulus of the mean pattern, and the curvature that predicts frames best.
 
@@ -65,6 +68,8 @@ def estimate_probe(
         curvature may leave.
     seed : int
         Of the short refinements.
+    run_update : callable
+        See `Refiner`; works on NumPy arrays.
 
     Returns
     -------
@@ -89,37 +94,45 @@ def estimate_probe(
             f"a probe from data needs at least {_MIN_FRAMES} overlapping frames, got {len(patterns)}; "
             "give a probe, or wait for more frames"
         )
-    search = _Search(patterns, np.asarray(positions_px, np.float64), mask)
-    first = _Trial(56, 8, RefinerConfig(probe_step=0, seed=seed))
-    final = _Trial(108, 12, RefinerConfig(probe_start=4, seed=seed))
-    curvatures = search.curvatures()
-    finalists = _lowest_minima(curvatures, [search.error(c, first) for c in curvatures])
-    errors = {c: search.error(c, final) for c in finalists}
-    best = min(errors, key=errors.__getitem__)
-    errors.update({c: search.error(c, final) for c in best * _REFINING})
-    best = min(errors, key=errors.__getitem__)
-    logger.info("probe from data: curvature %.4g, error %.2f of the mean pattern's", best, errors[best])
-    if not errors[best] <= max_relative_error:
+    search = _Search(patterns, np.asarray(positions_px, np.float64), mask, run_update)
+    curvature, error = search.best(seed)
+    logger.info("probe from data: curvature %.4g, error %.2f of the mean pattern's", curvature, error)
+    if not error <= max_relative_error:
         raise ValueError(
             "no curvature of the probe explains the data: the best predicts frames with "
-            f"{errors[best]:.2f} times the error of their mean, accepted are {max_relative_error:g}; "
+            f"{error:.2f} times the error of their mean, accepted are {max_relative_error:g}; "
             "check unit, signs and axes of the positions and their overlap, or give a probe"
         )
-    return probe_modes(probe_from_mean(search.mean, best), n_modes)
+    return probe_modes(probe_from_mean(search.mean, curvature), n_modes)
 
 
 class _Search:
     """Frames to try curvatures on."""
 
-    def __init__(self, patterns: Patterns, positions_px: np.ndarray, mask: Mask | None) -> None:
+    def __init__(
+        self, patterns: Patterns, positions_px: np.ndarray, mask: Mask | None, run_update: Update
+    ) -> None:
         self._patterns = patterns
         self._positions_px = positions_px
         self._mask = mask
+        self._run_update = run_update
         self.mean: np.ndarray = patterns.mean(axis=0, dtype=np.float64)
         distance = ((positions_px - np.median(positions_px, axis=0)) ** 2).sum(axis=1)
         self._nearest = np.argsort(distance, kind="stable")
         self._held_out = self._nearest[_HELD_OUT]
         self._error_of_mean = self._misfit_of_mean()
+
+    def best(self, seed: int) -> tuple[float, float]:
+        """Return the curvature that predicts best and its error."""
+        first = _Trial(56, 8, RefinerConfig(probe_step=0, seed=seed))
+        final = _Trial(108, 12, RefinerConfig(probe_start=4, seed=seed))
+        curvatures = self.curvatures()
+        finalists = _lowest_minima(curvatures, [self.error(c, first) for c in curvatures])
+        errors = {float(c): self.error(c, final) for c in finalists}
+        nearly = min(errors, key=errors.__getitem__)
+        errors |= {float(c): self.error(float(c), final) for c in nearly * _REFINING}
+        best = min(errors, key=errors.__getitem__)
+        return best, errors[best]
 
     def curvatures(self) -> np.ndarray:
         """Return the curvatures to try, ascending, both signs."""
@@ -131,7 +144,8 @@ class _Search:
     def error(self, curvature: float, trial: _Trial) -> float:
         """Return the amplitude error on held-out frames over that of the mean pattern."""
         seen = np.setdiff1d(self._nearest[: trial.n_frames], self._held_out)
-        refiner = Refiner(trial.config, probe_from_mean(self.mean, curvature)[None], mask=self._mask)
+        probe = probe_from_mean(self.mean, curvature)[None]
+        refiner = Refiner(trial.config, probe, mask=self._mask, run_update=self._run_update)
         refiner.append(seen.tolist(), self._patterns[seen], self._positions_px[seen])
         while refiner.epoch < trial.n_epochs:
             refiner.step()
