@@ -16,6 +16,7 @@ from operators.stitch import KNOWN_FRACTION, Mosaic, phase_variance
 
 NOTHING, MOSAIC, REFINED = 0, 1, 2
 MOTION_WINDOW_PX = 5
+LIGHT_SHARE = 0.6  # of the mosaic's illumination that refinement must have used to know better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +89,12 @@ def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None) -> dict[str
         values = (picture.object, picture.sigma, picture.photons)
         _put(layers, shared.slices_in(bounds), np.isfinite(picture.sigma), values, MOSAIC)
     if refined is not None and (shared := _shared(bounds, refined.bounds)) is not None:
-        window = shared.slices_in(refined.bounds)
+        window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
         values = (refined.object[window], refined.sigma[window], refined.photons[window])
-        _put(layers, shared.slices_in(bounds), refined.photons[window] > refined.least, values, REFINED)
+        # At the growing edge the mosaic has frames that refinement has not come to yet.
+        light = refined.photons[window] / refined.least
+        mosaic_light = layers["photons"][target] / (KNOWN_FRACTION * mosaic.weights.max())
+        _put(layers, target, (light > 1) & (light >= LIGHT_SHARE * mosaic_light), values, REFINED)
     return layers
 
 

@@ -129,3 +129,26 @@ def test_a_pixel_that_still_moves_has_a_larger_error_bar(scanned, mosaic):
     second = Refined.of(snapshot_of(moved, bounds), mosaic, first)
     assert second.sigma[6, 6] > 0.2
     assert (second.sigma[12:] < 2 * first.sigma[12:]).all()
+
+
+def test_at_the_growing_edge_the_mosaic_is_shown_until_refinement_has_used_as_much_light():
+    mosaic = Mosaic(np.ones((8, 8), np.float32))
+    patches = np.full((4, 8, 8), 0.5, np.complex64)
+    mosaic.add(patches, np.full((4, 8, 8), 0.1), np.zeros((4, 2), np.int64))
+    assert mosaic.bounds is not None
+    behind, level = (
+        Refined(
+            object=np.ones((8, 8), np.complex64),
+            photons=np.full((8, 8), photons, np.float32),
+            sigma=np.full((8, 8), 0.1, np.float32),
+            least=0.05,
+            bounds=Bounds(0, 0, 8, 8),
+            n_updates=1,
+            epoch=1.0,
+            error=0.0,
+        )
+        for photons in (1.0, 4.0)
+    )
+    window = Bounds(0, 0, 8, 8)
+    assert (compose(window, mosaic, behind)["source"] == MOSAIC).all()
+    assert (compose(window, mosaic, level)["source"] == REFINED).all()
