@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from launch.config import Config, EndpointSection
 from launch.stages import known_probe
-from operators.arrays import get_array_module
+from operators.backends import get_backend
 from stream.sockets import EndpointError, Kind, Socket
 
 TIMEOUT_S = 2.0
@@ -95,7 +95,7 @@ def _probe(config: Config) -> str:
 
 
 def _device(config: Config) -> str:
-    return f"arrays by {get_array_module(config.refinement.device).__name__}"
+    return f"updates by {get_backend(config.refinement.device).name}"
 
 
 def _room(save: Path) -> str:

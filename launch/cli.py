@@ -167,7 +167,10 @@ def reconstruct(
     frc: Annotated[
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
     ] = False,
-    device: Annotated[Literal["auto", "numpy", "cupy"], typer.Option(help="Where arrays live.")] = "auto",
+    device: Annotated[
+        Literal["auto", "numpy", "compiled", "cupy"], typer.Option(help="What runs an update.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = len(os.sched_getaffinity(0)),
     seed: Seed = 0,
     store: Store = None,
     json: JsonFile = None,
@@ -185,6 +188,7 @@ def reconstruct(
         every=1 if half == "all" else 2,
         offset=0 if half == "all" else int(half),
         device=device,
+        threads=threads,
     )
     reconstruct_file(scan, options, store=store, output=output, correlates_halves=frc, json_file=json)
 

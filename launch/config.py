@@ -260,8 +260,8 @@ class RefinementSection(Section):
     """shortest time between two states of the object, seconds"""
     seed: NonNegativeInt = _ENGINE.seed
     """of the order in which frames are visited"""
-    device: Literal["auto", "numpy", "cupy"] = "auto"
-    """where arrays live; auto is CuPy where it sees a device"""
+    device: Literal["auto", "numpy", "compiled", "cupy"] = "auto"
+    """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
     threads: PositiveInt = 1
     """cores the refinement may use"""
 
@@ -303,6 +303,8 @@ class StoreSection(Section):
     """whether scans are registered"""
     path: OutputPath | None = None
     """folder of the catalogue; `store` inside `save` when left out"""
+    timeout_s: PositiveFloat = 120.0
+    """a scan that is not registered after so long goes without, seconds"""
 
 
 class Config(Section):

@@ -15,7 +15,8 @@ import numpy as np
 
 from launch.recorded import RecordedScan
 from launch.results import Reconstruction
-from operators.arrays import Object, Probe, get_array_module
+from operators.arrays import Object, Probe
+from operators.backends import Update
 from operators.geometry import Bounds, Geometry
 from operators.metrics import FRC, fourier_ring_correlation, remove_gauge
 from operators.preprocess import Preprocess
@@ -23,6 +24,7 @@ from operators.probe import probe_modes, with_power
 from operators.probe_search import estimate_probe
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
+from stream.backend import open_backend
 from stream.scan import Numbers
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,9 @@ class ReconstructOptions:
     every, offset : int
         Frames used: each `every`-th from `offset`. 2 and 0, 2 and 1 are the halves for ring correlation.
     device : str
-        "numpy", "cupy" or "auto".
+        Backend of the engine: "numpy", "compiled", "cupy", or "auto" for the fastest there is.
+    threads : int
+        Cores it may use.
     """
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
@@ -63,6 +67,7 @@ class ReconstructOptions:
     every: int = 1
     offset: int = 0
     device: str = "auto"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if self.probe not in ("file", "data"):
@@ -103,9 +108,9 @@ def reconstruct(
     )
     used = _used_frames(scan, options)
     positions_px = geometry.to_pixels(scan.positions_m)
-    xp = get_array_module(options.device)
-    probe = _first_probe(scan, options, preprocess, positions_px, used)
-    refiner = Refiner(options.refiner, probe, mask=preprocess.mask, xp=xp)
+    _, xp, run_update = open_backend(options.device, options.threads)
+    probe = _first_probe(scan, options, preprocess, positions_px, used, run_update)
+    refiner = Refiner(options.refiner, probe, mask=preprocess.mask, xp=xp, run_update=run_update)
     for block in _blocks(used):
         refiner.append(block.tolist(), preprocess(scan.frames[block]), positions_px[block])
     if options.probe == "file" and options.scale_probe:
@@ -179,13 +184,20 @@ def _first_probe(
     preprocess: Preprocess,
     positions_px: np.ndarray,
     used: Numbers,
+    run_update: Update,
 ) -> Probe:
     if options.probe == "data":
         distance = np.hypot(*(positions_px[used] - np.median(positions_px[used], axis=0)).T)
         middle = np.sort(used[np.argsort(distance, kind="stable")[:FRAMES_FOR_PROBE]])
         patterns = preprocess(scan.frames[middle])
-        mask, seed = preprocess.mask, options.refiner.seed
-        return estimate_probe(patterns, positions_px[middle], n_modes=options.n_modes, mask=mask, seed=seed)
+        return estimate_probe(
+            patterns,
+            positions_px[middle],
+            n_modes=options.n_modes,
+            mask=preprocess.mask,
+            seed=options.refiner.seed,
+            run_update=run_update,
+        )
     if scan.probe is None:
         raise ValueError(f"scan {scan.name!r} has no probe: choose probe 'data' to find one from its frames")
     is_enough = len(scan.probe) >= options.n_modes

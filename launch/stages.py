@@ -236,6 +236,7 @@ def refinement(run: ResolvedRun) -> Worker:
             first_frames=section.first_frames,
             publish_s=section.publish_s,
             device=section.device,
+            threads=section.threads,
         )
     )
 
@@ -275,6 +276,7 @@ def recorder(run: ResolvedRun) -> Worker:
             config_hash=context.config_hash,
             model=model_id(config),
             store=(config.store.path or config.save / "store") if config.store.enabled else None,
+            store_timeout_s=config.store.timeout_s,
         )
     )
 

@@ -26,8 +26,8 @@ from operators.arrays import (
 from operators.patches import add_patches, extract_patches
 
 _VALUES_IN_CACHE = 1 << 18  # of waves; 2 MiB
-_TINY = 1e-9  # photons**0.5; keeps 0/0 of an empty pixel at zero
-_OVERLAP_LIMIT = 2.0  # summed corrections of overlapping probes stay stable up to twice one full step
+TINY = 1e-9  # photons**0.5; keeps 0/0 of an empty pixel at zero
+OVERLAP_LIMIT = 2.0  # summed corrections of overlapping probes stay stable up to twice one full step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def modulus_correction(waves: Array, amplitudes: Array, mask: Mask | None) -> tu
     if mask is not None:
         missing *= mask
     errors = xp.einsum("fyx,fyx->f", missing, missing)
-    modulus += xp.float32(_TINY)
+    modulus += xp.float32(TINY)
     missing /= modulus
     waves *= missing[:, None]
     return waves, errors
@@ -176,7 +176,7 @@ class _ProbeSums:
     def move(self, probe: Probe, steps: Steps) -> None:
         alpha = steps.alpha
         weight = (1 - alpha) * self.transmission + alpha * self.transmission.max()
-        weight += array_module(probe).float32(_TINY)
+        weight += array_module(probe).float32(TINY)
         probe += steps.probe_step * self.correction / weight
 
 
@@ -213,7 +213,7 @@ def _move_object(object_: Object, corners: Corners, probe: Probe, steps: Steps, 
     n = probe.shape[-1]
     peak = abs2(probe).sum(axis=0).max()
     illumination = extract_patches(sums.illumination, corners, n)
-    weight = xp.maximum(illumination / _OVERLAP_LIMIT, peak)
+    weight = xp.maximum(illumination / OVERLAP_LIMIT, peak)
     weight *= steps.alpha
     weight += (1 - steps.alpha) * illumination
     moved = extract_patches(sums.correction, corners, n)

@@ -25,6 +25,7 @@ from operators.arrays import (
     abs2,
     to_numpy,
 )
+from operators.backends import Update
 from operators.canvas import Canvas
 from operators.epie import Batch, Steps, update
 from operators.frame_store import FrameStore
@@ -52,13 +53,21 @@ class Refiner:
         Start. Its power is kept: it fixes the scale between probe and object.
     mask : (ky, kx) bool, True where valid, corner-origin, optional
     xp : numpy or cupy
+    run_update : callable
+        The reference by default; `operators.backends.get_backend` has the one that is fastest on `xp`.
     """
 
     def __init__(
-        self, config: RefinerConfig, probe: Probe, *, mask: Mask | None = None, xp: ArrayModule = np
+        self,
+        config: RefinerConfig,
+        probe: Probe,
+        *,
+        mask: Mask | None = None,
+        xp: ArrayModule = np,
+        run_update: Update = update,
     ) -> None:
         self._config = config
-        self._xp = xp
+        self._xp, self._run_update = xp, run_update
         self._n_pixels = probe.shape[-1]
         self.set_probe(probe)
         valid = None if mask is None or mask.all() else to_numpy(mask)
@@ -246,7 +255,7 @@ class Refiner:
             self._on_device(is_settled),
             self._on_device(positions - corners) if config.subpixel else None,
         )
-        errors = update(canvas.object, self._probe, batch, steps, canvas.sums, mask=self._mask)
+        errors = self._run_update(canvas.object, self._probe, batch, steps, canvas.sums, mask=self._mask)
         if steps.probe_step:
             self._probe = with_power(self._probe, self._power)
         frames.record(slots, errors)

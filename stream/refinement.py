@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from operators.arrays import Patterns, Probe, get_array_module
+from operators.arrays import Patterns, Probe
 from operators.probe import probe_modes, with_power
 from operators.probe_search import estimate_probe
 from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.refiner import Refiner
 from operators.seeding import seeds_help
 from operators.stitch import Mosaic
+from stream.backend import open_backend
 from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot, write_snapshot
@@ -51,7 +52,9 @@ class RefinementConfig:
     publish_s : float
         Least time between two snapshots.
     device : str
-        "numpy", "cupy" or "auto".
+        Backend of the engine: "numpy", "compiled", "cupy", or "auto" for the fastest there is.
+    threads : int
+        Cores it may use.
     """
 
     optics: Optics
@@ -63,6 +66,7 @@ class RefinementConfig:
     first_frames: int = 32
     publish_s: float = 0.5
     device: str = "auto"
+    threads: int = 1
 
 
 class Refinement:
@@ -83,7 +87,7 @@ class Refinement:
 
     def prepare(self) -> None:
         """Chooses the device and loads the known probe, so that a wrong one is reported before the scan."""
-        self._xp = get_array_module(self.config.device)
+        self._backend = open_backend(self.config.device, self.config.threads)
         self._known = self.config.optics.load_probe() if self.config.optics.probe else None
 
     def open(self, scan: Scan) -> None:
@@ -184,7 +188,8 @@ class Refinement:
         if self._known is None:
             positions_px = read_positions_px(self._open_scan, self.config.optics.geometry, numbers)
             n_modes, mask = self.config.n_modes, self._preprocess.mask
-            return estimate_probe(patterns, positions_px, n_modes=n_modes, mask=mask)
+            run_update = self._backend.update
+            return estimate_probe(patterns, positions_px, n_modes=n_modes, mask=mask, run_update=run_update)
         probe = self._known
         if len(probe) < self.config.n_modes:
             probe = probe_modes(probe[0], self.config.n_modes)
@@ -192,7 +197,9 @@ class Refinement:
         return with_power(probe, photons) if self.config.scale_probe else probe
 
     def _start(self, probe: Probe) -> None:
-        self._refiner = Refiner(self.config.refiner, probe, mask=self._preprocess.mask, xp=self._xp)
+        _, xp, run_update = self._backend
+        mask = self._preprocess.mask
+        self._refiner = Refiner(self.config.refiner, probe, mask=mask, xp=xp, run_update=run_update)
         illumination = (np.abs(probe) ** 2).sum(axis=0)
         self._mosaic = Mosaic(illumination) if self.config.uses_network else None
 

@@ -1,0 +1,178 @@
+"""Compiled loops of one frame's update: what NumPy would do in several passes over memory, done in one.
+
+Separate because this is the only file that imports numba, an optional dependency: importing it costs a
+second and the first call of each loop compiles it, once per computer. Called by `operators.epie_compiled`.
+The loops release the interpreter lock, so that a caller's threads run side by side.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from operators.arrays import Array, Object, Probe
+from operators.epie import OVERLAP_LIMIT, TINY
+
+_TINY = np.float32(TINY)
+_PER_LIMIT = np.float32(1 / OVERLAP_LIMIT)
+# everything that may be rounded differently, but NaN and infinity stay: they show divergence
+_FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
+_compiled = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+
+
+@_compiled
+def exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Array) -> None:
+    """Write probe times object under the window at (row, column) into `waves` (mode, y, x)."""
+    n_modes, n_rows, n_columns = probe.shape
+    for mode in range(n_modes):
+        for y in range(n_rows):
+            line = object_[row + y, column : column + n_columns]
+            for x in range(n_columns):
+                waves[mode, y, x] = line[x] * probe[mode, y, x]
+
+
+@_compiled
+def modulus_correction(waves: Array, amplitudes: Array, valid: Array, modulus: Array) -> float:
+    """Replace unnormalised far-field `waves` by their correction, scaled for an unnormalised inverse.
+
+    Parameters
+    ----------
+    waves : (mode, ky, kx) complex64
+    amplitudes : (ky, kx) float, sqrt(photons)
+    valid : (ky, kx) bool
+    modulus : (kx,) float32, scratch
+
+    Returns
+    -------
+    error : float
+        sum (|F| - sqrt(I))**2 over valid pixels, photons.
+    """
+    n_modes, n_rows, n_columns = waves.shape
+    to_unitary = np.float32(1 / math.sqrt(n_rows * n_columns))
+    for_inverse = np.float32(1 / (n_rows * n_columns))
+    total = 0.0
+    for y in range(n_rows):
+        for x in range(n_columns):
+            wave = waves[0, y, x]
+            modulus[x] = wave.real * wave.real + wave.imag * wave.imag
+        for mode in range(1, n_modes):
+            for x in range(n_columns):
+                wave = waves[mode, y, x]
+                modulus[x] += wave.real * wave.real + wave.imag * wave.imag
+        error = np.float32(0)
+        for x in range(n_columns):
+            found = np.sqrt(modulus[x]) * to_unitary
+            missing = (np.float32(amplitudes[y, x]) - found) * valid[y, x]
+            error += missing * missing
+            modulus[x] = missing / (found + _TINY) * for_inverse
+        total += float(error)
+        for mode in range(n_modes):
+            for x in range(n_columns):
+                waves[mode, y, x] *= modulus[x]
+    return total
+
+
+@_compiled
+def add_to_object(
+    corrections: Array, probe: Probe, intensity: Array, row: int, column: int, sums: Array, lights: Array
+) -> None:
+    """Add conj(probe) times `corrections` (mode, y, x), and the probe's intensity, under one window."""
+    n_modes, n_rows, n_columns = probe.shape
+    for y in range(n_rows):
+        line = sums[row + y, column : column + n_columns]
+        light = lights[row + y, column : column + n_columns]
+        for x in range(n_columns):
+            light[x] += intensity[y, x]
+        for mode in range(n_modes):
+            for x in range(n_columns):
+                line[x] += corrections[mode, y, x] * np.conj(probe[mode, y, x])
+
+
+@_compiled
+def add_to_probe(
+    corrections: Array,
+    object_: Object,
+    row: int,
+    column: int,
+    weight: float,
+    sums: Probe,
+    transmission: Array,
+) -> None:
+    """Add `weight` times conj(object) `corrections`, and the object's squared modulus, on the window."""
+    n_modes, n_rows, n_columns = corrections.shape
+    for y in range(n_rows):
+        line = object_[row + y, column : column + n_columns]
+        for x in range(n_columns):
+            transmission[y, x] += weight * (line[x].real * line[x].real + line[x].imag * line[x].imag)
+        for mode in range(n_modes):
+            for x in range(n_columns):
+                sums[mode, y, x] += corrections[mode, y, x] * (weight * np.conj(line[x]))
+
+
+@_compiled
+def merge_sums(
+    corners: Array,
+    n_pixels: int,
+    start: int,
+    stop: int,
+    sums: Array,
+    lights: Array,
+    more_sums: Array,
+    more_lights: Array,
+) -> None:
+    """Move `more_sums` and `more_lights` under the windows, on rows [start, stop), to the others."""
+    for row, column in corners:
+        for y in range(max(row, start), min(row + n_pixels, stop)):
+            for x in range(column, column + n_pixels):
+                sums[y, x] += more_sums[y, x]
+                lights[y, x] += more_lights[y, x]
+                # Zero is also what the next window that covers this pixel has to add.
+                more_sums[y, x] = 0
+                more_lights[y, x] = 0
+
+
+@_compiled
+def move_object(
+    object_: Object,
+    corners: Array,
+    n_pixels: int,
+    start: int,
+    stop: int,
+    sums: Array,
+    lights: Array,
+    peak: float,
+    alpha: float,
+    step: float,
+) -> None:
+    """Move the object under the windows, on rows [start, stop), and leave zero sums behind."""
+    one = np.float32(1)
+    for row, column in corners:
+        for y in range(max(row, start), min(row + n_pixels, stop)):
+            for x in range(column, column + n_pixels):
+                weight = max(lights[y, x] * _PER_LIMIT, peak) * alpha + (one - alpha) * lights[y, x]
+                object_[y, x] += sums[y, x] * (step / weight)
+                sums[y, x] = 0
+                lights[y, x] = 0
+
+
+@_compiled
+def intensity(probe: Probe, out: Array) -> None:
+    """Write the summed intensity of the modes into `out` (y, x)."""
+    n_modes, n_rows, n_columns = probe.shape
+    for y in range(n_rows):
+        for x in range(n_columns):
+            total = np.float32(0)
+            for mode in range(n_modes):
+                value = probe[mode, y, x]
+                total += value.real * value.real + value.imag * value.imag
+            out[y, x] = total
+
+
+@_compiled
+def apply_ramp(waves: Array, rows: Array, columns: Array, out: Array) -> None:
+    """Write `waves` (mode, ky, kx) times the outer product of `rows` and `columns` into `out`."""
+    n_modes, n_rows, n_columns = waves.shape
+    for mode in range(n_modes):
+        for y in range(n_rows):
+            for x in range(n_columns):
+                out[mode, y, x] = waves[mode, y, x] * (rows[y] * columns[x])

@@ -1,0 +1,20 @@
+"""The engine's backend on several cores.
+
+Separate because operators know no threads: they cut a batch into shares, and here is who works on them.
+Called by the refinement stage and the offline reconstruction.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from operators.backends import Backend, get_backend
+
+
+def open_backend(device: str, threads: int) -> Backend:
+    """Returns the backend called `device` on that many cores; see `operators.backends.get_backend`.
+
+    Threads are enough: compiled loops and transforms release the interpreter lock.
+    """
+    if threads == 1:
+        return get_backend(device)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="refinement")
+    return get_backend(device, n_workers=threads, each_worker=pool.map)
