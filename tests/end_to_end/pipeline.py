@@ -87,18 +87,19 @@ class Pipeline:
         self._probe = sample.probe if probe is None else probe
         self._things = ExitStack()
         self.notices: list[str] = []
+        self.on_turn: Callable[[], object] = lambda: None  # called again and again while the test waits
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as things:
             self.detector = things.enter_context(
-                DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True), sleep=self._wait)
+                DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True))
             )
             config = load_config(self._write_config(), overrides=self._overrides)
             self.supervisor = things.enter_context(Supervisor(resolve(config), on_notice=self._notice))
             self.supervisor.start()
             self.publisher = HeardPublisher(self.supervisor.address("positions"))
-            things.callback(self.publisher.close)
+            things.callback(lambda: self.publisher.close())
             self._things = things.pop_all()
         return self
 
@@ -117,6 +118,11 @@ class Pipeline:
         for name, document in documents:
             self.publisher(name, document)
 
+    def reconnect_publisher(self) -> None:
+        """Waits for a position stage that was started again: what is published before is lost."""
+        self.publisher.close()
+        self.publisher = HeardPublisher(self.supervisor.address("positions"))
+
     def play(self, sample: ScannedSample, series: str, *, rate_hz: float = 0.0, **faults: Any) -> int:
         """Sends one series; returns how many frames left."""
         return self.play_frames(sample.frames, series, len(sample), rate_hz=rate_hz, **faults)
@@ -128,7 +134,7 @@ class Pipeline:
         config = ReplayConfig(
             series_uid=series, series_id=sum(series.encode()), rate_hz=rate_hz, faults=Faults(**faults)
         )
-        return self.detector.play(frames, config, n_frames)
+        return self.detector.play(frames, config, n_frames, is_stopped=self._looks_after)
 
     def run(self, sample: ScannedSample, series: str, **faults: Any) -> Outcome:
         """Plays a scan whose positions come in good order, and returns its end."""
@@ -177,11 +183,13 @@ class Pipeline:
         while not condition():
             assert time.monotonic() < deadline, f"it did not happen in {PATIENCE_S:g} s: {self.notices[-5:]}"
             self.supervisor.poll()
+            self.on_turn()
 
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.supervisor.poll(left)
+    def _looks_after(self) -> bool:
+        """Looks after the processes before every message, as nobody else does while the detector plays."""
+        self.supervisor.poll(0.0)
+        self.on_turn()
+        return False
 
     def _notice(self, stage: str, level: int, text: str) -> None:
         self.notices.append(f"{stage}: {text}")

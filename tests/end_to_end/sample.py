@@ -89,19 +89,25 @@ def scan_sample(seed: int = 0) -> ScannedSample:
     truth = _letter(*corners.max(axis=0) + N_PIXELS)
     probe = _lopsided_probe()
     frames = np.empty((len(corners), N_PIXELS, N_PIXELS), np.uint16)
-    illumination = np.zeros(truth.shape)
     for number, (row, column) in enumerate(corners):
         window = slice(row, row + N_PIXELS), slice(column, column + N_PIXELS)
         far_field = np.fft.fftshift(np.fft.fft2(probe * truth[window])) / N_PIXELS
         frames[number] = rng.poisson(np.abs(far_field) ** 2)
-        illumination[window] += np.abs(probe) ** 2
     return ScannedSample(
         frames=frames,
         positions_m=corners * OBJECT_PIXEL_M,
         truth=truth,
         probe=probe[None],
-        lit=illumination > WELL_LIT * illumination.max(),
+        lit=illuminated(truth.shape, probe[None], corners),
     )
+
+
+def illuminated(shape: tuple[int, int], probe: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Where the object is well lit, (row, col) bool."""
+    photons, n_pixels = np.zeros(shape), probe.shape[-1]
+    for row, column in corners:
+        photons[row : row + n_pixels, column : column + n_pixels] += (np.abs(probe) ** 2).sum(axis=0)
+    return photons > WELL_LIT * photons.max()
 
 
 def _letter(n_rows: int, n_columns: int) -> np.ndarray:

@@ -1,0 +1,149 @@
+"""Bad input ends in a clear message or a counted drop: nothing recorded is lost, and scripts hear of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cbor2
+import numpy as np
+import pytest
+import yaml
+
+from launch.processes import RunFailedError
+from stream.dectris import encode_message
+from stream.replay import ReplayConfig, series_messages
+from stream.scan import State
+from tests.end_to_end.documents import PositionRun
+from tests.end_to_end.pipeline import Pipeline
+from tests.end_to_end.sample import ScannedSample
+
+PATIENCE_S = 60.0
+
+
+def messages(frames: np.ndarray, series: str) -> list[bytes]:
+    """The start, images and end of a series as they are on the wire."""
+    config = ReplayConfig(series_uid=series)
+    return [encode_message(message) for _, message in series_messages(frames, config, len(frames))]
+
+
+def ptychostream(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "launch", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def test_damaged_messages_are_counted_and_named_and_the_run_goes_on(
+    pipeline: Pipeline, sample: ScannedSample
+) -> None:
+    rng = np.random.default_rng(2)
+    start, *images, end = messages(sample.frames, "damaged")
+    damaged = [
+        b"",
+        b"garbage",
+        rng.bytes(4096),
+        images[30][:100],  # truncated; the whole one follows
+        cbor2.dumps({"type": "image", "series_id": 1}),
+        cbor2.dumps({"type": "what", "series_id": 1}),
+        cbor2.dumps([1, 2, 3]),
+    ]
+    pipeline.publish(PositionRun("damaged", sample.positions_m).documents())
+    for message in [start, *images[:30], *damaged, *images[30:], end]:
+        pipeline.detector.send(message)
+    outcome = pipeline.outcome("damaged")
+    outcome.assert_accounted(recorded=len(sample))
+    outcome.assert_recorded_as(sample)
+    assert outcome.figures["is_complete"]
+    assert outcome.figures["rejected"] >= len(damaged) - 1  # an unknown type is passed over
+    pipeline.until(lambda: any("messages of the detector refused" in notice for notice in pipeline.notices))
+
+
+def test_frames_of_another_kind_are_bad_and_named(pipeline: Pipeline, sample: ScannedSample) -> None:
+    good = messages(sample.frames, "kinds")
+    small = messages(sample.frames[:, :16, :16], "kinds")
+    wide = messages(sample.frames.astype(np.uint32), "kinds")
+    torn = messages(sample.frames, "kinds")
+    swapped = [
+        *good[:11],
+        small[11],
+        wide[12],
+        *good[13:21],
+        torn[21].replace(b"bslz4", b"bslz9"),
+        *good[22:],
+    ]
+    pipeline.publish(PositionRun("kinds", sample.positions_m).documents())
+    for message in swapped:
+        pipeline.detector.send(message)
+    outcome = pipeline.outcome("kinds")
+    bad = np.flatnonzero(outcome.scan.states("subscriber") == State.BAD).tolist()
+    assert set(bad) >= {10, 11}
+    outcome.assert_accounted(recorded=97, lost=3)
+    outcome.assert_recorded_as(sample)
+    assert "10, 11" in outcome.figures["incomplete"]
+    assert "20" in outcome.figures["incomplete"]
+    assert outcome.error(sample).c < 0.1
+
+
+def test_a_probe_of_another_size_is_refused_before_the_scan(run_folder: Path, sample: ScannedSample) -> None:
+    wrong = Pipeline(run_folder, sample, probe=np.ones((1, 16, 16), np.complex64))
+    with pytest.raises(RunFailedError, match=r"probe has shape \(1, 16, 16\), patterns have 32 x 32 pixels"):
+        wrong.__enter__()
+
+
+@pytest.mark.slow
+@pytest.mark.allow_error_log
+def test_a_series_that_does_not_fit_the_disk_ends_the_run_and_leaves_what_is_recorded(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    with Pipeline(run_folder, sample) as pipeline:
+        before = pipeline.run(sample, "before")
+        with pytest.raises(RunFailedError, match=r"subscriber cannot run: .*MB are free"):
+            pipeline.run(sample, "too-long", announce=10**12)
+        assert pipeline.find("too-long") is None
+    pipeline.result_of(before.scan).assert_recorded_as(sample)
+    assert len(list((run_folder / "scans").iterdir())) == 1
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, sample: ScannedSample) -> Path:
+    """A configuration of a detector that is not there."""
+    np.save(tmp_path / "positions.npy", sample.positions_m)
+    config = {
+        "geometry": sample.geometry_settings,
+        "detector": {"address": "tcp://127.0.0.1:9", "timeout_s": 0.5},
+        "positions": {"source": "file", "path": "positions.npy", "unit": "m"},
+        "live": {"address": "tcp://127.0.0.1:*"},
+        "viewer": {"enabled": False},
+        "save": str(tmp_path / "saved"),
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_an_unknown_key_is_named_with_the_one_that_was_meant(config_file: Path) -> None:
+    done = ptychostream("run", str(config_file), "--set", "detector.adress=tcp://127.0.0.1:1")
+    assert done.returncode == 2
+    assert done.stderr == ("ptychostream: --set: detector.adress: unknown key, did you mean 'address'?\n")
+
+
+@pytest.mark.parametrize("energy", ["0", "-8800", ".nan"])
+def test_an_impossible_energy_is_refused(config_file: Path, energy: str) -> None:
+    done = ptychostream("run", str(config_file), "--set", f"geometry.energy_ev={energy}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ptychostream: --set: geometry.energy_ev: wanted ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_detector_that_cannot_be_reached_ends_in_a_message_and_not_in_a_hang(
+    config_file: Path, tmp_path: Path
+) -> None:
+    figures = tmp_path / "figures.json"
+    done = ptychostream("run", str(config_file), "--series", "1", "--json", str(figures))
+    assert done.returncode == 1
+    assert "nothing from tcp://127.0.0.1:9 for " in done.stderr
+    assert "`ptychostream check`" in done.stderr
+    assert json.loads(figures.read_text())["is_complete"] is False
+    checked = ptychostream("check", str(config_file), "--timeout", "0.2")
+    assert checked.returncode == 1
+    assert "tcp://127.0.0.1:9" in checked.stdout

@@ -1,0 +1,169 @@
+"""kill -9, a store that fails or hangs: what is recorded stays, and the image goes on."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.simulation import Simulation, simulate_scan
+from operators.metrics import nrmse
+from stream.client import LiveReconstruction
+from stream.live_image import LiveImage
+from stream.scan import State
+from tests.end_to_end.documents import PositionRun
+from tests.end_to_end.pipeline import Pipeline
+from tests.end_to_end.sample import ScannedSample, illuminated
+
+pytestmark = pytest.mark.slow
+
+KILLED_AT = {"inference": 40, "refinement": 80, "stitcher": 120}
+
+
+@pytest.fixture(scope="module")
+def demo_sample() -> ScannedSample:
+    """A scan that the network which comes with the package is made for."""
+    scan = simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5))
+    corners = np.rint(scan.geometry.to_pixels(scan.positions_m)).astype(int)
+    return ScannedSample(
+        frames=scan.frames,
+        positions_m=scan.positions_m,
+        truth=scan.object,
+        probe=scan.probe,
+        lit=illuminated(scan.object.shape, scan.probe, corners),
+        geometry=scan.geometry,
+    )
+
+
+def kill(pipeline: Pipeline, stage: str) -> None:
+    os.kill(pipeline.supervisor.pid(stage), signal.SIGKILL)
+
+
+def frames_that_kill(pipeline: Pipeline, sample: ScannedSample, series: str) -> Iterator[np.ndarray]:
+    """The frames of a scan; when so many are recorded, a stage dies. Two are never dead at once."""
+    stages = {at: stage for stage, at in KILLED_AT.items()}
+    for number, frame in enumerate(sample.frames):
+        if number in stages:
+            pipeline.until(lambda n=number: pipeline.recorded(series) == n and pipeline.supervisor.is_ready)
+            kill(pipeline, stages[number])
+        yield frame
+
+
+@pytest.mark.timeout(300)
+def test_stages_killed_once_each_lose_nothing_and_the_image_goes_on(
+    run_folder: Path, demo_sample: ScannedSample
+) -> None:
+    sample, images = demo_sample, list[LiveImage]()
+    with Pipeline(run_folder, sample, "network.weights=demo") as pipeline:
+        undisturbed = pipeline.run(sample, "undisturbed")
+        pipeline.publish(PositionRun("disturbed", sample.positions_m).documents())
+        with LiveReconstruction(pipeline.live_address, follow=True) as live:
+
+            def watch() -> None:
+                image = live.poll()
+                if image is not None and image.scan.endswith("-disturbed"):
+                    images.append(image)
+
+            pipeline.on_turn = watch
+            frames = frames_that_kill(pipeline, sample, "disturbed")
+            pipeline.play_frames(frames, "disturbed", len(sample), rate_hz=60)
+            disturbed = pipeline.outcome("disturbed")
+            pipeline.until(lambda: images and images[-1].is_final)
+        assert pipeline.supervisor.n_restarts == len(KILLED_AT)
+
+    disturbed.assert_accounted(recorded=len(sample))
+    disturbed.assert_recorded_as(sample)
+    assert disturbed.figures["is_complete"]
+    for found in (images[-1].object, disturbed.result.object):
+        assert nrmse(found, undisturbed.result.object, sample.lit).loose < 0.02
+    mosaics = [outcome.result.maps["mosaic"] for outcome in (disturbed, undisturbed)]
+    assert nrmse(*mosaics, sample.lit).loose < 1e-3
+    assert disturbed.error(sample).c < 0.1
+
+    versions, seen = [image.version for image in images], [image.frames_seen for image in images]
+    assert versions == sorted(set(versions)), "a version came again or went back"
+    assert sum(KILLED_AT["stitcher"] <= count for count in seen) > 1
+    assert seen[-1] == len(sample)
+
+
+def test_a_killed_subscriber_keeps_what_it_recorded_and_names_what_was_lost(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    def frames() -> Iterator[np.ndarray]:
+        for number, frame in enumerate(sample.frames):
+            if number == 50:
+                pipeline.until(lambda: pipeline.recorded("orphaned") == 50)
+                os.kill(pipeline.supervisor.pid("subscriber"), signal.SIGSTOP)
+            elif number == 60:  # ten frames lie in the buffers of a process that will not read them
+                kill(pipeline, "subscriber")
+                pipeline.until(lambda: pipeline.supervisor.n_restarts and pipeline.supervisor.is_ready)
+            yield frame
+
+    with Pipeline(run_folder, sample) as pipeline:
+        pipeline.publish(PositionRun("orphaned", sample.positions_m).documents())
+        pipeline.play_frames(frames(), "orphaned", len(sample))
+        outcome = pipeline.outcome("orphaned")
+
+    lost = np.flatnonzero(outcome.scan.states("subscriber") == State.LOST)
+    assert lost.tolist() == list(range(50, 60))
+    outcome.assert_accounted(recorded=90, lost=10)
+    outcome.assert_recorded_as(sample)
+    assert outcome.figures["incomplete"] == "lost: 10 frames (50, 51, 52, 53, 54, 55, 56, 57, 58, 59)"
+    assert outcome.error(sample).c < 0.15
+
+
+def test_killed_positions_are_taken_up_again(run_folder: Path, sample: ScannedSample) -> None:
+    run = PositionRun("resumed", sample.positions_m)
+    with Pipeline(run_folder, sample) as pipeline:
+        pipeline.publish([*run.opening, *run.events(range(50))])
+        pipeline.play(sample.first(50), "resumed", announce=len(sample), without_end=True)
+        pipeline.until(
+            lambda: (
+                pipeline.recorded("resumed") == 50
+                and (pipeline.scan("resumed").states("positions") == State.DONE).all()
+            )
+        )
+        kill(pipeline, "positions")
+        pipeline.until(lambda: pipeline.supervisor.n_restarts and pipeline.supervisor.is_ready)
+        pipeline.reconnect_publisher()
+        pipeline.publish([*run.events(range(50, len(sample))), *run.closing])
+        pipeline.play(sample, "resumed", drop=frozenset(range(50)))
+        outcome = pipeline.outcome("resumed")
+    outcome.assert_accounted(recorded=len(sample))
+    outcome.assert_recorded_as(sample)
+    assert outcome.figures["is_complete"]
+
+
+def test_a_store_that_cannot_be_written_costs_its_entry_and_nothing_else(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    (run_folder / "file").write_text("a file is no folder")
+    store = ("store.enabled=true", f"store.path={run_folder}/file/store")
+    with Pipeline(run_folder, sample, *store) as pipeline:
+        outcome = pipeline.run(sample, "unstored")
+        pipeline.until(lambda: any("is not in the store" in notice for notice in pipeline.notices))
+        outcome = pipeline.result_of(outcome.scan)
+        assert pipeline.supervisor.n_restarts == 0
+    assert outcome.figures["is_complete"]
+    assert outcome.figures["uid"] == ""
+    (notice,) = [notice for notice in pipeline.notices if "is not in the store" in notice]
+    assert "Not a directory" in notice
+
+
+def test_a_store_that_hangs_is_given_up_and_the_next_scan_is_as_good(
+    run_folder: Path, sample: ScannedSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = run_folder / "stuck" / "tiled"
+    stuck.mkdir(parents=True)
+    (stuck / "__init__.py").write_text("import threading\nthreading.Event().wait()\n")
+    monkeypatch.setenv("PYTHONPATH", str(stuck.parent))
+    with Pipeline(run_folder, sample, "store.enabled=true", "store.timeout_s=2") as pipeline:
+        outcomes = [pipeline.run(sample, series) for series in ("first", "second")]
+        outcomes = [pipeline.result_of(outcome.scan) for outcome in outcomes]
+    for outcome in outcomes:
+        outcome.assert_accounted(recorded=len(sample))
+        assert outcome.figures["is_complete"]
+        assert outcome.figures["uid"] == ""
+    assert sum("no answer in 2 s" in notice for notice in pipeline.notices) == 2
