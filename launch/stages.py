@@ -183,6 +183,7 @@ def _positions_config(run: ResolvedRun) -> "PositionsConfig":
         path=section.path,
         series_key=section.series_key,
         late_s=section.late_s,
+        field_m=section.field_m,
     )
 
 

@@ -16,10 +16,19 @@ MAX_FRAMES_AHEAD = 1_000_000
 
 
 class PositionWriter:
-    """The one writer of a scan's `positions_m`, its ledger and its counters."""
+    """The one writer of a scan's `positions_m`, its ledger and its counters.
 
-    def __init__(self, scan: Scan) -> None:
-        self.scan = scan
+    Parameters
+    ----------
+    scan : Scan
+    field_m : float, metres
+        A position further than this from the first ones of the scan is impossible: one wild reading would
+        make the canvas of the object as large as the way to it.
+    """
+
+    def __init__(self, scan: Scan, field_m: float = float("inf")) -> None:
+        self.scan, self._field_m = scan, field_m
+        self._centre_m: Positions | None = None
         self.counters = scan.counters(STAGE, writable=True)
         self._column = scan.column("positions_m", writable=True)
         self._ledger = scan.ledger(STAGE, writable=True)
@@ -47,6 +56,7 @@ class PositionWriter:
             return
         is_usable = np.isfinite(positions_m).all(axis=1)
         is_usable &= (numbers >= 0) & (numbers < self.scan.n_frames + MAX_FRAMES_AHEAD)
+        is_usable &= self._is_in_field(positions_m, is_usable)
         self._count("rejected", len(numbers) - int(is_usable.sum()))
         numbers, positions_m = numbers[is_usable], positions_m[is_usable]
         self._store(numbers, positions_m, self._is_first(numbers))
@@ -91,6 +101,15 @@ class PositionWriter:
             differs = (self._column.read(numbers[again]) != positions_m[again]).any(axis=1)
             self._count("duplicates", int(again.sum()))
             self._count("conflicts", int(differs.sum()))
+
+    def _is_in_field(self, positions_m: Positions, is_usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if self._centre_m is None and is_usable.any():
+            self._centre_m = np.median(positions_m[is_usable], axis=0)
+        if self._centre_m is None:
+            return is_usable
+        with np.errstate(invalid="ignore"):
+            is_near: NDArray[np.bool_] = (np.abs(positions_m - self._centre_m) <= self._field_m).all(axis=1)
+        return is_near
 
     def _is_first(self, numbers: Numbers) -> NDArray[np.bool_]:
         is_first = np.zeros(len(numbers), bool)

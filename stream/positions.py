@@ -68,6 +68,8 @@ class PositionsConfig:
         Key of the start document that names the detector's series.
     late_s : float
         How long after the end of the detector's series missing positions are waited for.
+    field_m : float, metres
+        Largest distance of a position from the first ones of its scan; beyond, it is rejected.
 
     Raises
     ------
@@ -82,6 +84,7 @@ class PositionsConfig:
     path: Path | None = None
     series_key: str = "detector_series_id"
     late_s: float = 5.0
+    field_m: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.source == "documents" and self.fields is None:
@@ -188,7 +191,7 @@ class Positions:
 
     def _open(self, scan: Scan) -> None:
         self._seen.add(scan.name)
-        self._current = PositionWriter(scan)
+        self._current = PositionWriter(scan, self.config.field_m)
         self._series[scan.name] = _Series(self._current)
         if self._table is not None:
             self._current.write(*self._table)

@@ -178,6 +178,17 @@ def test_a_position_that_is_no_number_leaves_its_frame_without(scans):
     assert detector.states()[:3].tolist() == [State.DONE, State.PENDING, State.DONE]
 
 
+def test_a_position_far_from_all_others_is_rejected_before_it_makes_the_canvas_huge(scans):
+    detector, it = Detector(scans, "a"), stage(scans, field_m=1e-3)
+    it.handle([*start(), page(range(10)), page([10], offset_um=2e6), page(range(11, N)), stop()])
+    detector.close()
+    it.idle(0.0)
+    states = detector.states()
+    assert states[10] == State.NO_POSITION
+    assert (np.delete(states, 10) == State.DONE).all()
+    assert detector.counter("rejected") == 1
+
+
 def test_a_wild_frame_number_does_not_fill_the_disk(scans):
     it, detector = stage(scans), Detector(scans, "a")
     wild = {"descriptor": "r1-d", "seq_num": 2**39, "data": {"stage-y": 0.0, "stage-x": 0.0}}
