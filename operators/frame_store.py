@@ -10,6 +10,8 @@ import numpy as np
 
 from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions
 
+_UNKNOWN = 0.0  # best residual of a frame not visited yet
+
 
 class FrameStore:
     """Frames in slots that never move; capacity doubles, and slots not filled are zero.
@@ -61,10 +63,19 @@ class FrameStore:
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited; nothing is read back from the device."""
         xp = self._xp
-        is_first, where = xp.asarray(self.n_visits[slots] == 0), xp.asarray(slots)
+        where = xp.asarray(slots)
+        best = self._best[where]
         self._latest[where] = errors
-        self._best[where] = xp.where(is_first, errors, xp.fmin(self._best[where], errors))
+        self._best[where] = xp.where(best == _UNKNOWN, errors, xp.fmin(best, errors))
         self.n_visits[slots] += 1
+
+    def restore(self, n_visits: int, error: float) -> None:
+        """Count all frames held as visited and as well explained as they are together.
+
+        What was best for each is not known any more: the next visit says it.
+        """
+        self.n_visits[: len(self)] = n_visits
+        self._latest = self._xp.asarray(error * self.powers, self._xp.float32)
 
     def visited(self, numbers: Sequence[int]) -> np.ndarray:
         """Return those of `numbers`, all held, that have been visited at least once."""
@@ -82,20 +93,22 @@ class FrameStore:
         return float(self._latest.sum()) / float(power) if power else float("nan")
 
     def error_growth(self) -> float:
-        """Return the latest residual over the best, over the frames visited twice; 1 if there are none.
+        """Return the latest residual over the best, over the frames visited twice here; 1 if there are none.
 
         Comparing each frame with itself, new frames, whose residuals start high, do not look like divergence.
         """
         slots = self._xp.asarray(np.flatnonzero(self.n_visits > 1))
-        best = float(self._best[slots].sum())
-        return float(self._latest[slots].sum()) / best if best else 1.0
+        bests = self._best[slots]
+        latest = float(self._latest[slots][bests != _UNKNOWN].sum())
+        best = float(bests.sum())
+        return latest / best if best else 1.0
 
     def forget_growth(self) -> None:
         """Take the best residuals for the latest, as after going back to a good state."""
         powers = self._xp.asarray(self.powers, self._xp.float32)
         # a frame never explained by anything finite is as far away as no model at all
         self._best = self._xp.where(self._xp.isfinite(self._best), self._best, powers)
-        self._latest = self._best.copy()
+        self._latest = self._xp.where(self._best == _UNKNOWN, self._latest, self._best)
 
     def _check(self, numbers: list[int], patterns: Patterns, positions_px: Positions) -> None:
         expected = (len(numbers), *self.amplitudes.shape[1:])

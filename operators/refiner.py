@@ -223,7 +223,7 @@ class Refiner:
         canvas.object[inside] = self._xp.asarray(snapshot.object)
         canvas.illumination[inside] = self._xp.asarray(snapshot.illumination)
         self._scanned = snapshot.bounds if self._scanned is None else self._scanned.union(snapshot.bounds)
-        self._frames.n_visits[: self.n_frames] = max(1, int(snapshot.epoch))
+        self._frames.restore(max(1, int(snapshot.epoch)), snapshot.error)
         self._order.mark_seen()
         self._keep_good(canvas)
         self._history = list(snapshot.error_history)

@@ -330,6 +330,19 @@ class TestRestoring:
         assert scene.error(run_to(second, 20)) < scene.error(snapshot)
         assert second.n_divergences == 0
 
+    def test_frames_that_come_after_it_do_not_look_like_divergence(self, scene):
+        first = Refiner(HELD, scene.probe)
+        append_all(first, scene, slice(0, 32))
+        snapshot = run_to(first, 10)
+        second = Refiner(HELD, scene.probe)
+        append_all(second, scene, slice(0, 32))
+        second.restore(snapshot)
+        assert second.error == pytest.approx(snapshot.error)
+        append_all(second, scene, slice(32, None))
+        final = run_to(second, 30)
+        assert final.n_divergences == 0
+        assert scene.error(final) < scene.error(snapshot)
+
     def test_frames_of_the_snapshot_are_not_new_again(self, scene):
         first = Refiner(HELD, scene.probe)
         append_all(first, scene)
