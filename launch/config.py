@@ -173,6 +173,8 @@ class PositionsSection(EndpointSection):
     """name of the document stream; empty takes the first with both fields"""
     late_s: PositiveFloat = 5.0
     """how long positions may come after the last frame, seconds"""
+    field_m: PositiveFloat = 1.0e-3
+    """largest distance of a position from the first ones of its scan, metres; wild readings are rejected"""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
