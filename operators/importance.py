@@ -1,0 +1,154 @@
+"""Where measuring more is worth it, what it would gain, and when it is enough.
+
+Separate because these are the judgements of adaptive scanning, each a formula on super-pixel maps: importance
+of a place, how far its error exceeds photon noise, gain of a batch, verdict on a place, end of a scan.
+Called by the scan policy.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, uniform_filter
+
+from operators.arrays import Array, Corners
+from operators.stitch import phase_variance
+from operators.superpixels import Map, SuperPixels, block_mean
+
+LEAST_IMPORTANCE = 0.004  # its fourth root, 0.25: empty ground gets a quarter of the density along a line
+NOISE_MARGIN = 1.5  # structure below so many times the noise is taken for noise
+EMPTY_QUANTILE = 0.2  # the quietest fifth of the field is no better than noise
+MOST_INFLATION = 16.0
+RELEVANT = 0.25  # of the largest importance: worth an uncertainty of its own
+PRIOR_VARIANCE = 1.0  # rad^2: what is known of a phase before it is measured
+_TINY = 1e-12
+
+
+def importance(maps: SuperPixels, least: float = LEAST_IMPORTANCE) -> Map:
+    """Return how much each place matters, from `least` where it is empty to 1; 1 where nothing is known yet.
+
+    Notes
+    -----
+    Structure above noise, spread by two squares so that the density of points changes gradually. The noise
+    is the smaller of two upper bounds: what the claimed uncertainty explains, and the quietest fifth of the
+    field.
+    """
+    known = maps.coverage > 0.5
+    if not known.any():
+        return np.ones(maps.cells.shape, np.float32)
+    explained = 4 * maps.variance  # two steps, each between two pixels whose errors may be independent
+    quiet = np.quantile(maps.structure[known], EMPTY_QUANTILE)
+    excess = np.maximum(maps.structure - NOISE_MARGIN * np.minimum(explained, quiet), 0) * known
+    spread = maximum_filter(uniform_filter(excess, 3), 5)
+    strong = np.quantile(spread[known], 0.9)
+    relative = spread / strong if strong > 0 else np.zeros_like(spread)
+    return np.where(known, np.clip(relative, least, 1), 1).astype(np.float32)
+
+
+def inflation(maps: SuperPixels) -> Map:
+    """Return by how much the variance of each place exceeds photon noise, 1 to `MOST_INFLATION`."""
+    ratio = maps.model_variance / np.maximum(maps.floor, _TINY)
+    return np.where(maps.coverage > 0.5, np.clip(1 + ratio, 1, MOST_INFLATION), 1).astype(np.float32)
+
+
+def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres: Corners) -> float:
+    """Return by how much measuring at `centres` would lower the weighted variance, rad^2 x pixels.
+
+    Parameters
+    ----------
+    maps : SuperPixels
+    weights : (row, col) float32
+        Importance.
+    illumination : (y, x) float32, photons
+        What one exposure puts on each pixel of its window.
+    centres : (point, 2) int64, absolute object pixels
+
+    Notes
+    -----
+    sum w [1 / J - 1 / (J + p)] with the precision J that photons give, and the precision p of the exposures:
+    the Cramer-Rao bound before and after.
+    """
+    before = maps.photons / phase_variance(np.float64(1)) + 1 / PRIOR_VARIANCE
+    after = before + _added_precision(maps, illumination, centres)
+    return float((weights * (1 / before - 1 / after)).sum() * maps.cell_px**2)
+
+
+def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> NDArray[np.float64]:
+    """Return the precision that exposures add to each square; their place is rounded to whole squares."""
+    n, side = illumination.shape[-1], maps.cell_px
+    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / phase_variance(1.0)
+    corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin
+    rows, columns = (corners[:, None] + np.argwhere(np.ones(footprint.shape))).reshape(-1, 2).T
+    inside = (rows >= 0) & (columns >= 0) & (rows < maps.cells.shape[0]) & (columns < maps.cells.shape[1])
+    index = rows[inside] * maps.cells.shape[1] + columns[inside]
+    added = np.tile(footprint.ravel(), len(corners))[inside]
+    total = np.bincount(index, weights=added, minlength=maps.photons.size)
+    return total.reshape(maps.cells.shape).astype(np.float64)
+
+
+class Verdict(IntEnum):
+    """What would help a place."""
+
+    UNSEEN = 0  # a first look
+    ENOUGH = 1  # nothing: it is known well enough
+    DOSE = 2  # more photons: noise is most of its error
+    COMPUTE = 3  # more epochs or a better model: photons are not what is missing
+
+
+def verdicts(maps: SuperPixels, target_rad: float) -> NDArray[np.uint8]:
+    """Return for each place what would bring its phase error below `target_rad`, values of `Verdict`."""
+    remedy = np.where(maps.model_variance > maps.floor, Verdict.COMPUTE, Verdict.DOSE)
+    remedy = np.where(maps.variance <= target_rad**2, Verdict.ENOUGH, remedy)
+    return np.where(maps.coverage > 0.5, remedy, Verdict.UNSEEN).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How well the places that matter are known.
+
+    Attributes
+    ----------
+    sigma_q95_rad : float
+        Standard uncertainty that 95 % of them stay below; infinite while one of them is unseen.
+    relevant_fraction : float
+        Their share of the field.
+    """
+
+    sigma_q95_rad: float
+    relevant_fraction: float
+
+
+def quality(maps: SuperPixels, weights: Map) -> Quality:
+    """Return how well the places of at least `RELEVANT` importance are known."""
+    relevant = weights >= RELEVANT
+    if not relevant.any():
+        return Quality(sigma_q95_rad=0.0, relevant_fraction=0.0)
+    sigma = np.sqrt(np.where(maps.coverage > 0.5, maps.variance, np.inf)[relevant])
+    worst = float(np.quantile(sigma, 0.95, method="higher"))
+    return Quality(sigma_q95_rad=worst, relevant_fraction=float(relevant.mean()))
+
+
+class StopRule:
+    """Says enough once the places that matter were known well enough several times in a row.
+
+    Parameters
+    ----------
+    target_rad : float
+        Standard uncertainty of the phase to reach; 0 never stops.
+    n_in_a_row : int
+        Decisions that must agree: one map may be lucky.
+    """
+
+    def __init__(self, target_rad: float, n_in_a_row: int = 3) -> None:
+        self.target_rad, self.n_in_a_row = target_rad, n_in_a_row
+        self._n = 0
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the last decisions agreed."""
+        return self._n >= self.n_in_a_row
+
+    def look(self, now: Quality) -> None:
+        """Take the quality of one more map."""
+        self._n = self._n + 1 if self.target_rad > 0 and now.sigma_q95_rad <= self.target_rad else 0

@@ -1,0 +1,219 @@
+"""The next points to measure: farthest first, weighed by importance, within overlap and dose.
+
+Separate from the judgements it is given: whatever they are, what comes out is inside the limits and within
+the dose, covers the field in proportion to importance, and leaves no hole in ground that is being refined.
+Called by the scan policy for every batch. The same state and weights give the same points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.arrays import Corners
+from operators.dose import DoseMap
+from operators.importance import RELEVANT
+from operators.lattice import Lattice
+from operators.overlap import OverlapGraph
+from operators.routing import TILE_DIAMETERS, Travel, best_tiles, snake_route
+
+NEIGHBOURHOOD = 2.0  # of the overlap distance: how far around refined frames holes are filled
+POOL = 2  # batches of candidates that travel chooses from
+
+Weights = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection:
+    """One batch, in the order of travel.
+
+    Attributes
+    ----------
+    centres : (point, 2) int64, absolute object pixels
+    n_repair, n_closure : int
+        How many repeat a lost frame, and how many fill a hole in refined ground.
+    n_holes : int
+        Candidates on refined, important ground that still have no frame within the overlap distance: the
+        batch was too small.
+    """
+
+    centres: Corners
+    n_repair: int
+    n_closure: int
+    n_holes: int
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+class Selector:
+    """What has been measured, and which candidates come next.
+
+    Parameters
+    ----------
+    lattice : Lattice
+        Taken over: its distances follow what is measured.
+    dose : DoseMap
+        Counts what is measured and says what still fits.
+    diameter_px : float
+        Of the probe, full width at half maximum.
+    overlap : float
+        Linear overlap of neighbours on refined ground, 0 to 1.
+    travel : Travel, optional
+        What moving costs; without it only importance counts.
+
+    Notes
+    -----
+    The priority of a candidate is distance x weight^(1/4), so the spacing at a place goes with weight^(-1/4)
+    and the density with its square root, which minimises the weighted variance for a number of points
+    (Neyman, J. R. Stat. Soc. 97 (1934) 558). After a batch whose last priority is p, every open candidate
+    has a point within p / weight^(1/4) (covering), and no point of it was closer than that to one before it
+    (packing).
+    """
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        dose: DoseMap,
+        diameter_px: float,
+        *,
+        overlap: float = 0.6,
+        travel: Travel | None = None,
+    ) -> None:
+        self.lattice, self.dose, self.diameter_px, self.travel = lattice, dose, diameter_px, travel
+        self.graph = OverlapGraph((1 - overlap) * diameter_px)
+        self.is_open = np.ones(lattice.distance.shape, bool)  # dose is left
+        self.is_near_refined = np.zeros(lattice.distance.shape, bool)
+        self._was_refinable = np.zeros(0, bool)
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """Where the last exposure was."""
+        if not len(self.graph):
+            return None
+        row, column = self.graph.centres[-1].tolist()
+        return int(row), int(column)
+
+    def measured(self, centres: Corners) -> None:
+        """Count exposures, (point, 2) absolute object pixels, on the lattice or not, once triggered."""
+        for centre in np.asarray(centres, np.int64).reshape(-1, 2).tolist():
+            self.dose.add(centre)
+            self.graph.add(centre)
+            approach(self.lattice, self.lattice.distance, centre)
+        self._note_refinable()
+
+    def holes(self, weights: Weights, distance: NDArray[np.float32] | None = None) -> NDArray[np.bool_]:
+        """Return which open candidates lie on important, refined ground with no frame within the overlap."""
+        distance = self.lattice.distance if distance is None else distance
+        holes: NDArray[np.bool_] = self.is_open & self.is_near_refined & (weights >= RELEVANT)
+        return holes & (distance > self.graph.reach_px)
+
+    def select(self, n_points: int, weights: Weights, repair: Sequence[Sequence[int]] = ()) -> Selection:
+        """Return up to `n_points` points, fewer when dose or candidates run out; none is counted yet.
+
+        Parameters
+        ----------
+        n_points : int
+        weights : (row, col) float32
+            Importance x inflation at each candidate of the lattice, 0 where nothing may be measured.
+        repair : sequence of (int, int), absolute object pixels
+            Where frames were lost: they come first.
+        """
+        with self.dose.trial():
+            batch = _Batch(self, weights)
+            batch.repair(repair, n_points)
+            n_repair = len(batch.centres)
+            batch.close_holes(n_points)
+            n_certain = len(batch.centres)
+            batch.take_farthest(n_points if self.travel is None else max(POOL * n_points, n_certain))
+        self._close(batch.refused)
+        centres = self._worth_the_way(batch, n_points, n_certain)
+        return Selection(
+            centres=centres[snake_route(centres, self.diameter_px, self.position)],
+            n_repair=n_repair,
+            n_closure=n_certain - n_repair,
+            n_holes=int(batch.holes_left),
+        )
+
+    def _close(self, refused: list[int]) -> None:
+        """Never try again what the dose already given forbids, whatever becomes of this batch."""
+        centres = self.lattice.centres.reshape(-1, 2)
+        for candidate in refused:
+            self.is_open.flat[candidate] = self.dose.fits(centres[candidate].tolist())
+
+    def _worth_the_way(self, batch: "_Batch", n_points: int, n_certain: int) -> Corners:
+        centres = np.array(batch.centres, np.int64).reshape(-1, 2)
+        if self.travel is None or len(centres) <= n_points:
+            return centres
+        chosen, gains = centres[n_certain:], np.array(batch.priorities[n_certain:]) ** 4
+        n_left, tile_px = n_points - n_certain, TILE_DIAMETERS * self.diameter_px
+        keep = best_tiles(chosen, gains, n_left, self.travel, tile_px, self.position)
+        return np.concatenate([centres[:n_certain], chosen[keep]])
+
+    def _note_refinable(self) -> None:
+        refinable = self.graph.is_refinable
+        before = np.pad(self._was_refinable, (0, len(refinable) - len(self._was_refinable)))
+        around = NEIGHBOURHOOD * self.graph.reach_px
+        for centre in self.graph.centres[refinable & ~before]:
+            window = self.lattice.window(centre, around)
+            self.is_near_refined[window] |= self.lattice.distance_to(centre, window) <= around
+        self._was_refinable = refinable
+
+
+def approach(lattice: Lattice, distance: NDArray[np.float32], centre: Sequence[int]) -> tuple[slice, slice]:
+    """Shorten, in place, the distances that a new point at `centre` shortens; return where they are."""
+    window = lattice.window(centre, float(distance.max()))
+    np.minimum(distance[window], lattice.distance_to(centre, window), out=distance[window])
+    return window
+
+
+class _Batch:
+    """Points chosen so far, and the distances as if they were measured."""
+
+    def __init__(self, selector: Selector, weights: Weights) -> None:
+        self.centres: list[list[int]] = []
+        self.priorities: list[float] = []
+        self._selector, self._weights = selector, weights
+        self._distance = selector.lattice.distance.copy()
+        self._scale = np.where(selector.is_open, weights, 0).astype(np.float32) ** 0.25
+        self._priority = self._distance * self._scale
+        self.refused: list[int] = []
+        self.holes_left = 0
+
+    def repair(self, centres: Sequence[Sequence[int]], n_points: int) -> None:
+        for centre in centres:
+            if len(self.centres) < n_points and self._selector.dose.fits(centre):
+                self._add([int(axis) for axis in centre], np.inf)
+
+    def close_holes(self, n_points: int) -> None:
+        while (holes := self._holes()).any() and len(self.centres) < n_points:
+            self._try(int(np.where(holes, self._priority, -1).argmax()))
+        self.holes_left = int(np.count_nonzero(holes))
+
+    def take_farthest(self, n_points: int) -> None:
+        while len(self.centres) < n_points:
+            best = int(self._priority.argmax())
+            if self._priority.flat[best] <= 0:
+                return
+            self._try(best)
+
+    def _holes(self) -> NDArray[np.bool_]:
+        return self._selector.holes(self._weights, self._distance) & (self._scale > 0)
+
+    def _try(self, candidate: int) -> None:
+        """Take a candidate, or refuse it for this batch."""
+        selector = self._selector
+        centre = selector.lattice.centres.reshape(-1, 2)[candidate].tolist()
+        if selector.dose.fits(centre):
+            self._add(centre, float(self._priority.flat[candidate]))
+        else:
+            self.refused.append(candidate)
+            self._scale.flat[candidate] = self._priority.flat[candidate] = 0
+
+    def _add(self, centre: list[int], priority: float) -> None:
+        self.centres.append(centre)
+        self.priorities.append(priority)
+        self._selector.dose.add(centre)
+        window = approach(self._selector.lattice, self._distance, centre)
+        np.multiply(self._distance[window], self._scale[window], out=self._priority[window])

@@ -1,0 +1,241 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import cKDTree
+
+from operators.dose import DoseMap
+from operators.geometry import Bounds
+from operators.importance import RELEVANT
+from operators.lattice import Lattice
+from operators.overlap import OverlapGraph
+from operators.routing import Travel, best_tiles, snake_route
+from operators.selection import Selector
+
+DIAMETER_PX, N_PIXELS = 16.0, 24
+y, x = np.indices((N_PIXELS, N_PIXELS)) - N_PIXELS / 2
+ILLUMINATION = 50 * np.exp(-(y**2 + x**2) / 60)
+
+fields = st.tuples(
+    st.integers(-500, 500), st.integers(-500, 500), st.integers(60, 130), st.integers(60, 130)
+).map(lambda field: Bounds(field[0], field[1], field[0] + field[2], field[1] + field[3]))
+seeds = st.integers(0, 2**32 - 1)
+thorough = settings(max_examples=25, deadline=None)
+
+
+def selector(area, seed=0, limit=np.inf, spacing_px=4.0, **options):
+    lattice = Lattice(area, spacing_px, np.random.default_rng(seed))
+    return Selector(lattice, DoseMap(area, ILLUMINATION, limit), DIAMETER_PX, **options)
+
+
+def smooth_weights(chooser, seed):
+    """Important spots on empty ground, falling off slowly."""
+    rng = np.random.default_rng(seed)
+    area, centres = chooser.lattice.area, chooser.lattice.centres
+    spots = rng.uniform(area.origin, (area.bottom, area.right), (2, 2))
+    distance = np.sqrt(((centres[:, :, None] - spots) ** 2).sum(-1)).min(-1)
+    return np.clip(np.exp(-distance / 20), 0.004, 1).astype(np.float32)
+
+
+def run(chooser, weights, n_batches=4, n_points=20):
+    """Measure what is selected; return every point with the distance it had from all before it."""
+    batches = []
+    for _ in range(n_batches):
+        batch = chooser.select(n_points, weights)
+        chooser.measured(batch.centres)
+        batches.append(batch)
+    return batches, np.concatenate([batch.centres for batch in batches])
+
+
+@thorough
+@given(fields, seeds)
+def test_on_even_ground_points_cover_the_field_and_stay_apart(area, seed):
+    chooser = selector(area, seed)
+    _, points = run(chooser, np.ones(chooser.lattice.distance.shape, np.float32))
+    hole = float(chooser.lattice.distance.max())
+    nearest = cKDTree(points).query(points, k=2)[0][:, 1]
+    assert nearest.min() >= hole - 1e-3
+    everywhere = np.argwhere(np.ones(area.shape)) + area.origin
+    assert cKDTree(points).query(everywhere)[0].max() <= hole + 1.5 * chooser.lattice.spacing_px
+
+
+@thorough
+@given(fields, seeds)
+def test_where_importance_varies_the_hole_at_every_candidate_is_bounded_by_its_weight(area, seed):
+    chooser = selector(area, seed)
+    weights = smooth_weights(chooser, seed)
+    batches, points = run(chooser, weights)
+    candidates = chooser.lattice.centres.reshape(-1, 2)
+    distance = cKDTree(points).query(candidates)[0]
+    np.testing.assert_allclose(chooser.lattice.distance.ravel(), distance, rtol=1e-4, atol=1e-3)
+    scale = weights.ravel() ** 0.25
+    largest_left = (distance * scale).max()
+    before = batches[0].centres
+    for batch in batches[1:]:
+        from_before, of_candidate = (
+            cKDTree(others).query(batch.centres)[index] for others, index in ((before, 0), (candidates, 1))
+        )
+        assert (from_before * scale[of_candidate] >= largest_left - 1e-3).all()
+        before = np.concatenate([before, batch.centres])
+
+
+@thorough
+@given(fields, seeds, st.floats(1.0, 4.0))
+def test_no_pixel_gets_more_than_the_dose_limit_and_no_point_is_outside(area, seed, limit):
+    limit *= ILLUMINATION.max()
+    chooser = selector(area, seed, limit)
+    batches, points = run(chooser, smooth_weights(chooser, seed), n_batches=8, n_points=40)
+    assert (points >= area.origin).all()
+    assert (points < (area.bottom, area.right)).all()
+    dose = np.zeros((area.shape[0] + N_PIXELS, area.shape[1] + N_PIXELS))
+    for top, left in points - area.origin:
+        dose[top : top + N_PIXELS, left : left + N_PIXELS] += ILLUMINATION
+    assert dose.max() <= limit * (1 + 1e-12)
+    assert chooser.dose.peak == pytest.approx(dose.max())
+    assert len(batches[-1]) <= 40
+
+
+@thorough
+@given(fields, seeds)
+def test_refined_ground_has_no_hole_when_the_batch_had_room(area, seed):
+    chooser = selector(area, seed, spacing_px=3.0)
+    weights = smooth_weights(chooser, seed)
+    middle = np.unravel_index(weights.argmax(), weights.shape)
+    start = chooser.lattice.centres[middle[0], middle[1]]
+    group = start + np.argwhere(np.ones((3, 3))) * 4 - 4
+    chooser.measured(np.clip(group, area.origin, (area.bottom - 1, area.right - 1)))
+    assert chooser.holes(weights).any()
+    batches, _ = run(chooser, weights, n_batches=6)
+    assert batches[0].n_closure > 0
+    for batch in batches:
+        if batch.n_closure < len(batch):
+            assert batch.n_holes == 0
+
+
+@thorough
+@given(fields, seeds, st.booleans())
+def test_the_same_seed_gives_the_same_points_to_the_last_bit(area, seed, travels):
+    digests = set()
+    for _ in range(2):
+        travel = Travel(dwell_s=0.01, speed_px_s=500.0) if travels else None
+        chooser = selector(area, seed, limit=4 * ILLUMINATION.max(), travel=travel)
+        _, points = run(chooser, smooth_weights(chooser, seed))
+        digests.add(hashlib.sha256(points.tobytes() + chooser.lattice.distance.tobytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_density_follows_the_square_root_of_importance():
+    chooser = selector(Bounds(0, 0, 240, 240), spacing_px=3.0)
+    left = chooser.lattice.centres[..., 1] < 120
+    weights = np.where(left, 1, 1 / 16).astype(np.float32)
+    _, points = run(chooser, weights, n_batches=8, n_points=50)
+    n_left = (points[:, 1] < 120).sum()
+    assert 3.2 < n_left / (len(points) - n_left) < 4.8
+
+
+def test_lost_frames_come_first_and_are_repeated_where_they_were():
+    chooser = selector(Bounds(0, 0, 100, 100))
+    weights = np.ones(chooser.lattice.distance.shape, np.float32)
+    run(chooser, weights)
+    batch = chooser.select(5, weights, repair=[(7, 9), (500, 3)])
+    assert batch.n_repair == 1
+    assert [7, 9] in batch.centres.tolist()
+    assert len(batch) == 5
+
+
+def test_nothing_is_chosen_where_the_weight_is_zero():
+    chooser = selector(Bounds(0, 0, 100, 100))
+    allowed = chooser.lattice.centres[..., 0] < 40
+    _, points = run(chooser, allowed.astype(np.float32), n_batches=30)
+    assert points[:, 0].max() < 40
+    assert len(np.unique(points, axis=0)) == len(points) == allowed.sum()
+
+
+def test_points_measured_elsewhere_count():
+    chooser = selector(Bounds(0, 0, 100, 100))
+    chooser.measured(np.argwhere(np.ones((100, 50))))
+    batch = chooser.select(10, np.ones(chooser.lattice.distance.shape, np.float32))
+    assert batch.centres[:, 1].min() > 55
+
+
+def test_a_trial_leaves_dose_and_distances_as_they_were():
+    chooser = selector(Bounds(0, 0, 100, 100), limit=3 * ILLUMINATION.max())
+    weights = np.ones(chooser.lattice.distance.shape, np.float32)
+    run(chooser, weights)
+    before = chooser.dose._map.copy(), chooser.lattice.distance.copy()
+    chooser.select(50, weights)
+    np.testing.assert_array_equal(chooser.dose._map, before[0])
+    np.testing.assert_array_equal(chooser.lattice.distance, before[1])
+
+
+def test_an_exposure_at_the_edge_or_outside_is_counted_where_it_touches():
+    dose = DoseMap(Bounds(0, 0, 30, 30), np.ones((4, 4)), limit=2.0)
+    for centre in ((0, 0), (29, 29), (-2, 5), (31, 29), (-50, 0), (90, 90)):
+        dose.add(centre)
+    assert dose._map.sum() == 16 + 16 + 8 + 8
+    assert not dose.fits((30, 0))
+    assert dose.fits((29, 29)) is False
+    assert dose.fits((15, 15)) is True
+
+
+def test_frames_become_refinable_when_their_group_is_large_enough():
+    graph = OverlapGraph(reach_px=2.0, n_least=4)
+    for centre in ((0, 0), (0, 2), (9, 9), (0, 6), (0, 8)):
+        graph.add(centre)
+    assert not graph.is_refinable.any()
+    graph.add((0, 4))  # joins the two pairs
+    assert graph.is_refinable.tolist() == [True, True, False, True, True, True]
+
+
+def test_a_graph_grows_beyond_its_first_allocation():
+    graph = OverlapGraph(reach_px=1.0)
+    for index in range(200):
+        graph.add((0, index))
+    assert graph.is_refinable.all()
+    np.testing.assert_array_equal(graph.centres[:, 1], np.arange(200))
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=60))
+def test_a_route_visits_every_point_once(points):
+    centres = np.array(points, np.int64).reshape(-1, 2)
+    assert sorted(snake_route(centres, 20.0, (0, 0)).tolist()) == list(range(len(points)))
+
+
+def test_a_route_is_much_shorter_than_the_order_of_choice():
+    centres = np.random.default_rng(0).integers(0, 400, (128, 2))
+
+    def length(points):
+        return np.hypot(*np.diff(points, axis=0).T).sum()
+
+    route = snake_route(centres, 30.0, start=(399, 399))
+    assert length(centres[route]) < 0.3 * length(centres)
+    ends = np.hypot(*(centres[route][[0, -1]] - 399).T)
+    assert ends[0] <= ends[1]
+
+
+def test_a_slow_stage_stays_where_it_is_and_a_fast_one_goes_where_the_gain_is():
+    centres = np.concatenate([np.full((5, 2), 10), np.full((5, 2), 900)]) + np.arange(10)[:, None]
+    gains = np.repeat([1.0, 1.2], 5)
+    slow, fast = (
+        best_tiles(centres, gains, 5, Travel(dwell_s=0.01, speed_px_s=speed), 100.0, start=(10, 10))
+        for speed in (10.0, 1e7)
+    )
+    assert slow.tolist() == [0, 1, 2, 3, 4]
+    assert fast.tolist() == [5, 6, 7, 8, 9]
+
+
+def test_candidates_need_room_between_them():
+    with pytest.raises(ValueError, match="at least 2 pixels"):
+        Lattice(Bounds(0, 0, 10, 10), 1.0, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="limit above zero"):
+        DoseMap(Bounds(0, 0, 10, 10), ILLUMINATION, limit=0)
+
+
+def test_relevance_is_the_threshold_of_holes():
+    chooser = selector(Bounds(0, 0, 60, 60))
+    chooser.is_near_refined[...] = True
+    weights = np.full(chooser.lattice.distance.shape, RELEVANT, np.float32)
+    assert chooser.holes(weights).all()
+    assert not chooser.holes(weights * 0.99).any()
