@@ -31,7 +31,13 @@ ConfigSource = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, 
 ScanSource = Annotated[
     str, typer.Argument(metavar="SCAN", help="CXI file, folder of a recorded scan, or uid in the store.")
 ]
-Store = Annotated[Path | None, typer.Option(help="Folder of the store, for a uid.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="PTYCHOSTREAM_STORE",
+        help="Folder of the store, for a uid; by default that of ./recordings or ./demo.",
+    ),
+]
 Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated."),
@@ -132,6 +138,9 @@ def replay(
     with_positions: Annotated[
         bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")
     ] = True,
+    unit: Annotated[
+        Literal["m", "mm", "um", "nm"], typer.Option(help="Of the positions sent; what the pipeline expects.")
+    ] = "um",
     frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     store: Store = None,
     insecure: Insecure = False,
@@ -148,6 +157,7 @@ def replay(
         rate_hz=rate,
         n_frames=frames,
         positions=Endpoint(address=positions, insecure=insecure) if with_positions else None,
+        unit=unit,
     )
     with open_recorded(scan, store) as recorded:
         typer.echo(f"{play(recorded, options)} frames sent to {address}")

@@ -81,7 +81,7 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
     source : str
         A CXI file, a scan folder (`recordings/scans/0000-...`), or the beginning of a uid in the store.
     store : Path, optional
-        Folder of the store.
+        Folder of the store; `default_store` without.
 
     Raises
     ------
@@ -96,15 +96,21 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
             yield _numbered(scan)
     elif (path / "scan.json").is_file():
         yield read_scan_folder(path)
-    elif store is not None:
+    elif (folder := store or default_store()) is not None:
         from launch.store import open_store
 
-        with open_store(store) as opened:
+        with open_store(folder) as opened:
             yield _numbered(opened.scan(source))
     else:
         raise ValueError(
             f"{source}: neither a file nor a scan folder (with a scan.json); a uid needs the store's folder"
         )
+
+
+def default_store() -> Path | None:
+    """Returns the store that a run or the demo left below the current folder, None if there is none."""
+    folders = (Path(save) / "store" for save in ("recordings", "demo"))
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def read_scan_folder(folder: Path) -> RecordedScan:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from launch.recorded import RecordedScan
 from operators.arrays import Positions
+from operators.geometry import METRES_PER_UNIT
 from stream.document_publisher import DocumentPublisher
 from stream.replay import DetectorReplay, Faults, ReplayConfig
 from stream.sockets import Endpoint
@@ -45,6 +46,8 @@ class ReplayOptions:
     series_id : int
     positions : Endpoint or None
         Where the position stage is bound; None publishes no documents.
+    unit : {"m", "mm", "um", "nm"}
+        Of the positions in the documents; the pipeline is configured for one.
     """
 
     endpoint: Endpoint
@@ -53,6 +56,7 @@ class ReplayOptions:
     n_frames: int | None = None
     series_id: int = 1
     positions: Endpoint | None = None
+    unit: str = "um"
 
 
 class PositionDocuments:
@@ -69,6 +73,7 @@ class PositionDocuments:
         The detector's name of the series.
     page_frames : int
         Frames of one event page.
+    unit : {"m", "mm", "um", "nm"}
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class PositionDocuments:
         positions_m: Positions,
         series: str,
         page_frames: int,
+        unit: str = "um",
     ) -> None:
         try:
             from event_model import compose_run
@@ -89,10 +95,10 @@ class PositionDocuments:
 
         self._publish, self._page_frames = publish, page_frames
         is_known = np.isfinite(positions_m).all(axis=1)
-        self._numbers, self._positions_m = numbers[is_known], positions_m[is_known]
+        self._numbers, self._positions = numbers[is_known], positions_m[is_known] / METRES_PER_UNIT[unit]
         self._n_published = 0
         self._run = compose_run(metadata={"plan_name": "replay", "detector_series_id": series})
-        key = {"source": "replay", "dtype": "number", "shape": [], "units": "m"}
+        key = {"source": "replay", "dtype": "number", "shape": [], "units": unit}
         self._descriptor = self._run.compose_descriptor(
             name="primary",
             data_keys={name: dict(key) for name in FIELDS},
@@ -123,7 +129,7 @@ class PositionDocuments:
         self._n_published = stop
         stamps = [time.time()] * (rows.stop - rows.start)
         page = self._descriptor.compose_event_page(
-            data=dict(zip(FIELDS, self._positions_m[rows].T.tolist(), strict=True)),
+            data=dict(zip(FIELDS, self._positions[rows].T.tolist(), strict=True)),
             timestamps=dict.fromkeys(FIELDS, stamps),
             seq_num=(self._numbers[rows] + 1).tolist(),
             time=stamps,

@@ -95,12 +95,12 @@ def test_positions_leave_beside_the_frames_as_documents(scan_folder):
     names = [name for name, _ in documents]
     assert names[:2] == ["start", "descriptor"] and names[-1] == "stop" and names.count("event_page") >= 2
     assert documents[0][1]["detector_series_id"] == start.series_unique_id
-    reader = PositionReader(PositionFields(unit="m"))
+    reader = PositionReader(PositionFields(unit="um"))
     rows = [reader.read(name, document) for name, document in documents]
     numbers, positions = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     expected = [n for n in range(N_FRAMES) if n not in (LOST, WITHOUT_POSITION)]
     assert numbers.tolist() == expected
-    np.testing.assert_allclose(positions, np.outer(expected, [1e-6, -2e-6]))
+    np.testing.assert_allclose(reader.to_metres(positions), np.outer(expected, [1e-6, -2e-6]))
 
 
 def test_what_is_no_scan_is_refused(tmp_path):
