@@ -5,8 +5,9 @@ Separate from `launch.reconstruct`, which computes and prints nothing. Called by
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,46 @@ from launch.reconstruct import (
     provenance_of,
     reconstruct,
 )
-from launch.recorded import open_recorded
+from launch.recorded import RecordedScan, open_recorded
 from launch.results import write_cxi, write_png
+from launch.stages import refiner_config
+from operators.refinement import RefinerConfig
 from stream.columns import write_atomically
 
 HALF, ONE_SEVENTH = 0.5, 1 / 7  # customary thresholds of ring correlations
 
 
+Choose = Callable[[RecordedScan], ReconstructOptions]
+
+
+def options_for(scan: RecordedScan, refiner: Mapping[str, Any], **others: Any) -> ReconstructOptions:
+    """Returns what was chosen, and for what is None the settings of the run that recorded the scan.
+
+    Parameters
+    ----------
+    scan : RecordedScan
+    refiner : mapping
+        Choices of `RefinerConfig` by name.
+    **others
+        Choices of `ReconstructOptions` by name.
+    """
+    config = scan.config
+    own: dict[str, Any] = {"scale_probe": not scan.trusts_probe, "refiner": RefinerConfig()}
+    if config is not None:
+        own["refiner"], own["epochs"] = refiner_config(config), config.refinement.epochs
+        own["n_modes"] = config.probe.n_modes
+        own["probe"] = "data" if scan.probe is None else "file"
+    own["refiner"] = replace(own["refiner"], **_given(refiner))
+    return ReconstructOptions(**{**own, **_given(others)})
+
+
+def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in choices.items() if value is not None}
+
+
 def reconstruct_file(
     source: str,
-    options: ReconstructOptions,
+    choose: Choose,
     *,
     store: Path | None = None,
     output: Path | None = None,
@@ -46,7 +77,8 @@ def reconstruct_file(
     ----------
     source : str
         As for `launch.recorded.open_recorded`.
-    options : ReconstructOptions
+    choose : callable
+        Gets the scan and returns how to reconstruct it; see `options_for`.
     store : Path, optional
         Folder of the store.
     output : Path, optional
@@ -64,6 +96,7 @@ def reconstruct_file(
     """
     console = console or Console()
     with open_recorded(source, store) as scan:
+        options = choose(scan)
         preprocess = scan.preprocess() if scan.preprocess else None
         output = output or Path(f"{scan.name}-reconstruction.cxi")
         started_s = time.perf_counter()

@@ -6,7 +6,7 @@ Separate so that `replay` and `reconstruct` take the same three. All have the sh
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from launch.config import Config
 from launch.run_file import ResolvedRun
 from launch.stages import optics
 from operators.arrays import Frames, Mask, Positions, Probe
@@ -60,6 +61,10 @@ class RecordedScan:
     preprocess : callable or None
         Makes the preparation of frames that the recording run was configured for. Not made at once: a scan
         that was recorded with a wrong configuration can be replayed.
+    trusts_probe : bool
+        Whether the power of `probe` is right, so that the object's amplitude is its transmission.
+    config : Config or None
+        What the run that recorded the scan was told.
     """
 
     frames: Any
@@ -70,6 +75,8 @@ class RecordedScan:
     mask: Mask | None
     name: str
     preprocess: Callable[[], Preprocess] | None = None
+    trusts_probe: bool = False
+    config: Config | None = None
 
 
 @contextmanager
@@ -100,7 +107,8 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
         from launch.store import open_store
 
         with open_store(folder) as opened:
-            yield _numbered(opened.scan(source))
+            # The probe in the store is that of a reconstruction, which has settled its power.
+            yield replace(_numbered(opened.scan(source)), trusts_probe=True)
     else:
         raise ValueError(
             f"{source}: neither a file nor a scan folder (with a scan.json); a uid needs the store's folder"
@@ -140,6 +148,8 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         mask=None,
         name=scan.name,
         preprocess=partial(known.preprocess, scan) if known else None,
+        trusts_probe=run is not None and not run.config.probe.scale,
+        config=run.config if run else None,
     )
 
 

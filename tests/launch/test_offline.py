@@ -1,15 +1,19 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from launch.offline import reconstruct_file
+from launch.config import Config
+from launch.offline import options_for, reconstruct_file
 from launch.reconstruct import ReconstructOptions
+from launch.recorded import RecordedScan
 from launch.results import read_result
 from launch.simulate import write_scan
 from launch.simulation import Simulation, simulate_scan
+from operators.refinement import RefinerConfig
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def test_a_reconstruction_leaves_result_picture_and_figures(simulated, tmp_path)
     printed = io.StringIO()
     figures = reconstruct_file(
         str(simulated),
-        ReconstructOptions(epochs=5.0),
+        lambda scan: ReconstructOptions(epochs=5.0),
         output=output,
         json_file=figures_file,
         console=Console(file=printed, width=200),
@@ -43,7 +47,9 @@ def test_halves_share_no_frame(simulated, tmp_path):
     for offset in (0, 1):
         output = tmp_path / f"{offset}.cxi"
         options = ReconstructOptions(epochs=1.0, every=2, offset=offset)
-        reconstruct_file(str(simulated), options, output=output, console=Console(file=io.StringIO()))
+        reconstruct_file(
+            str(simulated), lambda scan, it=options: it, output=output, console=Console(file=io.StringIO())
+        )
         numbers.append(read_result(output).frame_numbers.tolist())
     assert numbers == [list(range(0, 30, 2)), list(range(1, 30, 2))]
 
@@ -51,9 +57,42 @@ def test_halves_share_no_frame(simulated, tmp_path):
 def test_agreement_of_the_halves_is_a_frequency(simulated, tmp_path):
     figures = reconstruct_file(
         str(simulated),
-        ReconstructOptions(epochs=3.0),
+        lambda scan: ReconstructOptions(epochs=3.0),
         output=tmp_path / "result.cxi",
         correlates_halves=True,
         console=Console(file=io.StringIO()),
     )
     assert 0 < figures["frc_half_cycles_per_px"] <= figures["frc_one_seventh_cycles_per_px"] <= 0.5
+
+
+def test_what_is_not_chosen_is_as_in_the_run_that_recorded_the_scan():
+    run = Config.model_validate(
+        {
+            "geometry": {
+                "energy_ev": 9e3,
+                "detector_distance_m": 1.0,
+                "detector_pixel_m": 75e-6,
+                "n_pixels": 64,
+            },
+            "detector": {"address": "tcp://127.0.0.1:31001"},
+            "positions": {"unit": "um"},
+            "probe": {"n_modes": 2, "scale": False},
+            "refinement": {"algorithm": "epie", "probe_step": 0.25, "epochs": 70},
+        }
+    )
+    scan = RecordedScan(
+        frames=np.zeros((1, 64, 64), np.uint16),
+        frame_numbers=np.zeros(1, np.int64),
+        positions_m=np.zeros((1, 2)),
+        geometry=None,
+        probe=None,
+        mask=None,
+        name="scan",
+        trusts_probe=True,
+        config=run,
+    )
+    options = options_for(scan, {"algorithm": "rpie", "seed": None}, epochs=5.0, n_modes=None)
+    assert options.refiner.algorithm == "rpie" and options.refiner.probe_step == 0.25
+    assert (options.epochs, options.n_modes, options.probe, options.scale_probe) == (5.0, 2, "data", False)
+    alone = options_for(replace(scan, config=None, trusts_probe=False), {}, epochs=None)
+    assert alone == ReconstructOptions(refiner=RefinerConfig())
