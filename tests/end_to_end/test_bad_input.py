@@ -1,8 +1,6 @@
 """Bad input ends in a clear message or a counted drop: nothing recorded is lost, and scripts hear of it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cbor2
@@ -14,22 +12,16 @@ from launch.processes import RunFailedError
 from stream.dectris import encode_message
 from stream.replay import ReplayConfig, series_messages
 from stream.scan import State
+from tests.end_to_end.commands import ptychostream
 from tests.end_to_end.documents import PositionRun
 from tests.end_to_end.pipeline import Pipeline
 from tests.end_to_end.sample import ScannedSample
-
-PATIENCE_S = 60.0
 
 
 def messages(frames: np.ndarray, series: str) -> list[bytes]:
     """The start, images and end of a series as they are on the wire."""
     config = ReplayConfig(series_uid=series)
     return [encode_message(message) for _, message in series_messages(frames, config, len(frames))]
-
-
-def ptychostream(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "launch", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_damaged_messages_are_counted_and_named_and_the_run_goes_on(
@@ -121,14 +113,14 @@ def config_file(tmp_path: Path, sample: ScannedSample) -> Path:
 
 
 def test_an_unknown_key_is_named_with_the_one_that_was_meant(config_file: Path) -> None:
-    done = ptychostream("run", str(config_file), "--set", "detector.adress=tcp://127.0.0.1:1")
+    done = ptychostream("run", config_file, "--set", "detector.adress=tcp://127.0.0.1:1")
     assert done.returncode == 2
     assert done.stderr == ("ptychostream: --set: detector.adress: unknown key, did you mean 'address'?\n")
 
 
 @pytest.mark.parametrize("energy", ["0", "-8800", ".nan"])
 def test_an_impossible_energy_is_refused(config_file: Path, energy: str) -> None:
-    done = ptychostream("run", str(config_file), "--set", f"geometry.energy_ev={energy}")
+    done = ptychostream("run", config_file, "--set", f"geometry.energy_ev={energy}")
     assert done.returncode == 2
     assert done.stderr.startswith("ptychostream: --set: geometry.energy_ev: wanted ")
     assert done.stderr.count("\n") == 1
@@ -139,11 +131,11 @@ def test_a_detector_that_cannot_be_reached_ends_in_a_message_and_not_in_a_hang(
     config_file: Path, tmp_path: Path
 ) -> None:
     figures = tmp_path / "figures.json"
-    done = ptychostream("run", str(config_file), "--series", "1", "--json", str(figures))
+    done = ptychostream("run", config_file, "--series", "1", "--json", figures)
     assert done.returncode == 1
     assert "nothing from tcp://127.0.0.1:9 for " in done.stderr
     assert "`ptychostream check`" in done.stderr
     assert json.loads(figures.read_text())["is_complete"] is False
-    checked = ptychostream("check", str(config_file), "--timeout", "0.2")
+    checked = ptychostream("check", config_file, "--timeout", "0.2")
     assert checked.returncode == 1
     assert "tcp://127.0.0.1:9" in checked.stdout

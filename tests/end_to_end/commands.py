@@ -1,0 +1,58 @@
+"""The command line as a user calls it, in a process of its own."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TURN_S = 0.05
+
+
+def ptychostream(*arguments: object, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command_line(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+def command_line(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "launch", *map(str, arguments)]
+
+
+class Command:
+    """A command that runs beside the test and prints into a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.process, self._output = process, output
+
+    def output(self) -> str:
+        """What it has printed so far, errors included."""
+        return self._output.read_text()
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
+        """Waits until `condition` holds; the command must stay alive."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.output()}"
+            assert time.monotonic() < deadline, f"it did not happen in {timeout_s:g} s:\n{self.output()}"
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(TURN_S)
+
+    def ends(self, timeout_s: float = 60.0) -> int:
+        """Waits for its end; returns the exit status."""
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def running(output: Path, *arguments: object) -> Iterator[Command]:
+    """Start a command in a session of its own; it is killed if it outlives the test."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(command_line(*arguments), stdout=file, stderr=file, start_new_session=True)
+    try:
+        yield Command(process, output)
+    finally:
+        process.kill()
+        process.wait()

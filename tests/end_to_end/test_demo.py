@@ -1,0 +1,158 @@
+"""The demo as a stranger runs it: complete, accurate, stored, and gone when it is interrupted."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("databroker", reason="the extra 'beamline' is not installed")
+
+import dask.array
+
+from launch.demo import DemoOptions
+from launch.results import read_result
+from launch.simulation import SimulatedScan, simulate_scan
+from launch.store import open_store
+from operators.metrics import nrmse
+from stream.scan import Scan, account, scans_in
+from tests.end_to_end.commands import ptychostream, running
+from tests.end_to_end.pipeline import Pipeline
+from tests.end_to_end.sample import ScannedSample, illuminated
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+N_FRAMES = 400
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a demo has saved everything."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = ptychostream(
+        "demo", "--no-browser", "--frames", N_FRAMES, "--save", folder, "--json", folder / "figures.json",
+        timeout_s=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "live page   http://127.0.0.1:" in done.stdout
+    # Dask, which databroker reads with, keeps its threads for the life of the process.
+    dask.array.zeros(8, chunks=1).compute(scheduler="threads")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "figures.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def simulated(folder: Path) -> SimulatedScan:
+    """The scan that the demo's beamline played."""
+    return simulate_scan(DemoOptions(save=folder, n_frames=N_FRAMES).simulation)
+
+
+@pytest.fixture(scope="module")
+def scan(folder: Path) -> Scan:
+    (scan,) = scans_in(folder / "scans")
+    return scan
+
+
+def test_every_frame_is_accounted_for(figures: dict[str, Any]) -> None:
+    assert figures["frames_expected"] == figures["frames_recorded"] + figures["frames_lost"] == N_FRAMES
+    assert (figures["frames_lost"], figures["frames_pending"]) == (0, 0)
+    assert figures["frames_inferred"] == figures["frames_mosaicked"] == figures["frames_refined"] == N_FRAMES
+    assert figures["restarts"] == 0
+
+
+def test_the_image_is_close_to_the_truth(figures: dict[str, Any]) -> None:
+    assert figures["c_refined"] < 0.1
+    assert figures["c_mosaic"] < 0.25
+    assert figures["c_refined"] < figures["c_mosaic"] < figures["c_constant"] / 2
+    assert 0 < figures["time_to_image_ms_p50"] <= figures["time_to_image_ms_p99"]
+
+
+def test_result_and_picture_are_there(figures: dict[str, Any]) -> None:
+    result = read_result(Path(figures["result"]))
+    assert np.isfinite(result.object).all()
+    assert Path(figures["picture"]).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_run_is_found_in_the_store_as_it_was_sent(
+    folder: Path, figures: dict[str, Any], simulated: SimulatedScan, scan: Scan
+) -> None:
+    with open_store(folder / "store") as store:
+        header = store.databroker()[figures["uid"]]
+        assert header.start["plan_name"] == "simulated_fly_scan"
+        assert header.stop["exit_status"] == "success"
+        table = header.table(fill=True)
+        recorded = header.table("recorded", fill=True)
+        frames = np.stack(recorded["recorded_frames"].tolist())
+        assert len(store.results(figures["uid"])) == 1
+    np.testing.assert_array_equal(frames, simulated.frames)
+    np.testing.assert_array_equal(frames, scan.column("frames").read(np.arange(N_FRAMES)))
+    positions_um = table[["stage-y", "stage-x"]].to_numpy(np.float64)
+    recorded_m = scan.column("positions_m").read(np.arange(N_FRAMES))
+    np.testing.assert_allclose(positions_um * 1e-6, recorded_m, rtol=1e-12, atol=1e-18)
+    np.testing.assert_allclose(recorded_m, simulated.positions_m, atol=1e-8)  # encoders have noise
+
+
+def test_the_stored_run_replays_to_the_same_object(
+    folder: Path, figures: dict[str, Any], simulated: SimulatedScan, run_folder: Path
+) -> None:
+    corners = np.rint(simulated.geometry.to_pixels(simulated.positions_m)).astype(int)
+    sample = ScannedSample(
+        frames=simulated.frames,
+        positions_m=simulated.positions_m,
+        truth=simulated.object,
+        probe=simulated.probe,
+        lit=illuminated(simulated.object.shape, simulated.probe, corners),
+        geometry=simulated.geometry,
+    )
+    # A replay gives positions in metres, whatever the motors' unit was.
+    with Pipeline(run_folder, sample, "network.weights=demo", "positions.unit=m") as pipeline:
+        pipeline.detector.close()  # the command takes its place
+        played = ptychostream(
+            "replay", figures["uid"], "--store", folder / "store", "--rate", 100,
+            "--address", pipeline.detector.address, "--bind",
+            "--positions", pipeline.supervisor.address("positions"),
+        )  # fmt: skip
+        assert played.returncode == 0, played.stderr
+        pipeline.until(lambda: pipeline.supervisor.scans())
+        (replayed,) = pipeline.supervisor.scans()
+        outcome = pipeline.outcome(replayed.header.series_uid)
+    outcome.assert_accounted(recorded=N_FRAMES)
+    first = read_result(Path(figures["result"]))
+    assert outcome.result.bounds == first.bounds
+    assert nrmse(outcome.result.object, first.object, sample.lit).loose <= 0.02
+
+
+def test_ctrl_c_in_the_middle_leaves_no_process(run_folder: Path) -> None:
+    log = run_folder / "demo.log"
+    with running(log, "demo", "--no-browser", "--no-store", "--rate", 50, "--save", run_folder) as demo:
+        demo.until(lambda: n_recorded(run_folder) > 100)
+        os.killpg(demo.process.pid, signal.SIGINT)
+        assert demo.ends() != 0
+        assert processes_of(run_folder) == []
+    (scan,) = scans_in(run_folder / "scans")
+    assert 100 < account(scan, "subscriber").recorded < 625
+
+
+def n_recorded(folder: Path) -> int:
+    return sum(account(scan, "subscriber").recorded for scan in scans_in(folder / "scans"))
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines, of any process, that name `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # gone in the meantime
+            continue
+        if str(folder) in command:
+            found.append(command)
+    return found
