@@ -6,6 +6,7 @@ standard error and exit status 2; PTYCHOSTREAM_DEBUG=1 shows where they were not
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -169,10 +170,11 @@ def reconstruct(
     output: Annotated[
         Path | None, typer.Option(help="CXI file for the result; a picture lies beside it.")
     ] = None,
-    algorithm: Annotated[Literal["epie", "rpie"], typer.Option(help="Engine.")] = "rpie",
-    epochs: Annotated[float, typer.Option(min=0.01, help="Visits per frame.")] = 40.0,
-    modes: Annotated[int, typer.Option(min=1, help="Incoherent modes of the probe.")] = 1,
-    probe: Annotated[Literal["file", "data"], typer.Option(help="Where the probe comes from.")] = "file",
+    algorithm: Annotated[Literal["epie", "rpie"] | None, typer.Option(help="Engine.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="Visits per frame.")] = None,
+    modes: Annotated[int | None, typer.Option(min=1, help="Incoherent modes of the probe.")] = None,
+    probe: Annotated[Literal["file", "data"] | None, typer.Option(help="Where the probe comes from.")] = None,
+    positions: Annotated[bool, typer.Option("--positions", help="Refines positions as well.")] = False,
     half: Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")] = "all",
     frc: Annotated[
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
@@ -185,13 +187,15 @@ def reconstruct(
     store: Store = None,
     json: JsonFile = None,
 ) -> None:
-    """Reconstructs a recorded scan with the operators of the live pipeline."""
-    from launch.offline import reconstruct_file
-    from launch.reconstruct import ReconstructOptions
-    from operators.refinement import RefinerConfig
+    """Reconstructs a recorded scan with the operators of the live pipeline.
 
-    options = ReconstructOptions(
-        refiner=RefinerConfig(algorithm=algorithm, seed=seed),
+    What is not given is as in the run that recorded the scan; for a file: rpie, 40 epochs, one mode.
+    """
+    from launch.offline import options_for, reconstruct_file
+
+    choose = partial(
+        options_for,
+        refiner={"algorithm": algorithm, "seed": seed, "refines_positions": positions or None},
         epochs=epochs,
         n_modes=modes,
         probe=probe,
@@ -200,7 +204,7 @@ def reconstruct(
         device=device,
         threads=threads,
     )
-    reconstruct_file(scan, options, store=store, output=output, correlates_halves=frc, json_file=json)
+    reconstruct_file(scan, choose, store=store, output=output, correlates_halves=frc, json_file=json)
 
 
 @app.command()

@@ -254,6 +254,10 @@ class RefinementSection(Section):
     """frames per update"""
     subpixel: bool = _ENGINE.subpixel
     """whether the probe is shifted by fractions of a pixel; costs about twice the time"""
+    refines_positions: bool = _ENGINE.refines_positions
+    """whether positions are refined as well; implies subpixel"""
+    positions_start: NonNegativeInt = _ENGINE.positions_start
+    """visits of a frame before its position moves"""
     epochs: PositiveFloat = 40.0
     """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
     first_frames: PositiveInt = 32

@@ -124,7 +124,7 @@ def reconstruct(
         bounds=snapshot.bounds,
         probe=snapshot.probe,
         photons=snapshot.illumination,
-        positions_m=scan.positions_m[used],
+        positions_m=geometry.to_metres(refiner.positions_px(used.tolist())),
         frame_numbers=scan.frame_numbers[used],
         geometry=geometry,
         error_history=np.array([*snapshot.error_history, snapshot.error]),

@@ -208,17 +208,7 @@ def inference(run: ResolvedRun) -> Worker:
 
 def refiner_config(config: Config) -> RefinerConfig:
     """Returns the engine's own settings."""
-    section = config.refinement
-    return RefinerConfig(
-        algorithm=section.algorithm,
-        object_step=section.object_step,
-        probe_step=section.probe_step,
-        alpha=section.alpha,
-        anneal_visits=section.anneal_visits,
-        batch_size=section.batch_size,
-        subpixel=section.subpixel,
-        seed=section.seed,
-    )
+    return config.refinement.refiner()
 
 
 def refinement(run: ResolvedRun) -> Worker:

@@ -24,6 +24,7 @@ from operators.arrays import (
     ifft2,
 )
 from operators.patches import add_patches, extract_patches
+from operators.position_steps import gradient_sums
 
 _VALUES_IN_CACHE = 1 << 18  # of waves; 2 MiB
 TINY = 1e-9  # photons**0.5; keeps 0/0 of an empty pixel at zero
@@ -64,12 +65,15 @@ class Batch:
         0 keeps a frame that the object does not explain yet away from the probe.
     shifts : (frame, 2) float32, pixels, or None
         Fractional positions beyond `corners`; None means whole pixels.
+    gradients : (frame, 5) float32 or None
+        If given, an update writes the sums for `operators.position_steps` into it.
     """
 
     amplitudes: Array
     corners: Corners
     probe_weights: Array
     shifts: Array | None = None
+    gradients: Array | None = None
 
 
 class Accumulators:
@@ -193,6 +197,8 @@ def _accumulate(
     waves = fft2(patches[:, None] * probes)
     corrections, errors = modulus_correction(waves, batch.amplitudes, mask)
     corrections = ifft2(corrections)
+    if batch.gradients is not None:
+        batch.gradients[...] = gradient_sums(corrections, patches, probes)
     to_object = corrections[:, 0] * probes[:, 0].conj()
     for mode in range(1, len(probe)):
         to_object += corrections[:, mode] * probes[:, mode].conj()
@@ -244,6 +250,7 @@ def _part(batch: Batch, start: int, stop: int) -> Batch:
         batch.corners[part],
         batch.probe_weights[part],
         None if batch.shifts is None else batch.shifts[part],
+        None if batch.gradients is None else batch.gradients[part],
     )
 
 

@@ -136,6 +136,8 @@ class _Worker:
             )
             transform.inverse()
             run.add_to_object(waves, probe, intensity, row, column, sums.correction, sums.illumination)
+            if batch.gradients is not None:
+                run.position_gradient(waves, probe, shared.object, row, column, batch.gradients[frame])
             weight = batch.probe_weights[frame]
             if shared.steps.probe_step and weight:
                 self._add_to_probe(shared, frame, row, column, weight)

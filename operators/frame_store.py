@@ -82,6 +82,10 @@ class FrameStore:
         slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
         return np.asarray(numbers, np.int64)[self.n_visits[slots] > 0]
 
+    def positions_of(self, numbers: Sequence[int]) -> Positions:
+        """Return a copy of the positions of these frames, all held."""
+        return self.positions_px[[self._slot_of[int(number)] for number in numbers]]
+
     def mean_power(self) -> float:
         """Return the mean photons of a frame, over valid pixels."""
         return float(self.powers[: len(self)].mean())

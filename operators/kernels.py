@@ -110,6 +110,41 @@ def add_to_probe(
 
 
 @_compiled
+def position_gradient(
+    corrections: Array, probe: Probe, object_: Object, row: int, column: int, sums: Array
+) -> None:
+    """Write what `operators.position_steps.gradient_sums` returns for one frame into `sums` (5)."""
+    n_modes, n_rows, n_columns = probe.shape
+    half = np.float32(0.5)
+    total_yy, total_yx, total_xx, total_y, total_x = 0.0, 0.0, 0.0, 0.0, 0.0
+    for y in range(n_rows):
+        yy = yx = xx = to_y = to_x = np.float32(0)
+        inner_row = half if 0 < y < n_rows - 1 else np.float32(0)
+        above = object_[row + max(y - 1, 0), column : column + n_columns]
+        here = object_[row + y, column : column + n_columns]
+        below = object_[row + min(y + 1, n_rows - 1), column : column + n_columns]
+        for mode in range(n_modes):
+            for x in range(n_columns):
+                inner_column = half if 0 < x < n_columns - 1 else np.float32(0)
+                along_y = (below[x] - above[x]) * inner_row
+                along_x = (here[min(x + 1, n_columns - 1)] - here[max(x - 1, 0)]) * inner_column
+                light = probe[mode, y, x]
+                moved = corrections[mode, y, x] * np.conj(light)
+                power = light.real * light.real + light.imag * light.imag
+                yy += power * (along_y.real * along_y.real + along_y.imag * along_y.imag)
+                yx += power * (along_y.real * along_x.real + along_y.imag * along_x.imag)
+                xx += power * (along_x.real * along_x.real + along_x.imag * along_x.imag)
+                to_y += moved.real * along_y.real + moved.imag * along_y.imag
+                to_x += moved.real * along_x.real + moved.imag * along_x.imag
+        total_yy += float(yy)
+        total_yx += float(yx)
+        total_xx += float(xx)
+        total_y += float(to_y)
+        total_x += float(to_x)
+    sums[0], sums[1], sums[2], sums[3], sums[4] = total_yy, total_yx, total_xx, total_y, total_x
+
+
+@_compiled
 def merge_sums(
     corners: Array,
     n_pixels: int,

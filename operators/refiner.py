@@ -31,6 +31,7 @@ from operators.epie import Batch, Steps, update
 from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
 from operators.patches import extract_patches
+from operators.position_steps import position_steps
 from operators.probe import orthogonalise_modes, with_power
 from operators.refinement import RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.visits import VisitOrder
@@ -111,6 +112,10 @@ class Refiner:
     def visited(self, numbers: Sequence[int]) -> np.ndarray:
         """Return those of `numbers`, all held, that have taken part in an update."""
         return self._frames.visited(numbers)
+
+    def positions_px(self, numbers: Sequence[int]) -> Positions:
+        """Return the positions of frames held, (frame, 2) absolute object pixels, as refined so far."""
+        return self._frames.positions_of(numbers)
 
     def windows(self, corners: Corners) -> Patches:
         """Return the object as it is now under each window, (frame, y, x); `corners` are absolute pixels."""
@@ -253,14 +258,29 @@ class Refiner:
             frames.amplitudes[self._xp.asarray(slots)],
             canvas.local(corners),
             self._on_device(is_settled),
-            self._on_device(positions - corners) if config.subpixel else None,
+            self._on_device(positions - corners) if config.shifts_probe else None,
+            self._xp.zeros((len(slots), 5), self._xp.float32) if config.refines_positions else None,
         )
         errors = self._run_update(canvas.object, self._probe, batch, steps, canvas.sums, mask=self._mask)
         if steps.probe_step:
             self._probe = with_power(self._probe, self._power)
+        if batch.gradients is not None:
+            self._move_positions(slots, batch.gradients)
         frames.record(slots, errors)
         self.n_updates += len(slots)
         self._n_since_check += len(slots)
+
+    def _move_positions(self, slots: np.ndarray, gradients: Array) -> None:
+        """Move frames that the object explains so far along their steps, and make room for where they go."""
+        frames = self._frames
+        is_settled = frames.n_visits[slots] >= self._config.positions_start
+        slots, steps = slots[is_settled], position_steps(to_numpy(gradients))[is_settled]
+        if not np.isfinite(steps).all() or not len(slots):
+            return  # diverged: the end of the epoch deals with it
+        frames.positions_px[slots] += steps
+        windows = Bounds.of_windows(window_corners(frames.positions_px[slots]), self._n_pixels)
+        self._scanned = windows if self._scanned is None else self._scanned.union(windows)
+        self._cover(windows)
 
     def _on_device(self, values: np.ndarray) -> Array:
         return self._xp.asarray(values, self._xp.float32)

@@ -133,3 +133,27 @@ def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_
         assert phase_correlation_coefficient(remove_gauge(found, known), known) > 0.95
         if probe == "file":
             assert half_data_correlation(scan, options).crossing(0.5) > 0.2
+
+
+def distance_px(a_px, b_px):
+    """Root mean square distance of positions, but for offset, scale and shear.
+
+    The energy and distance of the file are nominal: what they may be wrong by looks like a scale.
+    """
+    known = np.column_stack([a_px, np.ones(len(a_px))])
+    difference = b_px - known @ np.linalg.lstsq(known, b_px, rcond=None)[0]
+    return float(np.sqrt((difference**2).sum(axis=1).mean()))
+
+
+@needs_shared_data
+@pytest.mark.slow
+def test_disturbed_positions_of_a_real_scan_come_back():
+    options = ReconstructOptions(refiner=RefinerConfig(refines_positions=True), epochs=60)
+    with open_recorded(str(SHARED_DATA / "siemens" / "siemens.cxi")) as scan:
+        pixel_m = scan.geometry.object_pixel_m
+        noise = np.random.default_rng(5).normal(0, 3 / np.sqrt(2), scan.positions_m.shape)
+        disturbed = replace(scan, positions_m=scan.positions_m + pixel_m * noise)
+        result = reconstruct(disturbed, options)
+        assert distance_px(scan.positions_m / pixel_m, disturbed.positions_m / pixel_m) > 2.9
+        assert distance_px(scan.positions_m / pixel_m, result.positions_m / pixel_m) < 0.8
+        assert result.error_history[-1] < 0.0115

@@ -10,6 +10,7 @@ import pytest
 from operators.backends import get_backend
 from operators.epie import Accumulators, Batch, Steps, update
 from operators.epie_compiled import CompiledUpdate, can_compile
+from operators.position_steps import position_steps
 from operators.probe import probe_modes
 from operators.refinement import RefinerConfig
 from operators.refiner import Refiner
@@ -55,7 +56,8 @@ def test_every_update_equals_the_reference(scene, compiled, n_modes, mask, has_s
     rng = np.random.default_rng(0)
     shifts = rng.uniform(-0.5, 0.5, scene.corners.shape).astype(np.float32) if has_shifts else None
     weights = rng.integers(0, 2, len(scene.corners)).astype(np.float32)
-    batch = Batch(np.sqrt(scene.patterns), scene.corners, weights, shifts)
+    gradients = np.zeros((len(weights), 5), np.float32)
+    batch = Batch(np.sqrt(scene.patterns), scene.corners, weights, shifts, gradients)
     steps = Steps(object_step=0.9, probe_step=probe_step, alpha=0.3)
     ends = []
     for run_update in (update, compiled):
@@ -64,7 +66,7 @@ def test_every_update_equals_the_reference(scene, compiled, n_modes, mask, has_s
         errors = [run_update(object_, probe, batch, steps, sums, mask=mask) for _ in range(3)]
         assert not sums.correction.any()
         assert not sums.illumination.any()
-        ends.append((object_, probe, np.stack(errors)))
+        ends.append((object_, probe, np.stack(errors), position_steps(gradients)))
     for found, expected in zip(ends[1], ends[0], strict=True):
         assert_close(found, expected)
 
