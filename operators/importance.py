@@ -119,14 +119,23 @@ class Quality:
     relevant_fraction: float
 
 
-def quality(maps: SuperPixels, weights: Map) -> Quality:
-    """Return how well the places of at least `RELEVANT` importance are known."""
-    relevant = weights >= RELEVANT
+def quality(maps: SuperPixels, weights: Map, field: NDArray[np.bool_]) -> Quality:
+    """Return how well the places of at least `RELEVANT` importance are known.
+
+    Parameters
+    ----------
+    maps : SuperPixels
+    weights : (row, col) float32
+        Importance.
+    field : (row, col) bool
+        Where anything may be measured.
+    """
+    relevant = (weights >= RELEVANT) & field
     if not relevant.any():
         return Quality(sigma_q95_rad=0.0, relevant_fraction=0.0)
     sigma = np.sqrt(np.where(maps.coverage > 0.5, maps.variance, np.inf)[relevant])
     worst = float(np.quantile(sigma, 0.95, method="higher"))
-    return Quality(sigma_q95_rad=worst, relevant_fraction=float(relevant.mean()))
+    return Quality(sigma_q95_rad=worst, relevant_fraction=float(relevant.sum() / field.sum()))
 
 
 class StopRule:

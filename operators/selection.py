@@ -31,15 +31,17 @@ class Selection:
     Attributes
     ----------
     centres : (point, 2) int64, absolute object pixels
-    n_repair, n_closure : int
-        How many repeat a lost frame, and how many fill a hole in refined ground.
+    repaired : tuple of (int, int)
+        Those of them that repeat a lost frame.
+    n_closure : int
+        How many fill a hole in refined ground.
     n_holes : int
         Candidates on refined, important ground that still have no frame within the overlap distance: the
         batch was too small.
     """
 
     centres: Corners
-    n_repair: int
+    repaired: tuple[tuple[int, int], ...]
     n_closure: int
     n_holes: int
 
@@ -131,7 +133,7 @@ class Selector:
         centres = self._worth_the_way(batch, n_points, n_certain)
         return Selection(
             centres=centres[snake_route(centres, self.diameter_px, self.position)],
-            n_repair=n_repair,
+            repaired=tuple((row, column) for row, column in batch.centres[:n_repair]),
             n_closure=n_certain - n_repair,
             n_holes=int(batch.holes_left),
         )

@@ -121,7 +121,56 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     note: Annotated[str, Meta(max_length=2000)] = ""
 
 
-AnyMessage = Hello | Welcome | Reject | Ready | Progress | Notice | Stop | Ask | NoNews | ObjectUpdate
+class Consult(Message, frozen=True, tag=True, kw_only=True):
+    """A plan tells the policy what it has triggered and asks where to measure next.
+
+    Buffer: `measured` (point, 2) float64, motor positions (y, x) of every exposure triggered in this run, in
+    order. All of them each time: whoever answers may have been started anew.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("measured",)
+
+    run: Name
+    question: Count
+    after: Annotated[int, Meta(ge=-1, le=2**53)]  # the highest sequence number the plan has taken
+    n_points: Annotated[int, Meta(ge=1, le=65536)]
+
+
+class Recommendation(Message, frozen=True, tag=True, kw_only=True):
+    """Where the policy would measure next, and why; the plan decides.
+
+    Buffer: `points` (point, 2) float64, motor positions (y, x) in the order of travel.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("points",)
+
+    run: Name
+    question: Count
+    sequence: Count  # above every one the plan has taken, also after the policy was started anew
+    scan: Name = ""
+    frames_seen: Count = 0  # frames in the image it was derived from
+    n_measured: Count = 0  # exposures it took into account
+    map_hash: Name = ""  # of the weights and distances that decided
+    expires_s: Annotated[float, Meta(gt=0, le=86400)] = 10.0
+    predicted_gain: Annotated[float, Meta(ge=0)] = 0.0  # fall of the weighted phase variance, rad^2 x pixels
+    stop: bool = False
+    reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
+
+
+AnyMessage = (
+    Hello
+    | Welcome
+    | Reject
+    | Ready
+    | Progress
+    | Notice
+    | Stop
+    | Ask
+    | NoNews
+    | ObjectUpdate
+    | Consult
+    | Recommendation
+)
 
 SCHEMA_HASH = hashlib.sha256(
     msgspec.json.encode(msgspec.json.schema(AnyMessage), order="sorted")

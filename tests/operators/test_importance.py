@@ -169,14 +169,16 @@ def test_a_place_needs_dose_when_noise_is_its_error_and_computing_when_it_is_not
 def test_quality_looks_only_at_places_that_matter():
     object_, sigma, photons = picture(np.random.default_rng(7))
     maps = maps_of(object_, sigma, photons)
-    weights = np.zeros(maps.cells.shape, np.float32)
-    assert quality(maps, weights) == Quality(sigma_q95_rad=0.0, relevant_fraction=0.0)
+    weights, field = np.zeros(maps.cells.shape, np.float32), np.ones(maps.cells.shape, bool)
+    assert quality(maps, weights, field) == Quality(sigma_q95_rad=0.0, relevant_fraction=0.0)
     weights[:, 5] = 1
-    now = quality(maps, weights)
+    now = quality(maps, weights, field)
     assert now.sigma_q95_rad == pytest.approx(NOISE_RAD, rel=1e-3)
     assert now.relevant_fraction == pytest.approx(1 / maps.cells.shape[1])
     maps.coverage[3:6, 5] = 0
-    assert quality(maps, weights).sigma_q95_rad == np.inf
+    assert quality(maps, weights, field).sigma_q95_rad == np.inf
+    field[3:6] = False
+    assert quality(maps, weights, field).sigma_q95_rad == now.sigma_q95_rad
 
 
 def test_one_lucky_map_does_not_stop_a_scan():

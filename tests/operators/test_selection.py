@@ -140,7 +140,7 @@ def test_lost_frames_come_first_and_are_repeated_where_they_were():
     weights = np.ones(chooser.lattice.distance.shape, np.float32)
     run(chooser, weights)
     batch = chooser.select(5, weights, repair=[(7, 9), (500, 3)])
-    assert batch.n_repair == 1
+    assert batch.repaired == ((7, 9),)
     assert [7, 9] in batch.centres.tolist()
     assert len(batch) == 5
 

@@ -1,0 +1,361 @@
+"""Where to measure next: from the live image to recommended motor positions.
+
+Separate from its service (`stream.policy_door`) so that it also runs in-process, in a bluesky session or a
+test. It has the methods that bluesky_adaptive's optimizers have: `ingest`, `suggest`, `get_best_points`,
+`should_stop`. What it recommends depends on the images and points it was given and on the seed, on nothing
+else.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from operators.arrays import Array, Corners, Positions
+from operators.dose import DoseMap
+from operators.geometry import Bounds, Geometry, probe_positions
+from operators.importance import Quality, StopRule, importance, inflation, predicted_gain, quality
+from operators.lattice import Lattice
+from operators.probe import probe_fwhm_px
+from operators.routing import Travel
+from operators.selection import Selection, Selector
+from operators.superpixels import Map, SuperPixels
+from stream.live_image import LiveImage
+from stream.messages import Recommendation
+
+SPACING_DIAMETERS = 0.25
+SURVEY_DIAMETERS = 1.0
+MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
+REPAIR_LAG = 64  # exposures after which a frame that is not in the image is taken for lost
+SAME_PLACE_DIAMETERS = 0.25
+_FARTHEST_PX = 2**31
+
+Limits = tuple[tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axes:
+    """What motor positions mean.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    unit : str
+        Of the motor positions: m, mm, um or nm.
+    signs : (int, int)
+        -1 where a motor moves the sample, not the probe.
+    """
+
+    geometry: Geometry
+    unit: str = "um"
+    signs: tuple[int, int] = (1, 1)
+
+    def centres(self, positions: Positions) -> Corners:
+        """Return the probe centres, (point, 2) int64 absolute object pixels, at motor positions (y, x).
+
+        Raises
+        ------
+        ValueError
+            If a position is not finite, or not on the sample by any measure.
+        """
+        raw = np.asarray(positions, np.float64).reshape(-1, 2)
+        corners = self.geometry.to_pixels(probe_positions(raw, unit=self.unit, signs=self.signs))
+        if corners.size and np.abs(corners).max() > _FARTHEST_PX:
+            raise ValueError(
+                f"a position is {np.abs(corners).max():.3g} object pixels away: is {self.unit} its unit?"
+            )
+        return np.floor(corners + 0.5).astype(np.int64) + self.geometry.n_pixels // 2
+
+    def positions(self, centres: Corners) -> Positions:
+        """Return the motor positions (point, 2) float64 that put the probe's centre on these pixels."""
+        pixel = np.ones((1, 2))
+        unit_m = probe_positions(pixel, unit=self.unit, signs=self.signs)
+        corners = np.asarray(centres, np.float64).reshape(-1, 2) - self.geometry.n_pixels // 2
+        return self.geometry.to_metres(corners) / unit_m
+
+    def area(self, limits: Limits) -> Bounds:
+        """Return the pixels that the probe's centre may be on while both motors stay within `limits`."""
+        ends = np.array(limits, np.float64).T
+        if not np.isfinite(ends).all() or (ends[0] >= ends[1]).any():
+            raise ValueError(f"limits: expected ((y_low, y_high), (x_low, x_high)), got {limits}")
+        corners = self.geometry.to_pixels(probe_positions(ends, unit=self.unit, signs=self.signs))
+        low, high = np.ceil(corners.min(axis=0)), np.floor(corners.max(axis=0))
+        half = self.geometry.n_pixels // 2
+        top, left = (int(edge) + half for edge in low)
+        bottom, right = (int(edge) + half + 1 for edge in high)
+        return Bounds(top, left, bottom, right)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """What the policy aims at and what it must keep to.
+
+    Attributes
+    ----------
+    axes : Axes
+    limits : ((float, float), (float, float))
+        Lowest and highest motor position, y and x.
+    motors : (str, str)
+        Names of y and x in suggestions.
+    region : limits or None
+        Where measuring makes sense; everywhere within the limits unless given.
+    max_dose : float, photons per object pixel
+        On any pixel.
+    target_rad : float
+        Standard uncertainty of the phase, on 95 % of what matters, at which the scan is done; 0 never.
+    overlap : float
+        Linear overlap of neighbours on ground that is refined.
+    batch : int
+        Points of a suggestion when the caller does not say.
+    expires_s : float
+        How long a recommendation is worth following.
+    travel : Travel or None
+        What moving costs.
+    seed : int
+    """
+
+    axes: Axes
+    limits: Limits
+    motors: tuple[str, str] = ("y", "x")
+    region: Limits | None = None
+    max_dose: float = math.inf
+    target_rad: float = 0.0
+    overlap: float = 0.6
+    batch: int = 32
+    expires_s: float = 10.0
+    travel: Travel | None = None
+    seed: int = 0
+
+
+class Policy:
+    """Recommends points from what the live image knows and what has been measured.
+
+    Parameters
+    ----------
+    config : PolicyConfig
+    illumination : (y, x) float32, photons
+        What one exposure puts on each pixel of its window: |P|^2 summed over modes.
+    """
+
+    def __init__(self, config: PolicyConfig, illumination: Array) -> None:
+        self.config, self._illumination = config, np.asarray(illumination, np.float32)
+        self._area = config.axes.area(config.limits)
+        self._diameter_px = probe_fwhm_px(np.sqrt(self._illumination))
+        self._sequence = -1
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a new scan: nothing measured, nothing seen."""
+        config, area = self.config, self._area
+        spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
+        self._selector = Selector(
+            Lattice(area, spacing_px, np.random.default_rng(config.seed)),
+            DoseMap(area, self._illumination, config.max_dose),
+            self._diameter_px,
+            overlap=config.overlap,
+            travel=config.travel,
+        )
+        n = self._illumination.shape[-1]
+        reach = Bounds(area.top - n // 2, area.left - n // 2, area.bottom + n // 2, area.right + n // 2)
+        self.maps = SuperPixels(reach)
+        centres = self._selector.lattice.centres
+        self._cell = self.maps.cell_of(centres.reshape(-1, 2)).reshape(centres.shape[:2])
+        self._is_allowed = self._inside_region(centres)
+        self._field = np.zeros(self.maps.cells.shape, bool)
+        self._field.flat[self._cell[self._is_allowed > 0]] = True
+        self._stop = StopRule(config.target_rad)
+        self._image: LiveImage | None = None
+        self._measured: Positions = np.zeros((0, 2))
+        self._repaired: set[tuple[int, int]] = set()
+        self._judged = -1  # version of the image that the stop rule saw last
+        self._judge()
+
+    @property
+    def n_measured(self) -> int:
+        """Exposures so far."""
+        return len(self._measured)
+
+    def look(self, image: LiveImage) -> None:
+        """Take the newest live image; an image of another scan starts anew from it."""
+        before, self._image = self._image, image
+        top, left = image.origin_px
+        bounds = Bounds(top, left, top + image.object.shape[0], left + image.object.shape[1])
+        changed = _changed(before, image, bounds)
+        if changed is not None:
+            self.maps.update(image.object, image.sigma, image.photons, bounds, changed)
+        self._judge()
+
+    def count(self, measured: Positions) -> None:
+        """Take the motor positions (point, 2) of all exposures so far; another list begins a new scan.
+
+        Raises
+        ------
+        ValueError
+            If a position is not finite, or not on the sample by any measure.
+        """
+        measured = np.asarray(measured, np.float64).reshape(-1, 2)
+        centres = self.config.axes.centres(measured)
+        n_known = len(self._measured)
+        if not np.array_equal(measured[:n_known], self._measured):
+            image = self._image
+            self.forget()
+            n_known = 0
+            if image is not None:
+                self.look(image)
+        self._selector.measured(centres[n_known:])
+        self._measured = measured.copy()
+
+    def ingest(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Take measured points, each with a motor position under both motor names."""
+        new = np.array([[point[name] for name in self.config.motors] for point in points], np.float64)
+        self.count(np.concatenate([self._measured, new.reshape(-1, 2)]))
+
+    def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
+        """Return the next points: motor name to position, with a unique `_id`; none when it is enough."""
+        recommendation, points = self.recommend(num_points or self.config.batch)
+        if recommendation.stop:
+            return []
+        names, sequence = self.config.motors, recommendation.sequence
+        return [
+            {"_id": f"{sequence}.{index}", **dict(zip(names, map(float, point), strict=True))}
+            for index, point in enumerate(points)
+        ]
+
+    def get_best_points(self) -> list[tuple[str, dict[str, float], dict[str, float]]]:
+        """Return the state reached: the last point measured and what is known of the sample by it."""
+        if not self.n_measured:
+            return []
+        where = dict(zip(self.config.motors, map(float, self._measured[-1]), strict=True))
+        known = {"sigma_q95_rad": self.quality.sigma_q95_rad, "n_measured": float(self.n_measured)}
+        return [(str(self.n_measured - 1), where, known)]
+
+    def should_stop(self) -> tuple[bool, str]:
+        """Return whether what matters is known well enough, and why."""
+        if not self._stop.is_met:
+            return False, ""
+        sigma, target = self.quality.sigma_q95_rad, self.config.target_rad
+        return True, f"95 % of what matters is known to {sigma:.3g} rad, wanted {target:.3g}"
+
+    def recommend(
+        self, n_points: int, *, run: str = "", question: int = 0, after: int = -1
+    ) -> tuple[Recommendation, Positions]:
+        """Return a recommendation and its points, motor positions (point, 2) in the order of travel.
+
+        Parameters
+        ----------
+        n_points : int
+        run, question : str, int
+            What it answers.
+        after : int
+            The sequence number is above it.
+        """
+        self._sequence = max(self._sequence, after) + 1
+        self._look_whether_to_stop()
+        stop, why = self.should_stop()
+        map_hash = self._hash()
+        chosen = self._selector.select(0 if stop else n_points, self._candidate_weights, self._lost())
+        self._repaired.update(chosen.repaired)
+        image = self._image
+        recommendation = Recommendation(
+            run=run,
+            question=question,
+            sequence=self._sequence,
+            scan=image.scan if image else "",
+            frames_seen=image.frames_seen if image else 0,
+            n_measured=self.n_measured,
+            map_hash=map_hash,
+            expires_s=self.config.expires_s,
+            predicted_gain=predicted_gain(self.maps, self._weights, self._illumination, chosen.centres),
+            stop=stop,
+            reasons=(why,) if stop else self._reasons(chosen),
+        )
+        return recommendation, self.config.axes.positions(chosen.centres)
+
+    @property
+    def _surveyed(self) -> bool:
+        return bool(self._selector.lattice.distance.max() <= SURVEY_DIAMETERS * self._diameter_px)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether so much of the field matters that it is scanned evenly."""
+        return self.quality.relevant_fraction > MOST_RELEVANT
+
+    @property
+    def _candidate_weights(self) -> NDArray[np.float32]:
+        weights = self._effort.ravel()[self._cell] if self._surveyed and not self.is_even else np.float32(1)
+        return weights * self._is_allowed
+
+    def _judge(self) -> None:
+        self._weights: Map = importance(self.maps)
+        self._effort: Map = self._weights * inflation(self.maps)
+        self.quality: Quality = quality(self.maps, self._weights, self._field)
+
+    def _look_whether_to_stop(self) -> None:
+        if self._surveyed and self._image is not None and self._image.version != self._judged:
+            self._judged = self._image.version
+            self._stop.look(self.quality)
+
+    def _inside_region(self, centres: Corners) -> NDArray[np.float32]:
+        if self.config.region is None:
+            return np.ones(centres.shape[:2], np.float32)
+        region = self.config.axes.area(self.config.region)
+        inside = (centres >= region.origin) & (centres < (region.bottom, region.right))
+        return inside.all(axis=-1).astype(np.float32)
+
+    def _lost(self) -> list[tuple[int, int]]:
+        """Return the centres of frames that the image has passed by."""
+        image = self._image
+        if image is None or not len(image.path) or not self.n_measured:
+            return []
+        centres = self._selector.graph.centres
+        distance = cKDTree(image.path).query(centres)[0]
+        is_seen = distance <= max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5)
+        if not is_seen.any():
+            return []
+        overdue = ~is_seen[: max(int(np.flatnonzero(is_seen)[-1]) - REPAIR_LAG, 0)]
+        lost = [(int(row), int(column)) for row, column in centres[: len(overdue)][overdue]]
+        return [centre for centre in lost if centre not in self._repaired]
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(np.ascontiguousarray(self._candidate_weights).tobytes())
+        digest.update(self._selector.lattice.distance.tobytes())
+        return digest.hexdigest()[:16]
+
+    def _reasons(self, chosen: Selection) -> tuple[str, ...]:
+        reasons = []
+        if not self._surveyed:
+            reasons.append("survey: the field has not been seen everywhere")
+        elif self.is_even:
+            share = self.quality.relevant_fraction
+            reasons.append(f"even: {100 * share:.0f} % of the field matters, a plain scan does as well")
+        else:
+            reasons.append(f"importance: {100 * self.quality.relevant_fraction:.0f} % of the field matters")
+        if chosen.repaired:
+            reasons.append(f"repair: {len(chosen.repaired)} lost frames")
+        if chosen.n_closure:
+            reasons.append(f"closure: {chosen.n_closure} holes in refined ground")
+        if not len(chosen):
+            reasons.append("nothing left: every candidate is measured or has its dose")
+        return tuple(reasons)
+
+
+def _changed(before: LiveImage | None, image: LiveImage, bounds: Bounds) -> Bounds | None:
+    """Return where the images differ, a pixel more up and left, None if nowhere."""
+    same_place = before is not None and before.scan == image.scan and before.origin_px == image.origin_px
+    if before is None or not same_place or before.object.shape != image.object.shape:
+        return bounds
+    differs = (image.object != before.object) | (image.sigma != before.sigma)
+    rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    return Bounds(
+        bounds.top + int(rows[0]) - 1,
+        bounds.left + int(columns[0]) - 1,
+        bounds.top + int(rows[-1]) + 1,
+        bounds.left + int(columns[-1]) + 1,
+    )

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+
+from operators.geometry import Bounds
+from stream.policy import REPAIR_LAG, Axes
+from tests.stream.policies import AXES, DIAMETER_PX, GEOMETRY, LIMITS, N_PIXELS, PIXEL_UM, SIDE, image, policy
+
+
+def surveyed(**options):
+    """A policy that has seen the whole field and measured the survey."""
+    steers = policy(**options)
+    while not steers._surveyed:
+        steers.ingest(steers.suggest(16))
+    steers.look(image())
+    return steers
+
+
+def centres(points):
+    return AXES.centres([[point["y"], point["x"]] for point in points])
+
+
+def test_motor_positions_and_pixels_are_inverse_for_every_unit_and_sign():
+    pixels = np.array([[0, 0], [17, 900], [-4, 3]])
+    for unit, signs in (("um", (1, 1)), ("mm", (-1, 1)), ("nm", (-1, -1))):
+        axes = Axes(geometry=GEOMETRY, unit=unit, signs=signs)
+        np.testing.assert_array_equal(axes.centres(axes.positions(pixels)), pixels)
+
+
+def test_the_area_is_what_both_limits_allow_whatever_the_sign():
+    assert AXES.area(LIMITS) == Bounds(16, 16, SIDE - 15, SIDE - 15)
+    mirrored = Axes(geometry=GEOMETRY, unit="um", signs=(-1, 1))
+    low, high = LIMITS[0]
+    assert mirrored.area(((-high, -low), LIMITS[1])) == AXES.area(LIMITS)
+    with pytest.raises(ValueError, match="y_low, y_high"):
+        AXES.area(((1.0, 0.0), (0.0, 1.0)))
+    with pytest.raises(ValueError, match="is um its unit"):
+        AXES.centres([[1e30, 0.0]])
+
+
+def test_it_speaks_the_protocol_of_bluesky_adaptive():
+    steers = policy(motors=("sy", "sx"), batch=5)
+    points = steers.suggest()
+    assert len(points) == 5
+    assert all(set(point) == {"_id", "sy", "sx"} for point in points)
+    assert len({point["_id"] for point in points + steers.suggest(3)}) == 8
+    assert steers.get_best_points() == []
+    steers.ingest(points)
+    identity, where, known = steers.get_best_points()[0]
+    assert (identity, where["sy"]) == ("4", points[-1]["sy"])
+    assert known["n_measured"] == 5
+    assert steers.should_stop() == (False, "")
+
+
+def test_it_surveys_first_and_then_measures_where_structure_is():
+    steers = surveyed()
+    n_survey = steers.n_measured
+    assert 0.6 < n_survey * DIAMETER_PX**2 / (SIDE - N_PIXELS) ** 2 < 1.6
+    points = centres(steers.suggest(60))
+    assert (points < 100).all(axis=1).mean() > 0.9
+    assert "importance" in steers.recommend(10)[0].reasons[0]
+
+
+def test_it_never_leaves_the_limits_or_the_region_of_interest():
+    quarter = (LIMITS[0][1] / 2, LIMITS[0][1])
+    steers = policy(region=(quarter, quarter))
+    for _ in range(6):
+        points = steers.suggest(40)
+        steers.ingest(points)
+        values = np.array([[point["y"], point["x"]] for point in points])
+        assert (values >= quarter[0] - 1e-9).all()
+        assert (values <= quarter[1] + 1e-9).all()
+
+
+def test_a_sample_that_matters_everywhere_is_scanned_evenly_and_it_says_so():
+    steers = surveyed()
+    steers.look(image(version=2, corner_px=SIDE))
+    recommendation, points = steers.recommend(60)
+    assert recommendation.reasons[0].startswith("even: ")
+    assert np.ptp(points, axis=0).min() > 0.6 * LIMITS[0][1]
+
+
+def test_it_stops_after_three_images_that_are_good_enough_not_after_one():
+    steers = surveyed(target_rad=0.05)
+    for version in range(2, 5):
+        steers.look(image(version, sigma_rad=0.04))
+        assert steers.suggest(4) or version == 4
+        assert steers.suggest(4) or version == 4  # the same image says nothing new
+    assert steers.suggest(4) == []
+    stop, why = steers.should_stop()
+    assert stop
+    assert "0.04" in why
+    assert steers.recommend(4)[0].stop
+
+
+def test_frames_that_the_image_has_passed_by_are_measured_again_once():
+    steers = surveyed()
+    while steers.n_measured < 2 * REPAIR_LAG:
+        steers.ingest(steers.suggest(16))
+    shown = steers._selector.graph.centres.copy()
+    lost = shown[3]
+    is_there = np.hypot(*(shown - lost).T) > 8
+    steers.look(image(version=2, path=shown[is_there]))
+    recommendation, points = steers.recommend(20)
+    assert any("repair" in reason for reason in recommendation.reasons)
+    assert lost.tolist() in AXES.centres(points).tolist()
+    assert not any("repair" in reason for reason in steers.recommend(20)[0].reasons)
+
+
+def test_the_same_images_and_points_give_the_same_recommendation():
+    answers = [surveyed(seed=3, max_dose=500.0).recommend(30) for _ in range(2)]
+    assert answers[0][0] == answers[1][0]
+    assert answers[0][0].predicted_gain > 0
+    np.testing.assert_array_equal(answers[0][1], answers[1][1])
+    assert surveyed(seed=4).recommend(30)[0].map_hash != answers[0][0].map_hash
+
+
+def test_another_list_of_measured_points_begins_a_new_scan_with_the_same_image():
+    steers = surveyed()
+    n_survey = steers.n_measured
+    steers.count(np.array([[1.0, 1.0]]) * PIXEL_UM)
+    assert steers.n_measured == 1 < n_survey
+    assert steers.maps.coverage.max() == 1
+    steers.forget()
+    assert (steers.n_measured, steers.maps.coverage.max()) == (0, 0)
+
+
+def test_when_every_candidate_has_its_dose_it_says_so():
+    steers = policy(max_dose=1e-3)
+    recommendation, points = steers.recommend(5)
+    assert len(points) == 0
+    assert "nothing left" in recommendation.reasons[-1]
+
+
+def test_maps_follow_an_image_that_grows():
+    steers = policy()
+    whole = image()
+    part = image(object=whole.object[:60, :90], sigma=whole.sigma[:60, :90], photons=whole.photons[:60, :90])
+    steers.look(part)
+    steers.look(image(version=2))
+    other = policy()
+    other.look(whole)
+    for name in ("photons", "variance", "structure", "coverage"):
+        np.testing.assert_allclose(getattr(steers.maps, name), getattr(other.maps, name), rtol=1e-5)
+    sigma = whole.sigma.copy()
+    sigma[100:110, 100 : N_PIXELS + 100] = 0.7
+    steers.look(image(version=3, sigma=sigma))
+    other.look(image(version=4))
+    assert (steers.maps.variance > other.maps.variance + 0.1).sum() > 3
