@@ -31,6 +31,8 @@ LIT = 0.3
 # Training seeds count from 0: these are never among them.
 CALIBRATION_SEED = 2**32 + 1
 EVALUATION_SEED = 2**32 + 2
+CALIBRATION_OBJECTS = 5
+"""Of each family: objects differ more in how well they are seen than the pixels of one object do."""
 
 
 class SimulatedScan(NamedTuple):
@@ -42,12 +44,33 @@ class SimulatedScan(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a network made of one scan; the truth beside each estimate, patches aligned to it."""
+    """What a network made of one scan.
 
+    Attributes
+    ----------
+    scan : SimulatedScan
+    patches : (frame, y, x) complex64
+        As predicted: the mosaic is stitched from them, without knowledge of the truth.
+    aligned, true_patches : (frame, y, x) complex64
+        Each patch in the phase that brings it closest to its truth, and that truth.
+    sigma : (frame, y, x) float32, rad
+    """
+
+    scan: SimulatedScan
     patches: Patches
+    aligned: Patches
     true_patches: Patches
     sigma: NDArray[np.float32]
+
+
+class Score(NamedTuple):
+    """What of an outcome counts: weighted squares summed over its patches, its mosaic, its error bars."""
+
+    error: float
+    variation: float
+    power: float
     mosaic: NRMSE
+    error_in_sigmas: NDArray[np.float32]
 
 
 def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
@@ -57,36 +80,33 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     pass stitched; `unseen_*` are the same for families that training never draws from. `c` and `loose` are
     defined at `operators.metrics.nrmse`; a constant scores 1 in `c`, and `constant_loose` in `loose`.
     """
-    probe = evaluation_probe(recipe)
-    weights = abs2(probe[0])
-    seen = [_outcome(predictor, probe, scan) for scan in simulate_scans(recipe, FAMILIES, EVALUATION_SEED)]
-    unseen = [
-        _outcome(predictor, probe, scan)
-        for scan in simulate_scans(recipe, HELD_OUT_FAMILIES, EVALUATION_SEED)
-    ]
-    figures = _errors(seen, weights) | {
-        f"unseen_{name}": value for name, value in _errors(unseen, weights).items()
-    }
-    ratios = np.concatenate([_error_in_sigmas(outcome, weights) for outcome in seen])
-    unseen_ratios = np.concatenate([_error_in_sigmas(outcome, weights) for outcome in unseen])
-    return figures | {
-        "coverage68": float((ratios < 1).mean()),
-        "coverage95": float((ratios < 1.96).mean()),
-        "unseen_coverage68": float((unseen_ratios < 1).mean()),
-        "unseen_coverage95": float((unseen_ratios < 1.96).mean()),
-    }
+    weights = abs2(evaluation_probe(recipe)[0])
+    figures: dict[str, float] = {}
+    for prefix, families in (("", FAMILIES), ("unseen_", HELD_OUT_FAMILIES)):
+        scans = simulate_scans(recipe, families, EVALUATION_SEED)
+        scores = [_score(_outcome(predictor, weights, scan), weights) for scan in scans]
+        figures |= {prefix + name: value for name, value in _figures(scores).items()}
+    return figures
 
 
 def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
-    """Return the factor by which sigma must grow for 68.3 % of the phase errors to lie within it.
+    """Return the factor by which sigma must grow for its bands to hold as many phase errors as they should.
 
-    Fitted on scans of the trained families that neither training nor `evaluate` use.
+    The geometric mean of what 68.3 % within sigma and 95 % within 1.96 sigma ask for: errors have longer
+    tails than a normal, so no one factor gives both exactly. Fitted on scans of the trained families that
+    neither training nor `evaluate` use.
     """
-    probe = evaluation_probe(recipe)
-    weights = abs2(probe[0])
-    scans = simulate_scans(recipe, FAMILIES, CALIBRATION_SEED)
-    ratios = [_error_in_sigmas(_outcome(predictor, probe, scan), weights) for scan in scans]
-    return float(np.quantile(np.concatenate(ratios), 0.6827))
+    weights = abs2(evaluation_probe(recipe)[0])
+    more = recipe.evaluation.model_copy(update={"objects_per_family": CALIBRATION_OBJECTS})
+    scans = simulate_scans(recipe.model_copy(update={"evaluation": more}), FAMILIES, CALIBRATION_SEED)
+    ratios = [_error_in_sigmas(_outcome(predictor, weights, scan), weights) for scan in scans]
+    within, far = np.quantile(np.concatenate(ratios), (0.6827, 0.95))
+    return float(np.sqrt(within * far / 1.96))
+
+
+def evaluation_probe(recipe: Recipe) -> Probe:
+    """Return the nominal probe with the photons of the evaluation scans: what to build the predictor for."""
+    return with_power(recipe.probe.nominal(recipe.n_pixels)[None], recipe.evaluation.photons_per_frame)
 
 
 def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterator[SimulatedScan]:
@@ -111,44 +131,45 @@ def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
     return corners - corners.min(axis=0)
 
 
-def evaluation_probe(recipe: Recipe) -> Probe:
-    """Return the nominal probe with the photons of the evaluation scans: what to build the predictor for."""
-    return with_power(recipe.probe.nominal(recipe.n_pixels)[None], recipe.evaluation.photons_per_frame)
-
-
-def _outcome(predictor: Predictor, probe: Probe, scan: SimulatedScan) -> Outcome:
-    weights = abs2(probe[0])
+def _outcome(predictor: Predictor, weights: NDArray[np.float32], scan: SimulatedScan) -> Outcome:
     patches, sigma = predictor.predict(scan.patterns)
-    true_patches = extract_patches(scan.object, scan.corners, probe.shape[-1])
-    mosaic = stitch(patches, sigma, weights, scan.corners)
-    picture = mosaic.picture(Bounds(0, 0, *scan.object.shape))
-    lit = picture.photons > LIT * picture.photons.max()
+    true_patches = extract_patches(scan.object, scan.corners, weights.shape[-1])
     aligned = np.stack([align_phase(a, b, weights) for a, b in zip(patches, true_patches, strict=True)])
-    return Outcome(aligned, true_patches, sigma, nrmse(picture.object, scan.object, lit))
+    return Outcome(scan, patches, aligned, true_patches, sigma)
 
 
-def _errors(outcomes: Sequence[Outcome], weights: NDArray[np.float32]) -> dict[str, float]:
-    pooled = [_squares(outcome, weights) for outcome in outcomes]
-    error, variation, power = np.sum(pooled, axis=0)
+def _figures(scores: Sequence[Score]) -> dict[str, float]:
+    error, variation, power = np.sum([score[:3] for score in scores], axis=0)
+    ratios = np.concatenate([score.error_in_sigmas for score in scores])
     return {
         "patch_c": float(np.sqrt(error / variation)),
         "patch_loose": float(np.sqrt(error / power)),
-        "mosaic_c": float(np.mean([outcome.mosaic.c for outcome in outcomes])),
-        "mosaic_loose": float(np.mean([outcome.mosaic.loose for outcome in outcomes])),
+        "mosaic_c": float(np.mean([score.mosaic.c for score in scores])),
+        "mosaic_loose": float(np.mean([score.mosaic.loose for score in scores])),
         "constant_loose": float(np.sqrt(variation / power)),
+        "coverage68": float((ratios < 1).mean()),
+        "coverage95": float((ratios < 1.96).mean()),
     }
 
 
-def _squares(outcome: Outcome, weights: NDArray[np.float32]) -> list[float]:
-    """Return the weighted squares of error, variation about each patch's mean, and truth, summed."""
+def _score(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
     truth, share = outcome.true_patches, weights / weights.sum()
     means = (share * truth).sum(axis=(1, 2), keepdims=True)
-    parts = (outcome.patches - truth, truth - means, truth)
-    return [float((share * abs2(part)).sum()) for part in parts]
+    error, variation, power = (
+        float((share * abs2(part)).sum()) for part in (outcome.aligned - truth, truth - means, truth)
+    )
+    mosaic, ratios = _mosaic_error(outcome, weights), _error_in_sigmas(outcome, weights)
+    return Score(error, variation, power, mosaic, ratios)
+
+
+def _mosaic_error(outcome: Outcome, weights: NDArray[np.float32]) -> NRMSE:
+    mosaic = stitch(outcome.patches, outcome.sigma, weights, outcome.scan.corners)
+    picture = mosaic.picture(Bounds(0, 0, *outcome.scan.object.shape))
+    return nrmse(picture.object, outcome.scan.object, picture.photons > LIT * picture.photons.max())
 
 
 def _error_in_sigmas(outcome: Outcome, weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the modulus of each phase error over its predicted sigma, in the bright part of the patches."""
     bright = weights > BRIGHT * weights.max()
-    error = np.angle(outcome.patches * outcome.true_patches.conj())
+    error = np.angle(outcome.aligned * outcome.true_patches.conj())
     return np.abs(error[:, bright]) / outcome.sigma[:, bright]

@@ -100,6 +100,8 @@ class Recipe(_Section):
     """least and most of a log-uniform draw"""
     n_textures: Count = 1000
     texture_px: Count = 256
+    blended: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """share of objects made of two textures: their maximum, product or mean"""
     n_steps: Count
     batch_size: Count = 16
     learning_rate: Positive = 1.5e-3
@@ -107,6 +109,8 @@ class Recipe(_Section):
     warm_up: Positive = 0.05
     """share of the steps over which the learning rate rises"""
     gradient_clip: Positive = 1.0
+    draft_weight: Annotated[float, Field(ge=0)] = 0.5
+    """of the loss of each stage before the last"""
     sigma_weight: Positive = 0.1
     """of the uncertainty's loss; its gradients do not reach the estimate"""
     bfloat16: bool = False
@@ -126,7 +130,8 @@ class Recipe(_Section):
         material = f"exp(-({self.material.absorption:g} + {self.material.phase_shift_rad:g}i) t)"
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
-            f"{self.n_textures} textures ({', '.join(FAMILIES)}), transmission {material}, "
+            f"{self.n_textures} textures ({', '.join(FAMILIES)}; {self.blended:.0%} blended), "
+            f"transmission {material}, "
             f"{self.probe.n_probes} zone-plate probes"
         )
 

@@ -24,7 +24,15 @@ from torch import Tensor
 
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.recipe import Recipe
-from operators.network import NETWORKS, Illumination, PhysicsNet, Predictor, channels_last, illuminate
+from operators.network import (
+    NETWORKS,
+    Illumination,
+    PhysicsNet,
+    Prediction,
+    Predictor,
+    channels_last,
+    illuminate,
+)
 from operators.objects import FAMILIES, texture
 from stream.weights import ModelCard, save_network
 
@@ -74,13 +82,13 @@ def train(
             group["lr"] = learning_rate(recipe, step)
         objects, intensities, illumination = simulator.draw(recipe.batch_size, generator)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
-            patches, log_sigma = network(intensities, illumination)
+            prediction = network(intensities, illumination)
         weights = illumination.probe.abs().square()
-        patches = align(patches, objects, weights)
-        patch_loss = (weights * (patches - objects).abs().square()).sum((-2, -1)).mean()
-        sigma_loss = sigma_nll(log_sigma, patches.detach(), objects, weights)
+        patch_loss = squared_error(prediction.patches, objects, weights)
+        draft_loss = sum(squared_error(draft, objects, weights) for draft in prediction.drafts)
+        sigma_loss = sigma_nll(prediction, objects, weights)
         optimiser.zero_grad()
-        (patch_loss + recipe.sigma_weight * sigma_loss).backward()
+        (patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
         optimiser.step()
         sums += torch.stack([patch_loss, variation(objects, weights), sigma_loss]).detach()
@@ -123,7 +131,7 @@ class Simulator:
     def draw(self, n_frames: int, generator: Generator) -> tuple[Tensor, Tensor, Illumination]:
         """Return objects (frame, y, x), intensities as shares of the flux, and their illumination."""
         device = self.textures.device
-        objects = torch.exp(-self.recipe.material.complex * self._crops(n_frames, generator))
+        objects = torch.exp(-self.recipe.material.complex * self._textures(n_frames, generator))
         which = torch.randint(len(self.probes.probe), (n_frames,), generator=generator, device=device)
         illumination = Illumination(*(constant[which] for constant in self.probes))
         low, high = (math.log(photons) for photons in self.recipe.photons_per_frame)
@@ -131,6 +139,16 @@ class Simulator:
         photons = torch.exp(low + (high - low) * uniform)
         far_field = torch.fft.fft2(illumination.probe * objects, norm="ortho")
         return objects, torch.poisson(far_field.abs().square() * photons, generator) / photons, illumination
+
+    def _textures(self, n_frames: int, generator: Generator) -> Tensor:
+        """Return random textures, some of them blended of two."""
+        first, second = self._crops(n_frames, generator), self._crops(n_frames, generator)
+        choices = torch.stack([torch.maximum(first, second), first * second, (first + second) / 2, first])
+        uniform = torch.rand(n_frames, generator=generator, device=first.device)
+        kind = torch.where(
+            uniform < self.recipe.blended, 3 * uniform / max(self.recipe.blended, 1e-9), 3
+        ).long()
+        return choices[kind, torch.arange(n_frames, device=first.device)]
 
     def _crops(self, n_frames: int, generator: Generator) -> Tensor:
         """Return random windows of random textures in one of eight orientations."""
@@ -245,15 +263,24 @@ def align(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
     return patches * (overlap / (overlap.abs() + 1e-12))
 
 
+def squared_error(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean weighted error of aligned patches: complex, so that no phase needs unwrapping."""
+    return (weights * (align(patches, objects, weights) - objects).abs().square()).sum((-2, -1)).mean()
+
+
 def variation(objects: Tensor, weights: Tensor) -> Tensor:
     """Return the mean weighted variance of the objects: the error of the best constant ones."""
     mean = (weights * objects).sum((-2, -1), keepdim=True)
     return (weights * (objects - mean).abs().square()).sum((-2, -1)).mean()
 
 
-def sigma_nll(log_sigma: Tensor, patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the negative log-likelihood of the wrapped phase error under a normal of the predicted width."""
-    error = (patches * objects.conj()).angle()
+def sigma_nll(prediction: Prediction, objects: Tensor, weights: Tensor) -> Tensor:
+    """Return the negative log-likelihood of the wrapped phase error under a normal of the predicted width.
+
+    The error counts as given: this loss trains the width only.
+    """
+    patches, log_sigma, _ = prediction
+    error = (align(patches.detach(), objects, weights) * objects.conj()).angle()
     return (weights * (log_sigma + 0.5 * error.square() * torch.exp(-2 * log_sigma))).sum((-2, -1)).mean()
 
 

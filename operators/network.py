@@ -23,9 +23,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from operators.arrays import Patches, Patterns, Probe
 
-N_INPUTS = 8
-UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)
-"""Standard deviation in rad of a phase about which nothing is known."""
+N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
+UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 
 
 class Illumination(NamedTuple):
@@ -58,10 +57,13 @@ class Prediction(NamedTuple):
         The global phase of each is arbitrary.
     log_sigma : (frame, y, x) float32
         Logarithm of the standard deviation of the phase in rad, before calibration.
+    drafts : tuple of (frame, y, x) complex64
+        The estimates of the stages before the last.
     """
 
     patches: Tensor
     log_sigma: Tensor
+    drafts: tuple[Tensor, ...]
 
 
 def illuminate(probe: Tensor) -> Illumination:
@@ -94,15 +96,18 @@ class PhysicsNetConfig:
     unshuffle : int
         Side of the pixel blocks folded into channels before the finest level. 2 makes the U-Net four times
         cheaper at equal width and loses nothing, since the channels still hold every pixel.
+    n_stages : int
+        U-Nets, each of which corrects the estimate of the one before.
     n_steps : int
-        Steps of error reduction in the second back-projection.
+        Steps of error reduction that show each stage where the pattern contradicts the estimate.
     """
 
     n_pixels: int = 64
     crop: int = 40
-    widths: tuple[int, ...] = (48, 96, 144)
+    widths: tuple[int, ...] = (32, 64, 96)
     unshuffle: int = 2
-    n_steps: int = 5
+    n_stages: int = 2
+    n_steps: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -115,34 +120,35 @@ class PhysicsNetConfig:
 
 
 class PhysicsNet(nn.Module):
-    """A small U-Net that corrects back-projections of a pattern through the known probe.
+    """Small U-Nets in a row that correct a back-projection of the pattern through the known probe.
 
-    Inputs of the U-Net, cropped to the probe: the real and imaginary parts of one and of several steps of
-    error reduction from a flat object and of the remaining gradient, the modulus of the probe, and the
-    logarithm of the pattern. It adds a complex residual to the one-step estimate. A second head, fed with
-    detached features and trained on the detached error, says how far off the phase of each pixel is; it
+    Each stage compares the estimate so far with the pattern and adds a complex residual. It sees, cropped to
+    the probe: the estimate, where some steps of error reduction would move it, the gradient that remains, the
+    modulus of the probe, the logarithm of the pattern, and the features of the stage before. A last head, fed
+    with detached features and trained on the detached error, says how far off the phase of each pixel is; it
     cannot disturb the estimate.
 
     Parameters
     ----------
-    config : PhysicsNetConfig, optional
-        Keyword arguments are taken as its fields where it is not given.
+    **fields
+        Of `PhysicsNetConfig`.
     """
 
     largest_intensity: Tensor  # seen in training; inputs are clamped to it
     sigma_scale: Tensor  # fitted after training
 
-    def __init__(self, config: PhysicsNetConfig | None = None, **fields: Any) -> None:
+    def __init__(self, **fields: Any) -> None:
         super().__init__()
-        self.config = config or PhysicsNetConfig(**fields)
-        fold = self.config.unshuffle
-        self.trunk = UNet(N_INPUTS * fold**2, self.config.widths)
-        finest = self.config.widths[0]
-        self.residual_head = nn.Conv2d(finest, 2 * fold**2, 1)
-        self.sigma_head = nn.Sequential(
-            nn.Conv2d(finest, finest, 3, padding=1), nn.ReLU(), nn.Conv2d(finest, fold**2, 1)
+        self.config = PhysicsNetConfig(**fields)
+        self._margin = (self.config.n_pixels - self.config.crop) // 2
+        finest, n_folded = self.config.widths[0], self.config.unshuffle**2
+        n_features = [0] + [finest] * (self.config.n_stages - 1)
+        self.stages = nn.ModuleList(
+            UNet(N_INPUTS * n_folded + n, self.config.widths, 2 * n_folded) for n in n_features
         )
-        nn.init.zeros_(self.residual_head.weight)
+        self.sigma_head = nn.Sequential(
+            nn.Conv2d(finest, finest, 3, padding=1), nn.ReLU(), nn.Conv2d(finest, n_folded, 1)
+        )
         # Buffers, because they travel with the weights.
         self.register_buffer("largest_intensity", torch.zeros(()))
         self.register_buffer("sigma_scale", torch.ones(()))
@@ -157,66 +163,92 @@ class PhysicsNet(nn.Module):
         illumination : Illumination
             Of the one probe of all frames, or one per frame.
         """
-        one_step, inputs = self.back_project(intensities, illumination)
-        residual, log_sigma = self.correct(inputs)
-        margin = (self.config.n_pixels - self.config.crop) // 2
-        patches = one_step + functional.pad(residual, (margin,) * 4)
-        log_sigma = functional.pad(log_sigma, (margin,) * 4, value=math.log(UNIFORM_PHASE_SIGMA))
-        return Prediction(patches, log_sigma)
-
-    def back_project(self, intensities: Tensor, illumination: Illumination) -> tuple[Tensor, Tensor]:
-        """Return the one-step estimate (frame, y, x) and the U-Net's inputs (frame, channel, y, x)."""
         if self.training:
             self.largest_intensity.copy_(torch.maximum(self.largest_intensity, intensities.max()))
         amplitudes = intensities.clamp(min=0).minimum(self.largest_intensity).sqrt()
-        probe, open_far_field, preconditioner, gradient_step = illumination
-        one_step = 1 + preconditioner * _difference(open_far_field, amplitudes)
-        many_steps = one_step
-        for _ in range(self.config.n_steps - 1):
-            many_steps = many_steps + preconditioner * _difference(_fft2(probe * many_steps), amplitudes)
-        gradient = 10 * gradient_step * _difference(_fft2(probe * many_steps), amplitudes)
-        modulus = probe.abs() / probe.abs().amax((-2, -1), keepdim=True)
-        n_pixels = self.config.n_pixels
-        logarithm = torch.fft.fftshift(torch.log1p(10 * n_pixels**2 * amplitudes.square()), dim=(-2, -1))
-        planes = (one_step, many_steps, gradient)
-        channels = [part for plane in planes for part in (plane.real, plane.imag)]
-        channels += [modulus.expand_as(amplitudes), logarithm]
-        margin = (n_pixels - self.config.crop) // 2
-        window = slice(margin, n_pixels - margin)
-        return one_step, torch.stack([channel[:, window, window] for channel in channels], dim=1)
-
-    def correct(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the complex residual and log sigma, both (frame, y, x), in the crop."""
-        fold = self.config.unshuffle
-        dtype = self.residual_head.weight.dtype
-        inputs = functional.pixel_unshuffle(inputs, fold).to(dtype, memory_format=torch.channels_last)
-        features = self.trunk(inputs)
-        residual = functional.pixel_shuffle(self.residual_head(features), fold).float()
-        log_sigma = functional.pixel_shuffle(self.sigma_head(features.detach()), fold).float()
+        estimates = [first_estimate(amplitudes, illumination)]
+        features: list[Tensor] = []
+        for stage in self.stages:
+            # Detached: each stage has a loss of its own, and the transforms need no second pass backwards.
+            planes = compare(estimates[-1].detach(), amplitudes, illumination, self.config.n_steps)
+            inputs = torch.cat([self._fold(planes), *features], dim=1)
+            residual, *features = stage(inputs.contiguous(memory_format=torch.channels_last))
+            residual = self._unfold(residual)
+            estimates.append(estimates[-1] + torch.complex(residual[:, 0], residual[:, 1]))
+        log_sigma = self._unfold(self.sigma_head(features[0].detach()), math.log(UNIFORM_PHASE_SIGMA))
         log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
-        return torch.complex(residual[:, 0].contiguous(), residual[:, 1].contiguous()), log_sigma
+        return Prediction(estimates[-1], log_sigma, tuple(estimates[1:-1]))
+
+    @property
+    def residual_head(self) -> Any:
+        """The layer that makes the last correction."""
+        return self.stages[-1].head
+
+    def _fold(self, planes: Tensor) -> Tensor:
+        """Return the crop with its pixel blocks folded into channels, in the precision of the weights."""
+        crop = functional.pad(planes, (-self._margin,) * 4)
+        folded = functional.pixel_unshuffle(crop, self.config.unshuffle)
+        return folded.to(next(self.stages.parameters()).dtype)
+
+    def _unfold(self, folded: Tensor, outside: float = 0.0) -> Tensor:
+        """Return float32 planes of full size from channels folded in the crop, `outside` around it."""
+        planes = functional.pixel_shuffle(folded.float(), self.config.unshuffle).contiguous()
+        return functional.pad(planes, (self._margin,) * 4, value=outside)
 
 
-class UNet(nn.Module):
-    """A U-Net without heads: features at the resolution of its input.
+def first_estimate(amplitudes: Tensor, illumination: Illumination) -> Tensor:
+    """Return one step of error reduction from a flat object, (frame, y, x) complex64."""
+    return 1 + illumination.preconditioner * _difference(illumination.open_far_field, amplitudes)
+
+
+def compare(estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int) -> Tensor:
+    """Return what an estimate and its pattern tell about each other, (frame, channel, y, x) float32.
 
     Parameters
     ----------
-    n_inputs : int
-        Channels of the input.
+    estimate : (frame, y, x) complex64
+    amplitudes : (frame, ky, kx) float32
+        Square roots of the intensities.
+    illumination : Illumination
+    n_steps : int
+        Of error reduction, starting at the estimate.
+    """
+    probe, _, preconditioner, gradient_step = illumination
+    better = estimate
+    for _ in range(n_steps):
+        better = better + preconditioner * _difference(_fft2(probe * better), amplitudes)
+    gradient = gradient_step * _difference(_fft2(probe * better), amplitudes)
+    modulus = probe.abs() / probe.abs().amax((-2, -1), keepdim=True)
+    logarithm = torch.log1p(10 * amplitudes.shape[-1] ** 2 * amplitudes.square())
+    # The factors bring all channels to the same order of magnitude.
+    waves = torch.stack([estimate, 5 * (better - estimate), 10 * gradient], dim=1)
+    waves = torch.view_as_real(waves).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    maps = [modulus.expand_as(amplitudes), torch.fft.fftshift(logarithm, dim=(-2, -1))]
+    return torch.cat([waves, torch.stack(maps, dim=1)], dim=1)
+
+
+class UNet(nn.Module):
+    """A U-Net that also hands out the features its outputs are made of.
+
+    Parameters
+    ----------
+    n_inputs, n_outputs : int
+        Channels.
     widths : tuple of int
         Channels per level, finest first; each level halves the resolution.
     """
 
-    def __init__(self, n_inputs: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, n_inputs: int, widths: tuple[int, ...], n_outputs: int) -> None:
         super().__init__()
         into = (n_inputs, *widths[:-1])
         self.down = nn.ModuleList(_double(i, o) for i, o in zip(into, widths, strict=True))
-        coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        coarse_to_fine = zip(widths[:0:-1], widths[-2::-1], strict=True)
         self.up = nn.ModuleList(_double(coarse + fine, fine) for coarse, fine in coarse_to_fine)
+        self.head = nn.Conv2d(widths[0], n_outputs, 1)
+        nn.init.zeros_(self.head.weight)  # starts by leaving the estimate as it is
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (frame, widths[0], y, x) features of (frame, n_inputs, y, x) inputs."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (frame, n_outputs, y, x) outputs and (frame, widths[0], y, x) features."""
         skips = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else functional.max_pool2d(x, 2))
@@ -224,7 +256,14 @@ class UNet(nn.Module):
         skips.pop()
         for block in self.up:
             x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], 1))
-        return x
+        return self.head(x), x
+
+    def fold_norms(self) -> None:
+        """Fold the batch normalisation into the convolutions, for inference only."""
+        for block in (*self.down, *self.up):
+            for i in (0, 3):
+                block[i] = fuse_conv_bn_eval(block[i], block[i + 1])
+                block[i + 1] = nn.Identity()
 
 
 def channels_last(network: PhysicsNet) -> PhysicsNet:
@@ -236,8 +275,7 @@ class Predictor:
     """Turns patterns into object patches with error bars, at a fixed cost per batch.
 
     Every call is padded to whole batches of one size, so a pattern gives the same patch to the last bit
-    whatever else is in its batch, and live and offline results agree. The probe-dependent constants are
-    computed once.
+    whatever else is in its batch, and live and offline results agree.
 
     Parameters
     ----------
@@ -275,9 +313,7 @@ class Predictor:
             )
         power = np.square(np.abs(probe)).sum((1, 2))
         if not (np.isfinite(power).all() and power.sum() > 0):
-            raise ValueError(
-                f"the probe's modes carry {power} photons per frame; expected finite numbers above 0"
-            )
+            raise ValueError(f"expected a probe with finite photons above 0, its modes have {power}")
         self.batch_size = batch_size
         self.photons_per_frame = float(power.sum())
         self._network = _for_inference(network, dtype).to(device)
@@ -285,6 +321,7 @@ class Predictor:
         self._illumination = illuminate(torch.from_numpy(strongest).to(device))
         self._device = device
 
+    @torch.inference_mode()
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
         """Return the object patch of each pattern and its error bar.
 
@@ -312,12 +349,12 @@ class Predictor:
         sigma = np.empty(patterns.shape, np.float32)
         batch = np.zeros((self.batch_size, n_pixels, n_pixels), np.float32)
         for start in range(0, len(patterns), self.batch_size):
-            frames = slice(start, min(start + self.batch_size, len(patterns)))
-            n_frames = frames.stop - frames.start
+            frames = slice(start, start + self.batch_size)
+            n_frames = len(patterns[frames])
             batch[:n_frames] = patterns[frames]
             batch[n_frames:] = 0
             batch /= self.photons_per_frame
-            prediction = self._run(torch.from_numpy(batch))
+            prediction = self._network(torch.from_numpy(batch).to(self._device), self._illumination)
             patches[frames] = prediction.patches[:n_frames].cpu().numpy()
             sigma[frames] = prediction.log_sigma[:n_frames].exp().cpu().numpy()
         sigma *= float(self._network.sigma_scale)
@@ -325,27 +362,21 @@ class Predictor:
 
     def warm_up(self) -> None:
         """Run one empty batch, so that the first frames of a scan do not pay for torch's set-up."""
-        n_pixels = self._network.config.n_pixels
-        self.predict(np.zeros((1, n_pixels, n_pixels), np.float32))
-
-    @torch.inference_mode()
-    def _run(self, batch: Tensor) -> Prediction:
-        return self._network(batch.to(self._device), self._illumination)
+        self.predict(np.zeros((1, *self._illumination.probe.shape[1:]), np.float32))
 
 
+# by the name that a recipe and a model card use
 NETWORKS: dict[str, Callable[..., PhysicsNet]] = {"physics": PhysicsNet}
-"""Networks by the name that a recipe and a model card use."""
 
 
 def _for_inference(network: PhysicsNet, dtype: torch.dtype) -> PhysicsNet:
     """Return a copy with batch normalisation folded into the convolutions, these in `dtype`."""
     network = copy.deepcopy(network).eval()
-    for block in (*network.trunk.down, *network.trunk.up):
-        for i in (0, 3):
-            block[i] = fuse_conv_bn_eval(block[i], block[i + 1])
-            block[i + 1] = nn.Identity()
-    for part in (network.trunk, network.residual_head, network.sigma_head):
-        part.to(dtype)
+    for module in network.modules():
+        if isinstance(module, UNet):
+            module.fold_norms()
+    network.stages.to(dtype)
+    network.sigma_head.to(dtype)
     return channels_last(network)
 
 

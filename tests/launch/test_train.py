@@ -22,7 +22,7 @@ def recipe() -> Recipe:
         {
             "name": "tiny",
             "seed": 3,
-            "network_config": {"n_pixels": 32, "crop": 24, "widths": [16, 32], "unshuffle": 1},
+            "network_config": {"n_pixels": 32, "crop": 24, "widths": [16, 32], "unshuffle": 1, "n_stages": 2},
             "probe": {"pupil_radius_px": 6, "disc_radius_px": 7, "disc_spread": 0.1, "n_probes": 4},
             "material": {"absorption": 0.3, "phase_shift_rad": 1.2},
             "photons_per_frame": [1e5, 1e6],
@@ -114,6 +114,17 @@ def test_simulated_patterns_are_those_of_their_objects(recipe: Recipe) -> None:
     assert nrmse(intensities.numpy(), expected).c < 1e-3
     absorption, phase = -np.log(np.abs(objects.numpy())), -np.angle(objects.numpy())
     np.testing.assert_allclose(phase, 4 * absorption, atol=1e-5)
+
+
+def test_blended_objects_are_as_absorbing_as_plain_ones_but_others(recipe: Recipe) -> None:
+    plain, blended = (
+        Simulator(recipe.model_copy(update={"blended": share})).draw(64, torch.Generator().manual_seed(0))[0]
+        for share in (0.0, 0.5)
+    )
+    differs = (plain - blended).abs().amax((1, 2)) > 0.01
+    assert 0.3 < differs.float().mean() < 0.7
+    assert blended.abs().min() >= np.exp(-0.3) - 1e-6
+    assert blended.abs().max() <= 1 + 1e-6
 
 
 def test_fewer_photons_make_noisier_patterns(recipe: Recipe) -> None:

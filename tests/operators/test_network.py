@@ -8,6 +8,8 @@ from operators.network import (
     PhysicsNet,
     PhysicsNetConfig,
     Predictor,
+    compare,
+    first_estimate,
     illuminate,
 )
 from operators.objects import object_from_texture, texture
@@ -88,28 +90,30 @@ def test_probe_and_patterns_scaled_together_give_the_same_patches(
     np.testing.assert_allclose(scaled, patches, atol=1e-3)
 
 
-def test_back_projection_of_the_open_beam_is_a_flat_object(network: PhysicsNet, probe: np.ndarray) -> None:
-    open_beam = torch.from_numpy(np.abs(np.fft.fft2(probe[0], norm="ortho")) ** 2 / PHOTONS)
-    one_step, inputs = network.back_project(open_beam[None].float(), illuminate(torch.from_numpy(probe[0])))
-    np.testing.assert_allclose(one_step.numpy(), 1, atol=1e-3)
-    np.testing.assert_allclose(inputs[0, :6].numpy().T, [1, 0, 1, 0, 0, 0] * np.ones((40, 40, 1)), atol=1e-2)
-
-
-def test_back_projection_recovers_what_the_pattern_tells(
-    network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
-) -> None:
-    """Five steps of error reduction fit the pattern better than one, and one better than a flat object."""
+def test_the_open_beam_is_seen_as_a_flat_object(probe: np.ndarray) -> None:
     illumination = illuminate(torch.from_numpy(probe[0]))
-    intensities = torch.from_numpy(patterns) / PHOTONS
-    one_step, inputs = network.back_project(intensities, illumination)
-    many_steps = one_step.clone()
-    many_steps[:, 12:52, 12:52] = torch.complex(inputs[:, 2], inputs[:, 3])
+    amplitudes = illumination.open_far_field.abs()
+    estimate = first_estimate(amplitudes, illumination)
+    np.testing.assert_allclose(estimate.numpy(), 1, atol=1e-3)
+    contradictions = compare(torch.ones_like(estimate), amplitudes, illumination, n_steps=2)[:, 2:6]
+    np.testing.assert_allclose(contradictions.numpy(), 0, atol=1e-2)
+
+
+def test_each_step_of_error_reduction_fits_the_pattern_better(
+    probe: np.ndarray, patterns: np.ndarray
+) -> None:
+    illumination = illuminate(torch.from_numpy(probe[0]))
+    amplitudes = (torch.from_numpy(patterns) / PHOTONS).sqrt()
+    flat = torch.ones_like(amplitudes, dtype=torch.complex64)
+    first = first_estimate(amplitudes, illumination)
+    correction = compare(first, amplitudes, illumination, n_steps=4)[:, 2:4] / 5
+    better = first + torch.complex(correction[:, 0], correction[:, 1])
 
     def misfit(object_: torch.Tensor) -> float:
         far_field = torch.fft.fft2(illumination.probe * object_, norm="ortho")
-        return float((far_field.abs() - intensities.sqrt()).square().sum())
+        return float((far_field.abs() - amplitudes).square().sum())
 
-    assert misfit(many_steps) < misfit(one_step) < misfit(torch.ones_like(one_step))
+    assert misfit(better) < misfit(first) < misfit(flat)
 
 
 def test_one_probe_for_all_is_the_same_as_one_probe_each(
@@ -145,6 +149,19 @@ def test_the_sigma_loss_leaves_the_estimate_alone(probe: np.ndarray, patterns: n
     prediction.log_sigma.sum().backward()
     touched = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert touched == {f"sigma_head.{name}" for name in ("0.weight", "0.bias", "2.weight", "2.bias")}
+
+
+@pytest.mark.parametrize("n_stages", [1, 3])
+def test_every_stage_but_the_last_leaves_a_draft(
+    n_stages: int, probe: np.ndarray, patterns: np.ndarray
+) -> None:
+    network = PhysicsNet(widths=(8, 16), n_stages=n_stages).train()
+    illumination = illuminate(torch.from_numpy(probe[0]))
+    prediction = network(torch.from_numpy(patterns) / PHOTONS, illumination)
+    assert len(prediction.drafts) == n_stages - 1
+    losses = [patches.abs().square().sum() for patches in (*prediction.drafts, prediction.patches)]
+    sum(losses).backward()
+    assert all(stage.head.weight.grad.abs().sum() > 0 for stage in network.stages)
 
 
 def test_sigma_is_that_of_a_uniform_phase_where_the_network_does_not_look(
@@ -184,7 +201,7 @@ def test_no_patterns_give_no_patches(network: PhysicsNet, probe: np.ndarray) -> 
 def test_what_does_not_fit_the_network_is_refused(network: PhysicsNet, probe: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"\(mode, 64, 64\), got \(1, 32, 32\)"):
         Predictor(network, probe[:, :32, :32])
-    with pytest.raises(ValueError, match="photons per frame"):
+    with pytest.raises(ValueError, match="finite photons above 0"):
         Predictor(network, 0 * probe)
     with pytest.raises(ValueError, match=r"\(frame, 64, 64\), got \(2, 128, 128\)"):
         Predictor(network, probe).predict(np.zeros((2, 128, 128), np.float32))

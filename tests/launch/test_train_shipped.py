@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import launch
+from launch.evaluate import evaluate, evaluation_probe, simulate_scans
+from launch.recipe import Recipe, read_recipe
+from operators.network import Predictor
+from stream.weights import ModelCard, load_network
+
+WEIGHTS = Path(launch.__file__).parent / "weights" / "physics-64.safetensors"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """The demo's recipe, with scans small enough for a test."""
+    torch.set_num_threads(1)
+    small = read_recipe().evaluation.model_copy(update={"n_positions": 6, "objects_per_family": 1})
+    return read_recipe().model_copy(update={"evaluation": small})
+
+
+@pytest.fixture(scope="module")
+def predictor(recipe: Recipe) -> Predictor:
+    return Predictor(load_network(WEIGHTS)[0], evaluation_probe(recipe))
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    return load_network(WEIGHTS)[1]
+
+
+def test_the_shipped_weights_come_from_the_demo_recipe(card: ModelCard) -> None:
+    assert Recipe.model_validate(card.recipe) == read_recipe()
+
+
+@pytest.mark.slow
+def test_the_figures_on_the_card_can_be_measured_again(card: ModelCard) -> None:
+    recipe = Recipe.model_validate(card.recipe)
+    predictor = Predictor(load_network(WEIGHTS)[0], evaluation_probe(recipe))
+    assert evaluate(predictor, recipe) == pytest.approx(card.metrics, rel=1e-3)
+
+
+def test_the_shipped_weights_see_small_scans_of_unseen_objects(predictor: Predictor, recipe: Recipe) -> None:
+    figures = evaluate(predictor, recipe)
+    assert figures["mosaic_c"] < figures["patch_c"] < 0.4
+    assert figures["unseen_mosaic_c"] < figures["unseen_patch_c"] < 0.7
+    assert figures["coverage68"] == pytest.approx(0.68, abs=0.1)
+
+
+def test_shipped_predictions_do_not_depend_on_batch_mates(predictor: Predictor, recipe: Recipe) -> None:
+    scan, *_ = simulate_scans(recipe, ("polygons",), seed=5)
+    order = np.random.default_rng(0).permutation(len(scan.patterns))
+    for straight, shuffled in zip(
+        predictor.predict(scan.patterns), predictor.predict(scan.patterns[order]), strict=True
+    ):
+        np.testing.assert_array_equal(straight[order], shuffled)
