@@ -45,6 +45,8 @@ class Canvas:
 
     def illuminate(self, probe: Probe, corners: Corners) -> None:
         """Note that frames at these absolute corners take part in refinement."""
+        if not len(corners):
+            return
         add_patches(self.illumination, abs2(probe).sum(axis=0), self.local(corners))
 
     def seed(self, patches: Patches, weights: Array, corners: Corners, peak: Array) -> None:

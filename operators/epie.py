@@ -181,7 +181,8 @@ class _ProbeSums:
         alpha = steps.alpha
         weight = (1 - alpha) * self.transmission + alpha * self.transmission.max()
         weight += array_module(probe).float32(TINY)
-        probe += steps.probe_step * self.correction / weight
+        # a reciprocal: NumPy divides complex by real numbers as if both were complex
+        probe += self.correction * (steps.probe_step / weight)
 
 
 def _accumulate(

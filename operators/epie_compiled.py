@@ -65,7 +65,8 @@ class CompiledUpdate:
             workers[share].accumulate(shared, range(share, len(errors), len(workers)))
 
         def take_rows(share: int) -> None:
-            start, stop = np.linspace(*shared.rows, len(workers) + 1).astype(int)[share : share + 2]
+            top, n_rows = shared.rows
+            start, stop = (top + n_rows * part // len(workers) for part in (share, share + 1))
             _move_rows(shared, [worker.sums for worker in workers], start, stop)
 
         for task in (take_frames, take_rows):
@@ -90,10 +91,12 @@ class _Shared:
         self.object, self.probe, self.batch, self.steps, self.errors = object_, probe, batch, steps, errors
         self.valid = np.ones(probe.shape[1:], bool) if mask is None else mask
         self.intensity = np.empty(probe.shape[1:], np.float32)
-        kernels().intensity(probe, self.intensity)
+        self.run = _kernels()
+        self.run.intensity(probe, self.intensity)
         self.peak = self.intensity.max()
         self.corners = np.ascontiguousarray(batch.corners, np.int64)
-        self.rows = self.corners[:, 0].min(), self.corners[:, 0].max() + probe.shape[1]
+        top = int(self.corners[:, 0].min())
+        self.rows = top, int(self.corners[:, 0].max()) + probe.shape[1] - top
         if batch.shifts is not None:
             self.spectrum = scipy.fft.fft2(probe, norm="forward")
             frequency = np.fft.fftfreq(probe.shape[-1])
@@ -124,7 +127,7 @@ class _Worker:
         self.transmission[...] = 0
 
     def accumulate(self, shared: "_Shared", chosen: range) -> None:
-        run, transform, waves = kernels(), self._transform, self._transform.waves
+        run, transform, waves = shared.run, self._transform, self._transform.waves
         batch, sums = shared.batch, self.sums
         for frame in chosen:
             row, column = shared.corners[frame]
@@ -145,7 +148,7 @@ class _Worker:
     def _probe(self, shared: "_Shared", frame: int) -> tuple[Probe, Array]:
         if shared.batch.shifts is None:
             return shared.probe, shared.intensity
-        run, transform = kernels(), self._transform
+        run, transform = shared.run, self._transform
         run.apply_ramp(shared.spectrum, *shared.ramps[frame], transform.waves)
         transform.inverse()
         self._shifted[...] = transform.waves
@@ -153,7 +156,7 @@ class _Worker:
         return self._shifted, self._intensity
 
     def _add_to_probe(self, shared: "_Shared", frame: int, row: int, column: int, weight: float) -> None:
-        run, transform = kernels(), self._transform
+        run, transform = shared.run, self._transform
         if shared.batch.shifts is None:
             into = self.correction
         else:
@@ -193,13 +196,13 @@ class _Transform:
             self.waves[...] = result
 
 
-def kernels() -> Any:
-    """Return the compiled loops, imported at the first call."""
+def _kernels() -> Any:
+    """Return the compiled loops, imported at the first call: numba takes its time."""
     return importlib.import_module("operators.kernels")
 
 
 def _move_rows(shared: _Shared, sums: list[Accumulators], start: int, stop: int) -> None:
-    run, n, steps = kernels(), shared.probe.shape[-1], shared.steps
+    run, n, steps = shared.run, shared.probe.shape[-1], shared.steps
     first = sums[0]
     for more in sums[1:]:
         run.merge_sums(
@@ -213,9 +216,12 @@ def _move_rows(shared: _Shared, sums: list[Accumulators], start: int, stop: int)
 
 
 def _move_probe(probe: Probe, workers: list[_Worker], steps: Steps, is_spectrum: bool) -> None:
-    correction = np.sum([worker.correction for worker in workers], axis=0)
-    transmission = np.sum([worker.transmission for worker in workers], axis=0)
+    correction, transmission = workers[0].correction, workers[0].transmission
+    for worker in workers[1:]:
+        correction += worker.correction
+        transmission += worker.transmission
     if is_spectrum:
         correction = scipy.fft.ifft2(correction)
-    weight = (1 - steps.alpha) * transmission + steps.alpha * transmission.max()
-    probe += steps.probe_step * correction / (weight + np.float32(TINY))
+    weight = (1 - steps.alpha) * transmission + steps.alpha * transmission.max() + np.float32(TINY)
+    # a reciprocal: NumPy divides complex by real numbers as if both were complex
+    probe += correction * (steps.probe_step / weight)

@@ -82,8 +82,9 @@ def add_to_object(
         line = sums[row + y, column : column + n_columns]
         light = lights[row + y, column : column + n_columns]
         for x in range(n_columns):
+            line[x] += corrections[0, y, x] * np.conj(probe[0, y, x])
             light[x] += intensity[y, x]
-        for mode in range(n_modes):
+        for mode in range(1, n_modes):
             for x in range(n_columns):
                 line[x] += corrections[mode, y, x] * np.conj(probe[mode, y, x])
 
@@ -104,7 +105,8 @@ def add_to_probe(
         line = object_[row + y, column : column + n_columns]
         for x in range(n_columns):
             transmission[y, x] += weight * (line[x].real * line[x].real + line[x].imag * line[x].imag)
-        for mode in range(n_modes):
+            sums[0, y, x] += corrections[0, y, x] * (weight * np.conj(line[x]))
+        for mode in range(1, n_modes):
             for x in range(n_columns):
                 sums[mode, y, x] += corrections[mode, y, x] * (weight * np.conj(line[x]))
 
@@ -180,14 +182,21 @@ def move_object(
     step: float,
 ) -> None:
     """Move the object under the windows, on rows [start, stop), and leave zero sums behind."""
-    one = np.float32(1)
+    from_limit, from_light = alpha * _PER_LIMIT, np.float32(1) - alpha
+    least = alpha * peak
+    factors = np.empty(n_pixels, np.float32)
     for row, column in corners:
         for y in range(max(row, start), min(row + n_pixels, stop)):
-            for x in range(column, column + n_pixels):
-                weight = max(lights[y, x] * _PER_LIMIT, peak) * alpha + (one - alpha) * lights[y, x]
-                object_[y, x] += sums[y, x] * (step / weight)
-                sums[y, x] = 0
-                lights[y, x] = 0
+            light = lights[y, column : column + n_pixels]
+            line = sums[y, column : column + n_pixels]
+            moved = object_[y, column : column + n_pixels]
+            for x in range(n_pixels):
+                limited = light[x] * from_limit
+                factors[x] = step / ((limited if limited > least else least) + from_light * light[x])
+                light[x] = 0
+            for x in range(n_pixels):
+                moved[x] += line[x] * factors[x]
+                line[x] = 0
 
 
 @_compiled
