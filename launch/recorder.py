@@ -5,6 +5,7 @@ Last of the stages: it waits until all others have closed a scan. The store is w
 """
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -123,7 +124,8 @@ class Recorder:
 
     def _store(self, scan: Scan, stem: Path) -> str:
         """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""
-        command = [sys.executable, "-m", "launch.store_process", str(self.config.store), str(scan.folder)]
+        command = [sys.executable, "-P", "-m", "launch.store_process", "--parent", str(os.getpid())]
+        command += [str(self.config.store), str(scan.folder)]
         command += [str(stem.with_suffix(".cxi"))] if stem.with_suffix(".cxi").exists() else []
         try:
             done = subprocess.run(

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, help="process id of the supervisor: the stage dies with it")
     options = parser.parse_args(arguments)
     if options.parent:
-        _die_with(options.parent)
+        die_with(options.parent)
     # Ctrl-C reaches the whole terminal; the supervisor then stops its stages one after the other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _log_to_stderr()
@@ -83,7 +83,8 @@ def build(run: ResolvedRun, name: str) -> Worker | Source | Service:
     return stage
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Makes this process end with the process that started it, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         sys.exit(f"the supervisor, process {parent}, is gone")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from launch.results import Reconstruction, read_result
+from launch.stage_process import die_with
 from launch.store import Result, open_store
 from launch.summary import summarise
 from stream.documents import read_documents
@@ -21,7 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("store", type=Path)
     parser.add_argument("scan", type=Path)
     parser.add_argument("result", type=Path, nargs="?")
+    parser.add_argument("--parent", type=int, help="process id of the recorder: this process dies with it")
     options = parser.parse_args(arguments)
+    if options.parent:
+        die_with(options.parent)
     print(store_scan(options.store, options.scan, options.result))
     return 0
 

@@ -56,3 +56,16 @@ def running(output: Path, *arguments: object) -> Iterator[Command]:
     finally:
         process.kill()
         process.wait()
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines, of any process, that name `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # gone in the meantime
+            continue
+        if str(folder) in command:
+            found.append(command)
+    return found

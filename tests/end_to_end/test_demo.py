@@ -19,7 +19,7 @@ from launch.simulation import SimulatedScan, simulate_scan
 from launch.store import open_store
 from operators.metrics import nrmse
 from stream.scan import Scan, account, scans_in
-from tests.end_to_end.commands import ptychostream, running
+from tests.end_to_end.commands import processes_of, ptychostream, running
 from tests.end_to_end.pipeline import Pipeline
 from tests.end_to_end.sample import ScannedSample, illuminated
 
@@ -112,8 +112,7 @@ def test_the_stored_run_replays_to_the_same_object(
         lit=illuminated(simulated.object.shape, simulated.probe, corners),
         geometry=simulated.geometry,
     )
-    # A replay gives positions in metres, whatever the motors' unit was.
-    with Pipeline(run_folder, sample, "network.weights=demo", "positions.unit=m") as pipeline:
+    with Pipeline(run_folder, sample, "network.weights=demo") as pipeline:
         pipeline.detector.close()  # the command takes its place
         played = ptychostream(
             "replay", figures["uid"], "--store", folder / "store", "--rate", 100,
@@ -143,16 +142,3 @@ def test_ctrl_c_in_the_middle_leaves_no_process(run_folder: Path) -> None:
 
 def n_recorded(folder: Path) -> int:
     return sum(account(scan, "subscriber").recorded for scan in scans_in(folder / "scans"))
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines, of any process, that name `folder`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # gone in the meantime
-            continue
-        if str(folder) in command:
-            found.append(command)
-    return found
