@@ -151,7 +151,7 @@ class Recommendation(Message, frozen=True, tag=True, kw_only=True):
     frames_seen: Count = 0  # frames in the image it was derived from
     n_measured: Count = 0  # exposures it took into account
     map_hash: Name = ""  # of the weights and distances that decided
-    expires_s: Annotated[float, Meta(gt=0, le=86400)] = 10.0
+    expires_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     predicted_gain: Annotated[float, Meta(ge=0)] = 0.0  # fall of the weighted phase variance, rad^2 x pixels
     stop: bool = False
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()

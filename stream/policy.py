@@ -127,7 +127,7 @@ class PolicyConfig:
     target_rad: float = 0.0
     overlap: float = 0.6
     batch: int = 32
-    expires_s: float = 10.0
+    expires_s: float = 60.0
     travel: Travel | None = None
     seed: int = 0
 

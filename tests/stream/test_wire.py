@@ -14,11 +14,13 @@ from stream.messages import (
     SCHEMA_HASH,
     AnyMessage,
     Ask,
+    Consult,
     Hello,
     NoNews,
     Notice,
     Progress,
     Ready,
+    Recommendation,
     Reject,
     Stop,
     Welcome,
@@ -38,6 +40,8 @@ MESSAGES = [
     Ask(scan="0000-siemens", after=2),
     NoNews(counts={"recorded": 1}),
     UPDATE,
+    Consult(run="r", question=3, after=1, n_points=32),
+    Recommendation(run="r", question=3, sequence=2, reasons=("survey",)),
 ]
 
 
