@@ -9,6 +9,7 @@ from operators.arrays import centre_origin
 from operators.geometry import Geometry
 from operators.metrics import nrmse, phase_correlation_coefficient, remove_gauge
 from operators.refinement import RefinerConfig
+from tests.benchmarks._engines_siemens import distance_px
 from tests.helpers import SHARED_DATA, needs_shared_data
 from tests.operators.refining import N_PIXELS, make_scene
 
@@ -133,16 +134,6 @@ def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_
         assert phase_correlation_coefficient(remove_gauge(found, known), known) > 0.95
         if probe == "file":
             assert half_data_correlation(scan, options).crossing(0.5) > 0.2
-
-
-def distance_px(a_px, b_px):
-    """Root mean square distance of positions, but for offset, scale and shear.
-
-    The energy and distance of the file are nominal: what they may be wrong by looks like a scale.
-    """
-    known = np.column_stack([a_px, np.ones(len(a_px))])
-    difference = b_px - known @ np.linalg.lstsq(known, b_px, rcond=None)[0]
-    return float(np.sqrt((difference**2).sum(axis=1).mean()))
 
 
 @needs_shared_data

@@ -1,0 +1,210 @@
+"""How fast this engine is, and how far it gets, beside others on the same data from the same start.
+
+Every engine runs in a process of its own, in the environment that has it, and all are asked for an epoch in
+turns: whatever else the computer does disturbs all alike. Speeds are ratios of neighbours in time; those on
+one core compare processor time, those on all cores wall time. An engine that is not installed is named and
+left out; `tests/benchmarks/requirements-peers.txt` has them, best in an environment of their own, named by
+PTYCHOSTREAM_PEERS, since their dependencies exclude each other's. Run by `ptychostream bench engines`.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks._engines_data import Benchmark, error, make_benchmark
+from tests.benchmarks._engines_siemens import siemens_figures
+from tests.benchmarks._machine import machine
+
+WORKER = Path(__file__).with_name("_engines_worker.py")
+OURS = "ptychostream"
+REFERENCE = "reference"
+OWN = ("numpy", OURS, REFERENCE)
+PEERS = ("ptylab", "ptylab-mpie", "cdtools", "ptychi")
+N_ROUNDS = 7
+STOPS = (5, 10, 20, 35, 50)  # epochs after which peers are judged
+OUR_STOPS = (*range(10, 31, 2), 50, 200)
+ENOUGH = 0.065  # error that time is measured to
+TARGETS = {
+    "speed_vs_numpy": (">=", 2.2),
+    "speed_vs_numpy_all_cores": (">=", 3.5),
+    "speed_vs_ptylab": (">=", 5),
+    "speed_vs_cdtools": (">=", 6),
+    "speed_vs_ptychi": (">=", 15),
+    "nrmse_50": ("<=", 0.060),
+    "nrmse_200": ("<=", 0.046),
+    "time_to_error_vs_best_peer": ("<=", 0.25),
+    "siemens_error_40": ("<=", 0.0115),
+    "siemens_frc_half": (">=", 0.22),
+    "siemens_frc_one_seventh": (">=", 0.29),
+    "siemens_phase_correlation": (">=", 0.98),
+    "siemens_positions_px": ("<=", 0.8),
+}
+
+
+@dataclass
+class Worker:
+    """An engine in its process; a context manager that ends it."""
+
+    name: str
+    benchmark: Path
+    threads: int = 1
+    epochs: int = 0
+    cpu_s: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        python = sys.executable if self.name in OWN else os.environ.get("PTYCHOSTREAM_PEERS", "")
+        variables = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"
+        self._process = subprocess.Popen(
+            [python or sys.executable, str(WORKER), self.name, str(self.benchmark)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ
+            | dict.fromkeys(variables, str(self.threads))
+            | {"TQDM_DISABLE": "1", "PYTHONPATH": str(WORKER.parents[2])},
+        )
+        self.about = self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._process:
+            if self._process.stdin:
+                self._process.stdin.close()
+
+    @property
+    def is_missing(self) -> bool:
+        return "missing" in self.about
+
+    def run(self, n_epochs: int) -> dict[str, float]:
+        """Returns wall and processor seconds of one of these epochs."""
+        times = self._ask(f"run {n_epochs}")
+        self.epochs, self.cpu_s = self.epochs + n_epochs, self.cpu_s + times["cpu_s"]
+        return {name: seconds / n_epochs for name, seconds in times.items()}
+
+    def judge(self, benchmark: Benchmark) -> float:
+        """Returns the error now, and notes it with the processor time it took."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "object.npy"
+            origin = self._ask(f"save {path}")["origin"]
+            value = error(np.pad(np.load(path), 16, mode="edge"), (origin[0] + 16, origin[1] + 16), benchmark)
+        self.curve.append({"epochs": self.epochs, "cpu_s": self.cpu_s, "nrmse": value})
+        return value
+
+    def cpu_s_to(self, enough: float) -> float:
+        """Returns the processor time at the first judgement of an error that small, infinite before."""
+        return min((at["cpu_s"] for at in self.curve if at["nrmse"] <= enough), default=float("inf"))
+
+    def _ask(self, task: str) -> Any:
+        assert self._process.stdin
+        self._process.stdin.write(task + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the engine {self.name} ended with exit status {self._process.wait()}")
+        return json.loads(line)
+
+
+def run(json_path: Path | None = None) -> dict[str, Any]:
+    """Returns the figures by name, shows them, and writes them to `json_path`."""
+    benchmark = make_benchmark()
+    with tempfile.TemporaryDirectory(prefix="engines-") as folder, ExitStack() as stack:
+        path = Path(folder) / "benchmark.npz"
+        benchmark.save(path)
+
+        def start(name: str, threads: int = 1) -> Worker:
+            return stack.enter_context(Worker(name, path, threads))
+
+        workers = {name: start(name) for name in (*OWN, *PEERS)}
+        present = {name: worker for name, worker in workers.items() if not worker.is_missing}
+        figures = _speeds(present, start(OURS, len(os.sched_getaffinity(0))))
+        figures |= _errors(present, benchmark, start(OURS))
+        figures |= {
+            "engines": {name: worker.about | {"curve": worker.curve} for name, worker in workers.items()},
+            "missing": sorted(set(workers) - set(present)),
+        }
+    figures |= siemens_figures() | {"measured_on": machine()}
+    _show(figures)
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def _speeds(workers: dict[str, Worker], on_all_cores: Worker) -> dict[str, float]:
+    rounds: list[dict[str, dict[str, float]]] = []
+    for _ in range(N_ROUNDS + 1):
+        times = {name: worker.run(1) for name, worker in workers.items()}
+        rounds.append(times | {"all cores": on_all_cores.run(1)})
+    rounds = rounds[1:]  # the first pays for imports and caches
+
+    def ratio(name: str, ours: str, clock: str) -> float:
+        return statistics.median(times[name][clock] / times[ours][clock] for times in rounds)
+
+    figures = {f"speed_vs_{name}": ratio(name, OURS, "cpu_s") for name in workers if name != OURS}
+    figures["speed_vs_numpy_all_cores"] = ratio("numpy", "all cores", "wall_s")
+    figures["updates_per_cpu_s"] = 400 / statistics.median(times[OURS]["cpu_s"] for times in rounds)
+    return figures
+
+
+def _errors(workers: dict[str, Worker], benchmark: Benchmark, ours: Worker) -> dict[str, float]:
+    for name, worker in workers.items():
+        if name in PEERS or name == "numpy":
+            _follow(worker, benchmark, STOPS)
+    values = dict(zip(OUR_STOPS, _follow(ours, benchmark, OUR_STOPS), strict=True))
+    figures = {"nrmse_20": values[20], "nrmse_50": values[50], "nrmse_200": values[200]}
+    figures |= {f"nrmse_50_{name}": w.curve[-1]["nrmse"] for name, w in workers.items() if w.curve}
+    figures["cpu_s_to_error"] = ours.cpu_s_to(ENOUGH)
+    # A peer that is not there yet at the last stop has taken at least that long.
+    spent = [min(w.cpu_s_to(ENOUGH), w.cpu_s) for name, w in workers.items() if name in PEERS]
+    if spent:
+        figures["time_to_error_vs_best_peer"] = figures["cpu_s_to_error"] / min(spent)
+    workers[OURS].curve = ours.curve
+    return figures
+
+
+def _follow(worker: Worker, benchmark: Benchmark, stops: tuple[int, ...]) -> list[float]:
+    values = []
+    for stop in stops:
+        if stop > worker.epochs:
+            worker.run(stop - worker.epochs)
+        values.append(worker.judge(benchmark))
+    return values
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(title="Refinement engines: 400 positions, 128 x 128 pixels, one mode")
+    for heading in ("figure", "value", "target"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, value in figures.items():
+        if isinstance(value, float):
+            sign, limit = TARGETS.get(name, ("", ""))
+            table.add_row(name.replace("_", " "), f"{value:.4g}", f"{sign} {limit}")
+    Console().print(table)
+    for name, about in figures["engines"].items():
+        if "missing" not in about:
+            Console().print(f"{name} {about['version']}: {about['settings']}")
+    if figures["missing"]:
+        Console().print(f"not installed: {', '.join(figures['missing'])}; see PTYCHOSTREAM_PEERS")
+    Console().print(figures["measured_on"])
+
+
+if __name__ == "__main__":
+    run()
