@@ -72,6 +72,6 @@ def _run_once(compiled: CompiledUpdate) -> None:
     steps = Steps(object_step=1, probe_step=1, alpha=1)
     for shifts in (None, np.zeros((1, 2), np.float32)):
         object_, probe = np.ones((4, 4), np.complex64), np.ones((1, 4, 4), np.complex64)
-        amplitudes, corners = np.zeros((1, 4, 4), np.float32), np.zeros((1, 2), np.int64)
+        amplitudes, corners = np.zeros((1, 4, 4), np.float16), np.zeros((1, 2), np.int64)
         batch = Batch(amplitudes, corners, np.ones(1, np.float32), shifts)
         compiled(object_, probe, batch, steps, Accumulators(object_.shape, np))

@@ -59,7 +59,8 @@ class Batch:
 
     Parameters
     ----------
-    amplitudes : (frame, ky, kx) float, sqrt(photons), corner-origin
+    amplitudes : (frame, ky, kx) float16 or float32, sqrt(photons), corner-origin
+        Or what gives such an array for a slice, and (ky, kx) for an index, as `FrameStore.select` does.
     corners : (frame, 2) int64, top-left pixels (row, col) of the probe windows in the object array
     probe_weights : (frame,) float32
         0 keeps a frame that the object does not explain yet away from the probe.

@@ -31,6 +31,8 @@ def _has_fftw() -> bool:
 class CompiledUpdate:
     """Callable like `operators.epie.update`, for NumPy arrays, with buffers kept from call to call.
 
+    Amplitudes are read in half precision, as the frame store has them.
+
     Parameters
     ----------
     n_workers : int
@@ -108,9 +110,10 @@ class _Worker:
 
     def __init__(self, probe_shape: tuple[int, int, int]) -> None:
         self._transform = _Transform(probe_shape)
-        self._row = np.empty(probe_shape[-1], np.float32)
+        modulus, bits = np.empty(probe_shape[-1], np.float32), np.empty(probe_shape[-1], np.uint32)
+        self._rows = modulus, bits, bits.view(np.float32)
         self._intensity = np.empty(probe_shape[1:], np.float32)
-        self._shifted = np.empty(probe_shape, np.complex64)
+        self._shifted, self._unshifted = (np.empty(probe_shape, np.complex64) for _ in range(2))
         self._own_sums: Accumulators | None = None
         self.sums: Accumulators
         self.correction = np.zeros(probe_shape, np.complex64)
@@ -127,48 +130,54 @@ class _Worker:
         self.transmission[...] = 0
 
     def accumulate(self, shared: "_Shared", chosen: range) -> None:
-        run, transform, waves = shared.run, self._transform, self._transform.waves
-        batch, sums = shared.batch, self.sums
+        """Add what these frames say about object and probe to the sums."""
+        batch = shared.batch
         for frame in chosen:
             row, column = shared.corners[frame]
-            probe, intensity = self._probe(shared, frame)
-            run.exit_waves(shared.object, probe, row, column, waves)
-            transform.forward()
-            shared.errors[frame] = run.modulus_correction(
-                waves, batch.amplitudes[frame], shared.valid, self._row
-            )
-            transform.inverse()
-            run.add_to_object(waves, probe, intensity, row, column, sums.correction, sums.illumination)
+            halves = np.asarray(batch.amplitudes[frame], np.float16).view(np.uint16)
+            weight = batch.probe_weights[frame] if shared.steps.probe_step else np.float32(0)
+            if batch.shifts is None:
+                probe, intensity, probe_sums = shared.probe, shared.intensity, self.correction
+            else:
+                probe, intensity, probe_sums = self._shift_probe(shared, shared.ramps[frame])
+            shared.errors[frame] = self._correct(shared, probe, row, column, halves)
+            shared.run.add_corrections(
+                self._transform.waves, probe, intensity, shared.object, row, column, weight,
+                self.sums.correction, self.sums.illumination, probe_sums, self.transmission,
+            )  # fmt: skip
             if batch.gradients is not None:
-                run.position_gradient(waves, probe, shared.object, row, column, batch.gradients[frame])
-            weight = batch.probe_weights[frame]
-            if shared.steps.probe_step and weight:
-                self._add_to_probe(shared, frame, row, column, weight)
+                shared.run.position_gradient(
+                    self._transform.waves, probe, shared.object, row, column, batch.gradients[frame]
+                )
+            if batch.shifts is not None and weight:
+                self._add_shifted_back(shared, shared.ramps[frame])
 
-    def _probe(self, shared: "_Shared", frame: int) -> tuple[Probe, Array]:
-        if shared.batch.shifts is None:
-            return shared.probe, shared.intensity
-        run, transform = shared.run, self._transform
-        run.apply_ramp(shared.spectrum, *shared.ramps[frame], transform.waves)
+    def _correct(self, shared: "_Shared", probe: Probe, row: int, column: int, halves: Array) -> float:
+        """Leave the corrections of the exit waves in the transform's buffer and return the error."""
+        transform, waves = self._transform, self._transform.waves
+        shared.run.exit_waves(shared.object, probe, row, column, waves)
+        transform.forward()
+        error = shared.run.modulus_correction(waves, halves, shared.valid, *self._rows)
         transform.inverse()
-        self._shifted[...] = transform.waves
-        run.intensity(self._shifted, self._intensity)
-        return self._shifted, self._intensity
+        return error
 
-    def _add_to_probe(self, shared: "_Shared", frame: int, row: int, column: int, weight: float) -> None:
-        run, transform = shared.run, self._transform
-        if shared.batch.shifts is None:
-            into = self.correction
-        else:
-            into = self._shifted
-            into[...] = 0
-        run.add_to_probe(transform.waves, shared.object, row, column, weight, into, self.transmission)
-        if shared.batch.shifts is not None:
-            transform.waves[...] = into
-            transform.forward()
-            # summed as spectra: one inverse transform for the batch brings them all back
-            run.apply_ramp(transform.waves, *shared.ramps[frame].conj(), into)
-            self.correction += into
+    def _shift_probe(self, shared: "_Shared", ramp: Array) -> tuple[Probe, Array, Probe]:
+        """Return the probe and its intensity at a fraction of a pixel, and zeros to sum corrections in."""
+        waves = self._transform.waves
+        shared.run.apply_ramp(shared.spectrum, *ramp, waves)
+        self._transform.inverse()
+        self._shifted[...] = waves
+        shared.run.intensity(self._shifted, self._intensity)
+        self._unshifted[...] = 0
+        return self._shifted, self._intensity, self._unshifted
+
+    def _add_shifted_back(self, shared: "_Shared", ramp: Array) -> None:
+        """Add to spectra: one inverse transform for the batch brings them all back."""
+        waves = self._transform.waves
+        waves[...] = self._unshifted
+        self._transform.forward()
+        shared.run.apply_ramp(waves, *ramp.conj(), self._unshifted)
+        self.correction += self._unshifted
 
 
 class _Transform:

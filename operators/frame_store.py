@@ -13,8 +13,25 @@ from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions
 _UNKNOWN = 0.0  # best residual of a frame not visited yet
 
 
+_LARGEST_AMPLITUDE = float(np.finfo(np.float16).max)  # 4 10^9 photons in one pixel
+
+
+class Selection:
+    """Some frames' amplitudes: copied only when a part of them is asked for, as an update does."""
+
+    def __init__(self, amplitudes: Array, slots: Array) -> None:
+        self._amplitudes, self._slots = amplitudes, slots
+
+    def __getitem__(self, part: int | slice) -> Array:
+        """Return one frame as a view, or a copy of several."""
+        return self._amplitudes[self._slots[part]]
+
+
 class FrameStore:
     """Frames in slots that never move; capacity doubles, and slots not filled are zero.
+
+    Amplitudes are kept in half precision. Its steps stay below a tenth of the photon noise up to 40 000
+    photons in a pixel, and below all of it up to 4 million.
 
     Parameters
     ----------
@@ -30,7 +47,7 @@ class FrameStore:
         self._xp = xp
         self._mask = mask
         self._slot_of: dict[int, int] = {}
-        self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float32)
+        self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float16)
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
         self.powers = np.zeros(16)
@@ -54,11 +71,16 @@ class FrameStore:
         slots = [self._slot_of.setdefault(number, len(self._slot_of)) for number in numbers]
         self._reserve(len(self))
         positive = np.maximum(patterns, 0)
-        self.amplitudes[self._xp.asarray(slots)] = self._xp.asarray(np.sqrt(positive, dtype=np.float32))
+        amplitudes = np.minimum(np.sqrt(positive, dtype=np.float32), _LARGEST_AMPLITUDE)
+        self.amplitudes[self._xp.asarray(slots)] = self._xp.asarray(amplitudes.astype(np.float16))
         self.positions_px[slots] = positions_px
         valid = positive if self._mask is None else positive * self._mask
         self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
         return list(range(n_before, len(self)))
+
+    def select(self, slots: np.ndarray) -> Selection:
+        """Return the amplitudes of these slots."""
+        return Selection(self.amplitudes, self._xp.asarray(slots))
 
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited; nothing is read back from the device."""

@@ -14,6 +14,7 @@ from operators.arrays import Array, Object, Probe
 from operators.epie import OVERLAP_LIMIT, TINY
 
 _TINY = np.float32(TINY)
+_EXPONENTS = np.float32(2.0 ** (127 - 15))  # of single and half precision
 _PER_LIMIT = np.float32(1 / OVERLAP_LIMIT)
 # everything that may be rounded differently, but NaN and infinity stay: they show divergence
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -32,15 +33,21 @@ def exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Arra
 
 
 @_compiled
-def modulus_correction(waves: Array, amplitudes: Array, valid: Array, modulus: Array) -> float:
+def modulus_correction(
+    waves: Array, halves: Array, valid: Array, modulus: Array, bits: Array, amplitudes: Array
+) -> float:
     """Replace unnormalised far-field `waves` by their correction, scaled for an unnormalised inverse.
 
     Parameters
     ----------
     waves : (mode, ky, kx) complex64
-    amplitudes : (ky, kx) float, sqrt(photons)
+    halves : (ky, kx) uint16, the bits of float16 amplitudes, sqrt(photons), not negative
     valid : (ky, kx) bool
     modulus : (kx,) float32, scratch
+    bits : (kx,) uint32, scratch
+    amplitudes : (kx,) float32
+        The same memory as `bits`: a half, shifted to where a single has exponent and fraction, is too small
+        by the difference of the exponents' offsets, and else the same number.
 
     Returns
     -------
@@ -59,10 +66,12 @@ def modulus_correction(waves: Array, amplitudes: Array, valid: Array, modulus: A
             for x in range(n_columns):
                 wave = waves[mode, y, x]
                 modulus[x] += wave.real * wave.real + wave.imag * wave.imag
+        for x in range(n_columns):
+            bits[x] = np.uint32(halves[y, x]) << 13
         error = np.float32(0)
         for x in range(n_columns):
             found = np.sqrt(modulus[x]) * to_unitary
-            missing = (np.float32(amplitudes[y, x]) - found) * valid[y, x]
+            missing = (amplitudes[x] * _EXPONENTS - found) * valid[y, x]
             error += missing * missing
             modulus[x] = missing / (found + _TINY) * for_inverse
         total += float(error)
@@ -73,42 +82,43 @@ def modulus_correction(waves: Array, amplitudes: Array, valid: Array, modulus: A
 
 
 @_compiled
-def add_to_object(
-    corrections: Array, probe: Probe, intensity: Array, row: int, column: int, sums: Array, lights: Array
-) -> None:
-    """Add conj(probe) times `corrections` (mode, y, x), and the probe's intensity, under one window."""
-    n_modes, n_rows, n_columns = probe.shape
-    for y in range(n_rows):
-        line = sums[row + y, column : column + n_columns]
-        light = lights[row + y, column : column + n_columns]
-        for x in range(n_columns):
-            line[x] += corrections[0, y, x] * np.conj(probe[0, y, x])
-            light[x] += intensity[y, x]
-        for mode in range(1, n_modes):
-            for x in range(n_columns):
-                line[x] += corrections[mode, y, x] * np.conj(probe[mode, y, x])
-
-
-@_compiled
-def add_to_probe(
+def add_corrections(
     corrections: Array,
+    probe: Probe,
+    intensity: Array,
     object_: Object,
     row: int,
     column: int,
     weight: float,
-    sums: Probe,
+    object_sums: Array,
+    lights: Array,
+    probe_sums: Probe,
     transmission: Array,
 ) -> None:
-    """Add `weight` times conj(object) `corrections`, and the object's squared modulus, on the window."""
-    n_modes, n_rows, n_columns = corrections.shape
+    """Add what the exit waves' `corrections` (mode, y, x) under one window say about object and probe.
+
+    To the object's sums conj(probe) times them, to its lights the probe's `intensity`; to the probe's sums
+    `weight` times conj(object) times them, to `transmission` as much of the object's squared modulus.
+    """
+    n_modes, n_rows, n_columns = probe.shape
     for y in range(n_rows):
-        line = object_[row + y, column : column + n_columns]
+        line = object_sums[row + y, column : column + n_columns]
+        light = lights[row + y, column : column + n_columns]
+        patch = object_[row + y, column : column + n_columns]
         for x in range(n_columns):
-            transmission[y, x] += weight * (line[x].real * line[x].real + line[x].imag * line[x].imag)
-            sums[0, y, x] += corrections[0, y, x] * (weight * np.conj(line[x]))
+            light[x] += intensity[y, x]
+            line[x] += corrections[0, y, x] * np.conj(probe[0, y, x])
         for mode in range(1, n_modes):
             for x in range(n_columns):
-                sums[mode, y, x] += corrections[mode, y, x] * (weight * np.conj(line[x]))
+                line[x] += corrections[mode, y, x] * np.conj(probe[mode, y, x])
+        if weight == 0:
+            continue
+        for x in range(n_columns):
+            transmission[y, x] += weight * (patch[x].real * patch[x].real + patch[x].imag * patch[x].imag)
+            probe_sums[0, y, x] += corrections[0, y, x] * (weight * np.conj(patch[x]))
+        for mode in range(1, n_modes):
+            for x in range(n_columns):
+                probe_sums[mode, y, x] += corrections[mode, y, x] * (weight * np.conj(patch[x]))
 
 
 @_compiled

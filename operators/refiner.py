@@ -255,7 +255,7 @@ class Refiner:
             alpha=config.alpha_after(float(n_visits.mean())),
         )
         batch = Batch(
-            frames.amplitudes[self._xp.asarray(slots)],
+            frames.select(slots),
             canvas.local(corners),
             self._on_device(is_settled),
             self._on_device(positions - corners) if config.shifts_probe else None,

@@ -85,9 +85,7 @@ def discs(size: int, rng: np.random.Generator, count: int = 6000) -> np.ndarray:
     centres, values = rng.random((2, count)).T * size, rng.random(count)
     rows, columns = np.ogrid[:size, :size]
     for (y, x), radius, value in zip(centres, radii, values, strict=True):
-        window = np.s_[
-            max(0, int(y - radius)) : int(y + radius) + 2, max(0, int(x - radius)) : int(x + radius) + 2
-        ]
+        window = tuple(slice(max(0, int(at - radius)), int(at + radius) + 2) for at in (y, x))
         image[window][((rows - y) ** 2 + (columns - x) ** 2)[window] <= radius**2] = value
     image = gaussian_filter(image, 1.0)
     return (image - image.min()) / np.ptp(image)

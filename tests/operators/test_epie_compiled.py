@@ -57,7 +57,7 @@ def test_every_update_equals_the_reference(scene, compiled, n_modes, mask, has_s
     shifts = rng.uniform(-0.5, 0.5, scene.corners.shape).astype(np.float32) if has_shifts else None
     weights = rng.integers(0, 2, len(scene.corners)).astype(np.float32)
     gradients = np.zeros((len(weights), 5), np.float32)
-    batch = Batch(np.sqrt(scene.patterns), scene.corners, weights, shifts, gradients)
+    batch = Batch(np.sqrt(scene.patterns).astype(np.float16), scene.corners, weights, shifts, gradients)
     steps = Steps(object_step=0.9, probe_step=probe_step, alpha=0.3)
     ends = []
     for run_update in (update, compiled):
@@ -99,7 +99,7 @@ def test_nan_is_not_optimised_away(scene, compiled):
     object_ = np.ones(scene.truth.shape, np.complex64)
     object_[scene.corners[0][0] + 3, scene.corners[0][1] + 3] = np.nan
     ones = np.ones(len(scene.corners), np.float32)
-    batch = Batch(np.sqrt(scene.patterns), scene.corners, ones)
+    batch = Batch(np.sqrt(scene.patterns).astype(np.float16), scene.corners, ones)
     steps = Steps(object_step=1, probe_step=0, alpha=1)
     errors = compiled(object_, scene.probe.copy(), batch, steps, Accumulators(object_.shape, np))
     assert np.isnan(errors[0])
@@ -108,7 +108,7 @@ def test_nan_is_not_optimised_away(scene, compiled):
 def test_without_fftw_the_result_is_the_same(scene, monkeypatch):
     monkeypatch.setattr("operators.epie_compiled._has_fftw", lambda: False)
     ones = np.ones(len(scene.corners), np.float32)
-    batch = Batch(np.sqrt(scene.patterns), scene.corners, ones)
+    batch = Batch(np.sqrt(scene.patterns).astype(np.float16), scene.corners, ones)
     steps = Steps(object_step=1, probe_step=1, alpha=1)
     ends = []
     for run_update in (update, CompiledUpdate()):
