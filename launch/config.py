@@ -302,6 +302,35 @@ class ViewerSection(Section):
     """allows a host that other machines can reach; the page has no password"""
 
 
+class PolicySection(EndpointSection):
+    """Advice on where to measure next, for plans that ask (launch.adaptive)."""
+
+    enabled: bool = False
+    """whether a policy runs beside the pipeline"""
+    address: str = "tcp://127.0.0.1:5811"
+    """where plans ask: tcp://host:port, port * for a free one"""
+    bind: Literal[True] = True
+    """this side always owns the address"""
+    limits: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """lowest and highest motor position of y and of x, in the unit of `positions`"""
+    region: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """where measuring makes sense, as `limits`; everywhere within them when left out"""
+    max_dose: PositiveFloat | None = None
+    """photons that any object pixel may get; no limit when left out"""
+    target_rad: NonNegativeFloat = 0.0
+    """standard uncertainty of the phase at which a scan is done, rad; 0 never"""
+    overlap: Fraction = 0.6
+    """linear overlap of neighbours on ground that is refined, 0 to 1"""
+    seed: NonNegativeInt = 0
+    """of the survey and the candidates"""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.enabled and self.limits is None:
+            raise ValueError("the policy needs `limits`: motor positions ((y_low, y_high), (x_low, x_high))")
+        return self
+
+
 class StoreSection(Section):
     """The catalogue that finished scans are registered in; needs the extra `beamline`."""
 
@@ -327,6 +356,7 @@ class Config(Section):
     refinement: RefinementSection = RefinementSection()
     live: LiveSection = LiveSection()
     viewer: ViewerSection = ViewerSection()
+    policy: PolicySection = PolicySection()
     store: StoreSection = StoreSection()
     save: OutputPath = Path("recordings")
     """folder for scans, results and logs"""
@@ -337,6 +367,8 @@ class Config(Section):
             raise ValueError("nothing makes an image: give `network.weights` or set `refinement.enabled`")
         if self.network.weights is not None and self.probe.source == "data":
             raise ValueError("the network needs a known probe: set `probe.source` to 'file' or 'zone_plate'")
+        if self.policy.enabled and (self.probe.source == "data" or self.positions.unit is None):
+            raise ValueError("the policy needs a known probe (`probe.source`) and `positions.unit`")
         return self
 
 

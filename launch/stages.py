@@ -60,11 +60,14 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
         after = ("stitcher",) if config.live.address.endswith("*") else ()
         stages.append(_spec("viewer", closes=False, is_vital=False, after=after, nice=5))
+    if config.policy.enabled:
+        builder = "launch.policy_process:policy"
+        stages.append(_spec("policy", builder=builder, closes=False, is_vital=False, after=("stitcher",)))
     return tuple(stages)
 
 
 def _spec(name: str, **options: object) -> StageSpec:
-    return StageSpec.model_validate({"name": name, "builder": f"{__name__}:{name}", **options})
+    return StageSpec.model_validate({"name": name, "builder": f"{__name__}:{name}"} | options)
 
 
 def known_probe(section: ProbeSection, n_pixels: int) -> np.ndarray | None:
@@ -280,7 +283,7 @@ def viewer(run: ResolvedRun) -> "ViewerService":
     section, live = run.config.viewer, run.config.live
     return ViewerService(
         ViewerConfig(
-            live_address=_reachable(run.addresses.get("stitcher", live.address)),
+            live_address=reachable(run.addresses.get("stitcher", live.address)),
             host=section.host,
             # started again on a port of its own choice, it keeps it: browsers come back
             port=urlsplit(run.addresses.get("viewer", "")).port or section.port,
@@ -292,6 +295,6 @@ def viewer(run: ResolvedRun) -> "ViewerService":
     )
 
 
-def _reachable(address: str) -> str:
-    """Return a bound address as a client on this machine connects to it."""
+def reachable(address: str) -> str:
+    """Returns a bound address as a client on this machine connects to it."""
     return re.sub(r"^tcp://(0\.0\.0\.0|\*):", "tcp://127.0.0.1:", address)

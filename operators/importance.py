@@ -20,13 +20,14 @@ LEAST_IMPORTANCE = 0.004  # its fourth root, 0.25: empty ground gets a quarter o
 NOISE_MARGIN = 1.5  # structure below so many times the noise is taken for noise
 EMPTY_QUANTILE = 0.2  # the quietest fifth of the field is no better than noise
 MOST_INFLATION = 16.0
+GAP_CELLS = 5  # squares over which structure is taken to continue where nothing is known
 RELEVANT = 0.25  # of the largest importance: worth an uncertainty of its own
 PRIOR_VARIANCE = 1.0  # rad^2: what is known of a phase before it is measured
-_TINY = 1e-12
+_TINY = 1e-6
 
 
 def importance(maps: SuperPixels, least: float = LEAST_IMPORTANCE) -> Map:
-    """Return how much each place matters, from `least` where it is empty to 1; 1 where nothing is known yet.
+    """Return how much each place matters, from `least` where it is empty to 1; 1 far from all that is known.
 
     Notes
     -----
@@ -40,10 +41,13 @@ def importance(maps: SuperPixels, least: float = LEAST_IMPORTANCE) -> Map:
     explained = 4 * maps.variance  # two steps, each between two pixels whose errors may be independent
     quiet = np.quantile(maps.structure[known], EMPTY_QUANTILE)
     excess = np.maximum(maps.structure - NOISE_MARGIN * np.minimum(explained, quiet), 0) * known
-    spread = maximum_filter(uniform_filter(excess, 3), 5)
+    # A gap between squares that are known is as important as they are.
+    share = np.maximum(uniform_filter(known.astype(np.float32), GAP_CELLS), 0)
+    excess = np.where(known, excess, uniform_filter(excess, GAP_CELLS) / np.maximum(share, _TINY))
+    spread = maximum_filter(uniform_filter(excess, 3), 3)
     strong = np.quantile(spread[known], 0.9)
     relative = spread / strong if strong > 0 else np.zeros_like(spread)
-    return np.where(known, np.clip(relative, least, 1), 1).astype(np.float32)
+    return np.where(share > _TINY, np.clip(relative, least, 1), 1).astype(np.float32)
 
 
 def inflation(maps: SuperPixels) -> Map:

@@ -31,8 +31,8 @@ class Selection:
     Attributes
     ----------
     centres : (point, 2) int64, absolute object pixels
-    repaired : tuple of (int, int)
-        Those of them that repeat a lost frame.
+    first : tuple of (int, int)
+        Those of them that were asked for.
     n_closure : int
         How many fill a hole in refined ground.
     n_holes : int
@@ -41,7 +41,7 @@ class Selection:
     """
 
     centres: Corners
-    repaired: tuple[tuple[int, int], ...]
+    first: tuple[tuple[int, int], ...]
     n_closure: int
     n_holes: int
 
@@ -111,7 +111,7 @@ class Selector:
         holes: NDArray[np.bool_] = self.is_open & self.is_near_refined & (weights >= RELEVANT)
         return holes & (distance > self.graph.reach_px)
 
-    def select(self, n_points: int, weights: Weights, repair: Sequence[Sequence[int]] = ()) -> Selection:
+    def select(self, n_points: int, weights: Weights, first: Sequence[Sequence[int]] = ()) -> Selection:
         """Return up to `n_points` points, fewer when dose or candidates run out; none is counted yet.
 
         Parameters
@@ -119,13 +119,13 @@ class Selector:
         n_points : int
         weights : (row, col) float32
             Importance x inflation at each candidate of the lattice, 0 where nothing may be measured.
-        repair : sequence of (int, int), absolute object pixels
-            Where frames were lost: they come first.
+        first : sequence of (int, int), absolute object pixels
+            Taken before all others, on the lattice or not: lost frames, a survey.
         """
         with self.dose.trial():
             batch = _Batch(self, weights)
-            batch.repair(repair, n_points)
-            n_repair = len(batch.centres)
+            batch.take_all(first, n_points)
+            n_first = len(batch.centres)
             batch.close_holes(n_points)
             n_certain = len(batch.centres)
             batch.take_farthest(n_points if self.travel is None else max(POOL * n_points, n_certain))
@@ -133,8 +133,8 @@ class Selector:
         centres = self._worth_the_way(batch, n_points, n_certain)
         return Selection(
             centres=centres[snake_route(centres, self.diameter_px, self.position)],
-            repaired=tuple((row, column) for row, column in batch.centres[:n_repair]),
-            n_closure=n_certain - n_repair,
+            first=tuple((row, column) for row, column in batch.centres[:n_first]),
+            n_closure=n_certain - n_first,
             n_holes=int(batch.holes_left),
         )
 
@@ -183,7 +183,7 @@ class _Batch:
         self.refused: list[int] = []
         self.holes_left = 0
 
-    def repair(self, centres: Sequence[Sequence[int]], n_points: int) -> None:
+    def take_all(self, centres: Sequence[Sequence[int]], n_points: int) -> None:
         for centre in centres:
             if len(self.centres) < n_points and self._selector.dose.fits(centre):
                 self._add([int(axis) for axis in centre], np.inf)

@@ -22,14 +22,16 @@ from operators.geometry import Bounds, Geometry, probe_positions
 from operators.importance import Quality, StopRule, importance, inflation, predicted_gain, quality
 from operators.lattice import Lattice
 from operators.probe import probe_fwhm_px
-from operators.routing import Travel
+from operators.routing import Travel, snake_route
+from operators.scan import raster
 from operators.selection import Selection, Selector
 from operators.superpixels import Map, SuperPixels
 from stream.live_image import LiveImage
 from stream.messages import Recommendation
 
 SPACING_DIAMETERS = 0.25
-SURVEY_DIAMETERS = 1.0
+SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
+SURVEY_JITTER = 0.2
 MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
 REPAIR_LAG = 64  # exposures after which a frame that is not in the image is taken for lost
 SAME_PLACE_DIAMETERS = 0.25
@@ -160,18 +162,18 @@ class Policy:
             overlap=config.overlap,
             travel=config.travel,
         )
-        n = self._illumination.shape[-1]
-        reach = Bounds(area.top - n // 2, area.left - n // 2, area.bottom + n // 2, area.right + n // 2)
-        self.maps = SuperPixels(reach)
+        self.maps = self._empty_maps()
         centres = self._selector.lattice.centres
         self._cell = self.maps.cell_of(centres.reshape(-1, 2)).reshape(centres.shape[:2])
         self._is_allowed = self._inside_region(centres)
         self._field = np.zeros(self.maps.cells.shape, bool)
         self._field.flat[self._cell[self._is_allowed > 0]] = True
+        self._survey = self._planned_survey()
         self._stop = StopRule(config.target_rad)
         self._image: LiveImage | None = None
         self._measured: Positions = np.zeros((0, 2))
         self._repaired: set[tuple[int, int]] = set()
+        self.selection: Selection | None = None  # the batch recommended last
         self._judged = -1  # version of the image that the stop rule saw last
         self._judge()
 
@@ -181,8 +183,10 @@ class Policy:
         return len(self._measured)
 
     def look(self, image: LiveImage) -> None:
-        """Take the newest live image; an image of another scan starts anew from it."""
+        """Take the newest live image; what an image of another scan showed is forgotten."""
         before, self._image = self._image, image
+        if before is not None and before.scan != image.scan:
+            self.maps = self._empty_maps()
         top, left = image.origin_px
         bounds = Bounds(top, left, top + image.object.shape[0], left + image.object.shape[1])
         changed = _changed(before, image, bounds)
@@ -208,6 +212,7 @@ class Policy:
             if image is not None:
                 self.look(image)
         self._selector.measured(centres[n_known:])
+        self._survey = _far_from(self._survey, centres[n_known:], SAME_PLACE_DIAMETERS * self._diameter_px)
         self._measured = measured.copy()
 
     def ingest(self, points: Sequence[Mapping[str, Any]]) -> None:
@@ -258,8 +263,12 @@ class Policy:
         self._look_whether_to_stop()
         stop, why = self.should_stop()
         map_hash = self._hash()
-        chosen = self._selector.select(0 if stop else n_points, self._candidate_weights, self._lost())
-        self._repaired.update(chosen.repaired)
+        lost = self._lost()
+        first = [*lost, *self._survey[:n_points].tolist()]
+        chosen = self._selector.select(0 if stop else n_points, self._candidate_weights, first)
+        self.selection = chosen
+        repaired = {centre for centre in lost if centre in chosen.first}
+        self._repaired |= repaired
         image = self._image
         recommendation = Recommendation(
             run=run,
@@ -272,13 +281,13 @@ class Policy:
             expires_s=self.config.expires_s,
             predicted_gain=predicted_gain(self.maps, self._weights, self._illumination, chosen.centres),
             stop=stop,
-            reasons=(why,) if stop else self._reasons(chosen),
+            reasons=(why,) if stop else self._reasons(chosen, len(repaired)),
         )
         return recommendation, self.config.axes.positions(chosen.centres)
 
     @property
     def _surveyed(self) -> bool:
-        return bool(self._selector.lattice.distance.max() <= SURVEY_DIAMETERS * self._diameter_px)
+        return not len(self._survey)
 
     @property
     def is_even(self) -> bool:
@@ -294,6 +303,24 @@ class Policy:
         self._weights: Map = importance(self.maps)
         self._effort: Map = self._weights * inflation(self.maps)
         self.quality: Quality = quality(self.maps, self._weights, self._field)
+
+    def _empty_maps(self) -> SuperPixels:
+        """Return maps of all that a probe within the limits can light."""
+        return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
+
+    def _planned_survey(self) -> Corners:
+        """Return the first look at the field: neighbours one after the other, so that their phases agree."""
+        area, step = self._area, SURVEY_DIAMETERS * self._diameter_px
+        last = np.array([area.bottom - 1, area.right - 1])
+        span = last - area.origin
+        n_steps = np.maximum(np.ceil(span / step), 1)
+        grid = raster(int(n_steps[0]) + 1, int(n_steps[1]) + 1, 1.0) * span / n_steps
+        moved = (
+            grid + np.random.default_rng(self.config.seed).uniform(-1, 1, grid.shape) * SURVEY_JITTER * step
+        )
+        centres = np.unique(np.clip(np.rint(moved) + area.origin, area.origin, last).astype(np.int64), axis=0)
+        centres = centres[self._inside_region(centres[None])[0] > 0]
+        return centres[snake_route(centres, step)]
 
     def _look_whether_to_stop(self) -> None:
         if self._surveyed and self._image is not None and self._image.version != self._judged:
@@ -326,7 +353,7 @@ class Policy:
         digest.update(self._selector.lattice.distance.tobytes())
         return digest.hexdigest()[:16]
 
-    def _reasons(self, chosen: Selection) -> tuple[str, ...]:
+    def _reasons(self, chosen: Selection, n_repaired: int) -> tuple[str, ...]:
         reasons = []
         if not self._surveyed:
             reasons.append("survey: the field has not been seen everywhere")
@@ -335,13 +362,19 @@ class Policy:
             reasons.append(f"even: {100 * share:.0f} % of the field matters, a plain scan does as well")
         else:
             reasons.append(f"importance: {100 * self.quality.relevant_fraction:.0f} % of the field matters")
-        if chosen.repaired:
-            reasons.append(f"repair: {len(chosen.repaired)} lost frames")
+        if n_repaired:
+            reasons.append(f"repair: {n_repaired} lost frames")
         if chosen.n_closure:
             reasons.append(f"closure: {chosen.n_closure} holes in refined ground")
         if not len(chosen):
             reasons.append("nothing left: every candidate is measured or has its dose")
         return tuple(reasons)
+
+
+def _far_from(points: Corners, others: Corners, radius_px: float) -> Corners:
+    if not len(points) or not len(others):
+        return points
+    return points[cKDTree(others).query(points)[0] > radius_px]
 
 
 def _changed(before: LiveImage | None, image: LiveImage, bounds: Bounds) -> Bounds | None:

@@ -135,12 +135,12 @@ def test_density_follows_the_square_root_of_importance():
     assert 3.2 < n_left / (len(points) - n_left) < 4.8
 
 
-def test_lost_frames_come_first_and_are_repeated_where_they_were():
+def test_what_is_asked_for_comes_first_if_dose_and_area_allow_it():
     chooser = selector(Bounds(0, 0, 100, 100))
     weights = np.ones(chooser.lattice.distance.shape, np.float32)
     run(chooser, weights)
-    batch = chooser.select(5, weights, repair=[(7, 9), (500, 3)])
-    assert batch.repaired == ((7, 9),)
+    batch = chooser.select(5, weights, first=[(7, 9), (500, 3)])
+    assert batch.first == ((7, 9),)
     assert [7, 9] in batch.centres.tolist()
     assert len(batch) == 5
 

@@ -1,0 +1,54 @@
+"""From the configuration of a run to its policy, and the process that answers plans.
+
+Separate from `launch.stages` because a policy is made of more than its own section: probe, positions and the
+live image's address. Made by `launch.stage_process`.
+"""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+from launch.run_file import ResolvedRun
+from launch.stages import optics, reachable
+from operators.arrays import abs2
+from stream.client import LiveReconstruction
+from stream.policy import Axes, Policy, PolicyConfig
+from stream.policy_door import PolicyService
+
+
+def policy(run: ResolvedRun) -> PolicyService:
+    """Returns the process that follows the live image and answers plans."""
+    section, live = run.config.policy, run.config.live
+    door = replace(section.endpoint(), address=run.addresses.get("policy", section.address))
+    connect = partial(
+        LiveReconstruction,
+        reachable(run.addresses.get("stitcher", live.address)),
+        insecure=live.insecure,
+        key=live.key,
+        peers=live.peers,
+    )
+    illumination = abs2(optics(run).load_probe()).sum(axis=0)
+    return PolicyService(Policy(policy_config(run), illumination), connect, door, run.run_id)
+
+
+def policy_config(run: ResolvedRun) -> PolicyConfig:
+    """Returns what the policy is told.
+
+    Raises
+    ------
+    ValueError
+        If limits or the unit of positions are not known.
+    """
+    section, positions = run.config.policy, run.config.positions
+    if section.limits is None or positions.unit is None:
+        raise ValueError("policy: needs `policy.limits` and `positions.unit`")
+    return PolicyConfig(
+        axes=Axes(geometry=run.config.geometry.geometry(), unit=positions.unit, signs=positions.signs),
+        limits=section.limits,
+        motors=(positions.y or "y", positions.x or "x"),
+        region=section.region,
+        max_dose=math.inf if section.max_dose is None else section.max_dose,
+        target_rad=section.target_rad,
+        overlap=section.overlap,
+        seed=section.seed,
+    )
