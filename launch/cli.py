@@ -236,17 +236,12 @@ def train(
 ) -> None:
     """Trains a network on simulated scans; goes on where an interrupted training stopped."""
     from launch.recipe import read_recipe
-    from launch.train import Report
+    from launch.train import progress_bar
     from launch.train import train as train_network
 
     settings = read_recipe(recipe)
-
-    def show(report: Report) -> None:
-        typer.echo(
-            f"step {report.step}/{settings.n_steps}  c {report.c:.3f}  sigma loss {report.sigma_loss:.3f}"
-        )
-
-    card = train_network(settings, output, device=device, on_report=show)
+    with progress_bar(settings) as show:
+        card = train_network(settings, output, device=device, on_report=show)
     for name, value in card.metrics.items():
         typer.echo(f"{name:<40}{value:.4g}")
     typer.echo(f"{output / settings.name}.safetensors, version {card.model_id}")

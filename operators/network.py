@@ -179,11 +179,6 @@ class PhysicsNet(nn.Module):
         log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
         return Prediction(estimates[-1], log_sigma, tuple(estimates[1:-1]))
 
-    @property
-    def residual_head(self) -> Any:
-        """The layer that makes the last correction."""
-        return self.stages[-1].head
-
     def _fold(self, planes: Tensor) -> Tensor:
         """Return the crop with its pixel blocks folded into channels, in the precision of the weights."""
         crop = functional.pad(planes, (-self._margin,) * 4)

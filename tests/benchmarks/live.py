@@ -1,10 +1,10 @@
 """The whole pipeline beside a simulated beamline: is every frame there, how late is the image, how good.
 
-The demo's own processes and wires at 100 Hz, 64 x 64 pixels, once for every family of samples, those of the
-network's training (other specimens) and those it has never seen. The refined object is judged two seconds after
-the last frame, against the truth and against 200 epochs of offline reconstruction of the very same recorded
-frames from a flat start. Counts are sums and latencies the worst over all scans, errors their medians; every
-scan's own figures are in `by_sample`. Run by `ptychostream bench live`.
+The demo's own processes and wires at 100 Hz, 64 x 64 pixels, once for every family of samples: those of the
+network's training (other specimens) and those it has never seen. The refined object is judged two seconds
+after the last frame, against the truth and against 200 epochs of offline reconstruction of the very same
+recorded frames from a flat start. Counts are sums and latencies the worst over all scans, errors their
+medians; every scan's own figures are in `by_sample`. Run by `ptychostream bench live`.
 """
 
 import json

@@ -30,7 +30,7 @@ def network():
     """Return a network that has learnt nothing and yet says something of its own about every pixel."""
     torch.manual_seed(0)
     it: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
-    torch.nn.init.normal_(it.residual_head.weight, std=0.3)
+    torch.nn.init.normal_(it.stages[-1].head.weight, std=0.3)
     it.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
     return it
 
@@ -147,7 +147,7 @@ def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_
     record(scan, np.arange(8), bench.frames[:8])
     WorkerLoop(bench.stage(), tmp_path / "scans", Clock()).turn()
     other = network()
-    torch.nn.init.normal_(other.residual_head.weight, std=0.1)
+    torch.nn.init.normal_(other.stages[-1].head.weight, std=0.1)
     card = save_network(tmp_path / "other.safetensors", other, CARD)
     record(scan, np.arange(8, 12), bench.frames[8:12])
     close(scan, "subscriber")
