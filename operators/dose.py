@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from operators.arrays import Array
 from operators.geometry import Bounds
 
+ROUNDING = 1e-4  # more than single precision can lose in a thousand exposures of one pixel
+
 
 class DoseMap:
     """Photons per object pixel, and whether one more exposure stays below the limit.
@@ -37,10 +39,12 @@ class DoseMap:
         if not limit > 0:
             raise ValueError(f"dose: expected a limit above zero photons per pixel, got {limit!r}")
         self.limit, self.area = limit, area
-        self._illumination = np.asarray(illumination, np.float64)
+        self._most = limit * (1 - ROUNDING)
+        self._illumination = np.asarray(illumination, np.float32)
         n = self._illumination.shape[-1]
-        self._map = np.zeros((area.shape[0] + n - 1, area.shape[1] + n - 1))
-        self._on_trial: list[tuple[tuple[slice, slice], NDArray[np.float64]]] | None = None
+        self._map = np.zeros((area.shape[0] + n - 1, area.shape[1] + n - 1), np.float32)
+        self._after = np.zeros((n, n), np.float32)
+        self._on_trial: list[tuple[tuple[slice, slice], NDArray[np.float32]]] | None = None
 
     @property
     def peak(self) -> float:
@@ -55,7 +59,8 @@ class DoseMap:
             return False
         if math.isinf(self.limit):
             return True
-        return bool((self._map[self._window(centre)] + self._illumination).max() <= self.limit)
+        np.add(self._map[self._window(centre)], self._illumination, out=self._after)
+        return bool(self._after.max() <= self._most)
 
     def add(self, centre: Sequence[int]) -> None:
         """Count an exposure; of one outside the area, what it puts on the map."""

@@ -50,8 +50,9 @@ class Lattice:
         self.area, self.spacing_px = area, float(spacing_px)
         first, last = np.array(area.origin), np.array([area.bottom - 1, area.right - 1])
         n_steps = np.rint((last - first) / spacing_px).astype(int)
-        self._pitch = np.maximum((last - first) / np.maximum(n_steps, 1), 1.0)
-        grid = first + self._pitch * np.moveaxis(np.indices(tuple(n_steps + 1)), 0, -1)
+        pitch = np.maximum((last - first) / np.maximum(n_steps, 1), 1.0)
+        self._pitch: list[float] = pitch.tolist()
+        grid = first + pitch * np.moveaxis(np.indices(tuple(n_steps + 1)), 0, -1)
         moved = grid + rng.uniform(-JITTER, JITTER, grid.shape) * spacing_px
         self.centres: Corners = np.clip(np.rint(moved), first, last).astype(np.int64)
         self.distance = np.full(grid.shape[:2], math.hypot(*area.shape), np.float32)
@@ -62,13 +63,19 @@ class Lattice:
 
     def window(self, centre: Sequence[int], radius_px: float) -> Window:
         """Return the slices of a part of the grid with every candidate within `radius_px` of `centre`."""
-        middle = (np.asarray(centre) - self.area.origin) / self._pitch
-        reach = radius_px / self._pitch + 1  # jitter and rounding move a candidate by less than a cell
-        low = np.maximum(np.floor(middle - reach), 0).astype(int)
-        high = np.maximum(np.ceil(middle + reach) + 1, 0).astype(int)
-        return slice(low[0], high[0]), slice(low[1], high[1])
+        # Scalars: arrays of two elements would take five times as long, and this runs for every point.
+        rows, columns = (
+            _around((at - low) / pitch, radius_px / pitch)
+            for at, low, pitch in zip(centre, self.area.origin, self._pitch, strict=True)
+        )
+        return rows, columns
 
     def distance_to(self, centre: Sequence[int], window: Window) -> NDArray[np.float32]:
         """Return the distance of the candidates in `window` from `centre`."""
         y, x = self._y[window] - np.float32(centre[0]), self._x[window] - np.float32(centre[1])
         return np.sqrt(y * y + x * x)
+
+
+def _around(middle: float, reach: float) -> slice:
+    """Return the cells within `reach` and one more: jitter and rounding move candidates by less than one."""
+    return slice(max(math.floor(middle - reach) - 1, 0), max(math.ceil(middle + reach) + 2, 0))

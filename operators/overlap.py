@@ -55,7 +55,8 @@ class OverlapGraph:
         joined = np.unique(self._group[: self._n][distance2 <= self.reach_px**2])
         self._centres[self._n], self._group[self._n] = centre, self._n
         self._n += 1
+        groups = self._group[: self._n]
+        for group in joined[1:]:
+            groups[groups == group] = joined[0]
         if joined.size:
-            groups = self._group[: self._n]
-            groups[np.isin(groups, joined)] = joined[0]
             groups[-1] = joined[0]
