@@ -252,6 +252,8 @@ class RefinementSection(Section):
     """visits of the frames after which rpie has gone half the way to epie"""
     batch_size: PositiveInt = _ENGINE.batch_size
     """frames per update"""
+    noise: Literal["gaussian", "poisson"] = _ENGINE.noise
+    """how far a pixel is trusted; poisson is better for patterns of few photons"""
     subpixel: bool = _ENGINE.subpixel
     """whether the probe is shifted by fractions of a pixel; costs about twice the time"""
     refines_positions: bool = _ENGINE.refines_positions

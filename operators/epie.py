@@ -41,6 +41,8 @@ class Steps:
         Step lengths; 1 is a full ePIE step, 0 holds the array.
     alpha : float
         Regularisation between weighting by the local illumination (0) and by its maximum (1). 1 is ePIE.
+    is_poisson : bool
+        Whether waves go towards the measured modulus only as far as the noise of counted photons bears out.
 
     Notes
     -----
@@ -51,6 +53,7 @@ class Steps:
     object_step: float
     probe_step: float
     alpha: float
+    is_poisson: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ class Accumulators:
         self.illumination = xp.zeros(shape, xp.float32)
 
 
-def modulus_correction(waves: Array, amplitudes: Array, mask: Mask | None) -> tuple[Array, Array]:
+def modulus_correction(
+    waves: Array, amplitudes: Array, mask: Mask | None, *, is_poisson: bool = False
+) -> tuple[Array, Array]:
     """Return the change that gives `waves` the measured modulus, and how far each frame was from it.
 
     Parameters
@@ -98,6 +103,9 @@ def modulus_correction(waves: Array, amplitudes: Array, mask: Mask | None) -> tu
     amplitudes : (frame, ky, kx) float, sqrt(photons), corner-origin
     mask : (ky, kx) bool, True where valid, or None
         Pixels that are not valid keep the modelled value.
+    is_poisson : bool
+        Whether to go to the likelier modulus instead: r, at which (r - |F|)**2 plus the negative logarithm
+        of the Poisson likelihood, r**2 - I log r**2, is least. No photon then does not mean no wave.
 
     Returns
     -------
@@ -111,6 +119,11 @@ def modulus_correction(waves: Array, amplitudes: Array, mask: Mask | None) -> tu
     if mask is not None:
         missing *= mask
     errors = xp.einsum("fyx,fyx->f", missing, missing)
+    if is_poisson:
+        measured = modulus + missing
+        missing = (xp.sqrt(modulus**2 + 8 * measured**2) - 3 * modulus) / 4
+        if mask is not None:
+            missing *= mask
     modulus += xp.float32(TINY)
     missing /= modulus
     waves *= missing[:, None]
@@ -155,7 +168,8 @@ def update(
     chunk = chunk or _chunk_of(probe)
     errors = []
     for start in range(0, len(batch.corners), chunk):
-        errors.append(_accumulate(object_, probe, _part(batch, start, start + chunk), sums, probe_sums, mask))
+        part = _part(batch, start, start + chunk)
+        errors.append(_accumulate(object_, probe, part, sums, probe_sums, mask, steps.is_poisson))
     _move_object(object_, batch.corners, probe, steps, sums)
     if probe_sums is not None:
         probe_sums.move(probe, steps)
@@ -193,11 +207,12 @@ def _accumulate(
     sums: Accumulators,
     probe_sums: _ProbeSums | None,
     mask: Mask | None,
+    is_poisson: bool,
 ) -> Array:
     patches = extract_patches(object_, batch.corners, probe.shape[-1])
     probes = probe[None] if batch.shifts is None else shifted(probe[None], batch.shifts)
     waves = fft2(patches[:, None] * probes)
-    corrections, errors = modulus_correction(waves, batch.amplitudes, mask)
+    corrections, errors = modulus_correction(waves, batch.amplitudes, mask, is_poisson=is_poisson)
     corrections = ifft2(corrections)
     if batch.gradients is not None:
         batch.gradients[...] = gradient_sums(corrections, patches, probes)

@@ -157,7 +157,9 @@ class _Worker:
         transform, waves = self._transform, self._transform.waves
         shared.run.exit_waves(shared.object, probe, row, column, waves)
         transform.forward()
-        error = shared.run.modulus_correction(waves, halves, shared.valid, *self._rows)
+        error = shared.run.modulus_correction(
+            waves, halves, shared.valid, shared.steps.is_poisson, *self._rows
+        )
         transform.inverse()
         return error
 

@@ -14,6 +14,7 @@ from operators.arrays import Array, Object, Probe
 from operators.epie import OVERLAP_LIMIT, TINY
 
 _TINY = np.float32(TINY)
+_THREE, _EIGHT, _QUARTER = np.float32(3), np.float32(8), np.float32(0.25)
 _EXPONENTS = np.float32(2.0 ** (127 - 15))  # of single and half precision
 _PER_LIMIT = np.float32(1 / OVERLAP_LIMIT)
 # everything that may be rounded differently, but NaN and infinity stay: they show divergence
@@ -34,7 +35,13 @@ def exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Arra
 
 @_compiled
 def modulus_correction(
-    waves: Array, halves: Array, valid: Array, modulus: Array, bits: Array, amplitudes: Array
+    waves: Array,
+    halves: Array,
+    valid: Array,
+    is_poisson: bool,
+    modulus: Array,
+    bits: Array,
+    amplitudes: Array,
 ) -> float:
     """Replace unnormalised far-field `waves` by their correction, scaled for an unnormalised inverse.
 
@@ -43,6 +50,8 @@ def modulus_correction(
     waves : (mode, ky, kx) complex64
     halves : (ky, kx) uint16, the bits of float16 amplitudes, sqrt(photons), not negative
     valid : (ky, kx) bool
+    is_poisson : bool
+        As in `operators.epie.modulus_correction`.
     modulus : (kx,) float32, scratch
     bits : (kx,) uint32, scratch
     amplitudes : (kx,) float32
@@ -73,6 +82,10 @@ def modulus_correction(
             found = np.sqrt(modulus[x]) * to_unitary
             missing = (amplitudes[x] * _EXPONENTS - found) * valid[y, x]
             error += missing * missing
+            if is_poisson:
+                measured = amplitudes[x] * _EXPONENTS
+                likelier = np.sqrt(found * found + _EIGHT * measured * measured)
+                missing = (likelier - _THREE * found) * _QUARTER * valid[y, x]
             modulus[x] = missing / (found + _TINY) * for_inverse
         total += float(error)
         for mode in range(n_modes):

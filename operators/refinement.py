@@ -35,6 +35,9 @@ class RefinerConfig:
         then follows the noise of every frame; a growing one keeps the first and avoids the second.
     batch_size : int
         Frames per update.
+    noise : "gaussian" or "poisson"
+        Of the amplitudes. Poisson is better at about one photon a pixel and fewer, gaussian converges faster
+        at ten and more.
     subpixel : bool
         Whether probes are shifted to the fraction of a pixel; costs about twice the time.
     refines_positions : bool
@@ -53,6 +56,7 @@ class RefinerConfig:
     probe_start: int = 1
     anneal_visits: float = 20.0
     batch_size: int = 16
+    noise: Literal["gaussian", "poisson"] = "gaussian"
     subpixel: bool = False
     refines_positions: bool = False
     positions_start: int = 3
@@ -71,6 +75,8 @@ class RefinerConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in ("epie", "rpie"):
             raise ValueError(f"refinement: expected the algorithm 'epie' or 'rpie', got {self.algorithm!r}")
+        if self.noise not in ("gaussian", "poisson"):
+            raise ValueError(f"refinement: expected the noise 'gaussian' or 'poisson', got {self.noise!r}")
         for name, low, high in (
             ("object_step", 0, 1),
             ("alpha", 0, 1),

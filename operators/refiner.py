@@ -253,6 +253,7 @@ class Refiner:
             object_step=config.object_step * fraction,
             probe_step=config.probe_step * fraction if is_settled.any() else 0,
             alpha=config.alpha_after(float(n_visits.mean())),
+            is_poisson=config.noise == "poisson",
         )
         batch = Batch(
             frames.select(slots),

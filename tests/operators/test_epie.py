@@ -125,6 +125,18 @@ def test_invalid_pixels_keep_the_modelled_value_and_do_not_count(xp, scene):
     np.testing.assert_allclose(to_numpy(errors), expected, rtol=1e-4)
 
 
+def test_the_likelier_modulus_has_the_least_cost_of_photon_noise(xp):
+    found, counts = np.meshgrid([0.1, 1.0, 5.0], [0.0, 1.0, 30.0])
+    waves = xp.asarray(found[None, None] * np.exp(0.7j), dtype=xp.complex64)
+    amplitudes = xp.asarray(np.sqrt(counts)[None], dtype=xp.float32)
+    corrections, errors = modulus_correction(waves.copy(), amplitudes, None, is_poisson=True)
+    likelier = to_numpy(abs(waves + corrections))[0, 0]
+    tried = np.linspace(1e-4, 8, 80_001)[:, None, None]
+    cost = (tried - found) ** 2 + tried**2 - counts * np.log(tried**2)
+    np.testing.assert_allclose(likelier, tried[cost.argmin(axis=0), 0, 0], atol=2e-4)
+    np.testing.assert_allclose(float(errors[0]), ((np.sqrt(counts) - found) ** 2).sum(), rtol=1e-4)
+
+
 def test_modes_share_the_correction_so_that_their_summed_intensity_is_the_measured_one(xp):
     rng = np.random.default_rng(1)
     values = rng.standard_normal((3, 4, 8, 8)) + 1j * rng.standard_normal((3, 4, 8, 8))

@@ -51,14 +51,16 @@ def assert_close(found, expected):
 @pytest.mark.parametrize("n_modes", [1, 3])
 @pytest.mark.parametrize("mask", [None, disc_of_valid_pixels()], ids=["whole", "masked"])
 @pytest.mark.parametrize("has_shifts", [False, True], ids=["pixels", "subpixel"])
-@pytest.mark.parametrize("probe_step", [0.0, 0.8])
-def test_every_update_equals_the_reference(scene, compiled, n_modes, mask, has_shifts, probe_step):
+@pytest.mark.parametrize(("probe_step", "is_poisson"), [(0.0, True), (0.8, False), (0.8, True)])
+def test_every_update_equals_the_reference(
+    scene, compiled, n_modes, mask, has_shifts, probe_step, is_poisson
+):
     rng = np.random.default_rng(0)
     shifts = rng.uniform(-0.5, 0.5, scene.corners.shape).astype(np.float32) if has_shifts else None
     weights = rng.integers(0, 2, len(scene.corners)).astype(np.float32)
     gradients = np.zeros((len(weights), 5), np.float32)
     batch = Batch(np.sqrt(scene.patterns).astype(np.float16), scene.corners, weights, shifts, gradients)
-    steps = Steps(object_step=0.9, probe_step=probe_step, alpha=0.3)
+    steps = Steps(object_step=0.9, probe_step=probe_step, alpha=0.3, is_poisson=is_poisson)
     ends = []
     for run_update in (update, compiled):
         object_ = rough_object(scene)

@@ -175,6 +175,17 @@ def test_fractions_of_a_pixel_are_used_when_asked_for():
     assert scene.error(found[True]) < 0.7 * scene.error(found[False])
 
 
+def test_few_photons_tell_more_when_their_noise_is_known():
+    """A third of a photon in a pixel on average."""
+    scene = make_scene(photons=300.0)
+    errors = {}
+    for noise in ("gaussian", "poisson"):
+        refiner = Refiner(RefinerConfig(probe_step=0, noise=noise), scene.probe)
+        append_all(refiner, scene)
+        errors[noise] = scene.error(run_to(refiner, 40, closes=True))
+    assert errors["poisson"] < 0.9 * errors["gaussian"]
+
+
 def nans(object_):
     object_[40, 40] = np.nan
 
