@@ -19,7 +19,7 @@ from bluesky.utils import MsgGenerator
 
 from launch.scan_ledger import Ledger, MaxDose
 from operators.arrays import Positions
-from stream.policy import Limits
+from stream.motor_axes import Limits
 from stream.policy_client import Advice, Advisor, PolicyClient
 
 POLL_S = 0.005
@@ -40,6 +40,7 @@ class Decision:
     age_s: float = -1.0
     frames_seen: int = -1
     predicted_gain: float = 0.0
+    realised_gain: float = 0.0  # of an earlier batch, the last that the image shows
     map_hash: str = ""
     dose_peak: float = 0.0
 
@@ -148,6 +149,7 @@ class _Steering:
                 "frames_seen": said.frames_seen,
             }
             fields |= {"predicted_gain": float(said.predicted_gain), "map_hash": said.map_hash}
+            fields["realised_gain"] = float(said.realised_gain)
         peak = self.ledger.dose_peak
         return Decision(source=source, reason=reason, n_points=len(points), dose_peak=peak, **fields), points
 

@@ -12,7 +12,8 @@ from launch.run_file import ResolvedRun
 from launch.stages import optics, reachable
 from operators.arrays import abs2
 from stream.client import LiveReconstruction
-from stream.policy import Axes, Policy, PolicyConfig
+from stream.motor_axes import Axes
+from stream.policy import Policy, PolicyConfig
 from stream.policy_door import PolicyService
 
 

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Positions
 from operators.dose import DoseMap
-from stream.policy import Axes, Limits
+from stream.motor_axes import Axes, Limits
 
 SAME_PLACE = 0.25  # of the distance of neighbours in the planned pattern: nearer, a point is measured
 

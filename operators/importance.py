@@ -78,6 +78,21 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
     return float((weights * (1 / before - 1 / after)).sum() * maps.cell_px**2)
 
 
+def uncertainty(maps: SuperPixels) -> Map:
+    """Return the phase variance of each place with what is known beforehand, rad^2."""
+    known = np.minimum(maps.variance, PRIOR_VARIANCE)
+    return np.where(maps.coverage > 0.5, known, PRIOR_VARIANCE).astype(np.float32)
+
+
+def realised_gain(maps: SuperPixels, weights: Map, before: Map) -> float:
+    """Return by how much the weighted variance fell since `uncertainty` was `before`, rad^2 x pixels.
+
+    Unlike the prediction it counts what network and refinement made of the photons, so it may be larger, or
+    negative where an image that moved has lowered confidence.
+    """
+    return float((weights * (before - uncertainty(maps))).sum(dtype=np.float64) * maps.cell_px**2)
+
+
 def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> NDArray[np.float64]:
     """Return the precision that exposures add to each square; their place is rounded to whole squares."""
     n, side = illumination.shape[-1], maps.cell_px

@@ -153,6 +153,7 @@ class Recommendation(Message, frozen=True, tag=True, kw_only=True):
     map_hash: Name = ""  # of the weights and distances that decided
     expires_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
     predicted_gain: Annotated[float, Meta(ge=0)] = 0.0  # fall of the weighted phase variance, rad^2 x pixels
+    realised_gain: float = 0.0  # the same of the last batch that the image shows, as it came true
     stop: bool = False
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
 

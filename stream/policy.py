@@ -8,6 +8,7 @@ else.
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,17 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Corners, Positions
 from operators.dose import DoseMap
-from operators.geometry import Bounds, Geometry, probe_positions
-from operators.importance import Quality, StopRule, importance, inflation, predicted_gain, quality
+from operators.geometry import Bounds
+from operators.importance import (
+    Quality,
+    StopRule,
+    importance,
+    inflation,
+    predicted_gain,
+    quality,
+    realised_gain,
+    uncertainty,
+)
 from operators.lattice import Lattice
 from operators.probe import probe_fwhm_px
 from operators.routing import Travel, snake_route
@@ -28,69 +38,15 @@ from operators.selection import Selection, Selector
 from operators.superpixels import Map, SuperPixels
 from stream.live_image import LiveImage
 from stream.messages import Recommendation
+from stream.motor_axes import Axes, Limits
 
 SPACING_DIAMETERS = 0.25
 SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
 SURVEY_JITTER = 0.2
 MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
+MOST_PROMISES = 8  # batches that may be on their way into the image
 REPAIR_LAG = 64  # exposures after which a frame that is not in the image is taken for lost
 SAME_PLACE_DIAMETERS = 0.25
-_FARTHEST_PX = 2**31
-
-Limits = tuple[tuple[float, float], tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axes:
-    """What motor positions mean.
-
-    Attributes
-    ----------
-    geometry : Geometry
-    unit : str
-        Of the motor positions: m, mm, um or nm.
-    signs : (int, int)
-        -1 where a motor moves the sample, not the probe.
-    """
-
-    geometry: Geometry
-    unit: str = "um"
-    signs: tuple[int, int] = (1, 1)
-
-    def centres(self, positions: Positions) -> Corners:
-        """Return the probe centres, (point, 2) int64 absolute object pixels, at motor positions (y, x).
-
-        Raises
-        ------
-        ValueError
-            If a position is not finite, or not on the sample by any measure.
-        """
-        raw = np.asarray(positions, np.float64).reshape(-1, 2)
-        corners = self.geometry.to_pixels(probe_positions(raw, unit=self.unit, signs=self.signs))
-        if corners.size and np.abs(corners).max() > _FARTHEST_PX:
-            raise ValueError(
-                f"a position is {np.abs(corners).max():.3g} object pixels away: is {self.unit} its unit?"
-            )
-        return np.floor(corners + 0.5).astype(np.int64) + self.geometry.n_pixels // 2
-
-    def positions(self, centres: Corners) -> Positions:
-        """Return the motor positions (point, 2) float64 that put the probe's centre on these pixels."""
-        pixel = np.ones((1, 2))
-        unit_m = probe_positions(pixel, unit=self.unit, signs=self.signs)
-        corners = np.asarray(centres, np.float64).reshape(-1, 2) - self.geometry.n_pixels // 2
-        return self.geometry.to_metres(corners) / unit_m
-
-    def area(self, limits: Limits) -> Bounds:
-        """Return the pixels that the probe's centre may be on while both motors stay within `limits`."""
-        ends = np.array(limits, np.float64).T
-        if not np.isfinite(ends).all() or (ends[0] >= ends[1]).any():
-            raise ValueError(f"limits: expected ((y_low, y_high), (x_low, x_high)), got {limits}")
-        corners = self.geometry.to_pixels(probe_positions(ends, unit=self.unit, signs=self.signs))
-        low, high = np.ceil(corners.min(axis=0)), np.floor(corners.max(axis=0))
-        half = self.geometry.n_pixels // 2
-        top, left = (int(edge) + half for edge in low)
-        bottom, right = (int(edge) + half + 1 for edge in high)
-        return Bounds(top, left, bottom, right)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +90,15 @@ class PolicyConfig:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Promise:
+    """What was known when a batch was recommended, to be compared once `n_frames` are in the image."""
+
+    n_frames: int
+    weights: Map
+    before: Map
+
+
 class Policy:
     """Recommends points from what the live image knows and what has been measured.
 
@@ -168,6 +133,8 @@ class Policy:
         self._is_allowed = self._inside_region(centres)
         self._field = np.zeros(self.maps.cells.shape, bool)
         self._field.flat[self._cell[self._is_allowed > 0]] = True
+        self._promises: deque[_Promise] = deque(maxlen=MOST_PROMISES)
+        self.realised_gain = 0.0  # of the last batch that the image shows
         self._survey = self._planned_survey()
         self._stop = StopRule(config.target_rad)
         self._image: LiveImage | None = None
@@ -192,6 +159,7 @@ class Policy:
         changed = _changed(before, image, bounds)
         if changed is not None:
             self.maps.update(image.object, image.sigma, image.photons, bounds, changed)
+        self._audit(image.frames_seen + image.counts.get("lost", 0))
         self._judge()
 
     def count(self, measured: Positions) -> None:
@@ -269,6 +237,10 @@ class Policy:
         self.selection = chosen
         repaired = {centre for centre in lost if centre in chosen.first}
         self._repaired |= repaired
+        n_frames = self.n_measured + len(chosen)
+        self._promises.append(
+            _Promise(n_frames=n_frames, weights=self._weights, before=uncertainty(self.maps))
+        )
         image = self._image
         recommendation = Recommendation(
             run=run,
@@ -280,6 +252,7 @@ class Policy:
             map_hash=map_hash,
             expires_s=self.config.expires_s,
             predicted_gain=predicted_gain(self.maps, self._weights, self._illumination, chosen.centres),
+            realised_gain=self.realised_gain,
             stop=stop,
             reasons=(why,) if stop else self._reasons(chosen, len(repaired)),
         )
@@ -321,6 +294,11 @@ class Policy:
         centres = np.unique(np.clip(np.rint(moved) + area.origin, area.origin, last).astype(np.int64), axis=0)
         centres = centres[self._inside_region(centres[None])[0] > 0]
         return centres[snake_route(centres, step)]
+
+    def _audit(self, n_frames: int) -> None:
+        while self._promises and self._promises[0].n_frames <= n_frames:
+            promise = self._promises.popleft()
+            self.realised_gain = realised_gain(self.maps, promise.weights, promise.before)
 
     def _look_whether_to_stop(self) -> None:
         if self._surveyed and self._image is not None and self._image.version != self._judged:

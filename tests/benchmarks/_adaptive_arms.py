@@ -26,7 +26,8 @@ from operators.routing import snake_route
 from operators.scan import fermat_spiral, jittered_raster
 from operators.stitch import Mosaic
 from stream.live_image import LiveImage
-from stream.policy import Axes, Policy, PolicyConfig
+from stream.motor_axes import Axes
+from stream.policy import Policy, PolicyConfig
 
 SIDE, N_PIXELS = 384, 64
 SPAN = SIDE - N_PIXELS  # centres and corners move over so many pixels

@@ -23,7 +23,8 @@ from launch.recipe import DEMO_RECIPE, read_recipe
 from operators.arrays import abs2
 from operators.geometry import Geometry
 from operators.probe import with_power, zone_plate_probe
-from stream.policy import Axes, Policy, PolicyConfig
+from stream.motor_axes import Axes
+from stream.policy import Policy, PolicyConfig
 from stream.weights import load_network
 from tests.benchmarks._adaptive_arms import (
     N_PIXELS,

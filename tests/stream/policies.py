@@ -7,7 +7,8 @@ import numpy as np
 from operators.geometry import Geometry
 from operators.probe import probe_fwhm_px, with_power, zone_plate_probe
 from stream.live_image import LiveImage
-from stream.policy import Axes, Policy, PolicyConfig
+from stream.motor_axes import Axes
+from stream.policy import Policy, PolicyConfig
 
 N_PIXELS, SIDE = 32, 232
 GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)

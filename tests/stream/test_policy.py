@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
-from stream.policy import REPAIR_LAG, Axes
+from stream.motor_axes import Axes
+from stream.policy import REPAIR_LAG
 from tests.stream.policies import AXES, DIAMETER_PX, GEOMETRY, LIMITS, N_PIXELS, PIXEL_UM, SIDE, image, policy
 
 
@@ -155,3 +156,17 @@ def test_the_image_of_another_scan_replaces_what_the_last_one_showed():
     )
     steers.look(part)
     assert np.count_nonzero(steers.maps.coverage) == 8 * 8
+
+
+def test_what_a_batch_brought_is_told_once_the_image_shows_it():
+    steers = surveyed()
+    _, points = steers.recommend(20)
+    steers.count(np.concatenate([steers._measured, points]))
+    n_frames = steers.n_measured
+    steers.look(image(version=2, frames_seen=n_frames - 1, sigma_rad=0.05))
+    of_the_survey = steers.recommend(20)[0].realised_gain
+    steers.look(image(version=3, frames_seen=n_frames - 3, counts={"lost": 3}, sigma_rad=0.05))
+    gain = steers.recommend(20)[0].realised_gain
+    assert of_the_survey > gain  # it began with nothing known
+    lit = steers.maps.coverage > 0.5
+    assert gain == pytest.approx((0.1**2 - 0.05**2) * steers._weights[lit].sum() * 64, rel=0.01)
