@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -12,6 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# A shell that runs the tests in the background ignores Ctrl-C, and so would every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 PATIENCE_S = 2.0
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver")  # live as long as the interpreter
