@@ -156,6 +156,8 @@ def _announce(supervisor: Supervisor, console: Console, *, opens_browser: bool) 
     console.print(
         f"live image on {supervisor.address('stitcher')}{page and f', page {page}'}", soft_wrap=True
     )
+    if policy := supervisor.address("policy"):
+        console.print(f"plans ask the policy at {policy}", soft_wrap=True)
     if page and opens_browser:
         webbrowser.open(page)
 
