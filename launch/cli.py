@@ -170,11 +170,15 @@ def reconstruct(
     output: Annotated[
         Path | None, typer.Option(help="CXI file for the result; a picture lies beside it.")
     ] = None,
-    algorithm: Annotated[Literal["epie", "rpie"] | None, typer.Option(help="Engine.")] = None,
+    algorithm: Annotated[
+        Literal["epie", "rpie", "dm", "raar"] | None,
+        typer.Option(help="Engine; dm and raar are references that keep all exit waves in memory."),
+    ] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="Visits per frame.")] = None,
     modes: Annotated[int | None, typer.Option(min=1, help="Incoherent modes of the probe.")] = None,
     probe: Annotated[Literal["file", "data"] | None, typer.Option(help="Where the probe comes from.")] = None,
     positions: Annotated[bool, typer.Option("--positions", help="Refines positions as well.")] = False,
+    poisson: Annotated[bool, typer.Option("--poisson", help="For patterns of few photons.")] = False,
     half: Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")] = "all",
     frc: Annotated[
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
@@ -192,10 +196,20 @@ def reconstruct(
     What is not given is as in the run that recorded the scan; for a file: rpie, 40 epochs, one mode.
     """
     from launch.offline import options_for, reconstruct_file
+    from operators.projections import ProjectionConfig
 
+    projections = None
+    if algorithm == "dm" or algorithm == "raar":
+        projections, algorithm = ProjectionConfig(algorithm=algorithm), None
     choose = partial(
         options_for,
-        refiner={"algorithm": algorithm, "seed": seed, "refines_positions": positions or None},
+        refiner={
+            "algorithm": algorithm,
+            "seed": seed,
+            "refines_positions": positions or None,
+            "noise": "poisson" if poisson else None,
+        },
+        projections=projections,
         epochs=epochs,
         n_modes=modes,
         probe=probe,

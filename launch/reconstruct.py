@@ -7,21 +7,22 @@ the way. Called by the `reconstruct` command and by benchmarks.
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from launch.recorded import RecordedScan
 from launch.results import Reconstruction
-from operators.arrays import Object, Probe
-from operators.backends import Update
+from operators.arrays import Array, Object, Positions, Probe, to_numpy
+from operators.backends import Backend, Update
 from operators.geometry import Bounds, Geometry
 from operators.metrics import FRC, fourier_ring_correlation, remove_gauge
 from operators.preprocess import Preprocess
 from operators.probe import probe_modes, with_power
 from operators.probe_search import estimate_probe
+from operators.projections import ProjectionConfig, Projections
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
 from stream.backend import open_backend
@@ -43,6 +44,8 @@ class ReconstructOptions:
     ----------
     refiner : RefinerConfig
         Algorithm, steps and seed.
+    projections : ProjectionConfig or None
+        If given, difference map or RAAR run instead of the engine.
     epochs : float
         Visits per frame.
     n_modes : int
@@ -60,6 +63,7 @@ class ReconstructOptions:
     """
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    projections: ProjectionConfig | None = None
     epochs: float = 40.0
     n_modes: int = 1
     probe: Literal["file", "data"] = "file"
@@ -108,26 +112,19 @@ def reconstruct(
     )
     used = _used_frames(scan, options)
     positions_px = geometry.to_pixels(scan.positions_m)
-    _, xp, run_update = open_backend(options.device, options.threads)
-    probe = _first_probe(scan, options, preprocess, positions_px, used, run_update)
-    refiner = Refiner(options.refiner, probe, mask=preprocess.mask, xp=xp, run_update=run_update)
-    for block in _blocks(used):
-        refiner.append(block.tolist(), preprocess(scan.frames[block]), positions_px[block])
-    if options.probe == "file" and options.scale_probe:
-        refiner.set_probe(with_power(probe, refiner.mean_photons))
-    _refine(refiner, options.epochs, progress)
-    snapshot = refiner.snapshot()
-    if snapshot.n_divergences:
-        log.warning("refinement diverged %d times and went back, with halved steps", snapshot.n_divergences)
+    backend = open_backend(options.device, options.threads)
+    probe = _first_probe(scan, options, preprocess, positions_px, used, backend.update)
+    solve = _refined if options.projections is None else _projected
+    found = solve(scan, options, preprocess, probe, positions_px, used, backend, progress)
     return Reconstruction(
-        object=snapshot.object,
-        bounds=snapshot.bounds,
-        probe=snapshot.probe,
-        photons=snapshot.illumination,
-        positions_m=geometry.to_metres(refiner.positions_px(used.tolist())),
+        object=found.object,
+        bounds=found.bounds,
+        probe=found.probe,
+        photons=found.photons,
+        positions_m=geometry.to_metres(found.positions_px),
         frame_numbers=scan.frame_numbers[used],
         geometry=geometry,
-        error_history=np.array([*snapshot.error_history, snapshot.error]),
+        error_history=np.array(found.error_history),
         maps={},
     )
 
@@ -151,6 +148,7 @@ def provenance_of(scan: RecordedScan, options: ReconstructOptions, result: Recon
     """Returns what a result file should say about how it was made."""
     values = asdict(options)
     values |= values.pop("refiner")
+    values |= values.pop("projections") or {}
     text = json.dumps(values, sort_keys=True)
     return values | {
         "scan": scan.name,
@@ -206,6 +204,68 @@ def _first_probe(
 
 def _blocks(used: Numbers) -> list[Numbers]:
     return [used[start : start + FRAMES_AT_A_TIME] for start in range(0, len(used), FRAMES_AT_A_TIME)]
+
+
+class _Solution(NamedTuple):
+    """What was found, on the host; positions of the frames used."""
+
+    object: Object
+    bounds: Bounds
+    probe: Probe
+    photons: Array
+    positions_px: Positions
+    error_history: Sequence[float]
+
+
+def _refined(
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    preprocess: Preprocess,
+    probe: Probe,
+    positions_px: Positions,
+    used: Numbers,
+    backend: Backend,
+    progress: Progress | None,
+) -> _Solution:
+    mask, xp, run_update = preprocess.mask, backend.xp, backend.update
+    refiner = Refiner(options.refiner, probe, mask=mask, xp=xp, run_update=run_update)
+    for block in _blocks(used):
+        refiner.append(block.tolist(), preprocess(scan.frames[block]), positions_px[block])
+    if options.probe == "file" and options.scale_probe:
+        refiner.set_probe(with_power(probe, refiner.mean_photons))
+    _refine(refiner, options.epochs, progress)
+    end = refiner.snapshot()
+    if end.n_divergences:
+        log.warning("refinement diverged %d times and went back, with halved steps", end.n_divergences)
+    found_px, history = refiner.positions_px(used.tolist()), [*end.error_history, end.error]
+    return _Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
+
+
+def _projected(
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    preprocess: Preprocess,
+    probe: Probe,
+    positions_px: Positions,
+    used: Numbers,
+    backend: Backend,
+    progress: Progress | None,
+) -> _Solution:
+    assert options.projections is not None  # noqa: S101 -- the caller chose by it
+    patterns = np.concatenate([preprocess(scan.frames[block]) for block in _blocks(used)])
+    if options.probe == "file" and options.scale_probe:
+        probe = with_power(probe, (patterns * preprocess.mask).sum(dtype=np.float64) / len(patterns))
+    projections = Projections(
+        options.projections, probe, patterns, positions_px[used], mask=preprocess.mask, xp=backend.xp
+    )
+    for epoch in range(round(options.epochs)):
+        error = projections.step()
+        if progress is not None:
+            progress(epoch + 1, error)
+    projections.finish()
+    arrays = projections.object, projections.probe, projections.illumination
+    object_, probe, photons = (to_numpy(array) for array in arrays)
+    return _Solution(object_, projections.bounds, probe, photons, positions_px[used], projections.history)
 
 
 def _refine(refiner: Refiner, n_epochs: float, progress: Progress | None) -> None:

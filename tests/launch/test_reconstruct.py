@@ -8,6 +8,7 @@ from launch.recorded import RecordedScan, open_recorded
 from operators.arrays import centre_origin
 from operators.geometry import Geometry
 from operators.metrics import nrmse, phase_correlation_coefficient, remove_gauge
+from operators.projections import ProjectionConfig
 from operators.refinement import RefinerConfig
 from tests.benchmarks._engines_siemens import distance_px
 from tests.helpers import SHARED_DATA, needs_shared_data
@@ -47,9 +48,22 @@ def test_the_object_is_found_where_the_truth_has_it(scene, scan):
     assert result.error_history[-1] < 0.3 * result.error_history[0]
 
 
-def test_progress_is_told_once_an_epoch(scan):
+@pytest.mark.parametrize("algorithm", ["dm", "raar"])
+def test_projections_find_the_same_object_and_say_so(scan, algorithm):
+    options = replace(KNOWN, projections=ProjectionConfig(algorithm=algorithm, probe_start=1000), epochs=60)
+    found, refined = reconstruct(scan, options), reconstruct(scan, KNOWN)
+    assert found.bounds == refined.bounds
+    assert phase_correlation_coefficient(*(r.object[16:-16, 16:-16] for r in (found, refined))) > 0.95
+    made = provenance_of(scan, options, found)
+    assert made["algorithm"] == algorithm
+    assert len(found.error_history) == 60
+
+
+@pytest.mark.parametrize("projections", [None, ProjectionConfig()])
+def test_progress_is_told_once_an_epoch(scan, projections):
     seen = []
-    reconstruct(scan, replace(KNOWN, epochs=6), progress=lambda epoch, error: seen.append((epoch, error)))
+    options = replace(KNOWN, epochs=6, projections=projections)
+    reconstruct(scan, options, progress=lambda epoch, error: seen.append((epoch, error)))
     epochs, errors = zip(*seen, strict=True)
     assert [int(epoch) for epoch in epochs] == [1, 2, 3, 4, 5, 6]
     assert errors[-1] < errors[0]
