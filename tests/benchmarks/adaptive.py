@@ -8,6 +8,7 @@ connected part are removed. Run by `ptychostream bench adaptive`.
 """
 
 import json
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from tests.benchmarks._adaptive_arms import (
     refine,
 )
 from tests.benchmarks._machine import machine
+from tests.benchmarks._steered_demo import steered_demo_times
 
 CURVE = (169, 225, 324, 484, 729)  # positions of the planned patterns, for the curve to compare with
 COUNTS = (225, 324)  # of the others: a survey alone takes 144
@@ -57,6 +59,7 @@ GOALS = {
     "overlap_violations": ("0", lambda value: value == 0),
     "false_stops": ("<= 0.05", lambda value: value <= 0.05),
     "decision_ms_p95": ("<= 10", lambda value: value <= 10),
+    "frame_to_recommendation_ms_p95": ("<= 200", lambda value: value <= 200),
 }
 
 
@@ -135,6 +138,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     false = sum(error > target for target, error in bench.stops)
     figures["false_stops"] = false / len(bench.stops) if bench.stops else float("nan")
     figures |= _decision_times()
+    figures |= steered_demo_times(f"tcp://127.0.0.1:{_free_port()}")
     figures["wall_s"] = time.monotonic() - begin_s
     figures["measured_on"] = machine()
     _show(figures)
@@ -239,6 +243,12 @@ def _decision_times() -> dict[str, float]:
         "decision_ms_p95": float(p95),
         "image_ms_p95": float(np.percentile(images_s[1:], 95) * 1e3),
     }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
 
 
 def _show(figures: dict[str, Any]) -> None:
