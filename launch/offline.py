@@ -25,6 +25,7 @@ from launch.reconstruct import (
     reconstruct,
 )
 from launch.recorded import RecordedScan, open_recorded
+from launch.report import write_report
 from launch.results import write_cxi, write_png
 from launch.stages import refiner_config
 from operators.refinement import RefinerConfig
@@ -82,7 +83,7 @@ def reconstruct_file(
     store : Path, optional
         Folder of the store.
     output : Path, optional
-        CXI file; by default NAME-reconstruction.cxi in the current folder. The picture lies beside it.
+        CXI file; by default NAME-reconstruction.cxi in the current folder. Picture and report lie beside it.
     correlates_halves : bool
         Whether the two halves of the frames are reconstructed and correlated as well.
     json_file : Path, optional
@@ -105,11 +106,14 @@ def reconstruct_file(
         figures = provenance_of(scan, options, result) | {"wall_s": time.perf_counter() - started_s}
         write_cxi(output, result, figures)
         write_png(output.with_suffix(".png"), result)
-        figures |= {"result": str(output), "picture": str(output.with_suffix(".png"))}
+        report = output.with_name(f"{output.stem}-report.png")
+        figures |= {"result": str(output), "picture": str(output.with_suffix(".png")), "report": str(report)}
+        correlation = None
         if correlates_halves:
             correlation = half_data_correlation(scan, options, preprocess=preprocess)
             figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
             figures["frc_one_seventh_cycles_per_px"] = correlation.crossing(ONE_SEVENTH)
+        write_report(report, result, correlation)
     console.print(_table(figures))
     if json_file:
         write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
@@ -135,4 +139,5 @@ def _table(figures: dict[str, Any]) -> Table:
     rows.add_row("took", f"{figures['wall_s']:.1f} s")
     rows.add_row("result", figures["result"])
     rows.add_row("picture", figures["picture"])
+    rows.add_row("report", figures["report"])
     return rows

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -119,21 +119,26 @@ def read_result(path: Path) -> Reconstruction:
 
 
 def write_png(path: Path, result: Reconstruction) -> None:
-    """Writes amplitude and phase of the well-lit object side by side, with scale bar and colour bars.
+    """Writes amplitude and phase of the well-lit object side by side, with scale bar and colour bars."""
+    figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    show_object(figure, result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def show_object(figure: FigureBase, result: Reconstruction) -> None:
+    """Draws amplitude and phase of the well-lit object side by side.
 
     The phase is shown without its mean and linear ramp, which a reconstruction leaves free.
     """
     window = _lit_window(result.photons)
     lit = result.photons[window] > WELL_LIT * result.photons.max()
     shown = _flattened(result.object[window], lit)
-    figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     amplitude, phase = figure.subplots(1, 2)
     _show(figure, amplitude, np.abs(shown), lit, "gray", "amplitude")
     _show(figure, phase, np.angle(shown), lit, "viridis", "phase / rad")
     _scale_bar(amplitude, shown.shape[1], result.geometry.object_pixel_m)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
 
 
 def _group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
@@ -205,7 +210,7 @@ def _flattened(object_: Object, lit: Array) -> Object:
     return flat * np.exp(-1j * np.angle(flat[lit].sum())).astype(np.complex64)
 
 
-def _show(figure: Figure, axes: Any, values: Array, lit: Array, colours: str, title: str) -> None:
+def _show(figure: FigureBase, axes: Any, values: Array, lit: Array, colours: str, title: str) -> None:
     low, high = np.percentile(values[lit], [0.5, 99.5])
     shown = np.where(lit, values, np.nan)
     image = axes.imshow(shown, cmap=colours, vmin=low, vmax=high, interpolation="nearest")

@@ -37,6 +37,7 @@ def test_a_reconstruction_leaves_result_picture_and_figures(simulated, tmp_path)
     assert figures["frames"] == len(result.frame_numbers) == 30
     assert np.isfinite(result.object).all()
     assert figures["error"] == pytest.approx(result.error_history[-1])
+    assert (tmp_path / "result-report.png").read_bytes().startswith(b"\x89PNG")
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(figures_file.read_text())["error"] == pytest.approx(figures["error"])
     assert f"{figures['error']:.4f} after 5 epochs" in printed.getvalue()
