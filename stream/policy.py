@@ -21,14 +21,17 @@ from operators.arrays import Array, Corners, Positions
 from operators.dose import DoseMap
 from operators.geometry import Bounds
 from operators.importance import (
+    RELEVANT,
     Quality,
     StopRule,
+    Verdict,
     importance,
     inflation,
     predicted_gain,
     quality,
     realised_gain,
     uncertainty,
+    verdicts,
 )
 from operators.lattice import Lattice
 from operators.probe import probe_fwhm_px
@@ -331,6 +334,12 @@ class Policy:
         digest.update(self._selector.lattice.distance.tobytes())
         return digest.hexdigest()[:16]
 
+    def _remedies(self) -> str:
+        """Return what the places that matter need to reach the target: photons and computing differ."""
+        verdict = verdicts(self.maps, self.config.target_rad)[(self._weights >= RELEVANT) & self._field]
+        shares = {remedy.name.lower(): 100 * np.mean(verdict == remedy) for remedy in Verdict}
+        return "of what matters " + ", ".join(f"{share:.0f} % {name}" for name, share in shares.items())
+
     def _reasons(self, chosen: Selection, n_repaired: int) -> tuple[str, ...]:
         reasons = []
         if not self._surveyed:
@@ -340,6 +349,8 @@ class Policy:
             reasons.append(f"even: {100 * share:.0f} % of the field matters, a plain scan does as well")
         else:
             reasons.append(f"importance: {100 * self.quality.relevant_fraction:.0f} % of the field matters")
+        if self._surveyed and self.config.target_rad > 0:
+            reasons.append(self._remedies())
         if n_repaired:
             reasons.append(f"repair: {n_repaired} lost frames")
         if chosen.n_closure:

@@ -170,3 +170,11 @@ def test_what_a_batch_brought_is_told_once_the_image_shows_it():
     assert of_the_survey > gain  # it began with nothing known
     lit = steers.maps.coverage > 0.5
     assert gain == pytest.approx((0.1**2 - 0.05**2) * steers._weights[lit].sum() * 64, rel=0.01)
+
+
+def test_with_a_target_it_says_whether_photons_or_computing_are_missing():
+    steers = surveyed(target_rad=0.05)
+    steers.look(image(version=2, sigma_rad=0.1))
+    assert "of what matters 0 % unseen, 0 % enough, 100 % dose, 0 % compute" in steers.recommend(4)[0].reasons
+    steers.look(image(version=3, sigma_rad=0.4))
+    assert "of what matters 0 % unseen, 0 % enough, 0 % dose, 100 % compute" in steers.recommend(4)[0].reasons
