@@ -56,8 +56,8 @@ def inflation(maps: SuperPixels) -> Map:
     return np.where(maps.coverage > 0.5, np.clip(1 + ratio, 1, MOST_INFLATION), 1).astype(np.float32)
 
 
-def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres: Corners) -> float:
-    """Return by how much measuring at `centres` would lower the weighted variance, rad^2 x pixels.
+def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres: Corners) -> Map:
+    """Return by how much measuring at `centres` would lower the weighted variance of each place, rad^2.
 
     Parameters
     ----------
@@ -70,27 +70,19 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
 
     Notes
     -----
-    sum w [1 / J - 1 / (J + p)] with the precision J that photons give, and the precision p of the exposures:
-    the Cramer-Rao bound before and after.
+    w [1 / J - 1 / (J + p)] with the precision J that photons give, and the precision p of the exposures: the
+    Cramer-Rao bound before and after.
     """
     before = maps.photons / phase_variance(np.float64(1)) + 1 / PRIOR_VARIANCE
     after = before + _added_precision(maps, illumination, centres)
-    return float((weights * (1 / before - 1 / after)).sum() * maps.cell_px**2)
+    gain: Map = weights * (1 / before - 1 / after)
+    return gain
 
 
 def uncertainty(maps: SuperPixels) -> Map:
     """Return the phase variance of each place with what is known beforehand, rad^2."""
     known = np.minimum(maps.variance, PRIOR_VARIANCE)
     return np.where(maps.coverage > 0.5, known, PRIOR_VARIANCE).astype(np.float32)
-
-
-def realised_gain(maps: SuperPixels, weights: Map, before: Map) -> float:
-    """Return by how much the weighted variance fell since `uncertainty` was `before`, rad^2 x pixels.
-
-    Unlike the prediction it counts what network and refinement made of the photons, so it may be larger, or
-    negative where an image that moved has lowered confidence.
-    """
-    return float((weights * (before - uncertainty(maps))).sum(dtype=np.float64) * maps.cell_px**2)
 
 
 def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> NDArray[np.float64]:

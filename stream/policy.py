@@ -8,7 +8,6 @@ else.
 
 import hashlib
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Corners, Positions
+from operators.audit import Audit, Promise
 from operators.dose import DoseMap
 from operators.geometry import Bounds
 from operators.importance import (
+    LEAST_IMPORTANCE,
     RELEVANT,
     Quality,
     StopRule,
@@ -29,7 +30,6 @@ from operators.importance import (
     inflation,
     predicted_gain,
     quality,
-    realised_gain,
     uncertainty,
     verdicts,
 )
@@ -47,7 +47,6 @@ SPACING_DIAMETERS = 0.25
 SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
 SURVEY_JITTER = 0.2
 MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
-MOST_PROMISES = 8  # batches that may be on their way into the image
 REPAIR_LAG = 64  # exposures after which a frame that is not in the image is taken for lost
 SAME_PLACE_DIAMETERS = 0.25
 
@@ -93,15 +92,6 @@ class PolicyConfig:
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Promise:
-    """What was known when a batch was recommended, to be compared once `n_frames` are in the image."""
-
-    n_frames: int
-    weights: Map
-    before: Map
-
-
 class Policy:
     """Recommends points from what the live image knows and what has been measured.
 
@@ -136,8 +126,7 @@ class Policy:
         self._is_allowed = self._inside_region(centres)
         self._field = np.zeros(self.maps.cells.shape, bool)
         self._field.flat[self._cell[self._is_allowed > 0]] = True
-        self._promises: deque[_Promise] = deque(maxlen=MOST_PROMISES)
-        self.realised_gain = 0.0  # of the last batch that the image shows
+        self.audit = Audit(self.maps.cells.shape)
         self._survey = self._planned_survey()
         self._stop = StopRule(config.target_rad)
         self._image: LiveImage | None = None
@@ -162,7 +151,7 @@ class Policy:
         changed = _changed(before, image, bounds)
         if changed is not None:
             self.maps.update(image.object, image.sigma, image.photons, bounds, changed)
-        self._audit(image.frames_seen + image.counts.get("lost", 0))
+        self.audit.settle(image.frames_seen + image.counts.get("lost", 0), uncertainty(self.maps))
         self._judge()
 
     def count(self, measured: Positions) -> None:
@@ -240,11 +229,8 @@ class Policy:
         self.selection = chosen
         repaired = {centre for centre in lost if centre in chosen.first}
         self._repaired |= repaired
-        n_frames = self.n_measured + len(chosen)
-        self._promises.append(
-            _Promise(n_frames=n_frames, weights=self._weights, before=uncertainty(self.maps))
-        )
-        image = self._image
+        image, promise = self._image, self._promise(chosen.centres)
+        self.audit.promise(promise)
         recommendation = Recommendation(
             run=run,
             question=question,
@@ -254,8 +240,8 @@ class Policy:
             n_measured=self.n_measured,
             map_hash=map_hash,
             expires_s=self.config.expires_s,
-            predicted_gain=predicted_gain(self.maps, self._weights, self._illumination, chosen.centres),
-            realised_gain=self.realised_gain,
+            predicted_gain=float(promise.predicted.sum()) * self.maps.cell_px**2,
+            realised_gain=self.audit.realised_gain * self.maps.cell_px**2,
             stop=stop,
             reasons=(why,) if stop else self._reasons(chosen, len(repaired)),
         )
@@ -267,13 +253,16 @@ class Policy:
 
     @property
     def is_even(self) -> bool:
-        """Whether so much of the field matters that it is scanned evenly."""
-        return self.quality.relevant_fraction > MOST_RELEVANT
+        """Whether the field is scanned evenly: too much of it matters, or predictions were wrong."""
+        return self.quality.relevant_fraction > MOST_RELEVANT or self.audit.is_distrusted
 
     @property
     def _candidate_weights(self) -> NDArray[np.float32]:
-        weights = self._effort.ravel()[self._cell] if self._surveyed and not self.is_even else np.float32(1)
-        return weights * self._is_allowed
+        if not self._surveyed or self.is_even:
+            return self._is_allowed
+        effort = np.where(self.audit.is_abandoned, LEAST_IMPORTANCE, self._effort)
+        weights: NDArray[np.float32] = effort.astype(np.float32).ravel()[self._cell] * self._is_allowed
+        return weights
 
     def _judge(self) -> None:
         self._weights: Map = importance(self.maps)
@@ -298,10 +287,17 @@ class Policy:
         centres = centres[self._inside_region(centres[None])[0] > 0]
         return centres[snake_route(centres, step)]
 
-    def _audit(self, n_frames: int) -> None:
-        while self._promises and self._promises[0].n_frames <= n_frames:
-            promise = self._promises.popleft()
-            self.realised_gain = realised_gain(self.maps, promise.weights, promise.before)
+    def _promise(self, centres: Corners) -> Promise:
+        """Return what measuring at `centres` is expected to bring."""
+        is_lit = np.zeros(self.maps.cells.shape, bool)
+        is_lit.flat[self.maps.cell_of(centres)] = True
+        return Promise(
+            n_frames=self.n_measured + len(centres),
+            weights=self._weights,
+            before=uncertainty(self.maps),
+            predicted=predicted_gain(self.maps, self._weights, self._illumination, centres),
+            is_lit=is_lit,
+        )
 
     def _look_whether_to_stop(self) -> None:
         if self._surveyed and self._image is not None and self._image.version != self._judged:
@@ -344,6 +340,8 @@ class Policy:
         reasons = []
         if not self._surveyed:
             reasons.append("survey: the field has not been seen everywhere")
+        elif self.audit.is_distrusted:
+            reasons.append("even: the last batches brought less than was predicted")
         elif self.is_even:
             share = self.quality.relevant_fraction
             reasons.append(f"even: {100 * share:.0f} % of the field matters, a plain scan does as well")
@@ -353,6 +351,8 @@ class Policy:
             reasons.append(self._remedies())
         if n_repaired:
             reasons.append(f"repair: {n_repaired} lost frames")
+        if n_abandoned := int((self.audit.is_abandoned & (self._weights >= RELEVANT) & self._field).sum()):
+            reasons.append(f"abandoned: {n_abandoned} squares that matter do not improve")
         if chosen.n_closure:
             reasons.append(f"closure: {chosen.n_closure} holes in refined ground")
         if not len(chosen):

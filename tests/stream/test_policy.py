@@ -178,3 +178,37 @@ def test_with_a_target_it_says_whether_photons_or_computing_are_missing():
     assert "of what matters 0 % unseen, 0 % enough, 100 % dose, 0 % compute" in steers.recommend(4)[0].reasons
     steers.look(image(version=3, sigma_rad=0.4))
     assert "of what matters 0 % unseen, 0 % enough, 0 % dose, 100 % compute" in steers.recommend(4)[0].reasons
+
+
+def batches(steers, sigmas, n_points=24):
+    """The pixels recommended after each image; every image shows all that was measured before it."""
+    chosen = []
+    for version, sigma in enumerate(sigmas, start=2):
+        _, points = steers.recommend(n_points)
+        steers.count(np.concatenate([steers._measured, points]))
+        steers.look(image(version=version, frames_seen=steers.n_measured, sigma=sigma))
+        chosen.append(AXES.centres(steers.recommend(n_points)[1]))
+    return chosen
+
+
+def test_where_measuring_does_not_help_it_stops_to_measure_more_and_says_so():
+    stuck = np.s_[:40, :80]
+    sigmas = [np.full((SIDE, SIDE), 0.2 * 0.7**n, np.float32) for n in range(4)]
+    for sigma in sigmas:
+        sigma[stuck] = 0.3
+    steers = surveyed()
+    chosen = batches(steers, sigmas)
+    n_stuck = [int((points < (32, 64)).all(axis=1).sum()) for points in chosen]  # whole tiles of the audit
+    assert n_stuck[0] >= 4
+    assert n_stuck[-1] == 0
+    assert any("squares that matter do not improve" in reason for reason in steers.recommend(4)[0].reasons)
+    assert not steers.is_even
+
+
+def test_while_its_predictions_are_wrong_it_scans_evenly_and_says_so():
+    steers = surveyed()
+    batches(steers, [np.full((SIDE, SIDE), 0.1 * 1.1**n, np.float32) for n in range(4)])
+    assert steers.is_even
+    assert "even: the last batches brought less than was predicted" in steers.recommend(4)[0].reasons
+    batches(steers, [np.full((SIDE, SIDE), 0.02, np.float32)])
+    assert not steers.is_even
