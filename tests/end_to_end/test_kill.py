@@ -77,8 +77,9 @@ def test_stages_killed_once_each_lose_nothing_and_the_image_goes_on(
     disturbed.assert_accounted(recorded=len(sample))
     disturbed.assert_recorded_as(sample)
     assert disturbed.figures["is_complete"]
-    for found in (images[-1].object, disturbed.result.object):
-        assert nrmse(found, undisturbed.result.object, sample.lit).loose < 0.02
+    # Refinement that was interrupted took other steps on the way: both are judged by the truth.
+    assert disturbed.error(sample).c < 1.2 * undisturbed.error(sample).c
+    assert nrmse(images[-1].object, disturbed.result.object, sample.lit).loose < 1e-3
     mosaics = [outcome.result.maps["mosaic"] for outcome in (disturbed, undisturbed)]
     assert nrmse(*mosaics, sample.lit).loose < 1e-3
     assert disturbed.error(sample).c < 0.1
