@@ -15,6 +15,7 @@ from operators.superpixels import Map, block_mean
 
 KEPT = 0.3  # of the predicted gain: below, a promise is broken
 N_BROKEN_PLACE, N_BROKEN_BATCH = 2, 3  # in a row, until a place is abandoned, the predictions distrusted
+WORTH_JUDGING = 0.05  # of the weighted variance: who predicts less is not proved wrong by an image that stays
 TILE_CELLS = 4  # side of the places that are judged, in squares of the maps
 MOST_PROMISES = 8  # batches that may be on their way into the image
 
@@ -87,9 +88,10 @@ class Audit:
         self.realised_gain = float(realised.sum(dtype=np.float64))
         if not promise.is_lit.any():
             return
-        if self.realised_gain < KEPT * promise.predicted.sum():
+        predicted, at_stake = promise.predicted.sum(), (promise.weights * promise.before).sum()
+        if self.realised_gain < KEPT * predicted:
             # An image that changed as a whole, as when the refinement takes over: no place is to blame.
-            self._n_broken_batches += 1
+            self._n_broken_batches += int(predicted >= WORTH_JUDGING * at_stake)
             return
         self._n_broken_batches = 0
         is_broken = _tiles(realised) < KEPT * _tiles(promise.predicted)

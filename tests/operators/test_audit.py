@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from operators.audit import KEPT, MOST_PROMISES, N_BROKEN_BATCH, TILE_CELLS, Audit, Promise
+from operators.audit import KEPT, MOST_PROMISES, N_BROKEN_BATCH, TILE_CELLS, WORTH_JUDGING, Audit, Promise
 
 SHAPE = (3 * TILE_CELLS + 1, 2 * TILE_CELLS)
 BEFORE = np.ones(SHAPE, np.float32)
@@ -10,15 +10,15 @@ CORNER[:TILE_CELLS, :TILE_CELLS] = True
 EVERYWHERE = np.ones(SHAPE, bool)
 
 
-def promise(n_frames=1, is_lit=EVERYWHERE):
-    predicted = np.where(is_lit, np.float32(0.5), 0)
+def promise(n_frames=1, is_lit=EVERYWHERE, gain=0.5):
+    predicted = np.where(is_lit, np.float32(gain), 0)
     return Promise(n_frames=n_frames, weights=BEFORE, before=BEFORE, predicted=predicted, is_lit=is_lit)
 
 
-def settle(audit, gain, **options):
-    """Settle one batch that brought `gain` at each place."""
+def settle(audit, brought, **options):
+    """Settle one batch that brought this at each place."""
     audit.promise(promise(**options))
-    audit.settle(1, BEFORE - gain)
+    audit.settle(1, BEFORE - brought)
 
 
 def except_the_corner(gain, corner):
@@ -81,3 +81,10 @@ def test_an_empty_batch_breaks_no_promise():
         settle(audit, -1.0, is_lit=~EVERYWHERE)
     assert not audit.is_distrusted
     assert not audit.is_abandoned.any()
+
+
+def test_predictions_of_next_to_nothing_are_not_distrusted():
+    audit = Audit(SHAPE)
+    for _ in range(2 * N_BROKEN_BATCH):
+        settle(audit, 0.0, gain=0.9 * WORTH_JUDGING)
+    assert not audit.is_distrusted
