@@ -21,6 +21,7 @@ from tests.end_to_end.sample import ScannedSample, illuminated
 pytestmark = pytest.mark.slow
 
 KILLED_AT = {"inference": 40, "refinement": 80, "stitcher": 120}
+SEEN_AGAIN_AT = 160
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +43,20 @@ def kill(pipeline: Pipeline, stage: str) -> None:
     os.kill(pipeline.supervisor.pid(stage), signal.SIGKILL)
 
 
-def frames_that_kill(pipeline: Pipeline, sample: ScannedSample, series: str) -> Iterator[np.ndarray]:
-    """The frames of a scan; when so many are recorded, a stage dies. Two are never dead at once."""
+def frames_that_kill(
+    pipeline: Pipeline, sample: ScannedSample, series: str, images: list[LiveImage]
+) -> Iterator[np.ndarray]:
+    """The frames of a scan; when so many are recorded, a stage dies. Two are never dead at once.
+
+    The scan ends only after a client has seen the image go on.
+    """
     stages = {at: stage for stage, at in KILLED_AT.items()}
     for number, frame in enumerate(sample.frames):
         if number in stages:
             pipeline.until(lambda n=number: pipeline.recorded(series) == n and pipeline.supervisor.is_ready)
             kill(pipeline, stages[number])
+        if number == SEEN_AGAIN_AT:
+            pipeline.until(lambda: images[-1].frames_seen > KILLED_AT["stitcher"])
         yield frame
 
 
@@ -68,7 +76,7 @@ def test_stages_killed_once_each_lose_nothing_and_the_image_goes_on(
                     images.append(image)
 
             pipeline.on_turn = watch
-            frames = frames_that_kill(pipeline, sample, "disturbed")
+            frames = frames_that_kill(pipeline, sample, "disturbed", images)
             pipeline.play_frames(frames, "disturbed", len(sample), rate_hz=60)
             disturbed = pipeline.outcome("disturbed")
             pipeline.until(lambda: images and images[-1].is_final)
