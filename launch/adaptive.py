@@ -192,10 +192,8 @@ def adaptive_ptycho(
         Exposures in all, default the number of planned points.
     batch : int
         Points measured between two decisions.
-    stale_after : float
-        Oldest advice to follow, seconds since it was asked for.
-    wait_s : float
-        Longest time to wait for advice once a batch is measured.
+    stale_after, wait_s : float, seconds
+        Oldest advice to follow, since it was asked for; longest wait for it once a batch is measured.
     md : dict, optional
         Metadata of the run.
 

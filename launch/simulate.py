@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from launch.simulation import SimulatedScan
+from stream.files import JOULES_PER_EV
 
-JOULE_PER_EV = 1.602176634e-19
 CXI_VERSION = 150
 
 
@@ -29,7 +29,7 @@ def write_scan(path: Path, scan: SimulatedScan, title: str) -> None:
         file["entry_1/sample_1/geometry_1/translation"] = sample_translation(scan.positions_m)
         _write_detector(file.create_group("entry_1/instrument_1/detector_1"), scan)
         source = file.create_group("entry_1/instrument_1/source_1")
-        source["energy"] = scan.geometry.energy_ev * JOULE_PER_EV
+        source["energy"] = scan.geometry.energy_ev * JOULES_PER_EV
         source["wavelength"] = scan.geometry.wavelength_m
         source["illumination"] = scan.probe
         data = file.create_group("entry_1/data_1")

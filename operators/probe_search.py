@@ -64,8 +64,7 @@ def estimate_probe(
         Modes of the result; the search itself uses one.
     mask : (ky, kx) bool, True where valid, optional
     max_relative_error : float
-        Amplitude error on frames held out, over that of the mean pattern as a prediction, that the best
-        curvature may leave.
+        Amplitude error that the best may leave on frames held out, over that of their mean pattern.
     seed : int
         Of the short refinements.
     run_update : callable

@@ -12,7 +12,7 @@ and each ledger has one writer.
 
 import mmap
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -257,10 +257,11 @@ def account(scan: Scan, stage: str) -> Account:
     )
 
 
-def scans_in(folder: Path) -> Iterator[Scan]:
-    """Yields the scans below `folder`, in the order in which they began."""
+def scans_in(folder: Path, besides: Container[str] = ()) -> Iterator[Scan]:
+    """Yields the scans below `folder`, in the order in which they began; those `besides` stay unread."""
     for path in sorted(folder.glob("*/scan.json")):
-        yield Scan(path.parent)
+        if path.parent.name not in besides:
+            yield Scan(path.parent)
 
 
 def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:

@@ -179,9 +179,7 @@ class WorkerLoop:
         self.scan = None
 
     def _next_scan(self) -> Scan | None:
-        for scan in scans_in(self.scans):
-            if scan.name in self._closed:
-                continue
+        for scan in scans_in(self.scans, besides=self._closed):
             if scan.count(self.stage.name, "closed"):
                 self._closed.add(scan.name)
                 continue
