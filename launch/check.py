@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from launch.config import Config, EndpointSection
+from launch.config import Config
+from launch.settings import EndpointSection
 from launch.stages import known_probe
 from operators.backends import get_backend
 from stream.sockets import EndpointError, Kind, Socket

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from launch.config import Config, ProbeSection
+from launch.config import Config
+from launch.config_inputs import ProbeSection
 from launch.run_file import ResolvedRun, StageSpec, new_run
 from operators.probe import with_power, zone_plate_probe
 from operators.refinement import RefinerConfig

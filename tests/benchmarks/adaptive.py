@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from launch.config import DEMO_WEIGHTS
+from launch.config_stages import DEMO_WEIGHTS
 from launch.recipe import DEMO_RECIPE, read_recipe
 from operators.arrays import abs2
 from operators.geometry import Geometry

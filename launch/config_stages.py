@@ -1,0 +1,155 @@
+"""Settings of what works on the frames and shows the result.
+
+Separate from `launch.config`, which holds all sections together. The texts below the fields are shown in
+errors.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from launch.settings import EndpointSection, Fraction, InputPath, OutputPath, Section
+from operators.refinement import RefinerConfig
+
+DEMO_WEIGHTS = Path(__file__).parent / "weights" / "physics-64.safetensors"
+
+_ENGINE = RefinerConfig()
+
+
+def _demo_weights(value: object) -> object:
+    return DEMO_WEIGHTS if value == "demo" else value
+
+
+class NetworkSection(Section):
+    """The network that gives the first image of every frame."""
+
+    weights: Annotated[InputPath | None, BeforeValidator(_demo_weights)] = None
+    """weights file, `demo` for the ones that come with the package, nothing for no network"""
+    batch_size: PositiveInt = 8
+    """frames per call of the network"""
+    deadline_s: PositiveFloat = 0.03
+    """a frame waits no longer than this for its batch to fill, seconds"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the network runs; auto is CUDA where there is a device"""
+    threads: PositiveInt = 1
+    """cores the network may use"""
+
+
+class RefinementSection(Section):
+    """The iterative reconstruction that follows the scan."""
+
+    enabled: bool = True
+    """false leaves the image to the network alone"""
+    algorithm: Literal["epie", "rpie"] = _ENGINE.algorithm
+    """extended ptychographic iterative engine, or its regularised successor"""
+    object_step: Fraction = _ENGINE.object_step
+    """step of the object, 0 to 1"""
+    probe_step: Annotated[float, Field(ge=0, le=1)] = _ENGINE.probe_step
+    """step of the probe, 0 to 1; 0 holds it"""
+    alpha: Fraction = _ENGINE.alpha
+    """regularisation of rpie at the first visit, 0 to 1; epie does not read it"""
+    probe_start: NonNegativeInt = _ENGINE.probe_start
+    """visits of a frame before it takes part in refining the probe"""
+    anneal_visits: PositiveFloat = _ENGINE.anneal_visits
+    """visits of the frames after which rpie has gone half the way to epie"""
+    batch_size: PositiveInt = _ENGINE.batch_size
+    """frames per update"""
+    noise: Literal["gaussian", "poisson"] = _ENGINE.noise
+    """how far a pixel is trusted; poisson is better for patterns of few photons"""
+    subpixel: bool = _ENGINE.subpixel
+    """whether the probe is shifted by fractions of a pixel; costs about twice the time"""
+    refines_positions: bool = _ENGINE.refines_positions
+    """whether positions are refined as well; implies subpixel"""
+    positions_start: NonNegativeInt = _ENGINE.positions_start
+    """visits of a frame before its position moves"""
+    epochs: PositiveFloat = 40.0
+    """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
+    first_frames: PositiveInt = 32
+    """frames to wait for before refining begins"""
+    publish_s: PositiveFloat = 0.5
+    """shortest time between two states of the object, seconds"""
+    seed: NonNegativeInt = _ENGINE.seed
+    """of the order in which frames are visited"""
+    device: Literal["auto", "numpy", "compiled", "cupy"] = "auto"
+    """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
+    threads: PositiveInt = 1
+    """cores the refinement may use"""
+
+    def refiner(self) -> RefinerConfig:
+        """Returns what the engine is told."""
+        return RefinerConfig(**{name: getattr(self, name) for name in RefinerConfig.__slots__})
+
+
+class LiveSection(EndpointSection):
+    """Where clients fetch the growing image."""
+
+    address: str = "tcp://127.0.0.1:5810"
+    """where clients connect to: tcp://host:port, port * for a free one"""
+    bind: Literal[True] = True
+    """this side always owns the address"""
+    tile_px: Annotated[int, Field(ge=8, le=1024)] = 64
+    """side of the tiles that are sent when they changed, object pixels"""
+    interval_s: PositiveFloat = 0.04
+    """shortest time between two versions of the image, seconds"""
+
+
+class ViewerSection(Section):
+    """The web page."""
+
+    enabled: bool = True
+    """whether a page is served"""
+    host: str = "127.0.0.1"
+    """address the page is served on"""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8010
+    """port of the page; 0 takes a free one"""
+    insecure: bool = False
+    """allows a host that other machines can reach; the page has no password"""
+
+
+class PolicySection(EndpointSection):
+    """Advice on where to measure next, for plans that ask (launch.adaptive)."""
+
+    enabled: bool = False
+    """whether a policy runs beside the pipeline"""
+    address: str = "tcp://127.0.0.1:5811"
+    """where plans ask: tcp://host:port, port * for a free one"""
+    bind: Literal[True] = True
+    """this side always owns the address"""
+    limits: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """lowest and highest motor position of y and of x, in the unit of `positions`"""
+    region: tuple[tuple[float, float], tuple[float, float]] | None = None
+    """where measuring makes sense, as `limits`; everywhere within them when left out"""
+    max_dose: PositiveFloat | None = None
+    """photons that any object pixel may get; no limit when left out"""
+    target_rad: NonNegativeFloat = 0.0
+    """standard uncertainty of the phase at which a scan is done, rad; 0 never"""
+    overlap: Fraction = 0.6
+    """linear overlap of neighbours on ground that is refined, 0 to 1"""
+    seed: NonNegativeInt = 0
+    """of the survey and the candidates"""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.enabled and self.limits is None:
+            raise ValueError("the policy needs `limits`: motor positions ((y_low, y_high), (x_low, x_high))")
+        return self
+
+
+class StoreSection(Section):
+    """The catalogue that finished scans are registered in; needs the extra `beamline`."""
+
+    enabled: bool = False
+    """whether scans are registered"""
+    path: OutputPath | None = None
+    """folder of the catalogue; `store` inside `save` when left out"""
+    timeout_s: PositiveFloat = 120.0
+    """a scan that is not registered after so long goes without, seconds"""
