@@ -6,9 +6,10 @@ standard error and exit status 2; PTYCHOSTREAM_DEBUG=1 shows where they were not
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -224,22 +225,33 @@ def reconstruct(
 @app.command()
 def simulate(
     output: Annotated[Path, typer.Argument(help="CXI file to write; the truth lies in its group `truth`.")],
-    rows: Annotated[int, typer.Option(min=2, help="Rows of the raster.")] = 25,
-    columns: Annotated[int, typer.Option(min=2, help="Columns of the raster.")] = 25,
-    step: Annotated[float, typer.Option(help="Distance of neighbouring positions, object pixels.")] = 8.0,
-    photons: Annotated[float, typer.Option(help="Mean photons per frame.")] = 4e5,
-    sample: Annotated[str, typer.Option(help="Family of simulated samples.")] = "glyphs",
-    seed: Seed = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with all options, also effects of beam, stage and detector."),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=2, help="Rows of the raster.")] = None,
+    columns: Annotated[int | None, typer.Option(min=2, help="Columns of the raster.")] = None,
+    step: Annotated[float | None, typer.Option(help="Distance of positions, object pixels.")] = None,
+    photons: Annotated[float | None, typer.Option(help="Mean photons per frame.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Family of simulated samples.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
 ) -> None:
-    """Writes a simulated scan, with the demo's probe, to a CXI file."""
-    from launch.simulate import write_scan
+    """Writes a simulated scan to a CXI file; by default 25 x 25 positions with the demo's probe."""
+    from launch.simulate import read_simulation, write_scan
     from launch.simulation import Simulation, simulate_scan
 
-    simulation = Simulation(
-        n_rows=rows, n_columns=columns, step_px=step, photons_per_frame=photons, family=sample, seed=seed
-    )
-    write_scan(output, simulate_scan(simulation), f"simulated {sample}, seed {seed}")
-    typer.echo(f"{rows * columns} frames in {output}")
+    given: dict[str, Any] = {
+        "n_rows": rows,
+        "n_columns": columns,
+        "step_px": step,
+        "photons_per_frame": photons,
+    }
+    given |= {"family": sample, "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    simulation = replace(read_simulation(config) if config else Simulation(), **given)
+    scan = simulate_scan(simulation)
+    write_scan(output, scan, f"simulated {simulation.family}, seed {simulation.seed}")
+    typer.echo(f"{len(scan.frames)} frames in {output}")
 
 
 @app.command()

@@ -3,16 +3,19 @@
 Separate from `launch.train` so that the demo can read its probe and material without loading torch.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from launch.recipe_optics import Count, MaterialRecipe, Positive, ProbeRecipe, RecipeSection
+from launch.recipe_optics import Count, EffectsRecipe, MaterialRecipe, Positive, ProbeRecipe, RecipeSection
 from launch.samples import TRAINING_FAMILIES
 from operators.arrays import Probe
+
+Checked = TypeVar("Checked")
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "train-demo.yaml"
 
@@ -38,6 +41,8 @@ class Recipe(RecipeSection):
     """keyword arguments of the network"""
     probe: ProbeRecipe
     material: MaterialRecipe
+    effects: EffectsRecipe | None = None
+    """an ideal detector and a steady beam when left out"""
     photons_per_frame: tuple[Positive, Positive]
     """least and most of a log-uniform draw"""
     families: tuple[str, ...] = ("smooth", "power_law", "polygons", "siemens", "voronoi")
@@ -105,9 +110,14 @@ def read_recipe(path: Path = DEMO_RECIPE) -> Recipe:
     ValueError
         Names the file and each wrong key, what was wanted and what was found.
     """
+    context = {"folder": path.absolute().parent}
+    return read_checked(path, lambda fields: Recipe.model_validate(fields, context=context))
+
+
+def read_checked(path: Path, validate: Callable[[Any], Checked]) -> Checked:
+    """Return what `validate` makes of a YAML file; raises as `read_recipe`."""
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Recipe.model_validate(fields, context={"folder": path.absolute().parent})
+        return validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:

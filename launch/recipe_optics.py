@@ -1,4 +1,4 @@
-"""The parts of a recipe that say what is drawn: probes and materials, fixed or from ranges.
+"""The parts of a recipe that say what is drawn: probes, materials and detectors, fixed or from ranges.
 
 Separate from `launch.recipe`, which holds a training together, so that a simulated scan can be described by
 the same parts. A range is one number, or [least, most] of a uniform draw; the middle is the nominal value.
@@ -14,6 +14,7 @@ from launch.settings import OutputPath
 from launch.stages import read_probe
 from operators.arrays import Probe, fft2, ifft2
 from operators.coherence import blurred_probe
+from operators.detector_effects import DetectorEffects
 from operators.probe import (
     curvature_of_disc,
     kb_mirror_probe,
@@ -177,6 +178,44 @@ class MaterialRecipe(RecipeSection):
         absorption, phase = (_as_text(bounds) for bounds in (self.absorption, self.phase_shift_rad))
         mixed = f", {self.mixed:.0%} with independent phase" if self.mixed else ""
         return f"exp(-({absorption} + {phase}i) t){mixed}"
+
+
+class EffectsRecipe(RecipeSection):
+    """What real detectors and beams do to the patterns; defects are drawn anew for each detector.
+
+    Bad pixels are zero in what the network gets, as in prepared frames; background is not subtracted.
+    """
+
+    gain_spread: NotNegativeRange = (0.0, 0.0)
+    """standard deviation of the pixels' sensitivity"""
+    dead_share: ShareRange = (0.0, 0.0)
+    """of the pixels"""
+    hot_share: ShareRange = (0.0, 0.0)
+    """of the pixels"""
+    beam_stop_px: NotNegativeRange = (0.0, 0.0)
+    """radius of a disc before the direct beam"""
+    gap_px: NotNegativeRange = (0.0, 0.0)
+    """width of the gaps between modules, rounded"""
+    background: NotNegativeRange = (0.0, 0.0)
+    """mean photons per pixel and frame"""
+    saturation: PositiveRange | None = None
+    """most counts that a pixel reads"""
+    flux_spread: NotNegative = 0.0
+    """standard deviation of the photons of a frame over those that the network is told"""
+    n_detectors: Count = 64
+    """different detectors drawn for a training"""
+
+    def random(self, rng: np.random.Generator) -> DetectorEffects:
+        """Return how good one detector is."""
+        return DetectorEffects(
+            gain_spread=draw(self.gain_spread, rng),
+            dead_share=draw(self.dead_share, rng),
+            hot_share=draw(self.hot_share, rng),
+            beam_stop_px=draw(self.beam_stop_px, rng),
+            gap_px=round(draw(self.gap_px, rng)),
+            background=draw(self.background, rng),
+            saturation=draw(self.saturation, rng) if self.saturation else None,
+        )
 
 
 def draw(bounds: tuple[float, float], rng: np.random.Generator) -> float:

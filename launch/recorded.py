@@ -168,4 +168,19 @@ def _numbered(scan: Any) -> RecordedScan:
         probe=scan.probe,
         mask=scan.mask,
         name=scan.name,
+        preprocess=_with_background(scan),
+    )
+
+
+def _with_background(scan: Any) -> Callable[[], Preprocess] | None:
+    """Return the preparation of a file's frames where the file says what they have without sample."""
+    background = getattr(scan, "background", None)
+    if background is None or scan.geometry is None:
+        return None
+    return partial(
+        Preprocess,
+        frame_shape=tuple(scan.frames.shape[1:]),
+        n_pixels=scan.geometry.n_pixels,
+        valid_pixels=scan.mask,
+        background=background,
     )

@@ -4,15 +4,30 @@ Separate from `launch.simulation`, which computes it. The file reads like a meas
 simulation knows lies in the group `truth`, where no reader of CXI looks.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
+from pydantic import TypeAdapter
 
-from launch.simulation import SimulatedScan
+from launch.recipe import read_checked
+from launch.simulation import SimulatedScan, Simulation
 from stream.files import JOULES_PER_EV
 
 CXI_VERSION = 150
+
+
+def read_simulation(path: Path) -> Simulation:
+    """Returns the simulation that a YAML file describes; its `recipe` is seen from the file's folder.
+
+    Raises
+    ------
+    ValueError
+        Names the file and each wrong key, what was wanted and what was found.
+    """
+    simulation = read_checked(path, TypeAdapter(Simulation).validate_python)
+    return replace(simulation, recipe=path.parent / simulation.recipe)
 
 
 def write_scan(path: Path, scan: SimulatedScan, title: str) -> None:
@@ -31,12 +46,14 @@ def write_scan(path: Path, scan: SimulatedScan, title: str) -> None:
         source = file.create_group("entry_1/instrument_1/source_1")
         source["energy"] = scan.geometry.energy_ev * JOULES_PER_EV
         source["wavelength"] = scan.geometry.wavelength_m
-        source["illumination"] = scan.probe
+        source["illumination"] = scan.nominal_probe
         data = file.create_group("entry_1/data_1")
         data["data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
         data["translation"] = h5py.SoftLink("/entry_1/sample_1/geometry_1/translation")
         file["truth/object"] = scan.object
-        file["truth/positions_px"] = scan.geometry.to_pixels(scan.positions_m)
+        file["truth/probe"] = scan.probe
+        file["truth/positions_px"] = scan.geometry.to_pixels(scan.true_positions_m)
+        file["truth/flux"] = scan.flux
 
 
 def sample_translation(positions_m: np.ndarray) -> np.ndarray:
@@ -52,4 +69,5 @@ def _write_detector(detector: h5py.Group, scan: SimulatedScan) -> None:
     detector["distance"] = scan.geometry.detector_distance_m
     for name in ("x_pixel_size", "y_pixel_size"):
         detector[name] = scan.geometry.detector_pixel_m
-    detector["mask"] = np.zeros(scan.frames.shape[1:], np.uint32)
+    detector["mask"] = (~scan.mask).astype(np.uint32)
+    detector["background"] = scan.background

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from launch.recipe import Recipe
 from launch.samples import draw_texture
+from operators.detector_effects import Detector, draw_detector, read_out
 from operators.network import Illumination, illuminate
 
 Generator = torch.Generator
@@ -37,6 +38,7 @@ class Simulator:
         textures = np.stack([draw_texture(family, shape, rng) for family in families])
         probes = np.stack([recipe.probe.random(recipe.n_pixels, rng) for _ in range(recipe.probe.n_probes)])
         self.recipe = recipe
+        self.detectors = _detectors(recipe, rng, device)
         self.textures = torch.from_numpy(textures).to(device)
         self.probes = torch.from_numpy(probes).to(device)
         """(probe, mode, y, x) complex64 of unit power, the strongest mode first."""
@@ -50,9 +52,22 @@ class Simulator:
         low, high = (math.log(photons) for photons in self.recipe.photons_per_frame)
         photons = torch.exp(self._uniform((low, high), n_frames, generator))
         far_field = torch.fft.fft2(self.probes[which] * objects[:, None], norm="ortho")
-        counts = torch.poisson(torch.view_as_real(far_field).square().sum((1, -1)) * photons, generator)
+        expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
         illumination = Illumination(*(constant[which] for constant in self.illuminations))
-        return objects, counts / photons, illumination
+        return objects, self._counts(expected, generator) / photons, illumination
+
+    def _counts(self, expected: Tensor, generator: Generator) -> Tensor:
+        """Return what random detectors count of the expected photons, bad pixels 0."""
+        effects = self.recipe.effects
+        if effects is None or self.detectors is None:
+            return torch.poisson(expected, generator)
+        n_frames, device = len(expected), expected.device
+        deviation = torch.randn(n_frames, 1, 1, generator=generator, device=device)
+        flux = (1 + effects.flux_spread * deviation).clamp(min=0)
+        which = torch.randint(len(self.detectors.gain), (n_frames,), generator=generator, device=device)
+        detector = Detector(*(values[which] for values in self.detectors))
+        photons = torch.poisson(expected * flux + detector.background, generator)
+        return read_out(photons, detector) * detector.valid
 
     def _objects(self, n_frames: int, generator: Generator) -> Tensor:
         """Return transmissions of random materials, some with a phase of their own."""
@@ -96,6 +111,17 @@ class Simulator:
         for turn in (lambda x: x.flip(1), lambda x: x.flip(2), lambda x: x.transpose(1, 2)):
             crops = torch.where(integers(2)[:, None, None] == 1, turn(crops), crops)
         return crops
+
+
+def _detectors(recipe: Recipe, rng: np.random.Generator, device: str) -> Detector | None:
+    """Return the detectors of a training, each field stacked along a first axis; None without effects."""
+    if recipe.effects is None:
+        return None
+    drawn = [
+        draw_detector(recipe.effects.random(rng), recipe.n_pixels, rng)
+        for _ in range(recipe.effects.n_detectors)
+    ]
+    return Detector(*(torch.from_numpy(np.stack(values)).to(device) for values in zip(*drawn, strict=True)))
 
 
 def pairs_per_cpu_s(recipe: Recipe, n_batches: int = 200) -> float:

@@ -7,7 +7,8 @@ a pattern equal the power of its exit waves (Parseval).
 
 import numpy as np
 
-from operators.arrays import Corners, Object, Patches, Patterns, Probe, Waves, abs2, fft2, to_numpy
+from operators.arrays import Array, Corners, Object, Patches, Patterns, Probe, Waves, abs2, fft2, to_numpy
+from operators.detector_effects import Detector, detect
 from operators.patches import extract_patches
 
 FRAMES_AT_A_TIME = 64  # bounds the memory of waves: frames x modes x pixels
@@ -41,7 +42,15 @@ def intensities(probe: Probe, patches: Patches) -> Patterns:
     return abs2(far_field(exit_waves(probe, patches))).sum(axis=1)
 
 
-def simulate_counts(object_: Object, probe: Probe, corners: Corners, rng: np.random.Generator) -> np.ndarray:
+def simulate_counts(
+    object_: Object,
+    probe: Probe,
+    corners: Corners,
+    rng: np.random.Generator,
+    *,
+    detector: Detector | None = None,
+    flux: Array | None = None,
+) -> np.ndarray:
     """Return Poisson counts of the scan, on the host, reproducible from the state of `rng`.
 
     Parameters
@@ -53,6 +62,10 @@ def simulate_counts(object_: Object, probe: Probe, corners: Corners, rng: np.ran
         Top-left pixel of each window, (row, col).
     rng : numpy.random.Generator
         NumPy's on either backend, so that the counts are the same.
+    detector : Detector, optional
+        An ideal one unless given.
+    flux : (frame,) float, optional
+        Photons of each frame over those of the probe; 1 unless given.
 
     Returns
     -------
@@ -63,6 +76,8 @@ def simulate_counts(object_: Object, probe: Probe, corners: Corners, rng: np.ran
     counts = np.empty((len(corners), n_pixels, n_pixels), np.uint32)
     for start in range(0, len(corners), FRAMES_AT_A_TIME):
         batch = slice(start, start + FRAMES_AT_A_TIME)
-        expected = intensities(probe, extract_patches(object_, corners[batch], n_pixels))
-        counts[batch] = rng.poisson(to_numpy(expected))
+        expected = to_numpy(intensities(probe, extract_patches(object_, corners[batch], n_pixels)))
+        if flux is not None:
+            expected *= np.float32(flux[batch, None, None])
+        counts[batch] = rng.poisson(expected) if detector is None else detect(expected, detector, rng)
     return counts

@@ -8,6 +8,7 @@ order (y, x).
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.arrays import Positions
 
@@ -55,6 +56,21 @@ def fermat_spiral(n_positions: int, step: float) -> Positions:
     radius = step * np.sqrt(number / math.pi)
     angle = number * GOLDEN_ANGLE_RAD
     return np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+
+
+def random_drift(n_frames: int, rms: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return how something wanders during a scan, (frame,) float64: a random walk of mean 0.
+
+    Parameters
+    ----------
+    n_frames : int
+    rms : float
+        Root mean square over the scan, in the unit that the drift shall have.
+    rng : numpy.random.Generator
+    """
+    walk = rng.standard_normal(n_frames).cumsum()
+    walk -= walk.mean()
+    return rms * walk / max(walk.std(), np.finfo(float).tiny)
 
 
 def overlap_ratio(step: float, diameter: float) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import h5py
 import hdf5plugin  # noqa: F401 -- registers the filters that detectors compress with
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.arrays import Frames, Mask, Positions, Probe
 from operators.geometry import PLANCK_TIMES_LIGHT_EV_M, Geometry
@@ -24,6 +25,7 @@ TRANSLATION = ("sample_1/geometry_1/translation", "data_1/translation", "instrum
 DISTANCE, PITCH = "instrument_1/detector_1/distance", "instrument_1/detector_1/{}_pixel_size"
 ENERGY, WAVELENGTH = "instrument_1/source_1/energy", "instrument_1/source_1/wavelength"
 PROBE, MASK = "instrument_1/source_1/illumination", "instrument_1/detector_1/mask"
+BACKGROUND = "instrument_1/detector_1/background"  # ours: CXI has no name for what is still to subtract
 
 
 class ScanFileError(ValueError):
@@ -45,6 +47,8 @@ class ScanFile:
     probe : (mode, y, x) complex64 or None
     mask : (row, col) bool or None
         True = valid.
+    background : (row, col) float32, counts, or None
+        Of a mean frame without sample.
     name : str
     file : h5py.File
     """
@@ -54,6 +58,7 @@ class ScanFile:
     geometry: Geometry | None
     probe: Probe | None
     mask: Mask | None
+    background: NDArray[np.float32] | None
     name: str
     file: h5py.File
 
@@ -106,6 +111,7 @@ def _read_entry(path: Path, file: h5py.File) -> ScanFile:
         geometry=_geometry(entry, frames.shape[1]),
         probe=_probe(path, entry, frames.shape[1]),
         mask=None if MASK not in entry else np.asarray(entry[MASK]) == 0,
+        background=_background(path, entry, frames.shape[1:]),
         name=path.stem,
         file=file,
     )
@@ -153,3 +159,12 @@ def _probe(path: Path, entry: h5py.Group, n_pixels: int) -> Probe | None:
             f"{path}: illumination has shape {probe.shape}, frames want (mode, {n_pixels}, {n_pixels})"
         )
     return probe.reshape(-1, n_pixels, n_pixels)
+
+
+def _background(path: Path, entry: h5py.Group, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    if BACKGROUND not in entry:
+        return None
+    background = np.asarray(entry[BACKGROUND], np.float32)
+    if background.shape != shape:
+        raise ScanFileError(f"{path}: background has shape {background.shape}, frames have {shape}")
+    return background

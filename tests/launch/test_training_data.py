@@ -24,7 +24,7 @@ def recipe_with(**changes: Any) -> Recipe:
         "texture_px": 64,
     }
     for name, value in changes.items():
-        fields[name] = fields[name] | value if isinstance(value, dict) else value
+        fields[name] = (fields[name] or {}) | value if isinstance(value, dict) else value
     return Recipe.model_validate(fields)
 
 
@@ -103,11 +103,47 @@ def test_modes_add_in_the_pattern_and_the_network_is_told_the_strongest() -> Non
     assert (np.abs(intensities.numpy() - share[:, None, None] * coherent).sum((1, 2)) > 0.01).all()
 
 
+def test_bad_pixels_are_zero_in_what_the_network_gets() -> None:
+    recipe = recipe_with(effects={"dead_share": 0.1, "hot_share": 0.1, "n_detectors": 3})
+    simulator = Simulator(recipe)
+    assert simulator.detectors is not None
+    _, intensities, _ = simulator.draw(100, torch.Generator().manual_seed(0))
+    bad_pixels = (~simulator.detectors.valid).unbind()
+    assert len({bad.numpy().tobytes() for bad in bad_pixels}) == 3
+    for frame in intensities:
+        is_dark = [bool((frame[bad] == 0).all()) for bad in bad_pixels]
+        assert is_dark.count(True) == 1
+
+
+def test_background_and_flux_change_the_photons_and_not_what_the_network_is_told() -> None:
+    plain = drawn(recipe_with(photons_per_frame=[1e6, 1e6]))[1].sum((1, 2))
+    lit = drawn(recipe_with(photons_per_frame=[1e6, 1e6], effects={"background": 100}))[1].sum((1, 2))
+    np.testing.assert_allclose(lit.mean() - plain.mean(), 100 * 32**2 / 1e6, rtol=0.1)
+    unsteady = drawn(recipe_with(photons_per_frame=[1e6, 1e6], effects={"flux_spread": 0.3}), 500)[1]
+    assert unsteady.sum((1, 2)).std() / unsteady.sum((1, 2)).mean() == pytest.approx(0.3, rel=0.15)
+
+
+def test_saturated_pixels_read_no_more_in_training_either() -> None:
+    recipe = recipe_with(photons_per_frame=[1e6, 1e6], effects={"saturation": 500})
+    assert drawn(recipe)[1].max() == pytest.approx(500 / 1e6)
+
+
+def test_effects_from_ranges_are_drawn_for_every_detector() -> None:
+    effects = {"gain_spread": [0, 0.1], "background": [0, 5], "gap_px": [0, 3], "n_detectors": 16}
+    simulator = Simulator(recipe_with(effects=effects))
+    assert simulator.detectors is not None
+    backgrounds = simulator.detectors.background.mean((1, 2))
+    assert backgrounds.min() < 1.5
+    assert backgrounds.max() > 3.5
+    assert len({int(n) for n in simulator.detectors.valid.sum((1, 2))}) > 2
+
+
 def test_the_same_seeds_give_the_same_pairs() -> None:
     varied = recipe_with(
         families=["cells", "circuits", "natural"],
         material={"absorption": [0.1, 0.5], "mixed": 0.5},
         probe={"optics": ["zone_plate", "kb_mirrors"], "central_stop": [0, 0.4], "diffuser_rad": [0, 1]},
+        effects={"gain_spread": 0.1, "hot_share": [0, 0.1], "flux_spread": 0.1},
     )
     for first, again in zip(drawn(varied), drawn(varied), strict=True):
         np.testing.assert_array_equal(first, again)

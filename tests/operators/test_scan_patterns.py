@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from operators.scan import fermat_spiral, jittered_raster, overlap_ratio, raster, snake
+from operators.scan import fermat_spiral, jittered_raster, overlap_ratio, random_drift, raster, snake
 
 
 def test_raster_runs_along_rows():
@@ -21,6 +21,15 @@ def test_jitter_is_bounded_and_reproducible():
     assert np.abs(offsets).max() <= 0.5
     assert np.unique(offsets).size == offsets.size
     assert (positions == jittered_raster(20, 20, 3.0, 0.5, np.random.default_rng(1))).all()
+
+
+def test_drift_is_slow_and_as_large_as_asked_for():
+    drift = random_drift(400, 2.0, np.random.default_rng(0))
+    assert np.sqrt((drift**2).mean()) == pytest.approx(2.0)
+    assert drift.mean() == pytest.approx(0, abs=1e-9)
+    assert np.diff(drift).std() < 0.3
+    assert random_drift(1, 2.0, np.random.default_rng(0)).tolist() == [0.0]
+    assert not random_drift(5, 0.0, np.random.default_rng(0)).any()
 
 
 def test_spiral_is_as_dense_as_a_raster_of_the_same_step():

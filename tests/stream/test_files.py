@@ -57,6 +57,17 @@ def test_the_probe_moves_against_the_sample(write, values):
         np.testing.assert_array_equal(scan.positions_m, [[-2e-6, -1e-6], [-5e-6, -3e-6], [-9e-6, -4e-6]])
 
 
+def test_a_background_is_read_where_there_is_one_and_must_fit(write, values):
+    with read_scan(write(values)) as scan:
+        assert scan.background is None
+    values[f"{DETECTOR}/background"] = np.full((N, N), 1.5)
+    with read_scan(write(values)) as scan:
+        assert scan.background.tolist() == values[f"{DETECTOR}/background"].tolist()
+    values[f"{DETECTOR}/background"] = np.full((N, N + 1), 1.5)
+    with pytest.raises(ScanFileError, match=r"background has shape \(8, 9\), frames have \(8, 8\)"):
+        read_scan(write(values))
+
+
 def test_frames_stay_in_the_file_until_they_are_sliced(write, values):
     with read_scan(write(values)) as scan:
         assert isinstance(scan.frames, h5py.Dataset)
