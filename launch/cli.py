@@ -259,13 +259,20 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="YAML file, such as launch/recipes/train-demo.yaml.")],
     output: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")] = Path("weights"),
     device: Annotated[str, typer.Option(help="Where PyTorch works: cpu, cuda.")] = "cpu",
+    from_scan: Annotated[
+        str | None,
+        typer.Option(metavar="SCAN", help="Recorded scan to match: refined first, then learned from."),
+    ] = None,
 ) -> None:
     """Trains a network on simulated scans; goes on where an interrupted training stopped."""
     from launch.recipe import read_recipe
+    from launch.scan_labels import with_scan
     from launch.train import progress_bar
     from launch.train import train as train_network
 
     settings = read_recipe(recipe)
+    if from_scan is not None:
+        settings = with_scan(settings, from_scan, output)
     with progress_bar(settings) as show:
         card = train_network(settings, output, device=device, on_report=show)
     for name, value in card.metrics.items():

@@ -11,13 +11,43 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from launch.recipe_optics import Count, EffectsRecipe, MaterialRecipe, Positive, ProbeRecipe, RecipeSection
+from launch.recipe_optics import (
+    Count,
+    EffectsRecipe,
+    MaterialRecipe,
+    Positive,
+    ProbeRecipe,
+    RecipeSection,
+    Share,
+)
 from launch.samples import TRAINING_FAMILIES
 from operators.arrays import Probe
 
 Checked = TypeVar("Checked")
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "train-demo.yaml"
+
+
+class ScanRecipe(RecipeSection):
+    """How a recorded scan is refined and used, with `train --from-scan`; the last three are filled in."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """of the samples that come from the scan instead of the recipe"""
+    measured: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """share of those with the measured pattern; the others have simulated ones of pieces of the object"""
+    held_out: Share = 0.2
+    """share of the frames, at the end of the scan, that the result is judged by"""
+    epochs: Positive | None = None
+    """of its refinement; as in the run that recorded it when left out"""
+    n_modes: Count | None = None
+    """of the probe; as in the run that recorded it when left out"""
+    refines_positions: bool = False
+    name: str = ""
+    """of the scan"""
+    labels: str = ""
+    """file beside the weights with object, probe and patterns"""
+    sha256: str = ""
+    """of that file"""
 
 
 class EvaluationRecipe(RecipeSection):
@@ -51,6 +81,8 @@ class Recipe(RecipeSection):
     texture_px: Count = 256
     blended: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of objects made of two textures: their maximum, product or mean"""
+    scan: ScanRecipe | None = None
+    """a recorded scan among the samples"""
     n_steps: Count
     batch_size: Count = 16
     learning_rate: Positive = 1.5e-3
@@ -76,12 +108,13 @@ class Recipe(RecipeSection):
     def describe_data(self) -> str:
         """Return one sentence on the training data."""
         low, high = self.photons_per_frame
+        scan = f"; {self.scan.share:.0%} from scan {self.scan.name}" if self.scan else ""
         optics = " and ".join(self.probe.optics).replace("_", "-")
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
             f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended), "
             f"transmission {self.material.describe()}, "
-            f"{self.probe.n_probes} {optics} probes"
+            f"{self.probe.n_probes} {optics} probes{scan}"
         )
 
     @field_validator("families")

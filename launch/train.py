@@ -23,7 +23,8 @@ from torch import Tensor
 
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.recipe import Recipe
-from launch.training_data import Simulator
+from launch.scan_labels import held_out_error, labels_of
+from launch.training_data import open_source
 from operators.network import (
     NETWORKS,
     PhysicsNet,
@@ -67,7 +68,7 @@ def train(
         Gets a `Report` every `recipe.report_every` steps, after the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    simulator = Simulator(recipe, device)
+    source = open_source(recipe, directory, device)
     network = channels_last(new_network(recipe).to(device)).train()
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay)
     generator = Generator(device).manual_seed(recipe.seed)
@@ -77,7 +78,7 @@ def train(
     for step in range(reports[-1].step if reports else 0, recipe.n_steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        objects, intensities, illumination = simulator.draw(recipe.batch_size, generator)
+        objects, intensities, illumination = source.draw(recipe.batch_size, generator)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
             prediction = network(intensities, illumination)
         weights = illumination.probe.abs().square()
@@ -234,6 +235,11 @@ def finish(recipe: Recipe, network: PhysicsNet, directory: Path, device: str) ->
     probe = evaluation_probe(recipe)
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
+    if recipe.scan is not None:
+        labels = labels_of(recipe, directory)
+        metrics |= held_out_error(
+            Predictor(network, labels.probe, device=device), labels, recipe.scan.held_out
+        )
     card = ModelCard(
         name=recipe.name,
         network=recipe.network,

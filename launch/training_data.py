@@ -7,6 +7,7 @@ from `launch.train`, whose loop only asks for the next batch.
 import itertools
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,25 @@ from torch import Tensor
 
 from launch.recipe import Recipe
 from launch.samples import draw_texture
+from launch.scan_labels import ScanLabels, labels_of
 from operators.detector_effects import Detector, draw_detector, read_out
 from operators.network import Illumination, illuminate
 
 Generator = torch.Generator
+NEAR_PX = (
+    4  # pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else
+)
+
+
+Samples = tuple[Tensor, Tensor, Illumination]
+
+
+def open_source(recipe: Recipe, directory: Path, device: str = "cpu") -> "Simulator | Mixture":
+    """Return what a recipe's samples are drawn from; `directory` has the labels of a recorded scan."""
+    simulator = Simulator(recipe, device)
+    if recipe.scan is None:
+        return simulator
+    return Mixture(simulator, ScanSampler(recipe, labels_of(recipe, directory), device), recipe.scan.share)
 
 
 class Simulator:
@@ -45,7 +61,7 @@ class Simulator:
         self.illuminations = illuminate(self.probes[:, 0])
         """What the network is told of each probe, as `operators.network.Predictor` tells it."""
 
-    def draw(self, n_frames: int, generator: Generator) -> tuple[Tensor, Tensor, Illumination]:
+    def draw(self, n_frames: int, generator: Generator) -> Samples:
         """Return objects (frame, y, x), intensities as shares of the flux, and their illumination."""
         objects = self._objects(n_frames, generator)
         which = torch.randint(len(self.probes), (n_frames,), generator=generator, device=self.probes.device)
@@ -108,9 +124,117 @@ class Simulator:
             return torch.randint(end, (n_frames,), generator=generator, device=self.textures.device)
 
         crops = windows[*(integers(n_choices) for n_choices in windows.shape[:3])]
-        for turn in (lambda x: x.flip(1), lambda x: x.flip(2), lambda x: x.transpose(1, 2)):
-            crops = torch.where(integers(2)[:, None, None] == 1, turn(crops), crops)
-        return crops
+        return _oriented(crops, [integers(2) == 1 for _ in range(3)], is_corner_origin=False)
+
+
+class ScanSampler:
+    """Draws samples of a recorded scan: measured patterns, and simulated ones of pieces of its object.
+
+    All come in eight orientations. A measured pattern takes its probe with it; a simulated one is made with
+    the probe as it is, and photons from the recipe's range.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With a section `scan`.
+    labels : ScanLabels
+        The frames at the end of the scan, `recipe.scan.held_out`, are not used.
+    device : str
+        Where the batches are made.
+    """
+
+    def __init__(self, recipe: Recipe, labels: ScanLabels, device: str = "cpu") -> None:
+        assert recipe.scan is not None  # noqa: S101 -- the caller chose by it
+        n_used = labels.split(recipe.scan.held_out)
+        self._measured_share = recipe.scan.measured
+        self._photons = recipe.photons_per_frame
+        probe = torch.from_numpy(labels.probe).to(device)
+        flux = probe.abs().square().sum()
+        self._probe = probe / flux.sqrt()
+        self._intensities = torch.from_numpy(labels.patterns[:n_used]).to(device) / flux
+        self._valid = torch.from_numpy(labels.valid).to(device)
+        self._corners = torch.from_numpy(labels.corners[:n_used]).to(device)
+        n_pixels = probe.shape[-1]
+        object_ = torch.from_numpy(labels.object).to(device)
+        self._windows = object_.unfold(0, n_pixels, 1).unfold(1, n_pixels, 1)
+
+    def draw(self, n_frames: int, generator: Generator) -> Samples:
+        """Return objects (frame, y, x), intensities as shares of the flux, and their illumination."""
+        n_measured = round(n_frames * self._measured_share)
+        shares = (self._measured, n_measured), (self._simulated, n_frames - n_measured)
+        parts = [draw(n, generator) for draw, n in shares if n]
+        objects, intensities, probes = (torch.cat(values) for values in zip(*parts, strict=True))
+        return objects, intensities, illuminate(probes)
+
+    def _measured(self, n_frames: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return objects, intensities and strongest modes of measured frames."""
+        which = self._integers(len(self._corners), n_frames, generator)
+        objects = self._windows[self._corners[which, 0], self._corners[which, 1]]
+        probes = self._probe[0].expand_as(objects)
+        flips = [self._integers(2, n_frames, generator) == 1 for _ in range(3)]
+        turned = (_oriented(values, flips, is_corner_origin=False) for values in (objects, probes))
+        intensities = _oriented(self._intensities[which], flips, is_corner_origin=True)
+        objects, probes = turned
+        return objects, intensities, probes
+
+    def _simulated(self, n_frames: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return objects, noisy intensities and strongest modes of pieces near measured frames."""
+        near = self._corners[self._integers(len(self._corners), n_frames, generator)]
+        rows, columns = (
+            (near[:, axis] + self._integers(2 * NEAR_PX + 1, n_frames, generator) - NEAR_PX).clamp(
+                0, self._windows.shape[axis] - 1
+            )
+            for axis in (0, 1)
+        )
+        flips = [self._integers(2, n_frames, generator) == 1 for _ in range(3)]
+        objects = _oriented(self._windows[rows, columns], flips, is_corner_origin=False)
+        low, high = (math.log(photons) for photons in self._photons)
+        uniform = torch.rand(n_frames, 1, 1, generator=generator, device=objects.device)
+        photons = torch.exp(low + (high - low) * uniform)
+        far_field = torch.fft.fft2(self._probe * objects[:, None], norm="ortho")
+        expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
+        intensities = torch.poisson(expected, generator) / photons * self._valid
+        return objects, intensities, self._probe[0].expand_as(objects)
+
+    def _integers(self, end: int, n_frames: int, generator: Generator) -> Tensor:
+        return torch.randint(end, (n_frames,), generator=generator, device=self._probe.device)
+
+
+class Mixture:
+    """Draws a fixed share of every batch from one source and the rest from another.
+
+    Parameters
+    ----------
+    first, second
+        The sources.
+    share : float
+        Of the second.
+    """
+
+    def __init__(self, first: Simulator, second: ScanSampler, share: float) -> None:
+        self._first, self._second, self._share = first, second, share
+
+    def draw(self, n_frames: int, generator: Generator) -> Samples:
+        """Return objects (frame, y, x), intensities as shares of the flux, and their illumination."""
+        n_second = round(n_frames * self._share)
+        if n_second == n_frames:
+            return self._second.draw(n_frames, generator)
+        objects, intensities, illumination = self._first.draw(n_frames - n_second, generator)
+        more = self._second.draw(n_second, generator)
+        constants = (torch.cat(pair) for pair in zip(illumination, more[2], strict=True))
+        return torch.cat([objects, more[0]]), torch.cat([intensities, more[1]]), Illumination(*constants)
+
+
+def _oriented(values: Tensor, flips: list[Tensor], *, is_corner_origin: bool) -> Tensor:
+    """Return planes flipped along y, along x and transposed where the three of `flips` say so.
+
+    Patterns of flipped objects are flipped about their corner, the zero frequency.
+    """
+    for axis, flip in zip((1, 2), flips, strict=False):
+        flipped = values.flip(axis)
+        flipped = flipped.roll(1, axis) if is_corner_origin else flipped
+        values = torch.where(flip[:, None, None], flipped, values)
+    return torch.where(flips[2][:, None, None], values.transpose(1, 2), values)
 
 
 def _detectors(recipe: Recipe, rng: np.random.Generator, device: str) -> Detector | None:

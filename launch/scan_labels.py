@@ -1,0 +1,153 @@
+"""What a recorded scan teaches a network: its refined object and probe, beside the patterns they explain.
+
+The labels are made once, by an offline reconstruction, and lie beside the weights that are trained with them,
+so that an interrupted training goes on with the same ones. Separate from `launch.training_data`, which draws
+samples from them. Called by `ptychostream train CONFIG --from-scan SCAN`.
+"""
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from launch.offline import options_for
+from launch.recipe import Recipe, ScanRecipe
+from launch.reconstruct import reconstruct
+from launch.recorded import RecordedScan, open_recorded
+from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2
+from operators.geometry import window_corners
+from operators.metrics import align_phase
+from operators.network import Predictor
+from operators.patches import extract_patches
+from operators.preprocess import Preprocess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanLabels:
+    """A refined scan, in the order of its frames.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+        Refined.
+    probe : (mode, y, x) complex64
+        Refined; sum of |P|^2 is the photons per frame.
+    corners : (frame, 2) int64
+        Top-left pixel of each window in `object`.
+    patterns : (frame, ky, kx) float32, photons
+        As measured and prepared.
+    valid : (ky, kx) bool
+        True where a pixel counts, corner-origin.
+    """
+
+    object: Object
+    probe: Probe
+    corners: Corners
+    patterns: Patterns
+    valid: Mask
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Returns the labels in a .npz file."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{field.name: file[field.name] for field in fields(cls)})
+
+    def write(self, path: Path) -> None:
+        """Writes the labels to a .npz file."""
+        with path.open("wb") as file:
+            np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    def split(self, held_out: float) -> int:
+        """Returns how many frames may be trained on: the share `held_out` at the end of the scan may not."""
+        return max(1, round(len(self.corners) * (1 - held_out)))
+
+
+def with_scan(recipe: Recipe, source: str, directory: Path) -> Recipe:
+    """Returns the recipe with the labels of a recorded scan, which it writes to the folder of the weights.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its section `scan` says how the scan is refined and used; the defaults do unless there is one.
+    source : str
+        As for `launch.recorded.open_recorded`.
+    directory : Path
+
+    Raises
+    ------
+    ValueError
+        If there is no such scan, its patterns are not of the recipe's size, or it cannot be reconstructed.
+    """
+    section = recipe.scan or ScanRecipe()
+    with open_recorded(source) as scan:
+        labels = make_labels(scan, section, recipe.n_pixels)
+        name = scan.name
+    directory.mkdir(parents=True, exist_ok=True)
+    file = f"{recipe.name}-labels.npz"
+    labels.write(directory / file)
+    section = section.model_copy(update={"name": name, "labels": file, "sha256": hash_of(directory / file)})
+    return recipe.model_copy(update={"scan": section})
+
+
+def labels_of(recipe: Recipe, directory: Path) -> ScanLabels:
+    """Returns the labels that a recipe was given by `with_scan`.
+
+    Raises
+    ------
+    ValueError
+        If it was given none, or the file has changed.
+    """
+    if recipe.scan is None or not recipe.scan.labels:
+        raise ValueError(f"recipe {recipe.name!r} uses a scan: say which one with --from-scan SCAN")
+    path = directory / recipe.scan.labels
+    if hash_of(path) != recipe.scan.sha256:
+        raise ValueError(f"{path} is not the file that the recipe was made for: train with --from-scan again")
+    return ScanLabels.read(path)
+
+
+def hash_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def make_labels(scan: RecordedScan, section: ScanRecipe, n_pixels: int) -> ScanLabels:
+    """Returns what refinement makes of a scan; frames without a position are left out."""
+    if scan.geometry is not None and scan.geometry.n_pixels != n_pixels:
+        raise ValueError(
+            f"scan {scan.name!r} has patterns of {scan.geometry.n_pixels} x {scan.geometry.n_pixels} pixels, "
+            f"the recipe {n_pixels} x {n_pixels}: change network_config.n_pixels"
+        )
+    positions = {"refines_positions": section.refines_positions or None}
+    options = options_for(scan, positions, epochs=section.epochs, n_modes=section.n_modes)
+    preprocess = (
+        scan.preprocess()
+        if scan.preprocess
+        else Preprocess(frame_shape=tuple(scan.frames.shape[1:]), n_pixels=n_pixels, valid_pixels=scan.mask)
+    )
+    result = reconstruct(scan, options, preprocess=preprocess)
+    corners = window_corners(result.geometry.to_pixels(result.positions_m)) - result.bounds.origin
+    used = np.flatnonzero(np.isin(scan.frame_numbers, result.frame_numbers))
+    return ScanLabels(
+        object=result.object,
+        probe=result.probe,
+        corners=corners,
+        patterns=preprocess(scan.frames[used]),
+        valid=preprocess.mask,
+    )
+
+
+def held_out_error(predictor: Predictor, labels: ScanLabels, held_out: float) -> dict[str, float]:
+    """Return `c` of the patches of the frames that were not trained on, against their labels."""
+    rest = slice(labels.split(held_out), None)
+    weights = abs2(labels.probe[0])
+    weights /= weights.sum()
+    patches, _ = predictor.predict(labels.patterns[rest])
+    truths = extract_patches(labels.object, labels.corners[rest], weights.shape[-1])
+    if not len(truths):
+        return {}
+    aligned = np.stack([align_phase(a, b, weights) for a, b in zip(patches, truths, strict=True)])
+    means = (weights * truths).sum(axis=(1, 2), keepdims=True)
+    error, variation = ((weights * abs2(part)).sum() for part in (aligned - truths, truths - means))
+    return {"scan_patch_c": float(np.sqrt(error / variation))}
