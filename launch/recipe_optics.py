@@ -135,7 +135,9 @@ class ProbeRecipe(RecipeSection):
         }
 
     def _measured(self, n_pixels: int) -> Probe:
-        probe = read_probe(self.path) if self.path else np.empty((0, 0, 0), np.complex64)
+        if self.path is None:
+            raise ValueError("optics `file` need a `path`")
+        probe = read_probe(self.path)
         if probe.shape[1:] != (n_pixels, n_pixels):
             raise ValueError(
                 f"{self.path}: the probe has {probe.shape[1]} x {probe.shape[2]} pixels, the patterns of the "
