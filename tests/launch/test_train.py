@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from launch.recipe import Recipe
-from launch.train import Report, Simulator, learning_rate, progress_bar, train
+from launch.train import Report, learning_rate, progress_bar, train
+from launch.training_data import Simulator
 from operators.metrics import nrmse
 from stream.weights import load_network
 
