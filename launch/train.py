@@ -24,13 +24,14 @@ from torch import Tensor
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.recipe import Recipe
 from launch.training_data import Simulator
-from operators.losses import sigma_nll, squared_error, variation
+from operators.losses import LOSSES, sigma_nll, squared_error, variation
 from operators.network import NETWORKS
 from operators.network_interface import Network, channels_last
 from operators.predict import Predictor
-from stream.weights import ModelCard, save_network
+from stream.weights import ModelCard, load_network, save_network
 
 Generator = torch.Generator
+OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
 class Report(NamedTuple):
@@ -65,8 +66,10 @@ def train(
     """
     directory.mkdir(parents=True, exist_ok=True)
     simulator = Simulator(recipe, device)
-    network = channels_last(new_network(recipe).to(device)).train()
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay)
+    network, ancestor = start_network(recipe, directory)
+    network = channels_last(network.to(device)).train()
+    optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
+    loss = LOSSES[recipe.loss]
     generator = Generator(device).manual_seed(recipe.seed)
     checkpoint = Checkpoint(directory / f"{recipe.name}.checkpoint", recipe, network, optimiser, generator)
     reports = checkpoint.load()
@@ -78,25 +81,26 @@ def train(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
             prediction = network(intensities, illumination)
         weights = illumination.probe.abs().square()
-        patch_loss = squared_error(prediction.patches, objects, weights)
-        draft_loss = sum(squared_error(draft, objects, weights) for draft in prediction.drafts)
+        patch_loss = loss(prediction.patches, objects, weights)
+        draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
         sigma_loss = sigma_nll(prediction, objects, weights)
         optimiser.zero_grad()
         (patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
         optimiser.step()
-        sums += torch.stack([patch_loss, variation(objects, weights), sigma_loss]).detach()
+        error = squared_error(prediction.patches.detach(), objects, weights)
+        sums += torch.stack([error, variation(objects, weights), sigma_loss.detach()])
         if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
             n_steps = step - (reports[-1].step if reports else 0) + 1
-            error, variance, nll = sums.tolist()  # the loop's only synchronisation with the device
+            square, variance, nll = sums.tolist()  # the loop's only synchronisation with the device
             reports.append(
-                Report(step + 1, learning_rate(recipe, step), math.sqrt(error / variance), nll / n_steps)
+                Report(step + 1, learning_rate(recipe, step), math.sqrt(square / variance), nll / n_steps)
             )
             sums.zero_()
             checkpoint.save(reports)
             write_log(directory / f"{recipe.name}.csv", reports)
             on_report(reports[-1])
-    card = finish(recipe, network, directory, device)
+    card = finish(recipe, network, ancestor, directory, device)
     checkpoint.delete()
     return card
 
@@ -175,21 +179,38 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
         yield show
 
 
-def new_network(recipe: Recipe) -> Network:
-    """Return the untrained network of a recipe; the same seed gives the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return NETWORKS[recipe.network](**recipe.network_config)
+def start_network(recipe: Recipe, directory: Path) -> tuple[Network, str]:
+    """Return the network that a training begins with, and the hash of the weights it inherits, if any.
+
+    Raises
+    ------
+    ValueError
+        If the weights to begin with are those of another network.
+    """
+    if recipe.initial_weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            return NETWORKS[recipe.network](**recipe.network_config), ""
+    path = directory / recipe.initial_weights
+    network, card = load_network(path)
+    if (card.network, card.config) != (recipe.network, recipe.network_config):
+        raise ValueError(
+            f"initial_weights: {path} holds {card.network} {card.config}, "
+            f"the recipe wants {recipe.network} {recipe.network_config}"
+        )
+    return network, card.sha256
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the rate at a step: a linear rise, then half a cosine down to zero."""
-    progress = (step + 1) / recipe.n_steps
-    return (
-        recipe.learning_rate
-        * min(1.0, progress / recipe.warm_up)
-        * (0.5 + 0.5 * math.cos(math.pi * progress))
-    )
+    """Return the rate at a step, counted from 0: a linear rise, then the fall that the schedule says."""
+    done = step + 1
+    if recipe.schedule == "cosine":
+        left = 0.5 + 0.5 * math.cos(math.pi * done / recipe.n_steps)
+    elif recipe.schedule == "steps":
+        left = recipe.decay_factor ** (step // recipe.decay_steps)
+    else:
+        left = min(1.0, (recipe.n_steps - done) / recipe.decay_steps)
+    return recipe.learning_rate * min(1.0, done / recipe.warm_up_steps) * left
 
 
 def write_log(path: Path, reports: list[Report]) -> None:
@@ -198,7 +219,7 @@ def write_log(path: Path, reports: list[Report]) -> None:
         csv.writer(file).writerows([Report._fields, *reports])
 
 
-def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> ModelCard:
+def finish(recipe: Recipe, network: Network, ancestor: str, directory: Path, device: str) -> ModelCard:
     """Calibrate sigma, measure the network on held-out objects, and save it."""
     network.eval()
     probe = evaluation_probe(recipe)
@@ -210,6 +231,7 @@ def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> Mo
         config=recipe.network_config,
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
+        initial_sha256=ancestor,
         data=recipe.describe_data(),
         probe=recipe.probe.ranges(),
         photons_per_frame=recipe.photons_per_frame,

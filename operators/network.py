@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 from operators.network_interface import Network
 from operators.physics_net import PhysicsNet
+from operators.ptychonet import PtychoNet, PtychoNN
 
 # by the name that a recipe and a model card use
-NETWORKS: dict[str, Callable[..., Network]] = {"physics": PhysicsNet}
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "physics": PhysicsNet,
+    "ptychonet": PtychoNet,
+    "ptychonn": PtychoNN,
+}

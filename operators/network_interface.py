@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 
@@ -85,6 +86,14 @@ class Network(nn.Module):
 
     def optimise_for_inference(self, dtype: torch.dtype) -> None:
         """Fold the batch normalisation into the convolutions and turn these into `dtype`, for good."""
+        for block in self.modules():
+            if isinstance(block, nn.Sequential):
+                _fold_norms(block)
+        for part in self.children():  # the buffers of this module itself stay as they are
+            part.to(dtype)
+
+    def decoder(self) -> list[nn.Module]:
+        """Return the blocks between what the network sees and its estimate: those that dropout thins."""
         raise NotImplementedError
 
     def amplitudes(self, intensities: Tensor) -> Tensor:
@@ -117,3 +126,12 @@ def illuminate(probe: Tensor) -> Illumination:
 def channels_last(network: Network) -> Network:
     """Return the network with its weights laid out channels last: convolutions run up to 3 times faster."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _fold_norms(block: nn.Sequential) -> None:
+    for i in range(len(block) - 1):
+        convolution, norm = block[i], block[i + 1]
+        if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+            is_transposed = isinstance(convolution, nn.ConvTranspose2d)
+            block[i] = fuse_conv_bn_eval(convolution, norm, is_transposed)
+            block[i + 1] = nn.Identity()

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from operators.network_interface import UNIFORM_PHASE_SIGMA, Illumination, Network, Prediction
 
@@ -101,13 +100,9 @@ class PhysicsNet(Network):
         log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
         return Prediction(estimates[-1], log_sigma, tuple(estimates[1:-1]))
 
-    def optimise_for_inference(self, dtype: torch.dtype) -> None:
-        """Fold the batch normalisation into the convolutions and turn these into `dtype`, for good."""
-        for module in list(self.modules()):
-            if isinstance(module, UNet):
-                module.fold_norms()
-        self.stages.to(dtype)
-        self.sigma_head.to(dtype)
+    def decoder(self) -> list[nn.Module]:
+        """Return the blocks that lead to the estimate, of every stage."""
+        return [block for stage in self.modules() if isinstance(stage, UNet) for block in stage.up]
 
     def _fold(self, planes: Tensor) -> Tensor:
         """Return the crop with its pixel blocks folded into channels, in the precision of the weights."""
@@ -182,13 +177,6 @@ class UNet(nn.Module):
         for block in self.up:
             x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], 1))
         return self.head(x), x
-
-    def fold_norms(self) -> None:
-        """Fold the batch normalisation into the convolutions, for inference only."""
-        for block in (*self.down, *self.up):
-            for i in (0, 3):
-                block[i] = fuse_conv_bn_eval(block[i], block[i + 1])
-                block[i + 1] = nn.Identity()
 
 
 def _double(n_inputs: int, n_outputs: int) -> nn.Sequential:

@@ -38,6 +38,8 @@ class ModelCard:
         The recipe that trained it, complete.
     seed : int
         Of the training.
+    initial_sha256 : str
+        Of the weights that the training began with; "" for random ones.
     data : str
         One sentence on what it was trained with.
     probe : dict of (float, float)
@@ -63,6 +65,7 @@ class ModelCard:
     metrics: dict[str, float] = field(default_factory=dict)
     date: str = ""
     sha256: str = ""
+    initial_sha256: str = ""
 
     @property
     def model_id(self) -> str:

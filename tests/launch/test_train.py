@@ -138,7 +138,7 @@ def test_fewer_photons_make_noisier_patterns(recipe: Recipe) -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_zero(recipe: Recipe) -> None:
-    recipe = recipe.model_copy(update={"n_steps": 100, "warm_up": 0.1})
+    recipe = recipe.model_copy(update={"n_steps": 100, "warm_up_steps": 10})
     rates = [learning_rate(recipe, step) for step in range(100)]
     assert rates.index(max(rates)) == 9
     assert max(rates) == pytest.approx(recipe.learning_rate, rel=0.05)
