@@ -7,21 +7,18 @@ gives the same weights. Separate from `launch.evaluate`, which judges the result
 """
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from launch.checkpoint import Checkpoint, Report
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
+from launch.parallel import join_processes
 from launch.recipe import Recipe
 from launch.training_data import Simulator
 from operators.losses import LOSSES, sigma_nll, squared_error, variation
@@ -34,25 +31,17 @@ Generator = torch.Generator
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
-class Report(NamedTuple):
-    """What is logged: `c` of the training patches and the sigma loss, means since the report before."""
-
-    step: int
-    learning_rate: float
-    c: float
-    sigma_loss: float
-
-
 def train(
     recipe: Recipe,
     directory: Path,
     *,
     device: str = "cpu",
     on_report: Callable[[Report], None] = lambda report: None,
-) -> ModelCard:
+) -> ModelCard | None:
     """Train, calibrate and evaluate a network; write weights, card, log and checkpoints to a directory.
 
-    A training that was interrupted goes on from the checkpoint in the directory.
+    A training that was interrupted goes on from the checkpoint in the directory. Under `torchrun` each
+    process works on its share of every batch; the first writes the files, and only there a card is returned.
 
     Parameters
     ----------
@@ -60,110 +49,58 @@ def train(
     directory : Path
         Receives NAME.safetensors, NAME.json, NAME.csv and, until the end, NAME.checkpoint.
     device : str
-        Where torch works. Only "cpu" with a fixed number of threads repeats to the last bit.
+        Where torch works; "cuda" gives each process a GPU of its own. Only "cpu" with a fixed number of
+        threads repeats to the last bit.
     on_report : callable
         Gets a `Report` every `recipe.report_every` steps, after the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    simulator = Simulator(recipe, device)
-    network, ancestor = start_network(recipe, directory)
-    network = channels_last(network.to(device)).train()
-    optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
-    loss = LOSSES[recipe.loss]
-    generator = Generator(device).manual_seed(recipe.seed)
-    checkpoint = Checkpoint(directory / f"{recipe.name}.checkpoint", recipe, network, optimiser, generator)
-    reports = checkpoint.load()
-    sums = torch.zeros(3, device=device)
-    for step in range(reports[-1].step if reports else 0, recipe.n_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        objects, intensities, illumination = simulator.draw(recipe.batch_size, generator)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
-            prediction = network(intensities, illumination)
-        weights = illumination.probe.abs().square()
-        patch_loss = loss(prediction.patches, objects, weights)
-        draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
-        sigma_loss = sigma_nll(prediction, objects, weights)
-        optimiser.zero_grad()
-        (patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-        optimiser.step()
-        error = squared_error(prediction.patches.detach(), objects, weights)
-        sums += torch.stack([error, variation(objects, weights), sigma_loss.detach()])
-        if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
-            n_steps = step - (reports[-1].step if reports else 0) + 1
-            square, variance, nll = sums.tolist()  # the loop's only synchronisation with the device
-            reports.append(
-                Report(step + 1, learning_rate(recipe, step), math.sqrt(square / variance), nll / n_steps)
-            )
-            sums.zero_()
-            checkpoint.save(reports)
-            write_log(directory / f"{recipe.name}.csv", reports)
-            on_report(reports[-1])
+    with join_processes(device) as processes:
+        device, mine = processes.device, processes.share(recipe.batch_size)
+        simulator = Simulator(recipe, device)
+        network, ancestor = start_network(recipe, directory)
+        network = channels_last(network.to(device)).train()
+        parallel, loss = processes.parallel(network), LOSSES[recipe.loss]
+        optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
+        generator = Generator(device).manual_seed(recipe.seed)
+        checkpoint = Checkpoint(
+            directory / f"{recipe.name}.checkpoint", recipe, network, optimiser, generator
+        )
+        reports = checkpoint.load()
+        sums = torch.zeros(3, device=device)
+        for step in range(reports[-1].step if reports else 0, recipe.n_steps):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, step)
+            objects, intensities, illumination = simulator.draw(recipe.batch_size, generator)
+            objects, intensities, illumination = objects[mine], intensities[mine], illumination.of(mine)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
+                prediction = parallel(intensities, illumination)
+            weights = illumination.probe.abs().square()
+            patch_loss = loss(prediction.patches, objects, weights)
+            draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
+            sigma_loss = sigma_nll(prediction, objects, weights)
+            optimiser.zero_grad()
+            (patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss).backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+            optimiser.step()
+            error = squared_error(prediction.patches.detach(), objects, weights)
+            sums += torch.stack([error, variation(objects, weights), sigma_loss.detach()])
+            if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
+                n_losses = processes.size * (step + 1 - (reports[-1].step if reports else 0))
+                square, variance, nll = processes.total(sums).tolist()  # the loop's only synchronisation
+                c, rate = math.sqrt(square / variance), learning_rate(recipe, step)
+                reports.append(Report(step + 1, rate, c, nll / n_losses))
+                sums.zero_()
+                processes.agree(network)
+                if processes.is_first:
+                    checkpoint.save(reports)
+                    write_log(directory / f"{recipe.name}.csv", reports)
+                    on_report(reports[-1])
+    if not processes.is_first:
+        return None
     card = finish(recipe, network, ancestor, directory, device)
     checkpoint.delete()
     return card
-
-
-class Checkpoint:
-    """Everything that a training needs to go on as if it had not been interrupted.
-
-    Parameters
-    ----------
-    path : Path
-        Of a safetensors file, like the weights.
-    recipe, network, optimiser, generator
-        What is saved, and loaded in place.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        network: Network,
-        optimiser: torch.optim.Optimizer,
-        generator: Generator,
-    ) -> None:
-        self.path, self.recipe = path, recipe
-        self._network, self._optimiser, self._generator = network, optimiser, generator
-
-    def save(self, reports: list[Report]) -> None:
-        """Replace the checkpoint in one step."""
-        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
-        for index, moments in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
-        tensors["generator"] = self._generator.get_state()
-        metadata = {"recipe": self.recipe.model_dump_json(), "reports": json.dumps(reports)}
-        partial = self.path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        partial.replace(self.path)
-
-    def load(self) -> list[Report]:
-        """Restore the state and return the reports so far; none where there is no checkpoint."""
-        if not self.path.exists():
-            return []
-        with safe_open(self.path, framework="pt") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        if metadata["recipe"] != self.recipe.model_dump_json():
-            raise ValueError(
-                f"{self.path} belongs to another recipe; finish that one, or delete it to start afresh"
-            )
-        self._generator.set_state(tensors.pop("generator"))
-        parts: dict[str, dict[str, Any]] = {"network": {}, "optimiser": {}}
-        for name, tensor in tensors.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = tensor
-        self._network.load_state_dict(parts["network"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in parts["optimiser"].items():
-            index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = tensor
-        self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
-        return [Report(*report) for report in json.loads(metadata["reports"])]
-
-    def delete(self) -> None:
-        """Remove the checkpoint: the training is complete."""
-        self.path.unlink()
 
 
 @contextmanager

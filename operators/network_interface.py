@@ -34,6 +34,10 @@ class Illumination(NamedTuple):
     preconditioner: Tensor
     gradient_step: Tensor
 
+    def of(self, frames: slice) -> "Illumination":
+        """Return the illumination of some of the frames, where each has one of its own."""
+        return Illumination(*(constant[frames] for constant in self))
+
 
 class Prediction(NamedTuple):
     """An object estimate and its error bar.
