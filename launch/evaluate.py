@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.recipe import EvaluationRecipe, Recipe
+from launch.samples import UNSEEN_FAMILIES, draw_object, unseen
 from operators.arrays import Corners, Object, Patches, Patterns, Probe, abs2
 from operators.forward import simulate_counts
 from operators.geometry import Bounds, window_corners
 from operators.metrics import NRMSE, align_phase, nrmse
-from operators.objects import FAMILIES, HELD_OUT_FAMILIES, object_from_texture, texture
 from operators.patches import extract_patches
 from operators.predict import Predictor
 from operators.probe import with_power
@@ -82,7 +82,7 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     """
     weights = abs2(evaluation_probe(recipe)[0])
     figures: dict[str, float] = {}
-    for prefix, families in (("", FAMILIES), ("unseen_", HELD_OUT_FAMILIES)):
+    for prefix, families in (("", trained_families(recipe)), ("unseen_", UNSEEN_FAMILIES)):
         scans = simulate_scans(recipe, families, EVALUATION_SEED)
         scores = [_score(_outcome(predictor, weights, scan), weights) for scan in scans]
         figures |= {prefix + name: value for name, value in _figures(scores).items()}
@@ -98,15 +98,22 @@ def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
     """
     weights = abs2(evaluation_probe(recipe)[0])
     more = recipe.evaluation.model_copy(update={"objects_per_family": CALIBRATION_OBJECTS})
-    scans = simulate_scans(recipe.model_copy(update={"evaluation": more}), FAMILIES, CALIBRATION_SEED)
+    scans = simulate_scans(
+        recipe.model_copy(update={"evaluation": more}), trained_families(recipe), CALIBRATION_SEED
+    )
     ratios = [_error_in_sigmas(_outcome(predictor, weights, scan), weights) for scan in scans]
     within, far = np.quantile(np.concatenate(ratios), (0.6827, 0.95))
     return float(np.sqrt(within * far / 1.96))
 
 
+def trained_families(recipe: Recipe) -> tuple[str, ...]:
+    """Return the families of a recipe as evaluation draws them: other photographs, otherwise the same."""
+    return tuple(unseen(family) for family in recipe.families)
+
+
 def evaluation_probe(recipe: Recipe) -> Probe:
     """Return the nominal probe with the photons of the evaluation scans: what to build the predictor for."""
-    return with_power(recipe.probe.nominal(recipe.n_pixels)[None], recipe.evaluation.photons_per_frame)
+    return with_power(recipe.probe.nominal_modes(recipe.n_pixels), recipe.evaluation.photons_per_frame)
 
 
 def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterator[SimulatedScan]:
@@ -120,7 +127,7 @@ def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterat
 def _simulate_scan(recipe: Recipe, family: str, rng: np.random.Generator) -> SimulatedScan:
     corners = _corners(recipe.evaluation, rng)
     rows, columns = corners.max(axis=0) + recipe.n_pixels
-    object_ = object_from_texture(texture(family, (rows, columns), rng), recipe.material.complex)
+    object_ = draw_object(family, recipe.material, (rows, columns), rng)
     patterns = simulate_counts(object_, evaluation_probe(recipe), corners, rng).astype(np.float32)
     return SimulatedScan(object_, corners, patterns)
 

@@ -8,74 +8,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy import ndimage
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from operators.arrays import Probe, fft2, ifft2
-from operators.objects import FAMILIES
-from operators.probe import zone_plate_probe
+from launch.recipe_optics import Count, MaterialRecipe, Positive, ProbeRecipe, RecipeSection
+from launch.samples import TRAINING_FAMILIES
+from operators.arrays import Probe
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "train-demo.yaml"
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ProbeRecipe(_Section):
-    """A zone plate out of focus, and how far training probes stray from it."""
-
-    pupil_radius_px: Positive
-    """radius of the pupil on the detector"""
-    pupil_spread: Share = 0.0
-    """the radius varies by this share to either side"""
-    disc_radius_px: Positive
-    """radius of the defocused disc on the sample"""
-    disc_spread: Share = 0.0
-    """the disc's radius varies by this share to either side"""
-    roughness_rad: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """r.m.s. of a smooth random phase on the pupil, at most"""
-    n_probes: Count = 64
-    """different probes drawn for a training"""
-
-    def nominal(self, n_pixels: int) -> NDArray[np.complex64]:
-        """Return the probe without deviations, (y, x) complex64 of unit power."""
-        return zone_plate_probe(n_pixels, self.pupil_radius_px, self.disc_radius_px)
-
-    def random(self, n_pixels: int, rng: np.random.Generator) -> NDArray[np.complex64]:
-        """Return a probe with random deviations, (y, x) complex64 of unit power."""
-        radii = [rng.uniform(*bounds) for bounds in self.ranges().values()]
-        probe = zone_plate_probe(n_pixels, *radii)
-        smooth = ndimage.gaussian_filter(rng.standard_normal(probe.shape), n_pixels / 16, mode="wrap")
-        phase = rng.uniform(0, self.roughness_rad) * smooth / smooth.std()
-        return ifft2(fft2(probe) * np.exp(1j * phase).astype(np.complex64))
-
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Return least and most of each radius, px."""
-        return {
-            "pupil_radius_px": _around(self.pupil_radius_px, self.pupil_spread),
-            "disc_radius_px": _around(self.disc_radius_px, self.disc_spread),
-        }
-
-
-class MaterialRecipe(_Section):
-    """Transmission exp(-(absorption + i phase_shift_rad) t) of texture t in [0, 1]."""
-
-    absorption: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    phase_shift_rad: Annotated[float, Field(allow_inf_nan=False)]
-
-    @property
-    def complex(self) -> complex:
-        """Both as one number, as `operators.objects` takes them."""
-        return complex(self.absorption, self.phase_shift_rad)
-
-
-class EvaluationRecipe(_Section):
+class EvaluationRecipe(RecipeSection):
     """Scans of held-out objects that a trained network is judged by."""
 
     photons_per_frame: Positive
@@ -86,7 +28,7 @@ class EvaluationRecipe(_Section):
     objects_per_family: Count = 1
 
 
-class Recipe(_Section):
+class Recipe(RecipeSection):
     """Everything that determines a training."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -100,6 +42,8 @@ class Recipe(_Section):
     material: MaterialRecipe
     photons_per_frame: tuple[Positive, Positive]
     """least and most of a log-uniform draw"""
+    families: tuple[str, ...] = ("smooth", "power_law", "polygons", "siemens", "voronoi")
+    """of textures, in equal shares; `natural` cuts them from photographs (extra `train`)"""
     n_textures: Count = 1000
     texture_px: Count = 256
     blended: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -137,13 +81,20 @@ class Recipe(_Section):
     def describe_data(self) -> str:
         """Return one sentence on the training data."""
         low, high = self.photons_per_frame
-        material = f"exp(-({self.material.absorption:g} + {self.material.phase_shift_rad:g}i) t)"
+        optics = " and ".join(self.probe.optics).replace("_", "-")
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
-            f"{self.n_textures} textures ({', '.join(FAMILIES)}; {self.blended:.0%} blended), "
-            f"transmission {material}, "
-            f"{self.probe.n_probes} zone-plate probes"
+            f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended), "
+            f"transmission {self.material.describe()}, "
+            f"{self.probe.n_probes} {optics} probes"
         )
+
+    @field_validator("families")
+    @classmethod
+    def _are_not_held_out(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        if not families or not set(families) <= set(TRAINING_FAMILIES):
+            raise ValueError(f"families must be some of {', '.join(TRAINING_FAMILIES)}")
+        return families
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
@@ -165,7 +116,8 @@ def read_recipe(path: Path = DEMO_RECIPE) -> Recipe:
         Names the file and each wrong key, what was wanted and what was found.
     """
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Recipe.model_validate(fields, context={"folder": path.absolute().parent})
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
@@ -177,10 +129,6 @@ def demo_probe(photons_per_frame: float = 1.0) -> Probe:
     """Return the demo's probe, (1, y, x) complex64, which the shipped weights were trained for."""
     recipe = read_recipe()
     return np.sqrt(np.float32(photons_per_frame)) * recipe.probe.nominal(recipe.n_pixels)[None]
-
-
-def _around(value: float, spread: float) -> tuple[float, float]:
-    return value * (1 - spread), value * (1 + spread)
 
 
 def _complaint(location: tuple[int | str, ...], message: str, found: Any) -> str:

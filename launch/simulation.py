@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.recipe import DEMO_RECIPE, read_recipe
+from launch.samples import draw_object
 from operators.arrays import Frames, Object, Positions, Probe, centre_origin
 from operators.forward import simulate_counts
 from operators.geometry import Geometry, window_corners
-from operators.objects import object_from_texture, texture
 from operators.probe import with_power
 from operators.scan import jittered_raster
 
@@ -35,7 +35,7 @@ class Simulation:
     photons_per_frame : float
         Mean photons of a frame through a transparent sample.
     family : str
-        Texture of the sample (operators.objects); the default is never trained on.
+        Texture of the sample (launch.samples); the default is never trained on.
     seed : int
         Of sample, jitter and noise.
     recipe : Path
@@ -87,10 +87,10 @@ def simulate_scan(simulation: Simulation) -> SimulatedScan:
     rng = np.random.default_rng(simulation.seed)
     recipe = read_recipe(simulation.recipe)
     n_pixels = recipe.n_pixels
-    probe = with_power(recipe.probe.nominal(n_pixels)[None], simulation.photons_per_frame)
+    probe = with_power(recipe.probe.nominal_modes(n_pixels), simulation.photons_per_frame)
     corners = _snaked_corners(simulation, rng)
     rows, columns = corners.max(axis=0) + n_pixels
-    object_ = object_from_texture(texture(simulation.family, (rows, columns), rng), recipe.material.complex)
+    object_ = draw_object(simulation.family, recipe.material, (rows, columns), rng)
     counts = simulate_counts(object_, probe, corners, rng)
     if counts.max() > MAX_COUNTS:
         raise ValueError(

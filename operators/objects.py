@@ -2,7 +2,7 @@
 
 Separate from `operators.forward`, which knows how an object diffracts but not what it looks like. Training
 draws its objects from `FAMILIES`; `HELD_OUT_FAMILIES` are never trained on and show what a network does with
-an unseen sample. Called by training, by the simulated beamline and by the tests.
+an unseen sample. Called by `launch.samples`, which adds pieces of photographs, and by the tests.
 """
 
 import itertools
@@ -46,6 +46,32 @@ def texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:
     if min(shape) < 16:
         raise ValueError(f"a texture needs at least 16 x 16 pixels, got {shape[0]} x {shape[1]}")
     return _stretched(_DRAW[family](shape, rng))
+
+
+def texture_from_image(image: NDArray, shape: Shape, rng: np.random.Generator) -> Texture:
+    """Return a random piece of a picture, turned, flipped, scaled, and negative or not.
+
+    Parameters
+    ----------
+    image : (row, col) or (row, col, colour) real
+        Reflected at its edges where the piece reaches beyond them.
+    shape : (int, int)
+        Rows and columns of the piece, pixels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (row, col) float32 in [0, 1]
+    """
+    grey = np.asarray(image, np.float32)
+    grey = grey.mean(axis=-1) if grey.ndim == 3 else grey
+    scale = np.exp(rng.uniform(np.log(0.5), np.log(2)))  # pixels of the picture per pixel of the piece
+    angle, flip = rng.uniform(0, 2 * np.pi), rng.choice([-1.0, 1.0])
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * [1.0, flip]
+    middle = rng.uniform(0, grey.shape) - turn @ (np.array(shape) / 2)
+    smooth = ndimage.gaussian_filter(grey, 0.4 * scale)  # nothing finer than the pixels of the piece
+    piece = ndimage.affine_transform(smooth, turn, middle, shape, order=1, mode="reflect")
+    return _stretched(piece if rng.random() < 0.5 else -piece)
 
 
 def siemens_star(
@@ -216,12 +242,95 @@ def _filaments(shape: Shape, rng: np.random.Generator) -> NDArray:
     return values
 
 
+def _gratings(shape: Shape, rng: np.random.Generator) -> NDArray:
+    """Return fields of lines, each with a pitch, duty, height and direction of its own, straight or round."""
+    seeds = rng.uniform(0, shape, (rng.integers(2, 14), 2))
+    pixels = np.indices(shape, np.float32)
+    _, field = cKDTree(seeds).query(pixels.reshape(2, -1).T)
+    field = field.reshape(shape)
+    values = np.zeros(shape, np.float32)
+    for number, (row, column) in enumerate(seeds):
+        angle, pitch_px = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(4), np.log(28)))
+        if rng.random() < 0.25:
+            distance = np.hypot(pixels[0] - row, pixels[1] - column)
+        else:
+            distance = pixels[0] * np.cos(angle) + pixels[1] * np.sin(angle)
+        from_middle_px = pitch_px * np.abs((distance / pitch_px) % 1 - 0.5)
+        lines = np.clip(0.5 + pitch_px * rng.uniform(0.15, 0.35) - from_middle_px, 0, 1)
+        values = np.where(field == number, rng.uniform(0.3, 1) * lines, values)
+    return _softened(values, rng)
+
+
+def _circuits(shape: Shape, rng: np.random.Generator) -> NDArray:
+    """Return layers of wires and pads on a grid, as of an integrated circuit; crossing layers add up."""
+    values = np.zeros(shape, np.float32)
+    for layer in range(rng.integers(2, 5)):
+        pitch_px = int(rng.integers(4, 13))
+        width_px = max(2, round(pitch_px * rng.uniform(0.35, 0.65)))
+        metal = np.zeros(shape, bool)
+        along = metal if layer % 2 else metal.T  # a view: wires of alternate layers run across each other
+        n_tracks = along.shape[0] // pitch_px
+        for track in np.flatnonzero(rng.random(n_tracks) < rng.uniform(0.3, 0.9)):
+            start = 0
+            while start < along.shape[1]:
+                length = int(rng.exponential(8 * pitch_px)) + pitch_px
+                along[track * pitch_px : track * pitch_px + width_px, start : start + length] = True
+                start += length + int(rng.exponential(3 * pitch_px)) + pitch_px
+        for _ in range(rng.integers(0, 12)):
+            row, column = (rng.integers(0, side // pitch_px + 1) * pitch_px for side in along.shape)
+            side = int(rng.integers(1, 4)) * pitch_px
+            along[row : row + side, column : column + side] = True
+        values += rng.uniform(0.3, 1) * metal
+    return _softened(values, rng)
+
+
+def _cells(shape: Shape, rng: np.random.Generator) -> NDArray:
+    """Return biological cells: uneven outlines, a body, a denser nucleus and rim, and grains inside."""
+    values = np.zeros(shape, np.float32)
+    for _ in range(int(rng.uniform(3, 12) * shape[0] * shape[1] / 10000)):
+        centre, size = rng.uniform(0, shape), rng.uniform(8, 34)
+        window, y, x = _around(centre, 1.6 * size, shape)
+        angle, radius = np.arctan2(y, x), np.hypot(y, x)
+        outline = 1 + sum(
+            rng.uniform(0, 0.25) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) / (k - 1) for k in (2, 3, 4)
+        )
+        inside = radius / (size * outline)
+        body = np.sqrt(np.maximum(0, 1 - inside**2))
+        rim = np.exp(-(((inside - 0.95) * size / 1.5) ** 2))
+        offset = rng.uniform(-0.25, 0.25, 2) * size
+        nucleus = np.hypot(y - offset[0], x - offset[1]) < size * rng.uniform(0.25, 0.45)
+        cell = rng.uniform(0.3, 0.6) * body + rng.uniform(0, 0.3) * rim + rng.uniform(0.1, 0.4) * nucleus
+        grains = ndimage.gaussian_filter(rng.standard_normal(cell.shape), rng.uniform(0.8, 2.0))
+        cell *= 1 + rng.uniform(0, 0.4) * grains / (grains.std() + 1e-9)
+        values[window] = np.maximum(values[window], np.where(inside < 1.1, cell, 0))
+    return _softened(values, rng)
+
+
+def _particles(shape: Shape, rng: np.random.Generator) -> NDArray:
+    """Return spheres of many sizes, full or hollow; where they overlap their thicknesses add."""
+    values = np.zeros(shape, np.float32)
+    typical_px, spread = np.exp(rng.uniform(np.log(3), np.log(14))), rng.uniform(0.1, 0.6)
+    covered = rng.uniform(0.3, 1.2)
+    n_spheres = int(covered * shape[0] * shape[1] / (np.pi * typical_px**2)) + 1
+    hollow = rng.uniform(0.5, 0.9) if rng.random() < 0.4 else 0.0
+    for radius in typical_px * np.exp(spread * rng.standard_normal(n_spheres)):
+        window, y, x = _around(rng.uniform(0, shape), radius + 1, shape)
+        r2 = y**2 + x**2
+        outer, inner = (np.sqrt(np.maximum(0, side**2 - r2)) for side in (radius, hollow * radius))
+        values[window] += outer - inner
+    return _softened(values, rng)
+
+
 _DRAW: dict[str, Callable[[Shape, np.random.Generator], NDArray]] = {
     "smooth": _smooth,
     "power_law": _power_law,
     "polygons": _polygons,
     "siemens": _siemens,
     "voronoi": _voronoi,
+    "gratings": _gratings,
+    "circuits": _circuits,
+    "cells": _cells,
+    "particles": _particles,
     "glyphs": _glyphs,
     "filaments": _filaments,
 }

@@ -7,6 +7,7 @@ Searching the curvature of a start from data needs the engine and lives in `oper
 import itertools
 
 import numpy as np
+from scipy import ndimage
 
 from operators.arrays import Array, Probe, abs2, array_module, ifft2
 
@@ -47,6 +48,62 @@ def zone_plate_probe(
     curvature = curvature_of_disc(disc_radius_px, pupil_radius_px, n_pixels)
     probe = np.fft.fftshift(ifft2(pupil * np.exp(1j * curvature * k2)))
     return (probe / np.sqrt(abs2(probe).sum())).astype(np.complex64)
+
+
+def kb_mirror_probe(
+    n_pixels: int, pupil_half_widths_px: tuple[float, float], disc_half_widths_px: tuple[float, float]
+) -> np.ndarray:
+    """Return the focus of a pair of Kirkpatrick-Baez mirrors, unit power, centred in its window.
+
+    The aperture is a rectangle, so the focus is a product of two sinc-like profiles, and each mirror has a
+    defocus of its own.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of the window.
+    pupil_half_widths_px : (float, float)
+        Half the sides of the rectangular pupil on the detector, (rows, columns), pixels.
+    disc_half_widths_px : (float, float)
+        Half the sides of the defocused rectangle on the sample in geometrical optics, pixels; 0 is in focus.
+
+    Returns
+    -------
+    (y, x) complex64
+        Sum of |P|^2 is 1.
+    """
+    if not all(0 < half <= n_pixels / 2 for half in pupil_half_widths_px):
+        raise ValueError(
+            f"KB mirrors: expected 0 < pupil_half_widths_px <= {n_pixels / 2:g}, got {pupil_half_widths_px}"
+        )
+    k = np.fft.fftfreq(n_pixels) * n_pixels
+    profiles = []
+    for pupil, disc in zip(pupil_half_widths_px, disc_half_widths_px, strict=True):
+        aperture = 1 / (1 + np.exp((np.abs(k) - pupil) / _PUPIL_EDGE_PX))
+        profiles.append(aperture * np.exp(1j * curvature_of_disc(disc, pupil, n_pixels) * k**2))
+    probe = np.fft.fftshift(ifft2(np.outer(*profiles)))
+    return (probe / np.sqrt(abs2(probe).sum())).astype(np.complex64)
+
+
+def phase_screen(
+    shape: tuple[int, int], rms_rad: float, grain_px: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return exp(i phase) of a random phase, (y, x) complex64: aberrations of an optic, or a diffuser.
+
+    Multiplied with a probe it is a diffuser in front of the sample, multiplied with a pupil an imperfect
+    optic.
+
+    Parameters
+    ----------
+    shape : (int, int)
+    rms_rad : float
+        Root-mean-square of the phase.
+    grain_px : float
+        Standard deviation of the Gaussian that white noise is smoothed with.
+    rng : numpy.random.Generator
+    """
+    smooth = ndimage.gaussian_filter(rng.standard_normal(shape), grain_px, mode="wrap")
+    return np.exp(1j * rms_rad * smooth / smooth.std()).astype(np.complex64)
 
 
 def probe_from_mean(mean_pattern: Array, curvature: float) -> np.ndarray:

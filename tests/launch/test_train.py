@@ -1,14 +1,11 @@
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from launch.recipe import Recipe
 from launch.train import Report, learning_rate, progress_bar, train
-from launch.training_data import Simulator
-from operators.metrics import nrmse
 from stream.weights import load_network
 
 
@@ -106,35 +103,6 @@ def test_a_short_training_beats_the_constant_object(tmp_path: Path, recipe: Reci
     assert card.metrics["patch_c"] < 0.75
     assert card.metrics["mosaic_c"] < card.metrics["patch_c"]
     assert card.metrics["coverage68"] == pytest.approx(0.68, abs=0.1)
-
-
-def test_simulated_patterns_are_those_of_their_objects(recipe: Recipe) -> None:
-    simulator = Simulator(recipe.model_copy(update={"photons_per_frame": (1e9, 1e9)}))
-    objects, intensities, illumination = simulator.draw(8, torch.Generator().manual_seed(0))
-    expected = np.abs(np.fft.fft2(illumination.probe.numpy() * objects.numpy(), norm="ortho")) ** 2
-    assert nrmse(intensities.numpy(), expected).c < 1e-3
-    absorption, phase = -np.log(np.abs(objects.numpy())), -np.angle(objects.numpy())
-    np.testing.assert_allclose(phase, 4 * absorption, atol=1e-5)
-
-
-def test_blended_objects_are_as_absorbing_as_plain_ones_but_others(recipe: Recipe) -> None:
-    plain, blended = (
-        Simulator(recipe.model_copy(update={"blended": share})).draw(64, torch.Generator().manual_seed(0))[0]
-        for share in (0.0, 0.5)
-    )
-    differs = (plain - blended).abs().amax((1, 2)) > 0.01
-    assert 0.3 < differs.float().mean() < 0.7
-    assert blended.abs().min() >= np.exp(-0.3) - 1e-6
-    assert blended.abs().max() <= 1 + 1e-6
-
-
-def test_fewer_photons_make_noisier_patterns(recipe: Recipe) -> None:
-    draws = []
-    for photons in (1e3, 1e9):
-        simulator = Simulator(recipe.model_copy(update={"photons_per_frame": (photons, photons)}))
-        draws.append(simulator.draw(8, torch.Generator().manual_seed(0))[1])
-    relative_error = (draws[0] - draws[1]).square().sum() / draws[1].sum()
-    assert relative_error == pytest.approx(1e-3, rel=0.1)  # the variance of a Poisson count is its mean
 
 
 def test_the_learning_rate_rises_and_falls_to_zero(recipe: Recipe) -> None:

@@ -1,10 +1,13 @@
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from launch.recipe import DEMO_RECIPE, ProbeRecipe, demo_probe, read_recipe
+from launch.recipe import DEMO_RECIPE, ProbeRecipe, Recipe, demo_probe, read_recipe
+from operators.probe import kb_mirror_probe
 
 
 def with_changes(path: Path, **changes: object) -> Path:
@@ -67,5 +70,56 @@ def test_random_probes_stay_near_the_nominal_one() -> None:
     nominal, rng = recipe.nominal(64), np.random.default_rng(0)
     for _ in range(5):
         probe = recipe.random(64, rng)
+        assert probe.shape == (1, 64, 64)
         assert np.sum(np.abs(probe) ** 2) == pytest.approx(1, rel=1e-4)
         assert 0.8 < abs(np.vdot(nominal, probe)) < 0.9999
+
+
+def test_the_varied_recipe_is_valid_and_its_probes_differ() -> None:
+    recipe = read_recipe(DEMO_RECIPE.with_name("train-varied.yaml"))
+    assert "zone-plate and kb-mirrors probes" in recipe.describe_data()
+    assert "exp(-([0..0.6] + [0.3..2.5]i) t), 30% with independent phase" in recipe.describe_data()
+    rng = np.random.default_rng(0)
+    probes = [recipe.probe.random(64, rng)[0] for _ in range(6)]
+    assert max(abs(np.vdot(a, b)) for a, b in itertools.combinations(probes, 2)) < 0.95
+    margin = (64 - recipe.network_config["crop"]) // 2
+    for probe in probes:
+        assert (np.abs(probe[margin:-margin, margin:-margin]) ** 2).sum() > 0.95
+
+
+def test_a_measured_probe_is_the_nominal_one_and_training_defocuses_it(tmp_path: Path) -> None:
+    measured = 30 * kb_mirror_probe(64, (12.0, 8.0), (14.0, 10.0))
+    np.save(tmp_path / "probe.npy", measured)
+    recipe = ProbeRecipe.model_validate(
+        {"optics": "file", "path": "probe.npy", "pupil_radius_px": 10, "disc_radius_px": 12}
+        | {"disc_spread": 0.2},
+        context={"folder": tmp_path},
+    )
+    np.testing.assert_allclose(recipe.nominal(64), measured / 30, atol=1e-6)
+    rng = np.random.default_rng(0)
+    overlaps = [abs(np.vdot(recipe.nominal(64), recipe.random(64, rng)[0])) for _ in range(5)]
+    assert min(overlaps) < 0.97
+    assert min(overlaps) > 0.7
+    with pytest.raises(ValueError, match=r"64 x 64 pixels, the patterns of the recipe 32 x 32"):
+        recipe.nominal(32)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"optics": "file"}, "optics `file` and `path` go together"),
+        ({"path": "probe.npy"}, "optics `file` and `path` go together"),
+        ({"optics": []}, "at least 1 item"),
+        ({"central_stop": [0.4, 0.1]}, r"a range is \[least, most\], got \[0.4, 0.1\]"),
+        ({"central_stop": 1.0}, "less than 1"),
+    ],
+)
+def test_probes_that_make_no_sense_are_refused(section: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ProbeRecipe.model_validate({"pupil_radius_px": 12, "disc_radius_px": 14} | section)
+
+
+def test_held_out_families_cannot_be_trained_on() -> None:
+    fields = read_recipe().model_dump() | {"families": ["smooth", "glyphs"]}
+    with pytest.raises(ValidationError, match=r"families must be some of smooth.*natural"):
+        Recipe.model_validate(fields)

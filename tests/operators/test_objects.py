@@ -8,6 +8,7 @@ from operators.objects import (
     object_from_texture,
     siemens_star,
     texture,
+    texture_from_image,
 )
 
 EVERY_FAMILY = (*FAMILIES, *HELD_OUT_FAMILIES)
@@ -30,9 +31,23 @@ def test_a_texture_is_determined_by_its_generator(family: str) -> None:
     assert np.abs(first - other).mean() > 0.05
 
 
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+def test_a_piece_of_a_picture_is_a_texture(shape: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    first, again, other = (
+        texture_from_image(picture, (96, 128), np.random.default_rng(seed)) for seed in (5, 5, 6)
+    )
+    assert first.shape == (96, 128)
+    assert first.dtype == np.float32
+    assert first.min() == 0
+    assert first.max() == 1
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).mean() > 0.05
+
+
 def test_no_family_is_both_trained_and_held_out() -> None:
-    assert len(FAMILIES) == 5
-    assert len(HELD_OUT_FAMILIES) == 2
+    assert len(FAMILIES) == 9
+    assert HELD_OUT_FAMILIES == ("glyphs", "filaments")
     assert not set(FAMILIES) & set(HELD_OUT_FAMILIES)
 
 

@@ -4,7 +4,9 @@ import pytest
 from operators.arrays import to_numpy
 from operators.probe import (
     curvature_of_disc,
+    kb_mirror_probe,
     orthogonalise_modes,
+    phase_screen,
     probe_from_mean,
     probe_fwhm_px,
     probe_modes,
@@ -62,6 +64,38 @@ def test_defocus_spreads_the_light_over_the_geometrical_disc():
 def test_pupils_that_do_not_fit_are_refused(pupil, stop):
     with pytest.raises(ValueError, match="pupil_radius_px <= 32 and 0 <= central_stop < 1"):
         zone_plate_probe(64, pupil, 10.0, central_stop=stop)
+
+
+def test_mirrors_light_a_rectangle_on_the_detector_and_another_on_the_sample():
+    probe = kb_mirror_probe(128, (24.0, 16.0), (20.0, 30.0))
+    assert probe.dtype == np.complex64
+    assert power(probe) == pytest.approx(1, rel=1e-5)
+    pattern = np.fft.fftshift(far_field(probe))
+    widths = [(profile > 0.5 * profile.max()).sum() for profile in (pattern[:, 64], pattern[64])]
+    assert widths == pytest.approx([48, 32], abs=2)
+    weights = np.abs(probe) ** 2
+    spread = [np.sqrt(((axis - 64) ** 2 * weights).sum()) for axis in np.indices(weights.shape)]
+    np.testing.assert_allclose(spread, np.array([20, 30]) / np.sqrt(3), rtol=0.1)
+
+
+def test_mirrors_in_focus_make_a_sinc():
+    profile = np.abs(kb_mirror_probe(128, (16.0, 16.0), (0.0, 0.0))[64])
+    sinc = np.abs(np.sinc(2 * 16 * (np.arange(128) - 64) / 128))
+    np.testing.assert_allclose(profile / profile.max(), sinc, atol=0.03)
+    with pytest.raises(ValueError, match="pupil_half_widths_px <= 32"):
+        kb_mirror_probe(64, (12.0, 40.0), (0.0, 0.0))
+
+
+def test_a_phase_screen_has_the_roughness_and_grain_asked_for():
+    screen = phase_screen((128, 128), 0.5, 2.0, np.random.default_rng(0))
+    assert screen.dtype == np.complex64
+    np.testing.assert_allclose(np.abs(screen), 1, rtol=1e-5)
+    phase = np.angle(screen)
+    assert phase.std() == pytest.approx(0.5, rel=1e-3)
+    # Noise smoothed by a Gaussian of standard deviation s correlates as exp(-d^2 / 4 s^2).
+    assert (phase * np.roll(phase, 2, 0)).mean() / 0.25 == pytest.approx(np.exp(-0.25), abs=0.05)
+    flat = phase_screen((128, 128), 0.0, 2.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(flat, 1)
 
 
 def test_the_probe_of_a_mean_pattern_has_its_modulus_and_the_curvature():

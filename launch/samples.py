@@ -1,0 +1,93 @@
+"""Simulated samples as recipes name them: the textures of `operators.objects`, and pieces of photographs.
+
+Separate from `operators.objects`, which reads no files: photographs come with scikit-image (extra `train`),
+from its wheel, without a download. Called by training, by evaluation and by simulated scans.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from operators.arrays import Object
+from operators.objects import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
+    Shape,
+    Texture,
+    object_from_texture,
+    texture,
+    texture_from_image,
+)
+
+if TYPE_CHECKING:
+    from launch.recipe_optics import MaterialRecipe
+
+PHOTOGRAPHS = {
+    "natural": (
+        "astronaut",
+        "brick",
+        "camera",
+        "cat",
+        "coffee",
+        "coins",
+        "grass",
+        "gravel",
+        "immunohistochemistry",
+        "moon",
+        "retina",
+    ),
+    "natural_unseen": ("cell", "hubble_deep_field", "rocket"),
+}
+"""Names in `skimage.data`. The second are never trained on: the first are judged by them."""
+TRAINING_FAMILIES = (*FAMILIES, "natural")
+UNSEEN_FAMILIES = HELD_OUT_FAMILIES
+
+
+def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:
+    """Returns one random texture, (row, col) float32 in [0, 1].
+
+    Parameters
+    ----------
+    family : str
+        Of `operators.objects.texture`, or `natural` or `natural_unseen`.
+    shape : (int, int)
+        Rows and columns, pixels.
+    rng : numpy.random.Generator
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown, or needs scikit-image and it is not installed.
+    """
+    if family not in PHOTOGRAPHS:
+        return texture(family, shape, rng)
+    return texture_from_image(_photograph(str(rng.choice(PHOTOGRAPHS[family]))), shape, rng)
+
+
+def draw_object(family: str, material: "MaterialRecipe", shape: Shape, rng: np.random.Generator) -> Object:
+    """Returns a random sample of a family and a material, (row, col) complex64.
+
+    A mixed material takes its phase from a second texture of the family.
+    """
+    thickness = draw_texture(family, shape, rng)
+    is_mixed = material.mixed > 0 and rng.random() < material.mixed
+    delay = draw_texture(family, shape, rng) if is_mixed else None
+    return object_from_texture(thickness, material.random(rng), delay)
+
+
+def unseen(family: str) -> str:
+    """Returns the family that fresh samples are drawn from: photographs are few, so others stand in."""
+    return "natural_unseen" if family == "natural" else family
+
+
+@cache
+def _photograph(name: str) -> Any:
+    try:
+        import skimage.data
+    except ImportError as error:
+        raise ValueError(
+            "photographs as samples come with scikit-image: pip install 'ptychostream[train]', "
+            "or leave `natural` out of the families"
+        ) from error
+    return getattr(skimage.data, name)()

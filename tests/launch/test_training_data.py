@@ -1,0 +1,120 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from launch.recipe import Recipe, read_recipe
+from launch.training_data import Simulator, pairs_per_cpu_s
+from operators.metrics import nrmse
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def recipe_with(**changes: Any) -> Recipe:
+    """A recipe of small patterns and few textures; a mapping replaces keys of its section."""
+    fields = read_recipe().model_dump() | {
+        "network_config": {"n_pixels": 32, "crop": 24},
+        "probe": {"pupil_radius_px": 6, "disc_radius_px": 7, "disc_spread": 0.1, "n_probes": 4},
+        "photons_per_frame": [1e5, 1e6],
+        "n_textures": 5,
+        "texture_px": 64,
+    }
+    for name, value in changes.items():
+        fields[name] = fields[name] | value if isinstance(value, dict) else value
+    return Recipe.model_validate(fields)
+
+
+def drawn(recipe: Recipe, n_frames: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Objects and intensities of a fresh simulator."""
+    generator = torch.Generator().manual_seed(seed)
+    objects, intensities, _ = Simulator(recipe).draw(n_frames, generator)
+    return objects.numpy(), intensities.numpy()
+
+
+def absorption_and_delay(objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return -np.log(np.abs(objects)), -np.angle(objects)
+
+
+def test_patterns_are_those_of_objects_and_probes() -> None:
+    simulator = Simulator(recipe_with(photons_per_frame=[1e9, 1e9]))
+    objects, intensities, illumination = simulator.draw(8, torch.Generator().manual_seed(0))
+    expected = np.abs(np.fft.fft2(illumination.probe.numpy() * objects.numpy(), norm="ortho")) ** 2
+    assert nrmse(intensities.numpy(), expected).c < 1e-3
+
+
+def test_a_fixed_material_ties_phase_to_absorption() -> None:
+    absorption, delay = absorption_and_delay(drawn(recipe_with())[0])
+    np.testing.assert_allclose(delay, 4 * absorption, atol=1e-5)
+
+
+def test_a_material_from_ranges_is_another_in_every_object() -> None:
+    material = {"absorption": [0.1, 0.5], "phase_shift_rad": [0.5, 2.0]}
+    absorption, delay = absorption_and_delay(drawn(recipe_with(material=material))[0])
+    ratios = delay.sum((1, 2)) / absorption.sum((1, 2))
+    np.testing.assert_allclose(delay, ratios[:, None, None] * absorption, atol=1e-4)
+    assert ratios.min() < 2.5
+    assert ratios.max() > 7
+    assert 1 <= ratios.min() < ratios.max() <= 20
+
+
+def test_mixed_objects_have_phases_of_their_own_in_the_share_asked_for() -> None:
+    absorption, delay = absorption_and_delay(drawn(recipe_with(material={"mixed": 0.5}))[0])
+    is_mixed = np.abs(delay - 4 * absorption).max((1, 2)) > 0.01
+    assert 0.3 < is_mixed.mean() < 0.7
+    assert delay.max() <= 1.2 + 1e-5
+    assert absorption.max() <= 0.3 + 1e-5
+
+
+def test_blended_objects_are_as_absorbing_as_plain_ones_but_others() -> None:
+    absorption, _ = absorption_and_delay(drawn(recipe_with(blended=1.0))[0])
+    plain, _ = absorption_and_delay(drawn(recipe_with(blended=0.0))[0])
+    assert np.abs(plain - absorption).max((1, 2)).min() > 1e-3
+    assert absorption.min() >= -1e-6
+    assert absorption.max() <= 0.3 + 1e-6
+
+
+def test_fewer_photons_make_noisier_patterns() -> None:
+    few, many = (drawn(recipe_with(photons_per_frame=[photons] * 2), 8)[1] for photons in (1e3, 1e9))
+    relative_error = np.square(few - many).sum() / many.sum()
+    assert relative_error == pytest.approx(1e-3, rel=0.1)  # the variance of a Poisson count is its mean
+
+
+def test_crops_come_in_all_eight_orientations() -> None:
+    recipe = recipe_with(n_textures=1, texture_px=32, families=["power_law"], blended=0.0)
+    objects, _ = drawn(recipe, 200)
+    assert len({image.tobytes() for image in objects}) == 8
+
+
+def test_modes_add_in_the_pattern_and_the_network_is_told_the_strongest() -> None:
+    simulator = Simulator(
+        recipe_with(probe={"blur_px": [1.0, 1.0], "n_modes": 3}, photons_per_frame=[1e9, 1e9])
+    )
+    assert simulator.probes.shape == (4, 3, 32, 32)
+    power = simulator.probes.abs().square().sum((-2, -1))
+    np.testing.assert_allclose(power.sum(1), 1, rtol=1e-4)
+    assert (power[:, 0] < 0.97).all()
+    objects, intensities, illumination = simulator.draw(8, torch.Generator().manual_seed(0))
+    coherent = np.abs(np.fft.fft2(illumination.probe.numpy() * objects.numpy(), norm="ortho")) ** 2
+    share = (intensities.numpy() * coherent).sum((1, 2)) / np.square(coherent).sum((1, 2))
+    assert (np.abs(intensities.numpy() - share[:, None, None] * coherent).sum((1, 2)) > 0.01).all()
+
+
+def test_the_same_seeds_give_the_same_pairs() -> None:
+    varied = recipe_with(
+        families=["cells", "circuits", "natural"],
+        material={"absorption": [0.1, 0.5], "mixed": 0.5},
+        probe={"optics": ["zone_plate", "kb_mirrors"], "central_stop": [0, 0.4], "diffuser_rad": [0, 1]},
+    )
+    for first, again in zip(drawn(varied), drawn(varied), strict=True):
+        np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(drawn(varied)[0], drawn(varied, seed=1)[0])
+    assert not np.array_equal(drawn(varied)[0], drawn(varied.model_copy(update={"seed": 5}))[0])
+
+
+def test_pairs_are_drawn_fast_enough_to_train_on() -> None:
+    rate = pairs_per_cpu_s(recipe_with(batch_size=64), n_batches=10)
+    assert rate > 1000  # an order below an idle machine's: the test is of the function, not of the machine
