@@ -50,7 +50,7 @@ class Processes(NamedTuple):
             return network
         if self.device.startswith("cuda"):
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return DistributedDataParallel(network, broadcast_buffers=False)
+        return DistributedDataParallel(network)
 
     def total(self, figures: Tensor) -> Tensor:
         """Return the sum over all processes."""
@@ -58,15 +58,10 @@ class Processes(NamedTuple):
             distributed.all_reduce(figures)
         return figures
 
-    def agree(self, network: Network) -> None:
-        """Give all copies of a network the same buffers: their averages, and the largest intensity."""
-        if self.size == 1:
-            return
-        distributed.all_reduce(network.largest_intensity, distributed.ReduceOp.MAX)
-        for name, buffer in network.named_buffers():
-            if buffer.is_floating_point() and name != "largest_intensity":
-                distributed.all_reduce(buffer)
-                buffer /= self.size
+
+def is_first_process() -> bool:
+    """Return whether this is the process that talks to the terminal: the only one, or the first of all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

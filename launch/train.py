@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from launch.checkpoint import Checkpoint, Report
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
-from launch.parallel import join_processes
+from launch.parallel import is_first_process, join_processes
 from launch.recipe import Recipe
 from launch.training_data import Simulator
 from operators.losses import LOSSES, sigma_nll, squared_error, variation
@@ -91,7 +91,6 @@ def train(
                 c, rate = math.sqrt(square / variance), learning_rate(recipe, step)
                 reports.append(Report(step + 1, rate, c, nll / n_losses))
                 sums.zero_()
-                processes.agree(network)
                 if processes.is_first:
                     checkpoint.save(reports)
                     write_log(directory / f"{recipe.name}.csv", reports)
@@ -107,7 +106,7 @@ def train(
 def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
     """Show a training on the terminal; yields what to give `train` as `on_report`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not is_first_process()) as progress:
         task = progress.add_task(recipe.name, total=recipe.n_steps)
 
         def show(report: Report) -> None:

@@ -7,6 +7,7 @@ import torch
 from launch.recipe import Recipe
 from launch.train import Report, learning_rate, progress_bar, train
 from stream.weights import load_network
+from tests.launch.tiny_recipe import TINY_RECIPE
 
 
 @pytest.fixture(autouse=True)
@@ -16,22 +17,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "seed": 3,
-            "network_config": {"n_pixels": 32, "crop": 24, "widths": [16, 32], "unshuffle": 1, "n_stages": 2},
-            "probe": {"pupil_radius_px": 6, "disc_radius_px": 7, "disc_spread": 0.1, "n_probes": 4},
-            "material": {"absorption": 0.3, "phase_shift_rad": 1.2},
-            "photons_per_frame": [1e5, 1e6],
-            "n_textures": 5,
-            "texture_px": 64,
-            "n_steps": 6,
-            "batch_size": 4,
-            "report_every": 2,
-            "evaluation": {"photons_per_frame": 1e5, "step_px": 4, "n_positions": 4},
-        }
-    )
+    return Recipe.model_validate(TINY_RECIPE)
 
 
 class PowerCutError(Exception):

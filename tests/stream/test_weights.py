@@ -66,7 +66,7 @@ def test_the_model_id_names_the_weights_and_nothing_else(tmp_path: Path, network
 
 def test_a_failed_save_leaves_the_old_weights(saved: Path, network: PhysicsNet) -> None:
     before = saved.read_bytes()
-    with pytest.raises(ValueError, match="at most 20971520"):
+    with pytest.raises(ValueError, match="at most 67108864"):
         save_network(saved, PhysicsNet(n_pixels=64, widths=(512, 1024)), CARD)
     assert saved.read_bytes() == before
 
