@@ -72,6 +72,7 @@ class Network(nn.Module):
     def __init__(self, n_pixels: int) -> None:
         super().__init__()
         self.n_pixels = n_pixels
+        self.dtype = torch.float32  # of the convolutions
         # Buffers, because they travel with the weights.
         self.register_buffer("largest_intensity", torch.zeros(()))
         self.register_buffer("sigma_scale", torch.ones(()))
@@ -95,6 +96,7 @@ class Network(nn.Module):
                 _fold_norms(block)
         for part in self.children():  # the buffers of this module itself stay as they are
             part.to(dtype)
+        self.dtype = dtype
 
     def decoder(self) -> list[nn.Module]:
         """Return the blocks between what the network sees and its estimate: those that dropout thins."""

@@ -79,7 +79,7 @@ class DetectorNet(Network):
         """Return the object estimate and its uncertainty; ignores the illumination. See `Network.forward`."""
         scaled = 10 * self.n_pixels**2 * self.amplitudes(intensities).square()
         patterns = torch.fft.fftshift(torch.log1p(scaled), dim=(-2, -1))[:, None]
-        of_amplitude, of_phase = self.features(patterns.to(self.amplitude_head.weight.dtype))
+        of_amplitude, of_phase = self.features(patterns.to(self.dtype))
         amplitude = functional.softplus(self.amplitude_head(of_amplitude).float() + SOFTPLUS_OF_ONE)
         phase = math.pi * torch.tanh(self.phase_head(of_phase).float())
         log_sigma = self.sigma_head(of_phase.detach()).float()

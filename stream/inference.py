@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stream.predictors import UncertaintyConfig, build_predictor
+from stream.predictors import UncertaintyConfig, build_predictor, torch_device
 from stream.prepare import Optics, read_patterns
 from stream.scan import Numbers, Scan, State
 from stream.sockets import Endpoint
@@ -70,9 +70,7 @@ class Inference:
         """Loads the weights and runs the network once, so that the first frame does not wait for it."""
         torch.set_num_threads(self.config.threads)
         network, self.card = load_network(self.config.weights)
-        self.device = self.config.device
-        if self.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch_device(self.config.device)
         probe = self.config.optics.load_probe()
         self._predictor = build_predictor(
             network, probe, self.config.uncertainty, batch_size=self.batch_size, device=self.device

@@ -4,17 +4,21 @@ Separate from `stream.inference`, which hands patterns to whatever it gets here.
 """
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from operators.arrays import Probe, abs2
 from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
 from operators.network_interface import Network
-from operators.predict import Predictor
+from operators.predict import Predictor, rounding_error
 from stream.weights import load_network
+
+N_TRIALS = 3
 
 Disagreement = Literal["none", "dropout", "ensemble", "round_robin"]
 
@@ -75,3 +79,31 @@ def build_predictor(
     members = [Predictor(member, probe, batch_size, device) for member in networks]
     weights = abs2(probe).sum(axis=0).astype(np.float32)
     return Ensemble(members, weights, n_estimates=1 if config.disagreement == "dropout" else None)
+
+
+def torch_device(device: str) -> str:
+    """Return what "auto" stands for, "cuda" where there is a device; any other name as it is."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def try_out(network: Network, probe: Probe, *, batch_size: int, device: str) -> str:
+    """Return how fast a network runs here, and how far its fast path is from single precision, in a sentence.
+
+    Parameters
+    ----------
+    network, probe, batch_size, device
+        As `build_predictor` takes them.
+    """
+    predictor = Predictor(network, probe, batch_size, device)
+    predictor.warm_up()
+    patterns = np.zeros((batch_size, *probe.shape[1:]), np.float32)
+    durations_s = []
+    for _ in range(N_TRIALS):
+        start = time.perf_counter()
+        predictor.predict(patterns)
+        durations_s.append(time.perf_counter() - start)
+    ms_per_pattern = 1e3 * min(durations_s) / batch_size
+    error = rounding_error(network, predictor, probe)
+    return f"{ms_per_pattern:.2g} ms per pattern on {device}, rounding changes patches by {error:.0e}"

@@ -65,7 +65,7 @@ def test_only_the_trusted_members_give_the_estimate() -> None:
 
 
 def test_sigma_never_exceeds_that_of_a_uniform_phase() -> None:
-    members = [Saying(checks(1.4), sigma=1.8), Saying(checks(-1.4), sigma=1.8)]
+    members = [Saying(checks(0.4), sigma=1.8), Saying(checks(-0.4), sigma=1.8)]
     assert Ensemble(members, WEIGHTS).predict(patterns(1))[1].max() == pytest.approx(UNIFORM_PHASE_SIGMA)
 
 
