@@ -98,18 +98,15 @@ def _probe(config: Config) -> str:
 
 
 def _network(config: Config, weights: Path) -> str:
-    import torch
-
-    from stream.predictors import torch_device, try_out
+    from stream.predictors import try_out
     from stream.weights import load_network
 
     section, probe = config.network, known_probe(config.probe, config.geometry.n_pixels)
-    torch.set_num_threads(section.threads)
     network, card = load_network(weights)
     if probe is None:
         return f"version {card.model_id}"
-    device = torch_device(section.device)
-    return f"version {card.model_id}, {try_out(network, probe, batch_size=section.batch_size, device=device)}"
+    found = try_out(network, probe, section.batch_size, section.device, section.threads)
+    return f"version {card.model_id}, {found}"
 
 
 def _device(config: Config) -> str:

@@ -88,14 +88,18 @@ def torch_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def try_out(network: Network, probe: Probe, *, batch_size: int, device: str) -> str:
+def try_out(network: Network, probe: Probe, batch_size: int, device: str, threads: int) -> str:
     """Return how fast a network runs here, and how far its fast path is from single precision, in a sentence.
 
     Parameters
     ----------
     network, probe, batch_size, device
-        As `build_predictor` takes them.
+        As `build_predictor` takes them; the device may be "auto".
+    threads : int
+        Of the CPU.
     """
+    torch.set_num_threads(threads)
+    device = torch_device(device)
     predictor = Predictor(network, probe, batch_size, device)
     predictor.warm_up()
     patterns = np.zeros((batch_size, *probe.shape[1:]), np.float32)
