@@ -30,21 +30,21 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : Path
-        Of a safetensors file, like the weights.
+    directory : Path
+        Receives NAME.checkpoint, a safetensors file like the weights.
     recipe, network, optimiser, generator
         What is saved, and loaded in place.
     """
 
     def __init__(
         self,
-        path: Path,
+        directory: Path,
         recipe: Recipe,
         network: Network,
         optimiser: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> None:
-        self.path, self.recipe = path, recipe
+        self.path, self.recipe = directory / f"{recipe.name}.checkpoint", recipe
         self._network, self._optimiser, self._generator = network, optimiser, generator
 
     def save(self, reports: list[Report]) -> None:
@@ -80,7 +80,3 @@ class Checkpoint:
             state.setdefault(int(index), {})[name] = tensor
         self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
         return [Report(*report) for report in json.loads(metadata["reports"])]
-
-    def delete(self) -> None:
-        """Remove the checkpoint: the training is complete."""
-        self.path.unlink()

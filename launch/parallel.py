@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from operators.network_interface import Network
+from operators.network_interface import Illumination, Network
 
 
 class Processes(NamedTuple):
@@ -28,21 +28,24 @@ class Processes(NamedTuple):
         """Whether this process is the one that writes files and shows progress."""
         return self.rank == 0
 
-    def share(self, n_frames: int) -> slice:
-        """Return which frames of a batch this process works on.
+    def share(
+        self, objects: Tensor, intensities: Tensor, illumination: Illumination
+    ) -> tuple[Tensor, Tensor, Illumination]:
+        """Return the frames of a batch that this process works on.
 
         Raises
         ------
         ValueError
             If the frames cannot be shared evenly.
         """
-        share, rest = divmod(n_frames, self.size)
+        share, rest = divmod(len(objects), self.size)
         if rest:
             raise ValueError(
-                f"batch_size = {n_frames} cannot be shared evenly by {self.size} processes; "
+                f"batch_size = {len(objects)} cannot be shared evenly by {self.size} processes; "
                 "make it a multiple of their number"
             )
-        return slice(self.rank * share, (self.rank + 1) * share)
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        return objects[mine], intensities[mine], illumination.of(mine)
 
     def parallel(self, network: Network) -> nn.Module:
         """Return the network to train: gradients, and on GPUs batch norms, are those of all shares."""

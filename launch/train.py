@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from launch.checkpoint import Checkpoint, Report
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
@@ -23,7 +24,7 @@ from launch.recipe import Recipe
 from launch.training_data import Simulator
 from operators.losses import LOSSES, sigma_nll, squared_error, variation
 from operators.network import NETWORKS
-from operators.network_interface import Network, channels_last
+from operators.network_interface import Illumination, Network, Prediction, channels_last
 from operators.predict import Predictor
 from stream.weights import ModelCard, load_network, save_network
 
@@ -56,40 +57,31 @@ def train(
     """
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
-        device, mine = processes.device, processes.share(recipe.batch_size)
+        device = processes.device
         simulator = Simulator(recipe, device)
-        network, ancestor = start_network(recipe, directory)
-        network = channels_last(network.to(device)).train()
-        parallel, loss = processes.parallel(network), LOSSES[recipe.loss]
+        network, ancestor = start_network(recipe, directory, device)
+        parallel = processes.parallel(network)
         optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
         generator = Generator(device).manual_seed(recipe.seed)
-        checkpoint = Checkpoint(
-            directory / f"{recipe.name}.checkpoint", recipe, network, optimiser, generator
-        )
+        checkpoint = Checkpoint(directory, recipe, network, optimiser, generator)
         reports = checkpoint.load()
         sums = torch.zeros(3, device=device)
         for step in range(reports[-1].step if reports else 0, recipe.n_steps):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, step)
-            objects, intensities, illumination = simulator.draw(recipe.batch_size, generator)
-            objects, intensities, illumination = objects[mine], intensities[mine], illumination.of(mine)
+            batch = simulator.draw(recipe.batch_size, generator)
+            objects, intensities, illumination = processes.share(*batch)
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
                 prediction = parallel(intensities, illumination)
-            weights = illumination.probe.abs().square()
-            patch_loss = loss(prediction.patches, objects, weights)
-            draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
-            sigma_loss = sigma_nll(prediction, objects, weights)
+            loss, figures = losses(recipe, prediction, objects, illumination)
             optimiser.zero_grad()
-            (patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss).backward()
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
             optimiser.step()
-            error = squared_error(prediction.patches.detach(), objects, weights)
-            sums += torch.stack([error, variation(objects, weights), sigma_loss.detach()])
+            sums += figures
             if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
                 n_losses = processes.size * (step + 1 - (reports[-1].step if reports else 0))
-                square, variance, nll = processes.total(sums).tolist()  # the loop's only synchronisation
-                c, rate = math.sqrt(square / variance), learning_rate(recipe, step)
-                reports.append(Report(step + 1, rate, c, nll / n_losses))
+                reports.append(new_report(recipe, step, processes.total(sums) / n_losses))
                 sums.zero_()
                 if processes.is_first:
                     checkpoint.save(reports)
@@ -98,8 +90,24 @@ def train(
     if not processes.is_first:
         return None
     card = finish(recipe, network, ancestor, directory, device)
-    checkpoint.delete()
+    checkpoint.path.unlink()
     return card
+
+
+def losses(
+    recipe: Recipe, prediction: Prediction, objects: Tensor, illumination: Illumination
+) -> tuple[Tensor, Tensor]:
+    """Return what the training descends, and its figures for the report.
+
+    The figures are those of `Report.c`, squared error and variation, and the sigma loss, detached.
+    """
+    weights, loss = illumination.probe.abs().square(), LOSSES[recipe.loss]
+    patch_loss = loss(prediction.patches, objects, weights)
+    draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
+    sigma_loss = sigma_nll(prediction, objects, weights)
+    error = squared_error(prediction.patches.detach(), objects, weights)
+    figures = torch.stack([error, variation(objects, weights), sigma_loss.detach()])
+    return patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss, figures
 
 
 @contextmanager
@@ -115,26 +123,29 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
         yield show
 
 
-def start_network(recipe: Recipe, directory: Path) -> tuple[Network, str]:
-    """Return the network that a training begins with, and the hash of the weights it inherits, if any.
+def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network, str]:
+    """Return the network to train, and the hash of the weights that it begins with, "" for random ones.
 
     Raises
     ------
     ValueError
         If the weights to begin with are those of another network.
     """
+    ancestor = ""
     if recipe.initial_weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            return NETWORKS[recipe.network](**recipe.network_config), ""
-    path = directory / recipe.initial_weights
-    network, card = load_network(path)
-    if (card.network, card.config) != (recipe.network, recipe.network_config):
-        raise ValueError(
-            f"initial_weights: {path} holds {card.network} {card.config}, "
-            f"the recipe wants {recipe.network} {recipe.network_config}"
-        )
-    return network, card.sha256
+            network = NETWORKS[recipe.network](**recipe.network_config)
+    else:
+        path = directory / recipe.initial_weights
+        network, card = load_network(path)
+        ancestor = card.sha256
+        if (card.network, card.config) != (recipe.network, recipe.network_config):
+            raise ValueError(
+                f"initial_weights: {path} holds {card.network} {card.config}, "
+                f"the recipe wants {recipe.network} {recipe.network_config}"
+            )
+    return channels_last(network.to(device)).train(), ancestor
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -147,6 +158,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     else:
         left = min(1.0, (recipe.n_steps - done) / recipe.decay_steps)
     return recipe.learning_rate * min(1.0, done / recipe.warm_up_steps) * left
+
+
+def new_report(recipe: Recipe, step: int, means: Tensor) -> Report:
+    """Return the report after a step from the mean figures of `losses`; here the CPU waits for the device."""
+    square, variance, sigma_loss = means.tolist()
+    return Report(step + 1, learning_rate(recipe, step), math.sqrt(square / variance), sigma_loss)
 
 
 def write_log(path: Path, reports: list[Report]) -> None:

@@ -11,11 +11,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from operators.arrays import Patches, Patterns
 from operators.metrics import align_phase
-from operators.network_interface import UNIFORM_PHASE_SIGMA, Network
+from operators.network_interface import NORMS, UNIFORM_PHASE_SIGMA, Network
 
 
 class Predicting(Protocol):
@@ -113,7 +112,7 @@ def thinned(network: Network, dropout: float, seed: int) -> Network:
     network, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
     for block in network.decoder():
         for norm in block.modules():
-            if isinstance(norm, nn.BatchNorm2d):
+            if isinstance(norm, NORMS):
                 kept = torch.rand(norm.num_features, generator=generator) >= dropout
                 factor = kept.to(norm.weight) / (1 - dropout)
                 norm.weight.data.mul_(factor)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+NORMS = nn.BatchNorm2d, nn.SyncBatchNorm  # the second in trainings on several GPUs
 UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 
 
@@ -137,7 +138,7 @@ def channels_last(network: Network) -> Network:
 def _fold_norms(block: nn.Sequential) -> None:
     for i in range(len(block) - 1):
         convolution, norm = block[i], block[i + 1]
-        if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+        if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, NORMS):
             is_transposed = isinstance(convolution, nn.ConvTranspose2d)
             block[i] = fuse_conv_bn_eval(convolution, norm, is_transposed)
             block[i + 1] = nn.Identity()

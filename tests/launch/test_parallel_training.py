@@ -12,6 +12,7 @@ import yaml
 from launch.parallel import Processes
 from launch.recipe import Recipe
 from launch.train import train
+from operators.network_interface import illuminate
 from tests.launch.tiny_recipe import TINY_RECIPE
 
 RECIPE = TINY_RECIPE | {
@@ -66,5 +67,10 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
 
 
 def test_processes_share_every_frame_of_a_batch_once() -> None:
-    shares = [Processes(rank, 3, "cpu").share(12) for rank in range(3)]
-    assert [i for share in shares for i in range(12)[share]] == list(range(12))
+    frames = torch.arange(12.0)
+    batch = frames, 10 * frames, illuminate(torch.polar(1 + frames, frames)[:, None, None])
+    shares = [Processes(rank, 3, "cpu").share(*batch) for rank in range(3)]
+    for objects, intensities, illumination in shares:
+        torch.testing.assert_close(intensities, 10 * objects)
+        torch.testing.assert_close(illumination.probe[:, 0, 0], torch.polar(torch.ones(4), objects))
+    torch.testing.assert_close(torch.cat([share[0] for share in shares]), frames)

@@ -1,6 +1,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +81,49 @@ def test_the_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recipe: Rec
         train(recipe.model_copy(update={"batch_size": 5}), tmp_path)
 
 
+def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: Path, recipe: Recipe) -> None:
+    first = train(recipe, tmp_path)
+    assert first is not None
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "learning_rate": 1e-9}
+    second = train(recipe.model_copy(update=changes), tmp_path)
+    assert second is not None
+    assert second.initial_sha256 == first.sha256 != second.sha256
+    networks = [load_network(tmp_path / f"{name}.safetensors")[0] for name in ("tiny", "second")]
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_weights_of_another_network_to_go_on_from_are_refused(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    wider = recipe.network_config | {"widths": [16, 48]}
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": wider}
+    with pytest.raises(ValueError, match=r"tiny\.safetensors holds physics.*32.*the recipe wants.*48"):
+        train(recipe.model_copy(update=changes), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"loss": "amplitude_phase"}, {"optimiser": "adam"}])
+def test_loss_and_optimiser_are_those_of_the_recipe(
+    tmp_path: Path, recipe: Recipe, changes: dict[str, object]
+) -> None:
+    weights = []
+    for name, update in (("plain", {}), ("changed", changes)):
+        card = train(recipe.model_copy(update=update), tmp_path / name)
+        assert card is not None
+        weights.append(card.sha256)
+    assert weights[0] != weights[1]
+
+
+@pytest.mark.parametrize("name", ["ptychonet", "ptychonn"])
+def test_networks_of_the_literature_are_trained_by_the_same_loop(
+    tmp_path: Path, recipe: Recipe, name: str
+) -> None:
+    config = {"n_pixels": 32, "widths": [8, 16]}
+    card = train(recipe.model_copy(update={"network": name, "network_config": config}), tmp_path)
+    assert card is not None
+    assert card.network == name
+    assert np.isfinite(list(card.metrics.values())).all()
+
+
 @pytest.mark.slow
 def test_a_short_training_beats_the_constant_object(tmp_path: Path, recipe: Recipe) -> None:
     longer = recipe.model_copy(
@@ -97,6 +141,20 @@ def test_the_learning_rate_rises_and_falls_to_zero(recipe: Recipe) -> None:
     assert rates.index(max(rates)) == 9
     assert max(rates) == pytest.approx(recipe.learning_rate, rel=0.05)
     assert rates[-1] == pytest.approx(0)
+
+
+def test_a_rate_that_falls_in_steps_is_halved_at_each(recipe: Recipe) -> None:
+    changes = {"n_steps": 100, "warm_up_steps": 1, "schedule": "steps", "decay_steps": 40}
+    recipe = recipe.model_copy(update=changes)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in (0, 39, 40, 79, 80, 99)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
+def test_a_trapezoid_stays_up_until_its_last_steps(recipe: Recipe) -> None:
+    changes = {"n_steps": 100, "warm_up_steps": 10, "schedule": "trapezoid", "decay_steps": 20}
+    recipe = recipe.model_copy(update=changes)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in (0, 9, 50, 79, 89, 99)]
+    assert rates == pytest.approx([0.1, 1, 1, 1, 0.5, 0])
 
 
 def test_the_progress_bar_follows_the_reports(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
