@@ -59,7 +59,7 @@ def train(
     with join_processes(device) as processes:
         device = processes.device
         simulator = Simulator(recipe, device)
-        network, ancestor = start_network(recipe, directory, device)
+        network, parent = start_network(recipe, directory, device)
         parallel = processes.parallel(network)
         optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
         generator = Generator(device).manual_seed(recipe.seed)
@@ -89,7 +89,7 @@ def train(
                     on_report(reports[-1])
     if not processes.is_first:
         return None
-    card = finish(recipe, network, ancestor, directory, device)
+    card = finish(recipe, network, parent, directory, device)
     checkpoint.path.unlink()
     return card
 
@@ -124,14 +124,14 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
 
 
 def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network, str]:
-    """Return the network to train, and the hash of the weights that it begins with, "" for random ones.
+    """Return the network to train, and the version of the weights that it begins with, "" for random ones.
 
     Raises
     ------
     ValueError
         If the weights to begin with are those of another network.
     """
-    ancestor = ""
+    parent = ""
     if recipe.initial_weights is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -139,13 +139,13 @@ def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network
     else:
         path = directory / recipe.initial_weights
         network, card = load_network(path)
-        ancestor = card.sha256
+        parent = card.model_id
         if (card.network, card.config) != (recipe.network, recipe.network_config):
             raise ValueError(
                 f"initial_weights: {path} holds {card.network} {card.config}, "
                 f"the recipe wants {recipe.network} {recipe.network_config}"
             )
-    return channels_last(network.to(device)).train(), ancestor
+    return channels_last(network.to(device)).train(), parent
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -172,7 +172,7 @@ def write_log(path: Path, reports: list[Report]) -> None:
         csv.writer(file).writerows([Report._fields, *reports])
 
 
-def finish(recipe: Recipe, network: Network, ancestor: str, directory: Path, device: str) -> ModelCard:
+def finish(recipe: Recipe, network: Network, parent: str, directory: Path, device: str) -> ModelCard:
     """Calibrate sigma, measure the network on held-out objects, and save it."""
     network.eval()
     probe = evaluation_probe(recipe)
@@ -184,11 +184,11 @@ def finish(recipe: Recipe, network: Network, ancestor: str, directory: Path, dev
         config=recipe.network_config,
         recipe=recipe.model_dump(mode="json"),
         seed=recipe.seed,
-        initial_sha256=ancestor,
         data=recipe.describe_data(),
         probe=recipe.probe.ranges(),
         photons_per_frame=recipe.photons_per_frame,
         metrics=metrics,
+        parent=parent,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return save_network(directory / f"{recipe.name}.safetensors", network, card)

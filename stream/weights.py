@@ -38,8 +38,6 @@ class ModelCard:
         The recipe that trained it, complete.
     seed : int
         Of the training.
-    initial_sha256 : str
-        Of the weights that the training began with; "" for random ones.
     data : str
         One sentence on what it was trained with.
     probe : dict of (float, float)
@@ -48,6 +46,8 @@ class ModelCard:
         Least and most it was trained for.
     metrics : dict of float
         Measured on held-out objects.
+    parent : str
+        `model_id` of the weights that the training began with, "" for random ones.
     date : str
         End of the training, ISO 8601.
     sha256 : str
@@ -63,9 +63,9 @@ class ModelCard:
     probe: dict[str, tuple[float, float]]
     photons_per_frame: tuple[float, float]
     metrics: dict[str, float] = field(default_factory=dict)
+    parent: str = ""
     date: str = ""
     sha256: str = ""
-    initial_sha256: str = ""
 
     @property
     def model_id(self) -> str:

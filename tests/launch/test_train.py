@@ -87,7 +87,7 @@ def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: 
     changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "learning_rate": 1e-9}
     second = train(recipe.model_copy(update=changes), tmp_path)
     assert second is not None
-    assert second.initial_sha256 == first.sha256 != second.sha256
+    assert second.parent == first.model_id != second.model_id
     networks = [load_network(tmp_path / f"{name}.safetensors")[0] for name in ("tiny", "second")]
     for one, other in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
