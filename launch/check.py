@@ -41,6 +41,8 @@ def _findings(config: Config, timeout_s: float) -> Iterator[Finding]:
     if viewer.enabled:
         yield _try(f"viewer {viewer.host}:{viewer.port}", lambda: _listen(viewer.host, viewer.port))
     yield _try(f"probe {config.probe.source}", lambda: _probe(config))
+    if weights := config.network.weights:
+        yield _try(f"network {weights.name}", lambda: _network(config, weights))
     yield _try(f"refinement {config.refinement.device}", lambda: _device(config))
     yield _try(f"save {config.save}", lambda: _room(config.save))
 
@@ -93,6 +95,18 @@ def _probe(config: Config) -> str:
     if probe.shape[1:] != (n_pixels, n_pixels):
         raise ValueError(f"the probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels")
     return f"{len(probe)} mode{'s' if len(probe) > 1 else ''} of {n_pixels} x {n_pixels} pixels"
+
+
+def _network(config: Config, weights: Path) -> str:
+    from stream.predictors import try_out
+    from stream.weights import load_network
+
+    section, probe = config.network, known_probe(config.probe, config.geometry.n_pixels)
+    network, card = load_network(weights)
+    if probe is None:
+        return f"version {card.model_id}"
+    found = try_out(network, probe, section.batch_size, section.device, section.threads)
+    return f"version {card.model_id}, {found}"
 
 
 def _device(config: Config) -> str:

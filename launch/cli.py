@@ -275,6 +275,8 @@ def train(
         settings = with_scan(settings, from_scan, output)
     with progress_bar(settings) as show:
         card = train_network(settings, output, device=device, on_report=show)
+    if card is None:  # another process of `torchrun` has it
+        return
     for name, value in card.metrics.items():
         typer.echo(f"{name:<40}{value:.4g}")
     typer.echo(f"{output / settings.name}.safetensors, version {card.model_id}")

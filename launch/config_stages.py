@@ -42,6 +42,25 @@ class NetworkSection(Section):
     """where the network runs; auto is CUDA where there is a device"""
     threads: PositiveInt = 1
     """cores the network may use"""
+    disagreement: Literal["none", "dropout", "ensemble", "round_robin"] = "none"
+    """what else tells the uncertainty: the spread of thinned copies of the network, that of `members` for
+    every frame, or `members` that take turns, so that overlapping frames disagree"""
+    members: tuple[InputPath, ...] = ()
+    """weights files beside `weights`, for `ensemble` and `round_robin`"""
+    dropout: Fraction = 0.1
+    """share of channels that a thinned copy has lost"""
+    dropout_samples: PositiveInt = 8
+    """thinned copies"""
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        needs_members = self.disagreement in ("ensemble", "round_robin")
+        if needs_members != bool(self.members):
+            raise ValueError(
+                f"members are the weights beside `weights` that disagreement: ensemble or round_robin needs; "
+                f"got disagreement: {self.disagreement} and {len(self.members)} members"
+            )
+        return self
 
 
 class RefinementSection(Section):

@@ -5,7 +5,7 @@ Separate from `launch.train` so that the demo can read its probe and material wi
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import yaml
@@ -69,6 +69,8 @@ class Recipe(RecipeSection):
     network: str = "physics"
     network_config: dict[str, Any]
     """keyword arguments of the network"""
+    initial_weights: Path | None = None
+    """weights to begin with instead of random ones; relative to the folder of the new ones"""
     probe: ProbeRecipe
     material: MaterialRecipe
     effects: EffectsRecipe | None = None
@@ -85,10 +87,18 @@ class Recipe(RecipeSection):
     """a recorded scan among the samples"""
     n_steps: Count
     batch_size: Count = 16
+    loss: Literal["complex", "amplitude_phase"] = "complex"
+    """error of the complex patches, or of their amplitudes and unwrapped phases"""
+    optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: Positive = 1.5e-3
+    schedule: Literal["cosine", "steps", "trapezoid"] = "cosine"
+    """how the learning rate falls: half a cosine to zero; by `decay_factor` every `decay_steps`; linearly to
+    zero over the last `decay_steps`"""
+    decay_steps: Count = 1000
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    warm_up_steps: Count = 500
+    """over which the learning rate rises"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warm_up: Positive = 0.05
-    """share of the steps over which the learning rate rises"""
     gradient_clip: Positive = 1.0
     draft_weight: Annotated[float, Field(ge=0)] = 0.5
     """of the loss of each stage before the last"""

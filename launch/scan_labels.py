@@ -19,8 +19,8 @@ from launch.recorded import RecordedScan, open_recorded
 from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2
 from operators.geometry import window_corners
 from operators.metrics import align_phase
-from operators.network import Predictor
 from operators.patches import extract_patches
+from operators.predict import Predictor
 from operators.preprocess import Preprocess
 
 

@@ -194,6 +194,7 @@ def _positions_config(run: ResolvedRun) -> "PositionsConfig":
 def inference(run: ResolvedRun) -> Worker:
     """Returns the stage that runs the network."""
     from stream.inference import Inference, InferenceConfig
+    from stream.predictors import UncertaintyConfig
 
     section = run.config.network
     if section.weights is None:
@@ -206,6 +207,12 @@ def inference(run: ResolvedRun) -> Worker:
             deadline_s=section.deadline_s,
             threads=section.threads,
             device=section.device,
+            uncertainty=UncertaintyConfig(
+                disagreement=section.disagreement,
+                members=section.members,
+                dropout=section.dropout,
+                n_samples=section.dropout_samples,
+            ),
         )
     )
 

@@ -7,43 +7,30 @@ gives the same weights. Separate from `launch.evaluate`, which judges the result
 """
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from launch.checkpoint import Checkpoint, Report
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
+from launch.parallel import is_first_process, join_processes
 from launch.recipe import Recipe
 from launch.scan_labels import held_out_error, labels_of
 from launch.training_data import open_source
-from operators.network import (
-    NETWORKS,
-    PhysicsNet,
-    Prediction,
-    Predictor,
-    channels_last,
-)
-from stream.weights import ModelCard, save_network
+from operators.losses import LOSSES, sigma_nll, squared_error, variation
+from operators.network import NETWORKS
+from operators.network_interface import Illumination, Network, Prediction, channels_last
+from operators.predict import Predictor
+from stream.weights import ModelCard, load_network, save_network
 
 Generator = torch.Generator
-
-
-class Report(NamedTuple):
-    """What is logged: `c` of the training patches and the sigma loss, means since the report before."""
-
-    step: int
-    learning_rate: float
-    c: float
-    sigma_loss: float
+OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
 def train(
@@ -52,10 +39,11 @@ def train(
     *,
     device: str = "cpu",
     on_report: Callable[[Report], None] = lambda report: None,
-) -> ModelCard:
+) -> ModelCard | None:
     """Train, calibrate and evaluate a network; write weights, card, log and checkpoints to a directory.
 
-    A training that was interrupted goes on from the checkpoint in the directory.
+    A training that was interrupted goes on from the checkpoint in the directory. Under `torchrun` each
+    process works on its share of every batch; the first writes the files, and only there a card is returned.
 
     Parameters
     ----------
@@ -63,114 +51,71 @@ def train(
     directory : Path
         Receives NAME.safetensors, NAME.json, NAME.csv and, until the end, NAME.checkpoint.
     device : str
-        Where torch works. Only "cpu" with a fixed number of threads repeats to the last bit.
+        Where torch works; "cuda" gives each process a GPU of its own. Only "cpu" with a fixed number of
+        threads repeats to the last bit.
     on_report : callable
         Gets a `Report` every `recipe.report_every` steps, after the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    source = open_source(recipe, directory, device)
-    network = channels_last(new_network(recipe).to(device)).train()
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay)
-    generator = Generator(device).manual_seed(recipe.seed)
-    checkpoint = Checkpoint(directory / f"{recipe.name}.checkpoint", recipe, network, optimiser, generator)
-    reports = checkpoint.load()
-    sums = torch.zeros(3, device=device)
-    for step in range(reports[-1].step if reports else 0, recipe.n_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        objects, intensities, illumination = source.draw(recipe.batch_size, generator)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
-            prediction = network(intensities, illumination)
-        weights = illumination.probe.abs().square()
-        patch_loss = squared_error(prediction.patches, objects, weights)
-        draft_loss = sum(squared_error(draft, objects, weights) for draft in prediction.drafts)
-        sigma_loss = sigma_nll(prediction, objects, weights)
-        optimiser.zero_grad()
-        (patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss).backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-        optimiser.step()
-        sums += torch.stack([patch_loss, variation(objects, weights), sigma_loss]).detach()
-        if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
-            n_steps = step - (reports[-1].step if reports else 0) + 1
-            error, variance, nll = sums.tolist()  # the loop's only synchronisation with the device
-            reports.append(
-                Report(step + 1, learning_rate(recipe, step), math.sqrt(error / variance), nll / n_steps)
-            )
-            sums.zero_()
-            checkpoint.save(reports)
-            write_log(directory / f"{recipe.name}.csv", reports)
-            on_report(reports[-1])
-    card = finish(recipe, network, directory, device)
-    checkpoint.delete()
+    with join_processes(device) as processes:
+        device = processes.device
+        source = open_source(recipe, directory, device)
+        network, parent = start_network(recipe, directory, device)
+        parallel = processes.parallel(network)
+        optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
+        generator = Generator(device).manual_seed(recipe.seed)
+        checkpoint = Checkpoint(directory, recipe, network, optimiser, generator)
+        reports = checkpoint.load()
+        sums = torch.zeros(3, device=device)
+        for step in range(reports[-1].step if reports else 0, recipe.n_steps):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, step)
+            batch = source.draw(recipe.batch_size, generator)
+            objects, intensities, illumination = processes.share(*batch)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
+                prediction = parallel(intensities, illumination)
+            loss, figures = losses(recipe, prediction, objects, illumination)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+            optimiser.step()
+            sums += figures
+            if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
+                n_losses = processes.size * (step + 1 - (reports[-1].step if reports else 0))
+                reports.append(new_report(recipe, step, processes.total(sums) / n_losses))
+                sums.zero_()
+                if processes.is_first:
+                    checkpoint.save(reports)
+                    write_log(directory / f"{recipe.name}.csv", reports)
+                    on_report(reports[-1])
+    if not processes.is_first:
+        return None
+    card = finish(recipe, network, parent, directory, device)
+    checkpoint.path.unlink()
     return card
 
 
-class Checkpoint:
-    """Everything that a training needs to go on as if it had not been interrupted.
+def losses(
+    recipe: Recipe, prediction: Prediction, objects: Tensor, illumination: Illumination
+) -> tuple[Tensor, Tensor]:
+    """Return what the training descends, and its figures for the report.
 
-    Parameters
-    ----------
-    path : Path
-        Of a safetensors file, like the weights.
-    recipe, network, optimiser, generator
-        What is saved, and loaded in place.
+    The figures are those of `Report.c`, squared error and variation, and the sigma loss, detached.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        network: PhysicsNet,
-        optimiser: torch.optim.Optimizer,
-        generator: Generator,
-    ) -> None:
-        self.path, self.recipe = path, recipe
-        self._network, self._optimiser, self._generator = network, optimiser, generator
-
-    def save(self, reports: list[Report]) -> None:
-        """Replace the checkpoint in one step."""
-        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
-        for index, moments in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
-        tensors["generator"] = self._generator.get_state()
-        metadata = {"recipe": self.recipe.model_dump_json(), "reports": json.dumps(reports)}
-        partial = self.path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        partial.replace(self.path)
-
-    def load(self) -> list[Report]:
-        """Restore the state and return the reports so far; none where there is no checkpoint."""
-        if not self.path.exists():
-            return []
-        with safe_open(self.path, framework="pt") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        if metadata["recipe"] != self.recipe.model_dump_json():
-            raise ValueError(
-                f"{self.path} belongs to another recipe; finish that one, or delete it to start afresh"
-            )
-        self._generator.set_state(tensors.pop("generator"))
-        parts: dict[str, dict[str, Any]] = {"network": {}, "optimiser": {}}
-        for name, tensor in tensors.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = tensor
-        self._network.load_state_dict(parts["network"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in parts["optimiser"].items():
-            index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = tensor
-        self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
-        return [Report(*report) for report in json.loads(metadata["reports"])]
-
-    def delete(self) -> None:
-        """Remove the checkpoint: the training is complete."""
-        self.path.unlink()
+    weights, loss = illumination.probe.abs().square(), LOSSES[recipe.loss]
+    patch_loss = loss(prediction.patches, objects, weights)
+    draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
+    sigma_loss = sigma_nll(prediction, objects, weights)
+    error = squared_error(prediction.patches.detach(), objects, weights)
+    figures = torch.stack([error, variation(objects, weights), sigma_loss.detach()])
+    return patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss, figures
 
 
 @contextmanager
 def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
     """Show a training on the terminal; yields what to give `train` as `on_report`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not is_first_process()) as progress:
         task = progress.add_task(recipe.name, total=recipe.n_steps)
 
         def show(report: Report) -> None:
@@ -179,48 +124,47 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
         yield show
 
 
-def new_network(recipe: Recipe) -> PhysicsNet:
-    """Return the untrained network of a recipe; the same seed gives the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return NETWORKS[recipe.network](**recipe.network_config)
+def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network, str]:
+    """Return the network to train, and the version of the weights that it begins with, "" for random ones.
+
+    Raises
+    ------
+    ValueError
+        If the weights to begin with are those of another network.
+    """
+    parent = ""
+    if recipe.initial_weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            network = NETWORKS[recipe.network](**recipe.network_config)
+    else:
+        path = directory / recipe.initial_weights
+        network, card = load_network(path)
+        parent = card.model_id
+        if (card.network, card.config) != (recipe.network, recipe.network_config):
+            raise ValueError(
+                f"initial_weights: {path} holds {card.network} {card.config}, "
+                f"the recipe wants {recipe.network} {recipe.network_config}"
+            )
+    return channels_last(network.to(device)).train(), parent
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Return the rate at a step: a linear rise, then half a cosine down to zero."""
-    progress = (step + 1) / recipe.n_steps
-    return (
-        recipe.learning_rate
-        * min(1.0, progress / recipe.warm_up)
-        * (0.5 + 0.5 * math.cos(math.pi * progress))
-    )
+    """Return the rate at a step, counted from 0: a linear rise, then the fall that the schedule says."""
+    done = step + 1
+    if recipe.schedule == "cosine":
+        left = 0.5 + 0.5 * math.cos(math.pi * done / recipe.n_steps)
+    elif recipe.schedule == "steps":
+        left = recipe.decay_factor ** (step // recipe.decay_steps)
+    else:
+        left = min(1.0, (recipe.n_steps - done) / recipe.decay_steps)
+    return recipe.learning_rate * min(1.0, done / recipe.warm_up_steps) * left
 
 
-def align(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return each patch times the global phase that brings it closest to its object."""
-    overlap = (weights * patches.conj() * objects).sum((-2, -1), keepdim=True)
-    return patches * (overlap / (overlap.abs() + 1e-12))
-
-
-def squared_error(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted error of aligned patches: complex, so that no phase needs unwrapping."""
-    return (weights * (align(patches, objects, weights) - objects).abs().square()).sum((-2, -1)).mean()
-
-
-def variation(objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted variance of the objects: the error of the best constant ones."""
-    mean = (weights * objects).sum((-2, -1), keepdim=True)
-    return (weights * (objects - mean).abs().square()).sum((-2, -1)).mean()
-
-
-def sigma_nll(prediction: Prediction, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the negative log-likelihood of the wrapped phase error under a normal of the predicted width.
-
-    The error counts as given: this loss trains the width only.
-    """
-    patches, log_sigma, _ = prediction
-    error = (align(patches.detach(), objects, weights) * objects.conj()).angle()
-    return (weights * (log_sigma + 0.5 * error.square() * torch.exp(-2 * log_sigma))).sum((-2, -1)).mean()
+def new_report(recipe: Recipe, step: int, means: Tensor) -> Report:
+    """Return the report after a step from the mean figures of `losses`; here the CPU waits for the device."""
+    square, variance, sigma_loss = means.tolist()
+    return Report(step + 1, learning_rate(recipe, step), math.sqrt(square / variance), sigma_loss)
 
 
 def write_log(path: Path, reports: list[Report]) -> None:
@@ -229,7 +173,7 @@ def write_log(path: Path, reports: list[Report]) -> None:
         csv.writer(file).writerows([Report._fields, *reports])
 
 
-def finish(recipe: Recipe, network: PhysicsNet, directory: Path, device: str) -> ModelCard:
+def finish(recipe: Recipe, network: Network, parent: str, directory: Path, device: str) -> ModelCard:
     """Calibrate sigma, measure the network on held-out objects, and save it."""
     network.eval()
     probe = evaluation_probe(recipe)
@@ -250,6 +194,7 @@ def finish(recipe: Recipe, network: PhysicsNet, directory: Path, device: str) ->
         probe=recipe.probe.ranges(),
         photons_per_frame=recipe.photons_per_frame,
         metrics=metrics,
+        parent=parent,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return save_network(directory / f"{recipe.name}.safetensors", network, card)

@@ -17,7 +17,7 @@ from launch.recipe import Recipe
 from launch.samples import draw_texture
 from launch.scan_labels import ScanLabels, labels_of
 from operators.detector_effects import Detector, draw_detector, read_out
-from operators.network import Illumination, illuminate
+from operators.network_interface import Illumination, illuminate
 
 Generator = torch.Generator
 NEAR_PX = (

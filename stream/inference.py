@@ -6,14 +6,14 @@ the columns.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from operators.network import Predictor
+from stream.predictors import UncertaintyConfig, build_predictor, torch_device
 from stream.prepare import Optics, read_patterns
 from stream.scan import Numbers, Scan, State
 from stream.sockets import Endpoint
@@ -39,6 +39,8 @@ class InferenceConfig:
         Of the CPU.
     device : str
         "cpu", "cuda" or "auto".
+    uncertainty : UncertaintyConfig
+        What is added to the network's own error bars.
     """
 
     optics: Optics
@@ -47,6 +49,7 @@ class InferenceConfig:
     deadline_s: float = 0.03
     threads: int = 1
     device: str = "auto"
+    uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
 
 
 class Inference:
@@ -67,11 +70,11 @@ class Inference:
         """Loads the weights and runs the network once, so that the first frame does not wait for it."""
         torch.set_num_threads(self.config.threads)
         network, self.card = load_network(self.config.weights)
-        self.device = self.config.device
-        if self.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch_device(self.config.device)
         probe = self.config.optics.load_probe()
-        self._predictor = Predictor(network, probe, batch_size=self.batch_size, device=self.device)
+        self._predictor = build_predictor(
+            network, probe, self.config.uncertainty, batch_size=self.batch_size, device=self.device
+        )
         self._predictor.warm_up()
 
     def open(self, scan: Scan) -> None:

@@ -16,9 +16,10 @@ import safetensors
 import torch
 from safetensors.torch import save as serialise
 
-from operators.network import NETWORKS, PhysicsNet
+from operators.network import NETWORKS
+from operators.network_interface import Network
 
-LARGEST_FILE_BYTES = 20 * 2**20
+LARGEST_FILE_BYTES = 64 * 2**20  # PtychoNet takes 31 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class ModelCard:
         Least and most it was trained for.
     metrics : dict of float
         Measured on held-out objects.
+    parent : str
+        `model_id` of the weights that the training began with, "" for random ones.
     date : str
         End of the training, ISO 8601.
     sha256 : str
@@ -60,6 +63,7 @@ class ModelCard:
     probe: dict[str, tuple[float, float]]
     photons_per_frame: tuple[float, float]
     metrics: dict[str, float] = field(default_factory=dict)
+    parent: str = ""
     date: str = ""
     sha256: str = ""
 
@@ -69,7 +73,7 @@ class ModelCard:
         return self.sha256[:12]
 
 
-def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
+def save_network(path: Path, network: Network, card: ModelCard) -> ModelCard:
     """Write weights with their card, and the card beside them; return the card with the hash filled in.
 
     The weights are replaced in one step: a reader sees the old or the new ones.
@@ -77,7 +81,7 @@ def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
     Raises
     ------
     ValueError
-        If the weights take more than 20 MB, the most that belongs into a repository.
+        If the weights take more than 64 MiB, far more than any network here.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
     n_bytes = sum(tensor.nbytes for tensor in tensors.values())
@@ -95,7 +99,7 @@ def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
     return card
 
 
-def load_network(path: Path) -> tuple[PhysicsNet, ModelCard]:
+def load_network(path: Path) -> tuple[Network, ModelCard]:
     """Return the network of a weights file, ready to predict, and its card.
 
     Raises

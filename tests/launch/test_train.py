@@ -1,12 +1,14 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from launch.recipe import Recipe
 from launch.train import Report, learning_rate, progress_bar, train
 from stream.weights import load_network
+from tests.launch.tiny_recipe import TINY_RECIPE
 
 
 @pytest.fixture(autouse=True)
@@ -16,22 +18,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "seed": 3,
-            "network_config": {"n_pixels": 32, "crop": 24, "widths": [16, 32], "unshuffle": 1, "n_stages": 2},
-            "probe": {"pupil_radius_px": 6, "disc_radius_px": 7, "disc_spread": 0.1, "n_probes": 4},
-            "material": {"absorption": 0.3, "phase_shift_rad": 1.2},
-            "photons_per_frame": [1e5, 1e6],
-            "n_textures": 5,
-            "texture_px": 64,
-            "n_steps": 6,
-            "batch_size": 4,
-            "report_every": 2,
-            "evaluation": {"photons_per_frame": 1e5, "step_px": 4, "n_positions": 4},
-        }
-    )
+    return Recipe.model_validate(TINY_RECIPE)
 
 
 class PowerCutError(Exception):
@@ -94,6 +81,49 @@ def test_the_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recipe: Rec
         train(recipe.model_copy(update={"batch_size": 5}), tmp_path)
 
 
+def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: Path, recipe: Recipe) -> None:
+    first = train(recipe, tmp_path)
+    assert first is not None
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "learning_rate": 1e-9}
+    second = train(recipe.model_copy(update=changes), tmp_path)
+    assert second is not None
+    assert second.parent == first.model_id != second.model_id
+    networks = [load_network(tmp_path / f"{name}.safetensors")[0] for name in ("tiny", "second")]
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_weights_of_another_network_to_go_on_from_are_refused(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    wider = recipe.network_config | {"widths": [16, 48]}
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": wider}
+    with pytest.raises(ValueError, match=r"tiny\.safetensors holds physics.*32.*the recipe wants.*48"):
+        train(recipe.model_copy(update=changes), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"loss": "amplitude_phase"}, {"optimiser": "adam"}])
+def test_loss_and_optimiser_are_those_of_the_recipe(
+    tmp_path: Path, recipe: Recipe, changes: dict[str, object]
+) -> None:
+    weights = []
+    for name, update in (("plain", {}), ("changed", changes)):
+        card = train(recipe.model_copy(update=update), tmp_path / name)
+        assert card is not None
+        weights.append(card.sha256)
+    assert weights[0] != weights[1]
+
+
+@pytest.mark.parametrize("name", ["ptychonet", "ptychonn"])
+def test_networks_of_the_literature_are_trained_by_the_same_loop(
+    tmp_path: Path, recipe: Recipe, name: str
+) -> None:
+    config = {"n_pixels": 32, "widths": [8, 16]}
+    card = train(recipe.model_copy(update={"network": name, "network_config": config}), tmp_path)
+    assert card is not None
+    assert card.network == name
+    assert np.isfinite(list(card.metrics.values())).all()
+
+
 @pytest.mark.slow
 def test_a_short_training_beats_the_constant_object(tmp_path: Path, recipe: Recipe) -> None:
     longer = recipe.model_copy(
@@ -106,11 +136,25 @@ def test_a_short_training_beats_the_constant_object(tmp_path: Path, recipe: Reci
 
 
 def test_the_learning_rate_rises_and_falls_to_zero(recipe: Recipe) -> None:
-    recipe = recipe.model_copy(update={"n_steps": 100, "warm_up": 0.1})
+    recipe = recipe.model_copy(update={"n_steps": 100, "warm_up_steps": 10})
     rates = [learning_rate(recipe, step) for step in range(100)]
     assert rates.index(max(rates)) == 9
     assert max(rates) == pytest.approx(recipe.learning_rate, rel=0.05)
     assert rates[-1] == pytest.approx(0)
+
+
+def test_a_rate_that_falls_in_steps_is_halved_at_each(recipe: Recipe) -> None:
+    changes = {"n_steps": 100, "warm_up_steps": 1, "schedule": "steps", "decay_steps": 40}
+    recipe = recipe.model_copy(update=changes)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in (0, 39, 40, 79, 80, 99)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
+def test_a_trapezoid_stays_up_until_its_last_steps(recipe: Recipe) -> None:
+    changes = {"n_steps": 100, "warm_up_steps": 10, "schedule": "trapezoid", "decay_steps": 20}
+    recipe = recipe.model_copy(update=changes)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in (0, 9, 50, 79, 89, 99)]
+    assert rates == pytest.approx([0.1, 1, 1, 1, 0.5, 0])
 
 
 def test_the_progress_bar_follows_the_reports(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:

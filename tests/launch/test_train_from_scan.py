@@ -13,7 +13,7 @@ from launch.simulate import write_scan
 from launch.simulation import SimulatedScan, Simulation, simulate_scan
 from launch.train import train
 from launch.training_data import ScanSampler, open_source
-from operators.network import Predictor
+from operators.predict import Predictor
 from stream.weights import load_network
 
 N = 32

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from launch.recipe import DEMO_RECIPE, ProbeRecipe, Recipe, demo_probe, read_recipe
+from operators.network import NETWORKS
 from operators.probe import kb_mirror_probe
 
 
@@ -18,8 +19,14 @@ def with_changes(path: Path, **changes: object) -> Path:
 def test_the_demo_recipe_is_valid_and_describes_its_data() -> None:
     recipe = read_recipe()
     assert recipe.n_pixels == 64
-    assert "40000 to 4e+06 photons" in recipe.describe_data()
+    assert "10000 to 4e+06 photons" in recipe.describe_data()
     assert "zone-plate probes" in recipe.describe_data()
+
+
+@pytest.mark.parametrize("path", sorted(DEMO_RECIPE.parent.glob("train-*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_of_a_training_is_valid(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert NETWORKS[recipe.network](**recipe.network_config).n_pixels == recipe.n_pixels
 
 
 @pytest.mark.parametrize(

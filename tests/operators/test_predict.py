@@ -2,44 +2,25 @@ import numpy as np
 import pytest
 import torch
 
-from operators.forward import simulate_counts
-from operators.network import (
-    UNIFORM_PHASE_SIGMA,
-    PhysicsNet,
-    PhysicsNetConfig,
-    Predictor,
-    compare,
-    first_estimate,
-    illuminate,
-)
-from operators.objects import object_from_texture, texture
-from operators.probe import with_power, zone_plate_probe
-
-PHOTONS = 4e5
+from operators.network_interface import UNIFORM_PHASE_SIGMA, illuminate
+from operators.physics_net import PhysicsNet
+from operators.predict import Predictor, rounding_error
+from tests.operators.networks import PHOTONS, PROBE, some_network, some_patterns
 
 
 @pytest.fixture(scope="module")
 def probe() -> np.ndarray:
-    return with_power(zone_plate_probe(64, 12, 14)[None], PHOTONS)
+    return PROBE
 
 
 @pytest.fixture(scope="module")
-def patterns(probe: np.ndarray) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    object_ = object_from_texture(texture("voronoi", (128, 128), rng))
-    return simulate_counts(object_, probe, rng.integers(0, 64, (7, 2)), rng).astype(np.float32)
+def patterns() -> np.ndarray:
+    return some_patterns()
 
 
 @pytest.fixture(scope="module")
 def network() -> PhysicsNet:
-    """A network whose every weight matters, as after a training."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        network = PhysicsNet(widths=(8, 16))
-        for parameter in network.parameters():
-            torch.nn.init.normal_(parameter, std=0.1)
-    network.largest_intensity.fill_(1.0)
-    return network.eval()
+    return some_network()
 
 
 def test_the_prediction_of_a_pattern_does_not_depend_on_its_batch_mates(
@@ -90,42 +71,6 @@ def test_probe_and_patterns_scaled_together_give_the_same_patches(
     np.testing.assert_allclose(scaled, patches, atol=1e-3)
 
 
-def test_the_open_beam_is_seen_as_a_flat_object(probe: np.ndarray) -> None:
-    illumination = illuminate(torch.from_numpy(probe[0]))
-    amplitudes = illumination.open_far_field.abs()
-    estimate = first_estimate(amplitudes, illumination)
-    np.testing.assert_allclose(estimate.numpy(), 1, atol=1e-3)
-    contradictions = compare(torch.ones_like(estimate), amplitudes, illumination, n_steps=2)[:, 2:6]
-    np.testing.assert_allclose(contradictions.numpy(), 0, atol=1e-2)
-
-
-def test_each_step_of_error_reduction_fits_the_pattern_better(
-    probe: np.ndarray, patterns: np.ndarray
-) -> None:
-    illumination = illuminate(torch.from_numpy(probe[0]))
-    amplitudes = (torch.from_numpy(patterns) / PHOTONS).sqrt()
-    flat = torch.ones_like(amplitudes, dtype=torch.complex64)
-    first = first_estimate(amplitudes, illumination)
-    correction = compare(first, amplitudes, illumination, n_steps=4)[:, 2:4] / 5
-    better = first + torch.complex(correction[:, 0], correction[:, 1])
-
-    def misfit(object_: torch.Tensor) -> float:
-        far_field = torch.fft.fft2(illumination.probe * object_, norm="ortho")
-        return float((far_field.abs() - amplitudes).square().sum())
-
-    assert misfit(better) < misfit(first) < misfit(flat)
-
-
-def test_one_probe_for_all_is_the_same_as_one_probe_each(
-    network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
-) -> None:
-    intensities, one = torch.from_numpy(patterns[:2]) / PHOTONS, torch.from_numpy(probe[0])
-    with torch.inference_mode():
-        shared = network(intensities, illuminate(one))
-        each = network(intensities, illuminate(torch.stack([one, one])))
-    torch.testing.assert_close(shared.patches, each.patches)
-
-
 def test_inputs_beyond_the_trained_range_are_clamped(
     network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
 ) -> None:
@@ -134,34 +79,6 @@ def test_inputs_beyond_the_trained_range_are_clamped(
     hot[0, 5, 7], hotter[0, 5, 7] = 2 * PHOTONS, 1e6 * PHOTONS
     for one, other in zip(predictor.predict(hot), predictor.predict(hotter), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_training_widens_the_trained_range(probe: np.ndarray, patterns: np.ndarray) -> None:
-    network = PhysicsNet(widths=(8, 16)).train()
-    intensities = torch.from_numpy(patterns) / PHOTONS
-    network(intensities, illuminate(torch.from_numpy(probe[0])))
-    assert network.largest_intensity == intensities.max()
-
-
-def test_the_sigma_loss_leaves_the_estimate_alone(probe: np.ndarray, patterns: np.ndarray) -> None:
-    network = PhysicsNet(widths=(8, 16)).train()
-    prediction = network(torch.from_numpy(patterns) / PHOTONS, illuminate(torch.from_numpy(probe[0])))
-    prediction.log_sigma.sum().backward()
-    touched = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    assert touched == {f"sigma_head.{name}" for name in ("0.weight", "0.bias", "2.weight", "2.bias")}
-
-
-@pytest.mark.parametrize("n_stages", [1, 3])
-def test_every_stage_but_the_last_leaves_a_draft(
-    n_stages: int, probe: np.ndarray, patterns: np.ndarray
-) -> None:
-    network = PhysicsNet(widths=(8, 16), n_stages=n_stages).train()
-    illumination = illuminate(torch.from_numpy(probe[0]))
-    prediction = network(torch.from_numpy(patterns) / PHOTONS, illumination)
-    assert len(prediction.drafts) == n_stages - 1
-    losses = [patches.abs().square().sum() for patches in (*prediction.drafts, prediction.patches)]
-    sum(losses).backward()
-    assert all(stage.head.weight.grad.abs().sum() > 0 for stage in network.stages)
 
 
 def test_sigma_is_that_of_a_uniform_phase_where_the_network_does_not_look(
@@ -207,7 +124,24 @@ def test_what_does_not_fit_the_network_is_refused(network: PhysicsNet, probe: np
         Predictor(network, probe).predict(np.zeros((2, 128, 128), np.float32))
 
 
-@pytest.mark.parametrize("crop", [66, 41, 44])
-def test_a_crop_that_the_levels_cannot_halve_is_refused(crop: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 8.*got {crop}"):
-        PhysicsNetConfig(n_pixels=64, crop=crop, widths=(8, 16, 32), unshuffle=2)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_rounding_error_is_that_of_the_fast_path(
+    network: PhysicsNet, probe: np.ndarray, dtype: torch.dtype | None
+) -> None:
+    error = rounding_error(network, Predictor(network, probe, batch_size=2, dtype=dtype), probe)
+    assert 0 < error < 1e-5 if dtype is None else 1e-4 < error < 0.02
+
+
+@pytest.mark.cuda
+def test_a_recorded_run_on_a_gpu_gives_what_it_gave_piece_by_piece(
+    network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    predictor = Predictor(network, probe, batch_size=4, device="cuda")
+    launched = predictor.predict(patterns)
+    predictor.warm_up()
+    for _ in range(2):
+        for recorded, expected in zip(predictor.predict(patterns), launched, strict=True):
+            np.testing.assert_array_equal(recorded, expected)
+    assert rounding_error(network, predictor, probe) < 0.02

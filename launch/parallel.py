@@ -1,0 +1,90 @@
+"""Several processes that train one network, each on a device of its own, as `torchrun` starts them.
+
+Every process draws the same batch and works on its share of it, so that a recipe means the same whatever the
+number of processes. Separate from `launch.train` so that its loop reads as if there were one.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from operators.network_interface import Illumination, Network
+
+
+class Processes(NamedTuple):
+    """The processes of a training, seen from one of them."""
+
+    rank: int
+    size: int
+    device: str
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return self.rank == 0
+
+    def share(
+        self, objects: Tensor, intensities: Tensor, illumination: Illumination
+    ) -> tuple[Tensor, Tensor, Illumination]:
+        """Return the frames of a batch that this process works on.
+
+        Raises
+        ------
+        ValueError
+            If the frames cannot be shared evenly.
+        """
+        share, rest = divmod(len(objects), self.size)
+        if rest:
+            raise ValueError(
+                f"batch_size = {len(objects)} cannot be shared evenly by {self.size} processes; "
+                "make it a multiple of their number"
+            )
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        return objects[mine], intensities[mine], illumination.of(mine)
+
+    def parallel(self, network: Network) -> nn.Module:
+        """Return the network to train: gradients, and on GPUs batch norms, are those of all shares."""
+        if self.size == 1:
+            return network
+        if self.device.startswith("cuda"):
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return DistributedDataParallel(network)
+
+    def total(self, figures: Tensor) -> Tensor:
+        """Return the sum over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(figures)
+        return figures
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process that talks to the terminal: the only one, or the first of all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started; without it there is one.
+
+    Parameters
+    ----------
+    device : str
+        "cuda" gives each process of a machine a GPU of its own.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Processes(0, 1, device)
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Processes(distributed.get_rank(), size, device)
+    finally:
+        distributed.destroy_process_group()

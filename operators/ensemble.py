@@ -1,0 +1,120 @@
+"""Several networks for one pattern: where they disagree, none of them knows.
+
+The head of one network knows how wrong it was on patterns like its training's; members that were trained, or
+thinned, differently disagree where a pattern is like none of these. Separate from `operators.predict`, which
+runs one network; either is used through `predict` and `warm_up`. Called by the inference stage.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from operators.arrays import Patches, Patterns
+from operators.metrics import align_phase
+from operators.network_interface import NORMS, UNIFORM_PHASE_SIGMA, Network
+
+
+class Predicting(Protocol):
+    """What the inference stage asks of a network, or of several."""
+
+    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
+        """Return patches and sigma: see `operators.predict.Predictor.predict`."""
+
+    def warm_up(self) -> None:
+        """Do once what must not delay the first frames."""
+
+
+class Ensemble:
+    """Every pattern through every member: the most that members can tell, at the cost of all of them.
+
+    Parameters
+    ----------
+    members : sequence of Predicting
+        For one probe.
+    weights : (y, x) float32
+        Illumination; patches are aligned in phase where it is bright.
+    n_estimates : int, optional
+        The first so many members give the estimate, as their mean; the rest only tell the spread. All of them
+        unless given.
+    """
+
+    def __init__(
+        self, members: Sequence[Predicting], weights: np.ndarray, n_estimates: int | None = None
+    ) -> None:
+        if len(members) < 2:
+            raise ValueError(f"disagreement needs at least 2 members, got {len(members)}")
+        self._members, self._weights = members, weights
+        self._n_estimates = n_estimates or len(members)
+
+    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
+        """Return mean patches, and sigma with the spread of the members' phases added in squares."""
+        guesses, sigmas = zip(*(member.predict(patterns) for member in self._members), strict=True)
+        aligned = np.stack([self._aligned(guess, guesses[0]) for guess in guesses])
+        patches = aligned[: self._n_estimates].mean(axis=0)
+        spread = np.square(np.angle(aligned * patches.conj())).mean(axis=0)
+        own = np.square(sigmas[: self._n_estimates]).mean(axis=0)
+        return patches, np.minimum(np.sqrt(own + spread), UNIFORM_PHASE_SIGMA)
+
+    def warm_up(self) -> None:
+        """Warm up every member."""
+        for member in self._members:
+            member.warm_up()
+
+    def _aligned(self, patches: Patches, reference: Patches) -> Patches:
+        pairs = zip(patches, reference, strict=True)
+        return np.stack([align_phase(a, b, self._weights) for a, b in pairs]) if len(patches) else patches
+
+
+class RoundRobin:
+    """Every pattern through one member: the cost of one, and neighbours that overlap show the disagreement.
+
+    Parameters
+    ----------
+    members : sequence of Predicting
+    """
+
+    def __init__(self, members: Sequence[Predicting]) -> None:
+        self._members = members
+
+    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
+        """Return patches and sigma; a pattern's member follows from its counts, whatever is in its batch."""
+        patches, sigma = np.empty(patterns.shape, np.complex64), np.empty(patterns.shape, np.float32)
+        turn = patterns.sum(axis=(1, 2), dtype=np.float64).astype(np.int64) % len(self._members)
+        for index, member in enumerate(self._members):
+            patches[turn == index], sigma[turn == index] = member.predict(patterns[turn == index])
+        return patches, sigma
+
+    def warm_up(self) -> None:
+        """Warm up every member."""
+        for member in self._members:
+            member.warm_up()
+
+
+def thinned(network: Network, dropout: float, seed: int) -> Network:
+    """Return a copy that has lost a random share of the channels on the way to its estimate.
+
+    A sample of MC dropout (Gal & Ghahramani, ICML 2016) whose masks stay: a pattern gives the same patch in
+    every batch.
+
+    Parameters
+    ----------
+    network : Network
+    dropout : float
+        Share of the channels that are lost; the others grow so that their sum is kept on average.
+    seed : int
+        Of the choice.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    network, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+    for block in network.decoder():
+        for norm in block.modules():
+            if isinstance(norm, NORMS):
+                kept = torch.rand(norm.num_features, generator=generator) >= dropout
+                factor = kept.to(norm.weight) / (1 - dropout)
+                norm.weight.data.mul_(factor)
+                norm.bias.data.mul_(factor)
+    return network

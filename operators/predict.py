@@ -1,0 +1,154 @@
+"""The predictor: any of the networks, run on patterns in batches of one size.
+
+Separate from the networks because it is what those call who only use one: the inference stage and the
+evaluation. It copies the network and prepares the copy for speed (`operators.cuda_graph`).
+"""
+
+import copy
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from operators.arrays import Patches, Patterns, Probe, abs2, fft2
+from operators.cuda_graph import Run, recorded
+from operators.network_interface import Network, channels_last, illuminate
+
+
+class Predictor:
+    """Turns patterns into object patches with error bars, at a fixed cost per batch.
+
+    Every call is padded to whole batches of one size, so a pattern gives the same patch to the last bit
+    whatever else is in its batch, and live and offline results agree.
+
+    Parameters
+    ----------
+    network : Network
+        Trained; copied, so that its training may go on.
+    probe : (mode, y, x) complex64
+        Sum of |P|^2 over modes = mean photons per frame. The network is given the strongest mode; the flux of
+        all of them normalises the patterns.
+    batch_size : int
+        Patterns per run of the network.
+    device : str
+        Where torch runs it.
+    dtype : torch.dtype, optional
+        Of the convolutions: bfloat16 on a GPU and single precision on a CPU unless given. The Fourier
+        transforms are always in single precision.
+
+    Raises
+    ------
+    ValueError
+        If the probe has not the shape that the network was made for, or carries no photons.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        probe: Probe,
+        batch_size: int = 16,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        n_pixels = network.n_pixels
+        if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
+            raise ValueError(
+                f"the network takes a probe (mode, {n_pixels}, {n_pixels}), got {probe.shape}; "
+                "crop or bin the frames to the network's size, or train one for yours"
+            )
+        power = np.square(np.abs(probe)).sum((1, 2))
+        if not (np.isfinite(power).all() and power.sum() > 0):
+            raise ValueError(f"expected a probe with finite photons above 0, its modes have {power}")
+        self.batch_size = batch_size
+        self.photons_per_frame = float(power.sum())
+        strongest = np.ascontiguousarray(probe[power.argmax()], np.complex64)
+        self._illumination = illuminate(torch.from_numpy(strongest).to(device))
+        self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
+        on_gpu = self._device.type == "cuda"
+        self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
+        channels_last(self._network)
+        self._batch = torch.zeros(batch_size, n_pixels, n_pixels, pin_memory=on_gpu)
+        self._run: Run = self._eager
+
+    @torch.inference_mode()
+    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
+        """Return the object patch of each pattern and its error bar.
+
+        Parameters
+        ----------
+        patterns : (frame, ky, kx) float32, photons
+            Corner-origin.
+
+        Returns
+        -------
+        patches : (frame, y, x) complex64
+            Each has a global phase of its own; meaningful where the probe is bright.
+        sigma : (frame, y, x) float32, rad
+            Standard deviation of the phase, calibrated; that of a uniform phase where the probe is dark.
+
+        Raises
+        ------
+        ValueError
+            If the patterns have not the network's size.
+        """
+        n_pixels = self._network.n_pixels
+        if patterns.ndim != 3 or patterns.shape[1:] != (n_pixels, n_pixels):
+            raise ValueError(f"expected patterns (frame, {n_pixels}, {n_pixels}), got {patterns.shape}")
+        patches = np.empty(patterns.shape, np.complex64)
+        sigma = np.empty(patterns.shape, np.float32)
+        batch = self._batch.numpy()
+        for start in range(0, len(patterns), self.batch_size):
+            frames = slice(start, start + self.batch_size)
+            n_frames = len(patterns[frames])
+            batch[:n_frames] = patterns[frames]
+            batch[n_frames:] = 0
+            batch /= self.photons_per_frame
+            results = self._run(self._batch.to(self._device, non_blocking=True))
+            patches[frames], sigma[frames] = (result[:n_frames].cpu().numpy() for result in results)
+        return patches, sigma
+
+    def _eager(self, intensities: Tensor) -> tuple[Tensor, Tensor]:
+        prediction = self._network(intensities, self._illumination)
+        return prediction.patches, prediction.log_sigma.exp() * self._network.sigma_scale
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run one empty batch, so that the first frames of a scan do not pay for torch's set-up.
+
+        On a GPU the run is recorded here; without a warm-up it is launched piece by piece.
+        """
+        self.predict(np.zeros((1, *self._batch.shape[1:]), np.float32))
+        if self._device.type == "cuda":
+            self._run = recorded(self._eager, self._batch.to(self._device))
+
+
+def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> float:
+    """Return how far the patches of a predictor are from those of its network without any short cut.
+
+    Parameters
+    ----------
+    network : Network
+        What `predictor` was made of.
+    predictor : Predictor
+    probe : (mode, y, x) complex64
+        As the predictor got it.
+
+    Returns
+    -------
+    float
+        Root mean square of the difference over that of the patches, where the probe is bright, for one batch
+        of patterns of random phases.
+    """
+    rng = np.random.default_rng(0)
+    shape = (predictor.batch_size, *probe.shape[1:])
+    phase = ndimage.gaussian_filter(rng.standard_normal(shape), (0, 3, 3))
+    strongest = probe[np.square(np.abs(probe)).sum((1, 2)).argmax()]
+    patterns = abs2(fft2(strongest * np.exp(1j * phase / phase.std()))).astype(np.float32)
+    with torch.inference_mode():
+        illumination = illuminate(torch.from_numpy(np.ascontiguousarray(strongest, np.complex64)))
+        intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
+        exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
+    weights = abs2(strongest)
+    difference = abs2(predictor.predict(patterns)[0] - exact)
+    return float(np.sqrt((weights * difference).sum() / (weights * abs2(exact)).sum()))

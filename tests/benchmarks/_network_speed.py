@@ -1,0 +1,70 @@
+"""How fast the networks run, and what the fast paths cost in accuracy; called by the benchmark `network`.
+
+Networks take turns batch by batch, so that a machine that is busy with other things slows all of them alike,
+and the median counts.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from launch.recipe import demo_probe
+from operators.network import NETWORKS
+from operators.network_interface import Network
+from operators.predict import Predictor, rounding_error
+
+BATCH_SIZE = 16
+N_ROUNDS = 30
+PHOTONS = 4e5
+
+
+def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
+    """Return milliseconds per pattern and rounding errors, by name.
+
+    Parameters
+    ----------
+    physics : Network
+        The default network, trained: rounding errors depend on the weights, speed does not.
+    n_threads : int
+        Of the CPU.
+
+    Returns
+    -------
+    dict of float
+        `ms_per_pattern` of the default network as a stage runs it, `ms_per_pattern_bf16` of convolutions in
+        bfloat16, `ms_per_pattern_ptychonet`, the ratio `ptychonet_over_physics`, and how far patches are from
+        those of single precision without short cuts: `rounding_error`, `rounding_error_bf16`.
+    """
+    torch.set_num_threads(n_threads)
+    probe = demo_probe(PHOTONS)
+    torch.manual_seed(0)
+    ptychonet = NETWORKS["ptychonet"]().eval()
+    predictors = {
+        "physics": Predictor(physics, probe, BATCH_SIZE),
+        "bf16": Predictor(physics, probe, BATCH_SIZE, dtype=torch.bfloat16),
+        "ptychonet": Predictor(ptychonet, probe, BATCH_SIZE),
+    }
+    times = _median_ms_per_pattern(predictors)
+    return {
+        "ms_per_pattern": times["physics"],
+        "ms_per_pattern_bf16": times["bf16"],
+        "ms_per_pattern_ptychonet": times["ptychonet"],
+        "ptychonet_over_physics": times["ptychonet"] / times["physics"],
+        "rounding_error": rounding_error(physics, predictors["physics"], probe),
+        "rounding_error_bf16": rounding_error(physics, predictors["bf16"], probe),
+    }
+
+
+def _median_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    patterns = rng.poisson(PHOTONS / 64**2, (BATCH_SIZE, 64, 64)).astype(np.float32)
+    durations: dict[str, list[float]] = {name: [] for name in predictors}
+    for predictor in predictors.values():
+        predictor.warm_up()
+    for _ in range(N_ROUNDS):
+        for name, predictor in predictors.items():
+            start = time.perf_counter()
+            predictor.predict(patterns)
+            durations[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) / BATCH_SIZE * 1e3 for name, values in durations.items()}
