@@ -26,7 +26,7 @@ def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches
     ValueError
         If a window reaches outside the object, or corners are not whole pixels.
     """
-    corners = _checked_corners(object_.shape, corners, n_pixels)
+    corners = checked_corners(object_.shape, corners, n_pixels)
     xp = array_module(object_)
     if xp is not np:  # one gather on a GPU; on a CPU, slices copy whole rows
         return object_[_window_indices(xp, corners, n_pixels)]
@@ -56,7 +56,7 @@ def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
         If shapes disagree, a window reaches outside the object, or corners are not whole pixels.
     """
     n_pixels = patches.shape[-1]
-    corners = _checked_corners(object_.shape, corners, n_pixels)
+    corners = checked_corners(object_.shape, corners, n_pixels)
     expected = (len(corners), n_pixels, n_pixels)
     if patches.shape not in (expected, expected[1:]):
         raise ValueError(f"expected patches of shape {expected} or {expected[1:]}, got {patches.shape}")
@@ -69,7 +69,8 @@ def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
         object_[row : row + n_pixels, column : column + n_pixels] += patch
 
 
-def _checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:
+def checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:
+    """Return the corners on the host; raises ValueError as `extract_patches` does."""
     corners = to_numpy(corners)
     if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iu":
         raise ValueError(
