@@ -8,6 +8,8 @@ from importlib import resources
 
 from operators.epie import OVERLAP_LIMIT, TINY
 
+# C++ as the sources need it; division and square root to two units in the last place, as transforms are
+OPTIONS = ("-std=c++17", "-prec-div=false", "-prec-sqrt=false")
 _FILES = "common.cu", "moves.cu", "batched.cu", "fused.cu"
 
 
@@ -18,7 +20,7 @@ def source() -> str:
 
 
 def defines(n_pixels: int, n_modes: int) -> tuple[str, ...]:
-    """Return the compiler's options that make the source one for windows and probes of this size."""
+    """Return the options, beside `OPTIONS`, that make the source one for windows and probes of this size."""
     return (
         f"-DN_PIXELS={n_pixels}",
         f"-DN_MODES={n_modes}",

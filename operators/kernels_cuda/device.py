@@ -13,10 +13,8 @@ import cupyx.scipy.fft
 import numpy as np
 
 from operators.arrays import Array
-from operators.kernels_cuda import defines, source
+from operators.kernels_cuda import OPTIONS, defines, source
 
-# C++ as the sources need it; division and square root to two units in the last place, as transforms are
-_OPTIONS = ("-std=c++17", "-prec-div=false", "-prec-sqrt=false")
 _STATIC_SHARED_BYTES = 48 * 1024  # what a block may have without asking
 _N_UPLOADS = 16  # in flight: further ahead the host waits, so that what it has asked for stays recent
 
@@ -32,7 +30,7 @@ class CudaDevice:
     """
 
     def __init__(self, n_pixels: int, n_modes: int) -> None:
-        self._module = cupy.RawModule(code=source(), options=(*_OPTIONS, *defines(n_pixels, n_modes)))
+        self._module = cupy.RawModule(code=source(), options=(*OPTIONS, *defines(n_pixels, n_modes)))
         self._kernels: dict[str, Any] = {}
         self._uploads: list[_Upload] = []
         self._plans: dict[tuple[int, ...], Any] = {}

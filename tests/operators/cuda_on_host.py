@@ -36,15 +36,18 @@ class HostDevice:
     n_pixels, n_modes : int
     is_downwards : bool
         In which order the threads of a block take turns.
+    text : str
+        The sources, or what a test has made of them.
     """
 
     shared_bytes = 227 * 1024
 
-    def __init__(self, n_pixels: int, n_modes: int, *, is_downwards: bool = False) -> None:
-        self._launch = _compiled(n_pixels, n_modes)
+    def __init__(
+        self, n_pixels: int, n_modes: int, *, is_downwards: bool = False, text: str = source()
+    ) -> None:
+        self._launch = _compiled(text, n_pixels, n_modes)
         self._is_downwards = is_downwards
         self._recorded: list[Callable[[], Any]] | None = None
-        self.n_graphs = 0
 
     def address(self, array: Array) -> int:
         return array.ctypes.data
@@ -67,7 +70,7 @@ class HostDevice:
         values = [_c_value(argument) for argument in arguments]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
 
-        def run(keeps_alive: list[Any] = values) -> None:
+        def run(_kept_alive: list[Any] = values) -> None:
             status = self._launch(
                 kernel.encode(), *grid, n_threads, shared_bytes, self._is_downwards, pointers
             )
@@ -87,7 +90,6 @@ class HostDevice:
         self._recorded = []
         run()
         recorded, self._recorded = self._recorded, None
-        self.n_graphs += 1
 
         def replay() -> None:
             for step in recorded:
@@ -111,8 +113,7 @@ def _c_value(argument: Any) -> Any:
 
 
 @functools.cache
-def _compiled(n_pixels: int, n_modes: int) -> Any:
-    text = source()
+def _compiled(text: str, n_pixels: int, n_modes: int) -> Any:
     names = re.findall(r'extern "C" __global__ void\s+(?:__launch_bounds__\(.*\)\s+)?(\w+)\(', text)
     if (n_pixels, n_modes) != (128, 1):
         names.remove("fused_corrections")
