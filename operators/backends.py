@@ -72,7 +72,9 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
         return Backend("numpy", np, update)
     cuda = importlib.import_module("operators.kernels_cuda.device")
     is_fused = name == "cupy-fused"
-    return Backend("cupy-fused" if is_fused else "cupy", xp, CudaUpdate(cuda.CudaDevice, xp, is_fused=is_fused))
+    return Backend(
+        "cupy-fused" if is_fused else "cupy", xp, CudaUpdate(cuda.CudaDevice, xp, is_fused=is_fused)
+    )
 
 
 def _run_once(compiled: CompiledUpdate) -> None:

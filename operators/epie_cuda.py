@@ -19,8 +19,15 @@ from operators.patches import checked_corners
 
 # As common.cu and moves.cu declare them.
 STEPS = np.dtype(
-    [("object_step", "f4"), ("probe_step", "f4"), ("alpha", "f4"), ("probe_photons", "f4")]
-    + [("n_frames", "i4"), ("is_poisson", "i4"), ("unused", "i4", 2)]
+    [
+        ("object_step", "f4"),
+        ("probe_step", "f4"),
+        ("alpha", "f4"),
+        ("probe_photons", "f4"),
+        ("n_frames", "i4"),
+        ("is_poisson", "i4"),
+        ("unused", "i4", 2),
+    ]
 )
 FRAME = np.dtype([("slot", "i4"), ("row", "i4"), ("column", "i4"), ("probe_weight", "f4")])
 N_PEAKS = 4
@@ -55,7 +62,7 @@ class Device(Protocol):
         arguments: tuple[Any, ...],
         shared_bytes: int = 0,
     ) -> None:
-        """Run a kernel on `grid` blocks of `n_threads`, with so much shared memory beside what it declares."""
+        """Run a kernel on `grid` blocks of `n_threads`, with so much dynamic shared memory."""
 
     def transform(self, waves: Array, *, is_inverse: bool) -> None:
         """Transform (wave, y, x) over its last two axes in place, neither way normalised."""
@@ -152,6 +159,8 @@ class _Sequence:
         n_modes, n_pixels, _ = probe_shape
         n_values = n_pixels**2
         self._host_orders = np.zeros(STEPS.itemsize + capacity * FRAME.itemsize, np.uint8)
+        self._header = self._host_orders[: STEPS.itemsize].view(STEPS)
+        self._frames = self._host_orders[STEPS.itemsize :].view(FRAME)
         self._orders = xp.zeros(self._host_orders.size, np.uint8)
         self._intensity = xp.zeros(n_values, np.float32)
         self.all_valid = xp.ones((n_pixels, n_pixels), bool)
@@ -167,11 +176,11 @@ class _Sequence:
 
     def write(self, steps: Steps, slots: np.ndarray, corners: Corners, probe_weights: np.ndarray) -> None:
         """Tell the device what this update is about."""
-        header = self._host_orders[: STEPS.itemsize].view(STEPS)[0]
-        for name in ("object_step", "probe_step", "alpha", "probe_photons", "is_poisson"):
-            header[name] = getattr(steps, name)
-        header["n_frames"] = len(slots)
-        frames = self._host_orders[STEPS.itemsize :].view(FRAME)[: len(slots)]
+        self._header[0] = (
+            steps.object_step, steps.probe_step, steps.alpha, steps.probe_photons,
+            len(slots), steps.is_poisson, 0,
+        )  # fmt: skip
+        frames = self._frames[: len(slots)]
         frames["slot"], frames["row"], frames["column"] = slots, corners[:, 0], corners[:, 1]
         frames["probe_weight"] = probe_weights
         self._device.upload(self._host_orders, self._orders)
@@ -209,9 +218,7 @@ class _Sequence:
         if not moves_probe:
             return
         self._launch("largest_transmission", 1, self._transmission, self._peaks)
-        self._launch(
-            "move_probe", 1, steps, self._probe_sums, self._transmission, self._peaks, arrays.probe
-        )
+        self._launch("move_probe", 1, steps, self._probe_sums, self._transmission, self._peaks, arrays.probe)
         if keeps_power:
             self._launch("scale_probe", 1, steps, self._peaks, arrays.probe)
 
@@ -232,8 +239,9 @@ class _Sequence:
 
     def _correct_fused(self, steps: Array, frames: Array, width: np.int32, arrays: _Arrays) -> None:
         arguments = (
-            steps, frames, arrays.amplitudes, arrays.valid, arrays.object, width, arrays.probe, self._intensity,
-            arrays.correction, arrays.illumination, self._probe_sums, self._transmission, self.errors,
+            steps, frames, arrays.amplitudes, arrays.valid, arrays.object, width, arrays.probe,
+            self._intensity, arrays.correction, arrays.illumination, self._probe_sums, self._transmission,
+            self.errors,
         )  # fmt: skip
         grid = self.capacity, 1
         self._device.launch("fused_corrections", grid, FUSED_THREADS, arguments, FUSED_SHARED_BYTES)
@@ -245,7 +253,7 @@ class _Sequence:
 
 
 def _held(xp: ArrayModule, amplitudes: Array) -> tuple[Array, np.ndarray]:
-    """Return an array of amplitudes and which of them are meant: without a copy, as the frame store holds them."""
+    """Return an array of amplitudes and which of them are meant; those of the frame store are not copied."""
     if isinstance(amplitudes, Selection):
         return amplitudes.amplitudes, amplitudes.slots
     return xp.asarray(amplitudes, np.float16), np.arange(len(amplitudes))

@@ -66,7 +66,7 @@ class CudaDevice:
         arguments: tuple[Any, ...],
         shared_bytes: int = 0,
     ) -> None:
-        """Run a kernel on `grid` blocks of `n_threads`, with so much shared memory beside what it declares."""
+        """Run a kernel on `grid` blocks of `n_threads`, with so much dynamic shared memory."""
         if kernel not in self._kernels:
             self._kernels[kernel] = self._module.get_function(kernel)
             if shared_bytes > _STATIC_SHARED_BYTES:

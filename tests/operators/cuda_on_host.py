@@ -80,9 +80,7 @@ class HostDevice:
 
     def transform(self, waves: Array, *, is_inverse: bool) -> None:
         def run() -> None:
-            waves[...] = (
-                scipy.fft.ifft2(waves, norm="forward") if is_inverse else scipy.fft.fft2(waves)
-            )
+            waves[...] = scipy.fft.ifft2(waves, norm="forward") if is_inverse else scipy.fft.fft2(waves)
 
         self._do(run)
 

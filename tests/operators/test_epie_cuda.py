@@ -218,7 +218,9 @@ def test_fractional_positions_and_other_arrays_go_to_the_reference(scene, place)
     refusing = CudaUpdate(place.open_device, place.xp)
     assert_close(run(refusing, place.xp), run(update, np))
     other = CudaUpdate(place.open_device, object())
-    assert_close(run_updates(other, np, start_of(scene), STEPS), run_updates(update, np, start_of(scene), STEPS))
+    assert_close(
+        run_updates(other, np, start_of(scene), STEPS), run_updates(update, np, start_of(scene), STEPS)
+    )
 
 
 def test_windows_outside_the_object_are_refused(scene, place):

@@ -49,7 +49,9 @@ def find_nvrtc() -> Path:
     return found[-1]
 
 
-compilers = pytest.mark.parametrize("compiler", [compile_with_nvcc, compile_with_nvrtc], ids=["nvcc", "nvrtc"])
+compilers = pytest.mark.parametrize(
+    "compiler", [compile_with_nvcc, compile_with_nvrtc], ids=["nvcc", "nvrtc"]
+)
 
 
 @pytest.mark.slow
