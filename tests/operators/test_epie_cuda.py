@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from operators.arrays import ArrayModule, get_array_module, to_numpy
-from operators.backends import get_backend
+from operators.backends import Backend, get_backend
 from operators.epie import Accumulators, Batch, Steps, update
 from operators.epie_cuda import FUSED_SHAPE, CudaUpdate
 from operators.forward import intensities
@@ -18,6 +18,7 @@ from operators.patches import extract_patches
 from operators.probe import probe_modes, with_power, zone_plate_probe
 from operators.refinement import RefinerConfig
 from operators.refiner import Refiner
+from tests.benchmarks import _engines_gpu
 from tests.operators.cuda_on_host import HostDevice, needs_compiler
 from tests.operators.refining import N_PIXELS, append_all, make_scene, run_epochs, smooth_object
 
@@ -262,6 +263,37 @@ def test_no_thread_reads_what_another_has_not_written_yet(large_start):
     first = source().index("__syncthreads();", source().index("void forward("))
     broken = source()[:first] + source()[first + len("__syncthreads();") :]
     assert not np.array_equal(run(broken, False)[0], run(broken, True)[0])
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_benchmark_finds_its_figures(monkeypatch):
+    """On the processor, with nine frames: a device is lent for minutes, and nothing may fail there first."""
+    sizes = {
+        "SIDES": (3, 3),
+        "BATCH_SIZE": 4,
+        "LARGE_BATCH_SIZE": 6,
+        "N_BATCHES": 2,
+        "N_ROUNDS": 1,
+        "N_EPOCHS": 8,
+    }
+    for name, value in sizes.items():
+        monkeypatch.setattr(_engines_gpu, name, value)
+    monkeypatch.setattr(_engines_gpu, "_device_name", lambda xp: "no device")
+    monkeypatch.setattr(
+        _engines_gpu,
+        "get_backend",
+        lambda name: Backend(name, np, CudaUpdate(HostDevice, np, is_fused=name == "cupy-fused")),
+    )
+    figures = _engines_gpu.gpu_figures()
+    assert set(figures) > set(_engines_gpu.GPU_TARGETS)
+    assert figures["gpu_equal_to_reference"] < TOLERANCE
+    assert figures["gpu_fraction_of_limit"] > 0
+
+
+def test_without_a_device_there_are_no_figures(monkeypatch):
+    monkeypatch.setattr("operators.arrays._usable_cupy", lambda: None)
+    assert _engines_gpu.gpu_figures() == {"gpu": "no CUDA device: not measured"}
 
 
 def test_what_is_missing_is_named(monkeypatch):
