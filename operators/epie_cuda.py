@@ -141,6 +141,16 @@ class _Arrays(NamedTuple):
     correction: Array
     illumination: Array
 
+    def check(self) -> None:
+        """Raise ValueError unless the arrays are laid out as kernels, which see addresses only, take them."""
+        dtypes = "complex64", "complex64", "float16", "bool", "complex64", "float32"
+        for name, array, dtype in zip(self._fields, self, dtypes, strict=True):
+            if array.dtype != dtype or not array.flags.c_contiguous:
+                raise ValueError(
+                    f"the CUDA update expects {name} to be C-ordered {dtype}, got {array.dtype} of strides "
+                    f"{array.strides} and shape {array.shape}"
+                )
+
 
 class _Sequence:
     """The kernels of one update for up to `capacity` frames, on buffers whose addresses stay."""
@@ -197,6 +207,7 @@ class _Sequence:
         if key not in self._graphs:
             while len(self._graphs) >= _MOST_GRAPHS:
                 del self._graphs[next(iter(self._graphs))]
+            arrays.check()
             self._graphs[key] = None
             run()
             return

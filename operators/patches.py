@@ -8,6 +8,8 @@ import numpy as np
 
 from operators.arrays import Array, ArrayModule, Corners, Object, Patches, array_module, to_numpy
 
+_WINDOWS_AT_A_TIME = 512  # bounds the memory of the indices that a device makes of each pixel
+
 
 def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches:
     """Return a copy of the object under each window, (frame, n_pixels, n_pixels).
@@ -63,7 +65,9 @@ def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
     xp = array_module(object_)
     patches = xp.broadcast_to(patches, expected)
     if xp is not np:
-        _scatter_add(xp, object_, _window_indices(xp, corners, n_pixels), patches)
+        for start in range(0, len(corners), _WINDOWS_AT_A_TIME):
+            part = slice(start, start + _WINDOWS_AT_A_TIME)
+            _scatter_add(xp, object_, _window_indices(xp, corners[part], n_pixels), patches[part])
         return
     for patch, (row, column) in zip(patches, corners.tolist(), strict=True):
         object_[row : row + n_pixels, column : column + n_pixels] += patch

@@ -72,7 +72,7 @@ class Refiner:
         self._n_pixels = probe.shape[-1]
         self.set_probe(probe)
         valid = None if mask is None or mask.all() else to_numpy(mask)
-        self._mask = None if valid is None else xp.asarray(valid)
+        self._mask = None if valid is None else xp.ascontiguousarray(valid, bool)
         self._frames = FrameStore(self._n_pixels, valid, xp)
         self._order = VisitOrder(config.seed)
         self._canvas: Canvas | None = None
@@ -129,7 +129,7 @@ class Refiner:
             raise ValueError(
                 f"expected a probe of shape (mode, {self._n_pixels}, {self._n_pixels}), got {probe.shape}"
             )
-        self._probe = self._xp.array(probe, self._xp.complex64)
+        self._probe = self._xp.array(probe, self._xp.complex64, order="C")
         self._good_probe = self._probe.copy()
         self._power = float(abs2(self._probe).sum())
         if not 0 < self._power < math.inf:

@@ -231,6 +231,18 @@ def test_windows_outside_the_object_are_refused(scene, place):
         run_updates(CudaUpdate(place.open_device, place.xp), place.xp, outside, STEPS)
 
 
+@pytest.mark.parametrize("probe", ["transposed", "double"])
+def test_arrays_of_another_layout_are_refused(scene, place, probe):
+    """A kernel would read them as something else."""
+    probes = {
+        "transposed": np.ascontiguousarray(scene.probe.swapaxes(1, 2)).swapaxes(1, 2),
+        "double": scene.probe.astype(np.complex128),
+    }
+    start = start_of(scene)._replace(probe=probes[probe])
+    with pytest.raises(ValueError, match="expects probe to be C-ordered complex64"):
+        run_updates(CudaUpdate(place.open_device, place.xp), place.xp, start, STEPS)
+
+
 @pytest.mark.parametrize("is_fused", [False, True], ids=["batched", "fused"])
 def test_nan_is_not_lost(large_start, place, is_fused):
     """It tells that refinement diverged; a comparison may drop it silently."""
