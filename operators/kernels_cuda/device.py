@@ -91,7 +91,7 @@ class CudaDevice:
             stream.begin_capture()
             run()
             graph = stream.end_capture()
-        return lambda: graph.launch()
+        return graph.launch
 
 
 class _Upload:

@@ -22,6 +22,7 @@ from operators.refiner import Refiner
 from tests.benchmarks._engines_data import MARGIN, N_PIXELS, STEP, discs, make_probes
 
 SIDES = 50, 40  # 2000 positions
+TILE = 256  # pixels after which the object repeats
 # One frame for each multiprocessor of an H100 or H200, or four: with fewer, Python is slower than the device.
 BATCH_SIZE, LARGE_BATCH_SIZE = 132, 528
 N_ROUNDS, N_BATCHES, N_COMPARED = 5, 200, 3
@@ -144,9 +145,9 @@ def _seconds_of_epochs(scan: Scan, backend: Backend) -> float:
 def _make_scan() -> Scan:
     rng = np.random.default_rng(0)
     size = N_PIXELS + STEP * (max(SIDES) - 1) + 2 * MARGIN
-    # Twice the same in either direction: drawing discs takes longer than all that is measured.
-    halves = (discs(-(-size // 2), np.random.default_rng(seed)) for seed in (0, 1))
-    amplitude, phase = (np.tile(half, (2, 2))[:size, :size] for half in halves)
+    # The same again and again: drawing discs takes longer than all that is measured.
+    tiles = (discs(TILE, np.random.default_rng(seed)) for seed in (0, 1))
+    amplitude, phase = (np.tile(tile, (-(-size // TILE),) * 2)[:size, :size] for tile in tiles)
     truth = ((0.7 + 0.3 * amplitude) * np.exp(1.5j * phase)).astype(np.complex64)
     grid = STEP * np.indices(SIDES).reshape(2, -1).T
     corners = (grid + rng.integers(-2, 3, grid.shape) + MARGIN).astype(np.int64)

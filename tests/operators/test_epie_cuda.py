@@ -20,7 +20,14 @@ from operators.refinement import RefinerConfig
 from operators.refiner import Refiner
 from tests.benchmarks import _engines_gpu
 from tests.operators.cuda_on_host import HostDevice, needs_compiler
-from tests.operators.refining import N_PIXELS, append_all, make_scene, run_epochs, smooth_object
+from tests.operators.refining import (
+    N_PIXELS,
+    append_all,
+    assert_same_end,
+    make_scene,
+    run_epochs,
+    smooth_object,
+)
 
 TOLERANCE = 1e-5  # of the largest value; an update of single precision rounds to about 1e-6
 STEPS = Steps(object_step=0.9, probe_step=0.8, alpha=0.3, probe_photons=9e4)
@@ -207,10 +214,7 @@ def test_a_refinement_ends_where_the_reference_ends(scene, place):
         refiner.set_probe(probe_modes(to_numpy(refiner.probe)[0], 2))
         run_epochs(refiner, 6)
         ends.append(refiner.snapshot())
-    assert ends[1].error == pytest.approx(ends[0].error, rel=1e-3)
-    inside = np.s_[N_PIXELS // 2 : -N_PIXELS // 2, N_PIXELS // 2 : -N_PIXELS // 2]
-    difference = ends[1].object[inside] - ends[0].object[inside]
-    assert np.linalg.norm(difference) < 1e-3 * np.linalg.norm(ends[0].object[inside])
+    assert_same_end(ends[1], ends[0])
 
 
 def test_fractional_positions_and_other_arrays_go_to_the_reference(scene, place):
@@ -279,6 +283,7 @@ def test_no_thread_reads_what_another_has_not_written_yet(large_start):
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # ten seconds on a core of its own
 def test_the_benchmark_finds_its_figures(monkeypatch):
     """On the processor, with nine frames: a device is lent for minutes, and nothing may fail there first."""
     sizes = {
@@ -287,7 +292,7 @@ def test_the_benchmark_finds_its_figures(monkeypatch):
         "LARGE_BATCH_SIZE": 6,
         "N_BATCHES": 2,
         "N_ROUNDS": 1,
-        "N_EPOCHS": 8,
+        "N_EPOCHS": 4,
     }
     for name, value in sizes.items():
         monkeypatch.setattr(_engines_gpu, name, value)
