@@ -52,7 +52,7 @@ class RefinementConfig:
     publish_s : float
         Least time between two snapshots.
     device : str
-        Backend of the engine: "numpy", "compiled", "cupy", or "auto" for the fastest there is.
+        Backend of the engine: "numpy", "compiled", "cupy", "cupy-fused", or "auto" for the fastest measured.
     threads : int
         Cores it may use.
     """
