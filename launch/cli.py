@@ -185,7 +185,7 @@ def reconstruct(
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
     ] = False,
     device: Annotated[
-        Literal["auto", "numpy", "compiled", "cupy"], typer.Option(help="What runs an update.")
+        Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"], typer.Option(help="What runs an update.")
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = len(os.sched_getaffinity(0)),
     seed: Seed = 0,

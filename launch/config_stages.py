@@ -98,7 +98,7 @@ class RefinementSection(Section):
     """shortest time between two states of the object, seconds"""
     seed: NonNegativeInt = _ENGINE.seed
     """of the order in which frames are visited"""
-    device: Literal["auto", "numpy", "compiled", "cupy"] = "auto"
+    device: Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] = "auto"
     """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
     threads: PositiveInt = 1
     """cores the refinement may use"""

@@ -57,7 +57,7 @@ class ReconstructOptions:
     every, offset : int
         Frames used: each `every`-th from `offset`. 2 and 0, 2 and 1 are the halves for ring correlation.
     device : str
-        Backend of the engine: "numpy", "compiled", "cupy", or "auto" for the fastest there is.
+        Backend of the engine: "numpy", "compiled", "cupy", "cupy-fused", or "auto" for the fastest measured.
     threads : int
         Cores it may use.
     """

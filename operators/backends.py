@@ -4,6 +4,7 @@ Separate from `operators.arrays`, which is about arrays alone. Called by whoever
 refinement stage, the offline reconstruction, benchmarks.
 """
 
+import importlib
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from operators.arrays import Array, ArrayModule, Mask, Object, Probe, get_array_module
 from operators.epie import Accumulators, Batch, Steps, update
 from operators.epie_compiled import CompiledUpdate, EachWorker, can_compile
+from operators.epie_cuda import CudaUpdate
 
-BACKENDS = ("auto", "numpy", "compiled", "cupy")
+BACKENDS = ("auto", "numpy", "compiled", "cupy", "cupy-fused")
 
 
 class Update(Protocol):
@@ -44,9 +46,11 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
 
     Parameters
     ----------
-    name : {"auto", "numpy", "compiled", "cupy"}
-        "numpy" is the reference; "compiled" its equal in compiled loops, which needs the extra `fast`;
-        "auto" is the last of them that this computer has.
+    name : {"auto", "numpy", "compiled", "cupy", "cupy-fused"}
+        "numpy" is the reference; "compiled" its equal in compiled loops, which needs the extra `fast`; "cupy"
+        its equal on a CUDA device; "auto" is the last of these that this computer has. "cupy-fused" is "cupy"
+        with one kernel for each frame where that is possible; it has not been measured, so "auto" never
+        takes it.
     n_workers, each_worker
         See `CompiledUpdate`; the others do not read them.
 
@@ -59,12 +63,18 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
         raise ValueError(f"expected a backend of {', '.join(BACKENDS)}, got {name!r}")
     if name == "compiled" and not can_compile():
         raise ValueError("the backend 'compiled' needs numba: install ptychostream[fast], or choose 'auto'")
-    xp = np if name == "compiled" else get_array_module(name)
+    xp = np if name == "compiled" else get_array_module(name.removesuffix("-fused"))
     if xp is np and name != "numpy" and can_compile():
         compiled = CompiledUpdate(n_workers=n_workers, each_worker=each_worker)
         _run_once(compiled)
         return Backend("compiled", np, compiled)
-    return Backend(xp.__name__, xp, update)
+    if xp is np:
+        return Backend("numpy", np, update)
+    cuda = importlib.import_module("operators.kernels_cuda.device")
+    is_fused = name == "cupy-fused"
+    return Backend(
+        "cupy-fused" if is_fused else "cupy", xp, CudaUpdate(cuda.CudaDevice, xp, is_fused=is_fused)
+    )
 
 
 def _run_once(compiled: CompiledUpdate) -> None:

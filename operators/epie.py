@@ -25,6 +25,7 @@ from operators.arrays import (
 )
 from operators.patches import add_patches, extract_patches
 from operators.position_steps import gradient_sums
+from operators.probe import with_power
 
 _VALUES_IN_CACHE = 1 << 18  # of waves; 2 MiB
 TINY = 1e-9  # photons**0.5; keeps 0/0 of an empty pixel at zero
@@ -43,6 +44,8 @@ class Steps:
         Regularisation between weighting by the local illumination (0) and by its maximum (1). 1 is ePIE.
     is_poisson : bool
         Whether waves go towards the measured modulus only as far as the noise of counted photons bears out.
+    probe_photons : float
+        Power that a probe which has moved is scaled to, sum |P|^2; 0 leaves it as it comes.
 
     Notes
     -----
@@ -54,11 +57,14 @@ class Steps:
     probe_step: float
     alpha: float
     is_poisson: bool = False
+    probe_photons: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The frames one update looks at.
+
+    Corners, weights and shifts are best kept on the host, which decides them: a device gets them in one copy.
 
     Parameters
     ----------
@@ -198,6 +204,8 @@ class _ProbeSums:
         weight += array_module(probe).float32(TINY)
         # a reciprocal: NumPy divides complex by real numbers as if both were complex
         probe += self.correction * (steps.probe_step / weight)
+        if steps.probe_photons:
+            probe[...] = with_power(probe, steps.probe_photons)
 
 
 def _accumulate(
@@ -209,8 +217,10 @@ def _accumulate(
     mask: Mask | None,
     is_poisson: bool,
 ) -> Array:
+    xp = array_module(object_)
     patches = extract_patches(object_, batch.corners, probe.shape[-1])
-    probes = probe[None] if batch.shifts is None else shifted(probe[None], batch.shifts)
+    shifts = None if batch.shifts is None else xp.asarray(batch.shifts)
+    probes = probe[None] if shifts is None else shifted(probe[None], shifts)
     waves = fft2(patches[:, None] * probes)
     corrections, errors = modulus_correction(waves, batch.amplitudes, mask, is_poisson=is_poisson)
     corrections = ifft2(corrections)
@@ -223,7 +233,7 @@ def _accumulate(
     illumination = abs2(probes).sum(axis=1)
     add_patches(sums.illumination, illumination if len(illumination) > 1 else illumination[0], batch.corners)
     if probe_sums is not None:
-        probe_sums.add(corrections, patches, batch.probe_weights, batch.shifts)
+        probe_sums.add(corrections, patches, xp.asarray(batch.probe_weights), shifts)
     return errors
 
 

@@ -15,6 +15,7 @@ import scipy.fft
 
 from operators.arrays import Array, Mask, Object, Probe
 from operators.epie import TINY, Accumulators, Batch, Steps
+from operators.probe import with_power
 
 EachWorker = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
@@ -236,3 +237,5 @@ def _move_probe(probe: Probe, workers: list[_Worker], steps: Steps, is_spectrum:
     weight = (1 - steps.alpha) * transmission + steps.alpha * transmission.max() + np.float32(TINY)
     # a reciprocal: NumPy divides complex by real numbers as if both were complex
     probe += correction * (steps.probe_step / weight)
+    if steps.probe_photons:
+        probe[...] = with_power(probe, steps.probe_photons)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions
+from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions, array_module, to_numpy
 
 _UNKNOWN = 0.0  # best residual of a frame not visited yet
 
@@ -17,14 +17,24 @@ _LARGEST_AMPLITUDE = float(np.finfo(np.float16).max)  # 4 10^9 photons in one pi
 
 
 class Selection:
-    """Some frames' amplitudes: copied only when a part of them is asked for, as an update does."""
+    """Some frames' amplitudes: copied only when a part of them is asked for, as an update does.
 
-    def __init__(self, amplitudes: Array, slots: Array) -> None:
-        self._amplitudes, self._slots = amplitudes, slots
+    Parameters
+    ----------
+    amplitudes : (slot, ky, kx) float16, sqrt(photons)
+    slots : (frame,) int64, on the host
+    """
+
+    def __init__(self, amplitudes: Array, slots: np.ndarray) -> None:
+        self.amplitudes, self.slots = amplitudes, slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
 
     def __getitem__(self, part: int | slice) -> Array:
         """Return one frame as a view, or a copy of several."""
-        return self._amplitudes[self._slots[part]]
+        slots = self.slots[part]
+        return self.amplitudes[array_module(self.amplitudes).asarray(slots) if slots.ndim else slots]
 
 
 class FrameStore:
@@ -40,7 +50,8 @@ class FrameStore:
     mask : (ky, kx) bool, True where valid, corner-origin, or None
         Photons of other pixels do not count as measured power.
     xp : numpy or cupy
-        Where the amplitudes live. Positions, visits and powers stay on the host: they decide what is read.
+        Where the amplitudes live. All else stays on the host, where it decides what is read; the residuals
+        of updates come there together when one of them is asked for, so that no update waits for its own.
     """
 
     def __init__(self, n_pixels: int, mask: Mask | None, xp: ArrayModule) -> None:
@@ -51,8 +62,9 @@ class FrameStore:
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
         self.powers = np.zeros(16)
-        self._latest: Array = xp.zeros(16, xp.float32)
-        self._best: Array = xp.zeros(16, xp.float32)
+        self._latest = np.zeros(16, np.float32)
+        self._best = np.zeros(16, np.float32)
+        self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -80,15 +92,11 @@ class FrameStore:
 
     def select(self, slots: np.ndarray) -> Selection:
         """Return the amplitudes of these slots."""
-        return Selection(self.amplitudes, self._xp.asarray(slots))
+        return Selection(self.amplitudes, slots)
 
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited; nothing is read back from the device."""
-        xp = self._xp
-        where = xp.asarray(slots)
-        best = self._best[where]
-        self._latest[where] = errors
-        self._best[where] = xp.where(best == _UNKNOWN, errors, xp.fmin(best, errors))
+        self._not_read.append((slots, errors))
         self.n_visits[slots] += 1
 
     def restore(self, n_visits: int, error: float) -> None:
@@ -97,7 +105,8 @@ class FrameStore:
         What was best for each is not known any more: the next visit says it.
         """
         self.n_visits[: len(self)] = n_visits
-        self._latest = self._xp.asarray(error * self.powers, self._xp.float32)
+        self._not_read.clear()
+        self._latest = (error * self.powers).astype(np.float32)
 
     def visited(self, numbers: Sequence[int]) -> np.ndarray:
         """Return those of `numbers`, all held, that have been visited at least once."""
@@ -114,6 +123,7 @@ class FrameStore:
 
     def error(self) -> float:
         """Return the residual over the measured power of the frames visited, NaN if there are none."""
+        self._read()
         is_seen = self.n_visits > 0
         power = self.powers[is_seen].sum()
         return float(self._latest.sum()) / float(power) if power else float("nan")
@@ -123,7 +133,8 @@ class FrameStore:
 
         Comparing each frame with itself, new frames, whose residuals start high, do not look like divergence.
         """
-        slots = self._xp.asarray(np.flatnonzero(self.n_visits > 1))
+        self._read()
+        slots = np.flatnonzero(self.n_visits > 1)
         bests = self._best[slots]
         latest = float(self._latest[slots][bests != _UNKNOWN].sum())
         best = float(bests.sum())
@@ -131,10 +142,21 @@ class FrameStore:
 
     def forget_growth(self) -> None:
         """Take the best residuals for the latest, as after going back to a good state."""
-        powers = self._xp.asarray(self.powers, self._xp.float32)
+        self._read()
         # a frame never explained by anything finite is as far away as no model at all
-        self._best = self._xp.where(self._xp.isfinite(self._best), self._best, powers)
-        self._latest = self._xp.where(self._best == _UNKNOWN, self._latest, self._best)
+        self._best = np.where(np.isfinite(self._best), self._best, self.powers.astype(np.float32))
+        self._latest = np.where(self._best == _UNKNOWN, self._latest, self._best)
+
+    def _read(self) -> None:
+        """Bring the residuals of all updates since the last time to the host, in one copy."""
+        if not self._not_read:
+            return
+        slots = np.concatenate([slots for slots, _ in self._not_read])
+        errors = to_numpy(self._xp.concatenate([errors for _, errors in self._not_read]))
+        self._not_read.clear()
+        self._latest[slots] = errors  # of a frame visited twice, the last stays
+        self._best[slots[self._best[slots] == _UNKNOWN]] = np.nan  # which any number is better than
+        np.fmin.at(self._best, slots, errors)
 
     def _check(self, numbers: list[int], patterns: Patterns, positions_px: Positions) -> None:
         expected = (len(numbers), *self.amplitudes.shape[1:])
@@ -160,9 +182,8 @@ class FrameStore:
             capacity *= 2
         if capacity == len(self.powers):
             return
-        for name in ("amplitudes", "_latest", "_best"):
-            setattr(self, name, _grown(self._xp, getattr(self, name), capacity))
-        for name in ("positions_px", "n_visits", "powers"):
+        self.amplitudes = _grown(self._xp, self.amplitudes, capacity)
+        for name in ("positions_px", "n_visits", "powers", "_latest", "_best"):
             setattr(self, name, _grown(np, getattr(self, name), capacity))
 
 

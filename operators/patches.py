@@ -8,6 +8,8 @@ import numpy as np
 
 from operators.arrays import Array, ArrayModule, Corners, Object, Patches, array_module, to_numpy
 
+_WINDOWS_AT_A_TIME = 512  # bounds the memory of the indices that a device makes of each pixel
+
 
 def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches:
     """Return a copy of the object under each window, (frame, n_pixels, n_pixels).
@@ -26,7 +28,7 @@ def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches
     ValueError
         If a window reaches outside the object, or corners are not whole pixels.
     """
-    corners = _checked_corners(object_.shape, corners, n_pixels)
+    corners = checked_corners(object_.shape, corners, n_pixels)
     xp = array_module(object_)
     if xp is not np:  # one gather on a GPU; on a CPU, slices copy whole rows
         return object_[_window_indices(xp, corners, n_pixels)]
@@ -56,20 +58,23 @@ def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
         If shapes disagree, a window reaches outside the object, or corners are not whole pixels.
     """
     n_pixels = patches.shape[-1]
-    corners = _checked_corners(object_.shape, corners, n_pixels)
+    corners = checked_corners(object_.shape, corners, n_pixels)
     expected = (len(corners), n_pixels, n_pixels)
     if patches.shape not in (expected, expected[1:]):
         raise ValueError(f"expected patches of shape {expected} or {expected[1:]}, got {patches.shape}")
     xp = array_module(object_)
     patches = xp.broadcast_to(patches, expected)
     if xp is not np:
-        _scatter_add(xp, object_, _window_indices(xp, corners, n_pixels), patches)
+        for start in range(0, len(corners), _WINDOWS_AT_A_TIME):
+            part = slice(start, start + _WINDOWS_AT_A_TIME)
+            _scatter_add(xp, object_, _window_indices(xp, corners[part], n_pixels), patches[part])
         return
     for patch, (row, column) in zip(patches, corners.tolist(), strict=True):
         object_[row : row + n_pixels, column : column + n_pixels] += patch
 
 
-def _checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:
+def checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:
+    """Return the corners on the host; raises ValueError as `extract_patches` does."""
     corners = to_numpy(corners)
     if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iu":
         raise ValueError(

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 from scipy import ndimage
 
-from operators.arrays import Array, Probe, abs2, array_module, ifft2
+from operators.arrays import Array, Probe, abs2, array_module, ifft2, to_numpy
 
 _PUPIL_EDGE_PX = 0.6  # softness of a simulated pupil: a sharp edge would ring over the whole window
 
@@ -172,10 +172,13 @@ def orthogonalise_modes(probe: Probe) -> Probe:
     The eigenvectors of the modes' mutual overlaps mix them unitarily, which leaves every summed intensity
     as it is (Thibault & Menzel, Nature 494, 68 (2013)).
     """
-    xp = array_module(probe)
+    if len(probe) == 1:
+        return probe
     flat = probe.reshape(len(probe), -1)
-    _, vectors = xp.linalg.eigh(flat.conj() @ flat.T)
-    return (vectors[:, ::-1].T @ flat).reshape(probe.shape).astype(xp.complex64)
+    # a few numbers: the host is as fast, and a device's solver would have to be waited for as well
+    _, vectors = np.linalg.eigh(to_numpy(flat.conj() @ flat.T))
+    mixing = array_module(probe).asarray(vectors[:, ::-1].T)
+    return (mixing @ flat).reshape(probe.shape).astype(np.complex64)
 
 
 def probe_fwhm_px(probe: Probe) -> float:

@@ -32,7 +32,7 @@ from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
 from operators.patches import extract_patches
 from operators.position_steps import position_steps
-from operators.probe import orthogonalise_modes, with_power
+from operators.probe import orthogonalise_modes
 from operators.refinement import RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.visits import VisitOrder
 
@@ -72,7 +72,7 @@ class Refiner:
         self._n_pixels = probe.shape[-1]
         self.set_probe(probe)
         valid = None if mask is None or mask.all() else to_numpy(mask)
-        self._mask = None if valid is None else xp.asarray(valid)
+        self._mask = None if valid is None else xp.ascontiguousarray(valid, bool)
         self._frames = FrameStore(self._n_pixels, valid, xp)
         self._order = VisitOrder(config.seed)
         self._canvas: Canvas | None = None
@@ -129,7 +129,7 @@ class Refiner:
             raise ValueError(
                 f"expected a probe of shape (mode, {self._n_pixels}, {self._n_pixels}), got {probe.shape}"
             )
-        self._probe = self._xp.array(probe, self._xp.complex64)
+        self._probe = self._xp.array(probe, self._xp.complex64, order="C")
         self._good_probe = self._probe.copy()
         self._power = float(abs2(self._probe).sum())
         if not 0 < self._power < math.inf:
@@ -254,17 +254,16 @@ class Refiner:
             probe_step=config.probe_step * fraction if is_settled.any() else 0,
             alpha=config.alpha_after(float(n_visits.mean())),
             is_poisson=config.noise == "poisson",
+            probe_photons=self._power,
         )
         batch = Batch(
             frames.select(slots),
             canvas.local(corners),
-            self._on_device(is_settled),
-            self._on_device(positions - corners) if config.shifts_probe else None,
+            is_settled.astype(np.float32),
+            (positions - corners).astype(np.float32) if config.shifts_probe else None,
             self._xp.zeros((len(slots), 5), self._xp.float32) if config.refines_positions else None,
         )
         errors = self._run_update(canvas.object, self._probe, batch, steps, canvas.sums, mask=self._mask)
-        if steps.probe_step:
-            self._probe = with_power(self._probe, self._power)
         if batch.gradients is not None:
             self._move_positions(slots, batch.gradients)
         frames.record(slots, errors)
@@ -282,9 +281,6 @@ class Refiner:
         windows = Bounds.of_windows(window_corners(frames.positions_px[slots]), self._n_pixels)
         self._scanned = windows if self._scanned is None else self._scanned.union(windows)
         self._cover(windows)
-
-    def _on_device(self, values: np.ndarray) -> Array:
-        return self._xp.asarray(values, self._xp.float32)
 
     def _end_epoch(self, canvas: Canvas) -> None:
         """Look at the residuals, the only read-back of an epoch, and keep or give up the state."""
@@ -315,7 +311,7 @@ class Refiner:
         else:
             object_, bounds = self._good_object
             canvas.object[bounds.slices_in(canvas.bounds)] = object_
-        self._probe = self._good_probe.copy()
+        self._probe[...] = self._good_probe
         self._step_factor /= 2
         self._frames.forget_growth()
         self.n_divergences += 1
@@ -324,7 +320,7 @@ class Refiner:
         """Orthogonalise the modes; now and then renew the illumination, noted with earlier probes."""
         if not self._config.probe_step:
             return
-        self._probe = orthogonalise_modes(self._probe)
+        self._probe[...] = orthogonalise_modes(self._probe)
         n_epochs = len(self._history)
         if n_epochs & (n_epochs - 1) == 0:
             seen = np.flatnonzero(self._frames.n_visits)

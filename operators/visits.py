@@ -4,7 +4,7 @@ Separate from the engine because the order decides how fast new ground appears a
 starve, and can be tested without a single array of the physics. Called by `operators.refiner`.
 """
 
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class VisitOrder:
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._unseen: deque[int] = deque()
-        self._n_visits: dict[int, int] = {}  # of the slots seen
+        self._n_visits: Counter[int] = Counter()  # of the slots seen
         self._sweep: list[int] = []
 
     def add(self, slots: list[int]) -> None:
@@ -42,11 +42,12 @@ class VisitOrder:
         if not self._sweep:
             self._sweep = self._new_sweep()
         n_new = min(len(self._unseen), max(size // 2, size - len(self._sweep)))
-        batch = dict.fromkeys(self._unseen.popleft() for _ in range(n_new))
-        batch |= dict.fromkeys(self._sweep.pop() for _ in range(min(size - n_new, len(self._sweep))))
-        for slot in batch:
-            self._n_visits[slot] = self._n_visits.get(slot, 0) + 1
-        return np.array(list(batch), dtype=np.int64)
+        first_swept = max(0, len(self._sweep) - (size - n_new))
+        slots = [self._unseen.popleft() for _ in range(n_new)] + self._sweep[first_swept:][::-1]
+        del self._sweep[first_swept:]
+        batch = list(dict.fromkeys(slots))  # late frames are several times in a sweep
+        self._n_visits.update(batch)
+        return np.array(batch, dtype=np.int64)
 
     def mark_seen(self) -> None:
         """Treat every slot as seen, as after restoring a state that knew them."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from operators.arrays import Patterns, Probe
+from operators.arrays import Patterns, Probe, to_numpy
 from operators.probe import probe_modes, with_power
 from operators.probe_search import estimate_probe
 from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
@@ -52,7 +52,7 @@ class RefinementConfig:
     publish_s : float
         Least time between two snapshots.
     device : str
-        Backend of the engine: "numpy", "compiled", "cupy", or "auto" for the fastest there is.
+        Backend of the engine: "numpy", "compiled", "cupy", "cupy-fused", or "auto" for the fastest measured.
     threads : int
         Cores it may use.
     """
@@ -221,7 +221,8 @@ class Refinement:
         mosaic.add(scan.column("patches").read(numbers), scan.column("sigma").read(numbers), corners)
         # Windows of the mosaic agree in phase where patches do not.
         seeds = mosaic.windows(corners)
-        helps = seeds_help(patterns, engine.probe, seeds, engine.windows(corners), self._preprocess.mask)
+        probe, current = to_numpy(engine.probe), to_numpy(engine.windows(corners))
+        helps = seeds_help(patterns, probe, seeds, current, self._preprocess.mask)
         self._refused += int(np.count_nonzero(~helps))
         engine.seed(seeds[helps], mosaic.weights, corners[helps])
 

@@ -43,15 +43,20 @@ def make_benchmark() -> Benchmark:
     size = N_PIXELS + STEP * (SIDE - 1) + 2 * MARGIN
     amplitude, phase = (discs(size, np.random.default_rng(seed)) for seed in (0, 1))
     truth = ((0.7 + 0.3 * amplitude) * np.exp(1.5j * phase)).astype(np.complex64)
-    probe = _rough(_disc(fwhm=60, curvature=26))
-    probe *= np.float32(np.sqrt(PHOTONS / np.sum(np.abs(probe) ** 2)))
+    probe, start = make_probes()
     grid = STEP * np.indices((SIDE, SIDE)).reshape(2, -1).T
     corners = grid + rng.integers(-2, 3, grid.shape) + MARGIN
     windows = np.stack([truth[y : y + N_PIXELS, x : x + N_PIXELS] for y, x in corners])
     patterns = rng.poisson(np.abs(scipy.fft.fft2(windows * probe, norm="ortho")) ** 2).astype(np.float32)
-    start = _disc(fwhm=54, curvature=20)
     start *= np.float32(np.sqrt(patterns.sum(axis=(1, 2)).max() / np.sum(np.abs(start) ** 2)))
     return Benchmark(truth, start, corners.astype(np.int64), patterns)
+
+
+def make_probes() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the true probe, of `PHOTONS`, and the one to start from, whose power is still to be set."""
+    probe = _rough(_disc(fwhm=60, curvature=26))
+    probe *= np.float32(np.sqrt(PHOTONS / np.sum(np.abs(probe) ** 2)))
+    return probe, _disc(fwhm=54, curvature=20)
 
 
 def error(object_: np.ndarray, origin: tuple[int, int], benchmark: Benchmark) -> float:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks._engines_data import Benchmark, error, make_benchmark
+from tests.benchmarks._engines_gpu import GPU_TARGETS, gpu_figures
 from tests.benchmarks._engines_siemens import siemens_figures
 from tests.benchmarks._machine import machine
 
@@ -49,7 +50,7 @@ TARGETS = {
     "siemens_frc_one_seventh": (">=", 0.29),
     "siemens_phase_correlation": (">=", 0.98),
     "siemens_positions_px": ("<=", 0.8),
-}
+} | GPU_TARGETS
 
 
 @dataclass
@@ -141,7 +142,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
             "engines": {name: worker.about | {"curve": worker.curve} for name, worker in workers.items()},
             "missing": sorted(set(workers) - set(present)),
         }
-    figures |= siemens_figures() | {"measured_on": machine()}
+    figures |= siemens_figures() | gpu_figures() | {"measured_on": machine()}
     _show(figures)
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
@@ -203,7 +204,7 @@ def _show(figures: dict[str, Any]) -> None:
             Console().print(f"{name} {about['version']}: {about['settings']}")
     if figures["missing"]:
         Console().print(f"not installed: {', '.join(figures['missing'])}; see PTYCHOSTREAM_PEERS")
-    Console().print(figures["measured_on"])
+    Console().print(f"{figures['measured_on']}; {figures['gpu']}")
 
 
 if __name__ == "__main__":

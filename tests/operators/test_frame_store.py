@@ -97,6 +97,20 @@ def test_growth_compares_each_frame_with_its_own_best(xp):
     assert store.error_growth() == 1.0
 
 
+def test_the_residuals_of_many_updates_come_to_the_host_in_one_copy(monkeypatch):
+    copies = []
+    monkeypatch.setattr("operators.frame_store.to_numpy", lambda a: copies.append(a) or a)
+    store = FrameStore(N, None, np)
+    store.put([0, 1, 2], patterns(3), positions(3))
+    for residual in (8.0, 2.0, 4.0):
+        store.record(np.array([2, 0]), np.array([residual, np.nan], np.float32))
+    store.record(np.array([0]), np.array([6.0], np.float32))
+    assert not copies
+    assert store.error_growth() == pytest.approx((4 + 6) / (2 + 6)), "a number is better than none"
+    assert store.error() == pytest.approx((4 + 6) / (2 * 4 * N * N))
+    assert len(copies) == 1
+
+
 def test_residuals_that_are_not_finite_are_forgotten_with_the_growth(xp):
     store = FrameStore(N, None, xp)
     store.put([0], patterns(1), positions(1))
