@@ -7,7 +7,7 @@ the way. Called by the `reconstruct` command and by benchmarks.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from launch.recorded import RecordedScan
 from launch.results import Reconstruction
-from operators.arrays import Array, Object, Positions, Probe, to_numpy
+from operators.arrays import Array, Object, Patterns, Positions, Probe, to_numpy
 from operators.backends import Backend, Update
 from operators.geometry import Bounds, Geometry
 from operators.metrics import FRC, fourier_ring_correlation, remove_gauge
@@ -115,7 +115,7 @@ def reconstruct(
     backend = open_backend(options.device, options.threads)
     probe = _first_probe(scan, options, preprocess, positions_px, used, backend.update)
     solve = _refined if options.projections is None else _projected
-    found = solve(scan, options, preprocess, probe, positions_px, used, backend, progress)
+    found = solve(Task(scan, options, preprocess, probe, positions_px, used), backend, progress)
     return Reconstruction(
         object=found.object,
         bounds=found.bounds,
@@ -202,11 +202,43 @@ def _first_probe(
     return scan.probe[: options.n_modes] if is_enough else probe_modes(scan.probe[0], options.n_modes)
 
 
-def _blocks(used: Numbers) -> list[Numbers]:
-    return [used[start : start + FRAMES_AT_A_TIME] for start in range(0, len(used), FRAMES_AT_A_TIME)]
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one reconstruction works on.
+
+    Attributes
+    ----------
+    scan : RecordedScan
+    options : ReconstructOptions
+    preprocess : Preprocess
+    probe : (mode, y, x) complex64
+        Start.
+    positions_px : (frame, 2) float64, absolute object pixels
+        Of all frames of the scan.
+    used : (frame,) int64
+        Which of them take part.
+    """
+
+    scan: RecordedScan
+    options: ReconstructOptions
+    preprocess: Preprocess
+    probe: Probe
+    positions_px: Positions
+    used: Numbers
+
+    @property
+    def scales_probe(self) -> bool:
+        """Whether the probe is still to be scaled to the photons of the frames."""
+        return self.options.probe == "file" and self.options.scale_probe
+
+    def blocks(self) -> Iterator[tuple[Numbers, Patterns, Positions]]:
+        """Yields indices, patterns and positions of the frames used, a few hundred at a time."""
+        for start in range(0, len(self.used), FRAMES_AT_A_TIME):
+            block = self.used[start : start + FRAMES_AT_A_TIME]
+            yield block, self.preprocess(self.scan.frames[block]), self.positions_px[block]
 
 
-class _Solution(NamedTuple):
+class Solution(NamedTuple):
     """What was found, on the host; positions of the frames used."""
 
     object: Object
@@ -217,55 +249,37 @@ class _Solution(NamedTuple):
     error_history: Sequence[float]
 
 
-def _refined(
-    scan: RecordedScan,
-    options: ReconstructOptions,
-    preprocess: Preprocess,
-    probe: Probe,
-    positions_px: Positions,
-    used: Numbers,
-    backend: Backend,
-    progress: Progress | None,
-) -> _Solution:
-    mask, xp, run_update = preprocess.mask, backend.xp, backend.update
-    refiner = Refiner(options.refiner, probe, mask=mask, xp=xp, run_update=run_update)
-    for block in _blocks(used):
-        refiner.append(block.tolist(), preprocess(scan.frames[block]), positions_px[block])
-    if options.probe == "file" and options.scale_probe:
-        refiner.set_probe(with_power(probe, refiner.mean_photons))
+def _refined(task: Task, backend: Backend, progress: Progress | None) -> Solution:
+    options, mask = task.options, task.preprocess.mask
+    refiner = Refiner(options.refiner, task.probe, mask=mask, xp=backend.xp, run_update=backend.update)
+    for numbers, patterns, positions_px in task.blocks():
+        refiner.append(numbers.tolist(), patterns, positions_px)
+    if task.scales_probe:
+        refiner.set_probe(with_power(task.probe, refiner.mean_photons))
     _refine(refiner, options.epochs, progress)
     end = refiner.snapshot()
     if end.n_divergences:
         log.warning("refinement diverged %d times and went back, with halved steps", end.n_divergences)
-    found_px, history = refiner.positions_px(used.tolist()), [*end.error_history, end.error]
-    return _Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
+    found_px, history = refiner.positions_px(task.used.tolist()), [*end.error_history, end.error]
+    return Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
 
 
-def _projected(
-    scan: RecordedScan,
-    options: ReconstructOptions,
-    preprocess: Preprocess,
-    probe: Probe,
-    positions_px: Positions,
-    used: Numbers,
-    backend: Backend,
-    progress: Progress | None,
-) -> _Solution:
-    assert options.projections is not None  # noqa: S101 -- the caller chose by it
-    patterns = np.concatenate([preprocess(scan.frames[block]) for block in _blocks(used)])
-    if options.probe == "file" and options.scale_probe:
-        probe = with_power(probe, (patterns * preprocess.mask).sum(dtype=np.float64) / len(patterns))
-    projections = Projections(
-        options.projections, probe, patterns, positions_px[used], mask=preprocess.mask, xp=backend.xp
-    )
-    for epoch in range(round(options.epochs)):
+def _projected(task: Task, backend: Backend, progress: Progress | None) -> Solution:
+    config, mask, probe = task.options.projections, task.preprocess.mask, task.probe
+    assert config is not None  # noqa: S101 -- the caller chose by it
+    patterns = np.concatenate([patterns for _, patterns, _ in task.blocks()])
+    if task.scales_probe:
+        probe = with_power(probe, (patterns * mask).sum(dtype=np.float64) / len(patterns))
+    positions_px = task.positions_px[task.used]
+    projections = Projections(config, probe, patterns, positions_px, mask=mask, xp=backend.xp)
+    for epoch in range(round(task.options.epochs)):
         error = projections.step()
         if progress is not None:
             progress(epoch + 1, error)
     projections.finish()
     arrays = projections.object, projections.probe, projections.illumination
     object_, probe, photons = (to_numpy(array) for array in arrays)
-    return _Solution(object_, projections.bounds, probe, photons, positions_px[used], projections.history)
+    return Solution(object_, projections.bounds, probe, photons, positions_px, projections.history)
 
 
 def _refine(refiner: Refiner, n_epochs: float, progress: Progress | None) -> None:
