@@ -187,6 +187,9 @@ def reconstruct(
         Literal["auto", "numpy", "compiled", "cupy"], typer.Option(help="What runs an update.")
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = len(os.sched_getaffinity(0)),
+    tiles: Annotated[
+        int, typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores.")
+    ] = 1,
     seed: Seed = 0,
     store: Store = None,
     json: JsonFile = None,
@@ -217,6 +220,7 @@ def reconstruct(
         offset=0 if half == "all" else int(half),
         device=device,
         threads=threads,
+        tiles=tiles,
     )
     reconstruct_file(scan, choose, store=store, output=output, correlates_halves=frc, json_file=json)
 
