@@ -30,7 +30,11 @@ app = typer.Typer(
 
 ConfigSource = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or name of a recipe.")]
 ScanSource = Annotated[
-    str, typer.Argument(metavar="SCAN", help="CXI file, folder of a recorded scan, or uid in the store.")
+    str,
+    typer.Argument(
+        metavar="SCAN",
+        help="File (CXI, .ptyd, ptychodus product), folder of a recorded scan, or uid in the store.",
+    ),
 ]
 Store = Annotated[
     Path | None,

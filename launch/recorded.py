@@ -1,4 +1,4 @@
-"""A recorded scan from wherever it lies: a CXI file, a scan folder of an earlier run, or the store.
+"""A recorded scan from wherever it lies: a file, a scan folder of an earlier run, or the store.
 
 Separate so that `replay` and `reconstruct` take the same three. All have the shape of
 `stream.files.ScanFile`.
@@ -89,7 +89,8 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
     Parameters
     ----------
     source : str
-        A CXI file, a scan folder (`recordings/scans/0000-...`), or the beginning of a uid in the store.
+        A file that `stream.files.read_scan` reads (CXI, ptypy, ptychodus), a scan folder
+        (`recordings/scans/0000-...`), or the beginning of a uid in the store.
     store : Path, optional
         Folder of the store; `default_store` without.
 

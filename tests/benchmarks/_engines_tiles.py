@@ -1,4 +1,4 @@
-"""What it costs to refine a scan in four processes that agree once an epoch, beside one that sees all of it."""
+"""What refining in four processes costs that agree once an epoch, beside one that has all frames."""
 
 import tempfile
 from pathlib import Path
