@@ -61,7 +61,8 @@ class ReconstructOptions:
     threads : int
         Cores it may use.
     tiles : int
-        Parts of the scan that processes of their own refine; 1 for none. They read the scan themselves.
+        Parts of the scan that processes of their own refine; 1 for none. They read the scan themselves, and
+        share `threads` and the refiner's `batch_size`.
     """
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)

@@ -16,7 +16,7 @@ from typing import Literal, Self
 import numpy as np
 
 from launch.processes import describe_status
-from launch.reconstruct import Progress, Solution, Task
+from launch.reconstruct import Progress, ReconstructOptions, Solution, Task
 from launch.tile import TileJob, receive, run_tile, send
 from operators.arrays import Positions, Probe
 from operators.backends import Backend
@@ -193,7 +193,7 @@ def _tiles(task: Task, probe: Probe) -> list[Tile]:
             f"scan {task.scan.name!r} is not in a file that other processes could open: use 1 tile"
         )
     source, store = task.scan.origin
-    options = replace(task.options, threads=max(1, task.options.threads // task.options.tiles))
+    options = _share(task.options)
     placed_px = task.positions_px[task.used]
     return [
         Tile(
@@ -203,6 +203,16 @@ def _tiles(task: Task, probe: Probe) -> list[Tile]:
         )
         for number, chosen in enumerate(partition(placed_px, options.tiles))
     ]
+
+
+def _share(options: ReconstructOptions) -> ReconstructOptions:
+    """Return what one of the tiles gets: its share of the cores, and of each batch.
+
+    With whole batches a tile would take fewer and coarser steps in an epoch than one process does.
+    """
+    n_tiles = options.tiles
+    refiner = replace(options.refiner, batch_size=max(1, options.refiner.batch_size // n_tiles))
+    return replace(options, refiner=refiner, threads=max(1, options.threads // n_tiles))
 
 
 def _refine(tiles: Sequence[Tile], probe: Probe, epoch: float, stop: float, n_epochs: float) -> list[Tile]:

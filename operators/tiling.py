@@ -147,7 +147,7 @@ def match_gauge(tile: TileObject, probe: Probe, reference: Probe) -> tuple[TileO
     for _ in range(_GAUGE_ROUNDS):
         probe = _mixed(probe, reference)
         slope = _phase_slope((probe * reference.conj()).sum(axis=0))
-        probe, object_ = _ramped(probe, -slope), _ramped(object_, slope)
+        probe, object_ = _ramped(probe, -slope), _ramped(object_, slope, tile.bounds.origin)
     return tile._replace(object=object_), probe
 
 
@@ -169,9 +169,15 @@ def _phase_slope(overlap: Array) -> np.ndarray:
     return np.linalg.lstsq(terms * weights[:, None], phase.ravel() * weights, rcond=None)[0][1:]
 
 
-def _ramped(values: Array, slope: np.ndarray) -> Array:
-    """Return values (..., y, x) complex64 with a phase of this slope, rad/pixel, (y, x), added."""
-    rows, columns = (np.exp(1j * k * np.arange(n)) for k, n in zip(slope, values.shape[-2:], strict=True))
+def _ramped(values: Array, slope: np.ndarray, origin: tuple[int, int] = (0, 0)) -> Array:
+    """Return values (..., y, x) complex64 with a phase of this slope, rad/pixel, (y, x), added.
+
+    The phase is zero at pixel zero, whatever pixel the `origin` of the array is: for all tiles the same ramp.
+    """
+    rows, columns = (
+        np.exp(1j * k * (first + np.arange(n)))
+        for k, first, n in zip(slope, origin, values.shape[-2:], strict=True)
+    )
     return values * (rows[:, None] * columns).astype(np.complex64)
 
 

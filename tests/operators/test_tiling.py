@@ -94,6 +94,16 @@ def test_the_gauge_of_a_tile_goes_and_its_intensities_stay():
     np.testing.assert_allclose(after, before, atol=1e-4 * before.max())
 
 
+def test_a_ramp_that_all_tiles_share_leaves_no_step_between_them():
+    scene = make_scene(side=3)
+    truth = smooth_object((60, 90), np.random.default_rng(1))
+    ramp = np.exp(0.03j * np.arange(90))
+    probe = (scene.probe * ramp[:N_PIXELS]).astype(np.complex64)
+    parts = [tile(truth / ramp, Bounds(0, left, 60, left + 50)) for left in (0, 40)]
+    matched = [match_gauge(part, probe, scene.probe)[0] for part in parts]
+    np.testing.assert_allclose(common_phases(matched), 1, atol=1e-3)
+
+
 def test_probes_count_as_their_frames_do_and_keep_the_power():
     start = np.full((1, 4, 4), 2, np.complex64)
     changed = start.copy()
