@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from operators.arrays import Array, Object, Positions, Probe, abs2
+from operators.arrays import Array, Object, Positions, Probe, abs2, fft2, ifft2
+from operators.epie import shifted
+from operators.gauge import Gauge
 from operators.geometry import Bounds
 from operators.probe import orthogonalise_modes, with_power
 
 _FAINT = 1e-6  # of the peak illumination: the say of a tile on ground that it hardly sees
-_GAUGE_ROUNDS = 3  # of modes and ramp in turns, since a mode next to the first can look like a ramp
+_GAUGE_ROUNDS = 2  # each squares what is left of the first-order error
 _PHASE_ROUNDS = 100  # of agreeing on phases: each carries them one tile further
 
 
@@ -132,8 +134,9 @@ def _overlap(a: TileObject, b: TileObject) -> complex:
 def match_gauge(tile: TileObject, probe: Probe, reference: Probe) -> tuple[TileObject, Probe]:
     """Return a tile and its probe as close to a reference probe as can be without changing any intensity.
 
-    While a tile refines its probe, modes may mix, and a phase ramp may pass from object to probe. A mean of
-    probes has none of these ramps: left on the objects they would bend the phase from tile to tile.
+    While a tile refines its probe, modes may mix, probe and object may move together, and a phase ramp may
+    pass from one to the other. A mean of probes has forgotten all of this: left on the objects, the moves and
+    ramps would have to be found and lost again between exchanges, and bend the phase from tile to tile.
 
     Parameters
     ----------
@@ -141,14 +144,16 @@ def match_gauge(tile: TileObject, probe: Probe, reference: Probe) -> tuple[TileO
     probe : (mode, y, x) complex64
         That the tile was refined with.
     reference : (mode, y, x) complex64
-        What all tiles started from; ramps are taken to be small, as after an epoch.
+        What all tiles started from; moves and ramps are taken to be small, as after an epoch.
     """
-    object_ = tile.object
+    ramp, move_px = np.zeros(2), np.zeros(2)
     for _ in range(_GAUGE_ROUNDS):
         probe = _mixed(probe, reference)
-        slope = _phase_slope((probe * reference.conj()).sum(axis=0))
-        probe, object_ = _ramped(probe, -slope), _ramped(object_, slope, tile.bounds.origin)
-    return tile._replace(object=object_), probe
+        slope, step_px = _drift(probe, reference)
+        probe = shifted(_ramped(probe, -slope)[None], -step_px[None].astype(np.float32))[0]
+        ramp, move_px = ramp + slope, move_px + step_px
+    unmoved = Gauge(shift_px=(float(move_px[0]), float(move_px[1]))).remove_from(tile.object)
+    return tile._replace(object=_ramped(unmoved, ramp, tile.bounds.origin)), probe
 
 
 def _mixed(probe: Probe, reference: Probe) -> Probe:
@@ -161,12 +166,25 @@ def _mixed(probe: Probe, reference: Probe) -> Probe:
     return ((left @ right) @ flat).reshape(probe.shape)
 
 
-def _phase_slope(overlap: Array) -> np.ndarray:
-    """Return the slope of a phase, rad/pixel, (y, x), fitted with the modulus of `overlap` as weight."""
-    phase = np.angle(overlap * np.exp(-1j * np.angle(overlap.sum())))
-    weights = np.sqrt(np.abs(overlap)).ravel()
-    terms = np.stack([np.ones(overlap.size), *np.indices(overlap.shape).reshape(2, -1)], axis=1)
-    return np.linalg.lstsq(terms * weights[:, None], phase.ravel() * weights, rcond=None)[0][1:]
+def _drift(probe: Probe, reference: Probe) -> tuple[np.ndarray, np.ndarray]:
+    """Return phase ramp, rad/pixel, and move, pixels, both (y, x), of `probe` from `reference`.
+
+    All four by one least-squares fit to first order, since a move of a curved wave looks like a ramp; what a
+    mixture of modes would explain is left out of it.
+    """
+    n_modes, n_pixels = len(reference), reference.shape[-1]
+    spectra, frequency = fft2(reference), np.fft.fftfreq(n_pixels)
+    rows, columns = np.indices((n_pixels, n_pixels)) - n_pixels / 2
+    changes = [1j * rows * reference, 1j * columns * reference]
+    changes += [ifft2(-2j * np.pi * along * spectra) for along in (frequency[:, None], frequency)]
+    modes, _ = np.linalg.qr(reference.reshape(n_modes, -1).T)
+    explained, *terms = (
+        (change - (change @ modes.conj()) @ modes.T).ravel()
+        for change in (values.reshape(n_modes, -1) for values in (probe - reference, *changes))
+    )
+    matrix = np.array(terms)
+    found = np.linalg.lstsq((matrix.conj() @ matrix.T).real, (matrix.conj() @ explained).real, rcond=None)[0]
+    return found[:2], found[2:]
 
 
 def _ramped(values: Array, slope: np.ndarray, origin: tuple[int, int] = (0, 0)) -> Array:
