@@ -26,6 +26,9 @@ from stream.scan import Numbers
 from stream.wire import decode, encode
 
 
+MAX_REASON = 2000  # what the protocol allows
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileJob:
     """What a tile's process is told when it starts.
@@ -69,7 +72,7 @@ def run_tile(connection: Connection, job: TileJob) -> None:
     try:
         refiner = _refiner(job)
     except (ValueError, OSError, ImportError) as error:
-        send(connection, Reject(reason=str(error)))
+        send(connection, Reject(reason=str(error)[:MAX_REASON]))
         return
     try:
         send(connection, TileReady(n_frames=refiner.n_frames, mean_photons=refiner.mean_photons))

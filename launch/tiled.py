@@ -58,7 +58,9 @@ class Tile:
         self._start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:  # it may be in the middle of an epoch
+            self._process.kill()
         self._end()
 
     def _start(self) -> None:

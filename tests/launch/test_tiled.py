@@ -113,6 +113,21 @@ def test_a_killed_tile_starts_again_from_the_last_exchange_and_the_others_do_not
     assert len(result.error_history) == 12
 
 
+@pytest.mark.slow
+def test_when_all_are_killed_the_image_goes_on_from_the_last_exchange(path, started):
+    def kill_all(reached, error):
+        if reached == 3:
+            for tile in started:
+                os.kill(tile.pid, signal.SIGKILL)
+
+    options = replace(EPOCHS_4, tiles=2, epochs=6)
+    history = reconstruct_file(path, options, progress=kill_all).error_history
+    assert max(tile.epochs for tile in started) == 6
+    assert len(history) == 6
+    assert (history[3:] < 1.2 * history[2]).all()
+    assert history[0] > 2 * history[2]
+
+
 def test_a_tile_that_is_lost_again_is_named_with_its_frames_and_keeps_the_object_of_the_last_exchange(
     path, simulated, started, caplog, monkeypatch
 ):
