@@ -25,7 +25,6 @@ from stream.messages import AnyMessage, Reject, TileExchange, TileReady, TileSta
 from stream.scan import Numbers
 from stream.wire import decode, encode
 
-
 MAX_REASON = 2000  # what the protocol allows
 
 
