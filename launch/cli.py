@@ -31,7 +31,11 @@ app = typer.Typer(
 
 ConfigSource = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or name of a recipe.")]
 ScanSource = Annotated[
-    str, typer.Argument(metavar="SCAN", help="CXI file, folder of a recorded scan, or uid in the store.")
+    str,
+    typer.Argument(
+        metavar="SCAN",
+        help="File (CXI, .ptyd, ptychodus product), folder of a recorded scan, or uid in the store.",
+    ),
 ]
 Store = Annotated[
     Path | None,
@@ -188,6 +192,9 @@ def reconstruct(
         Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"], typer.Option(help="What runs an update.")
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = len(os.sched_getaffinity(0)),
+    tiles: Annotated[
+        int, typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores.")
+    ] = 1,
     seed: Seed = 0,
     store: Store = None,
     json: JsonFile = None,
@@ -218,6 +225,7 @@ def reconstruct(
         offset=0 if half == "all" else int(half),
         device=device,
         threads=threads,
+        tiles=tiles,
     )
     reconstruct_file(scan, choose, store=store, output=output, correlates_halves=frc, json_file=json)
 

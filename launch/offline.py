@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,7 +26,7 @@ from launch.reconstruct import (
     reconstruct,
 )
 from launch.recorded import RecordedScan, open_recorded
-from launch.report import write_report
+from launch.report import write_page, write_report
 from launch.results import write_cxi, write_png
 from launch.stages import refiner_config
 from operators.refinement import RefinerConfig
@@ -72,7 +73,7 @@ def reconstruct_file(
     json_file: Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Reconstructs the scan called `source`, writes a CXI file and a picture, and returns the figures.
+    """Reconstructs the scan called `source`, writes result, picture and report, and returns the figures.
 
     Parameters
     ----------
@@ -107,13 +108,17 @@ def reconstruct_file(
         write_cxi(output, result, figures)
         write_png(output.with_suffix(".png"), result)
         report = output.with_name(f"{output.stem}-report.png")
-        figures |= {"result": str(output), "picture": str(output.with_suffix(".png")), "report": str(report)}
+        page = report.with_suffix(".html")
         correlation = None
         if correlates_halves:
             correlation = half_data_correlation(scan, options, preprocess=preprocess)
             figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
             figures["frc_one_seventh_cycles_per_px"] = correlation.crossing(ONE_SEVENTH)
-        write_report(report, result, correlation)
+        measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
+        write_report(report, result, correlation, measured_m)
+        write_page(page, result, figures, correlation, measured_m)
+        figures |= {"result": str(output), "picture": str(output.with_suffix(".png"))}
+        figures |= {"report": str(page), "report_picture": str(report)}
     console.print(_table(figures))
     if json_file:
         write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")

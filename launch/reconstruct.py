@@ -7,15 +7,15 @@ the way. Called by the `reconstruct` command and by benchmarks.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from launch.recorded import RecordedScan
 from launch.results import Reconstruction
-from operators.arrays import Array, Object, Positions, Probe, to_numpy
+from operators.arrays import Array, Object, Patterns, Positions, Probe, to_numpy
 from operators.backends import Backend, Update
 from operators.geometry import Bounds, Geometry
 from operators.metrics import FRC, fourier_ring_correlation, remove_gauge
@@ -60,6 +60,9 @@ class ReconstructOptions:
         Backend of the engine: "numpy", "compiled", "cupy", "cupy-fused", or "auto" for the fastest measured.
     threads : int
         Cores it may use.
+    tiles : int
+        Parts of the scan that processes of their own refine; 1 for none. They read the scan themselves, and
+        share `threads` and the refiner's `batch_size`.
     """
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
@@ -72,14 +75,60 @@ class ReconstructOptions:
     offset: int = 0
     device: str = "auto"
     threads: int = 1
+    tiles: int = 1
 
     def __post_init__(self) -> None:
         if self.probe not in ("file", "data"):
             raise ValueError(f"probe: wanted 'file' or 'data', got {self.probe!r}")
         if not self.epochs > 0 or self.n_modes < 1:
             raise ValueError(f"wanted epochs > 0 and n_modes >= 1, got {self.epochs} and {self.n_modes}")
+        if self.tiles < 1 or (self.tiles > 1 and self.projections is not None):
+            raise ValueError(f"wanted tiles >= 1, and 1 for dm and raar, got tiles {self.tiles}")
         if not 0 <= self.offset < self.every:
             raise ValueError(f"wanted 0 <= offset < every, got {self.offset} and {self.every}")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one reconstruction works on.
+
+    Attributes
+    ----------
+    scan : RecordedScan
+    options : ReconstructOptions
+    preprocess : Preprocess
+    geometry : Geometry
+    positions_px : (frame, 2) float64, absolute object pixels
+        Of all frames of the scan.
+    used : (frame,) int64
+        Indices of the frames that take part.
+    """
+
+    scan: RecordedScan
+    options: ReconstructOptions
+    preprocess: Preprocess
+    geometry: Geometry
+    positions_px: Positions
+    used: Numbers
+
+    @property
+    def scales_probe(self) -> bool:
+        """Whether the first probe is to be scaled to the photons of the frames."""
+        return self.options.probe == "file" and self.options.scale_probe
+
+    def blocks(self) -> Iterator[tuple[Numbers, Patterns, Positions]]:
+        """Yields indices, patterns and positions of the frames used, a few hundred at a time."""
+        for start in range(0, len(self.used), FRAMES_AT_A_TIME):
+            block = self.used[start : start + FRAMES_AT_A_TIME]
+            yield block, self.preprocess(self.scan.frames[block]), self.positions_px[block]
+
+    def refiner(self, probe: Probe, backend: Backend) -> Refiner:
+        """Returns an engine that starts from `probe` and holds the frames used, by their indices."""
+        mask, config = self.preprocess.mask, self.options.refiner
+        refiner = Refiner(config, probe, mask=mask, xp=backend.xp, run_update=backend.update)
+        for indices, patterns, positions_px in self.blocks():
+            refiner.append(indices.tolist(), patterns, positions_px)
+        return refiner
 
 
 def reconstruct(
@@ -106,27 +155,37 @@ def reconstruct(
     ValueError
         If geometry, positions or the probe asked for are missing, or frames and geometry do not fit.
     """
-    geometry = _geometry(scan)
-    preprocess = preprocess or Preprocess(
-        frame_shape=tuple(scan.frames.shape[1:]), n_pixels=geometry.n_pixels, valid_pixels=scan.mask
-    )
-    used = _used_frames(scan, options)
-    positions_px = geometry.to_pixels(scan.positions_m)
+    task = task_of(scan, options, preprocess)
     backend = open_backend(options.device, options.threads)
-    probe = _first_probe(scan, options, preprocess, positions_px, used, backend.update)
-    solve = _refined if options.projections is None else _projected
-    found = solve(scan, options, preprocess, probe, positions_px, used, backend, progress)
+    found = _solver(options)(task, _first_probe(task, backend.update), backend, progress)
+    geometry = task.geometry
     return Reconstruction(
         object=found.object,
         bounds=found.bounds,
         probe=found.probe,
         photons=found.photons,
         positions_m=geometry.to_metres(found.positions_px),
-        frame_numbers=scan.frame_numbers[used],
+        frame_numbers=scan.frame_numbers[task.used],
         geometry=geometry,
         error_history=np.array(found.error_history),
         maps={},
     )
+
+
+def task_of(
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    preprocess: Preprocess | None = None,
+    used: Numbers | None = None,
+) -> Task:
+    """Returns what a reconstruction of `scan`, or of `used` frames alone, works on; raises as that does."""
+    geometry = _geometry(scan)
+    if preprocess is None:
+        frame_shape = tuple(scan.frames.shape[1:])
+        preprocess = Preprocess(frame_shape=frame_shape, n_pixels=geometry.n_pixels, valid_pixels=scan.mask)
+    positions_px = geometry.to_pixels(scan.positions_m)
+    used = _used_frames(scan, options) if used is None else used
+    return Task(scan, options, preprocess, geometry, positions_px, used)
 
 
 def half_data_correlation(
@@ -176,21 +235,15 @@ def _used_frames(scan: RecordedScan, options: ReconstructOptions) -> Numbers:
     return chosen[is_placed]
 
 
-def _first_probe(
-    scan: RecordedScan,
-    options: ReconstructOptions,
-    preprocess: Preprocess,
-    positions_px: np.ndarray,
-    used: Numbers,
-    run_update: Update,
-) -> Probe:
+def _first_probe(task: Task, run_update: Update) -> Probe:
+    scan, options, preprocess, used = task.scan, task.options, task.preprocess, task.used
     if options.probe == "data":
-        distance = np.hypot(*(positions_px[used] - np.median(positions_px[used], axis=0)).T)
+        placed_px = task.positions_px[used]
+        distance = np.hypot(*(placed_px - np.median(placed_px, axis=0)).T)
         middle = np.sort(used[np.argsort(distance, kind="stable")[:FRAMES_FOR_PROBE]])
-        patterns = preprocess(scan.frames[middle])
         return estimate_probe(
-            patterns,
-            positions_px[middle],
+            preprocess(scan.frames[middle]),
+            task.positions_px[middle],
             n_modes=options.n_modes,
             mask=preprocess.mask,
             seed=options.refiner.seed,
@@ -202,11 +255,7 @@ def _first_probe(
     return scan.probe[: options.n_modes] if is_enough else probe_modes(scan.probe[0], options.n_modes)
 
 
-def _blocks(used: Numbers) -> list[Numbers]:
-    return [used[start : start + FRAMES_AT_A_TIME] for start in range(0, len(used), FRAMES_AT_A_TIME)]
-
-
-class _Solution(NamedTuple):
+class Solution(NamedTuple):
     """What was found, on the host; positions of the frames used."""
 
     object: Object
@@ -217,60 +266,57 @@ class _Solution(NamedTuple):
     error_history: Sequence[float]
 
 
-def _refined(
-    scan: RecordedScan,
-    options: ReconstructOptions,
-    preprocess: Preprocess,
-    probe: Probe,
-    positions_px: Positions,
-    used: Numbers,
-    backend: Backend,
-    progress: Progress | None,
-) -> _Solution:
-    mask, xp, run_update = preprocess.mask, backend.xp, backend.update
-    refiner = Refiner(options.refiner, probe, mask=mask, xp=xp, run_update=run_update)
-    for block in _blocks(used):
-        refiner.append(block.tolist(), preprocess(scan.frames[block]), positions_px[block])
-    if options.probe == "file" and options.scale_probe:
+class Solver(Protocol):
+    """What finds object and probe."""
+
+    def __call__(self, task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> "Solution":
+        """Returns what it found from `probe`; tells its progress once an epoch."""
+
+
+def _solver(options: ReconstructOptions) -> Solver:
+    if options.projections is not None:
+        return _projected
+    if options.tiles > 1:
+        from launch.tiled import refined_in_tiles  # imports this module: a tile is a task of its own
+
+        return refined_in_tiles
+    return _refined
+
+
+def _refined(task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> Solution:
+    refiner, n_epochs = task.refiner(probe, backend), task.options.epochs
+    if task.scales_probe:
         refiner.set_probe(with_power(probe, refiner.mean_photons))
-    _refine(refiner, options.epochs, progress)
+    refine(refiner, n_epochs, n_epochs, progress)
     end = refiner.snapshot()
     if end.n_divergences:
         log.warning("refinement diverged %d times and went back, with halved steps", end.n_divergences)
-    found_px, history = refiner.positions_px(used.tolist()), [*end.error_history, end.error]
-    return _Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
+    found_px, history = refiner.positions_px(task.used.tolist()), [*end.error_history, end.error]
+    return Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
 
 
-def _projected(
-    scan: RecordedScan,
-    options: ReconstructOptions,
-    preprocess: Preprocess,
-    probe: Probe,
-    positions_px: Positions,
-    used: Numbers,
-    backend: Backend,
-    progress: Progress | None,
-) -> _Solution:
-    assert options.projections is not None  # noqa: S101 -- the caller chose by it
-    patterns = np.concatenate([preprocess(scan.frames[block]) for block in _blocks(used)])
-    if options.probe == "file" and options.scale_probe:
-        probe = with_power(probe, (patterns * preprocess.mask).sum(dtype=np.float64) / len(patterns))
-    projections = Projections(
-        options.projections, probe, patterns, positions_px[used], mask=preprocess.mask, xp=backend.xp
-    )
-    for epoch in range(round(options.epochs)):
+def _projected(task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> Solution:
+    config, mask = task.options.projections, task.preprocess.mask
+    assert config is not None  # noqa: S101 -- the caller chose by it
+    patterns = np.concatenate([patterns for _, patterns, _ in task.blocks()])
+    if task.scales_probe:
+        probe = with_power(probe, (patterns * mask).sum(dtype=np.float64) / len(patterns))
+    positions_px = task.positions_px[task.used]
+    projections = Projections(config, probe, patterns, positions_px, mask=mask, xp=backend.xp)
+    for epoch in range(round(task.options.epochs)):
         error = projections.step()
         if progress is not None:
             progress(epoch + 1, error)
     projections.finish()
     arrays = projections.object, projections.probe, projections.illumination
     object_, probe, photons = (to_numpy(array) for array in arrays)
-    return _Solution(object_, projections.bounds, probe, photons, positions_px[used], projections.history)
+    return Solution(object_, projections.bounds, probe, photons, positions_px, projections.history)
 
 
-def _refine(refiner: Refiner, n_epochs: float, progress: Progress | None) -> None:
+def refine(refiner: Refiner, stop: float, n_epochs: float, progress: Progress | None = None) -> None:
+    """Refines until epoch `stop` of `n_epochs`, whose last ones take smaller steps."""
     reported = 0
-    while refiner.epoch < n_epochs:
+    while refiner.epoch < stop:
         refiner.step(1, fraction=closing_fraction(refiner.epoch, n_epochs))
         if progress is not None and int(refiner.epoch) > reported:
             reported = int(refiner.epoch)
@@ -279,7 +325,8 @@ def _refine(refiner: Refiner, n_epochs: float, progress: Progress | None) -> Non
 
 def _common_ground(result: Reconstruction, other: Reconstruction) -> Object:
     """Return the object where both results reach, half a probe window inside the edge."""
-    a, b = result.bounds, other.bounds
-    both = Bounds(max(a.top, b.top), max(a.left, b.left), min(a.bottom, b.bottom), min(a.right, b.right))
+    both = result.bounds.intersection(other.bounds)
+    if both is None:
+        raise ValueError(f"the halves share no ground: they cover {result.bounds} and {other.bounds}")
     inside = both.padded(-(result.geometry.n_pixels // 2))
-    return result.object[inside.slices_in(a)]
+    return result.object[inside.slices_in(result.bounds)]

@@ -1,4 +1,4 @@
-"""A recorded scan from wherever it lies: a CXI file, a scan folder of an earlier run, or the store.
+"""A recorded scan from wherever it lies: a file, a scan folder of an earlier run, or the store.
 
 Separate so that `replay` and `reconstruct` take the same three. All have the shape of
 `stream.files.ScanFile`.
@@ -65,6 +65,8 @@ class RecordedScan:
         Whether the power of `probe` is right, so that the object's amplitude is its transmission.
     config : Config or None
         What the run that recorded the scan was told.
+    origin : (str, Path or None) or None
+        Arguments with which `open_recorded` opens it in another process.
     """
 
     frames: Any
@@ -77,6 +79,7 @@ class RecordedScan:
     preprocess: Callable[[], Preprocess] | None = None
     trusts_probe: bool = False
     config: Config | None = None
+    origin: tuple[str, Path | None] | None = None
 
 
 @contextmanager
@@ -86,7 +89,8 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
     Parameters
     ----------
     source : str
-        A CXI file, a scan folder (`recordings/scans/0000-...`), or the beginning of a uid in the store.
+        A file that `stream.files.read_scan` reads (CXI, ptypy, ptychodus), a scan folder
+        (`recordings/scans/0000-...`), or the beginning of a uid in the store.
     store : Path, optional
         Folder of the store; `default_store` without.
 
@@ -95,6 +99,12 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
     ValueError
         If it is none of the three, or holds no frames.
     """
+    with _opened(source, store) as scan:
+        yield replace(scan, origin=(source, store))
+
+
+@contextmanager
+def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
     path = Path(source)
     if path.is_file():
         from stream.files import read_scan

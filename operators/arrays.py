@@ -62,6 +62,13 @@ def get_array_module(name: str) -> ArrayModule:
     return np if cupy is None else cupy
 
 
+def use_gpu(number: int) -> None:
+    """Make the GPU `number`, counted around as many as there are, this thread's own; without one, nothing."""
+    cupy = _usable_cupy()
+    if cupy is not None:
+        cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
+
+
 def _usable_cupy() -> ModuleType | None:
     try:
         cupy = importlib.import_module("cupy")

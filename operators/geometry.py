@@ -113,6 +113,12 @@ class Bounds:
             max(self.right, other.right),
         )
 
+    def intersection(self, other: "Bounds") -> "Bounds | None":
+        """Return the bounds of the pixels in both, None if there are none."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Bounds(top, left, bottom, right) if top < bottom and left < right else None
+
     def padded(self, n_pixels: int) -> "Bounds":
         """Return bounds wider by `n_pixels` on every side."""
         return Bounds(

@@ -220,17 +220,31 @@ class Refiner:
             n_divergences=self.n_divergences,
         )
 
+    def adopt(self, object_: Object, bounds: Bounds, probe: Probe) -> None:
+        """Go on with an object and a probe that others had a part in; divergence leads back to no older ones.
+
+        Parameters
+        ----------
+        object_ : (row, col) complex64
+        bounds : Bounds
+            Absolute pixels that `object_` covers; the object outside is left alone.
+        probe : (mode, y, x) complex64
+            Its power is kept from now on.
+        """
+        self.set_probe(probe)
+        canvas = self._cover(bounds)
+        canvas.object[bounds.slices_in(canvas.bounds)] = self._xp.asarray(object_)
+        self._keep_good(canvas)
+
     def restore(self, snapshot: RefinerSnapshot) -> None:
         """Go on from a snapshot; append the frames it was made from first, they then count as visited."""
-        self.set_probe(snapshot.probe)
+        self.adopt(snapshot.object, snapshot.bounds, snapshot.probe)
         canvas = self._cover(snapshot.bounds)
         inside = snapshot.bounds.slices_in(canvas.bounds)
-        canvas.object[inside] = self._xp.asarray(snapshot.object)
         canvas.illumination[inside] = self._xp.asarray(snapshot.illumination)
         self._scanned = snapshot.bounds if self._scanned is None else self._scanned.union(snapshot.bounds)
         self._frames.restore(max(1, int(snapshot.epoch)), snapshot.error)
         self._order.mark_seen()
-        self._keep_good(canvas)
         self._history = list(snapshot.error_history)
         self.n_updates = snapshot.n_updates
         self.n_divergences = snapshot.n_divergences

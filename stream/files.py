@@ -1,22 +1,25 @@
-"""Recorded scans in CXI files, as other programs write them.
+"""Recorded scans as other programs write them: whichever format it is, and CXI.
 
 Separate because a file's conventions are not ours: here sample motion becomes probe motion, joules become
 electronvolts and a mask of defects becomes one of valid pixels. Called by `replay`, `reconstruct`, the
 positions stage and configuration.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 -- registers the filters that detectors compress with
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.arrays import Frames, Mask, Positions, Probe
+from operators.arrays import Probe
 from operators.geometry import PLANCK_TIMES_LIGHT_EV_M, Geometry
+from stream.ptychodus_files import is_diffraction, is_product, read_product
+from stream.ptypy_files import is_ptyd, read_ptyd
+from stream.scan_file import ScanFile, ScanFileError, as_modes, check_frames
+
+__all__ = ["JOULES_PER_EV", "ScanFile", "ScanFileError", "read_scan"]
 
 JOULES_PER_EV = 1.602176634e-19
 ENTRY = "entry_1"
@@ -28,77 +31,64 @@ PROBE, MASK = "instrument_1/source_1/illumination", "instrument_1/detector_1/mas
 BACKGROUND = "instrument_1/detector_1/background"  # ours: CXI has no name for what is still to subtract
 
 
-class ScanFileError(ValueError):
-    """A file does not hold a scan that we can read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanFile:
-    """A recorded scan; a context manager that closes its file.
-
-    Attributes
-    ----------
-    frames : (frame, row, col) unsigned integer, counts
-        Read from the file as they are sliced; zero frequency at the array centre.
-    positions_m : (frame, 2) float64, metres
-        Probe on the sample, (y, x).
-    geometry : Geometry or None
-        None where the file does not give energy, distance and pixel size.
-    probe : (mode, y, x) complex64 or None
-    mask : (row, col) bool or None
-        True = valid.
-    background : (row, col) float32, counts, or None
-        Of a mean frame without sample.
-    name : str
-    file : h5py.File
-    """
-
-    frames: Frames
-    positions_m: Positions
-    geometry: Geometry | None
-    probe: Probe | None
-    mask: Mask | None
-    background: NDArray[np.float32] | None
-    name: str
-    file: h5py.File
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.file.close()
-
-
 def read_scan(path: Path) -> ScanFile:
-    """Returns the scan in a CXI file; its frames stay in the file until they are sliced.
+    """Returns the scan in a file; its frames stay in the file until they are sliced.
+
+    Parameters
+    ----------
+    path : Path
+        CXI, ptypy's .ptyd, or a product of ptychodus (.h5 or .npz) beside its diffraction file; what it is
+        is told by its content.
 
     Raises
     ------
     ScanFileError
-        If the file is not HDF5, or frames or positions are missing or do not fit each other.
+        If it is none of them, or frames or positions are missing or do not fit each other.
     """
+    if path.suffix == ".npz":
+        return _read_npz(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ScanFileError(f"{path}: wanted a CXI (HDF5) file: {error}") from error
     try:
-        return _read_entry(path, file)
+        return _read_hdf5(path, file)
     except BaseException:
         file.close()
         raise
 
 
+def _read_hdf5(path: Path, file: h5py.File) -> ScanFile:
+    if is_ptyd(file):
+        return read_ptyd(path, file)
+    if is_product(file):
+        with file:
+            return read_product(path, file)
+    if is_diffraction(file):
+        raise ScanFileError(f"{path}: patterns without positions; name the ptychodus product beside it")
+    return _read_entry(path, file)
+
+
+def _read_npz(path: Path) -> ScanFile:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if is_product(arrays):
+                return read_product(path, dict(arrays))
+            found = ", ".join(arrays)
+    except OSError as error:
+        raise ScanFileError(f"{path}: wanted a ptychodus product (.npz): {error}") from error
+    raise ScanFileError(f"{path}: wanted probe_position_x_m of a ptychodus product, found {found}")
+
+
 def _read_entry(path: Path, file: h5py.File) -> ScanFile:
     entry = file.get(ENTRY)
     if entry is None:
-        raise ScanFileError(f"{path}: wanted the group '{ENTRY}' of a CXI file, found {', '.join(file)}")
-    frames = _first(path, entry, FRAMES)
-    if frames.ndim != 3 or frames.dtype.kind not in "uif" or frames.shape[1] != frames.shape[2]:
         raise ScanFileError(
-            f"{path}: {frames.name} is {frames.dtype} {frames.shape}, wanted square frames (frame, n, n)"
+            f"{path}: wanted the group '{ENTRY}' of a CXI file, chunks and meta of a .ptyd file or "
+            f"probe_position_x_m of a ptychodus product, found {', '.join(file)}"
         )
+    frames = _first(path, entry, FRAMES)
+    check_frames(path, frames, frames.name)
     translation = np.asarray(_first(path, entry, TRANSLATION), np.float64)
     if translation.ndim != 2 or translation.shape[1] < 2 or len(translation) != len(frames):
         raise ScanFileError(
@@ -153,12 +143,7 @@ def _number(entry: h5py.Group, name: str) -> Any:
 def _probe(path: Path, entry: h5py.Group, n_pixels: int) -> Probe | None:
     if PROBE not in entry:
         return None
-    probe = np.asarray(entry[PROBE], np.complex64)
-    if probe.ndim not in (2, 3) or probe.shape[-2:] != (n_pixels, n_pixels):
-        raise ScanFileError(
-            f"{path}: illumination has shape {probe.shape}, frames want (mode, {n_pixels}, {n_pixels})"
-        )
-    return probe.reshape(-1, n_pixels, n_pixels)
+    return as_modes(path, np.asarray(entry[PROBE]), n_pixels)
 
 
 def _background(path: Path, entry: h5py.Group, shape: tuple[int, ...]) -> NDArray[np.float32] | None:

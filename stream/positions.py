@@ -301,7 +301,7 @@ def load_positions(path: Path, fields: PositionFields | None) -> PositionArray:
     ValueError
         If the file cannot be read as positions.
     """
-    if path.suffix in (".cxi", ".h5", ".hdf5"):
+    if path.suffix in (".cxi", ".h5", ".hdf5", ".ptyd"):
         with read_scan(path) as scan:
             return scan.positions_m
     if fields is None:

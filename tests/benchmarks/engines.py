@@ -25,6 +25,7 @@ from rich.table import Table
 from tests.benchmarks._engines_data import Benchmark, error, make_benchmark
 from tests.benchmarks._engines_gpu import GPU_TARGETS, gpu_figures
 from tests.benchmarks._engines_siemens import siemens_figures
+from tests.benchmarks._engines_tiles import tiles_figures
 from tests.benchmarks._machine import machine
 
 WORKER = Path(__file__).with_name("_engines_worker.py")
@@ -45,6 +46,7 @@ TARGETS = {
     "nrmse_50": ("<=", 0.060),
     "nrmse_200": ("<=", 0.046),
     "time_to_error_vs_best_peer": ("<=", 0.25),
+    "tiles_error_over_serial": ("<=", 1.10),
     "siemens_error_40": ("<=", 0.0115),
     "siemens_frc_half": (">=", 0.22),
     "siemens_frc_one_seventh": (">=", 0.29),
@@ -142,6 +144,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
             "engines": {name: worker.about | {"curve": worker.curve} for name, worker in workers.items()},
             "missing": sorted(set(workers) - set(present)),
         }
+    figures |= tiles_figures(benchmark)
     figures |= siemens_figures() | gpu_figures() | {"measured_on": machine()}
     _show(figures)
     if json_path is not None:

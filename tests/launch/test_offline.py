@@ -1,7 +1,10 @@
 import io
 import json
 from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from rich.console import Console
@@ -10,6 +13,7 @@ from launch.config import Config
 from launch.offline import options_for, reconstruct_file
 from launch.reconstruct import ReconstructOptions
 from launch.recorded import RecordedScan
+from launch.report import write_page
 from launch.results import read_result
 from launch.simulate import write_scan
 from launch.simulation import Simulation, simulate_scan
@@ -39,8 +43,44 @@ def test_a_reconstruction_leaves_result_picture_and_figures(simulated, tmp_path)
     assert figures["error"] == pytest.approx(result.error_history[-1])
     assert (tmp_path / "result-report.png").read_bytes().startswith(b"\x89PNG")
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "result-report.html").read_text()
+    assert page.count("data:image/png;base64,") == page.count("<img") == 4
+    assert f"amplitude error {figures['error']:.4f}" in page
+    assert "http" not in page, "everything is inside"
     assert json.loads(figures_file.read_text())["error"] == pytest.approx(figures["error"])
     assert f"{figures['error']:.4f} after 5 epochs" in printed.getvalue()
+
+
+def test_the_result_says_how_it_was_made_and_how_it_converged(simulated, tmp_path):
+    output = tmp_path / "result.cxi"
+    options = ReconstructOptions(epochs=3.0, refiner=RefinerConfig(seed=5))
+    reconstruct_file(str(simulated), lambda scan: options, output=output, console=Console(file=io.StringIO()))
+    with h5py.File(output) as file:
+        process = file["entry_1/process_1"]
+        assert process["version"].asstr()[()] == version("ptychostream")
+        assert process["algorithm"].asstr()[()] == "rpie"
+        assert (process["epochs"][()], process["seed"][()], process["tiles"][()]) == (3.0, 5, 1)
+        assert process["scan"].asstr()[()] == "simulated"
+        history = process["error_history"][...]
+    assert len(history) == 4
+    assert history[-1] < history[0]
+
+
+def test_a_page_shows_halves_and_moved_positions_and_escapes_what_users_wrote(simulated, tmp_path):
+    output = tmp_path / "<b>.cxi"
+    options = ReconstructOptions(epochs=5.0, refiner=RefinerConfig(refines_positions=True))
+    figures = reconstruct_file(
+        str(simulated),
+        lambda scan: options,
+        output=output,
+        correlates_halves=True,
+        console=Console(file=io.StringIO()),
+    )
+    page = Path(figures["report"]).read_text()
+    assert "<h2>Resolution</h2>" in page
+    assert page.count("<img") == 5
+    write_page(tmp_path / "page.html", read_result(output), figures | {"scan": "<b>&"})
+    assert "<title>&lt;b&gt;&amp;</title>" in (tmp_path / "page.html").read_text()
 
 
 def test_halves_share_no_frame(simulated, tmp_path):

@@ -139,7 +139,7 @@ def test_files_that_are_no_scans_are_refused(tmp_path):
         read_scan(tmp_path / "notes.cxi")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["exchange/data"] = 1
-    with pytest.raises(ScanFileError, match="wanted the group 'entry_1' of a CXI file, found exchange"):
+    with pytest.raises(ScanFileError, match=r"wanted the group 'entry_1' of a CXI file, .* found exchange"):
         read_scan(tmp_path / "other.h5")
 
 

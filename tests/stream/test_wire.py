@@ -23,6 +23,9 @@ from stream.messages import (
     Recommendation,
     Reject,
     Stop,
+    TileExchange,
+    TileReady,
+    TileState,
     Welcome,
 )
 from stream.tiles import LAYERS
@@ -42,6 +45,9 @@ MESSAGES = [
     UPDATE,
     Consult(run="r", question=3, after=1, n_points=32),
     Recommendation(run="r", question=3, sequence=2, reasons=("survey",)),
+    TileReady(n_frames=7, mean_photons=1e5),
+    TileExchange(bounds=(-3, 0, 61, 90), epoch=1.0, stop=2.0, n_epochs=24.0, error=0.1),
+    TileState(bounds=(-3, 0, 61, 90), error=0.1, n_divergences=0),
 ]
 
 
