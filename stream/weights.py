@@ -16,7 +16,8 @@ import safetensors
 import torch
 from safetensors.torch import save as serialise
 
-from operators.network import NETWORKS, PhysicsNet
+from operators.network import NETWORKS
+from operators.network_interface import Network
 
 LARGEST_FILE_BYTES = 20 * 2**20
 
@@ -69,7 +70,7 @@ class ModelCard:
         return self.sha256[:12]
 
 
-def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
+def save_network(path: Path, network: Network, card: ModelCard) -> ModelCard:
     """Write weights with their card, and the card beside them; return the card with the hash filled in.
 
     The weights are replaced in one step: a reader sees the old or the new ones.
@@ -95,7 +96,7 @@ def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
     return card
 
 
-def load_network(path: Path) -> tuple[PhysicsNet, ModelCard]:
+def load_network(path: Path) -> tuple[Network, ModelCard]:
     """Return the network of a weights file, ready to predict, and its card.
 
     Raises
