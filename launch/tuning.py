@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from launch.recipe import Recipe
-from launch.train import Simulator, sigma_nll, squared_error, variation
-from operators.network import Illumination, PhysicsNet, illuminate
+from launch.train import Simulator
+from operators.losses import sigma_nll, squared_error, variation
+from operators.network_interface import Illumination, Network, illuminate
 
 REPLAYED_TEXTURES = 100  # enough that none is learned by heart in minutes, drawn in seconds
 N_REHEARSED = 96  # old samples that forgetting is measured on
+ORIENTATIONS = 8
 _SEED_OFFSET = 2**31  # training draws from the recipe's own seed
 
 
@@ -36,7 +38,8 @@ class TuningConfig:
     learning_rate : float
         Of Adam.
     averaging : float
-        Steps over which the weights are averaged: steps are full to the end, since the end is not known.
+        Steps over which the weights are averaged: the learning rate does not fall, since the end is not
+        known.
     seed : int
         Of the choice of samples.
     """
@@ -62,53 +65,50 @@ class Samples(NamedTuple):
     intensities: Tensor
     objects: Tensor
 
-    def __getitem__(self, which: Tensor) -> "Samples":  # type: ignore[override]
-        return Samples(self.intensities[which], self.objects[which])
-
 
 class Tuner:
     """A copy of a network that learns on.
 
     Parameters
     ----------
-    network : PhysicsNet
+    network : Network
         As trained; it stays as it is.
     recipe : Recipe
         That trained it: what is replayed.
     probe : (y, x) complex64
         Of the scan.
     config : TuningConfig
+
+    Attributes
+    ----------
+    network : Network
+        What has been learned so far.
+    n_steps : int
     """
 
-    def __init__(self, network: PhysicsNet, recipe: Recipe, probe: Tensor, config: TuningConfig) -> None:
-        self.config = config
+    def __init__(self, network: Network, recipe: Recipe, probe: Tensor, config: TuningConfig) -> None:
+        self.config, self.n_steps = config, 0
         # Statistics of the batch normalisation stay: a scan has too few frames to know better.
-        self._learning = copy.deepcopy(network).eval()
         self.network = copy.deepcopy(network).eval()
+        self._learning = copy.deepcopy(network).eval()
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._illumination = illuminate(probe)
+        self._illuminations = [illuminate(_turned(probe, which)) for which in range(ORIENTATIONS)]
         fewer = {"n_textures": min(recipe.n_textures, REPLAYED_TEXTURES), "seed": recipe.seed + _SEED_OFFSET}
         self._simulator = Simulator(recipe.model_copy(update=fewer))
-        self._rehearsed = self._simulator.draw(N_REHEARSED, self._generator)
-        self._error_before = self._rehearsal_error(network)
-        self.n_steps = 0
+        objects, intensities, self._rehearsed_with = self._simulator.draw(N_REHEARSED, self._generator)
+        self._rehearsed = Samples(intensities, objects)
+        self._error_before = self._rehearsal_error()
 
     def step(self, samples: Samples) -> None:
-        """Learn from one batch: some of the samples, in random orientations, and some old ones."""
-        n_old = round(self.config.replayed * self.config.batch_size)
-        new = self._chosen(samples, self.config.batch_size - n_old)
-        old = self._simulator.draw(n_old, self._generator)
-        objects, intensities, illumination = (
-            old if not len(new[0]) else tuple(map(_joined, new, old))  # type: ignore[arg-type]
-        )
-        prediction = self._learning(intensities, illumination)
-        weights = illumination.probe.abs().square()
+        """Learn from one batch: some of `samples`, in one of eight orientations, and some old ones."""
         recipe = self._simulator.recipe
+        intensities, objects, illumination = self._batch(samples)
+        weights = illumination.probe.abs().square()
+        prediction = self._learning(intensities, illumination)
         loss = squared_error(prediction.patches, objects, weights)
-        loss = loss + recipe.draft_weight * sum(
-            squared_error(draft, objects, weights) for draft in prediction.drafts
-        )
+        for draft in prediction.drafts:
+            loss = loss + recipe.draft_weight * squared_error(draft, objects, weights)
         loss = loss + recipe.sigma_weight * sigma_nll(prediction, objects, weights)
         self._optimiser.zero_grad()
         loss.backward()
@@ -117,33 +117,30 @@ class Tuner:
         self.n_steps += 1
         self._average()
 
-    def error(self, network: PhysicsNet, samples: Samples) -> float:
+    def error(self, network: Network, samples: Samples) -> float:
         """Return the error `c` of a network on samples of the scan: 1 is that of the best constants."""
-        return _error(network, *samples, self._illumination)
+        return _error(network, samples, self._illuminations[0])
 
     def forgotten(self) -> float:
         """Return by what share the error on old samples has grown since the network came here."""
-        return self._rehearsal_error(self.network) / self._error_before - 1
+        return self._rehearsal_error() / self._error_before - 1
 
-    def _rehearsal_error(self, network: PhysicsNet) -> float:
-        objects, intensities, illumination = self._rehearsed
-        return _error(network, intensities, objects, illumination)
+    def _rehearsal_error(self) -> float:
+        return _error(self.network, self._rehearsed, self._rehearsed_with)
 
-    def _chosen(self, samples: Samples, n: int) -> tuple[Tensor, Tensor, Illumination]:
-        which = torch.randint(len(samples.objects), (n,), generator=self._generator)
-        orientation = int(torch.randint(8, (), generator=self._generator))
-        intensities, objects = samples[which]
-        illumination = Illumination(*(part.expand(n, -1, -1) for part in self._illumination))
-        turned = Illumination(
-            *(
-                _turned(part, orientation, in_corner=name == "open_far_field")
-                for name, part in zip(Illumination._fields, illumination, strict=True)
-            )
-        )
+    def _batch(self, samples: Samples) -> tuple[Tensor, Tensor, Illumination]:
+        n_old = round(self.config.replayed * self.config.batch_size)
+        n_new = self.config.batch_size - n_old
+        which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
+        orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
+        new = (part.expand(n_new, -1, -1) for part in self._illuminations[orientation])
+        old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
+        # the pattern of a mirrored object is mirrored about its zero frequency, which is in the corner
+        new_intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
         return (
-            _turned(objects, orientation),
-            _turned(intensities, orientation, in_corner=True),
-            turned,
+            torch.cat([new_intensities, old_intensities]),
+            torch.cat([_turned(samples.objects[which], orientation), old_objects]),
+            Illumination(*(torch.cat(parts) for parts in zip(new, old, strict=True))),
         )
 
     @torch.no_grad()
@@ -151,3 +148,26 @@ class Tuner:
         share = max(1 / self.n_steps, 1 / self.config.averaging)
         for mean, newest in zip(self.network.parameters(), self._learning.parameters(), strict=True):
             mean.lerp_(newest, share)
+
+
+def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> Tensor:
+    """Return `x` in one of the eight orientations of a square, over its last two axes."""
+    flips = [axis for axis, bit in ((-2, 1), (-1, 2)) if orientation & bit]
+    x = x.flip(flips)
+    if is_corner_origin and flips:
+        x = x.roll([1] * len(flips), flips)
+    return x.transpose(-2, -1) if orientation & 4 else x
+
+
+@torch.no_grad()
+def _error(network: Network, samples: Samples, illumination: Illumination, batch_size: int = 16) -> float:
+    total = 0.0
+    weights = illumination.probe.abs().square()
+    for start in range(0, len(samples.objects), batch_size):
+        part = slice(start, start + batch_size)
+        single = len(weights) == 1
+        with_part = illumination if single else Illumination(*(each[part] for each in illumination))
+        objects = samples.objects[part]
+        patches = network(samples.intensities[part], with_part).patches
+        total += float(squared_error(patches, objects, weights if single else weights[part])) * len(objects)
+    return math.sqrt(total / len(samples.objects) / float(variation(samples.objects, weights)))

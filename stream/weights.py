@@ -46,6 +46,12 @@ class ModelCard:
         Least and most it was trained for.
     metrics : dict of float
         Measured on held-out objects.
+    error_model : dict of float
+        Of `operators.calibration.ErrorModel`, fitted on held-out objects; empty for its defaults.
+    parent : str
+        `model_id` of the weights that these were tuned from during a scan, "" after a training.
+    tuned_on : str
+        The scan and how many of its frames they were tuned on.
     date : str
         End of the training, ISO 8601.
     sha256 : str
@@ -61,6 +67,9 @@ class ModelCard:
     probe: dict[str, tuple[float, float]]
     photons_per_frame: tuple[float, float]
     metrics: dict[str, float] = field(default_factory=dict)
+    error_model: dict[str, float] = field(default_factory=dict)
+    parent: str = ""
+    tuned_on: str = ""
     date: str = ""
     sha256: str = ""
 
