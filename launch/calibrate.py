@@ -49,10 +49,13 @@ class MosaicErrors(NamedTuple):
 def calibrate_mosaic(network: Network, recipe: Recipe) -> ErrorModel:
     """Return the error model of the mosaics of a network whose own sigma is calibrated.
 
-    Fitted on scans of the recipe's material, probe and trained families, each at one of `DOSES`.
+    Fitted on scans of the recipe's material, probe and trained families, each at one of `DOSES`. A recipe
+    whose scans are too small to tell gets the default.
     """
     measured = list(errors_of_mosaics(network, recipe, FAMILIES, MOSAIC_SEED))
     errors = np.concatenate([each.errors for each in measured])
+    if not errors.size:
+        return ErrorModel()
     return fit_error_model(np.concatenate([each.terms for each in measured], axis=1), errors)
 
 
@@ -84,7 +87,7 @@ def mosaic_errors(mosaic: Mosaic, truth: Object) -> MosaicErrors:
     whole = Bounds(0, 0, *truth.shape)
     picture, terms = mosaic.picture(whole), mosaic.error_terms(whole)
     known = picture.photons > LIT * picture.photons.max()
-    errors, terms_of = [], []
+    errors, terms_of = [np.zeros(0, np.float32)], [np.zeros((4, 0), np.float32)]
     for top in range(0, whole.bottom, TILE_PX):
         for left in range(0, whole.right, TILE_PX):
             tile = slice(top, top + TILE_PX), slice(left, left + TILE_PX)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from launch.calibrate import calibrate_mosaic
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.recipe import Recipe
 from operators.losses import sigma_nll, squared_error, variation
@@ -259,7 +261,7 @@ def write_log(path: Path, reports: list[Report]) -> None:
 
 
 def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> ModelCard:
-    """Calibrate sigma, measure the network on held-out objects, and save it."""
+    """Calibrate sigma and the error model of mosaics, measure on held-out objects, and save."""
     network.eval()
     probe = evaluation_probe(recipe)
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
@@ -274,6 +276,7 @@ def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> Mo
         probe=recipe.probe.ranges(),
         photons_per_frame=recipe.photons_per_frame,
         metrics=metrics,
+        error_model=asdict(calibrate_mosaic(network, recipe)),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return save_network(directory / f"{recipe.name}.safetensors", network, card)
