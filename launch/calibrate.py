@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.evaluate import CALIBRATION_SEED, LIT, SimulatedScan, evaluation_probe, simulate_scans
+from launch.evaluate import CALIBRATION_SEED, LIT, evaluation_probe, simulate_scans
 from launch.recipe import Recipe
 from operators.arrays import Array, Object, abs2
 from operators.calibration import ErrorModel, fit_error_model, tile_errors
@@ -28,7 +28,7 @@ MOSAIC_SEED = CALIBRATION_SEED + 1000
 TILE_PX = 64  # as published
 LEAST_PIXELS = 256  # of a tile, from which on its offset is known
 DOSES = (0.25, 1.0, 4.0)
-"""Of the evaluation's photons: the error that a network makes hardly depends on them, the photon floor does."""
+"""Of the evaluation's photons: a network's own error hardly depends on them, the photon floor does."""
 
 
 class MosaicErrors(NamedTuple):
@@ -40,23 +40,29 @@ class MosaicErrors(NamedTuple):
         Without the offset of each tile.
     terms : (4, n) float32, rad^2
         See `operators.calibration.ErrorModel`.
+    transmission : float
+        Share of the light that came through.
     """
 
     errors: Array
     terms: Array
+    transmission: float
 
 
-def calibrate_mosaic(network: Network, recipe: Recipe) -> ErrorModel:
-    """Return the error model of the mosaics of a network whose own sigma is calibrated.
+def calibrate_mosaic(network: Network, recipe: Recipe) -> tuple[ErrorModel, float]:
+    """Return the error model of the mosaics of a network whose own sigma is calibrated, and a transmission.
+
+    The latter is the share of the light that such objects let through on average; where the beam's power is
+    not known, it is what the network expects.
 
     Fitted on scans of the recipe's material, probe and trained families, each at one of `DOSES`. A recipe
     whose scans are too small to tell gets the default.
     """
     measured = list(errors_of_mosaics(network, recipe, FAMILIES, MOSAIC_SEED))
     errors = np.concatenate([each.errors for each in measured])
-    if not errors.size:
-        return ErrorModel()
-    return fit_error_model(np.concatenate([each.terms for each in measured], axis=1), errors)
+    terms = np.concatenate([each.terms for each in measured], axis=1)
+    model = fit_error_model(terms, errors) if errors.size else ErrorModel()
+    return model, float(np.mean([each.transmission for each in measured]))
 
 
 def errors_of_mosaics(
@@ -72,11 +78,12 @@ def errors_of_mosaics(
         predictor = Predictor(network, probe)
         for scan in simulate_scans(with_dose, families, seed + i):
             mosaic = stitch(*predictor.predict(scan.patterns), abs2(probe).sum(axis=0), scan.corners)
-            yield mosaic_errors(mosaic, scan.object)
+            transmission = float(scan.patterns.sum(dtype=np.float64)) / len(scan.patterns) / photons
+            yield MosaicErrors(*mosaic_errors(mosaic, scan.object), transmission)
 
 
-def mosaic_errors(mosaic: Mosaic, truth: Object) -> MosaicErrors:
-    """Return what is known about the error of a mosaic beside its error, tile by tile.
+def mosaic_errors(mosaic: Mosaic, truth: Object) -> tuple[Array, Array]:
+    """Return the errors of a mosaic, and beside them what is known about them; see `MosaicErrors`.
 
     Parameters
     ----------
@@ -95,15 +102,15 @@ def mosaic_errors(mosaic: Mosaic, truth: Object) -> MosaicErrors:
                 parts = (part[tile] for part in (picture.object, truth, picture.photons, known))
                 errors.append(tile_errors(*parts))
                 terms_of.append(terms[(slice(None), *tile)][:, known[tile]])
-    return MosaicErrors(np.concatenate(errors), np.concatenate(terms_of, axis=1))
+    return np.concatenate(errors), np.concatenate(terms_of, axis=1)
 
 
 def main(weights: Path) -> None:
     """Fit the error model of weights on disk and write it onto their card."""
     network, card = load_network(weights)
-    model = calibrate_mosaic(network, Recipe.model_validate(card.recipe))
-    save_network(weights, network, replace(card, error_model=asdict(model)))
-    print(f"{weights}: {model}")
+    model, transmission = calibrate_mosaic(network, Recipe.model_validate(card.recipe))
+    save_network(weights, network, replace(card, error_model=asdict(model), transmission=transmission))
+    print(f"{weights}: {model}, transmission {transmission:.3f}")
 
 
 if __name__ == "__main__":

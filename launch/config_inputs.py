@@ -111,6 +111,10 @@ class ProbeSection(Section):
     """a known probe, one found from the first frames, or a computed focus"""
     path: InputPath | None = None
     """.npy or .cxi file with the probe, for source 'file'"""
+    is_guess: bool = False
+    """whether the first frames correct the defocus and the shape of a known probe, for a network"""
+    n_frames: Annotated[int, Field(ge=24)] = 96
+    """frames that a probe for a network is found from or corrected by"""
     n_modes: PositiveInt = 1
     """incoherent modes"""
     photons: PositiveFloat | None = None

@@ -265,6 +265,7 @@ def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> Mo
     network.eval()
     probe = evaluation_probe(recipe)
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
+    error_model, transmission = calibrate_mosaic(network, recipe)
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
     card = ModelCard(
         name=recipe.name,
@@ -276,7 +277,8 @@ def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> Mo
         probe=recipe.probe.ranges(),
         photons_per_frame=recipe.photons_per_frame,
         metrics=metrics,
-        error_model=asdict(calibrate_mosaic(network, recipe)),
+        error_model=asdict(error_model),
+        transmission=transmission,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return save_network(directory / f"{recipe.name}.safetensors", network, card)

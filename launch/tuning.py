@@ -1,4 +1,4 @@
-"""Learn the sample while it is scanned: patterns with labels from refined ground, and old samples beside them.
+"""Learn the sample while it is scanned: labels from refined ground, and old samples beside them.
 
 Separate from the stage (`launch.finetune`) because this is the learning alone: no scan, no file, no clock.
 Labels come from refinement. A loss on the patterns alone needs none, and makes the network worse: it walks
@@ -45,8 +45,8 @@ class TuningConfig:
     """
 
     batch_size: int = 16
-    replayed: float = 0.5
-    learning_rate: float = 1e-3
+    replayed: float = 0.65
+    learning_rate: float = 5e-4
     averaging: float = 25.0
     seed: int = 0
 
@@ -78,6 +78,8 @@ class Tuner:
     probe : (y, x) complex64
         Of the scan.
     config : TuningConfig
+    before : Network, optional
+        What forgetting is counted from where learning began earlier; `network` itself unless given.
 
     Attributes
     ----------
@@ -86,9 +88,17 @@ class Tuner:
     n_steps : int
     """
 
-    def __init__(self, network: Network, recipe: Recipe, probe: Tensor, config: TuningConfig) -> None:
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        probe: Tensor,
+        config: TuningConfig,
+        before: Network | None = None,
+    ) -> None:
         self.config, self.n_steps = config, 0
         # Statistics of the batch normalisation stay: a scan has too few frames to know better.
+        self._before = network if before is None else before
         self.network = copy.deepcopy(network).eval()
         self._learning = copy.deepcopy(network).eval()
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
@@ -98,7 +108,7 @@ class Tuner:
         self._simulator = Simulator(recipe.model_copy(update=fewer))
         objects, intensities, self._rehearsed_with = self._simulator.draw(N_REHEARSED, self._generator)
         self._rehearsed = Samples(intensities, objects)
-        self._error_before = self._rehearsal_error()
+        self._error_before = self._rehearsal_error(self._before)
 
     def step(self, samples: Samples) -> None:
         """Learn from one batch: some of `samples`, in one of eight orientations, and some old ones."""
@@ -121,12 +131,24 @@ class Tuner:
         """Return the error `c` of a network on samples of the scan: 1 is that of the best constants."""
         return _error(network, samples, self._illuminations[0])
 
-    def forgotten(self) -> float:
-        """Return by what share the error on old samples has grown since the network came here."""
-        return self._rehearsal_error() / self._error_before - 1
+    def blended(self, share: float) -> Network:
+        """Return a network with this share of what was learned: weights between those before and now.
 
-    def _rehearsal_error(self) -> float:
-        return _error(self.network, self._rehearsed, self._rehearsed_with)
+        Between the two, what was known before comes back faster than what was learned goes (Wortsman et al.,
+        CVPR 2022).
+        """
+        network = copy.deepcopy(self._before)
+        with torch.no_grad():
+            for mean, learned in zip(network.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(learned, share)
+        return network
+
+    def forgotten(self, network: Network) -> float:
+        """Return by what share the error of `network` on old samples exceeds that before all learning."""
+        return self._rehearsal_error(network) / self._error_before - 1
+
+    def _rehearsal_error(self, network: Network) -> float:
+        return _error(network, self._rehearsed, self._rehearsed_with)
 
     def _batch(self, samples: Samples) -> tuple[Tensor, Tensor, Illumination]:
         n_old = round(self.config.replayed * self.config.batch_size)

@@ -1,4 +1,4 @@
-"""How true error bars are, and what makes them true: coverage, ranking, the fit before and the dial during a scan.
+"""How true error bars are, and what makes them true: a fit before the scan, a dial during it.
 
 Separate from the mosaic, which adds up what is known about its error, because a sum of variances is a guess
 until it was held against errors. `fit_error_model` does that on simulated objects after a training, a `Dial`

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.arrays import abs2
 from operators.calibration import ErrorModel
 from operators.geometry import Bounds
 from operators.refiner import RefinerSnapshot
@@ -84,10 +85,9 @@ class Stitcher:
         self._answers = Door(config.run_id, self._update_after, clock, self._frame_counts)
 
     def prepare(self) -> None:
-        """Checks the known probe before the scan: its illumination weights the patches."""
-        optics, n = self.config.optics, self.config.optics.geometry.n_pixels
-        probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
-        self._illumination = (np.abs(probe) ** 2).sum(axis=0)
+        """Checks the known probe before the scan."""
+        if self.config.optics.probe:
+            self.config.optics.load_probe()
 
     def open(self, scan: Scan) -> None:
         """Begins a picture; after a restart all frames already stitched are stitched again first."""
@@ -96,7 +96,7 @@ class Stitcher:
         self._stitched_s = scan.column("mosaicked_s", writable=True)
         self._tiles = TileStore(self.config.tile_px)
         self._calibration = Calibration(scan, self._tiles)
-        self._mosaic = Mosaic(self._illumination, self.config.error_model)
+        self._mosaic = self._empty_mosaic()
         self._refined: Refined | None = None
         self._refined_version = 0
         self._bounds: Bounds | None = None
@@ -153,6 +153,8 @@ class Stitcher:
         corners = read_corners(scan, self.config.optics.geometry, numbers)
         if self.config.uses_network:
             patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+            if not self._mosaic.n_patches:  # the probe was found since the scan was opened
+                self._mosaic = self._empty_mosaic()
             self._mosaic.add(patches, sigma, corners)
         bounds = Bounds.of_windows(corners, n)
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
@@ -162,6 +164,12 @@ class Stitcher:
             self._calibration.place(number, touched)
         self._placed = np.union1d(self._placed, numbers)
 
+    def _empty_mosaic(self) -> Mosaic:
+        """Return a mosaic whose patches will weigh as they are illuminated."""
+        n, probe = self.config.optics.geometry.n_pixels, self.config.optics.probe_of(self._open_scan)
+        illumination = np.ones((n, n), np.float32) if probe is None else abs2(probe).sum(axis=0)
+        return Mosaic(illumination, self.config.error_model)
+
     def _restitch(self) -> None:
         if not self.config.uses_network or not self._placed.size:
             return
@@ -169,7 +177,7 @@ class Stitcher:
         self._mosaic = stitch(
             scan.column("patches").read(numbers),
             scan.column("sigma").read(numbers),
-            self._illumination,
+            self._mosaic.weights,
             read_corners(scan, self.config.optics.geometry, numbers),
             error_model=self.config.error_model,
         )
