@@ -118,7 +118,7 @@ class ProbeSection(Section):
     n_modes: PositiveInt = 1
     """incoherent modes"""
     photons: PositiveFloat | None = None
-    """mean photons per frame of a known probe; a file's own power when left out"""
+    """mean incident photons per frame; a file's own power when left out, an estimate when there is none"""
     scale: bool = True
     """whether refinement scales the probe to the mean photons of the frames; false trusts its power"""
     pupil_radius_px: PositiveFloat | None = None

@@ -130,7 +130,12 @@ class Recorder:
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
         own = {name: getattr(self.config, name) for name in ("run_id", "config_hash", "model")}
-        return own | {name: value for name, value in figures.items() if not isinstance(value, dict)}
+        own["models"] = ", ".join(f"{name}: {n}" for name, n in figures["models"].items())
+        return own | {
+            name: value
+            for name, value in figures.items()
+            if value is not None and not isinstance(value, dict)
+        }
 
     def _store(self, scan: Scan, stem: Path) -> str:
         """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""

@@ -221,6 +221,7 @@ def probe(run: ResolvedRun) -> Worker:
             guess=guess if guess.exists() else None,
             n_frames=section.n_frames,
             n_modes=section.n_modes,
+            photons=section.photons,
             transmission=model_card(run.config).get("transmission", 1.0),
             threads=run.config.refinement.threads,
         )

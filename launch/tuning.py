@@ -98,7 +98,7 @@ class Tuner:
     ) -> None:
         self.config, self.n_steps = config, 0
         # Statistics of the batch normalisation stay: a scan has too few frames to know better.
-        self._before = network if before is None else before
+        self._before = copy.deepcopy(network if before is None else before).eval()
         self.network = copy.deepcopy(network).eval()
         self._learning = copy.deepcopy(network).eval()
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)

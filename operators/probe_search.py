@@ -117,6 +117,7 @@ def probe_from_burst(
     patterns: Patterns,
     positions_px: Positions,
     *,
+    photons: float | None = None,
     transmission: float = 1.0,
     guess: Probe | None = None,
     n_modes: int = 1,
@@ -133,15 +134,17 @@ def probe_from_burst(
     ----------
     patterns, positions_px, guess, n_modes, mask, run_update
         As for `estimate_probe`.
+    photons : float, optional
+        Mean incident photons per frame, where they are known.
     transmission : float
-        Share of the light that the sample lets through. Frames alone cannot tell it from a weaker beam; a
-        network that was trained on incident photons needs it.
+        Otherwise the share of the light that the sample lets through. Frames alone cannot tell an absorbing
+        sample from a weaker beam, and a network that was trained on incident photons needs to know.
     n_epochs : float
 
     Returns
     -------
     (mode, y, x) complex64
-        Sum of |P|^2 is the mean photons per frame over `transmission`.
+        Sum of |P|^2 is `photons`, or the mean photons per frame over `transmission`.
     """
     start = estimate_probe(
         patterns, positions_px, n_modes=n_modes, mask=mask, guess=guess, run_update=run_update
@@ -150,7 +153,7 @@ def probe_from_burst(
     refiner.append(range(len(patterns)), patterns, positions_px)
     while refiner.epoch < n_epochs:
         refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
-    return with_power(refiner.snapshot().probe, refiner.mean_photons / transmission)
+    return with_power(refiner.snapshot().probe, photons or refiner.mean_photons / transmission)
 
 
 class _Search:

@@ -71,6 +71,7 @@ class Inference:
         self.waits_for: tuple[str, ...] = () if config.optics.probe else (PROBE_STAGE,)
         self._clock = clock
         self._inferred = 0
+        self._waiting: list[int] = []  # frames without a probe
 
     def prepare(self) -> None:
         """Loads the weights and runs the network once, so that the first frame does not wait for it."""
@@ -85,13 +86,13 @@ class Inference:
         self._predictor_before.warm_up()
 
     def open(self, scan: Scan) -> None:
-        """Makes room for patches; begins with the weights of the run, or with those tuned before a restart."""
+        """Makes room for patches; begins with the weights of the run, or those tuned before a restart."""
         n = self.config.optics.geometry.n_pixels
         self._scan, self._preprocess = scan, self.config.optics.preprocess(scan)
         self._columns: dict[str, Any] = {
             name: scan.column(name, writable=True, shape=(n, n)) for name in ("patches", "sigma")
         } | {name: scan.column(name, writable=True) for name in ("model", "inferred_s")}
-        self._waiting: list[int] = []  # frames without a probe
+        self._waiting = []
         self._network, self._version = self._trained, 0
         self._probe: Probe | None = None
         self._predictor = self._predictor_before

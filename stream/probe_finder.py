@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from operators.arrays import abs2
 from operators.epie_compiled import can_compile
 from operators.probe_search import probe_from_burst
 from stream.backend import open_backend
@@ -38,8 +39,11 @@ class ProbeFinderConfig:
         Frames to find it from. When they are not enough, it is tried again with twice as many, and at the end
         of the scan with all.
     n_modes : int
+    photons : float or None
+        Mean incident photons per frame, None where they are not known: a guess then knows better.
     transmission : float
-        Share of the light that the sample is expected to let through: as what the network was trained on.
+        Where nothing does: share of the light that the sample is expected to let through, which is that of
+        what the network was trained on.
     threads : int
     """
 
@@ -47,6 +51,7 @@ class ProbeFinderConfig:
     guess: Path | None = None
     n_frames: int = 96
     n_modes: int = 1
+    photons: float | None = None
     transmission: float = 1.0
     threads: int = 1
 
@@ -72,6 +77,9 @@ class ProbeFinder:
         self._backend = open_backend("compiled" if can_compile() else "numpy", self.config.threads)
         n_pixels = self.config.optics.geometry.n_pixels
         self._guess = None if self.config.guess is None else load_probe(self.config.guess, n_pixels)
+        self._photons = self.config.photons
+        if self._guess is not None and self._photons is None:
+            self._photons = float(abs2(self._guess).sum())
 
     def open(self, scan: Scan) -> None:
         """Begins with a scan; after a restart a probe that was found stays."""
@@ -115,6 +123,7 @@ class ProbeFinder:
             probe = probe_from_burst(
                 read_patterns(scan, self._preprocess, numbers),
                 read_positions_px(scan, config.optics.geometry, numbers),
+                photons=self._photons,
                 transmission=config.transmission,
                 guess=self._guess,
                 n_modes=config.n_modes,
