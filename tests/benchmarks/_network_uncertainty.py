@@ -1,7 +1,7 @@
-"""How true the error bars of mosaics are: on objects never seen, on families never trained, and as a run says.
+"""How true the error bars of mosaics are: on objects never seen, on families never trained, and in a run.
 
-Called by `bench network`. Errors are phases against the truth without the offset of each 64-pixel tile, where
-the mosaic is lit; offline they use the error model on the model card, live the dial that refined ground moves.
+Called by `bench network`. Errors are phases against the truth without the offset of each 64-pixel tile,
+where the mosaic is lit. Error bars come from the model on the card, in a run also from the dial.
 """
 
 from typing import Any
@@ -39,10 +39,10 @@ TARGETS = {
 def uncertainty(network: Network, card: ModelCard) -> dict[str, Any]:
     """Return the figures of merit of a network's error bars, by name.
 
-    `coverage68`, `coverage95`, `ause_ratio` pool the mosaics of one fresh object of each trained family at each
-    of three doses; `ood_coverage95` those of families never trained on, before the dial. `dial_*` are what a
-    run would say of scans refined for 30 epochs, `ood_is_covered_or_alarmed` the share of scans of the unseen
-    families whose 95 % bands hold 85 % of the true errors after the dial, or whose dial raises the alarm.
+    `coverage68`, `coverage95`, `ause_ratio` pool the mosaics of one fresh object of each trained family at
+    each of three doses, `ood_*` those of families never trained on, before the dial. With `dial` are what a
+    run makes of scans refined for 30 epochs. `ood_is_covered_or_alarmed` is the share of scans of the unseen
+    families whose 95 % bands then hold 85 % of the true errors, or whose dial raises the alarm.
     """
     recipe, model = Recipe.model_validate(card.recipe), ErrorModel(**card.error_model)
     within = _pooled(network, recipe, FAMILIES, model)
