@@ -102,7 +102,7 @@ class FinetuneSection(Section):
     """refined frames from which on there is something to learn from"""
     least_visits: PositiveInt = 12
     """visits of refinement before a frame is learned from"""
-    offer_s: PositiveFloat = 6.0
+    offer_s: PositiveFloat = 10.0
     """processor seconds between two versions that are tried on frames kept aside"""
     least_gain: Fraction = 0.03
     """share by which a version must be better on these frames to be used"""

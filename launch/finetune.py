@@ -31,6 +31,8 @@ from stream.wire import Buffer
 
 log = logging.getLogger(__name__)
 
+MOST_VERSIONS = 60  # in a scan: every update of the live image counts the patches of each
+LOOK_S = 2.0  # least time between two looks for labels
 BLENDS = (1.0, 0.7, 0.4)  # shares of what was learned that are tried, the largest first
 
 
@@ -53,7 +55,7 @@ class FinetuningConfig:
     share: float = 1.0
     first_frames: int = 64
     least_visits: int = 12
-    offer_s: float = 6.0
+    offer_s: float = 10.0
     least_gain: float = 0.03
     most_forgotten: float = 0.1
 
@@ -118,7 +120,8 @@ class Finetuning:
         self._tuner: Tuner | None = None
         self._labels: Labels | None = None
         self._probe: Probe | None = None
-        self._labelled_version = 0
+        self._labelled_version = self._n_labelled = 0
+        self._looks_at = float("-inf")
         self._spent_s = self._offered_s = 0.0
         self._rests_until = float("-inf")
 
@@ -132,7 +135,7 @@ class Finetuning:
         # What is learned when nothing more is inferred is of no use.
         if self._scan is None or self._scan.count("inference", "closed") or self._clock() < self._rests_until:
             return False
-        if self._spent_s >= self.config.budget_s:
+        if self._spent_s >= self.config.budget_s or self._counters["version"] >= MOST_VERSIONS:
             return False
         before_s = self._processor_clock()
         is_learning = self._learn(self._scan)
@@ -167,7 +170,7 @@ class Finetuning:
         if (probe := self._probe) is None:
             return False
         self._look_for_labels(scan, probe)
-        if self._labels is None or self._labels.is_learned.sum() < self.config.first_frames:
+        if not self._has_enough:
             return False
         if self._tuner is None:
             strongest = probe[abs2(probe).sum(axis=(1, 2)).argmax()]
@@ -175,21 +178,23 @@ class Finetuning:
                 self._current, self._recipe, torch.from_numpy(strongest), self.config.tuning, self._trained
             )
         self._tuner.step(self._learned)
-        if self._spent_s - self._offered_s >= self.config.offer_s:
+        if self._is_due:
             self._offered_s = self._spent_s
             self._offer(scan, self._tuner)
         return True
 
     def _look_for_labels(self, scan: Scan, probe: Probe) -> None:
         version = scan.count("refinement", "version")
-        n_new = len(self._held) - (len(self._labels) if self._labels else 0)
+        n_new = len(self._held) - self._n_labelled
         # Labels change little from one picture to the next: they are renewed for more frames, or a trial.
-        if version == self._labelled_version or (n_new < self.config.first_frames and not self._is_due):
+        is_wanted = n_new >= self.config.first_frames or self._is_due or not self._has_enough
+        if version == self._labelled_version or self._clock() < self._looks_at or not is_wanted:
             return
+        self._looks_at = self._clock() + LOOK_S
         snapshot = read_snapshot(scan.folder)
         if snapshot is None or not snapshot.is_finite or not scan.has("visits"):
             return
-        self._labelled_version = version
+        self._labelled_version, self._n_labelled = version, len(self._held)
         self._labels = labels_of(
             scan,
             np.array(self._held, np.int64),
@@ -201,6 +206,10 @@ class Finetuning:
         )
         self._learned: Samples = _samples(self._labels, self._labels.is_learned, probe)
         self._held_out: Samples = _samples(self._labels, self._labels.is_held_out, probe)
+
+    @property
+    def _has_enough(self) -> bool:
+        return self._labels is not None and self._labels.is_learned.sum() >= self.config.first_frames
 
     @property
     def _is_due(self) -> bool:

@@ -22,7 +22,7 @@ from stream.scan import Numbers, Scan
 LARGEST_RESIDUAL = 2.0  # times the median one of the scan
 MOST_FRAMES = 1024  # held at a time, drawn evenly over the scan: bounds the memory
 HELD_OUT = 0.25  # the newest, which nothing was learned from
-MOST_HELD_OUT = 96
+MOST_HELD_OUT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

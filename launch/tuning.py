@@ -20,7 +20,7 @@ from operators.losses import sigma_nll, squared_error, variation
 from operators.network_interface import Illumination, Network, illuminate
 
 REPLAYED_TEXTURES = 100  # enough that none is learned by heart in minutes, drawn in seconds
-N_REHEARSED = 96  # old samples that forgetting is measured on
+N_REHEARSED = 64  # old samples that forgetting is measured on
 ORIENTATIONS = 8
 _SEED_OFFSET = 2**31  # training draws from the recipe's own seed
 

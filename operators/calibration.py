@@ -60,6 +60,9 @@ class ErrorModel:
         return np.tensordot(weights, terms, axes=1)
 
 
+DEFAULT_ERROR_MODEL = ErrorModel()
+
+
 def coverage(errors: Array, sigma: Array) -> Coverage:
     """Return how many of the `errors`, of any shape and sign, lie within 1 and 1.96 `sigma`.
 

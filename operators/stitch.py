@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from operators.arrays import Array, Corners, Object, Patches
-from operators.calibration import ErrorModel
+from operators.calibration import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.geometry import Bounds
 from operators.patches import extract_patches
 
@@ -52,7 +52,7 @@ class Mosaic:
         How its sigma is made of what is known about its error.
     """
 
-    def __init__(self, illumination: Array, error_model: ErrorModel = ErrorModel()) -> None:  # noqa: B008
+    def __init__(self, illumination: Array, error_model: ErrorModel = DEFAULT_ERROR_MODEL) -> None:
         self.weights = np.asarray(illumination, np.float32)
         self.error_model = error_model
         self.n_patches = 0
@@ -163,7 +163,7 @@ def stitch(
     illumination: Array,
     corners: Corners,
     n_sweeps: int = 3,
-    error_model: ErrorModel = ErrorModel(),  # noqa: B008
+    error_model: ErrorModel = DEFAULT_ERROR_MODEL,
 ) -> Mosaic:
     """Returns the mosaic of all patches, whatever the order in which they arrived.
 
