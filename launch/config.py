@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from launch.config_inputs import DetectorSection, GeometrySection, PositionsSection, ProbeSection
 from launch.config_stages import (
+    FinetuneSection,
     LiveSection,
     NetworkSection,
     PolicySection,
@@ -35,6 +36,7 @@ class Config(Section):
     probe: ProbeSection = ProbeSection()
     network: NetworkSection = NetworkSection()
     refinement: RefinementSection = RefinementSection()
+    finetune: FinetuneSection = FinetuneSection()
     live: LiveSection = LiveSection()
     viewer: ViewerSection = ViewerSection()
     policy: PolicySection = PolicySection()
@@ -42,12 +44,24 @@ class Config(Section):
     save: OutputPath = Path("recordings")
     """folder for scans, results and logs"""
 
+    @property
+    def finds_probe(self) -> bool:
+        """Whether the probe that the network needs is found or corrected during the scan."""
+        return self.network.weights is not None and (self.probe.source == "data" or self.probe.is_guess)
+
+    @property
+    def scales_probe(self) -> bool:
+        """Whether refinement scales the probe: one that was found for a network has the network's scale."""
+        return self.probe.scale and not self.finds_probe
+
     @model_validator(mode="after")
     def _makes_an_image(self) -> Self:
         if self.network.weights is None and not self.refinement.enabled:
             raise ValueError("nothing makes an image: give `network.weights` or set `refinement.enabled`")
-        if self.network.weights is not None and self.probe.source == "data":
-            raise ValueError("the network needs a known probe: set `probe.source` to 'file' or 'zone_plate'")
+        if self.probe.is_guess and (self.network.weights is None or self.probe.source == "data"):
+            raise ValueError("`probe.is_guess` is for a probe that is known and a network that needs it")
+        if self.finetune.enabled and (self.network.weights is None or not self.refinement.enabled):
+            raise ValueError("`finetune` needs `network.weights` to tune and `refinement` to learn from")
         if self.policy.enabled and (self.probe.source == "data" or self.positions.unit is None):
             raise ValueError("the policy needs a known probe (`probe.source`) and `positions.unit`")
         return self

@@ -111,10 +111,14 @@ class ProbeSection(Section):
     """a known probe, one found from the first frames, or a computed focus"""
     path: InputPath | None = None
     """.npy or .cxi file with the probe, for source 'file'"""
+    is_guess: bool = False
+    """whether the first frames correct the defocus and the shape of a known probe, for a network"""
+    n_frames: Annotated[int, Field(ge=24)] = 96
+    """frames that a probe for a network is found from or corrected by"""
     n_modes: PositiveInt = 1
     """incoherent modes"""
     photons: PositiveFloat | None = None
-    """mean photons per frame of a known probe; a file's own power when left out"""
+    """mean incident photons per frame; a file's own power when left out, an estimate when there is none"""
     scale: bool = True
     """whether refinement scales the probe to the mean photons of the frames; false trusts its power"""
     pupil_radius_px: PositiveFloat | None = None

@@ -108,6 +108,31 @@ class RefinementSection(Section):
         return RefinerConfig(**{name: getattr(self, name) for name in RefinerConfig.__slots__})
 
 
+class FinetuneSection(Section):
+    """Learning the sample while it is scanned: the network's weights are tuned to what is refined."""
+
+    enabled: bool = False
+    """whether weights are tuned during a scan"""
+    budget_s: PositiveFloat = 120.0
+    """processor seconds that learning may take in a scan"""
+    share: Fraction = 1.0
+    """of one core that it may take meanwhile, 0 to 1"""
+    first_frames: PositiveInt = 64
+    """refined frames from which on there is something to learn from"""
+    least_visits: PositiveInt = 12
+    """visits of refinement before a frame is learned from"""
+    offer_s: PositiveFloat = 10.0
+    """processor seconds between two versions that are tried on frames kept aside"""
+    least_gain: Fraction = 0.03
+    """share by which a version must be better on these frames to be used"""
+    most_forgotten: NonNegativeFloat = 0.1
+    """share by which it may be worse on what the weights were trained on"""
+    learning_rate: PositiveFloat = 5e-4
+    """of Adam"""
+    replayed: Annotated[float, Field(ge=0, lt=1)] = 0.65
+    """share of old samples in what is learned from"""
+
+
 class LiveSection(EndpointSection):
     """Where clients fetch the growing image."""
 

@@ -154,11 +154,11 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         frame_numbers=numbers,
         positions_m=positions_m,
         geometry=known.geometry if known else None,
-        probe=known.load_probe() if known and known.probe else None,
+        probe=known.probe_of(scan) if known else None,
         mask=None,
         name=scan.name,
         preprocess=partial(known.preprocess, scan) if known else None,
-        trusts_probe=run is not None and not run.config.probe.scale,
+        trusts_probe=run is not None and not run.config.scales_probe,
         config=run.config if run else None,
     )
 

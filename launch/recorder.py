@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 
 from launch.results import Reconstruction, write_cxi, write_png
 from launch.summary import result_folder, summarise, write_summary
-from operators.arrays import abs2
+from operators.arrays import Probe, abs2
+from operators.calibration import ErrorModel
 from operators.stitch import Mosaic, Picture, stitch
+from stream.calibration import read_calibration
 from stream.composition import Refined
 from stream.prepare import Optics, read_corners
 from stream.scan import Numbers, Scan, State
@@ -42,6 +44,8 @@ class RecorderConfig:
         Which pictures there are.
     run_id, config_hash, model : str
         Written into every result.
+    error_model : ErrorModel
+        Of the network's mosaics.
     store : Path or None
         Folder of the store, None for no entry.
     store_timeout_s : float
@@ -55,6 +59,7 @@ class RecorderConfig:
     run_id: str = ""
     config_hash: str = ""
     model: str = ""
+    error_model: ErrorModel = field(default_factory=ErrorModel)
     store: Path | None = None
     store_timeout_s: float = 120.0
 
@@ -99,7 +104,12 @@ class Recorder:
         if scan is None:
             return
         figures = summarise(scan)
-        result = reconstruction_of(scan, self.config.optics, uses_network=self.config.uses_network)
+        result = reconstruction_of(
+            scan,
+            self.config.optics,
+            uses_network=self.config.uses_network,
+            error_model=self.config.error_model,
+        )
         stem = result_folder(self.config.save) / scan.name
         if result is not None:
             write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
@@ -120,7 +130,12 @@ class Recorder:
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
         own = {name: getattr(self.config, name) for name in ("run_id", "config_hash", "model")}
-        return own | {name: value for name, value in figures.items() if not isinstance(value, dict)}
+        own["models"] = ", ".join(f"{name}: {n}" for name, n in figures["models"].items())
+        return own | {
+            name: value
+            for name, value in figures.items()
+            if value is not None and not isinstance(value, dict)
+        }
 
     def _store(self, scan: Scan, stem: Path) -> str:
         """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""
@@ -141,10 +156,17 @@ class Recorder:
         return done.stdout.strip().splitlines()[-1]
 
 
-def reconstruction_of(scan: Scan, optics: Optics, *, uses_network: bool) -> Reconstruction | None:
+def reconstruction_of(
+    scan: Scan,
+    optics: Optics,
+    *,
+    uses_network: bool,
+    error_model: ErrorModel,
+) -> Reconstruction | None:
     """Returns what a closed scan became, None if no frame got into a picture."""
     snapshot = read_snapshot(scan.folder)
-    mosaic = _mosaic(scan, optics) if uses_network else None
+    mosaic = _mosaic(scan, optics, error_model) if uses_network else None
+    factor = np.float32(read_calibration(scan.folder).sigma_factor)
     if snapshot is not None and snapshot.is_finite:
         used = _done(scan, "refinement")
         refined = Refined.of(snapshot, Mosaic(np.ones((1, 1), np.float32)), before=None)
@@ -152,15 +174,17 @@ def reconstruction_of(scan: Scan, optics: Optics, *, uses_network: bool) -> Reco
         picture = Picture(
             object=snapshot.object, photons=snapshot.illumination, sigma=refined.sigma, bounds=snapshot.bounds
         )
-        probe, history = snapshot.probe, np.array(snapshot.error_history)
+        probe: Probe | None = snapshot.probe
+        history = np.array(snapshot.error_history)
     elif mosaic is not None and mosaic.bounds is not None:
         used, picture = _done(scan, "inference", "positions"), mosaic.picture(mosaic.bounds)
-        maps, probe, history = {"sigma": picture.sigma}, optics.load_probe(), np.zeros(0)
+        maps, history = {"sigma": factor * picture.sigma}, np.zeros(0)
+        probe = optics.probe_of(scan)
     else:
         return None
     if mosaic is not None and mosaic.bounds is not None and mosaic.bounds.contains(picture.bounds):
         below = mosaic.picture(picture.bounds)
-        maps |= {"mosaic": below.object, "mosaic_sigma": below.sigma}
+        maps |= {"mosaic": below.object, "mosaic_sigma": factor * below.sigma}
     return Reconstruction(
         object=picture.object,
         bounds=picture.bounds,
@@ -178,10 +202,10 @@ def _done(scan: Scan, *stages: str) -> Numbers:
     return np.flatnonzero(np.all([scan.states(stage) == State.DONE for stage in stages], axis=0))
 
 
-def _mosaic(scan: Scan, optics: Optics) -> Mosaic:
-    numbers = _done(scan, "inference", "positions")
-    illumination = abs2(optics.load_probe()).sum(axis=0)
-    if not numbers.size:
-        return Mosaic(illumination)
+def _mosaic(scan: Scan, optics: Optics, error_model: ErrorModel) -> Mosaic | None:
+    numbers, probe = _done(scan, "inference", "positions"), optics.probe_of(scan)
+    if probe is None or not numbers.size:
+        return None
     patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
-    return stitch(patches, sigma, illumination, read_corners(scan, optics.geometry, numbers))
+    illumination, corners = abs2(probe).sum(axis=0), read_corners(scan, optics.geometry, numbers)
+    return stitch(patches, sigma, illumination, corners, error_model=error_model)

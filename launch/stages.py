@@ -8,7 +8,7 @@ process loads only what its stage needs.
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from launch.config import Config
 from launch.config_inputs import ProbeSection
 from launch.run_file import ResolvedRun, StageSpec, new_run
+from operators.calibration import ErrorModel
 from operators.probe import with_power, zone_plate_probe
 from operators.refinement import RefinerConfig
 from stream.prepare import Optics
@@ -51,10 +52,15 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         _spec("subscriber", is_source=True),
         _spec("positions", is_source=True),
     ]
+    if config.finds_probe:
+        stages.append(_spec("probe", threads=config.refinement.threads))
     if config.network.weights:
         stages.append(_spec("inference", threads=config.network.threads))
     if config.refinement.enabled:
         stages.append(_spec("refinement", threads=config.refinement.threads, nice=5))
+    if config.finetune.enabled:
+        # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
+        stages.append(_spec("finetune", closes=False, is_vital=False, nice=15))
     stages.append(_spec("stitcher"))
     stages.append(_spec("recorder", nice=10))
     if config.viewer.enabled:
@@ -119,21 +125,34 @@ def optics(run: ResolvedRun) -> Optics:
         binning=section.binning,
         mask=section.mask,
         photons_per_count=section.photons_per_count,
-        probe=probe if probe.exists() else None,
+        probe=probe if probe.exists() and not run.config.finds_probe else None,
     )
 
 
-def model_id(config: Config) -> str:
-    """Returns the version of the network's weights, "" without a network."""
+def model_card(config: Config) -> dict[str, Any]:
+    """Returns the card of the network's weights (`stream.weights.ModelCard`), read without torch.
+
+    Empty without a network.
+    """
     if config.network.weights is None:
-        return ""
+        return {}
     import json
 
     from safetensors import safe_open
 
     with safe_open(config.network.weights, "numpy") as file:
-        card = json.loads((file.metadata() or {}).get("card", "{}"))
-    return str(card.get("sha256", ""))[:12]
+        card: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
+    return card
+
+
+def model_id(config: Config) -> str:
+    """Returns the version of the network's weights, "" without a network."""
+    return str(model_card(config).get("sha256", ""))[:12]
+
+
+def error_model(config: Config) -> ErrorModel:
+    """Returns how the error bars of the network's mosaics are made."""
+    return ErrorModel(**model_card(config).get("error_model", {}))
 
 
 def _own(endpoint: Endpoint, run: ResolvedRun, stage: str) -> Endpoint:
@@ -191,6 +210,24 @@ def _positions_config(run: ResolvedRun) -> "PositionsConfig":
     )
 
 
+def probe(run: ResolvedRun) -> Worker:
+    """Returns the stage that finds the probe during the scan, or corrects a guess."""
+    from stream.probe_finder import ProbeFinder, ProbeFinderConfig
+
+    section, guess = run.config.probe, run.folder / PROBE_FILE
+    return ProbeFinder(
+        ProbeFinderConfig(
+            optics=optics(run),
+            guess=guess if guess.exists() else None,
+            n_frames=section.n_frames,
+            n_modes=section.n_modes,
+            photons=section.photons,
+            transmission=model_card(run.config).get("transmission", 1.0),
+            threads=run.config.refinement.threads,
+        )
+    )
+
+
 def inference(run: ResolvedRun) -> Worker:
     """Returns the stage that runs the network."""
     from stream.inference import Inference, InferenceConfig
@@ -233,7 +270,7 @@ def refinement(run: ResolvedRun) -> Worker:
             refiner=refiner_config(run.config),
             epochs=section.epochs,
             n_modes=run.config.probe.n_modes,
-            scale_probe=run.config.probe.scale,
+            scale_probe=run.config.scales_probe,
             uses_network=run.config.network.weights is not None,
             first_frames=section.first_frames,
             publish_s=section.publish_s,
@@ -259,6 +296,7 @@ def stitcher(run: ResolvedRun) -> Worker:
             run_id=context.run_id,
             config_hash=context.config_hash,
             model=model_id(run.config),
+            error_model=error_model(run.config),
         )
     )
 
@@ -277,6 +315,7 @@ def recorder(run: ResolvedRun) -> Worker:
             run_id=context.run_id,
             config_hash=context.config_hash,
             model=model_id(config),
+            error_model=error_model(config),
             store=(config.store.path or config.save / "store") if config.store.enabled else None,
             store_timeout_s=config.store.timeout_s,
         )
@@ -299,6 +338,24 @@ def viewer(run: ResolvedRun) -> "ViewerService":
             live_insecure=live.insecure,
             key=live.key,
             peers=live.peers,
+        )
+    )
+
+
+def finetune(run: ResolvedRun) -> Worker:
+    """Returns the stage that tunes the weights to the sample."""
+    from launch.finetune import Finetuning, FinetuningConfig
+    from launch.tuning import TuningConfig
+
+    section = run.config.finetune
+    if run.config.network.weights is None:
+        raise ValueError("finetune: needs `network.weights`")
+    return Finetuning(
+        FinetuningConfig(
+            optics=optics(run),
+            weights=run.config.network.weights,
+            tuning=TuningConfig(learning_rate=section.learning_rate, replayed=section.replayed),
+            **section.model_dump(exclude={"enabled", "learning_rate", "replayed"}),
         )
     )
 

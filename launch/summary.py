@@ -8,13 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from rich.table import Table
 
+from stream.calibration import read_calibration
 from stream.columns import write_atomically
-from stream.scan import Scan, account, time_to_image_s
+from stream.scan import Scan, State, account, time_to_image_s
 from stream.snapshots import read_snapshot
 from stream.stitcher import incompleteness
+from stream.versions import count_models
 
 STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
 
@@ -50,6 +53,8 @@ def summarise(scan: Scan) -> dict[str, Any]:
             "amplitude_error": snapshot.error,
             "divergences": snapshot.n_divergences,
         }
+    figures |= msgspec.structs.asdict(read_calibration(scan.folder))
+    figures["models"] = count_models(scan, np.flatnonzero(scan.states("inference") == State.DONE))
     figures["incomplete"] = incompleteness(scan)
     figures["is_complete"] = not figures["incomplete"]
     return figures
@@ -72,6 +77,10 @@ def table(figures: dict[str, Any]) -> Table:
     if "epochs" in figures:
         error = figures["amplitude_error"]
         rows.add_row("refined", f"{figures['epochs']:.1f} epochs, amplitude error {error:.4f}")
+    if figures.get("coverage68") is not None:
+        rows.add_row("error bars", _error_bars(figures))
+    if len(figures.get("models", {})) > 1:
+        rows.add_row("patches by", ", ".join(f"{name}: {n}" for name, n in figures["models"].items()))
     if "c_constant" in figures:
         rows.add_row("against the truth", _accuracy(figures))
     for key, words in (("result", "result"), ("picture", "picture"), ("uid", "stored run")):
@@ -90,6 +99,11 @@ def _frames(figures: dict[str, Any]) -> str:
     parts += [f"{figures[f'frames_{key}']} {key}" for key in STAGES.values() if f"frames_{key}" in figures]
     parts.append(f"{figures['frames_pending']} pending")
     return ", ".join(parts)
+
+
+def _error_bars(figures: dict[str, Any]) -> str:
+    held = f"68 / 95 % hold {figures['coverage68']:.0%} / {figures['coverage95']:.0%}"
+    return held + (f"; [red]{figures['alarm']}" if figures["alarm"] else "")
 
 
 def _accuracy(figures: dict[str, Any]) -> str:

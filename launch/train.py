@@ -10,6 +10,7 @@ import csv
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from launch.calibrate import calibrate_mosaic
 from launch.checkpoint import Checkpoint, Report
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.parallel import is_first_process, join_processes
@@ -174,10 +176,11 @@ def write_log(path: Path, reports: list[Report]) -> None:
 
 
 def finish(recipe: Recipe, network: Network, parent: str, directory: Path, device: str) -> ModelCard:
-    """Calibrate sigma, measure the network on held-out objects, and save it."""
+    """Calibrate sigma and the error model of mosaics, measure on held-out objects, and save."""
     network.eval()
     probe = evaluation_probe(recipe)
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
+    error_model, transmission = calibrate_mosaic(network, recipe)
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
     if recipe.scan is not None:
         labels = labels_of(recipe, directory)
@@ -195,6 +198,8 @@ def finish(recipe: Recipe, network: Network, parent: str, directory: Path, devic
         photons_per_frame=recipe.photons_per_frame,
         metrics=metrics,
         parent=parent,
+        error_model=asdict(error_model),
+        transmission=transmission,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return save_network(directory / f"{recipe.name}.safetensors", network, card)

@@ -38,7 +38,7 @@ FAREWELL_S = 2.0  # for browsers to get the final image when the run ends
 RETRY_S = 2.0  # after a refusal, which does not go away by itself
 _SHOWN = (
     *("scan", "run_id", "version", "frames_seen", "epoch", "model", "config_hash", "error"),
-    *("time_to_image_ms", "is_final"),
+    *("time_to_image_ms", "is_final", "models", "coverage68", "coverage95", "sigma_factor", "alarm"),
 )
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'",

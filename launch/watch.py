@@ -112,13 +112,19 @@ def line(image: LiveImage | None, status: Status) -> str:
 
 
 def figures(image: LiveImage) -> str:
-    """Returns version, size, epoch, error and time to image as far as there are any."""
+    """Returns version, size, epoch, error, error bars and time to image as far as there are any."""
     n_rows, n_columns = image.object.shape
     parts = [f"version {image.version}", f"{n_rows} x {n_columns} px of {image.object_pixel_m * 1e9:.3g} nm"]
     if image.error is not None:
         parts.append(f"epoch {image.epoch:.1f}, amplitude error {image.error:.4f}")
+    if image.coverage68 is not None and image.coverage95 is not None:
+        parts.append(f"68 / 95 % error bars hold {image.coverage68:.0%} / {image.coverage95:.0%}")
+    if len(image.models) > 1:
+        parts.append("patches by " + ", ".join(f"{name}: {n}" for name, n in image.models.items()))
     if image.time_to_image_ms is not None:
         parts.append("time to image {:.0f} ms, 99 % {:.0f} ms".format(*image.time_to_image_ms))
+    if image.alarm:
+        parts.append(f"ALARM: {image.alarm}")
     return "  ".join(parts)
 
 

@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 from scipy import ndimage
 
-from operators.arrays import Array, Probe, abs2, array_module, ifft2, to_numpy
+from operators.arrays import Array, Probe, abs2, array_module, fft2, ifft2, to_numpy
 
 _PUPIL_EDGE_PX = 0.6  # softness of a simulated pupil: a sharp edge would ring over the whole window
 
@@ -123,6 +123,19 @@ def probe_from_mean(mean_pattern: Array, curvature: float) -> np.ndarray:
     modulus = np.sqrt(np.maximum(mean_pattern, 0))
     waves = modulus * np.exp(1j * curvature * _squared_frequency(modulus.shape[-1]))
     return np.fft.fftshift(ifft2(waves)).astype(np.complex64)
+
+
+def defocused(probe: Probe, curvature: float) -> np.ndarray:
+    """Return the probe, of any number of modes, further along the beam.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex64
+    curvature : float, rad
+        Phase per squared frequency step that its far field gains; see `curvature_of_disc`.
+    """
+    phase = np.exp(1j * curvature * _squared_frequency(probe.shape[-1]))
+    return ifft2(fft2(probe) * phase).astype(np.complex64)
 
 
 def curvature_of_disc(disc_radius_px: float, pupil_radius_px: float, n_pixels: int) -> float:

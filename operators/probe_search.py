@@ -11,24 +11,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.arrays import Mask, Patterns, Positions
+from operators.arrays import Mask, Patterns, Positions, Probe, abs2
 from operators.backends import Update
 from operators.epie import update
 from operators.geometry import window_corners
 from operators.metrics import amplitude_error
 from operators.probe import (
     curvature_of_disc,
+    defocused,
     probe_from_mean,
     probe_modes,
     pupil_radius_px,
+    with_power,
 )
-from operators.refiner import Refiner, RefinerConfig
+from operators.refiner import Refiner, RefinerConfig, closing_fraction
 
 logger = logging.getLogger(__name__)
 
 # radius of the defocused disc over the window; a larger one would wrap around
 _DISC_FRACTIONS = np.geomspace(0.04, 0.4, 15)
+_DISC_CHANGES = np.geomspace(0.01, 0.25, 8)  # the same for what a guess may be wrong by
 _MIN_FRAMES = 24
+BURST_EPOCHS = 40.0
 _HELD_OUT = slice(0, 16, 2)  # of the frames nearest to the middle: others surround each of them
 _N_FINALISTS = 4
 _REFINING = np.array([0.86, 0.93, 1.07, 1.16])  # steps finer than between the first candidates
@@ -51,6 +55,7 @@ def estimate_probe(
     mask: Mask | None = None,
     max_relative_error: float = 0.8,
     seed: int = 0,
+    guess: Probe | None = None,
     run_update: Update = update,
 ) -> np.ndarray:
     """Return a starting probe: the modulus of the mean pattern, and the curvature that predicts frames best.
@@ -67,6 +72,9 @@ def estimate_probe(
         Amplitude error that the best may leave on frames held out, over that of their mean pattern.
     seed : int
         Of the short refinements.
+    guess : (mode, y, x) complex64, optional
+        A probe of which only the defocus is wrong: its strongest mode is tried further along the beam, in
+        place of the mean pattern.
     run_update : callable
         See `Refiner`; works on NumPy arrays.
 
@@ -93,7 +101,7 @@ def estimate_probe(
             f"a probe from data needs at least {_MIN_FRAMES} overlapping frames, got {len(patterns)}; "
             "give a probe, or wait for more frames"
         )
-    search = _Search(patterns, np.asarray(positions_px, np.float64), mask, run_update)
+    search = _Search(patterns, np.asarray(positions_px, np.float64), mask, run_update, guess)
     curvature, error = search.best(seed)
     logger.info("probe from data: curvature %.4g, error %.2f of the mean pattern's", curvature, error)
     if not error <= max_relative_error:
@@ -102,20 +110,69 @@ def estimate_probe(
             f"{error:.2f} times the error of their mean, accepted are {max_relative_error:g}; "
             "check unit, signs and axes of the positions and their overlap, or give a probe"
         )
-    return probe_modes(probe_from_mean(search.mean, curvature), n_modes)
+    return probe_modes(search.probe(curvature), n_modes)
+
+
+def probe_from_burst(
+    patterns: Patterns,
+    positions_px: Positions,
+    *,
+    photons: float | None = None,
+    transmission: float = 1.0,
+    guess: Probe | None = None,
+    n_modes: int = 1,
+    mask: Mask | None = None,
+    n_epochs: float = BURST_EPOCHS,
+    run_update: Update = update,
+) -> np.ndarray:
+    """Return the probe of a scan from its first frames, good enough for a network that was told a known one.
+
+    `estimate_probe`, then some epochs of refinement on these frames, which sharpen what the sample has
+    blurred in the mean pattern.
+
+    Parameters
+    ----------
+    patterns, positions_px, guess, n_modes, mask, run_update
+        As for `estimate_probe`.
+    photons : float, optional
+        Mean incident photons per frame, where they are known.
+    transmission : float
+        Otherwise the share of the light that the sample lets through. Frames alone cannot tell an absorbing
+        sample from a weaker beam, and a network that was trained on incident photons needs to know.
+    n_epochs : float
+
+    Returns
+    -------
+    (mode, y, x) complex64
+        Sum of |P|^2 is `photons`, or the mean photons per frame over `transmission`.
+    """
+    start = estimate_probe(
+        patterns, positions_px, n_modes=n_modes, mask=mask, guess=guess, run_update=run_update
+    )
+    refiner = Refiner(RefinerConfig(), start, mask=mask, run_update=run_update)
+    refiner.append(range(len(patterns)), patterns, positions_px)
+    while refiner.epoch < n_epochs:
+        refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
+    return with_power(refiner.snapshot().probe, photons or refiner.mean_photons / transmission)
 
 
 class _Search:
     """Frames to try curvatures on."""
 
     def __init__(
-        self, patterns: Patterns, positions_px: np.ndarray, mask: Mask | None, run_update: Update
+        self,
+        patterns: Patterns,
+        positions_px: np.ndarray,
+        mask: Mask | None,
+        run_update: Update,
+        guess: Probe | None,
     ) -> None:
         self._patterns = patterns
         self._positions_px = positions_px
         self._mask = mask
         self._run_update = run_update
         self.mean: np.ndarray = patterns.mean(axis=0, dtype=np.float64)
+        self._guess = None if guess is None else _strongest(guess, float(self.mean.sum()))
         distance = ((positions_px - np.median(positions_px, axis=0)) ** 2).sum(axis=1)
         self._nearest = np.argsort(distance, kind="stable")
         self._held_out = self._nearest[_HELD_OUT]
@@ -137,13 +194,20 @@ class _Search:
         """Return the curvatures to try, ascending, both signs."""
         n_pixels = self.mean.shape[-1]
         one_pixel = curvature_of_disc(1.0, pupil_radius_px(self.mean), n_pixels)
-        positive = one_pixel * n_pixels * _DISC_FRACTIONS
-        return np.concatenate([-positive[::-1], positive])
+        positive = one_pixel * n_pixels * (_DISC_FRACTIONS if self._guess is None else _DISC_CHANGES)
+        unchanged = [] if self._guess is None else [0.0]
+        return np.concatenate([-positive[::-1], unchanged, positive])
+
+    def probe(self, curvature: float) -> np.ndarray:
+        """Return the candidate (y, x) of this curvature, of the mean pattern's photons."""
+        if self._guess is None:
+            return probe_from_mean(self.mean, curvature)
+        return defocused(self._guess, curvature)
 
     def error(self, curvature: float, trial: _Trial) -> float:
         """Return the amplitude error on held-out frames over that of the mean pattern."""
         seen = np.setdiff1d(self._nearest[: trial.n_frames], self._held_out)
-        probe = probe_from_mean(self.mean, curvature)[None]
+        probe = self.probe(curvature)[None]
         refiner = Refiner(trial.config, probe, mask=self._mask, run_update=self._run_update)
         refiner.append(seen.tolist(), self._patterns[seen], self._positions_px[seen])
         while refiner.epoch < trial.n_epochs:
@@ -161,6 +225,10 @@ class _Search:
         held_out = np.maximum(self._patterns[self._held_out][:, valid], 0)
         missing = np.sqrt(held_out) - np.sqrt(np.maximum(self.mean[valid], 0))
         return float((missing**2).sum() / held_out.sum())
+
+
+def _strongest(probe: Probe, photons: float) -> np.ndarray:
+    return with_power(probe[abs2(probe).sum(axis=(1, 2)).argmax()], photons)
 
 
 def _lowest_minima(curvatures: np.ndarray, errors: Sequence[float]) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from operators.arrays import Corners, Patterns, Positions, Probe
 from operators.geometry import Geometry, window_corners
 from operators.preprocess import Preprocess
+from stream.found_probe import found_probe
 from stream.scan import Numbers, Scan
 
 
@@ -29,7 +30,7 @@ class Optics:
         .npy of the frame's shape, True (or 1) = valid.
     photons_per_count : float
     probe : Path or None
-        .npy (mode, y, x) complex64, None if it has to be found from the data.
+        .npy (mode, y, x) complex64, None if it is found during the scan.
     """
 
     geometry: Geometry
@@ -67,15 +68,29 @@ class Optics:
         """
         if self.probe is None:
             raise ValueError("this stage needs a known probe: set probe.source to 'file' or 'zone_plate'")
-        probe = np.load(self.probe, allow_pickle=False).astype(np.complex64)
-        probe = probe[None] if probe.ndim == 2 else probe
-        n = self.geometry.n_pixels
-        if probe.ndim != 3 or probe.shape[1:] != (n, n):
-            raise ValueError(
-                f"{self.probe}: probe has shape {probe.shape}, patterns have {n} x {n} pixels: wanted "
-                f"(mode, {n}, {n}); crop or pad the probe, or change geometry.n_pixels"
-            )
-        return probe
+        return load_probe(self.probe, self.geometry.n_pixels)
+
+    def probe_of(self, scan: Scan) -> Probe | None:
+        """Returns the known probe, or the one found in this scan, None while there is none."""
+        return found_probe(scan) if self.probe is None else self.load_probe()
+
+
+def load_probe(path: Path, n_pixels: int) -> Probe:
+    """Returns the probe in a .npy file, (mode, y, x) complex64.
+
+    Raises
+    ------
+    ValueError
+        If its size is not that of a pattern.
+    """
+    probe = np.load(path, allow_pickle=False).astype(np.complex64)
+    probe = probe[None] if probe.ndim == 2 else probe
+    if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
+        raise ValueError(
+            f"{path}: probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels: wanted "
+            f"(mode, {n_pixels}, {n_pixels}); crop or pad the probe, or change geometry.n_pixels"
+        )
+    return probe
 
 
 def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers) -> Patterns:

@@ -20,6 +20,7 @@ from operators.refiner import Refiner
 from operators.seeding import seeds_help
 from operators.stitch import Mosaic
 from stream.backend import open_backend
+from stream.found_probe import found_probe
 from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot, write_snapshot
@@ -36,7 +37,7 @@ class RefinementConfig:
     Attributes
     ----------
     optics : Optics
-        Without a probe the stage finds one from the first frames.
+        Without a probe the stage takes the one found in the scan, or finds one from the first frames.
     refiner : RefinerConfig
     epochs : float
         Visits per frame after which the object is done. The last third of them, with falling steps, is kept
@@ -101,6 +102,8 @@ class Refinement:
         self._refused = 0
         self._counters = scan.counters(self.name, writable=True)
         self._refined_s = scan.column("refined_s", writable=True)
+        self._visits = scan.column("visits", writable=True)
+        self._held: list[int] = []
         self._unmarked: list[int] = []
         self._snapshot_at, self._snapshot_updates = float("-inf"), 0
         snapshot = read_snapshot(scan.folder)
@@ -188,12 +191,13 @@ class Refinement:
 
     def _first_probe(self, numbers: Numbers) -> Probe:
         patterns = read_patterns(self._open_scan, self._preprocess, numbers)
-        if self._known is None:
+        known = found_probe(self._open_scan) if self._known is None else self._known
+        if known is None:
             positions_px = read_positions_px(self._open_scan, self.config.optics.geometry, numbers)
             n_modes, mask = self.config.n_modes, self._preprocess.mask
             run_update = self._backend.update
             return estimate_probe(patterns, positions_px, n_modes=n_modes, mask=mask, run_update=run_update)
-        probe = self._known
+        probe = known
         if len(probe) < self.config.n_modes:
             probe = probe_modes(probe[0], self.config.n_modes)
         photons = float((patterns * self._preprocess.mask).sum(dtype=np.float64)) / len(patterns)
@@ -212,6 +216,7 @@ class Refinement:
         self._engine.append(numbers.tolist(), patterns, read_positions_px(scan, geometry, numbers))
         if self._mosaic is not None:
             self._seed(self._mosaic, patterns, numbers)
+        self._held.extend(numbers.tolist())
         self._unmarked.extend(numbers.tolist())
 
     def _seed(self, mosaic: Mosaic, patterns: Patterns, numbers: Numbers) -> None:
@@ -234,6 +239,7 @@ class Refinement:
         if self.config.scale_probe:
             snapshot = scaled_to(snapshot, self._engine.mean_photons)
         write_snapshot(self._open_scan.folder, snapshot)
+        self._visits.write(self._held, self._engine.n_visits(self._held))
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
         self._counters["divergences"] = snapshot.n_divergences

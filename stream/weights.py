@@ -46,8 +46,14 @@ class ModelCard:
         Least and most it was trained for.
     metrics : dict of float
         Measured on held-out objects.
+    error_model : dict of float
+        Of `operators.calibration.ErrorModel`, fitted on held-out objects; empty for its defaults.
+    transmission : float
+        Share of the light that the objects of the training let through on average.
     parent : str
-        `model_id` of the weights that the training began with, "" for random ones.
+        `model_id` of the weights that the training began with or that were tuned during a scan, "" for none.
+    tuned_on : str
+        The scan, and how many of its frames, where these were tuned during one.
     date : str
         End of the training, ISO 8601.
     sha256 : str
@@ -63,7 +69,10 @@ class ModelCard:
     probe: dict[str, tuple[float, float]]
     photons_per_frame: tuple[float, float]
     metrics: dict[str, float] = field(default_factory=dict)
+    error_model: dict[str, float] = field(default_factory=dict)
+    transmission: float = 1.0
     parent: str = ""
+    tuned_on: str = ""
     date: str = ""
     sha256: str = ""
 
@@ -71,6 +80,11 @@ class ModelCard:
     def model_id(self) -> str:
         """The version published with every result: the first 12 digits of the hash of the weights."""
         return self.sha256[:12]
+
+    @property
+    def column_value(self) -> int:
+        """The same as a number, for the column `model`; see `stream.versions.count_models`."""
+        return int(self.model_id, 16)
 
 
 def save_network(path: Path, network: Network, card: ModelCard) -> ModelCard:

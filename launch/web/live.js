@@ -13,6 +13,8 @@ let socket = null;
 let heardAt = performance.now();
 let latest = null; // state
 
+const percent = (share) => `${Math.round(100 * share)} %`;
+
 function redraw() {
   for (const panel of panels) panel.draw();
 }
@@ -79,14 +81,19 @@ function showFigures(state) {
     p99: p99 === null ? "–" : p99.toFixed(0),
     epoch: state.epoch.toFixed(1),
     error: state.error === null ? "–" : state.error.toPrecision(3),
+    models: Object.entries(state.models).map(([model, n]) => `${model} ${n}`).join(", ") || "–",
+    coverage: state.coverage68 === null ? "–" : `${percent(state.coverage68)} / ${percent(state.coverage95)}`,
+    factor: state.sigma_factor.toPrecision(2),
+    alarm: state.alarm,
   };
+  byId("alarm").hidden = !state.alarm;
   for (const [id, text] of Object.entries(texts)) {
     byId(id).textContent = text;
     byId(id).title = text;
   }
   const { expected, recorded } = state.counts;
-  const percent = expected ? `${Math.floor((100 * recorded) / expected)} % ` : "";
-  document.title = `${percent}${state.scan} – ptychostream`;
+  const done = expected ? `${Math.floor((100 * recorded) / expected)} % ` : "";
+  document.title = `${done}${state.scan} – ptychostream`;
 }
 
 function connect() {

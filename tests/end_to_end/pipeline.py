@@ -177,11 +177,11 @@ class Pipeline:
         scan = self.find(series)
         return 0 if scan is None else account(scan, "subscriber").recorded
 
-    def until(self, condition: Callable[[], Any]) -> None:
+    def until(self, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
         """Looks after the processes until `condition` holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not condition():
-            assert time.monotonic() < deadline, f"it did not happen in {PATIENCE_S:g} s: {self.notices[-5:]}"
+            assert time.monotonic() < deadline, f"it did not happen in {patience_s:g} s: {self.notices[-5:]}"
             self.supervisor.poll()
             self.on_turn()
 

@@ -155,12 +155,26 @@ def test_settings_that_need_each_other_are_checked_together(file, override, comp
     assert mistakes(file, overrides=[override])[0].endswith(complaint)
 
 
-def test_the_network_needs_a_known_probe(file):
+def test_a_network_finds_its_probe_where_none_is_known(file):
     (file.parent / "some.safetensors").touch()
-    [line] = mistakes(file, overrides=["network.weights=some.safetensors"])
-    assert (
-        line == "siemens.yaml: the network needs a known probe: set `probe.source` to 'file' or 'zone_plate'"
-    )
+    config = load_config(file, overrides=["network.weights=some.safetensors"])
+    assert config.finds_probe
+    assert not config.scales_probe
+    assert not load_config(file).finds_probe, "refinement alone finds its own"
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("probe.is_guess=true", "`probe.is_guess` is for a probe that is known and a network that needs it"),
+        (
+            "finetune.enabled=true",
+            "`finetune` needs `network.weights` to tune and `refinement` to learn from",
+        ),
+    ],
+)
+def test_what_only_a_network_needs_is_refused_without_one(file, override, complaint):
+    assert mistakes(file, overrides=[override])[0].endswith(complaint)
 
 
 def test_the_hash_changes_with_settings_and_not_with_the_folder(file):

@@ -9,8 +9,10 @@ from launch.processes import RunFailedError
 from launch.run_file import ResolvedRun, StageSpec, new_run
 from launch.stages import (
     PROBE_FILE,
+    finetune,
     optics,
     positions,
+    probe,
     read_probe,
     refinement,
     resolve,
@@ -46,12 +48,42 @@ def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
     ends = ["stitcher", "recorder", "viewer"]
     assert names(make_config(tmp_path)) == ["subscriber", "positions", "refinement", *ends]
     (tmp_path / "w.safetensors").touch()
-    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    known = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
     network = {"weights": tmp_path / "w.safetensors"}
     config = make_config(
-        tmp_path, network=network, probe=probe, refinement={"enabled": False}, viewer={"enabled": False}
+        tmp_path, network=network, probe=known, refinement={"enabled": False}, viewer={"enabled": False}
     )
     assert names(config) == ["subscriber", "positions", "inference", "stitcher", "recorder"]
+
+
+def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
+    computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    for settings in ({"source": "data", "n_frames": 64}, computed | {"is_guess": True}):
+        config = make_config(
+            tmp_path, network={"weights": "demo"}, probe=settings, finetune={"enabled": True}
+        )
+        order = ["subscriber", "positions", "probe", "inference", "refinement", "finetune", "stitcher"]
+        assert names(config)[:7] == order
+        run = resolve(config)
+        assert optics(run).probe is None
+        found = probe(run).config
+        assert found.n_frames == settings.get("n_frames", 96)
+        assert (found.guess is not None) == ("is_guess" in settings)
+        assert 0.7 < found.transmission < 0.8, "as the model card has it"
+        assert not refinement(run).config.scale_probe, "the network's scale"
+        assert stitcher(run).config.error_model.own != 0.4, "as the model card has it"
+
+
+def test_settings_of_tuning_reach_its_stage(tmp_path):
+    computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    section = {"enabled": True, "budget_s": 7.0, "replayed": 0.3}
+    run = resolve(make_config(tmp_path, network={"weights": "demo"}, probe=computed, finetune=section))
+    config = finetune(run).config
+    assert (config.budget_s, config.tuning.replayed) == (7.0, 0.3)
+    spec = run.stage("finetune")
+    assert not spec.is_vital
+    assert not spec.closes
+    assert spec.nice > max(other.nice for other in run.stages if other.name != "finetune")
 
 
 def test_settings_reach_their_stages(tmp_path):

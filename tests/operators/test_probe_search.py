@@ -5,7 +5,7 @@ import pytest
 from operators.geometry import Geometry
 from operators.metrics import amplitude_error, nrmse, remove_gauge
 from operators.probe import zone_plate_probe
-from operators.probe_search import estimate_probe
+from operators.probe_search import estimate_probe, probe_from_burst
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
 from tests.helpers import SHARED_DATA, needs_shared_data
@@ -40,6 +40,28 @@ def test_refinement_from_the_probe_found_reaches_the_truth():
     found, truth = scene.common_ground(snapshot)
     # a probe from data leaves the scale free, and where in its window the probe lies
     assert nrmse(remove_gauge(found, truth, scale=True), truth).c < 0.3
+
+
+@pytest.mark.parametrize("off", [0.7, 1.3])
+def test_a_guess_out_of_focus_is_brought_back(off):
+    scene = make_scene(probe=zone_plate_probe(N_PIXELS, PUPIL_PX, 8.0)[None])
+    guess = zone_plate_probe(N_PIXELS, PUPIL_PX, 8.0 * off)[None]
+    probe = probe_from_burst(
+        scene.patterns, scene.corners.astype(float), guess=guess, photons=1234.0, n_epochs=4
+    )
+    assert similarity(probe, scene.probe) > 0.97
+    assert similarity(probe, scene.probe) > similarity(guess, scene.probe) + 0.02
+    assert float((np.abs(probe) ** 2).sum()) == pytest.approx(1234.0, rel=1e-3)
+
+
+def test_refining_on_the_burst_sharpens_the_probe_and_the_sample_is_allowed_to_absorb():
+    scene = make_scene()
+    positions_px = scene.corners.astype(float)
+    rough = estimate_probe(scene.patterns, positions_px)
+    probe = probe_from_burst(scene.patterns, positions_px, transmission=0.8)
+    assert similarity(probe, scene.probe) > max(0.97, similarity(rough, scene.probe))
+    mean = scene.patterns.sum(dtype=np.float64) / len(scene.patterns)
+    assert float((np.abs(probe) ** 2).sum()) == pytest.approx(mean / 0.8, rel=1e-3)
 
 
 def test_pixels_that_are_not_valid_are_not_looked_at():

@@ -7,10 +7,12 @@ import torch
 from operators.forward import intensities
 from operators.network import NETWORKS
 from operators.physics_net import PhysicsNet
+from stream.found_probe import publish_probe
 from stream.inference import Inference, InferenceConfig
 from stream.prepare import Optics
 from stream.scan import Scan, State, account
 from stream.stage import WorkerLoop
+from stream.versions import count_models, version_path
 from stream.weights import ModelCard, save_network
 from tests.stream.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
 
@@ -128,6 +130,7 @@ def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path,
     scan = make_scan(tmp_path)
     record(scan, np.arange(4), bench.frames[:4])
     stage = bench.stage()
+    stage.open(scan)
     predict = stage._predictor.predict
 
     def predict_badly(patterns):
@@ -136,7 +139,6 @@ def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path,
         return patches, sigma
 
     stage._predictor.predict = predict_badly
-    stage.open(scan)
     stage.handle(np.arange(4))
     expected = [State.DONE, State.BAD, State.BAD, State.DONE]
     assert states(scan, "inference").tolist() == expected
@@ -158,9 +160,73 @@ def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_
     assert models.tolist() == [int(bench.card.model_id, 16)] * 8 + [int(card.model_id, 16)] * 4
 
 
+def test_frames_wait_for_a_probe_that_is_found_during_the_scan(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(12), bench.frames[:12])
+    loop = WorkerLoop(bench.stage(optics=Optics(geometry=GEOMETRY), batch_size=4), tmp_path, Clock())
+    for _ in range(5):
+        loop.turn()
+    assert (states(scan, "inference") == State.PENDING).all()
+    publish_probe(scan, bench.scanned.probe)
+    record(scan, np.arange(12, 14), bench.frames[12:14])
+    close(scan, "subscriber", "probe")
+    for _ in range(8):
+        loop.turn()
+    scan = Scan(scan.folder)
+    assert account(scan, "inference").is_complete
+    known = bench.run(tmp_path / "known")
+    for column in ("patches", "sigma"):
+        np.testing.assert_array_equal(scan.column(column).head(14), known.column(column).head(14))
+
+
+def test_without_any_probe_the_frames_are_left_unfinished(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(4), bench.frames[:4])
+    close(scan, "subscriber", "probe")
+    loop = WorkerLoop(bench.stage(optics=Optics(geometry=GEOMETRY)), tmp_path, Clock())
+    for _ in range(4):
+        loop.turn()
+    assert states(scan, "inference").tolist() == [State.UNFINISHED] * 4
+
+
+def other_network():
+    other = network()
+    torch.nn.init.normal_(other.stages[-1].head.weight, std=0.1)
+    return other
+
+
+def test_tuned_weights_are_taken_up_between_two_batches_and_the_columns_tell(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    stage = bench.stage()
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    record(scan, np.arange(8), bench.frames[:8])
+    loop.turn()
+    card = save_network(version_path(scan, 1), other_network(), CARD)
+    scan.counters("finetune", writable=True)["version"] = 1
+    record(scan, np.arange(8, 16), bench.frames[8:16])
+    loop.turn()
+    models = {bench.card.model_id: 8, card.model_id: 8}
+    assert count_models(Scan(scan.folder), np.arange(16)) == models
+    close(scan, "subscriber")
+    loop.turn()
+    again = make_scan(tmp_path, "0001-next")
+    record(again, np.arange(8), bench.frames[:8])
+    loop.turn()
+    loop.turn()
+    assert count_models(Scan(again.folder), np.arange(8)) == {bench.card.model_id: 8}, "a new sample"
+
+
+def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    version_path(scan, 1).parent.mkdir()
+    version_path(scan, 1).write_bytes(b"half a file")
+    scan.counters("finetune", writable=True)["version"] = 1
+    record(scan, np.arange(8), bench.frames[:8])
+    WorkerLoop(bench.stage(), tmp_path, Clock()).turn()
+    assert count_models(Scan(scan.folder), np.arange(8)) == {bench.card.model_id: 8}
+
+
 def test_what_cannot_work_is_said_before_the_first_frame(tmp_path, bench):
-    with pytest.raises(ValueError, match="needs a known probe"):
-        bench.stage(optics=Optics(geometry=GEOMETRY))
     np.save(tmp_path / "small.npy", np.ones((1, 8, 8), np.complex64))
     with pytest.raises(ValueError, match=r"small\.npy: probe has shape \(1, 8, 8\), patterns have 16 x 16"):
         bench.stage(optics=dataclasses.replace(bench.optics, probe=tmp_path / "small.npy"))

@@ -3,6 +3,7 @@ import pytest
 
 from operators.geometry import Bounds
 from operators.metrics import nrmse
+from stream.calibration import read_calibration
 from stream.scan import Scan, State
 from stream.snapshots import write_snapshot
 from stream.sockets import Endpoint
@@ -138,6 +139,36 @@ def test_only_tiles_that_changed_are_sent(bench, scanned):
     late = Watcher(bench.stitcher, b"late").asks()
     np.testing.assert_array_equal(late.object, image.object)
     np.testing.assert_array_equal(late.sigma, image.sigma)
+
+
+def test_how_true_the_error_bars_are_travels_with_the_picture_and_stays_with_the_scan(tmp_path):
+    scanned = Sample(n_side=14)
+    bench = Bench(tmp_path, scanned, uses_refinement=True)
+    numbers = np.arange(len(scanned))
+    scanned.fill(bench.scan, numbers)
+    bench.turns()
+    before = bench.sees()
+    assert (before.coverage68, before.coverage95, before.n_calibrated) == (None, None, 0)
+    visits = bench.scan.column("visits", writable=True)
+    for version in (1, 2):
+        visits.write(numbers, 20 * version)
+        refine(bench, version=version)
+        bench.turns()
+    image = bench.sees()
+    assert image.n_calibrated > 0
+    assert 0 <= image.coverage68 <= image.coverage95 <= 1
+    network = (image.source == 1) & (before.source == 1)
+    np.testing.assert_allclose(image.sigma[network], image.sigma_factor * before.sigma[network], rtol=1e-4)
+    bench.ends("refinement")
+    assert read_calibration(bench.scan.folder).coverage68 == bench.sees().coverage68
+
+
+def test_the_picture_says_which_weights_made_how_many_patches(bench, scanned):
+    numbers = np.arange(10)
+    scanned.fill(bench.scan, numbers)
+    bench.scan.column("model", writable=True).write(numbers, [0xABC] * 6 + [0xDEF] * 4)
+    bench.turns()
+    assert bench.sees().models == {"000000000abc": 6, "000000000def": 4}
 
 
 def test_versions_come_no_faster_than_asked_for(bench, scanned):

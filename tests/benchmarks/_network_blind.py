@@ -1,0 +1,65 @@
+"""What is left of a network's accuracy when the probe is not known: `blind_retained`.
+
+Called by `bench network`. The probe is found from the first 96 frames of each scan as the stage `probe` does.
+Errors are those of whole mosaics without shift, ramp and scale, with the known probe as with the others.
+"""
+
+import numpy as np
+
+from launch.evaluate import SimulatedScan, evaluation_probe, simulate_scans
+from launch.recipe import Recipe
+from operators.arrays import Probe, abs2
+from operators.backends import get_backend
+from operators.network_interface import Network
+from operators.objects import FAMILIES
+from operators.probe import with_power, zone_plate_probe
+from operators.probe_search import probe_from_burst
+from stream.weights import ModelCard
+from tests.benchmarks._network_scans import mosaic_error
+
+SEED = 2**32 + 6000
+BURST = 96
+OFF = (0.7, 1.3)  # of the true defocus
+
+
+def blind(network: Network, card: ModelCard) -> dict[str, float]:
+    """Return how much of the accuracy survives, means over one fresh object of each trained family.
+
+    `blind_retained` is the error with the known probe over that with one from the mean pattern alone, the
+    incident photons estimated; `blind_retained_flux` the same with the photons known,
+    `blind_retained_defocus` where a probe 30 % out of focus was given; `blind_uncorrected` is the last
+    without any correction.
+    """
+    recipe = Recipe.model_validate(card.recipe)
+    one = recipe.evaluation.model_copy(update={"objects_per_family": 1})
+    scans = simulate_scans(recipe.model_copy(update={"evaluation": one}), FAMILIES, SEED)
+    retained = np.array([_retained(network, card, recipe, scan) for scan in scans])
+    names = ("blind_retained", "blind_retained_flux", "blind_retained_defocus", "blind_uncorrected")
+    return dict(zip(names, retained.mean(axis=0).tolist(), strict=True))
+
+
+def _retained(network: Network, card: ModelCard, recipe: Recipe, scan: SimulatedScan) -> list[float]:
+    known = evaluation_probe(recipe)
+    photons = float(abs2(known).sum())
+    error = mosaic_error(network, known, scan)
+    guesses = [_out_of_focus(recipe, photons, off) for off in OFF]
+    return [
+        error / mosaic_error(network, _found(scan, transmission=card.transmission), scan),
+        error / mosaic_error(network, _found(scan, photons=photons), scan),
+        float(
+            np.mean(
+                [error / mosaic_error(network, _found(scan, photons=photons, guess=g), scan) for g in guesses]
+            )
+        ),
+        float(np.mean([error / mosaic_error(network, guess, scan) for guess in guesses])),
+    ]
+
+
+def _found(scan: SimulatedScan, **options: object) -> Probe:
+    burst, positions_px = scan.patterns[:BURST], scan.corners[:BURST].astype(np.float64)
+    return probe_from_burst(burst, positions_px, run_update=get_backend("auto").update, **options)  # type: ignore[arg-type]
+
+
+def _out_of_focus(recipe: Recipe, photons: float, off: float) -> Probe:
+    radii = recipe.probe.pupil_radius_px, off * recipe.probe.disc_radius_px
+    return with_power(zone_plate_probe(recipe.n_pixels, *radii)[None], photons)
