@@ -16,9 +16,9 @@ from operators.arrays import Corners, Object, Patches, Patterns, Probe, abs2
 from operators.forward import simulate_counts
 from operators.geometry import Bounds, window_corners
 from operators.metrics import NRMSE, align_phase, nrmse
-from operators.network import Predictor
 from operators.objects import FAMILIES, HELD_OUT_FAMILIES, object_from_texture, texture
 from operators.patches import extract_patches
+from operators.predict import Predictor
 from operators.probe import with_power
 from operators.scan import jittered_raster
 from operators.stitch import stitch

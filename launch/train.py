@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +23,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from launch.calibrate import calibrate_mosaic
 from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
 from launch.recipe import Recipe
-from operators.network import (
-    NETWORKS,
-    Illumination,
-    PhysicsNet,
-    Prediction,
-    Predictor,
-    channels_last,
-    illuminate,
-)
+from operators.losses import sigma_nll, squared_error, variation
+from operators.network import NETWORKS
+from operators.network_interface import Illumination, Network, channels_last, illuminate
 from operators.objects import FAMILIES, texture
+from operators.predict import Predictor
 from stream.weights import ModelCard, save_network
 
 Generator = torch.Generator
@@ -181,7 +178,7 @@ class Checkpoint:
         self,
         path: Path,
         recipe: Recipe,
-        network: PhysicsNet,
+        network: Network,
         optimiser: torch.optim.Optimizer,
         generator: Generator,
     ) -> None:
@@ -240,7 +237,7 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
         yield show
 
 
-def new_network(recipe: Recipe) -> PhysicsNet:
+def new_network(recipe: Recipe) -> Network:
     """Return the untrained network of a recipe; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -257,41 +254,14 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     )
 
 
-def align(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return each patch times the global phase that brings it closest to its object."""
-    overlap = (weights * patches.conj() * objects).sum((-2, -1), keepdim=True)
-    return patches * (overlap / (overlap.abs() + 1e-12))
-
-
-def squared_error(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted error of aligned patches: complex, so that no phase needs unwrapping."""
-    return (weights * (align(patches, objects, weights) - objects).abs().square()).sum((-2, -1)).mean()
-
-
-def variation(objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted variance of the objects: the error of the best constant ones."""
-    mean = (weights * objects).sum((-2, -1), keepdim=True)
-    return (weights * (objects - mean).abs().square()).sum((-2, -1)).mean()
-
-
-def sigma_nll(prediction: Prediction, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the negative log-likelihood of the wrapped phase error under a normal of the predicted width.
-
-    The error counts as given: this loss trains the width only.
-    """
-    patches, log_sigma, _ = prediction
-    error = (align(patches.detach(), objects, weights) * objects.conj()).angle()
-    return (weights * (log_sigma + 0.5 * error.square() * torch.exp(-2 * log_sigma))).sum((-2, -1)).mean()
-
-
 def write_log(path: Path, reports: list[Report]) -> None:
     """Write all reports so far as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([Report._fields, *reports])
 
 
-def finish(recipe: Recipe, network: PhysicsNet, directory: Path, device: str) -> ModelCard:
-    """Calibrate sigma, measure the network on held-out objects, and save it."""
+def finish(recipe: Recipe, network: Network, directory: Path, device: str) -> ModelCard:
+    """Calibrate sigma and the error model of mosaics, measure on held-out objects, and save."""
     network.eval()
     probe = evaluation_probe(recipe)
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
@@ -306,6 +276,7 @@ def finish(recipe: Recipe, network: PhysicsNet, directory: Path, device: str) ->
         probe=recipe.probe.ranges(),
         photons_per_frame=recipe.photons_per_frame,
         metrics=metrics,
+        error_model=asdict(calibrate_mosaic(network, recipe)),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return save_network(directory / f"{recipe.name}.safetensors", network, card)

@@ -104,6 +104,10 @@ class FrameStore:
         slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
         return np.asarray(numbers, np.int64)[self.n_visits[slots] > 0]
 
+    def visits_of(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return how often each of these frames, all held, has been visited, int64."""
+        return self.n_visits[[self._slot_of[int(number)] for number in numbers]]
+
     def positions_of(self, numbers: Sequence[int]) -> Positions:
         """Return a copy of the positions of these frames, all held."""
         return self.positions_px[[self._slot_of[int(number)] for number in numbers]]

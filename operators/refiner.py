@@ -113,6 +113,10 @@ class Refiner:
         """Return those of `numbers`, all held, that have taken part in an update."""
         return self._frames.visited(numbers)
 
+    def n_visits(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return how many updates each of `numbers`, all held, has taken part in."""
+        return self._frames.visits_of(numbers)
+
     def positions_px(self, numbers: Sequence[int]) -> Positions:
         """Return the positions of frames held, (frame, 2) absolute object pixels, as refined so far."""
         return self._frames.positions_of(numbers)

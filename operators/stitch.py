@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from operators.arrays import Array, Corners, Object, Patches
+from operators.calibration import ErrorModel
 from operators.geometry import Bounds
 from operators.patches import extract_patches
 
 KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
-PATCH_CORRELATION = 0.6  # of errors of overlapping patches: one network made them all
 LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
 
 
@@ -48,10 +48,13 @@ class Mosaic:
     ----------
     illumination : (y, x) float32, photons
         |P|^2 summed over modes: the weight of each pixel of a patch.
+    error_model : ErrorModel
+        How its sigma is made of what is known about its error.
     """
 
-    def __init__(self, illumination: Array) -> None:
+    def __init__(self, illumination: Array, error_model: ErrorModel = ErrorModel()) -> None:  # noqa: B008
         self.weights = np.asarray(illumination, np.float32)
+        self.error_model = error_model
         self.n_patches = 0
         self.n_islands = 0  # patches that had nothing to agree with
         self.bounds: Bounds | None = None
@@ -103,7 +106,8 @@ class Mosaic:
         known = photons > KNOWN_FRACTION * self.weights.max()
         safe = np.where(known, photons, np.float32(1))
         mean = np.where(known, sums / safe, np.complex64(0))
-        sigma = np.where(known, self._sigma(window, mean, safe), np.float32(np.inf))
+        variance = self.error_model.variance(self._error_terms(window, mean, safe))
+        sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
         return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
 
     def windows(self, corners: Corners) -> Patches:
@@ -114,13 +118,20 @@ class Mosaic:
         known = np.where(np.isfinite(picture.sigma), picture.object, np.complex64(1))
         return extract_patches(known, corners - bounds.origin, n)
 
-    def _sigma(self, window: tuple[slice, slice], mean: Object, photons: Array) -> Array:
-        """Return the phase error from network, disagreement of overlapping patches and photon noise."""
+    def error_terms(self, bounds: Bounds) -> Array:
+        """Returns (4, row, col) float32, rad^2: what `ErrorModel` weighs, on `bounds` inside the canvas."""
+        picture = self.picture(bounds)
+        assert self.bounds is not None  # noqa: S101  (there is a picture)
+        safe = np.where(np.isfinite(picture.sigma), picture.photons, np.float32(1))
+        return self._error_terms(bounds.slices_in(self.bounds), picture.object, safe)
+
+    def _error_terms(self, window: tuple[slice, slice], mean: Object, photons: Array) -> Array:
+        """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
         power, spread, spread_weighted = (square[window] / photons for square in self._squares)
         amplitude2 = np.maximum(np.abs(mean) ** 2, 1e-3)
-        network = PATCH_CORRELATION * spread + (1 - PATCH_CORRELATION) * spread_weighted / photons
         disagreement = np.maximum(power - np.abs(mean) ** 2, 0) / (2 * amplitude2)
-        return np.sqrt(network + disagreement + phase_variance(photons * amplitude2)).astype(np.float32)
+        floor = 1 / (2 * np.maximum(photons * amplitude2, 1e-3))
+        return np.stack([floor, spread, spread_weighted / photons, disagreement])
 
     def _window(self, corner: Array) -> tuple[slice, slice]:
         assert self.bounds is not None  # noqa: S101  (grow has run)
@@ -147,7 +158,12 @@ class Mosaic:
 
 
 def stitch(
-    patches: Patches, sigma: Array, illumination: Array, corners: Corners, n_sweeps: int = 3
+    patches: Patches,
+    sigma: Array,
+    illumination: Array,
+    corners: Corners,
+    n_sweeps: int = 3,
+    error_model: ErrorModel = ErrorModel(),  # noqa: B008
 ) -> Mosaic:
     """Returns the mosaic of all patches, whatever the order in which they arrived.
 
@@ -158,8 +174,10 @@ def stitch(
     illumination : (y, x) float32, photons
     n_sweeps : int
         Times that all phases are matched again to the mosaic of the sweep before.
+    error_model
+        As for `Mosaic`.
     """
-    mosaic = Mosaic(illumination)
+    mosaic = Mosaic(illumination, error_model)
     order = _neighbours_first(corners)
     mosaic.add(patches[order], sigma[order], corners[order])
     for _ in range(n_sweeps if len(patches) else 0):
@@ -169,7 +187,7 @@ def stitch(
         agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
         turns = np.where(agreement == 0, 1, agreement / np.maximum(np.abs(agreement), 1e-30))
         patches = patches * turns.astype(np.complex64)[:, None, None]
-        mosaic = Mosaic(illumination)
+        mosaic = Mosaic(illumination, error_model)
         mosaic.add(patches, sigma, corners, turn=False)
     return mosaic
 

@@ -70,13 +70,19 @@ class Refined:
         return replace(self, object=self.object * _turn(self.object, self.photons, self.bounds, mosaic))
 
 
-def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None) -> dict[str, NDArray[Any]]:
+def compose(
+    bounds: Bounds, mosaic: Mosaic, refined: Refined | None, *, sigma_factor: float = 1.0
+) -> dict[str, NDArray[Any]]:
     """Returns the layers of `stream.tiles` on `bounds`.
 
     Parameters
     ----------
     bounds : Bounds
         Absolute object pixels, may reach beyond both pictures.
+    mosaic : Mosaic
+    refined : Refined or None
+    sigma_factor : float
+        Of the mosaic's error bars, as refined ground has shown them to be wrong by.
     """
     layers: dict[str, NDArray[Any]] = {
         "object": np.zeros(bounds.shape, np.complex64),
@@ -84,11 +90,11 @@ def compose(bounds: Bounds, mosaic: Mosaic, refined: Refined | None) -> dict[str
         "photons": np.zeros(bounds.shape, np.float32),
         "source": np.zeros(bounds.shape, np.uint8),
     }
-    if mosaic.bounds is not None and (shared := _shared(bounds, mosaic.bounds)) is not None:
+    if mosaic.bounds is not None and (shared := shared_bounds(bounds, mosaic.bounds)) is not None:
         picture = mosaic.picture(shared)
-        values = (picture.object, picture.sigma, picture.photons)
+        values = (picture.object, np.float32(sigma_factor) * picture.sigma, picture.photons)
         _put(layers, shared.slices_in(bounds), np.isfinite(picture.sigma), values, MOSAIC)
-    if refined is not None and (shared := _shared(bounds, refined.bounds)) is not None:
+    if refined is not None and (shared := shared_bounds(bounds, refined.bounds)) is not None:
         window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
         values = (refined.object[window], refined.sigma[window], refined.photons[window])
         # At the growing edge the mosaic has frames that refinement has not come to yet.
@@ -104,7 +110,8 @@ def _put(layers: dict[str, Any], window: Any, known: Any, values: tuple[Any, ...
     layers["source"][window] = np.where(known, np.uint8(source), layers["source"][window])
 
 
-def _shared(one: Bounds, other: Bounds) -> Bounds | None:
+def shared_bounds(one: Bounds, other: Bounds) -> Bounds | None:
+    """Returns the pixels that both cover, None where there are none."""
     top, left = max(one.top, other.top), max(one.left, other.left)
     bottom, right = min(one.bottom, other.bottom), min(one.right, other.right)
     return Bounds(top, left, bottom, right) if bottom > top and right > left else None
@@ -114,7 +121,7 @@ def _turn(
     object_: NDArray[Any], photons: NDArray[Any], bounds: Bounds, neighbour: Refined | Mosaic
 ) -> np.complex64:
     """Return the phase factor that keeps the picture from jumping: refinement leaves it free."""
-    shared = None if neighbour.bounds is None else _shared(bounds, neighbour.bounds)
+    shared = None if neighbour.bounds is None else shared_bounds(bounds, neighbour.bounds)
     if shared is None:
         return np.complex64(1)
     if isinstance(neighbour, Mosaic):
@@ -129,7 +136,7 @@ def _turn(
 def _motion(object_: NDArray[Any], bounds: Bounds, before: Refined) -> NDArray[np.float32]:
     """Return the squared phase by which pixels moved since `before`, smoothed; zero on new ground."""
     motion = np.zeros(bounds.shape, np.float32)
-    shared = _shared(bounds, before.bounds)
+    shared = shared_bounds(bounds, before.bounds)
     if shared is not None:
         window = shared.slices_in(bounds)
         product = object_[window] * before.object[shared.slices_in(before.bounds)].conj()

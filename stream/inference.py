@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from operators.network import Predictor
+from operators.predict import Predictor
 from stream.prepare import Optics, read_patterns
 from stream.scan import Numbers, Scan, State
 from stream.sockets import Endpoint

@@ -5,7 +5,7 @@ ptychostream does, so it needs NumPy and the messages only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,17 @@ class LiveImage:
     counts : mapping of str to int
         Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position; what is missing
         is not part of the run.
+    models : mapping of str to int
+        Frames shown, by the weights that made their patch.
+    coverage68, coverage95 : float or None
+        Shares of the differences from refined ground within 1 and 1.96 `sigma` as it was published; None
+        until there is refined ground to tell.
+    sigma_factor : float
+        By which error bars of network ground were scaled to make them true.
+    n_calibrated : int
+        Tiles that these three rest on.
+    alarm : str
+        Why error bars of network ground are not to be believed, "" if they are.
     is_final : bool
         Whether the scan is over and nothing more will change.
     note : str
@@ -78,6 +89,12 @@ class LiveImage:
     counts: Mapping[str, int]
     is_final: bool
     note: str
+    models: Mapping[str, int] = field(default_factory=dict)
+    coverage68: float | None = None
+    coverage95: float | None = None
+    sigma_factor: float = 1.0
+    n_calibrated: int = 0
+    alarm: str = ""
     age_s: float = 0.0
 
     @property
@@ -141,6 +158,12 @@ class Canvas:
             counts=update.counts,
             is_final=update.is_final,
             note=update.note,
+            models=update.models,
+            coverage68=update.coverage68,
+            coverage95=update.coverage95,
+            sigma_factor=update.sigma_factor,
+            n_calibrated=update.n_calibrated,
+            alarm=update.alarm,
         )
 
 

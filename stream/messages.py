@@ -14,6 +14,7 @@ PROTOCOL = 1
 
 Name = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Dtype = Annotated[str, Meta(pattern=r"^(\|[ui]1|<[uif][248]|<c8|<c16)$")]
 
@@ -112,11 +113,17 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated
     frames_seen: Count
     epoch: Annotated[float, Meta(ge=0)]
-    model: Name  # hash of the weights, "" without a network
+    model: Name  # hash of the weights the run began with, "" without a network
     config_hash: Name
     error: float | None = None  # amplitude error of the refinement
     time_to_image_ms: tuple[float, float] | None = None  # p50, p99 over the last frames
     counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+    models: Annotated[dict[Name, Count], Meta(max_length=64)] = {}  # frames shown, by the weights of their patch
+    coverage68: Share | None = None  # of published error bars, as refined ground has shown; None until known
+    coverage95: Share | None = None
+    sigma_factor: Annotated[float, Meta(gt=0)] = 1.0  # by which the network's own error bars were scaled
+    n_calibrated: Count = 0  # tiles this rests on
+    alarm: Annotated[str, Meta(max_length=500)] = ""  # why error bars are not to be believed
     is_final: bool = False
     note: Annotated[str, Meta(max_length=2000)] = ""
 

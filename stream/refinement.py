@@ -101,6 +101,8 @@ class Refinement:
         self._refused = 0
         self._counters = scan.counters(self.name, writable=True)
         self._refined_s = scan.column("refined_s", writable=True)
+        self._visits = scan.column("visits", writable=True)
+        self._held: list[int] = []
         self._unmarked: list[int] = []
         self._snapshot_at, self._snapshot_updates = float("-inf"), 0
         snapshot = read_snapshot(scan.folder)
@@ -212,6 +214,7 @@ class Refinement:
         self._engine.append(numbers.tolist(), patterns, read_positions_px(scan, geometry, numbers))
         if self._mosaic is not None:
             self._seed(self._mosaic, patterns, numbers)
+        self._held.extend(numbers.tolist())
         self._unmarked.extend(numbers.tolist())
 
     def _seed(self, mosaic: Mosaic, patterns: Patterns, numbers: Numbers) -> None:
@@ -233,6 +236,7 @@ class Refinement:
         if self.config.scale_probe:
             snapshot = scaled_to(snapshot, self._engine.mean_photons)
         write_snapshot(self._open_scan.folder, snapshot)
+        self._visits.write(self._held, self._engine.n_visits(self._held))
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
         self._counters["divergences"] = snapshot.n_divergences

@@ -35,6 +35,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "model": ("<u8", ()),  # which weights made the patch
     "mosaicked_s": ("<f8", ()),  # when an image with this frame's patch was published
     "refined_s": ("<f8", ()),
+    "visits": ("<u4", ()),  # updates of the newest published object that the frame took part in
 }
 PATCH_COLUMNS = {"patches": "<c8", "sigma": "<f2"}
 COUNTERS = (

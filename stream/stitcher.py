@@ -7,15 +7,18 @@ so a slow client slows nobody and a late one gets everything.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from operators.calibration import ErrorModel
 from operators.geometry import Bounds
 from operators.refiner import RefinerSnapshot
 from operators.stitch import Mosaic, stitch
 from stream.answers import Door
+from stream.calibration import Calibration
 from stream.composition import Refined, compose
 from stream.messages import ObjectUpdate
 from stream.prepare import Optics, read_corners
@@ -23,6 +26,7 @@ from stream.scan import Numbers, Scan, State, account
 from stream.snapshots import read_snapshot
 from stream.sockets import Endpoint
 from stream.tiles import TileStore
+from stream.versions import count_models
 from stream.wire import Buffer
 
 _UPSTREAM = {State.PENDING: "not seen", State.LOST: "lost", State.BAD: "bad", State.NO_ROOM: "no room"}
@@ -46,6 +50,8 @@ class StitcherConfig:
         Least time between two versions.
     run_id, config_hash, model : str
         Stamped on every update.
+    error_model : ErrorModel
+        Of the network's mosaics, as its model card has it.
     """
 
     optics: Optics
@@ -57,6 +63,7 @@ class StitcherConfig:
     run_id: str = ""
     config_hash: str = ""
     model: str = ""
+    error_model: ErrorModel = field(default_factory=ErrorModel)
 
 
 class Stitcher:
@@ -88,7 +95,8 @@ class Stitcher:
         self._counters = scan.counters(self.name, writable=True)
         self._stitched_s = scan.column("mosaicked_s", writable=True)
         self._tiles = TileStore(self.config.tile_px)
-        self._mosaic = Mosaic(self._illumination)
+        self._calibration = Calibration(scan, self._tiles)
+        self._mosaic = Mosaic(self._illumination, self.config.error_model)
         self._refined: Refined | None = None
         self._refined_version = 0
         self._bounds: Bounds | None = None
@@ -123,6 +131,7 @@ class Stitcher:
             return
         self._take_up_refined()
         self._restitch()
+        self._calibration.write()
         self._is_final = True
         self._publish()
 
@@ -147,8 +156,10 @@ class Stitcher:
             self._mosaic.add(patches, sigma, corners)
         bounds = Bounds.of_windows(corners, n)
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
-        for corner in corners:
-            self._dirty.update(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
+        for number, corner in zip(numbers.tolist(), corners, strict=True):
+            touched = set(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
+            self._dirty |= touched
+            self._calibration.place(number, touched)
         self._placed = np.union1d(self._placed, numbers)
 
     def _restitch(self) -> None:
@@ -160,6 +171,7 @@ class Stitcher:
             scan.column("sigma").read(numbers),
             self._illumination,
             read_corners(scan, self.config.optics.geometry, numbers),
+            error_model=self.config.error_model,
         )
         if self._refined is not None:
             self._refined = self._refined.turned_to(self._mosaic)
@@ -180,6 +192,7 @@ class Stitcher:
         self._refined = Refined.of(snapshot, self._mosaic, before=self._refined)
         bounds = snapshot.bounds
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        self._calibration.look(self._mosaic, self._refined)
         self._dirty_all()
 
     def _dirty_all(self) -> None:
@@ -193,7 +206,8 @@ class Stitcher:
     def _publish(self) -> None:
         self.version += 1
         for index in self._dirty:
-            layers = compose(self._tiles.bounds_of(index), self._mosaic, self._refined)
+            bounds, factor = self._tiles.bounds_of(index), self._calibration.factor
+            layers = compose(bounds, self._mosaic, self._refined, sigma_factor=factor)
             self._tiles.put(index, layers, self.version)
         self._dirty.clear()
         now = self._published_at = self._clock()
@@ -227,6 +241,8 @@ class Stitcher:
             error=refined.error if refined else None,
             time_to_image_ms=self._time_to_image_ms(),
             counts=frame_counts(self._scan),
+            models=count_models(self._scan, self._shown),
+            **msgspec.structs.asdict(self._calibration.record),
             is_final=self._is_final,
             note=incompleteness(self._scan) if self._is_final else "",
         )

@@ -16,7 +16,8 @@ import safetensors
 import torch
 from safetensors.torch import save as serialise
 
-from operators.network import NETWORKS, PhysicsNet
+from operators.network import NETWORKS
+from operators.network_interface import Network
 
 LARGEST_FILE_BYTES = 20 * 2**20
 
@@ -45,6 +46,12 @@ class ModelCard:
         Least and most it was trained for.
     metrics : dict of float
         Measured on held-out objects.
+    error_model : dict of float
+        Of `operators.calibration.ErrorModel`, fitted on held-out objects; empty for its defaults.
+    parent : str
+        `model_id` of the weights that these were tuned from during a scan, "" after a training.
+    tuned_on : str
+        The scan and how many of its frames they were tuned on.
     date : str
         End of the training, ISO 8601.
     sha256 : str
@@ -60,6 +67,9 @@ class ModelCard:
     probe: dict[str, tuple[float, float]]
     photons_per_frame: tuple[float, float]
     metrics: dict[str, float] = field(default_factory=dict)
+    error_model: dict[str, float] = field(default_factory=dict)
+    parent: str = ""
+    tuned_on: str = ""
     date: str = ""
     sha256: str = ""
 
@@ -69,7 +79,7 @@ class ModelCard:
         return self.sha256[:12]
 
 
-def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
+def save_network(path: Path, network: Network, card: ModelCard) -> ModelCard:
     """Write weights with their card, and the card beside them; return the card with the hash filled in.
 
     The weights are replaced in one step: a reader sees the old or the new ones.
@@ -95,7 +105,7 @@ def save_network(path: Path, network: PhysicsNet, card: ModelCard) -> ModelCard:
     return card
 
 
-def load_network(path: Path) -> tuple[PhysicsNet, ModelCard]:
+def load_network(path: Path) -> tuple[Network, ModelCard]:
     """Return the network of a weights file, ready to predict, and its card.
 
     Raises

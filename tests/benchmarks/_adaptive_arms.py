@@ -18,8 +18,9 @@ from operators.forward import simulate_counts
 from operators.gauge import remove_gauge
 from operators.geometry import Geometry
 from operators.importance import RELEVANT, StopRule
-from operators.network import PhysicsNet, Predictor
+from operators.network_interface import Network
 from operators.objects import HELD_OUT_FAMILIES, object_from_texture, texture
+from operators.predict import Predictor
 from operators.probe import with_power
 from operators.refiner import Refiner, RefinerConfig, closing_fraction
 from operators.routing import snake_route
@@ -46,7 +47,7 @@ class Instrument:
 
     probe: np.ndarray
     material: complex
-    network: PhysicsNet
+    network: Network
 
 
 class Sample:

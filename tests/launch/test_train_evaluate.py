@@ -4,8 +4,8 @@ import pytest
 from launch.evaluate import calibrate_sigma, evaluate, simulate_scans
 from launch.recipe import Recipe, read_recipe
 from operators.forward import intensities
-from operators.network import Predictor
 from operators.patches import extract_patches
+from operators.predict import Predictor
 
 
 @pytest.fixture

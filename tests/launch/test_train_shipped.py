@@ -7,7 +7,7 @@ import torch
 import launch
 from launch.evaluate import evaluate, evaluation_probe, simulate_scans
 from launch.recipe import Recipe, read_recipe
-from operators.network import Predictor
+from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
 
 WEIGHTS = Path(launch.__file__).parent / "weights" / "physics-64.safetensors"

@@ -3,16 +3,10 @@ import pytest
 import torch
 
 from operators.forward import simulate_counts
-from operators.network import (
-    UNIFORM_PHASE_SIGMA,
-    PhysicsNet,
-    PhysicsNetConfig,
-    Predictor,
-    compare,
-    first_estimate,
-    illuminate,
-)
+from operators.network_interface import UNIFORM_PHASE_SIGMA, illuminate
 from operators.objects import object_from_texture, texture
+from operators.physics_net import PhysicsNet, PhysicsNetConfig, compare, first_estimate
+from operators.predict import Predictor
 from operators.probe import with_power, zone_plate_probe
 
 PHOTONS = 4e5

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from operators.forward import intensities
-from operators.network import NETWORKS, PhysicsNet
+from operators.network import NETWORKS
+from operators.physics_net import PhysicsNet
 from stream.inference import Inference, InferenceConfig
 from stream.prepare import Optics
 from stream.scan import Scan, State, account

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from operators.network import PhysicsNet
+from operators.physics_net import PhysicsNet
 from stream.weights import ModelCard, load_network, save_network, weights_hash
 
 CONFIG = {"n_pixels": 16, "crop": 16, "widths": [4, 8], "unshuffle": 1}

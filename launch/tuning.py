@@ -1,0 +1,173 @@
+"""Learn the sample while it is scanned: patterns with labels from refined ground, and old samples beside them.
+
+Separate from the stage (`launch.finetune`) because this is the learning alone: no scan, no file, no clock.
+Labels come from refinement. A loss on the patterns alone needs none, and makes the network worse: it walks
+down the null space of a single pattern. Old samples are replayed from the simulator that the weights were
+trained with, so that what was learned is not forgotten.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from launch.recipe import Recipe
+from launch.train import Simulator
+from operators.losses import sigma_nll, squared_error, variation
+from operators.network_interface import Illumination, Network, illuminate
+
+REPLAYED_TEXTURES = 100  # enough that none is learned by heart in minutes, drawn in seconds
+N_REHEARSED = 96  # old samples that forgetting is measured on
+ORIENTATIONS = 8
+_SEED_OFFSET = 2**31  # training draws from the recipe's own seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningConfig:
+    """How a network learns from a scan.
+
+    Parameters
+    ----------
+    batch_size : int
+        Samples per step, those replayed included.
+    replayed : float
+        Share of old samples in a batch, in [0, 1).
+    learning_rate : float
+        Of Adam.
+    averaging : float
+        Steps over which the weights are averaged: the learning rate does not fall, since the end is not
+        known.
+    seed : int
+        Of the choice of samples.
+    """
+
+    batch_size: int = 16
+    replayed: float = 0.5
+    learning_rate: float = 1e-3
+    averaging: float = 25.0
+    seed: int = 0
+
+
+class Samples(NamedTuple):
+    """Patterns with labels.
+
+    Attributes
+    ----------
+    intensities : (frame, ky, kx) float32, shares of the incident flux
+        Corner-origin.
+    objects : (frame, y, x) complex64
+        What is under the probe; the global phase of each is free.
+    """
+
+    intensities: Tensor
+    objects: Tensor
+
+
+class Tuner:
+    """A copy of a network that learns on.
+
+    Parameters
+    ----------
+    network : Network
+        As trained; it stays as it is.
+    recipe : Recipe
+        That trained it: what is replayed.
+    probe : (y, x) complex64
+        Of the scan.
+    config : TuningConfig
+
+    Attributes
+    ----------
+    network : Network
+        What has been learned so far.
+    n_steps : int
+    """
+
+    def __init__(self, network: Network, recipe: Recipe, probe: Tensor, config: TuningConfig) -> None:
+        self.config, self.n_steps = config, 0
+        # Statistics of the batch normalisation stay: a scan has too few frames to know better.
+        self.network = copy.deepcopy(network).eval()
+        self._learning = copy.deepcopy(network).eval()
+        self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._illuminations = [illuminate(_turned(probe, which)) for which in range(ORIENTATIONS)]
+        fewer = {"n_textures": min(recipe.n_textures, REPLAYED_TEXTURES), "seed": recipe.seed + _SEED_OFFSET}
+        self._simulator = Simulator(recipe.model_copy(update=fewer))
+        objects, intensities, self._rehearsed_with = self._simulator.draw(N_REHEARSED, self._generator)
+        self._rehearsed = Samples(intensities, objects)
+        self._error_before = self._rehearsal_error()
+
+    def step(self, samples: Samples) -> None:
+        """Learn from one batch: some of `samples`, in one of eight orientations, and some old ones."""
+        recipe = self._simulator.recipe
+        intensities, objects, illumination = self._batch(samples)
+        weights = illumination.probe.abs().square()
+        prediction = self._learning(intensities, illumination)
+        loss = squared_error(prediction.patches, objects, weights)
+        for draft in prediction.drafts:
+            loss = loss + recipe.draft_weight * squared_error(draft, objects, weights)
+        loss = loss + recipe.sigma_weight * sigma_nll(prediction, objects, weights)
+        self._optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._learning.parameters(), recipe.gradient_clip)
+        self._optimiser.step()
+        self.n_steps += 1
+        self._average()
+
+    def error(self, network: Network, samples: Samples) -> float:
+        """Return the error `c` of a network on samples of the scan: 1 is that of the best constants."""
+        return _error(network, samples, self._illuminations[0])
+
+    def forgotten(self) -> float:
+        """Return by what share the error on old samples has grown since the network came here."""
+        return self._rehearsal_error() / self._error_before - 1
+
+    def _rehearsal_error(self) -> float:
+        return _error(self.network, self._rehearsed, self._rehearsed_with)
+
+    def _batch(self, samples: Samples) -> tuple[Tensor, Tensor, Illumination]:
+        n_old = round(self.config.replayed * self.config.batch_size)
+        n_new = self.config.batch_size - n_old
+        which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
+        orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
+        new = (part.expand(n_new, -1, -1) for part in self._illuminations[orientation])
+        old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
+        # the pattern of a mirrored object is mirrored about its zero frequency, which is in the corner
+        new_intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
+        return (
+            torch.cat([new_intensities, old_intensities]),
+            torch.cat([_turned(samples.objects[which], orientation), old_objects]),
+            Illumination(*(torch.cat(parts) for parts in zip(new, old, strict=True))),
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        share = max(1 / self.n_steps, 1 / self.config.averaging)
+        for mean, newest in zip(self.network.parameters(), self._learning.parameters(), strict=True):
+            mean.lerp_(newest, share)
+
+
+def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> Tensor:
+    """Return `x` in one of the eight orientations of a square, over its last two axes."""
+    flips = [axis for axis, bit in ((-2, 1), (-1, 2)) if orientation & bit]
+    x = x.flip(flips)
+    if is_corner_origin and flips:
+        x = x.roll([1] * len(flips), flips)
+    return x.transpose(-2, -1) if orientation & 4 else x
+
+
+@torch.no_grad()
+def _error(network: Network, samples: Samples, illumination: Illumination, batch_size: int = 16) -> float:
+    total = 0.0
+    weights = illumination.probe.abs().square()
+    for start in range(0, len(samples.objects), batch_size):
+        part = slice(start, start + batch_size)
+        single = len(weights) == 1
+        with_part = illumination if single else Illumination(*(each[part] for each in illumination))
+        objects = samples.objects[part]
+        patches = network(samples.intensities[part], with_part).patches
+        total += float(squared_error(patches, objects, weights if single else weights[part])) * len(objects)
+    return math.sqrt(total / len(samples.objects) / float(variation(samples.objects, weights)))

@@ -1,0 +1,119 @@
+"""What every network takes and gives, whatever is inside it.
+
+Separate from the networks so that training, evaluation and the inference stage run any of them alike. The
+probe is an input, not part of the weights: a new probe within the trained range needs no new network.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
+
+
+class Illumination(NamedTuple):
+    """What the network needs of a probe, computed once per probe.
+
+    Attributes
+    ----------
+    probe : (1 or frame, y, x) complex64
+        Of unit power.
+    open_far_field : (1 or frame, ky, kx) complex64
+        The far field without a sample, corner-origin.
+    preconditioner : (1 or frame, y, x) complex64
+        Regularised division by the probe, the step of rPIE.
+    gradient_step : (1 or frame, y, x) complex64
+        The step of ePIE.
+    """
+
+    probe: Tensor
+    open_far_field: Tensor
+    preconditioner: Tensor
+    gradient_step: Tensor
+
+
+class Prediction(NamedTuple):
+    """An object estimate and its error bar.
+
+    Attributes
+    ----------
+    patches : (frame, y, x) complex64
+        The global phase of each is arbitrary.
+    log_sigma : (frame, y, x) float32
+        Logarithm of the standard deviation of the phase in rad, before calibration.
+    drafts : tuple of (frame, y, x) complex64
+        The estimates of the stages before the last.
+    """
+
+    patches: Tensor
+    log_sigma: Tensor
+    drafts: tuple[Tensor, ...]
+
+
+class Network(nn.Module):
+    """Base of the networks that see an object patch in a single diffraction pattern.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of the patterns, pixels.
+    """
+
+    largest_intensity: Tensor  # seen in training; inputs are clamped to it
+    sigma_scale: Tensor  # fitted after training
+
+    def __init__(self, n_pixels: int) -> None:
+        super().__init__()
+        self.n_pixels = n_pixels
+        # Buffers, because they travel with the weights.
+        self.register_buffer("largest_intensity", torch.zeros(()))
+        self.register_buffer("sigma_scale", torch.ones(()))
+
+    def forward(self, intensities: Tensor, illumination: Illumination) -> Prediction:
+        """Return the object estimate under the probe and its uncertainty.
+
+        Parameters
+        ----------
+        intensities : (frame, ky, kx) float32, shares of the incident flux
+            Corner-origin. Normalised by the transmitted flux they would lose the absolute amplitude.
+        illumination : Illumination
+            Of the one probe of all frames, or one per frame.
+        """
+        raise NotImplementedError
+
+    def optimise_for_inference(self, dtype: torch.dtype) -> None:
+        """Fold the batch normalisation into the convolutions and turn these into `dtype`, for good."""
+        raise NotImplementedError
+
+    def amplitudes(self, intensities: Tensor) -> Tensor:
+        """Return the square roots of intensities, clamped to the range that training has shown."""
+        if self.training:
+            self.largest_intensity.copy_(torch.maximum(self.largest_intensity, intensities.max()))
+        return intensities.clamp(min=0).minimum(self.largest_intensity).sqrt()
+
+
+def illuminate(probe: Tensor) -> Illumination:
+    """Return the probe-dependent constants of the back-projections.
+
+    Parameters
+    ----------
+    probe : (y, x) or (frame, y, x) complex64
+        Of any power.
+    """
+    probe = probe if probe.ndim == 3 else probe[None]
+    probe = probe / probe.abs().square().sum((-2, -1), keepdim=True).sqrt()
+    intensity = probe.abs().square()
+    peak = intensity.amax((-2, -1), keepdim=True)
+    return Illumination(
+        probe,
+        torch.fft.fft2(probe, norm="ortho"),
+        probe.conj() / (intensity + 0.1 * peak),
+        probe.conj() / peak,
+    )
+
+
+def channels_last(network: Network) -> Network:
+    """Return the network with its weights laid out channels last: convolutions run up to 3 times faster."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

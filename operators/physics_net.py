@@ -1,0 +1,211 @@
+"""The default network: U-Nets that correct what the physics alone can say about a single pattern.
+
+One pattern alone does not determine the object (a 93 %-wrong patch can fit it better than the truth does), so
+the network supplies the prior. It is not asked to learn diffraction: it is given back-projections of the
+pattern through the known probe and adds what they lack. Known to the rest by its name in `operators.network`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from operators.network_interface import UNIFORM_PHASE_SIGMA, Illumination, Network, Prediction
+
+N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicsNetConfig:
+    """Shape of a `PhysicsNet`.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of the patterns, pixels.
+    crop : int
+        Side of the window around the probe in which the network works, pixels; outside it the probe is dark.
+    widths : tuple of int
+        Channels of the U-Net, finest level first; each level halves the resolution.
+    unshuffle : int
+        Side of the pixel blocks folded into channels before the finest level. 2 makes the U-Net four times
+        cheaper at equal width and loses nothing, since the channels still hold every pixel.
+    n_stages : int
+        U-Nets, each of which corrects the estimate of the one before.
+    n_steps : int
+        Steps of error reduction that show each stage where the pattern contradicts the estimate.
+    """
+
+    n_pixels: int = 64
+    crop: int = 40
+    widths: tuple[int, ...] = (32, 64, 96)
+    unshuffle: int = 2
+    n_stages: int = 2
+    n_steps: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        coarsest = self.unshuffle * 2 ** (len(self.widths) - 1)
+        if self.crop > self.n_pixels or (self.n_pixels - self.crop) % 2 or self.crop % coarsest:
+            raise ValueError(
+                f"crop must be at most n_pixels = {self.n_pixels}, differ from it by an even number and be a "
+                f"multiple of {coarsest} (widths {self.widths}, unshuffle {self.unshuffle}); got {self.crop}"
+            )
+
+
+class PhysicsNet(Network):
+    """Small U-Nets in a row that correct a back-projection of the pattern through the known probe.
+
+    Each stage compares the estimate so far with the pattern and adds a complex residual. It sees, cropped to
+    the probe: the estimate, where some steps of error reduction would move it, the gradient that remains, the
+    modulus of the probe, the logarithm of the pattern, and the features of the stage before. A last head, fed
+    with detached features and trained on the detached error, says how far off the phase of each pixel is; it
+    cannot disturb the estimate.
+
+    Parameters
+    ----------
+    **fields
+        Of `PhysicsNetConfig`.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        self.config = PhysicsNetConfig(**fields)
+        super().__init__(self.config.n_pixels)
+        self._margin = (self.config.n_pixels - self.config.crop) // 2
+        finest, n_folded = self.config.widths[0], self.config.unshuffle**2
+        n_features = [0] + [finest] * (self.config.n_stages - 1)
+        self.stages = nn.ModuleList(
+            UNet(N_INPUTS * n_folded + n, self.config.widths, 2 * n_folded) for n in n_features
+        )
+        self.sigma_head = nn.Sequential(
+            nn.Conv2d(finest, finest, 3, padding=1), nn.ReLU(), nn.Conv2d(finest, n_folded, 1)
+        )
+
+    def forward(self, intensities: Tensor, illumination: Illumination) -> Prediction:
+        """Return the object estimate under the probe and its uncertainty: see `Network.forward`."""
+        amplitudes = self.amplitudes(intensities)
+        estimates = [first_estimate(amplitudes, illumination)]
+        features: list[Tensor] = []
+        for stage in self.stages:
+            # Detached: each stage has a loss of its own, and the transforms need no second pass backwards.
+            planes = compare(estimates[-1].detach(), amplitudes, illumination, self.config.n_steps)
+            inputs = torch.cat([self._fold(planes), *features], dim=1)
+            residual, *features = stage(inputs.contiguous(memory_format=torch.channels_last))
+            residual = self._unfold(residual)
+            estimates.append(estimates[-1] + torch.complex(residual[:, 0], residual[:, 1]))
+        log_sigma = self._unfold(self.sigma_head(features[0].detach()), math.log(UNIFORM_PHASE_SIGMA))
+        log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
+        return Prediction(estimates[-1], log_sigma, tuple(estimates[1:-1]))
+
+    def optimise_for_inference(self, dtype: torch.dtype) -> None:
+        """Fold the batch normalisation into the convolutions and turn these into `dtype`, for good."""
+        for module in list(self.modules()):
+            if isinstance(module, UNet):
+                module.fold_norms()
+        self.stages.to(dtype)
+        self.sigma_head.to(dtype)
+
+    def _fold(self, planes: Tensor) -> Tensor:
+        """Return the crop with its pixel blocks folded into channels, in the precision of the weights."""
+        crop = functional.pad(planes, (-self._margin,) * 4)
+        folded = functional.pixel_unshuffle(crop, self.config.unshuffle)
+        return folded.to(next(self.stages.parameters()).dtype)
+
+    def _unfold(self, folded: Tensor, outside: float = 0.0) -> Tensor:
+        """Return float32 planes of full size from channels folded in the crop, `outside` around it."""
+        planes = functional.pixel_shuffle(folded.float(), self.config.unshuffle).contiguous()
+        return functional.pad(planes, (self._margin,) * 4, value=outside)
+
+
+def first_estimate(amplitudes: Tensor, illumination: Illumination) -> Tensor:
+    """Return one step of error reduction from a flat object, (frame, y, x) complex64."""
+    return 1 + illumination.preconditioner * _difference(illumination.open_far_field, amplitudes)
+
+
+def compare(estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int) -> Tensor:
+    """Return what an estimate and its pattern tell about each other, (frame, channel, y, x) float32.
+
+    Parameters
+    ----------
+    estimate : (frame, y, x) complex64
+    amplitudes : (frame, ky, kx) float32
+        Square roots of the intensities.
+    illumination : Illumination
+    n_steps : int
+        Of error reduction, starting at the estimate.
+    """
+    probe, _, preconditioner, gradient_step = illumination
+    better = estimate
+    for _ in range(n_steps):
+        better = better + preconditioner * _difference(_fft2(probe * better), amplitudes)
+    gradient = gradient_step * _difference(_fft2(probe * better), amplitudes)
+    modulus = probe.abs() / probe.abs().amax((-2, -1), keepdim=True)
+    logarithm = torch.log1p(10 * amplitudes.shape[-1] ** 2 * amplitudes.square())
+    # The factors bring all channels to the same order of magnitude.
+    waves = torch.stack([estimate, 5 * (better - estimate), 10 * gradient], dim=1)
+    waves = torch.view_as_real(waves).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    maps = [modulus.expand_as(amplitudes), torch.fft.fftshift(logarithm, dim=(-2, -1))]
+    return torch.cat([waves, torch.stack(maps, dim=1)], dim=1)
+
+
+class UNet(nn.Module):
+    """A U-Net that also hands out the features its outputs are made of.
+
+    Parameters
+    ----------
+    n_inputs, n_outputs : int
+        Channels.
+    widths : tuple of int
+        Channels per level, finest first; each level halves the resolution.
+    """
+
+    def __init__(self, n_inputs: int, widths: tuple[int, ...], n_outputs: int) -> None:
+        super().__init__()
+        into = (n_inputs, *widths[:-1])
+        self.down = nn.ModuleList(_double(i, o) for i, o in zip(into, widths, strict=True))
+        coarse_to_fine = zip(widths[:0:-1], widths[-2::-1], strict=True)
+        self.up = nn.ModuleList(_double(coarse + fine, fine) for coarse, fine in coarse_to_fine)
+        self.head = nn.Conv2d(widths[0], n_outputs, 1)
+        nn.init.zeros_(self.head.weight)  # starts by leaving the estimate as it is
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (frame, n_outputs, y, x) outputs and (frame, widths[0], y, x) features."""
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else functional.max_pool2d(x, 2))
+            skips.append(x)
+        skips.pop()
+        for block in self.up:
+            x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], 1))
+        return self.head(x), x
+
+    def fold_norms(self) -> None:
+        """Fold the batch normalisation into the convolutions, for inference only."""
+        for block in (*self.down, *self.up):
+            for i in (0, 3):
+                block[i] = fuse_conv_bn_eval(block[i], block[i + 1])
+                block[i + 1] = nn.Identity()
+
+
+def _double(n_inputs: int, n_outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for n_in in (n_inputs, n_outputs):
+        layers += [
+            nn.Conv2d(n_in, n_outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(n_outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def _fft2(x: Tensor) -> Tensor:
+    return torch.fft.fft2(x, norm="ortho")
+
+
+def _difference(far_field: Tensor, amplitudes: Tensor) -> Tensor:
+    """Return the exit wave to add so that the far field gets the measured amplitudes."""
+    return torch.fft.ifft2(far_field * (amplitudes / (far_field.abs() + 1e-6) - 1), norm="ortho")
