@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.evaluate import CALIBRATION_SEED, LIT, SimulatedScan, evaluation_probe, simulate_scans
+from launch.evaluate import CALIBRATION_SEED, LIT, evaluation_probe, simulate_scans
 from launch.recipe import Recipe
 from operators.arrays import Array, Object, abs2
 from operators.calibration import ErrorModel, fit_error_model, tile_errors

@@ -132,6 +132,7 @@ def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
 
 
 def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: SimulatedScan) -> Outcome:
+    """Return what a network makes of one scan; `weights` is the illumination |P|^2, (y, x)."""
     patches, sigma = predictor.predict(scan.patterns)
     true_patches = extract_patches(scan.object, scan.corners, weights.shape[-1])
     aligned = np.stack([align_phase(a, b, weights) for a, b in zip(patches, true_patches, strict=True)])
@@ -139,6 +140,7 @@ def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: Simulat
 
 
 def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the figures of `evaluate` over some scans, without a prefix."""
     error, variation, power = np.sum([score[:3] for score in scores], axis=0)
     ratios = np.concatenate([score.error_in_sigmas for score in scores])
     return {
@@ -153,6 +155,7 @@ def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def score_of(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
+    """Return what of an outcome counts."""
     truth, share = outcome.true_patches, weights / weights.sum()
     means = (share * truth).sum(axis=(1, 2), keepdims=True)
     error, variation, power = (

@@ -80,9 +80,7 @@ class Calibration:
         if not self._scan.has("visits"):
             return
         visits = self._scan.column("visits").head(self._scan.n_frames)
-        settled = [
-            tile for tile, numbers in self._waiting.items() if visits[numbers].min() >= SETTLED_VISITS
-        ]
+        settled = [tile for tile, numbers in self._waiting.items() if visits[numbers].min() >= SETTLED_VISITS]
         for tile in settled:
             del self._waiting[tile]
             self._judged.add(tile)

@@ -118,7 +118,9 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     error: float | None = None  # amplitude error of the refinement
     time_to_image_ms: tuple[float, float] | None = None  # p50, p99 over the last frames
     counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
-    models: Annotated[dict[Name, Count], Meta(max_length=64)] = {}  # frames shown, by the weights of their patch
+    models: Annotated[
+        dict[Name, Count], Meta(max_length=64)
+    ] = {}  # frames shown, by the weights of their patch
     coverage68: Share | None = None  # of published error bars, as refined ground has shown; None until known
     coverage95: Share | None = None
     sigma_factor: Annotated[float, Meta(gt=0)] = 1.0  # by which the network's own error bars were scaled

@@ -1,8 +1,8 @@
 """What the network is worth, beside published figures, a constant object, and iterations from a flat start.
 
 Fresh specimens of every family that training draws from, and of those that it never does, are scanned with
-the demo's probe and photons; every arm gets the same counts and the same known probe. Errors are given in both
-definitions (`operators.metrics.NRMSE`), the constant object beside them; costs are processor time of one
+the demo's probe and photons; every arm gets the same counts and the same known probe. Errors are given in
+both definitions (`operators.metrics.NRMSE`), the constant object beside them; costs are processor time of one
 thread. Run by `ptychostream bench network`.
 """
 
