@@ -1,9 +1,9 @@
 """Stitch patches into a mosaic of the object, with what is known about its error.
 
-Separate because it is the live image where nothing better is known yet. A patch fixes the object only up to a
-global phase, so each one is turned to agree with what lies under it before it is added. Called by the stitcher
-for every batch; at the end of a scan `stitch` matches all phases at once and adds in frame order, which makes
-the final mosaic independent of the order in which frames and positions came.
+Separate because it is the live image where nothing better is known yet. A patch fixes the object only up to
+a global phase, so each one is turned to agree with what lies under it before it is added. Called by the
+stitcher for every batch; at the end of a scan `stitch` matches all phases at once and adds in frame order,
+which makes the final mosaic independent of the order in which frames and positions came.
 """
 
 from dataclasses import dataclass

@@ -15,8 +15,8 @@ from operators.arrays import Probe, abs2
 from operators.backends import get_backend
 from operators.geometry import Bounds
 from operators.metrics import NRMSE, nrmse
-from operators.network import Predictor
 from operators.patches import add_patches
+from operators.predict import Predictor
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
 from operators.seeding import seeds_help

@@ -29,8 +29,8 @@ from launch.evaluate import (
 )
 from launch.recipe import Recipe, read_recipe
 from operators.arrays import abs2
-from operators.network import Predictor
 from operators.objects import FAMILIES, HELD_OUT_FAMILIES
+from operators.predict import Predictor
 from stream.weights import load_network
 from tests.benchmarks._machine import machine
 from tests.benchmarks._network_scans import SEEDED_EPOCHS, Arena, Arm
