@@ -15,8 +15,8 @@ from operators.arrays import Array, Corners, Patches
 BRIGHT = 0.02  # of the peak weight: the part of a window that is compared
 REACH = 0.65  # of the bright part's side: beyond, too little overlaps to tell a phase
 PAIRS_PER_PATCH = 16  # what a scan of usual overlap has within reach; more tell little more
-MOST_ITERATIONS = 400
-CONVERGED = 1e-4  # rad, of the change of an iteration
+MOST_ITERATIONS = 2000
+CONVERGED = 1e-6  # rad, of the change of an iteration
 
 
 def synchronise(patches: Patches, weights: Array, corners: Corners, turns: Array) -> NDArray[np.complex64]:

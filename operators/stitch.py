@@ -16,7 +16,6 @@ from operators.geometry import Bounds
 from operators.patches import extract_patches
 from operators.phase_sync import synchronise
 
-LEAST_SIGMA = 0.01  # rad; no patch is surer than this
 KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
 LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
 
@@ -49,8 +48,8 @@ class Mosaic:
     Parameters
     ----------
     illumination : (y, x) float32, photons
-        |P|^2 summed over modes. A pixel of a patch weighs |P|^3 / sigma: patches are wrong at the rim of the
-        probe by more than the power of it, and their sigma, says.
+        |P|^2 summed over modes. A pixel of a patch weighs |P|^3: towards the rim of the probe patches are wrong
+        by more than their photons say. The network's own sigma would not weigh better: phases drift then.
     error_model : ErrorModel
         How its sigma is made of what is known about its error.
     """
@@ -156,8 +155,7 @@ class Mosaic:
         return np.complex64(agreement / abs(agreement))
 
     def _add_one(self, patch: Array, sigma: Array, window: tuple[slice, slice]) -> None:
-        sigma = np.maximum(sigma.astype(np.float32), LEAST_SIGMA)
-        weights, variance = self._steep / sigma, sigma**2
+        weights, variance = self._steep, sigma.astype(np.float32) ** 2
         self._photons[window] += self.weights
         self._sums[window] += weights * patch
         self._gains[window] += weights

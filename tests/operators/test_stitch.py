@@ -96,13 +96,13 @@ def test_stitching_brings_noisy_patches_closer_together_than_one_pass():
     assert np.mean([s.error(s.stitched()) for s in scans]) < np.mean([s.error(one_pass(s)) for s in scans])
 
 
-def test_where_patches_overlap_the_surer_one_counts_more():
+def test_where_patches_overlap_the_brighter_one_counts_by_the_cube_of_the_probe():
     mosaic = Mosaic(illumination())
     patches = np.stack([np.full((N, N), a, np.complex64) for a in (1.0, 2.0)])
-    sigma = np.stack([np.full((N, N), s, np.float32) for s in (0.1, 0.3)])
-    mosaic.add(patches, sigma, np.zeros((2, 2), np.int64))
-    picture = mosaic.picture(mosaic.bounds)
-    np.testing.assert_allclose(picture.object[np.isfinite(picture.sigma)], 1.25, rtol=1e-5)
+    mosaic.add(patches, np.full((2, N, N), 0.1, np.float32), np.array([[0, 0], [0, 4]]))
+    one, other = (illumination()[8, column] ** 1.5 for column in (10, 6))
+    found = mosaic.picture(Bounds(8, 10, 9, 11)).object
+    np.testing.assert_allclose(found, (one + 2 * other) / (one + other), rtol=1e-5)
 
 
 def test_the_error_bar_is_finite_exactly_where_there_are_photons():
