@@ -84,8 +84,8 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     figures: dict[str, float] = {}
     for prefix, families in (("", trained_families(recipe)), ("unseen_", UNSEEN_FAMILIES)):
         scans = simulate_scans(recipe, families, EVALUATION_SEED)
-        scores = [_score(_outcome(predictor, weights, scan), weights) for scan in scans]
-        figures |= {prefix + name: value for name, value in _figures(scores).items()}
+        scores = [score_of(outcome_of(predictor, weights, scan), weights) for scan in scans]
+        figures |= {prefix + name: value for name, value in pooled_figures(scores).items()}
     return figures
 
 
@@ -101,7 +101,7 @@ def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
     scans = simulate_scans(
         recipe.model_copy(update={"evaluation": more}), trained_families(recipe), CALIBRATION_SEED
     )
-    ratios = [_error_in_sigmas(_outcome(predictor, weights, scan), weights) for scan in scans]
+    ratios = [_error_in_sigmas(outcome_of(predictor, weights, scan), weights) for scan in scans]
     within, far = np.quantile(np.concatenate(ratios), (0.6827, 0.95))
     return float(np.sqrt(within * far / 1.96))
 
@@ -138,14 +138,16 @@ def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
     return corners - corners.min(axis=0)
 
 
-def _outcome(predictor: Predictor, weights: NDArray[np.float32], scan: SimulatedScan) -> Outcome:
+def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: SimulatedScan) -> Outcome:
+    """Return what a network makes of one scan; `weights` is the illumination |P|^2, (y, x)."""
     patches, sigma = predictor.predict(scan.patterns)
     true_patches = extract_patches(scan.object, scan.corners, weights.shape[-1])
     aligned = np.stack([align_phase(a, b, weights) for a, b in zip(patches, true_patches, strict=True)])
     return Outcome(scan, patches, aligned, true_patches, sigma)
 
 
-def _figures(scores: Sequence[Score]) -> dict[str, float]:
+def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
+    """Return the figures of `evaluate` over some scans, without a prefix."""
     error, variation, power = np.sum([score[:3] for score in scores], axis=0)
     ratios = np.concatenate([score.error_in_sigmas for score in scores])
     return {
@@ -159,7 +161,8 @@ def _figures(scores: Sequence[Score]) -> dict[str, float]:
     }
 
 
-def _score(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
+def score_of(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
+    """Return what of an outcome counts."""
     truth, share = outcome.true_patches, weights / weights.sum()
     means = (share * truth).sum(axis=(1, 2), keepdims=True)
     error, variation, power = (

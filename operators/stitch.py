@@ -1,9 +1,9 @@
 """Stitch patches into a mosaic of the object, with what is known about its error.
 
-Separate because it is the live image where nothing better is known yet. A patch fixes the object only up to a
-global phase, so each one is turned to agree with what lies under it before it is added, weighted by the
-illumination |P|^2. Called by the stitcher for every batch, and once more over all frames in frame order at
-the end of a scan, which makes the final mosaic independent of the order in which frames and positions came.
+Separate because it is the live image where nothing better is known yet. A patch fixes the object only up to
+a global phase, so each one is turned to agree with what lies under it before it is added. Called by the
+stitcher for every batch; at the end of a scan `stitch` matches all phases at once and adds in frame order,
+which makes the final mosaic independent of the order in which frames and positions came.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from operators.arrays import Array, Corners, Object, Patches
 from operators.calibration import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.geometry import Bounds
 from operators.patches import extract_patches
+from operators.phase_sync import synchronise
 
 KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
 LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
@@ -47,7 +48,8 @@ class Mosaic:
     Parameters
     ----------
     illumination : (y, x) float32, photons
-        |P|^2 summed over modes: the weight of each pixel of a patch.
+        |P|^2 summed over modes. A pixel of a patch weighs |P|^3: towards the rim of the probe patches are wrong
+        by more than their photons say. The network's own sigma would not weigh better: phases drift then.
     error_model : ErrorModel
         How its sigma is made of what is known about its error.
     """
@@ -58,8 +60,10 @@ class Mosaic:
         self.n_patches = 0
         self.n_islands = 0  # patches that had nothing to agree with
         self.bounds: Bounds | None = None
+        self._steep = self.weights * np.sqrt(self.weights / self.weights.max())
+        self._photons = np.zeros((0, 0), np.float32)
         self._sums = np.zeros((0, 0), np.complex64)  # of w p
-        self._photons = np.zeros((0, 0), np.float32)  # of w
+        self._gains = np.zeros((0, 0), np.float32)  # of w
         self._squares = np.zeros((3, 0, 0), np.float32)  # of w |p|^2, w s^2, w^2 s^2
 
     def add(self, patches: Patches, sigma: Array, corners: Corners, *, turn: bool = True) -> None:
@@ -88,7 +92,7 @@ class Mosaic:
         n = self.weights.shape[-1]
         # Growing copies the canvas: a margin makes it rare.
         new = bounds if self.bounds is None else self.bounds.union(bounds.padded(n))
-        for name in ("_sums", "_photons", "_squares"):
+        for name in ("_photons", "_sums", "_gains", "_squares"):
             old = getattr(self, name)
             grown = np.zeros((*old.shape[:-2], *new.shape), old.dtype)
             if self.bounds is not None:
@@ -102,11 +106,10 @@ class Mosaic:
         if self.bounds is None:
             raise ValueError("the mosaic is empty: no patch has been added")
         window = bounds.slices_in(self.bounds)
-        photons, sums = self._photons[window], self._sums[window]
+        photons = self._photons[window]
         known = photons > KNOWN_FRACTION * self.weights.max()
-        safe = np.where(known, photons, np.float32(1))
-        mean = np.where(known, sums / safe, np.complex64(0))
-        variance = self.error_model.variance(self._error_terms(window, mean, safe))
+        mean = np.where(known, self._sums[window] / self._known_gains(window), np.complex64(0))
+        variance = self.error_model.variance(self._error_terms(window, mean))
         sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
         return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
 
@@ -122,16 +125,20 @@ class Mosaic:
         """Returns (4, row, col) float32, rad^2: what `ErrorModel` weighs, on `bounds` inside the canvas."""
         picture = self.picture(bounds)
         assert self.bounds is not None  # noqa: S101  (there is a picture)
-        safe = np.where(np.isfinite(picture.sigma), picture.photons, np.float32(1))
-        return self._error_terms(bounds.slices_in(self.bounds), picture.object, safe)
+        return self._error_terms(bounds.slices_in(self.bounds), picture.object)
 
-    def _error_terms(self, window: tuple[slice, slice], mean: Object, photons: Array) -> Array:
+    def _known_gains(self, window: tuple[slice, slice]) -> Array:
+        gains = self._gains[window]
+        return np.where(gains > 0, gains, np.float32(1))
+
+    def _error_terms(self, window: tuple[slice, slice], mean: Object) -> Array:
         """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
-        power, spread, spread_weighted = (square[window] / photons for square in self._squares)
+        gains = self._known_gains(window)
+        power, spread, spread_weighted = (square[window] / gains for square in self._squares)
         amplitude2 = np.maximum(np.abs(mean) ** 2, 1e-3)
         disagreement = np.maximum(power - np.abs(mean) ** 2, 0) / (2 * amplitude2)
-        floor = 1 / (2 * np.maximum(photons * amplitude2, 1e-3))
-        return np.stack([floor, spread, spread_weighted / photons, disagreement])
+        floor = 1 / (2 * np.maximum(self._photons[window] * amplitude2, 1e-3))
+        return np.stack([floor, spread, spread_weighted / gains, disagreement])
 
     def _window(self, corner: Array) -> tuple[slice, slice]:
         assert self.bounds is not None  # noqa: S101  (grow has run)
@@ -148,12 +155,13 @@ class Mosaic:
         return np.complex64(agreement / abs(agreement))
 
     def _add_one(self, patch: Array, sigma: Array, window: tuple[slice, slice]) -> None:
-        variance = sigma.astype(np.float32) ** 2
-        self._sums[window] += self.weights * patch
+        weights, variance = self._steep, sigma.astype(np.float32) ** 2
         self._photons[window] += self.weights
-        self._squares[(0, *window)] += self.weights * np.abs(patch) ** 2
-        self._squares[(1, *window)] += self.weights * variance
-        self._squares[(2, *window)] += self.weights**2 * variance
+        self._sums[window] += weights * patch
+        self._gains[window] += weights
+        self._squares[(0, *window)] += weights * np.abs(patch) ** 2
+        self._squares[(1, *window)] += weights * variance
+        self._squares[(2, *window)] += weights**2 * variance
         self.n_patches += 1
 
 
@@ -162,7 +170,6 @@ def stitch(
     sigma: Array,
     illumination: Array,
     corners: Corners,
-    n_sweeps: int = 3,
     error_model: ErrorModel = DEFAULT_ERROR_MODEL,
 ) -> Mosaic:
     """Returns the mosaic of all patches, whatever the order in which they arrived.
@@ -172,31 +179,29 @@ def stitch(
     patches, sigma, corners
         As for `Mosaic.add`, in frame order.
     illumination : (y, x) float32, photons
-    n_sweeps : int
-        Times that all phases are matched again to the mosaic of the sweep before.
     error_model
         As for `Mosaic`.
     """
     mosaic = Mosaic(illumination, error_model)
     order = _neighbours_first(corners)
     mosaic.add(patches[order], sigma[order], corners[order])
-    for _ in range(n_sweeps if len(patches) else 0):
-        assert mosaic.bounds is not None  # noqa: S101  (there are patches)
-        mean = mosaic.picture(mosaic.bounds).object
-        under = extract_patches(mean, corners - mosaic.bounds.origin, mosaic.weights.shape[-1])
-        agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
-        turns = np.where(agreement == 0, 1, agreement / np.maximum(np.abs(agreement), 1e-30))
-        patches = patches * turns.astype(np.complex64)[:, None, None]
-        mosaic = Mosaic(illumination, error_model)
-        mosaic.add(patches, sigma, corners, turn=False)
+    if mosaic.bounds is None:
+        return mosaic
+    mean = mosaic.picture(mosaic.bounds).object
+    under = extract_patches(mean, corners - mosaic.bounds.origin, mosaic.weights.shape[-1])
+    agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
+    turns = np.where(agreement == 0, 1, agreement / np.maximum(np.abs(agreement), 1e-30))
+    turns = synchronise(patches, mosaic.weights, corners, turns)
+    mosaic = Mosaic(illumination, error_model)
+    mosaic.add(patches * turns[:, None, None], sigma, corners, turn=False)
     return mosaic
 
 
 def _neighbours_first(corners: Corners) -> Array:
     """Return an order in which every patch comes next to one before it, if it has a neighbour at all.
 
-    Taken at random, patches would join islands whose phases have nothing to do with each other, and no sweep
-    brings these together again.
+    Taken at random, patches would join islands whose phases have nothing to do with each other: a bad start
+    for matching them all.
     """
     order = np.zeros(len(corners), np.int64)
     y, x = corners.T.astype(np.float64, order="C")

@@ -86,10 +86,23 @@ def test_the_same_patches_give_the_same_mosaic_to_the_last_bit():
         assert (getattr(one.picture(one.bounds), name) == getattr(other.picture(one.bounds), name)).all()
 
 
-def test_sweeps_bring_noisy_patches_closer_together():
+def test_stitching_brings_noisy_patches_closer_together_than_one_pass():
+    def one_pass(scan):
+        mosaic = Mosaic(illumination())
+        mosaic.add(scan.patches, scan.sigma, scan.corners)
+        return mosaic
+
     scans = [raster(noise=0.8, seed=seed) for seed in range(4)]
-    one_pass, swept = (np.mean([scan.error(scan.stitched(n_sweeps=n)) for scan in scans]) for n in (0, 3))
-    assert swept < one_pass
+    assert np.mean([s.error(s.stitched()) for s in scans]) < np.mean([s.error(one_pass(s)) for s in scans])
+
+
+def test_where_patches_overlap_the_brighter_one_counts_by_the_cube_of_the_probe():
+    mosaic = Mosaic(illumination())
+    patches = np.stack([np.full((N, N), a, np.complex64) for a in (1.0, 2.0)])
+    mosaic.add(patches, np.full((2, N, N), 0.1, np.float32), np.array([[0, 0], [0, 4]]))
+    one, other = (illumination()[8, column] ** 1.5 for column in (10, 6))
+    found = mosaic.picture(Bounds(8, 10, 9, 11)).object
+    np.testing.assert_allclose(found, (one + 2 * other) / (one + other), rtol=1e-5)
 
 
 def test_the_error_bar_is_finite_exactly_where_there_are_photons():

@@ -1,0 +1,113 @@
+"""Simulated scans of held-out objects, and what network and iterations make of each.
+
+Every arm sees the same counts, knows the same probe and runs the same engine in one thread; only the start
+differs. The error is judged where the scan put light, the global phase removed and nothing else.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from launch.evaluate import LIT, SimulatedScan
+from operators.arrays import Probe, abs2
+from operators.backends import get_backend
+from operators.geometry import Bounds
+from operators.metrics import NRMSE, nrmse
+from operators.patches import add_patches
+from operators.predict import Predictor
+from operators.refinement import RefinerConfig, closing_fraction
+from operators.refiner import Refiner
+from operators.seeding import seeds_help
+from operators.stitch import Mosaic, stitch
+
+FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
+SEEDED_EPOCHS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to reconstruct a scan: its object, its error and the processor time it took."""
+
+    object: np.ndarray
+    error: NRMSE
+    cpu_s: float
+
+
+@dataclass
+class Arena:
+    """One scan, its known probe, and the arms run on it so far.
+
+    Attributes
+    ----------
+    scan : SimulatedScan
+    probe : (mode, y, x) complex64
+    """
+
+    scan: SimulatedScan
+    probe: Probe
+    _flat: dict[tuple[str, int], Arm] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.illumination = abs2(self.probe).sum(axis=0)
+        photons = np.zeros(self.scan.object.shape, np.float32)
+        add_patches(photons, self.illumination, self.scan.corners)
+        self.is_lit = photons > LIT * photons.max()
+
+    def error(self, object_: np.ndarray) -> NRMSE:
+        """Return the error of an object on the pixels of the truth."""
+        return nrmse(object_, self.scan.object, self.is_lit)
+
+    def network(self, predictor: Predictor) -> tuple[Arm, Mosaic]:
+        """Return the mosaic of one pass of the network."""
+        started = time.process_time()
+        patches, sigma = predictor.predict(self.scan.patterns)
+        mosaic = stitch(patches, sigma, self.illumination, self.scan.corners)
+        cpu_s = time.process_time() - started
+        object_ = mosaic.picture(Bounds(0, 0, *self.scan.object.shape)).object
+        return Arm(object_, self.error(object_), cpu_s), mosaic
+
+    def flat(self, algorithm: str, n_epochs: int) -> Arm:
+        """Return the object after so many epochs from a transparent one; computed once."""
+        key = algorithm, n_epochs
+        if key not in self._flat:
+            self._flat[key] = self._refine(algorithm, n_epochs, None)
+        return self._flat[key]
+
+    def seeded(self, mosaic: Mosaic, n_epochs: int = SEEDED_EPOCHS) -> Arm:
+        """Return the object after some epochs of rPIE from a mosaic, gated as the refinement stage does."""
+        return self._refine("rpie", n_epochs, mosaic)
+
+    def epochs_to(self, algorithm: str, error: float, stops: Sequence[int]) -> float:
+        """Return the epochs from flat after which `c` is as low as `error`, the last stop if it never is.
+
+        Between stops both are interpolated on logarithmic scales.
+        """
+        before = 1.0, self.error(np.ones_like(self.scan.object)).c
+        for stop in stops:
+            now = float(stop), self.flat(algorithm, stop).error.c
+            if now[1] <= error:
+                share = np.log(before[1] / error) / np.log(before[1] / now[1])
+                return float(before[0] * (now[0] / before[0]) ** np.clip(share, 0, 1))
+            before = now
+        return float(stops[-1])
+
+    def _refine(self, algorithm: str, n_epochs: int, mosaic: Mosaic | None) -> Arm:
+        started = time.process_time()
+        config = RefinerConfig(algorithm=algorithm, probe_step=0, batch_size=8)  # type: ignore[arg-type]
+        refiner = Refiner(config, self.probe, run_update=get_backend("auto").update)
+        scan, numbers = self.scan, np.arange(len(self.scan.patterns))
+        refiner.append(numbers.tolist(), scan.patterns, scan.corners.astype(np.float64))
+        for start in range(0, len(numbers) if mosaic else 0, FRAMES_AT_A_TIME):
+            assert mosaic is not None
+            some = numbers[start : start + FRAMES_AT_A_TIME]
+            seeds, corners = mosaic.windows(scan.corners[some]), scan.corners[some]
+            helps = seeds_help(scan.patterns[some], self.probe, seeds, refiner.windows(corners))
+            refiner.seed(seeds[helps], mosaic.weights, corners[helps])
+        while refiner.epoch < n_epochs:
+            refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
+        end = refiner.snapshot()
+        object_ = np.ones_like(scan.object)
+        object_[end.bounds.slices_in(Bounds(0, 0, *object_.shape))] = end.object
+        return Arm(object_, self.error(object_), time.process_time() - started)

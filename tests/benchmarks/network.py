@@ -1,0 +1,229 @@
+"""What the network is worth, beside published figures, a constant object, and iterations from a flat start.
+
+Fresh specimens of every family that training draws from, and of those that it never does, are scanned with
+the demo's probe and photons; every arm gets the same counts and the same known probe. Errors are given in
+both definitions (`operators.metrics.NRMSE`), the constant object beside them; costs are processor time of one
+thread. Run by `ptychostream bench network`.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from launch.config_stages import DEMO_WEIGHTS
+from launch.evaluate import (
+    EVALUATION_SEED,
+    evaluation_probe,
+    outcome_of,
+    pooled_figures,
+    score_of,
+    simulate_scans,
+)
+from launch.recipe import Recipe, read_recipe
+from operators.arrays import abs2
+from operators.objects import FAMILIES, HELD_OUT_FAMILIES
+from operators.predict import Predictor
+from stream.weights import load_network
+from tests.benchmarks._machine import machine
+from tests.benchmarks._network_arena import SEEDED_EPOCHS, Arena, Arm
+from tests.benchmarks._network_siemens import mean_half_pitch_px, object_pixel_nm, siemens_scan
+
+SEEDS = tuple(EVALUATION_SEED + i for i in range(3))
+RPIE_STOPS = (1, 2, 5, 10, 20, 30, 50, 100, 200)
+EPIE_STOPS = (20, 50, 100, 200)
+FEW_PHOTONS_PER_PIXEL, MANY_PHOTONS = 10, 1e6
+PAPER = {"nrmse_loose_cnn": 0.12, "ood_increase": 0.30, "equivalent_flat_epochs": 200}
+TARGETS = {
+    "nrmse_loose_cnn": ("<=", 0.08),
+    "nrmse_c_cnn": ("<=", 0.28),
+    "c_mosaic": ("<=", 0.13),
+    "nrmse_loose_mosaic": ("<=", 0.05),
+    "flat_epochs_worth": (">=", 30),
+    "nrmse_loose_cnn20": ("<=", 0.04),
+    "cnn20_over_epie200": ("<=", 1.0),
+    "cnn20_over_mosaic_worst": ("<=", 1.0),
+    "equivalent_flat_epochs": (">=", 100),
+    "gate_harm": ("<=", 1.05),
+    "photons_ratio": ("<=", 1.10),
+    "ood_increase": ("<=", 0.20),
+    "siemens_halfpitch_ratio": ("<=", 1.2),
+    "ms_per_pattern": ("<=", 2.0),
+    "speedup_vs_ptychonet": (">=", 3.0),
+    "coverage68": (">=", 0.63),
+    "coverage95": (">=", 0.92),
+    "ause_ratio": ("<=", 0.5),
+    "finetune_gain": (">=", 0.30),
+    "finetune_forgetting": ("<=", 0.10),
+}
+
+
+class Specimen(NamedTuple):
+    """All arms of one object."""
+
+    arena: Arena
+    mosaic: Arm
+    seeded: Arm
+
+
+def run(json_path: Path | None = None) -> dict[str, Any]:
+    """Returns the figures by name, shows them, and writes them to `json_path`."""
+    torch.set_num_threads(1)
+    recipe, network = read_recipe(), load_network(DEMO_WEIGHTS)[0]
+    predictor = Predictor(network, evaluation_probe(recipe))
+    matched = [_specimen(recipe, predictor, *which) for which in _shown(FAMILIES, "matched")]
+    unseen = [_specimen(recipe, predictor, *which) for which in _shown(HELD_OUT_FAMILIES, "unseen")]
+    figures = _patches(recipe, network) | _mosaics(matched) | _refined(matched) | _costs(matched)
+    figures |= _gate(unseen, matched) | _siemens(recipe, predictor)
+    figures["by_object"] = {"matched": _by_object(matched), "unseen": _by_object(unseen)}
+    figures |= {"measured_on": machine()}
+    _show(figures)
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2, default=float) + "\n")
+    return figures
+
+
+def _shown(families: Sequence[str], title: str) -> Any:
+    return track([(family, seed) for seed in SEEDS for family in families], f"{title} objects")
+
+
+def _specimen(recipe: Recipe, predictor: Predictor, family: str, seed: int) -> Specimen:
+    (scan,) = simulate_scans(_with(recipe, objects_per_family=1), [family], seed)
+    arena = Arena(scan, evaluation_probe(recipe))
+    arm, mosaic = arena.network(predictor)
+    return Specimen(arena, arm, arena.seeded(mosaic))
+
+
+def _with(recipe: Recipe, **evaluation: Any) -> Recipe:
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update=evaluation)})
+
+
+def _patches(recipe: Recipe, network: Any) -> dict[str, float]:
+    """Return the errors of single patches, as the published work judges, pooled over all seeds."""
+
+    def pooled(recipe: Recipe, families: Sequence[str]) -> dict[str, float]:
+        probe = evaluation_probe(recipe)
+        predictor, weights = Predictor(network, probe), abs2(probe[0])
+        scans = (scan for seed in SEEDS for scan in simulate_scans(recipe, families, seed))
+        return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])
+
+    recipe = _with(recipe, objects_per_family=1)
+    matched, unseen = pooled(recipe, FAMILIES), pooled(recipe, HELD_OUT_FAMILIES)
+    few = pooled(_with(recipe, photons_per_frame=FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), FAMILIES)
+    many = pooled(_with(recipe, photons_per_frame=MANY_PHOTONS), FAMILIES)
+    return {
+        "nrmse_loose_cnn": matched["patch_loose"],
+        "nrmse_c_cnn": matched["patch_c"],
+        "nrmse_loose_constant": matched["constant_loose"],
+        "nrmse_c_constant": 1.0,
+        "nrmse_loose_cnn_unseen": unseen["patch_loose"],
+        "nrmse_loose_constant_unseen": unseen["constant_loose"],
+        "ood_increase": unseen["patch_loose"] / matched["patch_loose"] - 1,
+        "ood_increase_mosaic": unseen["mosaic_loose"] / matched["mosaic_loose"] - 1,
+        "photons_ratio": few["patch_c"] / many["patch_c"],
+    }
+
+
+def _mosaics(matched: Sequence[Specimen]) -> dict[str, float]:
+    worth = [s.arena.epochs_to("rpie", s.mosaic.error.c, RPIE_STOPS) for s in matched]
+    return {
+        "c_mosaic": statistics.mean(s.mosaic.error.c for s in matched),
+        "nrmse_loose_mosaic": statistics.mean(s.mosaic.error.loose for s in matched),
+        "flat_epochs_worth": statistics.median(worth),
+    }
+
+
+def _refined(matched: Sequence[Specimen]) -> dict[str, float]:
+    def mean(pick: Any) -> Any:
+        errors = [pick(specimen).error for specimen in matched]
+        return statistics.mean(e.c for e in errors), statistics.mean(e.loose for e in errors)
+
+    (c, loose), (c_epie, loose_epie) = mean(lambda s: s.seeded), mean(lambda s: s.arena.flat("epie", 200))
+    equal = [s.arena.epochs_to("epie", s.seeded.error.c, EPIE_STOPS) for s in matched]
+    return {
+        "nrmse_c_cnn20": c,
+        "nrmse_loose_cnn20": loose,
+        "nrmse_c_epie200": c_epie,
+        "nrmse_loose_epie200": loose_epie,
+        "nrmse_c_rpie20": mean(lambda s: s.arena.flat("rpie", SEEDED_EPOCHS))[0],
+        "cnn20_over_epie200": c / c_epie,
+        "cnn20_over_mosaic_worst": max(s.seeded.error.c / s.mosaic.error.c for s in matched),
+        "equivalent_flat_epochs": statistics.median(equal),
+    }
+
+
+def _costs(matched: Sequence[Specimen]) -> dict[str, float]:
+    """Return how many times cheaper network and network + 20 epochs are than 200 flat epochs."""
+    slow = [s.arena.flat("epie", 200).cpu_s for s in matched]
+    network, both = (s.mosaic.cpu_s for s in matched), (s.mosaic.cpu_s + s.seeded.cpu_s for s in matched)
+    return {
+        "speedup_cnn_vs_200": statistics.median(a / b for a, b in zip(slow, network, strict=True)),
+        "speedup_cnn20_vs_200": statistics.median(a / b for a, b in zip(slow, both, strict=True)),
+    }
+
+
+def _gate(unseen: Sequence[Specimen], matched: Sequence[Specimen]) -> dict[str, float]:
+    """Return the error from a gated seed over that from a flat start, after as many epochs of rPIE."""
+
+    def harm(specimens: Sequence[Specimen]) -> list[float]:
+        return [s.seeded.error.c / s.arena.flat("rpie", SEEDED_EPOCHS).error.c for s in specimens]
+
+    return {
+        "c_mosaic_unseen": statistics.mean(s.mosaic.error.c for s in unseen),
+        "gate_harm": statistics.mean(harm(unseen)),
+        "gate_harm_worst": max(harm(unseen)),
+        "seed_gain_matched": 1 - statistics.mean(harm(matched)),
+    }
+
+
+def _siemens(recipe: Recipe, predictor: Predictor) -> dict[str, float]:
+    scans = [siemens_scan(recipe, seed) for seed in SEEDS]
+    arenas = [Arena(scan, evaluation_probe(recipe)) for scan in scans]
+    mosaics = [arena.network(predictor)[1] for arena in arenas]
+    seeded = mean_half_pitch_px(scans, lambda i: arenas[i].seeded(mosaics[i]).object)
+    flat = mean_half_pitch_px(scans, lambda i: arenas[i].flat("epie", 200).object)
+    return {
+        "siemens_halfpitch_px": seeded,
+        "siemens_halfpitch_nm": seeded * object_pixel_nm(recipe),
+        "siemens_halfpitch_px_epie200": flat,
+        "siemens_halfpitch_ratio": seeded / flat,
+    }
+
+
+def _by_object(specimens: Sequence[Specimen]) -> list[dict[str, float]]:
+    return [
+        {
+            "c_mosaic": s.mosaic.error.c,
+            "c_cnn20": s.seeded.error.c,
+            "c_rpie20": s.arena.flat("rpie", SEEDED_EPOCHS).error.c,
+            "c_epie200": s.arena.flat("epie", 200).error.c,
+        }
+        for s in specimens
+    ]
+
+
+def is_met(name: str, value: float) -> bool:
+    """Return whether a figure reaches its target."""
+    sign, limit = TARGETS[name]
+    return value <= limit if sign == "<=" else value >= limit
+
+
+def _show(figures: dict[str, Any]) -> None:
+    table = Table(title=f"the network, on {figures['measured_on']}")
+    for heading in ("figure", "paper", "measured", "target", ""):
+        table.add_column(heading)
+    for name, value in figures.items():
+        if not isinstance(value, float | int | np.floating):
+            continue
+        paper = f"{PAPER[name]:g}" if name in PAPER else ""
+        target = " ".join(str(part) for part in TARGETS[name]) if name in TARGETS else ""
+        verdict = "" if name not in TARGETS else "met" if is_met(name, value) else "missed"
+        table.add_row(name, paper, f"{value:.4g}", target, verdict)
+    Console().print(table)
