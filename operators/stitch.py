@@ -48,8 +48,8 @@ class Mosaic:
     Parameters
     ----------
     illumination : (y, x) float32, photons
-        |P|^2 summed over modes. A pixel of a patch weighs |P|^3: towards the rim of the probe patches are wrong
-        by more than their photons say. The network's own sigma would not weigh better: phases drift then.
+        |P|^2 summed over modes. A pixel of a patch weighs |P|^3: towards the rim of the probe patches are
+        wrong by more than their photons say. Their own sigma would not weigh better: phases drift then.
     error_model : ErrorModel
         How its sigma is made of what is known about its error.
     """
