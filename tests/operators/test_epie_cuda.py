@@ -146,7 +146,7 @@ def test_every_fused_update_equals_the_reference(large_start, place, mask, probe
 
 
 def test_the_probe_keeps_the_power_it_is_told(scene, place):
-    run = partial(run_updates, start=start_of(scene, 2), steps=STEPS)
+    run = partial(run_updates, start=start_of(scene, 3), steps=STEPS)
     found = run(CudaUpdate(place.open_device, place.xp), place.xp)
     assert (np.abs(found[1]) ** 2).sum() == pytest.approx(STEPS.probe_photons, rel=1e-5)
     assert_close(found, run(update, np))
@@ -211,7 +211,7 @@ def test_a_refinement_ends_where_the_reference_ends(scene, place):
         run_epochs(refiner, 3)
         append_all(refiner, scene, slice(6, None))
         run_epochs(refiner, 3)
-        refiner.set_probe(probe_modes(to_numpy(refiner.probe)[0], 2))
+        refiner.set_probe(probe_modes(to_numpy(refiner.probe)[0], 3))
         run_epochs(refiner, 6)
         ends.append(refiner.snapshot())
     assert_same_end(ends[1], ends[0])
