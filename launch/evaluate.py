@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.recipe import EvaluationRecipe, Recipe
-from launch.samples import UNSEEN_FAMILIES, draw_object, unseen
+from launch.samples import draw_object, unseen
 from operators.arrays import Corners, Object, Patches, Patterns, Probe, abs2
 from operators.forward import simulate_counts
 from operators.geometry import Bounds, window_corners
 from operators.metrics import NRMSE, align_phase, nrmse
+from operators.objects import HELD_OUT_FAMILIES
 from operators.patches import extract_patches
 from operators.predict import Predictor
 from operators.probe import with_power
@@ -82,7 +83,7 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     """
     weights = abs2(evaluation_probe(recipe)[0])
     figures: dict[str, float] = {}
-    for prefix, families in (("", trained_families(recipe)), ("unseen_", UNSEEN_FAMILIES)):
+    for prefix, families in (("", trained_families(recipe)), ("unseen_", HELD_OUT_FAMILIES)):
         scans = simulate_scans(recipe, families, EVALUATION_SEED)
         scores = [score_of(outcome_of(predictor, weights, scan), weights) for scan in scans]
         figures |= {prefix + name: value for name, value in pooled_figures(scores).items()}

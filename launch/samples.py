@@ -12,7 +12,6 @@ import numpy as np
 from operators.arrays import Object
 from operators.objects import (
     FAMILIES,
-    HELD_OUT_FAMILIES,
     Shape,
     Texture,
     object_from_texture,
@@ -41,7 +40,6 @@ PHOTOGRAPHS = {
 }
 """Names in `skimage.data`. The second are never trained on: the first are judged by them."""
 TRAINING_FAMILIES = (*FAMILIES, "natural")
-UNSEEN_FAMILIES = HELD_OUT_FAMILIES
 
 
 def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:

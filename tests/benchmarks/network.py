@@ -29,9 +29,9 @@ from launch.evaluate import (
     trained_families,
 )
 from launch.recipe import Recipe
-from launch.samples import UNSEEN_FAMILIES
 from launch.training_data import pairs_per_cpu_s
 from operators.arrays import abs2
+from operators.objects import HELD_OUT_FAMILIES
 from operators.predict import Predictor
 from stream.weights import load_network
 from tests.benchmarks._machine import machine
@@ -88,7 +88,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     recipe = Recipe.model_validate(card.recipe)
     predictor = Predictor(network, evaluation_probe(recipe))
     matched = [_specimen(recipe, predictor, *which) for which in _shown(trained_families(recipe), "matched")]
-    unseen = [_specimen(recipe, predictor, *which) for which in _shown(UNSEEN_FAMILIES, "unseen")]
+    unseen = [_specimen(recipe, predictor, *which) for which in _shown(HELD_OUT_FAMILIES, "unseen")]
     figures = _patches(recipe, network) | _mosaics(matched) | _refined(matched) | _costs(matched)
     figures |= _gate(unseen, matched) | _siemens(recipe, predictor)
     figures |= uncertainty(network, card) | finetune(network, card) | blind(network, card)
@@ -133,7 +133,7 @@ def _patches(recipe: Recipe, network: Any) -> dict[str, float]:
         return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])
 
     recipe, families = _with(recipe, objects_per_family=1), trained_families(recipe)
-    matched, unseen = pooled(recipe, families), pooled(recipe, UNSEEN_FAMILIES)
+    matched, unseen = pooled(recipe, families), pooled(recipe, HELD_OUT_FAMILIES)
     few = pooled(_with(recipe, photons_per_frame=FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), families)
     many = pooled(_with(recipe, photons_per_frame=MANY_PHOTONS), families)
     return {

@@ -7,11 +7,11 @@ from launch.recipe import MaterialRecipe
 from launch.samples import (
     PHOTOGRAPHS,
     TRAINING_FAMILIES,
-    UNSEEN_FAMILIES,
     draw_object,
     draw_texture,
     unseen,
 )
+from operators.objects import HELD_OUT_FAMILIES
 
 FIXED = MaterialRecipe(absorption=0.3, phase_shift_rad=1.2)
 
@@ -28,7 +28,7 @@ def test_what_a_network_is_judged_by_is_not_what_it_saw() -> None:
     assert not set(PHOTOGRAPHS["natural"]) & set(PHOTOGRAPHS["natural_unseen"])
     assert unseen("natural") == "natural_unseen"
     assert unseen("voronoi") == "voronoi"
-    assert not set(TRAINING_FAMILIES) & {*UNSEEN_FAMILIES, "natural_unseen"}
+    assert not set(TRAINING_FAMILIES) & {*HELD_OUT_FAMILIES, "natural_unseen"}
 
 
 def test_photographs_without_scikit_image_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
