@@ -53,7 +53,8 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Pat
     one, two = trajectory(tmp_path / "one"), trajectory(tmp_path / "two")
     assert one[-1, 0] < 0.9 * one[0, 0], "nothing was learnt"
     # Not to the last bit: on a CPU each process normalises its own half of a batch.
-    np.testing.assert_allclose(two, one, rtol=0.05)
+    np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=0.02)
+    np.testing.assert_allclose(two[:, 1], one[:, 1], atol=0.2)
     assert run.stdout.count("tiny.safetensors, version") == 1, "one process reports"
 
 
