@@ -7,6 +7,7 @@ no stage waits for it, and the run goes on without it when it fails.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,8 @@ class FinetuningConfig:
     weights : Path
         Where learning begins in every scan.
     tuning : TuningConfig
+    nice : int
+        Added to the priority number once everything is loaded: the start of a run waits for that.
     """
 
     optics: Optics
@@ -58,6 +61,7 @@ class FinetuningConfig:
     offer_s: float = 10.0
     least_gain: float = 0.03
     most_forgotten: float = 0.1
+    nice: int = 0
 
 
 class Finetuning:
@@ -106,6 +110,7 @@ class Finetuning:
                 f"{self.config.weights}: tuning replays what the weights were trained on, and their recipe "
                 f"cannot be read: {error}"
             ) from error
+        os.nice(self.config.nice)
 
     def open(self, scan: Scan) -> None:
         """Begins with the weights of the run; after a restart with those published last."""

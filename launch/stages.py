@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stream.positions import PositionsConfig
 
 PROBE_FILE = "probe.npy"
+FINETUNE_NICE = 15
 
 
 def resolve(config: Config) -> ResolvedRun:
@@ -60,7 +61,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         stages.append(_spec("refinement", threads=config.refinement.threads, nice=5))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
-        stages.append(_spec("finetune", closes=False, is_vital=False, nice=15))
+        stages.append(_spec("finetune", closes=False, is_vital=False))
     stages.append(_spec("stitcher"))
     stages.append(_spec("recorder", nice=10))
     if config.viewer.enabled:
@@ -354,6 +355,7 @@ def finetune(run: ResolvedRun) -> Worker:
         FinetuningConfig(
             optics=optics(run),
             weights=run.config.network.weights,
+            nice=FINETUNE_NICE,
             tuning=TuningConfig(learning_rate=section.learning_rate, replayed=section.replayed),
             **section.model_dump(exclude={"enabled", "learning_rate", "replayed"}),
         )

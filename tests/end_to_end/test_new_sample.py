@@ -60,7 +60,7 @@ def test_weights_tuned_during_a_scan_are_taken_up_and_no_frame_is_lost(run_folde
     sample, n_before = scan(UNSEEN), 180
     settings = (
         *("network.weights=demo", "detector.silence_s=600", "positions.late_s=600", "probe.scale=false"),
-        *("finetune.enabled=true", "finetune.first_frames=40", "finetune.offer_s=3", "refinement.epochs=200"),
+        *("finetune.enabled=true", "finetune.first_frames=40", "finetune.offer_s=3", "refinement.epochs=40"),
         *("refinement.probe_step=0", "refinement.algorithm=epie"),
     )
     with Pipeline(run_folder, sample, *settings) as pipeline:
