@@ -89,7 +89,11 @@ class _Buffers:
         self.probe_sums = np.empty((n_workers, *probe_shape), np.complex64)
         self.transmissions = np.empty((n_workers, n_rows, n_columns), np.float32)
         bits = np.empty((n_workers, n_columns), np.uint32)
-        self.moduli, self.bits, self.amplitudes = np.empty(bits.shape, np.float32), bits, bits.view(np.float32)
+        self.moduli, self.bits, self.amplitudes = (
+            np.empty(bits.shape, np.float32),
+            bits,
+            bits.view(np.float32),
+        )
 
     def fit(self, n_frames: int, probe: Probe) -> bool:
         """Return whether a batch of so many frames has room, and the probe has the shape they are for."""
@@ -175,7 +179,11 @@ class _Run:
             sums = scipy.fft.ifft2(sums.sum(axis=0, keepdims=True))
         steps = self._steps
         self._kernels.move_probe(
-            self._probe, sums, self._buffers.transmissions, np.float32(steps.alpha), np.float32(steps.probe_step)
+            self._probe,
+            sums,
+            self._buffers.transmissions,
+            np.float32(steps.alpha),
+            np.float32(steps.probe_step),
         )
 
     def _frames_of(self, worker: int) -> range:

@@ -131,7 +131,7 @@ def position_gradient(
 
 
 @_inlined
-def _add_products(wave: Array, field: Array, weight: float, sums: Array, powers: Array) -> None:
+def _add_products(wave: Array, field: Array, weight: np.float32, sums: Array, powers: Array) -> None:
     """Add weight times conj(field) times wave to the sums, and as much of |field|^2 to the powers."""
     for x in range(len(powers)):
         a, b, c, d = wave[2 * x], wave[2 * x + 1], field[2 * x], field[2 * x + 1]
@@ -141,7 +141,7 @@ def _add_products(wave: Array, field: Array, weight: float, sums: Array, powers:
 
 
 @_inlined
-def _multiply(wave: Array, field: Array, weight: float, powers: Array) -> None:
+def _multiply(wave: Array, field: Array, weight: np.float32, powers: Array) -> None:
     """Multiply the wave by weight times conj(field), and add as much of |field|^2 to the powers."""
     for x in range(len(powers)):
         a, b, c, d = wave[2 * x], wave[2 * x + 1], field[2 * x], field[2 * x + 1]
@@ -247,7 +247,7 @@ def move_probe(probe: Probe, sums: Array, transmissions: Array, alpha: float, st
 
 
 @_compiled
-def peak_intensity(probe: Probe) -> float:
+def peak_intensity(probe: Probe) -> np.float32:
     """Return the largest summed intensity of the modes."""
     n_modes, n_rows, n_columns = probe.shape
     intensity, peak = np.empty(n_columns, np.float32), np.float32(0)

@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks._engines_data import Benchmark, error, make_benchmark
+from tests.benchmarks._engines_growing import growing_figures
+from tests.benchmarks._engines_memory import memory_figures
 from tests.benchmarks._engines_siemens import siemens_figures
 from tests.benchmarks._machine import machine
 
@@ -30,7 +32,7 @@ WORKER = Path(__file__).with_name("_engines_worker.py")
 OURS = "ptychostream"
 REFERENCE = "reference"
 OWN = ("numpy", OURS, REFERENCE)
-PEERS = ("ptylab", "ptylab-mpie", "cdtools", "ptychi")
+PEERS = ("ptylab", "ptylab-mpie", "cdtools", "ptychi", "phaser")
 N_ROUNDS = 7
 STOPS = (5, 10, 20, 35, 50)  # epochs after which peers are judged
 OUR_STOPS = (*range(10, 31, 2), 50, 200)
@@ -44,6 +46,8 @@ TARGETS = {
     "nrmse_50": ("<=", 0.060),
     "nrmse_200": ("<=", 0.046),
     "time_to_error_vs_best_peer": ("<=", 0.25),
+    "growing_over_offline": ("<=", 1.03),
+    "memory_20000_frames_gb": ("<=", 3),
     "siemens_error_40": ("<=", 0.0115),
     "siemens_frc_half": (">=", 0.22),
     "siemens_frc_one_seventh": (">=", 0.29),
@@ -137,6 +141,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
         present = {name: worker for name, worker in workers.items() if not worker.is_missing}
         figures = _speeds(present, start(OURS, len(os.sched_getaffinity(0))))
         figures |= _errors(present, benchmark, start(OURS))
+        figures |= growing_figures(benchmark) | memory_figures(path)
         figures |= {
             "engines": {name: worker.about | {"curve": worker.curve} for name, worker in workers.items()},
             "missing": sorted(set(workers) - set(present)),
