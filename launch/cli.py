@@ -182,6 +182,9 @@ def reconstruct(
     epochs: Annotated[float | None, typer.Option(min=0.01, help="Visits per frame.")] = None,
     modes: Annotated[int | None, typer.Option(min=1, help="Incoherent modes of the probe.")] = None,
     probe: Annotated[Literal["file", "data"] | None, typer.Option(help="Where the probe comes from.")] = None,
+    subpixel: Annotated[
+        bool, typer.Option("--subpixel", help="Positions count to fractions of a pixel; twice the work.")
+    ] = False,
     positions: Annotated[bool, typer.Option("--positions", help="Refines positions as well.")] = False,
     poisson: Annotated[bool, typer.Option("--poisson", help="For patterns of few photons.")] = False,
     half: Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")] = "all",
@@ -214,6 +217,7 @@ def reconstruct(
         refiner={
             "algorithm": algorithm,
             "seed": seed,
+            "subpixel": subpixel or None,
             "refines_positions": positions or None,
             "noise": "poisson" if poisson else None,
         },

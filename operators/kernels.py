@@ -14,12 +14,13 @@ from operators.arrays import Array, Object, Probe
 from operators.epie import OVERLAP_LIMIT, TINY
 
 _TINY = np.float32(TINY)
-_THREE, _EIGHT, _QUARTER = np.float32(3), np.float32(8), np.float32(0.25)
+_ONE, _THREE, _EIGHT, _QUARTER = np.float32(1), np.float32(3), np.float32(8), np.float32(0.25)
 _EXPONENTS = np.float32(2.0 ** (127 - 15))  # of single and half precision
 _PER_LIMIT = np.float32(1 / OVERLAP_LIMIT)
 # everything that may be rounded differently, but NaN and infinity stay: they show divergence
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
 _compiled = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+_inlined = njit(fastmath=_FAST, inline="always")  # a call would cost as much as what it does to one row
 
 
 @_compiled
@@ -95,46 +96,6 @@ def modulus_correction(
 
 
 @_compiled
-def add_corrections(
-    corrections: Array,
-    probe: Probe,
-    intensity: Array,
-    object_: Object,
-    row: int,
-    column: int,
-    weight: float,
-    object_sums: Array,
-    lights: Array,
-    probe_sums: Probe,
-    transmission: Array,
-) -> None:
-    """Add what the exit waves' `corrections` (mode, y, x) under one window say about object and probe.
-
-    To the object's sums conj(probe) times them, to its lights the probe's `intensity`; to the probe's sums
-    `weight` times conj(object) times them, to `transmission` as much of the object's squared modulus.
-    """
-    n_modes, n_rows, n_columns = probe.shape
-    for y in range(n_rows):
-        line = object_sums[row + y, column : column + n_columns]
-        light = lights[row + y, column : column + n_columns]
-        patch = object_[row + y, column : column + n_columns]
-        for x in range(n_columns):
-            light[x] += intensity[y, x]
-            line[x] += corrections[0, y, x] * np.conj(probe[0, y, x])
-        for mode in range(1, n_modes):
-            for x in range(n_columns):
-                line[x] += corrections[mode, y, x] * np.conj(probe[mode, y, x])
-        if weight == 0:
-            continue
-        for x in range(n_columns):
-            transmission[y, x] += weight * (patch[x].real * patch[x].real + patch[x].imag * patch[x].imag)
-            probe_sums[0, y, x] += corrections[0, y, x] * (weight * np.conj(patch[x]))
-        for mode in range(1, n_modes):
-            for x in range(n_columns):
-                probe_sums[mode, y, x] += corrections[mode, y, x] * (weight * np.conj(patch[x]))
-
-
-@_compiled
 def position_gradient(
     corrections: Array, probe: Probe, object_: Object, row: int, column: int, sums: Array
 ) -> None:
@@ -169,77 +130,142 @@ def position_gradient(
     sums[0], sums[1], sums[2], sums[3], sums[4] = total_yy, total_yx, total_xx, total_y, total_x
 
 
-@_compiled
-def merge_sums(
-    corners: Array,
-    n_pixels: int,
-    start: int,
-    stop: int,
-    sums: Array,
-    lights: Array,
-    more_sums: Array,
-    more_lights: Array,
-) -> None:
-    """Move `more_sums` and `more_lights` under the windows, on rows [start, stop), to the others."""
-    for row, column in corners:
-        for y in range(max(row, start), min(row + n_pixels, stop)):
-            for x in range(column, column + n_pixels):
-                sums[y, x] += more_sums[y, x]
-                lights[y, x] += more_lights[y, x]
-                # Zero is also what the next window that covers this pixel has to add.
-                more_sums[y, x] = 0
-                more_lights[y, x] = 0
+@_inlined
+def _add_products(wave: Array, field: Array, weight: np.float32, sums: Array, powers: Array) -> None:
+    """Add weight times conj(field) times wave to the sums, and as much of |field|^2 to the powers."""
+    for x in range(len(powers)):
+        a, b, c, d = wave[2 * x], wave[2 * x + 1], field[2 * x], field[2 * x + 1]
+        powers[x] += weight * (c * c + d * d)
+        sums[2 * x] += weight * (a * c + b * d)
+        sums[2 * x + 1] += weight * (b * c - a * d)
+
+
+@_inlined
+def _multiply(wave: Array, field: Array, weight: np.float32, powers: Array) -> None:
+    """Multiply the wave by weight times conj(field), and add as much of |field|^2 to the powers."""
+    for x in range(len(powers)):
+        a, b, c, d = wave[2 * x], wave[2 * x + 1], field[2 * x], field[2 * x + 1]
+        powers[x] += weight * (c * c + d * d)
+        wave[2 * x] = weight * (a * c + b * d)
+        wave[2 * x + 1] = weight * (b * c - a * d)
+
+
+@_inlined
+def _move(moved: Array, sums: Array, lights: Array, peak: float, alpha: float, step: float) -> None:
+    """Move pixels along their sums, and leave zeros behind."""
+    from_limit, from_light, least = alpha * _PER_LIMIT, _ONE - alpha, alpha * peak
+    for x in range(len(lights)):
+        limited = lights[x] * from_limit
+        factor = step / ((limited if limited > least else least) + from_light * lights[x])
+        moved[2 * x] += sums[2 * x] * factor
+        moved[2 * x + 1] += sums[2 * x + 1] * factor
+        sums[2 * x] = sums[2 * x + 1] = lights[x] = 0
 
 
 @_compiled
-def move_object(
-    object_: Object,
+def move_rows(
+    object_: Array,
+    probes: Array,
+    waves: Array,
     corners: Array,
-    n_pixels: int,
+    order: Array,
+    weights: Array,
+    leaves_products: bool,
     start: int,
     stop: int,
-    sums: Array,
-    lights: Array,
     peak: float,
     alpha: float,
     step: float,
+    probe_sums: Array,
+    transmission: Array,
 ) -> None:
-    """Move the object under the windows, on rows [start, stop), and leave zero sums behind."""
-    from_limit, from_light = alpha * _PER_LIMIT, np.float32(1) - alpha
-    least = alpha * peak
-    factors = np.empty(n_pixels, np.float32)
-    for row, column in corners:
-        for y in range(max(row, start), min(row + n_pixels, stop)):
-            light = lights[y, column : column + n_pixels]
-            line = sums[y, column : column + n_pixels]
-            moved = object_[y, column : column + n_pixels]
-            for x in range(n_pixels):
-                limited = light[x] * from_limit
-                factors[x] = step / ((limited if limited > least else least) + from_light * light[x])
-                light[x] = 0
-            for x in range(n_pixels):
-                moved[x] += line[x] * factors[x]
-                line[x] = 0
+    """Move rows [start, stop) of the object under the windows, and sum what they say about the probe.
+
+    Complex values are pairs of float32 along the last axis: as such the loops need half the shuffling.
+
+    Parameters
+    ----------
+    object_ : (row, 2 col) float32
+    probes : (frame or 1, mode, y, 2 x) float32
+    waves : (frame, mode, y, 2 x) float32, corrections of the exit waves
+    corners : (frame, 2) int64
+    order : (frame,) int64
+        Frames from the leftmost window to the rightmost.
+    weights : (frame,) float32, of the frames for the probe
+    leaves_products : bool
+        Whether each wave becomes its own share of the probe's correction, which is not summed then.
+    peak, alpha, step : float
+        As in `operators.epie.update`.
+    probe_sums : (mode, y, 2 x) float32
+        Gets weight times conj(object) times the corrections added.
+    transmission : (y, x) float32
+        Gets weight times the object's squared modulus added.
+    """
+    n_modes, n_pixels = waves.shape[1:3]
+    sums, unread = np.zeros(object_.shape[1], np.float32), np.zeros(n_pixels, np.float32)
+    lights = np.zeros(object_.shape[1] // 2, np.float32)
+    for row in range(start, stop):
+        for frame in order:
+            y, column, weight = row - corners[frame, 0], corners[frame, 1], weights[frame]
+            if y < 0 or y >= n_pixels:
+                continue
+            own, pairs = frame if len(probes) > 1 else 0, slice(2 * column, 2 * (column + n_pixels))
+            patch, to_object, light = object_[row, pairs], sums[pairs], lights[column : column + n_pixels]
+            for mode in range(n_modes):
+                _add_products(waves[frame, mode, y], probes[own, mode, y], _ONE, to_object, light)
+            for mode in range(n_modes if weight else 0):
+                power = unread if mode else transmission[y]
+                if leaves_products:
+                    _multiply(waves[frame, mode, y], patch, weight, power)
+                else:
+                    _add_products(waves[frame, mode, y], patch, weight, probe_sums[mode, y], power)
+        done = 0
+        for frame in order:
+            y, stop_column = row - corners[frame, 0], corners[frame, 1] + n_pixels
+            if 0 <= y < n_pixels:
+                column = max(corners[frame, 1], done)
+                pairs, done = slice(2 * column, 2 * stop_column), stop_column
+                _move(object_[row, pairs], sums[pairs], lights[column:stop_column], peak, alpha, step)
 
 
 @_compiled
-def intensity(probe: Probe, out: Array) -> None:
-    """Write the summed intensity of the modes into `out` (y, x)."""
+def move_probe(probe: Probe, sums: Array, transmissions: Array, alpha: float, step: float) -> None:
+    """Move the probe (mode, y, x) by the sums of all workers, (worker, mode, y, x) and (worker, y, x)."""
     n_modes, n_rows, n_columns = probe.shape
+    transmission = transmissions[0]
+    for worker in range(1, len(transmissions)):
+        transmission += transmissions[worker]
+    least = alpha * transmission.max() + _TINY
+    factors = np.empty(n_columns, np.float32)
     for y in range(n_rows):
         for x in range(n_columns):
-            total = np.float32(0)
-            for mode in range(n_modes):
-                value = probe[mode, y, x]
-                total += value.real * value.real + value.imag * value.imag
-            out[y, x] = total
+            factors[x] = step / ((_ONE - alpha) * transmission[y, x] + least)
+        for mode in range(n_modes):
+            for worker in range(len(sums)):
+                for x in range(n_columns):
+                    probe[mode, y, x] += sums[worker, mode, y, x] * factors[x]
 
 
 @_compiled
-def apply_ramp(waves: Array, rows: Array, columns: Array, out: Array) -> None:
-    """Write `waves` (mode, ky, kx) times the outer product of `rows` and `columns` into `out`."""
+def peak_intensity(probe: Probe) -> np.float32:
+    """Return the largest summed intensity of the modes."""
+    n_modes, n_rows, n_columns = probe.shape
+    intensity, peak = np.empty(n_columns, np.float32), np.float32(0)
+    for y in range(n_rows):
+        intensity[:] = 0
+        for mode in range(n_modes):
+            for x in range(n_columns):
+                value = probe[mode, y, x]
+                intensity[x] += value.real * value.real + value.imag * value.imag
+        peak = max(peak, intensity.max())
+    return peak
+
+
+@_compiled
+def apply_ramp(waves: Array, rows: Array, columns: Array) -> None:
+    """Multiply `waves` (mode, ky, kx), in place, by the outer product of `rows` and `columns`."""
     n_modes, n_rows, n_columns = waves.shape
     for mode in range(n_modes):
         for y in range(n_rows):
             for x in range(n_columns):
-                out[mode, y, x] = waves[mode, y, x] * (rows[y] * columns[x])
+                waves[mode, y, x] *= rows[y] * columns[x]

@@ -174,7 +174,8 @@ def probe_modes(probe: Array, n_modes: int, power: float = 0.02) -> np.ndarray:
 
 def with_power(probe: Probe, photons: float) -> Probe:
     """Return the probe scaled so that the sum of |P|^2 over modes and pixels is `photons`."""
-    return probe * array_module(probe).sqrt(photons / abs2(probe).sum())
+    xp = array_module(probe)
+    return probe * xp.sqrt(photons / xp.vdot(probe, probe).real)
 
 
 def orthogonalise_modes(probe: Probe) -> Probe:

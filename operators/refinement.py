@@ -13,6 +13,7 @@ import numpy as np
 from operators.geometry import Bounds
 
 CLOSING = 0.3  # of a run's epochs
+_FEW_FRAMES, _VISITS_OF_FEW = 60, 8
 _LAST_FRACTION = 0.02
 
 
@@ -66,6 +67,14 @@ class RefinerConfig:
         """Return the regularisation of frames visited so often: from `alpha` towards 1, which is ePIE."""
         start = self.alpha if self.algorithm == "rpie" else 1.0
         return 1 - (1 - start) / (1 + n_visits / self.anneal_visits)
+
+    def probe_start_of(self, n_frames: int) -> int:
+        """Return the visits before a frame takes part in refining the probe, while so many are held.
+
+        A few frames do not tell probe from object: fitted to them, a wrong probe becomes another wrong one
+        that all later frames have to undo.
+        """
+        return self.probe_start if n_frames >= _FEW_FRAMES else max(self.probe_start, _VISITS_OF_FEW)
 
     @property
     def shifts_probe(self) -> bool:

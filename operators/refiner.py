@@ -78,6 +78,7 @@ class Refiner:
         self._canvas: Canvas | None = None
         self._scanned: Bounds | None = None
         self._good_object: tuple[Object, Bounds] | None = None
+        self._good_epoch = 0.0
         self._step_factor = 1.0
         self._n_since_check = 0
         self._history: list[float] = []
@@ -251,6 +252,7 @@ class Refiner:
         self._order.mark_seen()
         self._history = list(snapshot.error_history)
         self.n_updates = snapshot.n_updates
+        self._good_epoch = self.epoch
         self.n_divergences = snapshot.n_divergences
 
     def _cover(self, windows: Bounds) -> Canvas:
@@ -266,7 +268,7 @@ class Refiner:
         positions, n_visits = frames.positions_px[slots], frames.n_visits[slots]
         corners = window_corners(positions)
         canvas.illuminate(self._probe, corners[n_visits == 0])
-        is_settled = n_visits >= config.probe_start
+        is_settled = n_visits >= config.probe_start_of(self.n_frames)
         steps = Steps(
             object_step=config.object_step * fraction,
             probe_step=config.probe_step * fraction if is_settled.any() else 0,
@@ -312,13 +314,15 @@ class Refiner:
             return
         logger.info(
             "refinement diverged at epoch %.1f: residual %.3g times its best; "
-            "back to the last good state, steps halved",
+            "back to the state of epoch %.1f, steps halved",
             self.epoch,
             growth,
+            self._good_epoch,
         )
         self._return_to_good(canvas)
 
     def _keep_good(self, canvas: Canvas) -> None:
+        self._good_epoch = self.epoch
         self._good_object = canvas.object.copy(), canvas.bounds
         self._good_probe = self._probe.copy()
 

@@ -256,6 +256,61 @@ class PtyChi:
         return _inside_padding(found, self._truth_shape)
 
 
+class Phaser:
+    """phaser's ePIE, in groups, with its NumPy backend."""
+
+    package, settings = "phaserEM", "ePIE, NumPy, groups of 32, beta_object 1, beta_probe 1, random order"
+
+    def __init__(self, scan: Scan) -> None:
+        import torch
+        from phaser import state
+        from phaser.utils.num import Sampling
+        from phaser.utils.object import ObjectSampling
+
+        torch.set_num_threads(int(THREADS))
+        shape = (scan.n_pixels, scan.n_pixels)
+        sampling = Sampling(shape, sampling=(1.0, 1.0))
+        positions = (scan.corners - scan.corners.mean(axis=0).round()).astype(np.float32)
+        objects = ObjectSampling.from_scan(positions, sampling.sampling, sampling.extent / 2 + 5)
+        ones, no_slices = np.ones((1, *objects.shape), np.complex64), np.array([], np.float32)
+        self._state = state.ReconsState(
+            iter=state.IterState.empty(),
+            wavelength=1e-3,
+            probe=state.PixelatedProbeState(sampling, scan.probe[None].copy()),
+            object=state.PixelatedObjectState(objects, ones, no_slices),
+            scan=state.ScanState(positions, positions.copy()),
+        )
+        self._patterns = state.Patterns(scan.patterns, np.ones(shape, np.float32))
+        windows = objects.slice_at_pos(positions[0], shape)
+        self._origin = tuple(int(part.start) for part in windows) - scan.corners[0]
+
+    def run(self, n_epochs: int) -> None:
+        import pane
+        import phaser.plan  # noqa: F401 -- names the engines
+        from phaser.hooks import EngineHook
+
+        plan = {
+            "type": "conventional",
+            "solver": {"type": "epie"},
+            "noise_model": {"type": "amplitude"},
+            "niter": n_epochs,
+            "grouping": 32,
+            "probe_modes": 1,
+            "bwlim_frac": None,
+            "group_constraints": [],
+            "iter_constraints": [],
+            "calc_error": False,
+        }
+        engine = pane.convert(plan, EngineHook)
+        arguments = {"data": self._patterns, "state": self._state, "dtype": np.float32, "xp": np}
+        self._state = engine(arguments | {"recons_name": "benchmark", "seed": self._state.iter.total_iter})
+
+    def object(self) -> tuple[np.ndarray, tuple[int, int]]:
+        room = 16
+        row, column = (int(at) + room for at in self._origin)
+        return np.pad(self._state.object.data[0], room, mode="edge"), (row, column)
+
+
 ENGINES: dict[str, type[Engine]] = {
     "numpy": PlainNumPy,
     "ptychostream": Ptychostream,
@@ -264,8 +319,13 @@ ENGINES: dict[str, type[Engine]] = {
     "ptylab-mpie": PtyLabMomentum,
     "cdtools": CDTools,
     "ptychi": PtyChi,
+    "phaser": Phaser,
 }
-MODULES = {"cdtools-py": "cdtools", "ptychostream": "operators"}  # those not named as their package
+MODULES = {
+    "cdtools-py": "cdtools",
+    "phaserEM": "phaser",
+    "ptychostream": "operators",
+}  # those not named as their package
 
 
 def _peak(values: np.ndarray) -> np.float32:

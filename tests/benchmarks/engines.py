@@ -24,6 +24,8 @@ from rich.table import Table
 
 from tests.benchmarks._engines_data import Benchmark, error, make_benchmark
 from tests.benchmarks._engines_gpu import GPU_TARGETS, gpu_figures
+from tests.benchmarks._engines_growing import growing_figures
+from tests.benchmarks._engines_memory import memory_figures
 from tests.benchmarks._engines_siemens import siemens_figures
 from tests.benchmarks._engines_tiles import tiles_figures
 from tests.benchmarks._machine import machine
@@ -32,7 +34,7 @@ WORKER = Path(__file__).with_name("_engines_worker.py")
 OURS = "ptychostream"
 REFERENCE = "reference"
 OWN = ("numpy", OURS, REFERENCE)
-PEERS = ("ptylab", "ptylab-mpie", "cdtools", "ptychi")
+PEERS = ("ptylab", "ptylab-mpie", "cdtools", "ptychi", "phaser")
 N_ROUNDS = 7
 STOPS = (5, 10, 20, 35, 50)  # epochs after which peers are judged
 OUR_STOPS = (*range(10, 31, 2), 50, 200)
@@ -47,6 +49,8 @@ TARGETS = {
     "nrmse_200": ("<=", 0.046),
     "time_to_error_vs_best_peer": ("<=", 0.25),
     "tiles_error_over_serial": ("<=", 1.10),
+    "growing_over_offline": ("<=", 1.03),
+    "memory_20000_frames_gb": ("<=", 3),
     "siemens_error_40": ("<=", 0.0115),
     "siemens_frc_half": (">=", 0.22),
     "siemens_frc_one_seventh": (">=", 0.29),
@@ -140,6 +144,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
         present = {name: worker for name, worker in workers.items() if not worker.is_missing}
         figures = _speeds(present, start(OURS, len(os.sched_getaffinity(0))))
         figures |= _errors(present, benchmark, start(OURS))
+        figures |= growing_figures(benchmark) | memory_figures(path)
         figures |= {
             "engines": {name: worker.about | {"curve": worker.curve} for name, worker in workers.items()},
             "missing": sorted(set(workers) - set(present)),

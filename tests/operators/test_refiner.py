@@ -93,6 +93,27 @@ def test_frames_arriving_during_refinement_end_at_the_same_object(scene):
     assert np.linalg.norm(difference) / np.linalg.norm(b.object[inside]) < 0.02
 
 
+def test_the_first_few_frames_do_not_bend_the_probe_to_themselves(scene):
+    refiner = Refiner(RefinerConfig(), wrong_probe())
+    append_all(refiner, scene, slice(0, 6))
+    run_epochs(refiner, 6)
+    np.testing.assert_allclose(refiner.probe, wrong_probe(), rtol=1e-6)
+    run_epochs(refiner, 12)
+    assert not np.allclose(refiner.probe, wrong_probe(), rtol=1e-3)
+
+
+def test_a_scan_that_grows_from_a_wrong_probe_ends_as_one_that_was_there_from_the_start(scene):
+    errors = []
+    for n_at_a_time in (1, len(scene.corners)):
+        refiner = Refiner(RefinerConfig(), wrong_probe())
+        while refiner.n_updates < 40 * len(scene.corners):
+            append_all(refiner, scene, slice(refiner.n_frames, refiner.n_frames + n_at_a_time))
+            refiner.step(fraction=closing_fraction(refiner.n_updates / len(scene.corners), 40))
+        errors.append(scene.error(refiner.snapshot()))
+        assert refiner.n_divergences == 0
+    assert errors[0] <= 1.1 * errors[1]
+
+
 def test_a_frame_sent_twice_changes_nothing(scene):
     once, twice = Refiner(HELD, scene.probe), Refiner(HELD, scene.probe)
     append_all(once, scene)
