@@ -73,9 +73,11 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
     w [1 / J - 1 / (J + p)] with the precision J that photons give, and the precision p of the exposures: the
     Cramer-Rao bound before and after.
     """
-    before = maps.photons / phase_variance(np.float64(1)) + 1 / PRIOR_VARIANCE
-    after = before + _added_precision(maps, illumination, centres)
-    gain: Map = weights * (1 / before - 1 / after)
+    added = _added_precision(maps, illumination, centres)
+    lit = np.flatnonzero(added)
+    before = maps.photons.ravel()[lit] / phase_variance(1.0) + 1 / PRIOR_VARIANCE
+    gain = np.zeros(maps.cells.shape, np.float32)
+    gain.flat[lit] = weights.ravel()[lit] * (1 / before - 1 / (before + added[lit]))
     return gain
 
 
@@ -86,7 +88,7 @@ def uncertainty(maps: SuperPixels) -> Map:
 
 
 def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> NDArray[np.float64]:
-    """Return the precision that exposures add to each square; their place is rounded to whole squares."""
+    """Return the precision that exposures add to each square, flat; places are rounded to whole squares."""
     n, side = illumination.shape[-1], maps.cell_px
     footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / phase_variance(1.0)
     corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin
@@ -94,8 +96,7 @@ def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -
     inside = (rows >= 0) & (columns >= 0) & (rows < maps.cells.shape[0]) & (columns < maps.cells.shape[1])
     index = rows[inside] * maps.cells.shape[1] + columns[inside]
     added = np.tile(footprint.ravel(), len(corners))[inside]
-    total = np.bincount(index, weights=added, minlength=maps.photons.size)
-    return total.reshape(maps.cells.shape).astype(np.float64)
+    return np.bincount(index, weights=added, minlength=maps.photons.size)
 
 
 class Verdict(IntEnum):

@@ -10,46 +10,33 @@ connected part are removed. Run by `ptychostream bench adaptive`.
 import json
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from launch.config_stages import DEMO_WEIGHTS
-from launch.recipe import DEMO_RECIPE, read_recipe
 from operators.arrays import abs2
 from operators.geometry import Geometry
 from operators.probe import with_power, zone_plate_probe
 from stream.motor_axes import Axes
 from stream.policy import Policy, PolicyConfig
-from stream.weights import load_network
-from tests.benchmarks._adaptive_arms import (
-    N_PIXELS,
-    PHOTONS,
-    SIDE,
-    Arm,
-    Instrument,
-    Sample,
-    adaptive_arm,
-    fermat_arm,
-    live_image,
-    random_arm,
-    raster_arm,
-    refine,
-)
+from tests.benchmarks._adaptive_arms import PHOTONS, SHARES, SIDE
+from tests.benchmarks._adaptive_jobs import STEERED, Job, Outcome, Result, work_off
+from tests.benchmarks._adaptive_steered import live_image
 from tests.benchmarks._machine import machine
 from tests.benchmarks._steered_demo import steered_demo_times
 
-CURVE = (169, 225, 324, 484, 729)  # positions of the planned patterns, for the curve to compare with
-COUNTS = (225, 324)  # of the others: a survey alone takes 144
-SEEDS = {"sparse": 5, "half": 3, "uniform": 3}
-OTHER_PHOTONS, OTHER_SEEDS = (2e4, 3e6), 2
-STALE, STALE_SEEDS = (1, 2, 4), 2  # batches
-DWELLS_S, SPEED_PX_S = (0.001, 0.02, 0.1), 5000.0
+CURVE = (169, 225, 324, 484, 729)  # positions of a planned pattern, for the curve to compare with
+SQUARES = (225, 324)  # of the others
+COUNTS = (224, 320)  # of the steered ones, whole batches: a survey alone takes 144
+SEEDS = range(5)
+ALL_PHOTONS = (2e4, PHOTONS, 3e6)
+STALE = (1, 2, 4)  # batches
+DWELLS_S = (0.001, 0.02, 0.1)
 N_DECISIONS, DECISION_SIDE, DECISION_DISC_PX = 60, 2048, 34.0  # a probe for which there are 16k candidates
 
 GOALS = {
@@ -63,56 +50,14 @@ GOALS = {
 }
 
 
-class Bench:
-    """What all samples share, and the figures so far."""
-
-    def __init__(self) -> None:
-        torch.set_num_threads(1)
-        recipe = read_recipe(DEMO_RECIPE)
-        self.instrument = Instrument(
-            probe=recipe.probe.nominal(N_PIXELS)[None],
-            material=recipe.material.complex,
-            network=load_network(DEMO_WEIGHTS)[0],
-        )
-        self.figures: dict[str, Any] = {}
-        self.n_violations = 0
-        self.stops: list[tuple[float, float]] = []
-
-    def curve(self, kind: str, seed: int, arm: Arm, photons: float = PHOTONS) -> "Curve":
-        """Return error and way of a planned pattern against its positions."""
-        scans = [arm(Sample(kind, seed, self.instrument, photons), n) for n in CURVE]
-        errors = [refine(Sample(kind, seed, self.instrument, photons), scan) for scan in scans]
-        n_positions = [len(scan.corners) for scan in scans]
-        return Curve(n_positions, np.minimum.accumulate(errors), [scan.path_px for scan in scans])
-
-    def adaptive(self, kind: str, seed: int, n: int, photons: float = PHOTONS, **options: Any) -> "Result":
-        """Return error and way of the adaptive arm."""
-        sample = Sample(kind, seed, self.instrument, photons)
-        scan = adaptive_arm(sample, n, **options)
-        self.n_violations += scan.n_violations
-        if n == COUNTS[-1] and not options:
-            self.stops += scan.stops
-        return Result(n, refine(sample, scan), scan.path_px)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One reconstruction: positions, error, way."""
-
-    n: int
-    error: float
-    path_px: float
-
-    def time_s(self, dwell_s: float) -> float:
-        """Return how long the scan takes."""
-        return self.n * dwell_s + self.path_px / SPEED_PX_S
-
-
 class Curve:
     """Positions that a planned pattern needs for an error, and its way."""
 
-    def __init__(self, n_positions: list[int], errors: np.ndarray, paths_px: list[float]) -> None:
-        self._log_n, self._log_error, self._log_path = np.log(n_positions), np.log(errors), np.log(paths_px)
+    def __init__(self, outcome: Outcome) -> None:
+        n, errors, paths_px = zip(*((r.n, r.error, r.path_px) for r in outcome.results), strict=True)
+        # More positions never make a scan worse: what noise says against it is noise.
+        self._log_error = np.log(np.minimum.accumulate(errors))
+        self._log_n, self._log_path = np.log(n), np.log(paths_px)
 
     def at(self, error: float) -> Result:
         """Return the pattern of equal error; never one beyond the ends of the curve."""
@@ -120,25 +65,22 @@ class Curve:
         path_px = np.exp(np.interp(log_n, self._log_n, self._log_path))
         return Result(round(np.exp(log_n)), error, float(path_px))
 
-    def saving(self, result: Result) -> float:
-        """Return the share of positions that `result` saves against this pattern."""
-        return 1 - result.n / self.at(result.error).n
+    def saving(self, results: Iterable[Result]) -> float:
+        """Return the mean share of positions that `results` save against this pattern."""
+        return float(np.mean([1 - result.n / self.at(result.error).n for result in results]))
+
+    def time_saving(self, results: Iterable[Result], dwell_s: float) -> float:
+        """Return the mean share of time, moves included."""
+        shares = [1 - r.time_s(dwell_s) / self.at(r.error).time_s(dwell_s) for r in results]
+        return float(np.mean(shares))
 
 
 def run(json_path: Path | None = None) -> dict[str, Any]:
     """Return the figures by name, show them, and write them to `json_path`."""
     begin_s = time.monotonic()
-    bench = Bench()
-    _sparse(bench)
-    _other_samples(bench)
-    _other_photons(bench)
-    figures = bench.figures
-    figures["overlap_violations"] = bench.n_violations
-    figures["n_stops"] = len(bench.stops)
-    false = sum(error > target for target, error in bench.stops)
-    figures["false_stops"] = false / len(bench.stops) if bench.stops else float("nan")
-    figures |= _decision_times()
+    figures = _decision_times()
     figures |= steered_demo_times(f"tcp://127.0.0.1:{_free_port()}")
+    figures = _figures(work_off(all_jobs())) | figures
     figures["wall_s"] = time.monotonic() - begin_s
     figures["measured_on"] = machine()
     _show(figures)
@@ -147,60 +89,79 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     return figures
 
 
-def _sparse(bench: Bench) -> None:
-    savings: dict[str, list[Any]] = {name: [] for name in ("fermat", "raster", "random", "oracle")}
-    times: dict[float, list[float]] = {dwell: [] for dwell in DWELLS_S}
-    stale: dict[int, list[float]] = {n_batches: [] for n_batches in STALE}
-    for seed in range(SEEDS["sparse"]):
-        fermat, raster = (bench.curve("sparse", seed, arm) for arm in (fermat_arm, raster_arm))
-        results = [bench.adaptive("sparse", seed, n) for n in COUNTS]
-        oracle = [bench.adaptive("sparse", seed, n, knows=True) for n in COUNTS]
-        savings["fermat"].append([fermat.saving(result) for result in results])
-        savings["raster"].append([raster.saving(result) for result in results])
-        savings["oracle"].append([fermat.saving(result) for result in oracle])
-        sample = Sample("sparse", seed, bench.instrument)
-        scans = [random_arm(sample, n) for n in COUNTS]
-        savings["random"].append(
-            [fermat.saving(Result(len(s.corners), refine(sample, s), 0.0)) for s in scans]
-        )
-        for dwell_s, shares in times.items():
-            shares += [1 - r.time_s(dwell_s) / fermat.at(r.error).time_s(dwell_s) for r in results]
-        if seed < STALE_SEEDS:
-            for n_batches, shares in stale.items():
-                late = bench.adaptive("sparse", seed, COUNTS[-1], stale=n_batches)
-                shares.append(fermat.saving(late))
-    by_seed = np.mean(savings["fermat"], axis=1)
-    bench.figures |= {
-        "saving_sparse": float(by_seed.mean()),
-        "saving_sparse_low": bootstrap_low(by_seed),
-        "saving_sparse_vs_raster": float(np.mean(savings["raster"])),
-        "saving_sparse_oracle": float(np.mean(savings["oracle"])),
-        "saving_sparse_random": float(np.mean(savings["random"])),
+def all_jobs() -> list[Job]:
+    """Return every scan that is compared: all arms on all samples, and the special conditions."""
+    jobs = []
+    for kind in SHARES:
+        for photons in ALL_PHOTONS:
+            for seed in SEEDS:
+                steered = Job(kind=kind, seed=seed, photons=photons, arm="adaptive", counts=COUNTS)
+                jobs += [replace(steered, arm=arm) for arm in STEERED]
+                jobs += [replace(steered, arm=arm, counts=CURVE) for arm in ("fermat", "raster")]
+                jobs.append(replace(steered, arm="random", counts=SQUARES))
+    jobs += [replace(_sparse(seed), stale=n) for seed in SEEDS for n in STALE]
+    return jobs + [replace(_sparse(seed), dwell_s=dwell_s) for seed in SEEDS for dwell_s in DWELLS_S]
+
+
+def _sparse(seed: int) -> Job:
+    return Job(kind="sparse", seed=seed, photons=PHOTONS, arm="adaptive", counts=COUNTS)
+
+
+def _figures(outcomes: dict[Job, Outcome]) -> dict[str, Any]:
+    savings = {
+        f"{kind}, {photons:.0e} photons": _savings(outcomes, kind, photons)
+        for kind in SHARES
+        for photons in ALL_PHOTONS
     }
-    bench.figures |= {f"saving_sparse_stale_{n}": float(np.mean(shares)) for n, shares in stale.items()}
-    bench.figures |= {f"time_saving_{1e3 * d:g}ms": float(np.mean(shares)) for d, shares in times.items()}
+    by_seed = [_saving(outcomes, _sparse(seed)) for seed in SEEDS]
+    uniform = [replace(_sparse(seed), kind="uniform") for seed in SEEDS]
+    figures = {
+        "saving_sparse": float(np.mean(by_seed)),
+        "saving_sparse_low": bootstrap_low(np.array(by_seed)),
+        "loss_uniform": -float(np.mean([_saving(outcomes, job, "raster") for job in uniform])),
+        "saving_half": savings[f"half, {PHOTONS:.0e} photons"]["adaptive"],
+    }
+    for n in STALE:
+        late = [_saving(outcomes, replace(_sparse(seed), stale=n)) for seed in SEEDS]
+        figures[f"saving_sparse_stale_{n}"] = float(np.mean(late))
+    for dwell_s in DWELLS_S:
+        jobs = [replace(_sparse(seed), dwell_s=dwell_s) for seed in SEEDS]
+        shares = [_curve(outcomes, job).time_saving(outcomes[job].results, dwell_s) for job in jobs]
+        figures[f"time_saving_{1e3 * dwell_s:g}ms"] = float(np.mean(shares))
+    stops = [stop for job, it in outcomes.items() if job.arm == "adaptive" for stop in it.stops]
+    return figures | {
+        "overlap_violations": sum(it.n_violations for it in outcomes.values()),
+        "n_stops": len(stops),
+        "false_stops": float(np.mean([error > target for target, error in stops])) if stops else float("nan"),
+        "savings_vs_fermat": savings,
+    }
 
 
-def _other_samples(bench: Bench) -> None:
-    savings = []
-    for seed in range(SEEDS["half"]):
-        fermat = bench.curve("half", seed, fermat_arm)
-        savings += [fermat.saving(bench.adaptive("half", seed, n)) for n in COUNTS]
-    bench.figures["saving_half"] = float(np.mean(savings))
-    losses = []
-    for seed in range(SEEDS["uniform"]):
-        raster = bench.curve("uniform", seed, raster_arm)
-        losses += [-raster.saving(bench.adaptive("uniform", seed, n)) for n in COUNTS]
-    bench.figures["loss_uniform"] = float(np.mean(losses))
+def _savings(outcomes: dict[Job, Outcome], kind: str, photons: float) -> dict[str, float]:
+    """Return what every arm saves on one kind of sample, against the Fermat spiral at equal error."""
+    return {
+        arm: float(
+            np.mean(
+                [
+                    _saving(outcomes, job)
+                    for job in outcomes
+                    if (job.kind, job.photons, job.arm) == (kind, photons, arm)
+                    and not job.stale
+                    and not job.dwell_s
+                ]
+            )
+        )
+        for arm in ("raster", "random", "greedy", "adaptive", "oracle")
+    }
 
 
-def _other_photons(bench: Bench) -> None:
-    for photons in OTHER_PHOTONS:
-        savings = []
-        for seed in range(OTHER_SEEDS):
-            fermat = bench.curve("sparse", seed, fermat_arm, photons)
-            savings += [fermat.saving(bench.adaptive("sparse", seed, n, photons)) for n in COUNTS]
-        bench.figures[f"saving_sparse_{photons:.0e}_photons"] = float(np.mean(savings))
+def _saving(outcomes: dict[Job, Outcome], job: Job, against: str = "fermat") -> float:
+    results = [result for result in outcomes[job].results if result.n <= max(SQUARES)]
+    return _curve(outcomes, job, against).saving(results)
+
+
+def _curve(outcomes: dict[Job, Outcome], job: Job, arm: str = "fermat") -> Curve:
+    return Curve(outcomes[replace(job, arm=arm, counts=CURVE, stale=0, dwell_s=0.0)])
 
 
 def bootstrap_low(values: np.ndarray, n_draws: int = 10_000) -> float:
@@ -256,7 +217,16 @@ def _show(figures: dict[str, Any]) -> None:
     for heading in ("figure", "measured", "target", ""):
         rows.add_column(heading)
     for name, value in figures.items():
+        if isinstance(value, dict):
+            continue
         target, is_met = GOALS.get(name, ("", None))
         verdict = "" if is_met is None else "met" if is_met(value) else "missed"
         rows.add_row(name, f"{value:.3g}" if isinstance(value, float) else str(value), target, verdict)
     Console().print(rows)
+    savings = figures["savings_vs_fermat"]
+    table = Table(title="positions saved at equal error against a Fermat spiral")
+    for heading in ("sample", *next(iter(savings.values()))):
+        table.add_column(heading)
+    for sample, shares in savings.items():
+        table.add_row(sample, *(f"{share:.2f}" for share in shares.values()))
+    Console().print(table)
