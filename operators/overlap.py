@@ -22,7 +22,7 @@ class OverlapGraph:
     reach_px : float
         Largest distance of two frames that overlap enough: (1 - overlap) x diameter of the probe.
     n_least : int
-        Frames a connected group needs before it can be refined.
+        Frames a connected group needs before it can be refined, 2 or more.
 
     Notes
     -----

@@ -5,6 +5,7 @@ the dose, covers the field in proportion to importance, and leaves no hole in gr
 Called by the scan policy for every batch. The same state and weights give the same points.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,9 @@ from operators.dose import DoseMap
 from operators.importance import RELEVANT
 from operators.lattice import Lattice
 from operators.overlap import OverlapGraph
-from operators.routing import TILE_DIAMETERS, Travel, best_tiles, snake_route
+from operators.routing import Travel, short_route
 
 NEIGHBOURHOOD = 2.0  # of the overlap distance: how far around refined frames holes are filled
-POOL = 2  # batches of candidates that travel chooses from
 
 Weights = NDArray[np.float32]
 
@@ -121,11 +121,14 @@ class Selector:
             n_first = len(batch.centres)
             batch.close_holes(n_points)
             n_certain = len(batch.centres)
-            batch.take_farthest(n_points if self.travel is None else max(POOL * n_points, n_certain))
+            if self.travel is None:
+                batch.take_farthest(n_points)
+            else:
+                batch.take_on_the_way(n_points, self.travel)
         self._close(batch.refused)
-        centres = self._worth_the_way(batch, n_points, n_certain)
+        centres = np.array(batch.centres, np.int64).reshape(-1, 2)
         return Selection(
-            centres=centres[snake_route(centres, self.diameter_px, self.graph.last)],
+            centres=centres[short_route(centres, self.diameter_px, self.graph.last)],
             first=tuple((row, column) for row, column in batch.centres[:n_first]),
             n_closure=n_certain - n_first,
             n_holes=batch.n_holes,
@@ -136,15 +139,6 @@ class Selector:
         centres = self.lattice.centres.reshape(-1, 2)
         for candidate in refused:
             self.is_open.flat[candidate] = self.dose.fits(centres[candidate].tolist())
-
-    def _worth_the_way(self, batch: "_Batch", n_points: int, n_certain: int) -> Corners:
-        centres = np.array(batch.centres, np.int64).reshape(-1, 2)
-        if self.travel is None or len(centres) <= n_points:
-            return centres
-        chosen, gains = centres[n_certain:], np.array(batch.priorities[n_certain:]) ** 4
-        n_left, tile_px = n_points - n_certain, TILE_DIAMETERS * self.diameter_px
-        keep = best_tiles(chosen, gains, n_left, self.travel, tile_px, self.graph.last)
-        return np.concatenate([centres[:n_certain], chosen[keep]])
 
     def _mark_refined(self, centre: tuple[int, int]) -> None:
         around = NEIGHBOURHOOD * self.graph.reach_px
@@ -208,6 +202,24 @@ class _Batch:
             if self._priority.flat[best] <= 0:
                 return
             self._try(best)
+
+    def take_on_the_way(self, n_points: int, travel: Travel) -> None:
+        """Take candidates with the most gain per second, from one to the next."""
+        here = self.centres[-1] if self.centres else self._selector.graph.last
+        while len(self.centres) < n_points:
+            largest = float(self._priority.max())
+            if largest <= 0:
+                return
+            # What is worth less than this even without a way there cannot win.
+            worth = np.flatnonzero(self._priority >= largest * self._least_share(travel))
+            away = self._candidates[worth] - (self._candidates[worth[0]] if here is None else here)
+            gain = self._priority.ravel()[worth] ** 4  # the fall of variance: hole area^2 x weight
+            self._try(int(worth[(gain / travel.time_s(np.hypot(*away.T))).argmax()]))
+            here = self.centres[-1] if self.centres else here
+
+    def _least_share(self, travel: Travel) -> float:
+        across_px = math.hypot(*self._selector.lattice.area.shape)
+        return float((travel.time_s(0.0) / travel.time_s(across_px)) ** 0.25)
 
     def _holes(self) -> NDArray[np.bool_]:
         return self._selector.holes(self._weights, self._distance) & (self._scale > 0)
