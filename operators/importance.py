@@ -74,10 +74,10 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
     Cramer-Rao bound before and after.
     """
     added = _added_precision(maps, illumination, centres)
-    lit = np.flatnonzero(added)
-    before = maps.photons.ravel()[lit] / phase_variance(1.0) + 1 / PRIOR_VARIANCE
+    lit = np.nonzero(added)
+    before = maps.photons[lit] / phase_variance(1.0) + 1 / PRIOR_VARIANCE
     gain = np.zeros(maps.cells.shape, np.float32)
-    gain.flat[lit] = weights.ravel()[lit] * (1 / before - 1 / (before + added[lit]))
+    gain[lit] = weights[lit] * (1 / before - 1 / (before + added[lit]))
     return gain
 
 
@@ -87,16 +87,16 @@ def uncertainty(maps: SuperPixels) -> Map:
     return np.where(maps.coverage > 0.5, known, PRIOR_VARIANCE).astype(np.float32)
 
 
-def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> NDArray[np.float64]:
-    """Return the precision that exposures add to each square, flat; places are rounded to whole squares."""
+def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> Map:
+    """Return the precision that exposures add to each square; their place is rounded to whole squares."""
     n, side = illumination.shape[-1], maps.cell_px
-    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / phase_variance(1.0)
-    corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin
-    rows, columns = (corners[:, None] + np.argwhere(np.ones(footprint.shape))).reshape(-1, 2).T
-    inside = (rows >= 0) & (columns >= 0) & (rows < maps.cells.shape[0]) & (columns < maps.cells.shape[1])
-    index = rows[inside] * maps.cells.shape[1] + columns[inside]
-    added = np.tile(footprint.ravel(), len(corners))[inside]
-    return np.bincount(index, weights=added, minlength=maps.photons.size)
+    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / np.float32(phase_variance(1.0))
+    size = len(footprint)
+    padded = np.zeros(np.add(maps.cells.shape, 2 * size), np.float32)
+    corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin + size
+    for row, column in np.clip(corners, 0, np.array(padded.shape) - size).tolist():
+        padded[row : row + size, column : column + size] += footprint
+    return padded[size:-size, size:-size]
 
 
 class Verdict(IntEnum):

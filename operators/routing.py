@@ -84,18 +84,19 @@ def _exchanged(distance: NDArray[np.float32]) -> Order:
     `distance` is (point, point); the way begins at the first. 2-opt (Croes, Oper. Res. 6 (1958) 791), the
     best exchange first.
     """
-    n = len(distance)
+    n, way = len(distance), distance.copy()
     order = np.arange(n)
-    is_part = np.triu(np.ones((n - 1, n - 1), bool))
+    is_part = np.triu(np.ones((n - 1, n - 1), np.float32))
+    # Turning round the points i to j replaces the steps to i and from j; from the last there is none.
+    step, beyond = np.zeros(n, np.float32), np.zeros((n - 1, n - 1), np.float32)
     for _ in range(n):
-        way = distance[order][:, order]
-        step = np.diagonal(way, 1)
-        # Turning round points i to j replaces the steps to i and from j; behind the last there is none.
-        before = step[:, None] + np.append(step[1:], np.float32(0))
-        after = way[:-1, 1:] + np.pad(way[1:, 2:], ((0, 0), (0, 1)))
-        shorter = np.where(is_part, before - after, 0)
+        step[:-1], beyond[:, :-1] = np.diagonal(way, 1), way[1:, 2:]
+        shorter = step[:-1, None] + step[1:] - way[:-1, 1:] - beyond
+        shorter *= is_part
         i, j = divmod(int(shorter.argmax()), n - 1)
         if shorter[i, j] < 1e-3 * step.mean():
             break
-        order[i + 1 : j + 2] = order[i + 1 : j + 2][::-1]
+        part, turned = slice(i + 1, j + 2), slice(j + 1, i, -1)
+        order[part], way[part] = order[turned], way[turned]
+        way[:, part] = way[:, turned]
     return order[1:]

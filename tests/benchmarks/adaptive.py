@@ -97,7 +97,8 @@ def all_jobs() -> list[Job]:
             for seed in SEEDS:
                 steered = Job(kind=kind, seed=seed, photons=photons, arm="adaptive", counts=COUNTS)
                 jobs += [replace(steered, arm=arm) for arm in STEERED]
-                jobs += [replace(steered, arm=arm, counts=CURVE) for arm in ("fermat", "raster")]
+                jobs.append(replace(steered, arm="fermat", counts=CURVE))
+                jobs.append(replace(steered, arm="raster", counts=CURVE if kind == "uniform" else SQUARES))
                 jobs.append(replace(steered, arm="random", counts=SQUARES))
     jobs += [replace(_sparse(seed), stale=n) for seed in SEEDS for n in STALE]
     return jobs + [replace(_sparse(seed), dwell_s=dwell_s) for seed in SEEDS for dwell_s in DWELLS_S]
