@@ -153,6 +153,8 @@ def quality(maps: SuperPixels, weights: Map, field: NDArray[np.bool_]) -> Qualit
 class StopRule:
     """Says enough once the places that matter were known well enough several times in a row.
 
+    It rests on the claimed uncertainty alone, so it says nothing while that is not to be trusted.
+
     Parameters
     ----------
     target_rad : float
@@ -170,6 +172,7 @@ class StopRule:
         """Whether the last decisions agreed."""
         return self._n >= self.n_in_a_row
 
-    def look(self, now: Quality) -> None:
-        """Take the quality of one more map."""
-        self._n = self._n + 1 if self.target_rad > 0 and now.sigma_q95_rad <= self.target_rad else 0
+    def look(self, now: Quality, is_trusted: bool = True) -> None:
+        """Take the quality of one more map, and whether its uncertainty can be believed."""
+        is_enough = is_trusted and self.target_rad > 0 and now.sigma_q95_rad <= self.target_rad
+        self._n = self._n + 1 if is_enough else 0

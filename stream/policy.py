@@ -133,8 +133,7 @@ class Policy:
         self._field = np.zeros(self.maps.cells.shape, bool)
         self._field.flat[self._cell[self._is_allowed > 0]] = True
         self.audit = Audit(self.maps.cells.shape)
-        self._survey = survey(area, SURVEY_DIAMETERS * self._diameter_px, np.random.default_rng(config.seed))
-        self._survey = self._survey[self._inside_region(self._survey[None])[0] > 0]
+        self._survey = self._planned_survey()
         self._stop = StopRule(config.target_rad)
         self._image: LiveImage | None = None
         self._measured: Positions = np.zeros((0, 2))
@@ -240,6 +239,7 @@ class Policy:
             The sequence number is above it.
         """
         self._sequence = max(self._sequence, after) + 1
+        self._look_whether_to_stop()
         stop, why = self.should_stop()
         weights = self._candidate_weights
         map_hash = self._hash(weights)
@@ -307,6 +307,11 @@ class Policy:
         """Return maps of all that a probe within the limits can light."""
         return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
 
+    def _planned_survey(self) -> Corners:
+        rng, step_px = np.random.default_rng(self.config.seed), SURVEY_DIAMETERS * self._diameter_px
+        centres = survey(self._area, step_px, rng)
+        return centres[self._inside_region(centres[None])[0] > 0]
+
     def _promise(self, centres: Corners) -> Promise:
         """Return what measuring at `centres` is expected to bring."""
         is_lit = np.zeros(self.maps.cells.shape, bool)
@@ -322,7 +327,7 @@ class Policy:
     def _look_whether_to_stop(self) -> None:
         if self._surveyed and self._image is not None and self._image.version != self._judged:
             self._judged = self._image.version
-            self._stop.look(self.quality)
+            self._stop.look(self.quality, is_trusted(calibration(self._image)))
 
     def _inside_region(self, centres: Corners) -> NDArray[np.float32]:
         if self.config.region is None:

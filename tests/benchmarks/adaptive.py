@@ -157,7 +157,7 @@ def _savings(outcomes: dict[Job, Outcome], kind: str, photons: float) -> dict[st
 
 
 def _saving(outcomes: dict[Job, Outcome], job: Job, against: str = "fermat") -> float:
-    results = [result for result in outcomes[job].results if result.n <= max(SQUARES)]
+    results = [result for result in outcomes[job].results if COUNTS[0] <= result.n <= SQUARES[-1]]
     return _curve(outcomes, job, against).saving(results)
 
 
