@@ -95,16 +95,15 @@ class DoseMap:
         self._postponed = []
 
     def _put(self, centre: Sequence[int]) -> None:
-        rows, columns = self._window(centre)
-        n = self._illumination.shape[-1]
-        top, left = (max(-(int(at) - low), 0) for at, low in zip(centre, self.area.origin, strict=True))
-        here = self._map[rows, columns]
-        here += self._illumination[top:n, left:n][: here.shape[0], : here.shape[1]]
-        if here.size:
-            self._peak = max(self._peak, float(here.max()))
+        here, light = self._map[self._window(centre)], self._illumination
+        if here.shape != light.shape:  # partly or wholly off the map
+            top, left = (max(low - int(at), 0) for at, low in zip(centre, self.area.origin, strict=True))
+            light = light[top:, left:][: here.shape[0], : here.shape[1]]
+        here += light
+        self._peak = max(self._peak, float(here.max(initial=0)))
 
     def _window(self, centre: Sequence[int]) -> tuple[slice, slice]:
         """Return the part of the map under an exposure; the map begins half a window before the area."""
         n = self._illumination.shape[-1]
-        top, left = (int(at) - low for at, low in zip(centre, self.area.origin, strict=True))
+        top, left = int(centre[0]) - self.area.top, int(centre[1]) - self.area.left
         return slice(max(top, 0), max(top + n, 0)), slice(max(left, 0), max(left + n, 0))

@@ -74,11 +74,9 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
     Cramer-Rao bound before and after.
     """
     added = _added_precision(maps, illumination, centres)
-    lit = np.nonzero(added)
-    before = maps.photons[lit] / phase_variance(1.0) + 1 / PRIOR_VARIANCE
-    gain = np.zeros(maps.cells.shape, np.float32)
-    gain[lit] = weights[lit] * (1 / before - 1 / (before + added[lit]))
-    return gain
+    before = maps.photons / phase_variance(1.0) + 1 / PRIOR_VARIANCE
+    # 1 / J - 1 / (J + p), without its cancellation
+    return (weights * added / (before * (before + added))).astype(np.float32)
 
 
 def uncertainty(maps: SuperPixels) -> Map:

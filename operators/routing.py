@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from operators.arrays import Array, Corners
 
-STRIPS = (1, 2, 3, 4)  # widths to try, in the one asked for: few points far apart want wide strips
+STRIPS = (1, 2, 4)  # widths to try, in the one asked for: few points far apart want wide strips
 MOST_TO_EXCHANGE = 64  # points: the time of an exchange grows with their square, its use falls
 
 Order = NDArray[np.int64]

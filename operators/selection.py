@@ -5,7 +5,6 @@ the dose, covers the field in proportion to importance, and leaves no hole in gr
 Called by the scan policy for every batch. The same state and weights give the same points.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from operators.overlap import OverlapGraph
 from operators.routing import Travel, short_route
 
 NEIGHBOURHOOD = 2.0  # of the overlap distance: how far around refined frames holes are filled
+NEAR_DIAMETERS = 2.0  # where the best next point usually is when moving takes long
 
 Weights = NDArray[np.float32]
 
@@ -220,19 +220,26 @@ class _Batch:
         """Take candidates with the most gain per second, from one to the next."""
         here = self.centres[-1] if self.centres else self._selector.graph.last
         while len(self.centres) < n_points:
-            largest = float(self._priority.max())
-            if largest <= 0:
+            best = int(self._priority.argmax())
+            if self._priority.flat[best] <= 0:
                 return
-            # What is worth less than this even without a way there cannot win.
-            worth = np.flatnonzero(self._priority >= largest * self._least_share(travel))
-            away = self._candidates[worth] - (self._candidates[worth[0]] if here is None else here)
-            gain = self._priority.ravel()[worth] ** 4  # the fall of variance: hole area^2 x weight
-            self._try(int(worth[(gain / travel.time_s(np.hypot(*away.T))).argmax()]))
+            self._try(best if here is None else self._most_per_second(best, here, travel))
             here = self.centres[-1] if self.centres else here
 
-    def _least_share(self, travel: Travel) -> float:
-        across_px = math.hypot(*self._selector.lattice.area.shape)
-        return float((travel.time_s(0.0) / travel.time_s(across_px)) ** 0.25)
+    def _most_per_second(self, farthest: int, here: Sequence[int], travel: Travel) -> int:
+        """Return the candidate worth most for its time; gain goes with hole area^2 x weight, priority^4."""
+        lattice, most = self._selector.lattice, float(self._priority.flat[farthest]) ** 4
+        radius_px = NEAR_DIAMETERS * self._selector.diameter_px
+        while True:
+            window = lattice.window(here, radius_px)
+            gain = np.square(np.square(self._priority[window]))
+            per_second = gain / travel.time_s(lattice.distance_to(here, window))
+            # What lies outside is no better, even if it gained the most of all just behind the edge.
+            is_best = per_second.max(initial=0.0) * travel.time_s(radius_px) >= most
+            if is_best or per_second.size == self._priority.size:
+                row, column = divmod(int(per_second.argmax()), per_second.shape[1])
+                return (window[0].start + row) * self._priority.shape[1] + window[1].start + column
+            radius_px *= 3
 
     def _holes(self) -> NDArray[np.bool_]:
         return self._selector.holes(self._weights, self.distance) & (self._scale > 0)

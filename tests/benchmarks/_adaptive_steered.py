@@ -170,13 +170,15 @@ def _true_image(sample: Sample, n_frames: int) -> LiveImage:
     return live_image(sample.object, np.full(shape, 0.01), np.full(shape, 1e4), (0, 0), n_frames)
 
 
-def live_image(object_: Any, sigma: Any, photons: Any, origin: tuple[int, int], n_frames: int) -> LiveImage:
+def live_image(
+    object_: Any, sigma: Any, photons: Any, origin: tuple[int, int], n_frames: int, path: Any = ()
+) -> LiveImage:
     return LiveImage(
         object=object_,
         sigma=sigma,
         photons=photons,
         source=np.ones(object_.shape, np.uint8),
-        path=np.zeros((0, 2), np.float32),
+        path=np.asarray(path, np.float32).reshape(-1, 2),
         origin_px=origin,
         object_pixel_m=GEOMETRY.object_pixel_m,
         scan="bench",
