@@ -71,7 +71,8 @@ class Selector:
     and the density with its square root, which minimises the weighted variance for a number of points
     (Neyman, J. R. Stat. Soc. 97 (1934) 558). After a batch whose last priority is p, every open candidate
     has a point within p / weight^(1/4) (covering), and no point of it was closer than that to one before it
-    (packing).
+    (packing). With `travel` each next point is the one with most priority^4 per second instead: dose, area
+    and overlap hold as before, covering and packing only in the long run.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Selector:
         self.graph = OverlapGraph((1 - overlap) * diameter_px)
         self.is_open = np.ones(lattice.distance.shape, bool)  # dose is left
         self.is_near_refined = np.zeros(lattice.distance.shape, bool)
-        self._selected: tuple[Corners, NDArray[np.float32]] = np.zeros((0, 2), np.int64), lattice.distance
+        self._selected: tuple[Corners, NDArray[np.float32]] | None = None  # last, and the distances with it
 
     def measured(self, centres: Corners) -> None:
         """Count exposures, (point, 2) absolute object pixels, on the lattice or not, once triggered."""
@@ -144,10 +145,9 @@ class Selector:
 
     def _approach(self, centres: Corners) -> None:
         distance = self.lattice.distance
-        selected, then = self._selected
-        self._selected = selected[:0], distance
-        if len(selected) and np.array_equal(centres, selected):
-            np.minimum(distance, then, out=distance)  # as advised, which is the rule: done before
+        selected, self._selected = self._selected, None
+        if selected is not None and np.array_equal(centres, selected[0]):
+            np.minimum(distance, selected[1], out=distance)  # as advised, which is the rule: done before
             return
         farthest_px = float(distance.max())
         for centre in centres.tolist():

@@ -277,7 +277,14 @@ def test_a_slow_stage_stays_where_it_is_and_a_fast_one_goes_where_the_gain_is():
     assert near[1e7] <= 4
 
 
-@thorough
+def test_a_stage_far_outside_finds_the_way_in():
+    chooser = selector(Bounds(0, 0, 60, 60), travel=Travel(dwell_s=0.001, speed_px_s=10.0))
+    chooser.measured(np.array([[-4000, 900]]))
+    batch = chooser.select(5, np.ones(chooser.lattice.distance.shape, np.float32))
+    assert len(batch) == 5
+
+
+@settings(max_examples=8, deadline=None)
 @given(fields, seeds)
 def test_a_scan_that_minds_the_way_is_shorter_and_still_closes_every_hole(area, seed):
     ways = []
