@@ -178,6 +178,10 @@ class PolicySection(EndpointSection):
     """standard uncertainty of the phase at which a scan is done, rad; 0 never"""
     overlap: Fraction = 0.6
     """linear overlap of neighbours on ground that is refined, 0 to 1"""
+    dwell_s: PositiveFloat | None = None
+    """time of one exposure, s; with `speed`, where moving takes long the policy stays near"""
+    speed: PositiveFloat | None = None
+    """of the motors, in the unit of `positions` per second"""
     seed: NonNegativeInt = 0
     """of the survey and the candidates"""
 
@@ -185,6 +189,8 @@ class PolicySection(EndpointSection):
     def _is_complete(self) -> Self:
         if self.enabled and self.limits is None:
             raise ValueError("the policy needs `limits`: motor positions ((y_low, y_high), (x_low, x_high))")
+        if (self.dwell_s is None) != (self.speed is None):
+            raise ValueError("the policy needs `dwell_s` and `speed` together, or neither")
         return self
 
 

@@ -8,9 +8,12 @@ import math
 from dataclasses import replace
 from functools import partial
 
+from launch.config_stages import PolicySection
 from launch.run_file import ResolvedRun
 from launch.stages import PROBE_FILE, reachable
 from operators.arrays import abs2
+from operators.geometry import METRES_PER_UNIT, Geometry
+from operators.routing import Travel
 from stream.client import LiveReconstruction
 from stream.motor_axes import Axes
 from stream.policy import Policy, PolicyConfig
@@ -54,5 +57,13 @@ def policy_config(run: ResolvedRun) -> PolicyConfig:
         max_dose=math.inf if section.max_dose is None else section.max_dose,
         target_rad=section.target_rad,
         overlap=section.overlap,
+        travel=_travel(section, run.config.geometry.geometry(), positions.unit),
         seed=section.seed,
     )
+
+
+def _travel(section: PolicySection, geometry: Geometry, unit: str) -> Travel | None:
+    if section.dwell_s is None or section.speed is None:
+        return None
+    speed_m_s = section.speed * METRES_PER_UNIT[unit]
+    return Travel(dwell_s=section.dwell_s, speed_px_s=speed_m_s / geometry.object_pixel_m)

@@ -55,6 +55,8 @@ class Audit:
     ----------
     realised_gain : float
         Of the last batch that an image showed, rad^2 x squares.
+    is_abandoned : (row, col) bool
+        Where measuring twice in a row brought much less than predicted.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -62,17 +64,12 @@ class Audit:
         self._promises: deque[Promise] = deque(maxlen=MOST_PROMISES)
         self._shape, self._n_broken_batches = shape, 0
         self._n_broken = np.zeros(_tiles(np.zeros(shape, np.float32)).shape, np.int64)
+        self.is_abandoned: NDArray[np.bool_] = np.zeros(shape, bool)
 
     @property
     def is_distrusted(self) -> bool:
         """Whether the last batches all brought much less than predicted."""
         return self._n_broken_batches >= N_BROKEN_BATCH
-
-    @property
-    def is_abandoned(self) -> NDArray[np.bool_]:
-        """Where measuring twice in a row brought much less than predicted, (row, col) bool."""
-        tiles = np.kron(self._n_broken >= N_BROKEN_PLACE, np.ones((TILE_CELLS, TILE_CELLS), bool))
-        return tiles[: self._shape[0], : self._shape[1]]
 
     def promise(self, promise: Promise) -> None:
         """Remember a batch; of too many the oldest is forgotten."""
@@ -97,6 +94,8 @@ class Audit:
         is_broken = _tiles(realised) < KEPT * _tiles(promise.predicted)
         n_broken = np.where(is_broken, self._n_broken + 1, 0)
         self._n_broken = np.where(_tiles(promise.is_lit) > 0, n_broken, self._n_broken)
+        tiles = (self._n_broken >= N_BROKEN_PLACE).repeat(TILE_CELLS, axis=0).repeat(TILE_CELLS, axis=1)
+        self.is_abandoned = tiles[: self._shape[0], : self._shape[1]]
 
 
 def _tiles(values: NDArray[np.generic]) -> Map:

@@ -44,12 +44,16 @@ class DoseMap:
         n = self._illumination.shape[-1]
         self._map = np.zeros((area.shape[0] + n - 1, area.shape[1] + n - 1), np.float32)
         self._after = np.zeros((n, n), np.float32)
-        self._on_trial: list[tuple[tuple[slice, slice], NDArray[np.float32]]] | None = None
+        self._brightest = float(self._illumination.max())
+        self._peak = 0.0
+        self._is_on_trial = False
+        self._postponed: list[Sequence[int]] = []  # exposures of a trial that are not on the map
+        self._replaced: list[tuple[tuple[slice, slice], NDArray[np.float32]]] = []
 
     @property
     def peak(self) -> float:
         """The largest number of photons on one pixel."""
-        return float(self._map.max())
+        return self._peak
 
     def fits(self, centre: Sequence[int]) -> bool:
         """Return whether an exposure at `centre` stays within the limit; never outside the area."""
@@ -57,36 +61,49 @@ class DoseMap:
         area = self.area
         if not (area.top <= row < area.bottom and area.left <= column < area.right):
             return False
-        if math.isinf(self.limit):
+        # Nearly always the brightest pixel has room for the whole trial, and the map need not be read.
+        if self._peak + (len(self._postponed) + 1) * self._brightest <= self._most:
             return True
+        self._catch_up()
         np.add(self._map[self._window(centre)], self._illumination, out=self._after)
         return bool(self._after.max() <= self._most)
 
     def add(self, centre: Sequence[int]) -> None:
         """Count an exposure; of one outside the area, what it puts on the map."""
-        window = rows, columns = self._window(centre)
-        if self._on_trial is not None:
-            if math.isinf(self.limit):
-                return  # nobody will ask
-            self._on_trial.append((window, self._map[window].copy()))
-        n = self._illumination.shape[-1]
-        top, left = (max(-(int(at) - low), 0) for at, low in zip(centre, self.area.origin, strict=True))
-        here = self._map[rows, columns]
-        here += self._illumination[top:n, left:n][: here.shape[0], : here.shape[1]]
+        if self._is_on_trial:
+            self._postponed.append(centre)
+        else:
+            self._put(centre)
 
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Forget, to the last bit, the exposures that are added inside."""
-        self._on_trial = []
+        peak, self._is_on_trial = self._peak, True
         try:
             yield
         finally:
-            for window, before in reversed(self._on_trial):
+            self._is_on_trial, self._peak = False, peak
+            for window, before in reversed(self._replaced):
                 self._map[window] = before
-            self._on_trial = None
+            self._postponed, self._replaced = [], []
+
+    def _catch_up(self) -> None:
+        for centre in self._postponed:
+            window = self._window(centre)
+            self._replaced.append((window, self._map[window].copy()))
+            self._put(centre)
+        self._postponed = []
+
+    def _put(self, centre: Sequence[int]) -> None:
+        here, light = self._map[self._window(centre)], self._illumination
+        if here.shape != light.shape:  # partly or wholly off the map
+            top, left = (max(low - int(at), 0) for at, low in zip(centre, self.area.origin, strict=True))
+            light = light[top:, left:][: here.shape[0], : here.shape[1]]
+        here += light
+        self._peak = max(self._peak, float(here.max(initial=0)))
 
     def _window(self, centre: Sequence[int]) -> tuple[slice, slice]:
         """Return the part of the map under an exposure; the map begins half a window before the area."""
         n = self._illumination.shape[-1]
-        top, left = (int(at) - low for at, low in zip(centre, self.area.origin, strict=True))
+        top, left = int(centre[0]) - self.area.top, int(centre[1]) - self.area.left
         return slice(max(top, 0), max(top + n, 0)), slice(max(left, 0), max(left + n, 0))

@@ -73,10 +73,10 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
     w [1 / J - 1 / (J + p)] with the precision J that photons give, and the precision p of the exposures: the
     Cramer-Rao bound before and after.
     """
-    before = maps.photons / phase_variance(np.float64(1)) + 1 / PRIOR_VARIANCE
-    after = before + _added_precision(maps, illumination, centres)
-    gain: Map = weights * (1 / before - 1 / after)
-    return gain
+    added = _added_precision(maps, illumination, centres)
+    before = maps.photons / phase_variance(1.0) + 1 / PRIOR_VARIANCE
+    # 1 / J - 1 / (J + p), without its cancellation
+    return (weights * added / (before * (before + added))).astype(np.float32)
 
 
 def uncertainty(maps: SuperPixels) -> Map:
@@ -85,17 +85,16 @@ def uncertainty(maps: SuperPixels) -> Map:
     return np.where(maps.coverage > 0.5, known, PRIOR_VARIANCE).astype(np.float32)
 
 
-def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> NDArray[np.float64]:
+def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> Map:
     """Return the precision that exposures add to each square; their place is rounded to whole squares."""
     n, side = illumination.shape[-1], maps.cell_px
-    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / phase_variance(1.0)
-    corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin
-    rows, columns = (corners[:, None] + np.argwhere(np.ones(footprint.shape))).reshape(-1, 2).T
-    inside = (rows >= 0) & (columns >= 0) & (rows < maps.cells.shape[0]) & (columns < maps.cells.shape[1])
-    index = rows[inside] * maps.cells.shape[1] + columns[inside]
-    added = np.tile(footprint.ravel(), len(corners))[inside]
-    total = np.bincount(index, weights=added, minlength=maps.photons.size)
-    return total.reshape(maps.cells.shape).astype(np.float64)
+    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / np.float32(phase_variance(1.0))
+    size = len(footprint)
+    padded = np.zeros(np.add(maps.cells.shape, 2 * size), np.float32)
+    corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin + size
+    for row, column in np.clip(corners, 0, np.array(padded.shape) - size).tolist():
+        padded[row : row + size, column : column + size] += footprint
+    return padded[size:-size, size:-size]
 
 
 class Verdict(IntEnum):
@@ -152,6 +151,8 @@ def quality(maps: SuperPixels, weights: Map, field: NDArray[np.bool_]) -> Qualit
 class StopRule:
     """Says enough once the places that matter were known well enough several times in a row.
 
+    It rests on the claimed uncertainty alone, so it says nothing while that is not to be trusted.
+
     Parameters
     ----------
     target_rad : float
@@ -169,6 +170,7 @@ class StopRule:
         """Whether the last decisions agreed."""
         return self._n >= self.n_in_a_row
 
-    def look(self, now: Quality) -> None:
-        """Take the quality of one more map."""
-        self._n = self._n + 1 if self.target_rad > 0 and now.sigma_q95_rad <= self.target_rad else 0
+    def look(self, now: Quality, is_trusted: bool = True) -> None:
+        """Take the quality of one more map, and whether its uncertainty can be believed."""
+        is_enough = is_trusted and self.target_rad > 0 and now.sigma_q95_rad <= self.target_rad
+        self._n = self._n + 1 if is_enough else 0

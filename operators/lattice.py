@@ -30,13 +30,15 @@ class Lattice:
         Of the grid, at least 2.
     rng : numpy.random.Generator
         Of the jitter; the same state gives the same candidates.
+    farthest_px : float
+        Beyond it all distances are alike, which is what a new point costs time for; none is unless given.
 
     Attributes
     ----------
     centres : (row, col, 2) int64, absolute object pixels
         Where the centre of the probe would be, (y, x).
     distance : (row, col) float32, object pixels
-        To the nearest measured point; the diagonal of the area before there is one.
+        To the nearest measured point, `farthest_px` or the diagonal of the area where it is more.
 
     Raises
     ------
@@ -44,7 +46,9 @@ class Lattice:
         If the spacing is below 2 pixels or not finite.
     """
 
-    def __init__(self, area: Bounds, spacing_px: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, area: Bounds, spacing_px: float, rng: np.random.Generator, farthest_px: float = math.inf
+    ) -> None:
         if not (math.isfinite(spacing_px) and spacing_px >= 2):
             raise ValueError(f"candidates: expected a spacing of at least 2 pixels, got {spacing_px!r}")
         self.area, self.spacing_px = area, float(spacing_px)
@@ -55,7 +59,7 @@ class Lattice:
         grid = first + pitch * np.moveaxis(np.indices(tuple(n_steps + 1)), 0, -1)
         moved = grid + rng.uniform(-JITTER, JITTER, grid.shape) * spacing_px
         self.centres: Corners = np.clip(np.rint(moved), first, last).astype(np.int64)
-        self.distance = np.full(grid.shape[:2], math.hypot(*area.shape), np.float32)
+        self.distance = np.full(grid.shape[:2], min(math.hypot(*area.shape), farthest_px), np.float32)
         self._y, self._x = np.moveaxis(self.centres, -1, 0).astype(np.float32)
 
     def __len__(self) -> int:

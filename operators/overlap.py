@@ -5,6 +5,7 @@ others has no constraint but itself, and the network's patch is all that is know
 selector after every batch.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,42 +22,79 @@ class OverlapGraph:
     reach_px : float
         Largest distance of two frames that overlap enough: (1 - overlap) x diameter of the probe.
     n_least : int
-        Frames a connected group needs before it can be refined.
+        Frames a connected group needs before it can be refined, 2 or more.
+
+    Notes
+    -----
+    Frames are looked up by squares of the size of the reach, and of two groups that meet the smaller one is
+    renamed (Hopcroft & Ullman, SIAM J. Comput. 2 (1973) 294): the cost of a frame does not grow with the
+    scan.
     """
 
     def __init__(self, reach_px: float, n_least: int = 9) -> None:
         self.reach_px, self.n_least = reach_px, n_least
-        self._centres = np.zeros((64, 2))
-        self._group = np.zeros(64, np.int64)
-        self._n = 0
+        self._centres: list[tuple[int, int]] = []
+        self._squares: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._group: list[int] = []
+        self._members: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
-        return self._n
+        return len(self._centres)
 
     @property
     def centres(self) -> Corners:
-        """Centres of all frames, (frame, 2)."""
-        return self._centres[: self._n]
+        """Centres of all frames, (frame, 2) int64."""
+        return np.array(self._centres, np.int64).reshape(-1, 2)
+
+    @property
+    def last(self) -> tuple[int, int] | None:
+        """Centre of the last frame."""
+        return self._centres[-1] if self._centres else None
 
     @property
     def is_refinable(self) -> NDArray[np.bool_]:
         """Which frames belong to a group that is large enough, (frame,)."""
-        if not self._n:
-            return np.zeros(0, bool)
-        groups = self._group[: self._n]
-        return np.bincount(groups, minlength=self._n)[groups] >= self.n_least
+        return np.array([len(self._members[group]) >= self.n_least for group in self._group], bool)
 
-    def add(self, centre: Sequence[int]) -> None:
-        """Join one more frame with those it overlaps."""
-        if self._n == len(self._centres):
-            self._centres = np.resize(self._centres, (2 * self._n, 2))
-            self._group = np.resize(self._group, 2 * self._n)
-        distance2 = ((self.centres - centre) ** 2).sum(axis=1)
-        joined = np.unique(self._group[: self._n][distance2 <= self.reach_px**2])
-        self._centres[self._n], self._group[self._n] = centre, self._n
-        self._n += 1
-        groups = self._group[: self._n]
-        for group in joined[1:]:
-            groups[groups == group] = joined[0]
-        if joined.size:
-            groups[-1] = joined[0]
+    def add(self, centre: Sequence[int]) -> list[tuple[int, int]]:
+        """Join one more frame with those it overlaps; return the centres that this made refinable."""
+        row, column = int(centre[0]), int(centre[1])
+        touched = {self._group[frame] for frame in self._overlapping(row, column)}
+        frame = len(self._centres)
+        self._centres.append((row, column))
+        self._squares[self._square(row, column)].append(frame)
+        self._group.append(frame)
+        self._members[frame] = [frame]
+        return [self._centres[member] for member in self._join({frame, *touched})]
+
+    def _join(self, groups: set[int]) -> list[int]:
+        """Make one group of several; return its members that were not refinable before."""
+        largest = max(groups, key=lambda group: len(self._members[group]))
+        joined = self._members[largest]
+        new = [] if len(joined) >= self.n_least else joined.copy()
+        for group in groups - {largest}:
+            members = self._members.pop(group)
+            if len(members) < self.n_least:
+                new += members
+            for member in members:
+                self._group[member] = largest
+            joined += members
+        return new if len(joined) >= self.n_least else []
+
+    def _overlapping(self, row: int, column: int) -> list[int]:
+        top, left = self._square(row, column)
+        near = [
+            frame
+            for i in (top - 1, top, top + 1)
+            for j in (left - 1, left, left + 1)
+            for frame in self._squares.get((i, j), ())
+        ]
+        reach2, centres = self.reach_px**2, self._centres
+        return [
+            frame
+            for frame in near
+            if (centres[frame][0] - row) ** 2 + (centres[frame][1] - column) ** 2 <= reach2
+        ]
+
+    def _square(self, row: int, column: int) -> tuple[int, int]:
+        return int(row // self.reach_px), int(column // self.reach_px)

@@ -1,6 +1,6 @@
-"""The order in which a batch of points is visited, and which of them are worth the way.
+"""The order in which a batch of points is visited, and what the way to a point costs.
 
-Separate because it is about motors, not about the sample. Called by the selector.
+Separate because it is about motors, not about the sample. Called by the selector and the survey.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.arrays import Corners
+from operators.arrays import Array, Corners
 
-TILE_DIAMETERS = 8.0  # side of the groups that travel is counted between, in diameters of the probe
+STRIPS = (1, 2, 4)  # widths to try, in the one asked for: few points far apart want wide strips
+MOST_TO_EXCHANGE = 64  # points: the time of an exchange grows with their square, its use falls
 
 Order = NDArray[np.int64]
 
@@ -31,6 +32,30 @@ class Travel:
     dwell_s: float
     speed_px_s: float
 
+    def time_s(self, way_px: Array) -> Array:
+        """Return how long an exposure takes at the end of a way."""
+        return self.dwell_s + way_px / self.speed_px_s
+
+
+def short_route(centres: Corners, strip_px: float, start: Sequence[int] | None = None) -> Order:
+    """Return a short way through all points: through strips, or, where they are few, by exchanges.
+
+    Parameters
+    ----------
+    centres : (point, 2) int64, object pixels
+    strip_px : float
+        Least width of the strips.
+    start : (int, int), optional
+        Where the stage is.
+    """
+    centres = np.asarray(centres)
+    routes = [snake_route(centres, strips * strip_px, start) for strips in STRIPS]
+    route = min(routes, key=lambda order: _length(centres[order], start))
+    if start is not None and 1 < len(centres) <= MOST_TO_EXCHANGE:
+        points = np.concatenate([[start], centres[route]]).astype(np.float32)
+        route = route[_exchanged(np.hypot(*(points[:, None] - points).transpose(2, 0, 1))) - 1]
+    return route
+
 
 def snake_route(centres: Corners, strip_px: float, start: Sequence[int] | None = None) -> Order:
     """Return the order that runs through strips of rows to and fro, begun at the end nearest to `start`."""
@@ -48,39 +73,30 @@ def snake_route(centres: Corners, strip_px: float, start: Sequence[int] | None =
     return order
 
 
-def best_tiles(
-    centres: Corners,
-    gains: NDArray[np.float64],
-    n_points: int,
-    travel: Travel,
-    tile_px: float,
-    start: Sequence[int] | None = None,
-) -> Order:
-    """Return `n_points` of the points: those of the tiles with the most gain per second, travel included.
+def _length(points: Corners, start: Sequence[int] | None) -> float:
+    way = points if start is None else np.concatenate([[start], points])
+    return float(np.hypot(*np.diff(way, axis=0).T).sum())
 
-    Parameters
-    ----------
-    centres : (point, 2) int64, object pixels
-        In the order of preference.
-    gains : (point,) float64
-        Of each point, in any unit.
-    n_points : int
-    travel : Travel
-    tile_px : float
-        Side of a tile.
-    start : (int, int), optional
-        Where the stage is.
+
+def _exchanged(distance: NDArray[np.float32]) -> Order:
+    """Return the order of all points but the first that no turning round of a part makes shorter.
+
+    `distance` is (point, point); the way begins at the first. 2-opt (Croes, Oper. Res. 6 (1958) 791), the
+    best exchange first.
     """
-    tile = np.unique(np.floor_divide(centres, tile_px), axis=0, return_inverse=True)[1].ravel()
-    n = np.bincount(tile)
-    middle = np.stack([np.bincount(tile, weights=axis) / n for axis in np.asarray(centres).T], axis=1)
-    gain, time_s = np.bincount(tile, weights=gains), n * travel.dwell_s
-    here = middle[tile[0]] if start is None else np.asarray(start, np.float64)
-    taken: list[int] = []
-    left = np.ones(len(n), bool)
-    while len(taken) < n_points and left.any():
-        way_s = np.hypot(*(middle - here).T) / travel.speed_px_s
-        best = int(np.where(left, gain / (time_s + way_s), -1.0).argmax())
-        left[best], here = False, middle[best]
-        taken.extend(np.flatnonzero(tile == best).tolist())
-    return np.array(taken[:n_points], np.int64)
+    n, way = len(distance), distance.copy()
+    order = np.arange(n)
+    is_part = np.triu(np.ones((n - 1, n - 1), np.float32))
+    # Turning round the points i to j replaces the steps to i and from j; from the last there is none.
+    step, beyond = np.zeros(n, np.float32), np.zeros((n - 1, n - 1), np.float32)
+    for _ in range(n):
+        step[:-1], beyond[:, :-1] = np.diagonal(way, 1), way[1:, 2:]
+        shorter = step[:-1, None] + step[1:] - way[:-1, 1:] - beyond
+        shorter *= is_part
+        i, j = divmod(int(shorter.argmax()), n - 1)
+        if shorter[i, j] < 1e-3 * step.mean():
+            break
+        part, turned = slice(i + 1, j + 2), slice(j + 1, i, -1)
+        order[part], way[part] = order[turned], way[turned]
+        way[:, part] = way[:, turned]
+    return order[1:]

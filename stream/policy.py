@@ -35,19 +35,20 @@ from operators.importance import (
 )
 from operators.lattice import Lattice
 from operators.probe import probe_fwhm_px
-from operators.routing import Travel, snake_route
-from operators.scan import raster
+from operators.repair import Repairs
+from operators.routing import Travel
 from operators.selection import Selection, Selector
 from operators.superpixels import Map, SuperPixels
+from operators.survey import survey
 from stream.live_image import LiveImage
 from stream.messages import Recommendation
 from stream.motor_axes import Axes, Limits
+from stream.trust import TRUSTED, calibration, is_trusted
 
 SPACING_DIAMETERS = 0.25
 SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
-SURVEY_JITTER = 0.2
+FARTHEST_DIAMETERS = 3.0  # no hole is as wide once the field has been surveyed
 MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
-REPAIR_LAG = 64  # exposures after which a frame that is not in the image is taken for lost
 SAME_PLACE_DIAMETERS = 0.25
 
 
@@ -114,7 +115,12 @@ class Policy:
         config, area = self.config, self._area
         spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
         self._selector = Selector(
-            Lattice(area, spacing_px, np.random.default_rng(config.seed)),
+            Lattice(
+                area,
+                spacing_px,
+                np.random.default_rng(config.seed),
+                FARTHEST_DIAMETERS * self._diameter_px,
+            ),
             DoseMap(area, self._illumination, config.max_dose),
             self._diameter_px,
             overlap=config.overlap,
@@ -131,7 +137,10 @@ class Policy:
         self._stop = StopRule(config.target_rad)
         self._image: LiveImage | None = None
         self._measured: Positions = np.zeros((0, 2))
-        self._repaired: set[tuple[int, int]] = set()
+        self._centres: Corners = np.zeros((0, 2), np.int64)
+        self._repairs = Repairs(max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5))
+        self._offered: dict[str, list[float]] = {}  # suggestions by their `_id`
+        self._digest = hashlib.sha256()
         self.selection: Selection | None = None  # the batch recommended last
         self._judged = -1  # version of the image that the stop rule saw last
         self._judge()
@@ -146,13 +155,15 @@ class Policy:
         before, self._image = self._image, image
         if before is not None and before.scan != image.scan:
             self.maps = self._empty_maps()
+            self._repairs.forget_image()
+        self._repairs.look(image.path)
         top, left = image.origin_px
         bounds = Bounds(top, left, top + image.object.shape[0], left + image.object.shape[1])
         changed = _changed(before, image, bounds)
         if changed is not None:
             self.maps.update(image.object, image.sigma, image.photons, bounds, changed)
-        self.audit.settle(image.frames_seen + image.counts.get("lost", 0), uncertainty(self.maps))
         self._judge()
+        self.audit.settle(image.frames_seen + image.counts.get("lost", 0), self._uncertainty)
 
     def count(self, measured: Positions) -> None:
         """Take the motor positions (point, 2) of all exposures so far; another list begins a new scan.
@@ -171,13 +182,22 @@ class Policy:
             n_known = 0
             if image is not None:
                 self.look(image)
-        self._selector.measured(centres[n_known:])
-        self._survey = _far_from(self._survey, centres[n_known:], SAME_PLACE_DIAMETERS * self._diameter_px)
-        self._measured = measured.copy()
+        new = centres[n_known:]
+        self._selector.measured(new)
+        self._digest.update(new.tobytes())
+        self._survey = _far_from(self._survey, new, SAME_PLACE_DIAMETERS * self._diameter_px)
+        self._measured, self._centres = measured.copy(), centres
+        self._look_whether_to_stop()
 
     def ingest(self, points: Sequence[Mapping[str, Any]]) -> None:
-        """Take measured points, each with a motor position under both motor names."""
-        new = np.array([[point[name] for name in self.config.motors] for point in points], np.float64)
+        """Take measured points, each with the positions of both motors or the `_id` of a suggestion.
+
+        Raises
+        ------
+        ValueError
+            If a point has neither.
+        """
+        new = np.array([self._where(point) for point in points], np.float64)
         self.count(np.concatenate([self._measured, new.reshape(-1, 2)]))
 
     def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
@@ -185,11 +205,10 @@ class Policy:
         recommendation, points = self.recommend(num_points or self.config.batch)
         if recommendation.stop:
             return []
-        names, sequence = self.config.motors, recommendation.sequence
-        return [
-            {"_id": f"{sequence}.{index}", **dict(zip(names, map(float, point), strict=True))}
-            for index, point in enumerate(points)
-        ]
+        offered = {f"{recommendation.sequence}.{index}": point for index, point in enumerate(points.tolist())}
+        self._offered |= offered
+        names = self.config.motors
+        return [{"_id": name, **dict(zip(names, point, strict=True))} for name, point in offered.items()]
 
     def get_best_points(self) -> list[tuple[str, dict[str, float], dict[str, float]]]:
         """Return the state reached: the last point measured and what is known of the sample by it."""
@@ -222,13 +241,14 @@ class Policy:
         self._sequence = max(self._sequence, after) + 1
         self._look_whether_to_stop()
         stop, why = self.should_stop()
-        map_hash = self._hash()
-        lost = self._lost()
+        weights = self._candidate_weights
+        map_hash = self._hash(weights)
+        lost = self._repairs.lost(self._centres)
         first = [*lost, *self._survey[:n_points].tolist()]
-        chosen = self._selector.select(0 if stop else n_points, self._candidate_weights, first)
+        chosen = self._selector.select(0 if stop else n_points, weights, first)
         self.selection = chosen
         repaired = {centre for centre in lost if centre in chosen.first}
-        self._repaired |= repaired
+        self._repairs.done(repaired)
         image, promise = self._image, self._promise(chosen.centres)
         self.audit.promise(promise)
         recommendation = Recommendation(
@@ -247,14 +267,27 @@ class Policy:
         )
         return recommendation, self.config.axes.positions(chosen.centres)
 
+    def _where(self, point: Mapping[str, Any]) -> list[float]:
+        """Return the motor position of a measured point."""
+        motors = self.config.motors
+        if all(name in point for name in motors):
+            return [float(point[name]) for name in motors]
+        if point.get("_id") in self._offered:
+            return self._offered[point["_id"]]
+        raise ValueError(
+            f"a measured point: expected the positions of {motors[0]!r} and {motors[1]!r}, or the `_id` of a "
+            f"suggestion, got {dict(point)!r}"
+        )
+
     @property
     def _surveyed(self) -> bool:
         return not len(self._survey)
 
     @property
     def is_even(self) -> bool:
-        """Whether the field is scanned evenly: too much of it matters, or predictions were wrong."""
-        return self.quality.relevant_fraction > MOST_RELEVANT or self.audit.is_distrusted
+        """Whether the field is scanned evenly: too much of it matters, or the claims cannot be believed."""
+        is_believed = is_trusted(calibration(self._image)) and not self.audit.is_distrusted
+        return self.quality.relevant_fraction > MOST_RELEVANT or not is_believed
 
     @property
     def _candidate_weights(self) -> NDArray[np.float32]:
@@ -267,6 +300,7 @@ class Policy:
     def _judge(self) -> None:
         self._weights: Map = importance(self.maps)
         self._effort: Map = self._weights * inflation(self.maps)
+        self._uncertainty: Map = uncertainty(self.maps)
         self.quality: Quality = quality(self.maps, self._weights, self._field)
 
     def _empty_maps(self) -> SuperPixels:
@@ -274,18 +308,9 @@ class Policy:
         return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
 
     def _planned_survey(self) -> Corners:
-        """Return the first look at the field: neighbours one after the other, so that their phases agree."""
-        area, step = self._area, SURVEY_DIAMETERS * self._diameter_px
-        last = np.array([area.bottom - 1, area.right - 1])
-        span = last - area.origin
-        n_steps = np.maximum(np.ceil(span / step), 1)
-        grid = raster(int(n_steps[0]) + 1, int(n_steps[1]) + 1, 1.0) * span / n_steps
-        moved = (
-            grid + np.random.default_rng(self.config.seed).uniform(-1, 1, grid.shape) * SURVEY_JITTER * step
-        )
-        centres = np.unique(np.clip(np.rint(moved) + area.origin, area.origin, last).astype(np.int64), axis=0)
-        centres = centres[self._inside_region(centres[None])[0] > 0]
-        return centres[snake_route(centres, step)]
+        rng, step_px = np.random.default_rng(self.config.seed), SURVEY_DIAMETERS * self._diameter_px
+        centres = survey(self._area, step_px, rng)
+        return centres[self._inside_region(centres[None])[0] > 0]
 
     def _promise(self, centres: Corners) -> Promise:
         """Return what measuring at `centres` is expected to bring."""
@@ -294,7 +319,7 @@ class Policy:
         return Promise(
             n_frames=self.n_measured + len(centres),
             weights=self._weights,
-            before=uncertainty(self.maps),
+            before=self._uncertainty,
             predicted=predicted_gain(self.maps, self._weights, self._illumination, centres),
             is_lit=is_lit,
         )
@@ -302,7 +327,7 @@ class Policy:
     def _look_whether_to_stop(self) -> None:
         if self._surveyed and self._image is not None and self._image.version != self._judged:
             self._judged = self._image.version
-            self._stop.look(self.quality)
+            self._stop.look(self.quality, is_trusted(calibration(self._image)))
 
     def _inside_region(self, centres: Corners) -> NDArray[np.float32]:
         if self.config.region is None:
@@ -311,23 +336,9 @@ class Policy:
         inside = (centres >= region.origin) & (centres < (region.bottom, region.right))
         return inside.all(axis=-1).astype(np.float32)
 
-    def _lost(self) -> list[tuple[int, int]]:
-        """Return the centres of frames that the image has passed by."""
-        image = self._image
-        if image is None or not len(image.path) or not self.n_measured:
-            return []
-        centres = self._selector.graph.centres
-        distance = cKDTree(image.path).query(centres)[0]
-        is_seen = distance <= max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5)
-        if not is_seen.any():
-            return []
-        overdue = ~is_seen[: max(int(np.flatnonzero(is_seen)[-1]) - REPAIR_LAG, 0)]
-        lost = [(int(row), int(column)) for row, column in centres[: len(overdue)][overdue]]
-        return [centre for centre in lost if centre not in self._repaired]
-
-    def _hash(self) -> str:
-        digest = hashlib.sha256(np.ascontiguousarray(self._candidate_weights).tobytes())
-        digest.update(self._selector.lattice.distance.tobytes())
+    def _hash(self, weights: NDArray[np.float32]) -> str:
+        digest = self._digest.copy()
+        digest.update(weights.tobytes())
         return digest.hexdigest()[:16]
 
     def _remedies(self) -> str:
@@ -340,6 +351,11 @@ class Policy:
         reasons = []
         if not self._surveyed:
             reasons.append("survey: the field has not been seen everywhere")
+        elif not is_trusted(within := calibration(self._image)):
+            low, high = (f"{100 * share:.0f}" for share in TRUSTED)
+            reasons.append(
+                f"even: {100 * (within or 0):.0f} % of errors are below sigma, not {low} to {high} %"
+            )
         elif self.audit.is_distrusted:
             reasons.append("even: the last batches brought less than was predicted")
         elif self.is_even:

@@ -1,23 +1,19 @@
-"""The samples and the arms of the benchmark of adaptive scanning, and the refiner that all of them share.
+"""The samples of the benchmark of adaptive scanning, its planned arms, and the refiner that all arms share.
 
-Separate from `tests.benchmarks.adaptive`, which compares them.
+Separate from `tests.benchmarks.adaptive`, which compares them, and `_adaptive_steered`, whose arms decide as
+they go.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, label
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
-from operators.arrays import abs2
+from operators.backends import get_backend
 from operators.forward import simulate_counts
 from operators.gauge import remove_gauge
 from operators.geometry import Geometry
-from operators.importance import RELEVANT, StopRule
 from operators.network_interface import Network
 from operators.objects import HELD_OUT_FAMILIES, object_from_texture, texture
 from operators.predict import Predictor
@@ -25,20 +21,12 @@ from operators.probe import with_power
 from operators.refiner import Refiner, RefinerConfig, closing_fraction
 from operators.routing import snake_route
 from operators.scan import fermat_spiral, jittered_raster
-from operators.stitch import Mosaic
-from stream.live_image import LiveImage
-from stream.motor_axes import Axes
-from stream.policy import Policy, PolicyConfig
 
 SIDE, N_PIXELS = 384, 64
 SPAN = SIDE - N_PIXELS  # centres and corners move over so many pixels
 PHOTONS, PROBE_ERROR, EPOCHS = 3e5, 0.1, 40
-BATCH = 32
 SHARES = {"sparse": 0.15, "half": 0.5, "uniform": 1.0}
-TARGETS_RAD = (0.1, 0.15, 0.2)
 GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
-AXES = Axes(geometry=GEOMETRY, unit="um")
-LIMITS = ((-0.4e6 * GEOMETRY.object_pixel_m, (SPAN + 0.4) * 1e6 * GEOMETRY.object_pixel_m),) * 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,13 +92,17 @@ class Scan:
         """Length of the way."""
         return float(np.hypot(*np.diff(self.corners, axis=0).T).sum())
 
+    def first(self, n: int) -> "Scan":
+        """Return what had been measured after `n` positions."""
+        return Scan(corners=self.corners[:n], patterns=self.patterns[:n])
+
 
 Arm = Callable[[Sample, int], Scan]
 
 
 def refine(sample: Sample, scan: Scan) -> float:
     """Return the error of the reconstruction; the same for every arm."""
-    refiner = Refiner(RefinerConfig(seed=0), sample.guess)
+    refiner = Refiner(RefinerConfig(seed=0), sample.guess, run_update=get_backend("auto").update)
     refiner.append(range(len(scan.corners)), scan.patterns, scan.corners.astype(float))
     while refiner.epoch < EPOCHS:
         refiner.step(fraction=closing_fraction(refiner.epoch, EPOCHS))
@@ -148,110 +140,3 @@ def _planned(sample: Sample, positions: np.ndarray) -> Scan:
     corners = np.clip(np.rint(positions), 0, SPAN).astype(np.int64)
     corners = corners[snake_route(corners, SPAN / np.sqrt(len(corners)))]
     return Scan(corners=corners, patterns=sample.measure(corners))
-
-
-def adaptive_arm(sample: Sample, n: int, *, stale: int = 0, knows: bool = False) -> Scan:
-    """Return what the policy measures when it sees the live mosaic, `stale` batches late, or `knows` all."""
-    illumination = abs2(sample.probe).sum(axis=0)
-    policy = Policy(PolicyConfig(axes=AXES, limits=LIMITS, seed=1), illumination)
-    mosaic, images = Mosaic(illumination), []
-    measured, patterns = np.zeros((0, 2)), []
-    rules = {target: StopRule(target) for target in TARGETS_RAD}
-    stops, n_violations = {}, 0
-    while len(measured) < n:
-        if knows:
-            policy.look(_true_image(sample, len(measured)))
-        elif len(images) > stale:
-            policy.look(images[-1 - stale])
-            _judge_stops(policy, rules, stops, sample, images[-1])
-        before, weights = AXES.centres(measured), policy._candidate_weights
-        _, points = policy.recommend(min(BATCH, n - len(measured)))
-        measured = np.concatenate([measured, points])
-        policy.count(measured)
-        n_violations += _violations(policy, weights, before, AXES.centres(measured))
-        corners = AXES.centres(points) - N_PIXELS // 2
-        patterns.append(sample.measure(corners))
-        mosaic.add(*sample.predictor.predict(patterns[-1]), corners)
-        images.append(_mosaic_image(mosaic, len(measured)))
-    return Scan(
-        corners=AXES.centres(measured) - N_PIXELS // 2,
-        patterns=np.concatenate(patterns),
-        n_violations=n_violations,
-        stops=tuple(stops.items()),
-    )
-
-
-def _judge_stops(
-    policy: Policy, rules: dict[float, StopRule], stops: dict[float, float], sample: Sample, image: LiveImage
-) -> None:
-    """Note the true error of the image at the first moment that each target would have stopped the scan."""
-    for target, rule in rules.items():
-        if policy._surveyed:
-            rule.look(policy.quality)
-        if rule.is_met and target not in stops:
-            stops[target] = sample.error_of(_on_field(image))[1]
-
-
-def _violations(policy: Policy, weights: np.ndarray, before: np.ndarray, after: np.ndarray) -> int:
-    """Return holes in ground that was refinable before a batch with room for more than filling holes.
-
-    Counted from the definition, not from what the selector says.
-    """
-    if len(before) < 9 or policy.selection.n_closure == len(policy.selection):
-        return 0
-    reach = policy._selector.graph.reach_px
-    pairs = cKDTree(before).query_pairs(reach, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(before),) * 2)
-    group = connected_components(graph, directed=False)[1]
-    refinable = before[np.bincount(group)[group] >= 9]
-    if not len(refinable):
-        return 0
-    important = policy._selector.lattice.centres[weights >= RELEVANT]
-    if not len(important):
-        return 0
-    near = cKDTree(refinable).query(important)[0] <= 2 * reach
-    return int((cKDTree(after).query(important[near])[0] > reach).sum())
-
-
-def _on_field(image: LiveImage) -> np.ndarray:
-    whole = np.ones((SIDE, SIDE), np.complex64)
-    for row in range(image.object.shape[0]):
-        at, columns = row + image.origin_px[0], np.arange(image.object.shape[1]) + image.origin_px[1]
-        inside = (columns >= 0) & (columns < SIDE) & (image.object[row] != 0)
-        if 0 <= at < SIDE:
-            whole[at, columns[inside]] = image.object[row, inside]
-    return whole
-
-
-def _mosaic_image(mosaic: Mosaic, n_frames: int) -> LiveImage:
-    picture = mosaic.picture(mosaic.bounds)
-    return live_image(picture.object, picture.sigma, picture.photons, picture.bounds.origin, n_frames)
-
-
-def _true_image(sample: Sample, n_frames: int) -> LiveImage:
-    shape = sample.object.shape
-    return live_image(sample.object, np.full(shape, 0.01), np.full(shape, 1e4), (0, 0), n_frames)
-
-
-def live_image(object_: Any, sigma: Any, photons: Any, origin: tuple[int, int], n_frames: int) -> LiveImage:
-    return LiveImage(
-        object=object_,
-        sigma=sigma,
-        photons=photons,
-        source=np.ones(object_.shape, np.uint8),
-        path=np.zeros((0, 2), np.float32),
-        origin_px=origin,
-        object_pixel_m=GEOMETRY.object_pixel_m,
-        scan="bench",
-        run_id="bench",
-        version=n_frames,
-        frames_seen=n_frames,
-        epoch=0.0,
-        model="",
-        config_hash="",
-        error=None,
-        time_to_image_ms=None,
-        counts={},
-        is_final=False,
-        note="",
-    )

@@ -70,6 +70,17 @@ def test_a_policy_needs_limits_a_probe_and_a_unit(tmp_path):
         make_config(tmp_path, policy=STEERING)
 
 
+def test_a_policy_that_is_told_what_moving_costs_counts_in_pixels(tmp_path):
+    moving = {**STEERING, "dwell_s": 0.02, "speed": 50.0}
+    config = policy_config(
+        resolve(make_config(tmp_path, probe=PROBE, policy=moving, positions={"unit": "um"}))
+    )
+    assert config.travel.dwell_s == 0.02
+    assert config.travel.speed_px_s * config.axes.geometry.object_pixel_m == pytest.approx(50e-6)
+    with pytest.raises(ValidationError, match="`dwell_s` and `speed` together"):
+        make_config(tmp_path, probe=PROBE, policy={**STEERING, "speed": 50.0})
+
+
 def test_the_policy_speaks_the_motors_of_the_configuration(tmp_path):
     positions = {"unit": "mm", "signs": (1, -1), "y": "sy", "x": "sx"}
     region = ((0.001, 0.002), (0.0, 0.001))

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from operators.dose import DoseMap
@@ -11,7 +13,7 @@ from operators.geometry import Bounds
 from operators.importance import RELEVANT
 from operators.lattice import Lattice
 from operators.overlap import OverlapGraph
-from operators.routing import Travel, best_tiles, snake_route
+from operators.routing import MOST_TO_EXCHANGE, Travel, short_route, snake_route
 from operators.selection import Selector
 
 DIAMETER_PX, N_PIXELS = 16.0, 24
@@ -82,10 +84,11 @@ def test_where_importance_varies_the_hole_at_every_candidate_is_bounded_by_its_w
 
 
 @thorough
-@given(fields, seeds, st.floats(1.0, 4.0))
-def test_no_pixel_gets_more_than_the_dose_limit_and_no_point_is_outside(area, seed, limit):
+@given(fields, seeds, st.floats(1.0, 4.0), st.booleans())
+def test_no_pixel_gets_more_than_the_dose_limit_and_no_point_is_outside(area, seed, limit, travels):
     limit *= ILLUMINATION.max()
-    chooser = selector(area, seed, limit)
+    travel = Travel(dwell_s=0.01, speed_px_s=500.0) if travels else None
+    chooser = selector(area, seed, limit, travel=travel)
     batches, points = run(chooser, smooth_weights(chooser, seed), n_batches=8, n_points=40)
     assert (points >= area.origin).all()
     assert (points < (area.bottom, area.right)).all()
@@ -153,9 +156,18 @@ def test_nothing_is_chosen_where_the_weight_is_zero():
     assert len(np.unique(points, axis=0)) == len(points) == allowed.sum()
 
 
+def test_distances_end_where_nothing_is_farther_and_are_right_below():
+    near, far = (Lattice(Bounds(0, 0, 90, 120), 4.0, np.random.default_rng(0), end) for end in (30.0, np.inf))
+    for lattice in (near, far):
+        chooser = Selector(lattice, DoseMap(lattice.area, ILLUMINATION), DIAMETER_PX)
+        chooser.measured(np.random.default_rng(6).integers(0, 90, (3, 2)))
+    assert far.distance.max() > 30
+    np.testing.assert_array_equal(near.distance, np.minimum(far.distance, 30))
+
+
 def test_points_measured_elsewhere_count():
     chooser = selector(Bounds(0, 0, 100, 100))
-    chooser.measured(np.argwhere(np.ones((100, 50))))
+    chooser.measured(np.argwhere(np.ones((50, 25))) * 2)
     batch = chooser.select(10, np.ones(chooser.lattice.distance.shape, np.float32))
     assert batch.centres[:, 1].min() > 55
 
@@ -183,18 +195,32 @@ def test_an_exposure_at_the_edge_or_outside_is_counted_where_it_touches():
 def test_frames_become_refinable_when_their_group_is_large_enough():
     graph = OverlapGraph(reach_px=2.0, n_least=4)
     for centre in ((0, 0), (0, 2), (9, 9), (0, 6), (0, 8)):
-        graph.add(centre)
+        assert graph.add(centre) == []
     assert not graph.is_refinable.any()
-    graph.add((0, 4))  # joins the two pairs
+    joined = graph.add((0, 4))  # joins the two pairs
+    assert sorted(joined) == [(0, 0), (0, 2), (0, 4), (0, 6), (0, 8)]
     assert graph.is_refinable.tolist() == [True, True, False, True, True, True]
+    assert graph.add((1, 4)) == [(1, 4)]
+    assert graph.last == (1, 4)
 
 
-def test_a_graph_grows_beyond_its_first_allocation():
-    graph = OverlapGraph(reach_px=1.0)
-    for index in range(200):
-        graph.add((0, index))
-    assert graph.is_refinable.all()
-    np.testing.assert_array_equal(graph.centres[:, 1], np.arange(200))
+@thorough
+@given(
+    st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=1, max_size=80),
+    st.floats(1.0, 9.0),
+    st.integers(2, 6),
+)
+def test_the_groups_are_those_of_the_definition(centres, reach_px, n_least):
+    graph, announced = OverlapGraph(reach_px, n_least), []
+    for centre in centres:
+        announced += graph.add(centre)
+    pairs = cKDTree(centres).query_pairs(reach_px, output_type="ndarray")
+    links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(centres),) * 2)
+    group = connected_components(links, directed=False)[1]
+    refinable = np.bincount(group)[group] >= n_least
+    assert graph.is_refinable.tolist() == refinable.tolist()
+    expected = [centre for centre, is_refinable in zip(centres, refinable, strict=True) if is_refinable]
+    assert sorted(announced) == sorted(expected)  # each once
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=60))
@@ -205,25 +231,72 @@ def test_a_route_visits_every_point_once(points):
 
 def test_a_route_is_much_shorter_than_the_order_of_choice():
     centres = np.random.default_rng(0).integers(0, 400, (128, 2))
-
-    def length(points):
-        return np.hypot(*np.diff(points, axis=0).T).sum()
-
     route = snake_route(centres, 30.0, start=(399, 399))
     assert length(centres[route]) < 0.3 * length(centres)
     ends = np.hypot(*(centres[route][[0, -1]] - 399).T)
     assert ends[0] <= ends[1]
 
 
+def length(points):
+    return np.hypot(*np.diff(points, axis=0).T).sum()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=MOST_TO_EXCHANGE + 10),
+    st.none() | st.tuples(st.integers(0, 200), st.integers(0, 200)),
+)
+def test_a_short_route_visits_every_point_once_and_is_no_longer_than_the_strips(points, start):
+    centres = np.array(points, np.int64).reshape(-1, 2)
+    route, strips = short_route(centres, 20.0, start), snake_route(centres, 20.0, start)
+    assert sorted(route.tolist()) == list(range(len(points)))
+    begin = centres[:0] if start is None else np.array([start])
+    assert length(np.concatenate([begin, centres[route]])) <= length(
+        np.concatenate([begin, centres[strips]])
+    ) * (1 + 1e-6)
+
+
+def test_no_part_of_a_short_route_is_shorter_the_other_way_round():
+    centres = np.random.default_rng(1).integers(0, 300, (24, 2))
+    way = np.concatenate([[(0, 0)], centres[short_route(centres, 20.0, (0, 0))]])
+    for i in range(1, len(way)):
+        for j in range(i + 1, len(way) + 1):
+            turned = np.concatenate([way[:i], way[i:j][::-1], way[j:]])
+            assert length(turned) >= length(way) - 0.1
+
+
 def test_a_slow_stage_stays_where_it_is_and_a_fast_one_goes_where_the_gain_is():
-    centres = np.concatenate([np.full((5, 2), 10), np.full((5, 2), 900)]) + np.arange(10)[:, None]
-    gains = np.repeat([1.0, 1.2], 5)
-    slow, fast = (
-        best_tiles(centres, gains, 5, Travel(dwell_s=0.01, speed_px_s=speed), 100.0, start=(10, 10))
-        for speed in (10.0, 1e7)
-    )
-    assert slow.tolist() == [0, 1, 2, 3, 4]
-    assert fast.tolist() == [5, 6, 7, 8, 9]
+    near = {}
+    for speed_px_s in (10.0, 1e7):
+        chooser = selector(
+            Bounds(0, 0, 60, 400), travel=Travel(dwell_s=0.01, speed_px_s=speed_px_s), spacing_px=3.0
+        )
+        weights = np.where(chooser.lattice.centres[..., 1] < 200, 0.5, 1.0).astype(np.float32)
+        chooser.measured(np.argwhere(np.ones((4, 21)))[::-1] * 20)  # evenly, and ends in the left corner
+        near[speed_px_s] = (chooser.select(8, weights).centres[:, 1] < 200).sum()
+    assert near[10.0] == 8
+    assert near[1e7] <= 4
+
+
+def test_a_stage_far_outside_finds_the_way_in():
+    chooser = selector(Bounds(0, 0, 60, 60), travel=Travel(dwell_s=0.001, speed_px_s=10.0))
+    chooser.measured(np.array([[-4000, 900]]))
+    batch = chooser.select(5, np.ones(chooser.lattice.distance.shape, np.float32))
+    assert len(batch) == 5
+
+
+@settings(max_examples=8, deadline=None)
+@given(fields, seeds)
+def test_a_scan_that_minds_the_way_is_shorter_and_still_closes_every_hole(area, seed):
+    ways = []
+    for travel in (None, Travel(dwell_s=0.001, speed_px_s=1000.0)):
+        chooser = selector(area, seed, spacing_px=3.0, travel=travel)
+        weights = smooth_weights(chooser, seed)
+        batches, points = run(chooser, weights, n_batches=6)
+        ways.append(length(points))
+        for batch in batches:
+            assert batch.n_holes == 0 or batch.n_closure == len(batch)
+        assert len(np.unique(points, axis=0)) == len(points)
+    assert ways[1] < 1.05 * ways[0]
 
 
 def test_candidates_need_room_between_them():

@@ -2,9 +2,20 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
+from operators.repair import REPAIR_LAG
 from stream.motor_axes import Axes
-from stream.policy import REPAIR_LAG
-from tests.stream.policies import AXES, DIAMETER_PX, GEOMETRY, LIMITS, N_PIXELS, PIXEL_UM, SIDE, image, policy
+from tests.stream.policies import (
+    AXES,
+    DIAMETER_PX,
+    GEOMETRY,
+    LIMITS,
+    N_PIXELS,
+    PIXEL_UM,
+    SIDE,
+    calibrated,
+    image,
+    policy,
+)
 
 
 def surveyed(**options):
@@ -52,6 +63,16 @@ def test_it_speaks_the_protocol_of_bluesky_adaptive():
     assert steers.should_stop() == (False, "")
 
 
+def test_a_measured_point_is_known_by_its_position_or_by_the_suggestion_it_was():
+    steers = policy()
+    points = steers.suggest(3)
+    steers.ingest([{"_id": points[2]["_id"], "objective": 1.0}, {**points[0], "_id": "elsewhere"}])
+    assert steers._measured.tolist() == [[points[2]["y"], points[2]["x"]], [points[0]["y"], points[0]["x"]]]
+    with pytest.raises(ValueError, match="expected the positions of 'y' and 'x', or the `_id`"):
+        steers.ingest([{"_id": "unheard of", "y": 1.0}])
+    assert steers.n_measured == 2
+
+
 def test_it_surveys_first_and_then_measures_where_structure_is():
     steers = surveyed()
     n_survey = steers.n_measured
@@ -84,8 +105,10 @@ def test_it_stops_after_three_images_that_are_good_enough_not_after_one():
     steers = surveyed(target_rad=0.05)
     for version in range(2, 5):
         steers.look(image(version, sigma_rad=0.04))
-        assert steers.suggest(4) or version == 4
-        assert steers.suggest(4) or version == 4  # the same image says nothing new
+        assert steers.should_stop() == (False, "")
+        steers.ingest(steers.suggest(4))
+        assert steers.should_stop()[0] == (version == 4)
+        steers.ingest(steers.suggest(4))  # the same image says nothing new
     assert steers.suggest(4) == []
     stop, why = steers.should_stop()
     assert stop
@@ -123,6 +146,34 @@ def test_another_list_of_measured_points_begins_a_new_scan_with_the_same_image()
     assert steers.maps.coverage.max() == 1
     steers.forget()
     assert (steers.n_measured, steers.maps.coverage.max()) == (0, 0)
+
+
+@pytest.mark.parametrize("coverage68", [0.54, 0.81])
+def test_while_its_error_bars_are_out_of_band_it_scans_evenly_and_says_so(coverage68):
+    steers = surveyed()
+    steers.look(calibrated(coverage68, version=2))
+    recommendation, points = steers.recommend(60)
+    assert recommendation.reasons[0] == (
+        f"even: {100 * coverage68:.0f} % of errors are below sigma, not 55 to 80 %"
+    )
+    assert np.ptp(points, axis=0).min() > 0.6 * LIMITS[0][1]
+    steers.look(calibrated(0.68, version=3))
+    assert not steers.is_even
+
+
+@pytest.mark.parametrize("coverage68", [None, 0.55, 0.80])
+def test_error_bars_within_the_band_or_that_nobody_has_checked_are_believed(coverage68):
+    steers = surveyed()
+    steers.look(calibrated(coverage68, version=2))
+    assert not steers.is_even
+
+
+def test_nothing_is_good_enough_while_its_error_bars_are_out_of_band():
+    steers = surveyed(target_rad=0.05)
+    for version in range(2, 8):
+        steers.look(calibrated(0.3 if version < 5 else 0.68, version=version, sigma_rad=0.04))
+        steers.ingest(steers.suggest(4))
+        assert steers.should_stop()[0] == (version == 7)
 
 
 def test_when_every_candidate_has_its_dose_it_says_so():

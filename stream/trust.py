@@ -1,0 +1,20 @@
+"""Whether the error bars of a live image can steer a scan: its calibration dial, read by the policy.
+
+Separate so that one place knows where the dial is. The pipeline turns it: wherever a place has been refined,
+the phase that the network's mosaic had there is compared with the sigma it claimed.
+"""
+
+from stream.live_image import LiveImage
+
+TRUSTED = (0.55, 0.80)  # of the errors within one sigma; 0.68 where the error bars are right
+
+
+def calibration(image: LiveImage | None) -> float | None:
+    """Return the share of the phase errors within one claimed sigma, None where nothing is known of it."""
+    share = image.coverage68
+    return share
+
+
+def is_trusted(share: float | None) -> bool:
+    """Return whether error bars with that share within one sigma can steer; unknown ones are believed."""
+    return share is None or TRUSTED[0] <= share <= TRUSTED[1]
