@@ -8,10 +8,12 @@ import math
 from dataclasses import replace
 from functools import partial
 
+from launch.config import Config
 from launch.run_file import ResolvedRun
 from launch.stages import optics, reachable
 from operators.arrays import abs2
 from stream.client import LiveReconstruction
+from stream.decisions import DecisionRecord
 from stream.motor_axes import Axes
 from stream.policy import Policy, PolicyConfig
 from stream.policy_door import PolicyService
@@ -29,10 +31,11 @@ def policy(run: ResolvedRun) -> PolicyService:
         peers=live.peers,
     )
     illumination = abs2(optics(run).load_probe()).sum(axis=0)
-    return PolicyService(Policy(policy_config(run), illumination), connect, door, run.run_id)
+    record = DecisionRecord(run.scans, run.folder)
+    return PolicyService(Policy(policy_config(run.config), illumination), connect, door, run.run_id, record)
 
 
-def policy_config(run: ResolvedRun) -> PolicyConfig:
+def policy_config(config: Config) -> PolicyConfig:
     """Returns what the policy is told.
 
     Raises
@@ -40,11 +43,11 @@ def policy_config(run: ResolvedRun) -> PolicyConfig:
     ValueError
         If limits or the unit of positions are not known.
     """
-    section, positions = run.config.policy, run.config.positions
+    section, positions = config.policy, config.positions
     if section.limits is None or positions.unit is None:
         raise ValueError("policy: needs `policy.limits` and `positions.unit`")
     return PolicyConfig(
-        axes=Axes(geometry=run.config.geometry.geometry(), unit=positions.unit, signs=positions.signs),
+        axes=Axes(geometry=config.geometry.geometry(), unit=positions.unit, signs=positions.signs),
         limits=section.limits,
         motors=(positions.y or "y", positions.x or "x"),
         region=section.region,

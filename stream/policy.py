@@ -19,7 +19,6 @@ from scipy.spatial import cKDTree
 from operators.arrays import Array, Corners, Positions
 from operators.audit import Audit, Promise
 from operators.dose import DoseMap
-from operators.geometry import Bounds
 from operators.importance import (
     LEAST_IMPORTANCE,
     RELEVANT,
@@ -39,6 +38,7 @@ from operators.routing import Travel, snake_route
 from operators.scan import raster
 from operators.selection import Selection, Selector
 from operators.superpixels import Map, SuperPixels
+from stream.image_changes import bounds_of, changed
 from stream.live_image import LiveImage
 from stream.messages import Recommendation
 from stream.motor_axes import Axes, Limits
@@ -103,10 +103,11 @@ class Policy:
     """
 
     def __init__(self, config: PolicyConfig, illumination: Array) -> None:
-        self.config, self._illumination = config, np.asarray(illumination, np.float32)
+        self.config, self.illumination = config, np.asarray(illumination, np.float32)
         self._area = config.axes.area(config.limits)
-        self._diameter_px = probe_fwhm_px(np.sqrt(self._illumination))
+        self._diameter_px = probe_fwhm_px(np.sqrt(self.illumination))
         self._sequence = -1
+        self._region = config.region
         self.forget()
 
     def forget(self) -> None:
@@ -115,7 +116,7 @@ class Policy:
         spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
         self._selector = Selector(
             Lattice(area, spacing_px, np.random.default_rng(config.seed)),
-            DoseMap(area, self._illumination, config.max_dose),
+            DoseMap(area, self.illumination, config.max_dose),
             self._diameter_px,
             overlap=config.overlap,
             travel=config.travel,
@@ -123,9 +124,7 @@ class Policy:
         self.maps = self._empty_maps()
         centres = self._selector.lattice.centres
         self._cell = self.maps.cell_of(centres.reshape(-1, 2)).reshape(centres.shape[:2])
-        self._is_allowed = self._inside_region(centres)
-        self._field = np.zeros(self.maps.cells.shape, bool)
-        self._field.flat[self._cell[self._is_allowed > 0]] = True
+        self._note_region()
         self.audit = Audit(self.maps.cells.shape)
         self._survey = self._planned_survey()
         self._stop = StopRule(config.target_rad)
@@ -141,16 +140,38 @@ class Policy:
         """Exposures so far."""
         return len(self._measured)
 
-    def look(self, image: LiveImage) -> None:
-        """Take the newest live image; what an image of another scan showed is forgotten."""
+    @property
+    def dose_peak(self) -> float:
+        """Photons on the pixel that has most."""
+        return self._selector.dose.peak
+
+    def reaches(self, region: Limits) -> bool:
+        """Return whether anything could be measured within `region`, motor positions."""
+        return bool(self._inside(region, self._selector.lattice.centres).any())
+
+    def restrict(self, region: Limits | None) -> None:
+        """Measure within `region` only, motor positions, from now on; as configured when None."""
+        region = self.config.region if region is None else region
+        if region == self._region:
+            return
+        self._region = region
+        self._note_region()
+        done = self._selector.graph.centres
+        self._survey = _far_from(self._planned_survey(), done, SAME_PLACE_DIAMETERS * self._diameter_px)
+        self._judge()
+
+    def look(self, image: LiveImage, maps: SuperPixels | None = None) -> None:
+        """Take the newest live image; what an image of another scan showed is forgotten.
+
+        With `maps` these are what the image shows: a recorded decision is made again without its image.
+        """
         before, self._image = self._image, image
         if before is not None and before.scan != image.scan:
             self.maps = self._empty_maps()
-        top, left = image.origin_px
-        bounds = Bounds(top, left, top + image.object.shape[0], left + image.object.shape[1])
-        changed = _changed(before, image, bounds)
-        if changed is not None:
-            self.maps.update(image.object, image.sigma, image.photons, bounds, changed)
+        if maps is not None:
+            self.maps = maps
+        elif (window := changed(before, image)) is not None:
+            self.maps.update(image.object, image.sigma, image.photons, bounds_of(image), window)
         self.audit.settle(image.frames_seen + image.counts.get("lost", 0), uncertainty(self.maps))
         self._judge()
 
@@ -264,6 +285,11 @@ class Policy:
         weights: NDArray[np.float32] = effort.astype(np.float32).ravel()[self._cell] * self._is_allowed
         return weights
 
+    def _note_region(self) -> None:
+        self._is_allowed = self._inside_region(self._selector.lattice.centres)
+        self._field = np.zeros(self.maps.cells.shape, bool)
+        self._field.flat[self._cell[self._is_allowed > 0]] = True
+
     def _judge(self) -> None:
         self._weights: Map = importance(self.maps)
         self._effort: Map = self._weights * inflation(self.maps)
@@ -271,7 +297,7 @@ class Policy:
 
     def _empty_maps(self) -> SuperPixels:
         """Return maps of all that a probe within the limits can light."""
-        return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
+        return SuperPixels(self._area.padded(self.illumination.shape[-1] // 2))
 
     def _planned_survey(self) -> Corners:
         """Return the first look at the field: neighbours one after the other, so that their phases agree."""
@@ -295,7 +321,7 @@ class Policy:
             n_frames=self.n_measured + len(centres),
             weights=self._weights,
             before=uncertainty(self.maps),
-            predicted=predicted_gain(self.maps, self._weights, self._illumination, centres),
+            predicted=predicted_gain(self.maps, self._weights, self.illumination, centres),
             is_lit=is_lit,
         )
 
@@ -305,10 +331,13 @@ class Policy:
             self._stop.look(self.quality)
 
     def _inside_region(self, centres: Corners) -> NDArray[np.float32]:
-        if self.config.region is None:
+        return self._inside(self._region, centres)
+
+    def _inside(self, region: Limits | None, centres: Corners) -> NDArray[np.float32]:
+        if region is None:
             return np.ones(centres.shape[:2], np.float32)
-        region = self.config.axes.area(self.config.region)
-        inside = (centres >= region.origin) & (centres < (region.bottom, region.right))
+        area = self.config.axes.area(region)
+        inside = (centres >= area.origin) & (centres < (area.bottom, area.right))
         return inside.all(axis=-1).astype(np.float32)
 
     def _lost(self) -> list[tuple[int, int]]:
@@ -322,6 +351,7 @@ class Policy:
         if not is_seen.any():
             return []
         overdue = ~is_seen[: max(int(np.flatnonzero(is_seen)[-1]) - REPAIR_LAG, 0)]
+        overdue &= self._inside_region(centres[None, : len(overdue)])[0] > 0
         lost = [(int(row), int(column)) for row, column in centres[: len(overdue)][overdue]]
         return [centre for centre in lost if centre not in self._repaired]
 
@@ -364,20 +394,3 @@ def _far_from(points: Corners, others: Corners, radius_px: float) -> Corners:
     if not len(points) or not len(others):
         return points
     return points[cKDTree(others).query(points)[0] > radius_px]
-
-
-def _changed(before: LiveImage | None, image: LiveImage, bounds: Bounds) -> Bounds | None:
-    """Return where the images differ, a pixel more up and left, None if nowhere."""
-    same_place = before is not None and before.scan == image.scan and before.origin_px == image.origin_px
-    if before is None or not same_place or before.object.shape != image.object.shape:
-        return bounds
-    differs = (image.object != before.object) | (image.sigma != before.sigma)
-    rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return None
-    return Bounds(
-        bounds.top + int(rows[0]) - 1,
-        bounds.left + int(columns[0]) - 1,
-        bounds.top + int(rows[-1]) + 1,
-        bounds.left + int(columns[-1]) + 1,
-    )

@@ -116,13 +116,14 @@ def answering(misbehave=lambda turn, consult, parts: parts, steers=None):
             if parts is None:
                 continue
             message, _ = decode(parts[1:])
-            (reply,) = door.exchange([parts])
+            *others, reply = door.exchange([parts]) or [None]
             if isinstance(message, Consult):
                 reply = misbehave(turn, message, reply)
                 turn += 1
-            if reply is None:
-                break
-            bound.send(reply)
+                if reply is None:
+                    break
+            for message in filter(None, (*others, reply)):
+                bound.send(message)
         bound.close()
 
     thread = threading.Thread(target=serve)

@@ -14,14 +14,20 @@ from stream.messages import (
     SCHEMA_HASH,
     AnyMessage,
     Ask,
+    AskSteering,
+    Command,
     Consult,
     Hello,
     NoNews,
+    Control,
+    Controls,
+    Decided,
     Notice,
     Progress,
     Ready,
     Recommendation,
     Reject,
+    Steering,
     Stop,
     Welcome,
 )
@@ -42,6 +48,11 @@ MESSAGES = [
     UPDATE,
     Consult(run="r", question=3, after=1, n_points=32),
     Recommendation(run="r", question=3, sequence=2, reasons=("survey",)),
+    Controls(run="r", controls=(Control(number=1, deed="region", region=((0, 1), (2, 3)), by="page"),)),
+    Decided(run="r", source="agent", reason="survey", n_points=32, n_left=68),
+    Command(deed="hold", by="terminal"),
+    AskSteering(),
+    Steering(plan="running", limits=((0, 1), (0, 1)), unit="um", origin=(0, 0), pitch=(0.1, -0.1)),
 ]
 
 
