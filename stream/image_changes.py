@@ -1,7 +1,7 @@
 """Where two versions of the live image differ.
 
-Separate from `stream.live_image`, which runs where the operators are not installed. Called by the scan policy,
-which averages again only what changed.
+Separate from `stream.live_image`, which runs where the operators are not installed. Called by the scan
+policy, which averages again only what changed.
 """
 
 import numpy as np

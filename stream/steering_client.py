@@ -1,7 +1,7 @@
 """A person's side of a steered run: how it stands, and hold, resume, stop, a region of interest.
 
-Separate from the plan's side (`stream.policy_client`): a person may wait for the answer. Called by the command
-`steer` and by the web page's server.
+Separate from the plan's side (`stream.policy_client`): a person may wait for the answer. Called by the
+command `steer` and by the web page's server.
 """
 
 import os

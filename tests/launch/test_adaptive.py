@@ -1,7 +1,4 @@
-import asyncio
 import threading
-import time
-from contextlib import contextmanager
 
 import msgspec
 import numpy as np
@@ -9,146 +6,16 @@ import pytest
 
 pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
-from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
-from ophyd_async.core import AsyncStatus, init_devices
+from ophyd_async.core import init_devices
 from ophyd_async.sim import SimMotor
-from scipy.spatial import cKDTree
 
-from launch.adaptive import adaptive_fly_ptycho, adaptive_ptycho
-from launch.beamline import FlyingDetector, FlyingStage
+from launch.adaptive import adaptive_ptycho
 from launch.scan_ledger import Ledger, MaxDose
-from stream.messages import Consult
 from stream.policy_client import InProcess
-from stream.policy_door import PolicyDoor
-from stream.sockets import Endpoint, Socket
 from stream.wire import decode, encode
+from tests.launch.plans import BATCH, HIGH, LOW, PLANNED, Detector, Run, answering, fly, is_covered, step
 from tests.stream.policies import AXES, ILLUMINATION, LIMITS, image, policy
-
-HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
-LOW, HIGH = LIMITS[0]
-PLANNED = LOW + 1 + (HIGH - LOW - 2) * np.argwhere(np.ones((6, 6))) / 5
-BATCH = 6
-
-
-class Motor:
-    parent = None
-
-    def __init__(self, name):
-        self.name, self.position = name, 0.0
-        self.hints = {"fields": [name]}
-
-    def set(self, value):
-        self.position = value
-        return AsyncStatus(asyncio.sleep(0))
-
-    def read(self):
-        return {self.name: {"value": self.position, "timestamp": 0.0}}
-
-    def describe(self):
-        return {self.name: {"source": "test", "dtype": "number", "shape": []}}
-
-
-class Detector(Motor):
-    def __init__(self, on_trigger=lambda n: None):
-        super().__init__("detector")
-        self.n, self._on_trigger = 0, on_trigger
-
-    def trigger(self):
-        self.n += 1
-        self._on_trigger(self.n)
-        return AsyncStatus(asyncio.sleep(0))
-
-
-class Run:
-    """A RunEngine, the documents it made, and how long its loop was ever blocked."""
-
-    def __init__(self):
-        self.engine, self.documents, self.blocked_s = RunEngine(), [], 0.0
-        self.engine.subscribe(lambda name, document: self.documents.append((name, document)))
-
-    def __call__(self, plan):
-        heart = asyncio.run_coroutine_threadsafe(self._beat(), self.engine.loop)
-        try:
-            return self.engine(plan)
-        finally:
-            heart.cancel()
-
-    async def _beat(self, period_s=0.002):
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(period_s)
-            self.blocked_s = max(self.blocked_s, time.perf_counter() - before - period_s)
-
-    def events(self, stream):
-        names = {d["uid"]: d["name"] for name, d in self.documents if name == "descriptor"}
-        return [
-            d["data"] for name, d in self.documents if name == "event" and names[d["descriptor"]] == stream
-        ]
-
-    @property
-    def points(self):
-        return np.array([[data["y"], data["x"]] for data in self.events("primary")])
-
-    @property
-    def decisions(self):
-        return [
-            {key.removeprefix("decision_"): value for key, value in data.items()}
-            for data in self.events("decisions")
-        ]
-
-    @property
-    def exit_status(self):
-        return [d["exit_status"] for name, d in self.documents if name == "stop"]
-
-
-@contextmanager
-def answering(misbehave=lambda turn, consult, parts: parts, steers=None):
-    """The address of a real policy whose answers may be spoiled; None ends it."""
-    steers = steers or policy()
-    door, stopping = PolicyDoor(steers, "run", lambda: 0.0), threading.Event()
-    bound = Socket("ROUTER", HERE)
-
-    def serve():
-        turn = 0
-        while not stopping.is_set():
-            parts = bound.receive(0.02)
-            if parts is None:
-                continue
-            message, _ = decode(parts[1:])
-            *others, reply = door.exchange([parts]) or [None]
-            if isinstance(message, Consult):
-                reply = misbehave(turn, message, reply)
-                turn += 1
-                if reply is None:
-                    break
-            for message in filter(None, (*others, reply)):
-                bound.send(message)
-        bound.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield bound.address
-    finally:
-        stopping.set()
-        thread.join()
-
-
-def step(advisor, detector=None, **options):
-    values = {
-        "fallback": PLANNED,
-        "limits": LIMITS,
-        "batch": BATCH,
-        "max_points": 60,
-        "wait_s": 0.2,
-        **options,
-    }
-    return adaptive_ptycho([detector or Detector()], [Motor("y"), Motor("x")], advisor, **values)
-
-
-def is_covered(points):
-    return bool((cKDTree(points).query(PLANNED)[0] <= 0.25 * (HIGH - LOW) / 5).all())
 
 
 def respoilt(reply, points=None, **fields):
@@ -342,38 +209,6 @@ def test_motors_of_ophyd_async_do():
     run(plan)
     assert run.exit_status == ["success"]
     assert len(run.points) == 8
-
-
-class Stage(FlyingStage):
-    def __init__(self):
-        super().__init__(np.zeros((0, 2)), rate_hz=400.0)
-        self.flown = []
-
-    def prepare(self, points):
-        self.flown.append(points)
-        self._readings_um = points
-        return AsyncStatus(asyncio.sleep(0))
-
-
-class Camera(FlyingDetector):
-    def __init__(self):
-        super().__init__(lambda: None)
-        self.n_frames = []
-
-    def prepare(self, n_frames):
-        self.n_frames.append(n_frames)
-        return AsyncStatus(asyncio.sleep(0))
-
-
-def fly(run, advisor, **options):
-    stage, camera = Stage(), Camera()
-    values = {"fallback": PLANNED, "limits": LIMITS, "batch": 12, "max_points": 60, "wait_s": 0.3, **options}
-    try:
-        run(adaptive_fly_ptycho([camera], stage, advisor, flush_period=0.02, **values))
-    finally:
-        camera.close()
-    assert camera.n_frames == [len(points) for points in stage.flown]
-    return np.concatenate(stage.flown)
 
 
 def test_flown_it_is_one_trajectory_per_batch_and_every_reading_is_in_the_run():

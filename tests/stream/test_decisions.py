@@ -15,7 +15,7 @@ UPPER = (LIMITS[0][0], MIDDLE), LIMITS[1]
 
 
 def conversation(folder, n_questions=8, restarts=()):
-    """Answers of a door that writes a record in `folder`; its policy is started anew before some questions."""
+    """Answers of a door with a record in `folder`; its policy is started anew before some questions."""
     (folder / "scans" / SCAN).mkdir(parents=True, exist_ok=True)
     door, heard = None, InProcess(policy())
     measured, answers = np.zeros((0, 2)), []
