@@ -68,8 +68,15 @@ def main() -> None:
 @app.command()
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
-    frames: Annotated[int, typer.Option(min=4, help="Rounded up to whole rows of a raster.")] = 625,
-    sample: Annotated[str, typer.Option(help="Family of simulated samples.")] = "siemens",
+    frames: Annotated[
+        int | None, typer.Option(min=4, help="625, rounded up to whole rows of a raster; 324 if adaptive.")
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Family of simulated samples: siemens; glyphs if adaptive.")
+    ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="The live image steers the scan of a sparse sample.")
+    ] = False,
     seed: Seed = 7,
     save: Annotated[Path, typer.Option(help="Folder for scans, results and logs.")] = Path("demo"),
     store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
@@ -80,7 +87,17 @@ def demo(
     from launch.demo import DemoOptions
     from launch.demo import demo as run_demo
 
-    options = DemoOptions(save=save, rate_hz=rate, n_frames=frames, sample=sample, seed=seed, stores=store)
+    if adaptive:
+        from launch.demo_adaptive import demo_adaptive as run_demo
+    n_frames, family = (324, "glyphs") if adaptive else (625, "siemens")
+    options = DemoOptions(
+        save=save,
+        rate_hz=rate,
+        n_frames=frames or n_frames,
+        sample=sample or family,
+        seed=seed,
+        stores=store,
+    )
     raise typer.Exit(run_demo(options, json_file=json, opens_browser=browser))
 
 
