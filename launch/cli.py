@@ -16,6 +16,7 @@ USER_MISTAKE = 2
 INTERRUPTED = 130
 DEBUG = "PTYCHOSTREAM_DEBUG"
 LIVE_ADDRESS = "tcp://127.0.0.1:5810"
+POLICY_ADDRESS = "tcp://127.0.0.1:5811"
 DETECTOR_ADDRESS = "tcp://127.0.0.1:31001"
 POSITIONS_ADDRESS = "tcp://127.0.0.1:5578"
 
@@ -289,6 +290,33 @@ def watch(
     from launch.watch import watch as follow
 
     raise typer.Exit(follow(address, insecure=insecure, key=key, peers=peers))
+
+
+@app.command()
+def steer(
+    address: Annotated[str, typer.Argument(help="Where the policy listens.")] = POLICY_ADDRESS,
+    action: Annotated[str, typer.Argument(help="status, hold, resume, stop or region.")] = "status",
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[Y0 Y1 X0 X1|clear]", help="Of a region, motor positions.")
+    ] = None,
+    insecure: Insecure = False,
+    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
+    peers: Annotated[Path | None, typer.Option(help="Public key file of the policy.")] = None,
+) -> None:
+    """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
+    from launch.steer import steer as say
+    from stream.sockets import Endpoint
+
+    endpoint = Endpoint(address=address, insecure=insecure, key=key, peers=peers)
+    raise typer.Exit(say(endpoint, action, values or ()))
+
+
+@app.command("replay-decisions")
+def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a recorded scan.")]) -> None:
+    """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
+    from launch.steer import replay_decisions as replay_all
+
+    raise typer.Exit(replay_all(scan))
 
 
 @app.command()

@@ -25,7 +25,7 @@ from launch.summary import read_summary, table
 from operators.arrays import abs2
 from stream.columns import write_atomically
 from stream.decisions import PATTERN, replay
-from stream.documents import read_documents
+from stream.documents import decisions_of
 from stream.scan import Scan
 from stream.snapshots import read_snapshot
 from stream.sockets import Endpoint
@@ -106,7 +106,7 @@ def compared(scans: list[Compared], save: Path) -> dict[str, Any]:
     steered, spiral = scans
     figures = read_summary(save, steered.scan)
     other = read_summary(save, spiral.scan)
-    sources = Counter(decision["source"] for decision in decisions_of(steered.scan))
+    sources = Counter(decision["source"] for decision in decisions_of(steered.scan.folder))
     again = [one for file in steered.scan.folder.glob(PATTERN) for one in replay(file)]
     return figures | {
         "error_steered": steered.error,
@@ -118,17 +118,6 @@ def compared(scans: list[Compared], save: Path) -> dict[str, Any]:
         "recommendations": len(again),
         "recommendations_replayed": sum(not one.difference for one in again),
     }
-
-
-def decisions_of(scan: Scan) -> list[dict[str, Any]]:
-    """Returns the run's stream `decisions` as it was recorded with the scan, a mapping per decision."""
-    documents = list(read_documents(scan.folder))
-    streams = {d["uid"]: d["name"] for name, d in documents if name == "descriptor"}
-    return [
-        {key.removeprefix("decision_"): value for key, value in document["data"].items()}
-        for name, document in documents
-        if name == "event" and streams.get(document["descriptor"]) == "decisions"
-    ]
 
 
 def _steering_table(figures: dict[str, Any]) -> Table:

@@ -10,7 +10,7 @@ from functools import partial
 
 from launch.config import Config
 from launch.run_file import ResolvedRun
-from launch.stages import optics, reachable
+from launch.stages import client_of, optics
 from operators.arrays import abs2
 from stream.client import LiveReconstruction
 from stream.decisions import DecisionRecord
@@ -21,14 +21,10 @@ from stream.policy_door import PolicyService
 
 def policy(run: ResolvedRun) -> PolicyService:
     """Returns the process that follows the live image and answers plans."""
-    section, live = run.config.policy, run.config.live
+    section, live = run.config.policy, client_of(run, "stitcher", run.config.live)
     door = replace(section.endpoint(), address=run.addresses.get("policy", section.address))
     connect = partial(
-        LiveReconstruction,
-        reachable(run.addresses.get("stitcher", live.address)),
-        insecure=live.insecure,
-        key=live.key,
-        peers=live.peers,
+        LiveReconstruction, live.address, insecure=live.insecure, key=live.key, peers=live.peers
     )
     illumination = abs2(optics(run).load_probe()).sum(axis=0)
     record = DecisionRecord(run.scans, run.folder)

@@ -1,4 +1,4 @@
-"""A simulated sample with structure on a part of its field: measured where a scan goes, compared with the truth.
+"""A simulated sample with structure on a part of its field: measured anywhere, and judged.
 
 Separate from `launch.simulation`, whose scans are planned before they begin. Pure: the same options give the
 same sample, and the same frames for the same way over it. Called by the steered demo's beamline, and by the
@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter, label
 
 from launch.recipe import DEMO_RECIPE, read_recipe
 from launch.simulation import DETECTOR_DISTANCE_M, DETECTOR_PIXEL_M, ENERGY_EV, MAX_COUNTS
-from operators.arrays import Frames, Object, Positions, Probe, abs2, centre_origin
+from operators.arrays import Frames, Object, Positions, Probe, centre_origin
 from operators.forward import simulate_counts
 from operators.gauge import remove_gauge
 from operators.geometry import Geometry

@@ -53,7 +53,7 @@ class Seen(msgspec.Struct, frozen=True):
     scan: str
     version: int
     frames_seen: int
-    n_lost: int
+    counts: dict[str, int]
     n_path: int  # positions of the path that are as in the image before
     path: bytes  # the others, (frame, 2) float32
     cells: bytes  # (cell,) int32, squares of the maps that changed
@@ -142,12 +142,11 @@ class DecisionRecord:
         before, self._path = self._path, image.path
         n_same = len(before) if np.array_equal(before, image.path[: len(before)]) else 0
         path = np.ascontiguousarray(image.path[n_same:], np.float32)
-        n_lost = image.counts.get("lost", 0)
         return Seen(
             image.scan,
             image.version,
             image.frames_seen,
-            n_lost,
+            dict(image.counts),
             n_same,
             path.tobytes(),
             cells.tobytes(),
@@ -301,7 +300,7 @@ class _Again:
             config_hash="",
             error=None,
             time_to_image_ms=None,
-            counts={"lost": seen.n_lost},
+            counts=seen.counts,
             is_final=False,
             note="",
         )

@@ -345,6 +345,8 @@ class Policy:
         image = self._image
         if image is None or not len(image.path) or not self.n_measured:
             return []
+        if image.counts.get("recorded", 0) - image.frames_seen > REPAIR_LAG:
+            return []  # the image is behind, newest frames first: what it has not shown is not lost
         centres = self._selector.graph.centres
         distance = cKDTree(image.path).query(centres)[0]
         is_seen = distance <= max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5)
