@@ -2,7 +2,7 @@
 
 import { view } from "/web/panel.js";
 
-const CONFIRM_MS = 4000;
+const CONFIRM_MS = 10000;
 
 const byId = (id) => document.getElementById(id);
 const number = (value, digits = 3) => Number(value.toPrecision(digits)).toLocaleString("en");

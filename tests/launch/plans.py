@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from launch.adaptive import adaptive_fly_ptycho, adaptive_ptycho
 from launch.beamline import FlyingDetector, FlyingStage
 from stream.messages import Consult
+from stream.policy_client import PolicyClient
 from stream.policy_door import PolicyDoor
 from stream.sockets import Endpoint, Socket
 from stream.steering_client import SteeringClient
@@ -212,3 +213,41 @@ def fly(run, advisor, **options):
         camera.close()
     assert camera.n_frames == [len(points) for points in stage.flown]
     return np.concatenate(stage.flown)
+
+
+class AskingPlan:
+    """A plan that asks again and again, in a thread of its own, and does what it hears."""
+
+    def __init__(self, address):
+        self.client, self._stopping = PolicyClient(address), threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.points = None
+
+    def _run(self):
+        while not self._stopping.wait(0.02) and not self.client.heard.stopper:
+            self.client.ask(np.zeros((0, 2)), 9)
+            for _ in range(50):
+                if (advice := self.client.poll()) is not None:
+                    self.points = advice.points
+                    break
+                self._stopping.wait(0.02)
+            source = "person" if self.client.heard.held else "agent"
+            self.client.tell(source, "survey: not seen everywhere", 9, 27)
+        self.client.close()
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stopping.set()
+        self._thread.join()
+
+
+def until(condition):
+    """Returns when the condition has come true."""
+    for _ in range(500):
+        if condition():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("the condition did not come true")
