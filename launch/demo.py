@@ -179,8 +179,15 @@ def run_beside_beamline(
         return scans, supervisor.n_restarts
 
 
-def demo_config(options: DemoOptions) -> Config:
-    """Returns the configuration `demo` of launch/recipes on free addresses of this machine."""
+def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> Config:
+    """Returns the configuration `demo` of launch/recipes on free addresses of this machine.
+
+    Parameters
+    ----------
+    options : DemoOptions
+    policy : dict, optional
+        Settings of a policy that runs beside the pipeline.
+    """
     settings = {
         "save": options.save.absolute(),
         "detector.address": f"tcp://127.0.0.1:{free_port()}",
@@ -190,7 +197,11 @@ def demo_config(options: DemoOptions) -> Config:
         "viewer.port": free_port(),
         "store.enabled": str(options.stores).lower(),
     }
-    return load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+    config = load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+    if policy is None:
+        return config
+    steering = {"enabled": True, "address": f"tcp://127.0.0.1:{free_port()}", **policy}
+    return Config.model_validate(config.model_dump() | {"policy": steering})
 
 
 class _Beamline:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from launch.accuracy import on_truth
 from launch.config import Config
-from launch.demo import DemoOptions, demo_config, free_port, run_beside_beamline
+from launch.demo import DemoOptions, demo_config, run_beside_beamline
 from launch.steered_beamline import SteeredBeamlineConfig
 from launch.steered_sample import SparseSample, Specimen, simulate_specimen
 from launch.summary import read_summary, table
@@ -92,13 +92,11 @@ def demo_adaptive(
 def adaptive_config(options: DemoOptions, specimen: Specimen) -> Config:
     """Returns `demo_config` with a policy for the whole sample."""
     policy = {
-        "enabled": True,
-        "address": f"tcp://127.0.0.1:{free_port()}",
         "limits": specimen.limits,
         "max_dose": DOSE_EXPOSURES * float(abs2(specimen.probe).sum(axis=0).max()),
         "seed": options.seed,
     }
-    return Config.model_validate(demo_config(options).model_dump() | {"policy": policy})
+    return demo_config(options, policy)
 
 
 def compared(scans: list[Compared], save: Path) -> dict[str, Any]:
