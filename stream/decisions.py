@@ -11,11 +11,13 @@ noticed. Before the first image the file lies in the run's own folder, because t
 """
 
 import copy
+import dataclasses
 import hashlib
 import logging
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 PATTERN = "decisions-*.log"
 _LAYERS = ("photons", "variance", "structure", "coverage")
+_ARRAYS = ("object", "sigma", "photons", "source", "path")
+_FACTS = [field.name for field in dataclasses.fields(LiveImage) if field.name not in _ARRAYS]
 _LENGTH_BYTES, _DIGEST_BYTES = 4, 16
 
 
@@ -50,10 +54,7 @@ class Begun(msgspec.Struct, frozen=True, tag=True):
 class Seen(msgspec.Struct, frozen=True):
     """An image, as far as decisions depend on it."""
 
-    scan: str
-    version: int
-    frames_seen: int
-    counts: dict[str, int]
+    facts: dict[str, Any]  # of a `LiveImage`, all but its arrays
     n_path: int  # positions of the path that are as in the image before
     path: bytes  # the others, (frame, 2) float32
     cells: bytes  # (cell,) int32, squares of the maps that changed
@@ -142,16 +143,8 @@ class DecisionRecord:
         before, self._path = self._path, image.path
         n_same = len(before) if np.array_equal(before, image.path[: len(before)]) else 0
         path = np.ascontiguousarray(image.path[n_same:], np.float32)
-        return Seen(
-            image.scan,
-            image.version,
-            image.frames_seen,
-            dict(image.counts),
-            n_same,
-            path.tobytes(),
-            cells.tobytes(),
-            values.tobytes(),
-        )
+        facts = {name: getattr(image, name) for name in _FACTS}
+        return Seen(facts, n_same, path.tobytes(), cells.tobytes(), values.tobytes())
 
     def _follow(self, scan: str) -> None:
         """Move the file to the folder of the scan that the images show."""
@@ -289,18 +282,5 @@ class _Again:
             photons=nothing,
             source=nothing.astype(np.uint8),
             path=self._path,
-            origin_px=(0, 0),
-            object_pixel_m=self._policy.config.axes.geometry.object_pixel_m,
-            scan=seen.scan,
-            run_id="",
-            version=seen.version,
-            frames_seen=seen.frames_seen,
-            epoch=0.0,
-            model="",
-            config_hash="",
-            error=None,
-            time_to_image_ms=None,
-            counts=seen.counts,
-            is_final=False,
-            note="",
+            **seen.facts,
         )

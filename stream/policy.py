@@ -163,7 +163,7 @@ class Policy:
     def look(self, image: LiveImage, maps: SuperPixels | None = None) -> None:
         """Take the newest live image; what an image of another scan showed is forgotten.
 
-        With `maps` these are what the image shows: a recorded decision is made again without its image.
+        With `maps`, these are what it shows: a recorded decision is made again without its image.
         """
         before, self._image = self._image, image
         if before is not None and before.scan != image.scan:
@@ -244,7 +244,7 @@ class Policy:
         self._look_whether_to_stop()
         stop, why = self.should_stop()
         map_hash = self._hash()
-        lost = self._lost()
+        lost = self._worth_repairing(self._lost())
         first = [*lost, *self._survey[:n_points].tolist()]
         chosen = self._selector.select(0 if stop else n_points, self._candidate_weights, first)
         self.selection = chosen
@@ -340,20 +340,24 @@ class Policy:
         inside = (centres >= area.origin) & (centres < (area.bottom, area.right))
         return inside.all(axis=-1).astype(np.float32)
 
+    def _worth_repairing(self, lost: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the lost frames in the region; none while the image, which has the newest first, is behind."""
+        image = self._image
+        if image and image.counts.get("recorded", 0) - image.frames_seen > REPAIR_LAG:
+            return []
+        return [centre for centre in lost if self._inside_region(np.array([[centre]]))[0, 0] > 0]
+
     def _lost(self) -> list[tuple[int, int]]:
         """Return the centres of frames that the image has passed by."""
         image = self._image
         if image is None or not len(image.path) or not self.n_measured:
             return []
-        if image.counts.get("recorded", 0) - image.frames_seen > REPAIR_LAG:
-            return []  # the image is behind, newest frames first: what it has not shown is not lost
         centres = self._selector.graph.centres
         distance = cKDTree(image.path).query(centres)[0]
         is_seen = distance <= max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5)
         if not is_seen.any():
             return []
         overdue = ~is_seen[: max(int(np.flatnonzero(is_seen)[-1]) - REPAIR_LAG, 0)]
-        overdue &= self._inside_region(centres[None, : len(overdue)])[0] > 0
         lost = [(int(row), int(column)) for row, column in centres[: len(overdue)][overdue]]
         return [centre for centre in lost if centre not in self._repaired]
 

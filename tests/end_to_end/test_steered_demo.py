@@ -104,7 +104,7 @@ def test_a_person_stops_the_scan_from_the_terminal_and_it_ends_complete(run_fold
         address = re.search(r"ptychostream steer (\S+)", log.read_text())[1]
         done = ptychostream("steer", address, "stop")
         assert done.returncode == 0, done.stderr
-        assert demo.ends() == 0
+        assert demo.ends(250.0) == 0
     steered, spiral = scans_in(run_folder / "scans")
     n_steered = account(steered, "subscriber").recorded
     assert 60 < n_steered < 324
