@@ -27,7 +27,7 @@ def policy(run: ResolvedRun) -> PolicyService:
         LiveReconstruction, live.address, insecure=live.insecure, key=live.key, peers=live.peers
     )
     illumination = abs2(optics(run).load_probe()).sum(axis=0)
-    record = DecisionRecord(run.scans, run.folder)
+    record = DecisionRecord(run.scans, run.folder, illumination)
     return PolicyService(Policy(policy_config(run.config), illumination), connect, door, run.run_id, record)
 
 

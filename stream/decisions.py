@@ -86,22 +86,26 @@ class DecisionRecord:
         Folder of scans.
     spare : Path
         Folder for a record as long as no image has said which scan it belongs to.
+    illumination : (y, x) float32, photons
+        That the policy was made with.
     """
 
-    def __init__(self, scans: Path, spare: Path) -> None:
+    def __init__(self, scans: Path, spare: Path, illumination: NDArray[np.float32]) -> None:
         self._scans, self._spare = scans, spare
+        self._illumination = np.asarray(illumination, np.float32)
         self._file: Path | None = None
         self._digest = b""
         self._maps: dict[str, NDArray[np.float32]] = {}
         self._path = np.zeros((0, 2), np.float32)
 
-    def begin(self, policy: Policy, illumination: NDArray[np.float32], run: str) -> None:
+    def begin(self, policy: Policy, run: str) -> None:
         """A plan's conversation begins; `policy` has just forgotten everything."""
         name = hashlib.sha256(run.encode()).hexdigest()[:12]  # what a peer calls itself is no file name
         self._file, self._digest = self._spare / f"decisions-{name}.log", b""
         self._maps = {layer: getattr(policy.maps, layer).copy() for layer in _LAYERS}
         self._path = np.zeros((0, 2), np.float32)
-        self._append(Begun(run, policy.config, illumination.shape, illumination.tobytes()))
+        light = self._illumination
+        self._append(Begun(run, policy.config, light.shape, light.tobytes()))
 
     def asked(
         self,

@@ -103,9 +103,9 @@ class Policy:
     """
 
     def __init__(self, config: PolicyConfig, illumination: Array) -> None:
-        self.config, self.illumination = config, np.asarray(illumination, np.float32)
+        self.config, self._illumination = config, np.asarray(illumination, np.float32)
         self._area = config.axes.area(config.limits)
-        self._diameter_px = probe_fwhm_px(np.sqrt(self.illumination))
+        self._diameter_px = probe_fwhm_px(np.sqrt(self._illumination))
         self._sequence = -1
         self._region = config.region
         self.forget()
@@ -116,7 +116,7 @@ class Policy:
         spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
         self._selector = Selector(
             Lattice(area, spacing_px, np.random.default_rng(config.seed)),
-            DoseMap(area, self.illumination, config.max_dose),
+            DoseMap(area, self._illumination, config.max_dose),
             self._diameter_px,
             overlap=config.overlap,
             travel=config.travel,
@@ -161,10 +161,7 @@ class Policy:
         self._judge()
 
     def look(self, image: LiveImage, maps: SuperPixels | None = None) -> None:
-        """Take the newest live image; what an image of another scan showed is forgotten.
-
-        With `maps`, these are what it shows: a recorded decision is made again without its image.
-        """
+        """Take the newest live image, or a recorded one's maps; what another scan showed is forgotten."""
         before, self._image = self._image, image
         if before is not None and before.scan != image.scan:
             self.maps = self._empty_maps()
@@ -297,7 +294,7 @@ class Policy:
 
     def _empty_maps(self) -> SuperPixels:
         """Return maps of all that a probe within the limits can light."""
-        return SuperPixels(self._area.padded(self.illumination.shape[-1] // 2))
+        return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
 
     def _planned_survey(self) -> Corners:
         """Return the first look at the field: neighbours one after the other, so that their phases agree."""
@@ -321,7 +318,7 @@ class Policy:
             n_frames=self.n_measured + len(centres),
             weights=self._weights,
             before=uncertainty(self.maps),
-            predicted=predicted_gain(self.maps, self._weights, self.illumination, centres),
+            predicted=predicted_gain(self.maps, self._weights, self._illumination, centres),
             is_lit=is_lit,
         )
 
@@ -341,7 +338,7 @@ class Policy:
         return inside.all(axis=-1).astype(np.float32)
 
     def _worth_repairing(self, lost: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return the lost frames in the region; none while the image, which has the newest first, is behind."""
+        """Return the lost frames in the region; none while the image, the newest first, is behind."""
         image = self._image
         if image and image.counts.get("recorded", 0) - image.frames_seen > REPAIR_LAG:
             return []

@@ -125,7 +125,7 @@ class PolicyDoor:
             self._policy.restrict(None)
             self._policy.forget()
             if self._record:
-                self._record.begin(self._policy, self._policy.illumination, self._run)
+                self._record.begin(self._policy, self._run)
         self._plan, self._asked_at = sender, self._clock()
         self._controls.adopt(consult)
         news = self._controls.since(consult.heard)

@@ -7,7 +7,7 @@ from stream.policy import Policy
 from stream.policy_client import InProcess
 from stream.policy_door import PolicyDoor
 from stream.wire import decode, encode
-from tests.stream.policies import AXES, LIMITS, image, policy
+from tests.stream.policies import AXES, ILLUMINATION, LIMITS, image, policy
 
 SCAN = "0000-star"
 MIDDLE = (LIMITS[0][0] + LIMITS[0][1]) / 2
@@ -21,7 +21,7 @@ def conversation(folder, n_questions=8, restarts=()):
     measured, answers = np.zeros((0, 2)), []
     for question in range(n_questions):
         if door is None or question in restarts:
-            record = DecisionRecord(folder / "scans", folder)
+            record = DecisionRecord(folder / "scans", folder, ILLUMINATION)
             door = PolicyDoor(policy(seed=3), "run", lambda: 0.0, record)
         if question >= 2:
             path = AXES.centres(measured)[: 16 * (question - 1)]
