@@ -77,7 +77,7 @@ export function listen(redraw) {
       say("stop");
     } else {
       confirmUntil = performance.now() + CONFIRM_MS;
-      byId("stop").textContent = "really stop?";
+      byId("stop").textContent = "really?";
     }
   });
   byId("clear").addEventListener("click", () => say("clear"));

@@ -73,7 +73,7 @@ def test_a_person_holds_resumes_and_stops_with_the_keyboard(page):
         page.keyboard.press("Enter")
         until(lambda: not plan.client.heard.held)
         page.click("#stop")
-        wait_for_text(page, "#stop", "really stop?")
+        wait_for_text(page, "#stop", "really?")
         assert plan.client.heard.stopper is None
         page.click("#stop")
         until(lambda: plan.client.heard.stopper is not None)
