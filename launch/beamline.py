@@ -96,6 +96,16 @@ class FlyingStage:
         self._started_at = float("inf")
         self._n_collected = 0
 
+    @property
+    def trajectory_um(self) -> Positions:
+        """Where it will be at each trigger, (frame, 2) float64, micrometres."""
+        return self._readings_um
+
+    def prepare(self, trajectory_um: Positions) -> AsyncStatus[None]:
+        """Gets ready to fly another trajectory, (frame, 2) float64, micrometres."""
+        self._readings_um = trajectory_um
+        return AsyncStatus(asyncio.sleep(0))
+
     def kickoff(self) -> AsyncStatus[None]:
         """Starts to move."""
         self._started_at, self._n_collected = self._clock(), 0
@@ -276,10 +286,11 @@ def main() -> None:
     config = msgspec.json.decode(
         Path(path).read_bytes(), type=BeamlineConfig, dec_hook=lambda kind, value: kind(value)
     )
-    run_beamline(config, wait_for_go=_wait_for_line if "--wait" in options else lambda: None)
+    run_beamline(config, wait_for_go=wait_for_line if "--wait" in options else lambda: None)
 
 
-def _wait_for_line() -> None:
+def wait_for_line() -> None:
+    """Waits for whoever started this process to say go."""
     if not sys.stdin.readline():
         sys.exit("the simulated beamline was not told to go")
 

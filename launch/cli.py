@@ -17,6 +17,7 @@ USER_MISTAKE = 2
 INTERRUPTED = 130
 DEBUG = "PTYCHOSTREAM_DEBUG"
 LIVE_ADDRESS = "tcp://127.0.0.1:5810"
+POLICY_ADDRESS = "tcp://127.0.0.1:5811"
 DETECTOR_ADDRESS = "tcp://127.0.0.1:31001"
 POSITIONS_ADDRESS = "tcp://127.0.0.1:5578"
 
@@ -73,8 +74,15 @@ def main() -> None:
 @app.command()
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
-    frames: Annotated[int, typer.Option(min=4, help="Rounded up to whole rows of a raster.")] = 625,
-    sample: Annotated[str, typer.Option(help="Family of simulated samples.")] = "siemens",
+    frames: Annotated[
+        int | None, typer.Option(min=4, help="625, rounded up to whole rows of a raster; 324 if adaptive.")
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Family of simulated samples: siemens; glyphs if adaptive.")
+    ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="The live image steers the scan of a sparse sample.")
+    ] = False,
     seed: Seed = 7,
     save: Annotated[Path, typer.Option(help="Folder for scans, results and logs.")] = Path("demo"),
     store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
@@ -85,7 +93,17 @@ def demo(
     from launch.demo import DemoOptions
     from launch.demo import demo as run_demo
 
-    options = DemoOptions(save=save, rate_hz=rate, n_frames=frames, sample=sample, seed=seed, stores=store)
+    if adaptive:
+        from launch.demo_adaptive import demo_adaptive as run_demo
+    n_frames, family = (324, "glyphs") if adaptive else (625, "siemens")
+    options = DemoOptions(
+        save=save,
+        rate_hz=rate,
+        n_frames=frames or n_frames,
+        sample=sample or family,
+        seed=seed,
+        stores=store,
+    )
     raise typer.Exit(run_demo(options, json_file=json, opens_browser=browser))
 
 
@@ -305,6 +323,33 @@ def watch(
     from launch.watch import watch as follow
 
     raise typer.Exit(follow(address, insecure=insecure, key=key, peers=peers))
+
+
+@app.command()
+def steer(
+    address: Annotated[str, typer.Argument(help="Where the policy listens.")] = POLICY_ADDRESS,
+    action: Annotated[str, typer.Argument(help="status, hold, resume, stop or region.")] = "status",
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[Y0 Y1 X0 X1|clear]", help="Of a region, motor positions.")
+    ] = None,
+    insecure: Insecure = False,
+    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
+    peers: Annotated[Path | None, typer.Option(help="Public key file of the policy.")] = None,
+) -> None:
+    """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
+    from launch.steer import steer as say
+    from stream.sockets import Endpoint
+
+    endpoint = Endpoint(address=address, insecure=insecure, key=key, peers=peers)
+    raise typer.Exit(say(endpoint, action, values or ()))
+
+
+@app.command("replay-decisions")
+def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a recorded scan.")]) -> None:
+    """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
+    from launch.steer import replay_decisions as replay_all
+
+    raise typer.Exit(replay_all(scan))
 
 
 @app.command()

@@ -157,6 +157,8 @@ class ViewerSection(Section):
     """port of the page; 0 takes a free one"""
     insecure: bool = False
     """allows a host that other machines can reach; the page has no password"""
+    controls: bool = False
+    """whether the page may also hold, stop and restrict a scan when other machines can reach it"""
 
 
 class PolicySection(EndpointSection):

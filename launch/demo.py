@@ -117,44 +117,91 @@ def run_demo(
     RunFailedError
         If the beamline or a stage cannot run.
     """
+    settings = BeamlineConfig(
+        detector=Endpoint(address=config.detector.address),
+        positions=config.positions.address,
+        rate_hz=options.rate_hz,
+        simulation=options.simulation,
+    )
+    command = ("launch.beamline", settings, "--wait")
+    (scan,), restarts = run_beside_beamline(config, command, console, opens=opens, on_scan=on_scan)
+    figures = read_summary(config.save, scan) | {"restarts": restarts, "offered_hz": options.rate_hz}
+    return figures | accuracy(scan, simulate_scan(options.simulation))
+
+
+def run_beside_beamline(
+    config: Config,
+    beamline: tuple[Any, ...],
+    console: Console,
+    *,
+    opens: str = "",
+    n_series: int = 1,
+    on_scan: Callable[[Scan], None] = lambda scan: None,
+) -> tuple[list[Scan], int]:
+    """Runs the pipeline and a simulated beamline; returns the scans and how often a stage was restarted.
+
+    Parameters
+    ----------
+    config : Config
+    beamline : tuple
+        Module of the beamline's process, what its file of settings holds, and further arguments.
+    console, opens, on_scan
+        As for `run_demo`.
+    n_series : int
+        The beamline is told to go for each, when the one before is done.
+
+    Raises
+    ------
+    RunFailedError
+        If the beamline or a stage cannot run.
+    """
     with (
         ends_on_sigterm(),
         ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
+        _process(*beamline, folder=supervisor.run.folder) as process,
     ):
-        with _beamline(options, config, supervisor.run.folder) as beamline:
-            truth = simulate_scan(options.simulation)
-            supervisor.start()
-            if opens:
-                webbrowser.open(opens)
-            beamline.go()
+        supervisor.start()
+        if opens:
+            webbrowser.open(opens)
 
-            def on_turn(scans: list[Scan]) -> None:
-                beamline.check()
-                line.show(scans)
-                for scan in scans:
-                    on_scan(scan)
+        def on_turn(scans: list[Scan]) -> None:
+            process.check()
+            line.show(scans)
+            for scan in scans:
+                on_scan(scan)
 
-            supervisor.wait_for_series(1, SCAN_TIMEOUT_S, on_turn)
-        scan = supervisor.scans()[0]
+        for index in range(n_series):
+            process.go()
+            supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
+        scans = supervisor.scans()
         supervisor.stop()
-        figures = read_summary(config.save, scan)
-        figures["restarts"] = supervisor.n_restarts
-    return figures | {"offered_hz": options.rate_hz} | accuracy(scan, truth)
+        return scans, supervisor.n_restarts
 
 
-def demo_config(options: DemoOptions) -> Config:
-    """Returns the configuration `demo` of launch/recipes on free addresses of this machine."""
+def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> Config:
+    """Returns the configuration `demo` of launch/recipes on free addresses of this machine.
+
+    Parameters
+    ----------
+    options : DemoOptions
+    policy : dict, optional
+        Settings of a policy that runs beside the pipeline.
+    """
     settings = {
         "save": options.save.absolute(),
-        "detector.address": f"tcp://127.0.0.1:{_free_port()}",
+        "detector.address": f"tcp://127.0.0.1:{free_port()}",
         "detector.bind": "true",
-        "positions.address": f"tcp://127.0.0.1:{_free_port()}",
-        "live.address": f"tcp://127.0.0.1:{_free_port()}",
-        "viewer.port": _free_port(),
+        "positions.address": f"tcp://127.0.0.1:{free_port()}",
+        "live.address": f"tcp://127.0.0.1:{free_port()}",
+        "viewer.port": free_port(),
         "store.enabled": str(options.stores).lower(),
     }
-    return load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+    config = load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+    if policy is None:
+        return config
+    steering = {"enabled": True, "address": f"tcp://127.0.0.1:{free_port()}", **policy}
+    return Config.model_validate(config.model_dump() | {"policy": steering})
 
 
 class _Beamline:
@@ -178,17 +225,11 @@ class _Beamline:
 
 
 @contextmanager
-def _beamline(options: DemoOptions, config: Config, folder: Path) -> Iterator[_Beamline]:
-    """Start the beamline, so that it prepares its scan while the stages get ready."""
-    settings = BeamlineConfig(
-        detector=Endpoint(address=config.detector.address),
-        positions=config.positions.address,
-        rate_hz=options.rate_hz,
-        simulation=options.simulation,
-    )
+def _process(module: str, settings: object, *arguments: str, folder: Path) -> Iterator[_Beamline]:
+    """Start a beamline, so that it prepares its scan while the stages get ready."""
     file, log = folder / "beamline.json", folder / "beamline.log"
     file.write_bytes(msgspec.json.encode(settings, enc_hook=str))
-    command = [sys.executable, "-m", "launch.beamline", str(file), "--wait"]
+    command = [sys.executable, "-m", module, str(file), *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
@@ -202,7 +243,8 @@ def _beamline(options: DemoOptions, config: Config, folder: Path) -> Iterator[_B
             process.stdin.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a TCP port of this machine that nobody uses."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port

@@ -42,6 +42,7 @@ def encode_picture(image: LiveImage) -> bytes:
         "scan": image.scan,
         "version": image.version,
         "shape": maps[0].levels.shape,
+        "origin_px": image.origin_px,
         "pixel_m": image.object_pixel_m * factor,
         "binning": factor,
         "n_path": len(path),

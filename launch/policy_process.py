@@ -8,13 +8,15 @@ import math
 from dataclasses import replace
 from functools import partial
 
+from launch.config import Config
 from launch.config_stages import PolicySection
 from launch.run_file import ResolvedRun
-from launch.stages import PROBE_FILE, reachable
+from launch.stages import PROBE_FILE, client_of
 from operators.arrays import abs2
 from operators.geometry import METRES_PER_UNIT, Geometry
 from operators.routing import Travel
 from stream.client import LiveReconstruction
+from stream.decisions import DecisionRecord
 from stream.motor_axes import Axes
 from stream.policy import Policy, PolicyConfig
 from stream.policy_door import PolicyService
@@ -23,22 +25,19 @@ from stream.prepare import load_probe
 
 def policy(run: ResolvedRun) -> PolicyService:
     """Returns the process that follows the live image and answers plans."""
-    section, live = run.config.policy, run.config.live
+    section, live = run.config.policy, client_of(run, "stitcher", run.config.live)
     door = replace(section.endpoint(), address=run.addresses.get("policy", section.address))
     connect = partial(
-        LiveReconstruction,
-        reachable(run.addresses.get("stitcher", live.address)),
-        insecure=live.insecure,
-        key=live.key,
-        peers=live.peers,
+        LiveReconstruction, live.address, insecure=live.insecure, key=live.key, peers=live.peers
     )
     # Where light falls, a guess tells well enough.
     probe = load_probe(run.folder / PROBE_FILE, run.config.geometry.n_pixels)
     illumination = abs2(probe).sum(axis=0)
-    return PolicyService(Policy(policy_config(run), illumination), connect, door, run.run_id)
+    record = DecisionRecord(run.scans, run.folder, illumination)
+    return PolicyService(Policy(policy_config(run.config), illumination), connect, door, run.run_id, record)
 
 
-def policy_config(run: ResolvedRun) -> PolicyConfig:
+def policy_config(config: Config) -> PolicyConfig:
     """Returns what the policy is told.
 
     Raises
@@ -46,18 +45,18 @@ def policy_config(run: ResolvedRun) -> PolicyConfig:
     ValueError
         If limits or the unit of positions are not known.
     """
-    section, positions = run.config.policy, run.config.positions
+    section, positions = config.policy, config.positions
     if section.limits is None or positions.unit is None:
         raise ValueError("policy: needs `policy.limits` and `positions.unit`")
     return PolicyConfig(
-        axes=Axes(geometry=run.config.geometry.geometry(), unit=positions.unit, signs=positions.signs),
+        axes=Axes(geometry=config.geometry.geometry(), unit=positions.unit, signs=positions.signs),
         limits=section.limits,
         motors=(positions.y or "y", positions.x or "x"),
         region=section.region,
         max_dose=math.inf if section.max_dose is None else section.max_dose,
         target_rad=section.target_rad,
         overlap=section.overlap,
-        travel=_travel(section, run.config.geometry.geometry(), positions.unit),
+        travel=_travel(section, config.geometry.geometry(), positions.unit),
         seed=section.seed,
     )
 

@@ -4,12 +4,14 @@ Separate from the plans because this is their authority, and it is tested withou
 device and knows no policy.
 """
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from operators.arrays import Array, Positions
+from operators.arrays import Array, Positions, abs2
 from operators.dose import DoseMap
 from stream.motor_axes import Axes, Limits
 
@@ -32,6 +34,29 @@ class MaxDose:
     photons_per_pixel: float
     illumination: Array
     axes: Axes
+
+
+def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
+    """Returns a limit; that of a configuration file, or of a run file, when it is a string.
+
+    Raises
+    ------
+    ValueError
+        If the file sets no `policy.max_dose`, or not all that it takes to count photons.
+    """
+    if not isinstance(limit, str):
+        return limit
+    from launch.config_file import load_config
+    from launch.policy_process import policy_config
+    from launch.run_file import ResolvedRun
+    from launch.stages import known_probe
+
+    path = Path(limit)
+    config = ResolvedRun.read(path).config if path.suffix == ".json" else load_config(limit)
+    told, probe = policy_config(config), known_probe(config.probe, config.geometry.n_pixels)
+    if math.isinf(told.max_dose) or probe is None:
+        raise ValueError(f"{limit}: wanted `policy.max_dose` and a known probe to count the dose with")
+    return MaxDose(photons_per_pixel=told.max_dose, illumination=abs2(probe).sum(axis=0), axes=told.axes)
 
 
 class Ledger:
@@ -71,6 +96,7 @@ class Ledger:
             raise ValueError(f"planned point {outside[0]} at {where} is outside the limits {limits}")
         self._near = SAME_PLACE * _spacing(self.planned)
         self._is_left = np.ones(len(self.planned), bool)
+        self._region = self.limits
         self._max_dose = max_dose
         if max_dose is not None:
             area = max_dose.axes.area(limits)
@@ -91,27 +117,34 @@ class Ledger:
         """Whether no planned point is left."""
         return not self._is_left.any()
 
+    def restrict(self, region: Limits | None) -> None:
+        """Measures nothing outside `region` from now on; everything within the limits again when None."""
+        self._region = self.limits if region is None else np.array(region, np.float64)
+
     def is_inside(self, points: Positions) -> Array:
         """Returns which points are finite and within the limits, (point,) bool."""
-        with np.errstate(invalid="ignore"):
-            return ((points >= self.limits[:, 0]) & (points <= self.limits[:, 1])).all(axis=1)
+        return _is_within(points, self.limits)
 
     def allowed(self, points: Positions, n_most: int) -> tuple[Positions, str]:
         """Returns those of the first points that may be measured together, and what was wrong with others."""
-        inside = self.is_inside(points)
+        possible = self.is_inside(points)
+        inside = possible & _is_within(points, self._region)
         fitting = self._within_dose(points[inside][: min(n_most, self.n_left)])
-        n_outside, n_dose = int((~inside).sum()), int((~fitting).sum())
+        n_outside, n_dose = int((~possible).sum()), int((~fitting).sum())
         wrong = [f"{n_outside} points out of limits or not finite"] if n_outside else []
+        if n_elsewhere := int((possible & ~inside).sum()):
+            wrong.append(f"{n_elsewhere} points outside the region")
         wrong += [f"{n_dose} points over the dose"] if n_dose else []
         return points[inside][: len(fitting)][fitting], ", ".join(wrong)
 
     def next_planned(self, n_points: int) -> Positions:
         """Returns the next planned points that are neither measured nor forbidden by the dose."""
-        left = np.flatnonzero(self._is_left)[: min(n_points, self.n_left)]
+        wanted = _is_within(self.planned, self._region)
+        left = np.flatnonzero(self._is_left & wanted)[: min(n_points, self.n_left)]
         while left.size and not (fitting := self._within_dose(self.planned[left])).all():
             self.skipped.extend(left[~fitting].tolist())
             self._is_left[left[~fitting]] = False
-            left = np.flatnonzero(self._is_left)[: min(n_points, self.n_left)]
+            left = np.flatnonzero(self._is_left & wanted)[: min(n_points, self.n_left)]
         return self.planned[left]
 
     def triggered(self, points: Positions) -> None:
@@ -132,6 +165,11 @@ class Ledger:
                     if fits[index]:
                         self._dose.add(centre)
         return fits
+
+
+def _is_within(points: Positions, box: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        return ((points >= box[:, 0]) & (points <= box[:, 1])).all(axis=1)
 
 
 def _spacing(points: Positions) -> float:

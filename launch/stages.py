@@ -16,6 +16,7 @@ import numpy as np
 from launch.config import Config
 from launch.config_inputs import ProbeSection
 from launch.run_file import ResolvedRun, StageSpec, new_run
+from launch.settings import EndpointSection
 from operators.calibration import ErrorModel
 from operators.probe import with_power, zone_plate_probe
 from operators.refinement import RefinerConfig
@@ -66,7 +67,8 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     stages.append(_spec("recorder", nice=10))
     if config.viewer.enabled:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
-        after = ("stitcher",) if config.live.address.endswith("*") else ()
+        doors = {"stitcher": config.live} | ({"policy": config.policy} if config.policy.enabled else {})
+        after = tuple(stage for stage, section in doors.items() if section.address.endswith("*"))
         stages.append(_spec("viewer", closes=False, is_vital=False, after=after, nice=5))
     if config.policy.enabled:
         builder = "launch.policy_process:policy"
@@ -328,10 +330,11 @@ def viewer(run: ResolvedRun) -> "ViewerService":
     from launch.viewer import ViewerConfig
     from launch.viewer_service import ViewerService
 
-    section, live = run.config.viewer, run.config.live
+    section, policy = run.config.viewer, run.config.policy
+    live = client_of(run, "stitcher", run.config.live)
     return ViewerService(
         ViewerConfig(
-            live_address=reachable(run.addresses.get("stitcher", live.address)),
+            live_address=live.address,
             host=section.host,
             # started again on a port of its own choice, it keeps it: browsers come back
             port=urlsplit(run.addresses.get("viewer", "")).port or section.port,
@@ -339,7 +342,19 @@ def viewer(run: ResolvedRun) -> "ViewerService":
             live_insecure=live.insecure,
             key=live.key,
             peers=live.peers,
+            policy=client_of(run, "policy", policy) if policy.enabled else None,
+            controls=section.controls,
         )
+    )
+
+
+def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoint:
+    """Returns how another process of the run reaches the door of `stage`: the run has one pair of keys."""
+    return Endpoint(
+        address=reachable(run.addresses.get(stage, section.address)),
+        insecure=section.insecure,
+        key=section.key,
+        peers=section.key and section.key.with_suffix(".key"),
     )
 
 

@@ -8,6 +8,7 @@ Called by `ptychostream run` and `demo`.
 import asyncio
 import contextlib
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ from aiohttp.typedefs import Handler, Middleware
 
 from launch.live_picture import encode_picture
 from launch.live_state import RateMeter, status_of
+from launch.steering_feed import SteeringFeed, Words
 from stream.client import LiveReconstruction
 from stream.live_image import LiveImage
-from stream.sockets import EndpointError
+from stream.sockets import Endpoint, EndpointError
 from stream.wire import ProtocolError
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,10 @@ class ViewerConfig:
         Allows a host that other machines can reach: the page has no password.
     live_insecure, key, peers
         For a pipeline on another machine, as in `stream.sockets.Endpoint`.
+    policy : Endpoint or None
+        Of the policy that steers; without one the page shows nothing of steering.
+    controls : bool
+        Whether the page may hold, stop and restrict the scan also where other machines can reach it.
 
     Raises
     ------
@@ -75,6 +81,8 @@ class ViewerConfig:
     live_insecure: bool = False
     key: Path | None = None
     peers: Path | None = None
+    policy: Endpoint | None = None
+    controls: bool = False
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.insecure:
@@ -82,6 +90,11 @@ class ViewerConfig:
                 f"the page at {self.host} can be seen from other machines and has no password: use host "
                 "127.0.0.1 (and an SSH tunnel), or say `insecure: true` if the network is trusted"
             )
+
+    @property
+    def may_steer(self) -> bool:
+        """Whether who sees the page may also steer."""
+        return self.policy is not None and (self.host in LOOPBACK or self.controls)
 
 
 class LiveFeed:
@@ -101,6 +114,9 @@ class LiveFeed:
         self._rates = RateMeter()
         self._lock = threading.Lock()
         self._packet: tuple[LiveImage | None, bytes] = (None, b"")
+        self.steering = SteeringFeed(config.policy) if config.policy else None
+        # A page of another site may send what it likes, but cannot read this out of ours.
+        self.token = secrets.token_urlsafe(24) if config.may_steer else ""
 
     def follow(self, stopping: threading.Event) -> None:
         """Keeps the newest image until `stopping` is set; blocks."""
@@ -149,6 +165,8 @@ class LiveFeed:
         }
         if image is not None:
             state |= {name: getattr(image, name) for name in _SHOWN}
+        if self.steering is not None:
+            state["steering"] = self.steering.state() | {"token": self.token}
         return msgspec.json.encode(state)
 
 
@@ -182,13 +200,19 @@ def run_viewer(
 @contextlib.contextmanager
 def _following(feed: LiveFeed) -> Iterator[None]:
     stopping = threading.Event()
-    thread = threading.Thread(target=feed.follow, args=(stopping,), name="live-feed", daemon=True)
-    thread.start()
+    followers = [feed.follow] if feed.steering is None else [feed.follow, feed.steering.follow]
+    threads = [
+        threading.Thread(target=follow, args=(stopping,), name="live-feed", daemon=True)
+        for follow in followers
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stopping.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 async def _serve(
@@ -226,14 +250,15 @@ def _url(host: str, port: int) -> str:
 
 
 class Page:
-    """The web application: the page at /, its files under /web, the image at /live."""
+    """The web application: the page at /, its files under /web, the image at /live, words go to /steer."""
 
     def __init__(self, feed: LiveFeed, *, is_open: bool = False) -> None:
         self._feed = feed
         self._shown: dict[web.WebSocketResponse, LiveImage | None] = {}
-        self.app = web.Application(middlewares=[_guard(is_open)])
+        self.app = web.Application(middlewares=[_guard(is_open)], client_max_size=4096)
         self.app.router.add_get("/", self._index)
         self.app.router.add_get("/live", self._live)
+        self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
 
     async def farewell(self) -> None:
@@ -259,6 +284,22 @@ class Page:
         finally:
             del self._shown[socket]
         return socket
+
+    async def _steer(self, request: web.Request) -> web.Response:
+        """Passes on what a person says on the page: only our own page knows the token."""
+        feed = self._feed
+        token, origin = request.headers.get("X-Steering-Token", ""), request.headers.get("Origin")
+        if feed.steering is None or not feed.token:
+            raise web.HTTPForbidden(text="this page only shows: `viewer.controls` would let it steer")
+        if origin is None or not secrets.compare_digest(token.encode(), feed.token.encode()):
+            raise web.HTTPForbidden(text="wanted the origin and the token of this page: load it again")
+        who = "the page" if request.remote in LOOPBACK else f"the page at {request.remote}"
+        try:
+            words = msgspec.json.decode(await request.read(), type=Words)
+            await asyncio.wrap_future(feed.steering.say(words, who))
+        except (ValueError, TimeoutError) as error:
+            raise web.HTTPConflict(text=str(error)) from error
+        return web.Response()
 
     async def _answer(self, socket: web.WebSocketResponse) -> None:
         """Sends the newest picture, if the browser does not show it, and in any case the state."""

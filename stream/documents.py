@@ -161,3 +161,14 @@ def _to_numpy(value: dict[Any, Any]) -> Any:
     if math.prod(shape) * dtype.itemsize != len(value[b"data"]):
         raise DocumentError(f"array {dtype.str} {shape} does not fit {len(value[b'data'])} bytes")
     return np.frombuffer(value[b"data"], dtype).reshape(shape)
+
+
+def decisions_of(folder: Path) -> list[dict[str, Any]]:
+    """Returns what a steered run has written into its stream `decisions`, a mapping per decision."""
+    documents = list(read_documents(folder))
+    streams = {d["uid"]: d["name"] for name, d in documents if name == "descriptor"}
+    return [
+        {key.removeprefix("decision_"): value for key, value in document["data"].items()}
+        for name, document in documents
+        if name == "event" and streams.get(document["descriptor"]) == "decisions"
+    ]

@@ -5,7 +5,7 @@ here with its bounds; what does not fit is refused before it is used.
 """
 
 import hashlib
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,9 @@ Name = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
+Coordinate = Annotated[float, Meta(ge=-1e12, le=1e12)]  # of a motor, in its own unit
+Box = tuple[tuple[Coordinate, Coordinate], tuple[Coordinate, Coordinate]]  # lowest and highest y, and x
+Deed = Literal["hold", "resume", "stop", "region", "clear"]
 Dtype = Annotated[str, Meta(pattern=r"^(\|[ui]1|<[uif][248]|<c8|<c16)$")]
 
 
@@ -143,6 +146,9 @@ class Consult(Message, frozen=True, tag=True, kw_only=True):
     question: Count
     after: Annotated[int, Meta(ge=-1, le=2**53)]  # the highest sequence number the plan has taken
     n_points: Annotated[int, Meta(ge=1, le=65536)]
+    heard: Count = 0  # the highest number of a control the plan knows of, and what they amount to:
+    held: bool = False
+    region: Box | None = None
 
 
 class Recommendation(Message, frozen=True, tag=True, kw_only=True):
@@ -203,6 +209,74 @@ class TileState(Message, frozen=True, tag=True, kw_only=True):
     n_divergences: Count
 
 
+class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that a person said to a steered run."""
+
+    number: Annotated[int, Meta(ge=1, le=2**53)]  # in the order in which they were said
+    deed: Deed
+    region: Box | None = None  # motor positions; of the deed `region`
+    by: Name = ""
+
+
+class Controls(Message, frozen=True, tag=True, kw_only=True):
+    """The policy passes on to the plan what persons have said; one that is known already changes nothing."""
+
+    run: Name
+    controls: Annotated[tuple[Control, ...], Meta(max_length=64)]
+
+
+class Decided(Message, frozen=True, tag=True, kw_only=True):
+    """The plan tells the policy what it does and why: the same as in its run, for those who watch."""
+
+    run: Name
+    source: Name
+    reason: Annotated[str, Meta(max_length=2000)]
+    n_points: Count = 0
+    n_left: Count = 0  # exposures that the plan may still make
+
+
+class Command(Message, frozen=True, tag=True, kw_only=True):
+    """A person has something to say to the steered run; the answer is `Steering` or `Reject`."""
+
+    deed: Deed
+    region: Box | None = None
+    by: Name = ""
+
+
+class AskSteering(Message, frozen=True, tag=True, kw_only=True):
+    """A person asks how the steering stands; the answer is `Steering`."""
+
+
+class Steering(Message, frozen=True, tag=True, kw_only=True):
+    """How the steering stands, for people.
+
+    Buffer: `points` (point, 2) float64, motor positions (y, x) recommended last.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("points",)
+
+    plan: Literal["none", "running", "ended"] = "none"
+    asked_s: Annotated[float, Meta(ge=0)] = 0.0  # since the plan was last heard
+    held: bool = False
+    stopped: bool = False
+    region: Box | None = None
+    limits: Box
+    unit: Name
+    origin: tuple[Coordinate, Coordinate]  # motor position of a probe centred on the absolute pixel (0, 0)
+    pitch: tuple[Coordinate, Coordinate]  # motor unit per object pixel, with its sign
+    n_measured: Count = 0
+    n_left: Count = 0
+    sequence: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+    dose_peak: Annotated[float, Meta(ge=0)] = 0.0  # photons on the pixel that has most
+    max_dose: Annotated[float, Meta(gt=0)] | None = None
+    predicted_gain: float = 0.0
+    realised_gain: float = 0.0
+    reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
+    source: Name = ""  # of the plan's last decision
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+    controls: Annotated[tuple[Control, ...], Meta(max_length=64)] = ()  # the last ones, oldest first
+
+
 AnyMessage = (
     Hello
     | Welcome
@@ -219,6 +293,11 @@ AnyMessage = (
     | TileReady
     | TileExchange
     | TileState
+    | Controls
+    | Decided
+    | Command
+    | AskSteering
+    | Steering
 )
 
 SCHEMA_HASH = hashlib.sha256(

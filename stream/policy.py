@@ -7,9 +7,7 @@ else.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from scipy.spatial import cKDTree
 from operators.arrays import Array, Corners, Positions
 from operators.audit import Audit, Promise
 from operators.dose import DoseMap
-from operators.geometry import Bounds
 from operators.importance import (
     LEAST_IMPORTANCE,
     RELEVANT,
@@ -35,62 +32,24 @@ from operators.importance import (
 )
 from operators.lattice import Lattice
 from operators.probe import probe_fwhm_px
-from operators.repair import Repairs
-from operators.routing import Travel
+from operators.repair import REPAIR_LAG, Repairs
 from operators.selection import Selection, Selector
 from operators.superpixels import Map, SuperPixels
 from operators.survey import survey
+from stream.image_changes import bounds_of, changed
 from stream.live_image import LiveImage
 from stream.messages import Recommendation
-from stream.motor_axes import Axes, Limits
+from stream.motor_axes import Limits
+from stream.policy_config import PolicyConfig
 from stream.trust import TRUSTED, calibration, is_trusted
+
+__all__ = ["Policy", "PolicyConfig"]
 
 SPACING_DIAMETERS = 0.25
 SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
 FARTHEST_DIAMETERS = 3.0  # no hole is as wide once the field has been surveyed
 MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
 SAME_PLACE_DIAMETERS = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyConfig:
-    """What the policy aims at and what it must keep to.
-
-    Attributes
-    ----------
-    axes : Axes
-    limits : ((float, float), (float, float))
-        Lowest and highest motor position, y and x.
-    motors : (str, str)
-        Names of y and x in suggestions.
-    region : limits or None
-        Where measuring makes sense; everywhere within the limits unless given.
-    max_dose : float, photons per object pixel
-        On any pixel.
-    target_rad : float
-        Standard uncertainty of the phase, on 95 % of what matters, at which the scan is done; 0 never.
-    overlap : float
-        Linear overlap of neighbours on ground that is refined.
-    batch : int
-        Points of a suggestion when the caller does not say.
-    expires_s : float
-        How long a recommendation is worth following.
-    travel : Travel or None
-        What moving costs.
-    seed : int
-    """
-
-    axes: Axes
-    limits: Limits
-    motors: tuple[str, str] = ("y", "x")
-    region: Limits | None = None
-    max_dose: float = math.inf
-    target_rad: float = 0.0
-    overlap: float = 0.6
-    batch: int = 32
-    expires_s: float = 60.0
-    travel: Travel | None = None
-    seed: int = 0
 
 
 class Policy:
@@ -108,6 +67,7 @@ class Policy:
         self._area = config.axes.area(config.limits)
         self._diameter_px = probe_fwhm_px(np.sqrt(self._illumination))
         self._sequence = -1
+        self._region = config.region
         self.forget()
 
     def forget(self) -> None:
@@ -129,9 +89,7 @@ class Policy:
         self.maps = self._empty_maps()
         centres = self._selector.lattice.centres
         self._cell = self.maps.cell_of(centres.reshape(-1, 2)).reshape(centres.shape[:2])
-        self._is_allowed = self._inside_region(centres)
-        self._field = np.zeros(self.maps.cells.shape, bool)
-        self._field.flat[self._cell[self._is_allowed > 0]] = True
+        self._note_region()
         self.audit = Audit(self.maps.cells.shape)
         self._survey = self._planned_survey()
         self._stop = StopRule(config.target_rad)
@@ -150,18 +108,37 @@ class Policy:
         """Exposures so far."""
         return len(self._measured)
 
-    def look(self, image: LiveImage) -> None:
-        """Take the newest live image; what an image of another scan showed is forgotten."""
+    @property
+    def dose_peak(self) -> float:
+        """Photons on the pixel that has most."""
+        return self._selector.dose.peak
+
+    def reaches(self, region: Limits) -> bool:
+        """Return whether anything could be measured within `region`, motor positions."""
+        return bool(self._inside(region, self._selector.lattice.centres).any())
+
+    def restrict(self, region: Limits | None) -> None:
+        """Measure within `region` only, motor positions, from now on; as configured when None."""
+        region = self.config.region if region is None else region
+        if region == self._region:
+            return
+        self._region = region
+        self._note_region()
+        done = self._selector.graph.centres
+        self._survey = _far_from(self._planned_survey(), done, SAME_PLACE_DIAMETERS * self._diameter_px)
+        self._judge()
+
+    def look(self, image: LiveImage, maps: SuperPixels | None = None) -> None:
+        """Take the newest live image, or a recorded one's maps; what another scan showed is forgotten."""
         before, self._image = self._image, image
         if before is not None and before.scan != image.scan:
             self.maps = self._empty_maps()
             self._repairs.forget_image()
         self._repairs.look(image.path)
-        top, left = image.origin_px
-        bounds = Bounds(top, left, top + image.object.shape[0], left + image.object.shape[1])
-        changed = _changed(before, image, bounds)
-        if changed is not None:
-            self.maps.update(image.object, image.sigma, image.photons, bounds, changed)
+        if maps is not None:
+            self.maps = maps
+        elif (window := changed(before, image)) is not None:
+            self.maps.update(image.object, image.sigma, image.photons, bounds_of(image), window)
         self._judge()
         self.audit.settle(image.frames_seen + image.counts.get("lost", 0), self._uncertainty)
 
@@ -243,7 +220,7 @@ class Policy:
         stop, why = self.should_stop()
         weights = self._candidate_weights
         map_hash = self._hash(weights)
-        lost = self._repairs.lost(self._centres)
+        lost = self._worth_repairing(self._repairs.lost(self._centres))
         first = [*lost, *self._survey[:n_points].tolist()]
         chosen = self._selector.select(0 if stop else n_points, weights, first)
         self.selection = chosen
@@ -297,6 +274,11 @@ class Policy:
         weights: NDArray[np.float32] = effort.astype(np.float32).ravel()[self._cell] * self._is_allowed
         return weights
 
+    def _note_region(self) -> None:
+        self._is_allowed = self._inside_region(self._selector.lattice.centres)
+        self._field = np.zeros(self.maps.cells.shape, bool)
+        self._field.flat[self._cell[self._is_allowed > 0]] = True
+
     def _judge(self) -> None:
         self._weights: Map = importance(self.maps)
         self._effort: Map = self._weights * inflation(self.maps)
@@ -330,11 +312,21 @@ class Policy:
             self._stop.look(self.quality, is_trusted(calibration(self._image)))
 
     def _inside_region(self, centres: Corners) -> NDArray[np.float32]:
-        if self.config.region is None:
+        return self._inside(self._region, centres)
+
+    def _inside(self, region: Limits | None, centres: Corners) -> NDArray[np.float32]:
+        if region is None:
             return np.ones(centres.shape[:2], np.float32)
-        region = self.config.axes.area(self.config.region)
-        inside = (centres >= region.origin) & (centres < (region.bottom, region.right))
+        area = self.config.axes.area(region)
+        inside = (centres >= area.origin) & (centres < (area.bottom, area.right))
         return inside.all(axis=-1).astype(np.float32)
+
+    def _worth_repairing(self, lost: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the lost frames in the region; none while the image, the newest first, is behind."""
+        image = self._image
+        if image and image.counts.get("recorded", 0) - image.frames_seen > REPAIR_LAG:
+            return []
+        return [centre for centre in lost if self._inside_region(np.array([[centre]]))[0, 0] > 0]
 
     def _hash(self, weights: NDArray[np.float32]) -> str:
         digest = self._digest.copy()
@@ -380,20 +372,3 @@ def _far_from(points: Corners, others: Corners, radius_px: float) -> Corners:
     if not len(points) or not len(others):
         return points
     return points[cKDTree(others).query(points)[0] > radius_px]
-
-
-def _changed(before: LiveImage | None, image: LiveImage, bounds: Bounds) -> Bounds | None:
-    """Return where the images differ, a pixel more up and left, None if nowhere."""
-    same_place = before is not None and before.scan == image.scan and before.origin_px == image.origin_px
-    if before is None or not same_place or before.object.shape != image.object.shape:
-        return bounds
-    differs = (image.object != before.object) | (image.sigma != before.sigma)
-    rows, columns = (np.flatnonzero(differs.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return None
-    return Bounds(
-        bounds.top + int(rows[0]) - 1,
-        bounds.left + int(columns[0]) - 1,
-        bounds.top + int(rows[-1]) + 1,
-        bounds.left + int(columns[-1]) + 1,
-    )

@@ -18,10 +18,13 @@ import numpy as np
 
 from operators.arrays import Positions
 from stream.client import LiveReconstruction
-from stream.messages import Consult, Recommendation, Reject, Welcome
+from stream.messages import Box, Consult, Controls, Decided, Deed, Recommendation, Reject, Welcome
 from stream.policy import Policy
 from stream.sockets import Endpoint, Socket
+from stream.steering import Controls as Heard
 from stream.wire import Buffer, ProtocolError, decode, encode, greeting
+
+FAREWELL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,7 +46,15 @@ class Advice:
 
 
 class Advisor(Protocol):
-    """Whom a plan asks where to measure; neither method waits."""
+    """Whom a plan asks where to measure; no method waits.
+
+    Attributes
+    ----------
+    heard : stream.steering.Controls
+        What persons have said to this run, as far as `poll` has found it.
+    """
+
+    heard: Heard
 
     def ask(self, measured: Positions, n_points: int) -> None:
         """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
@@ -54,22 +65,41 @@ class Advisor(Protocol):
     def complaint(self) -> str:
         """Return what was wrong with what came since the last question, "" if nothing came."""
 
+    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
+        """Say what the plan decided and how many exposures it may still make."""
+
     def close(self) -> None:
         """End the conversation."""
 
 
 class _Questions:
-    """What has been asked and what may be believed."""
+    """What has been asked, what may be believed, and what persons have said."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.run, self.clock = uuid.uuid4().hex, clock
         self.number, self.high_water = 0, -1
         self.asked_s = math.inf
         self.complaint = ""
+        self.heard = Heard()
 
     def next(self, n_points: int) -> Consult:
         self.number, self.asked_s, self.complaint = self.number + 1, self.clock(), ""
-        return Consult(run=self.run, question=self.number, after=self.high_water, n_points=n_points)
+        return Consult(
+            run=self.run,
+            question=self.number,
+            after=self.high_water,
+            n_points=n_points,
+            heard=self.heard.number,
+            held=self.heard.held,
+            region=self.heard.region,
+        )
+
+    def hear(self, controls: Controls) -> None:
+        if controls.run != self.run:
+            self.complaint = f"foreign: controls of run {controls.run[:8]!r}"
+            return
+        for control in controls.controls:
+            self.heard.take(control)
 
     def judge(self, answer: Recommendation, points: Positions) -> Advice | None:
         if answer.run != self.run:
@@ -94,7 +124,7 @@ class PolicyClient:
     address : str
         Where the policy listens, as the run prints it.
     insecure, key, peers
-        As in `stream.sockets.Endpoint`.
+        As in `stream.sockets.Endpoint`; a file may be given as a string.
     """
 
     def __init__(
@@ -102,13 +132,15 @@ class PolicyClient:
         address: str,
         *,
         insecure: bool = False,
-        key: Path | None = None,
-        peers: Path | None = None,
+        key: Path | str | None = None,
+        peers: Path | str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.endpoint = Endpoint(address=address, insecure=insecure, key=key, peers=peers)
+        own, theirs = (None if file is None else Path(file) for file in (key, peers))
+        self.endpoint = Endpoint(address=address, insecure=insecure, key=own, peers=theirs)
         self.endpoint.check()
         self._questions = _Questions(clock)
+        self.heard = self._questions.heard
         self._socket: Socket | None = None
 
     def ask(self, measured: Positions, n_points: int) -> None:
@@ -122,19 +154,27 @@ class PolicyClient:
 
     def poll(self) -> Advice | None:
         """Return the answer to the last question, once."""
+        advice = None
+        # All that has come: what a person said stands behind an answer that has been waiting.
         while self._socket is not None and (parts := self._socket.receive()) is not None:
-            if (advice := self._take(parts)) is not None:
-                return advice
-        return None
+            advice = self._take(parts) or advice
+        return advice
 
     def complaint(self) -> str:
         """Return what was wrong with what came since the last question, "" if nothing came."""
         return self._questions.complaint
 
-    def close(self) -> None:
-        """End the conversation."""
+    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
+        """Say what the plan decided and how many exposures it may still make."""
         if self._socket is not None:
-            self._socket.close()
+            run, reason = self._questions.run, reason[:2000]
+            said = Decided(run=run, source=source, reason=reason, n_points=n_points, n_left=n_left)
+            self._socket.send(encode(said))
+
+    def close(self) -> None:
+        """End the conversation; the last word may still be on its way."""
+        if self._socket is not None:
+            self._socket.flush_and_close(FAREWELL_S)
             self._socket = None
 
     def _take(self, parts: list[Buffer]) -> Advice | None:
@@ -148,6 +188,8 @@ class PolicyClient:
                 return self._questions.judge(message, arrays[0])
             case Welcome():
                 return None
+            case Controls():
+                self._questions.hear(message)
             case Reject(reason=reason):
                 self._questions.complaint = f"refused: {reason}"[:200]
             case _:
@@ -173,6 +215,7 @@ class InProcess:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy, self._live, self._questions = policy, live, _Questions(clock)
+        self.heard = self._questions.heard
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
         self._answer: Future[tuple[Recommendation, Positions]] | None = None
 
@@ -195,6 +238,13 @@ class InProcess:
         """Return what was wrong with what came since the last question, "" if nothing came."""
         return self._questions.complaint
 
+    def say(self, deed: Deed, region: Box | None = None, by: str = "") -> None:
+        """Say something to the run, as a person does on the page; errors as of `Controls.say`."""
+        self.heard.say(deed, region, by)
+
+    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
+        """Take note of nothing: who shares the process reads the run's own `decisions`."""
+
     def close(self) -> None:
         """End the conversation."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -203,6 +253,7 @@ class InProcess:
         image = self._live.poll() if self._live else None
         if image is not None:
             self._policy.look(image)
+        self._policy.restrict(consult.region)
         self._policy.count(measured)
         return self._policy.recommend(
             consult.n_points, run=consult.run, question=consult.question, after=consult.after

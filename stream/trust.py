@@ -11,8 +11,7 @@ TRUSTED = (0.55, 0.80)  # of the errors within one sigma; 0.68 where the error b
 
 def calibration(image: LiveImage | None) -> float | None:
     """Return the share of the phase errors within one claimed sigma, None where nothing is known of it."""
-    share = image.coverage68
-    return share
+    return None if image is None else image.coverage68
 
 
 def is_trusted(share: float | None) -> bool:

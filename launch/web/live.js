@@ -1,6 +1,7 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
 import { Panel, length, view } from "/web/panel.js";
+import { listen, showSteering } from "/web/steering.js";
 
 const SILENCE_MS = 3000; // the viewer answers four times a second
 const RETRY_MS = 1000;
@@ -67,6 +68,7 @@ function showState(state) {
     field.classList.toggle("bad", counts[name] > 0 && (name !== "pending" || Boolean(state.is_final)));
   }
   if (state.scan !== undefined) showFigures(state);
+  showSteering(state.steering, redraw);
 }
 
 function showFigures(state) {
@@ -140,5 +142,6 @@ byId("reset").addEventListener("click", () => {
   Object.assign(view, { zoom: 1, x: 0.5, y: 0.5 });
   redraw();
 });
+listen(redraw);
 connect();
 setInterval(checkSilence, 500);

@@ -10,7 +10,11 @@ export function length(metres) {
 }
 
 // What all panels show: which part of the image, and where the pointer is; in parts of the image's size.
-export const view = { zoom: 1, x: 0.5, y: 0.5, pointer: null, showPath: true };
+// `steering` is what the policy wants next and where, `rectangle` what is being drawn as a region of interest.
+export const view = {
+  zoom: 1, x: 0.5, y: 0.5, pointer: null, showPath: true,
+  steering: null, drawing: false, rectangle: null, onRectangle: () => {},
+};
 
 export class Panel {
   constructor(figure, template, redrawAll) {
@@ -95,6 +99,7 @@ export class Panel {
     context.imageSmoothingQuality = "high";
     context.drawImage(this.drawn, left, top, this.drawn.width * scale, this.drawn.height * scale);
     if (view.showPath) this.drawPath(context, scale, left, top);
+    if (view.steering) this.drawSteering(context, scale, left, top);
     this.drawScaleBar(context, scale);
     this.readOut(context, scale, left, top);
   }
@@ -106,7 +111,9 @@ export class Panel {
     for (let i = 0; i < path.length; i += 2) line.lineTo(left + path[i + 1] * scale, top + path[i] * scale);
     context.lineWidth = devicePixelRatio;
     context.strokeStyle = "rgba(110, 200, 215, 0.4)";
-    context.stroke(line);
+    // A steered scan goes here and there: its places say more than the way.
+    if (view.steering) this.drawDots(context, path, scale, left, top);
+    else context.stroke(line);
     const [y, x] = path.slice(-2);
     const newest = new Path2D();
     newest.arc(left + x * scale, top + y * scale, 6 * devicePixelRatio, 0, 2 * Math.PI);
@@ -116,6 +123,47 @@ export class Panel {
     context.lineWidth = 2 * devicePixelRatio;
     context.strokeStyle = "#ffb454";
     context.stroke(newest);
+  }
+
+  drawDots(context, path, scale, left, top) {
+    for (const [colour, sizePx] of [["rgba(9, 11, 15, 0.6)", 4], ["#6ec8d7", 2]]) {
+      const size = sizePx * devicePixelRatio;
+      context.fillStyle = colour;
+      for (let i = 0; i < path.length; i += 2) {
+        context.fillRect(left + path[i + 1] * scale - size / 2, top + path[i] * scale - size / 2, size, size);
+      }
+    }
+  }
+
+  // Points and boxes of the policy are absolute object pixels (y, x).
+  drawSteering(context, scale, left, top) {
+    const { origin_px: [top0, left0], binning } = this.picture;
+    const at = ([y, x]) => [left + ((x - left0) / binning) * scale, top + ((y - top0) / binning) * scale];
+    const next = new Path2D();
+    for (const point of view.steering.points_px) {
+      const [x, y] = at(point);
+      next.moveTo(x + 3.5 * devicePixelRatio, y);
+      next.arc(x, y, 3.5 * devicePixelRatio, 0, 2 * Math.PI);
+    }
+    for (const [colour, width] of [["rgba(0, 0, 0, 0.7)", 3], ["#ffd27a", 1.5]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width * devicePixelRatio;
+      if (view.steering.plan === "running") context.stroke(next);
+    }
+    this.drawBox(context, at, view.steering.region_px, "#ff8f6b", []);
+    this.drawBox(context, at, view.rectangle, "#ff8f6b", [6, 4]);
+  }
+
+  drawBox(context, at, box, colour, dash) {
+    if (!box) return;
+    const [[x0, y0], [x1, y1]] = box.map(at);
+    context.setLineDash(dash.map((part) => part * devicePixelRatio));
+    for (const [stroke, width] of [["rgba(0, 0, 0, 0.7)", 4], [colour, 2]]) {
+      context.strokeStyle = stroke;
+      context.lineWidth = width * devicePixelRatio;
+      context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
+    context.setLineDash([]);
   }
 
   drawScaleBar(context, scale) {
@@ -171,6 +219,13 @@ export class Panel {
     };
   }
 
+  // The same in absolute object pixels (y, x).
+  locatePixel(event) {
+    const { x, y } = this.locate(event);
+    const { origin_px: [top0, left0], binning, shape: [height, width] } = this.picture;
+    return [top0 + y * height * binning, left0 + x * width * binning];
+  }
+
   listen() {
     const on = (type, react) => this.canvas.addEventListener(type, (event) => {
       if (!this.map?.levels.length) return;
@@ -185,9 +240,18 @@ export class Panel {
       Object.assign(view, { zoom, x: at.x + (view.x - at.x) * kept, y: at.y + (view.y - at.y) * kept });
       if (zoom === 1) Object.assign(view, { x: 0.5, y: 0.5 });
     });
+    on("pointerdown", (event) => {
+      if (!view.drawing) return;
+      this.canvas.setPointerCapture(event.pointerId);
+      view.rectangle = [this.locatePixel(event), this.locatePixel(event)];
+    });
+    on("pointerup", () => { if (view.drawing && view.rectangle) view.onRectangle(view.rectangle); });
     on("pointermove", (event) => {
       const at = this.locate(event);
-      if (event.buttons && view.pointer && view.zoom > 1) {
+      if (view.drawing) {
+        if (view.rectangle) view.rectangle[1] = this.locatePixel(event);
+        view.pointer = at;
+      } else if (event.buttons && view.pointer && view.zoom > 1) {
         view.x += view.pointer.x - at.x;
         view.y += view.pointer.y - at.y;
         view.pointer = this.locate(event);

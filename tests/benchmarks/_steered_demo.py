@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from launch.config import Config
 from launch.demo import DemoOptions, demo_config, run_demo
 from stream.policy_client import PolicyClient
 from stream.scan import Scan
@@ -61,8 +60,7 @@ def steered_demo_times(address: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="bench-steered-") as folder, Asking(address) as asking:
         options = DemoOptions(save=Path(folder), rate_hz=RATE_HZ, n_frames=N_FRAMES, stores=False)
         # Wider than the demo's scan: what is recommended is not measured here.
-        policy = {"enabled": True, "address": address, "limits": ((-1.0, 6.0), (-1.0, 6.0))}
-        config = Config.model_validate(demo_config(options).model_dump() | {"policy": policy})
+        config = demo_config(options, {"address": address, "limits": ((-1.0, 6.0), (-1.0, 6.0))})
         run_demo(options, config, Console(quiet=True), on_scan=scans.append)
         received_s = np.sort(scans[0].column("received_s").read(np.arange(N_FRAMES)))
     answered_s, ages_s, seen = map(np.array, zip(*asking.answers, strict=True))

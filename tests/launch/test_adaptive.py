@@ -1,209 +1,16 @@
-import asyncio
-import threading
-import time
-from contextlib import contextmanager
-
-import msgspec
 import numpy as np
 import pytest
 
 pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
-from bluesky import RunEngine
-from bluesky.utils import RunEngineInterrupted
-from ophyd_async.core import AsyncStatus, init_devices
+from ophyd_async.core import init_devices
 from ophyd_async.sim import SimMotor
-from scipy.spatial import cKDTree
 
-from launch.adaptive import adaptive_fly_ptycho, adaptive_ptycho
-from launch.beamline import FlyingDetector, FlyingStage
+from launch.adaptive import adaptive_ptycho
 from launch.scan_ledger import Ledger, MaxDose
-from stream.messages import Consult
 from stream.policy_client import InProcess
-from stream.policy_door import PolicyDoor
-from stream.sockets import Endpoint, Socket
-from stream.wire import decode, encode
+from tests.launch.plans import BATCH, PLANNED, Detector, Run, answering, fly, respoilt, step
 from tests.stream.policies import AXES, ILLUMINATION, LIMITS, image, policy
-
-HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
-LOW, HIGH = LIMITS[0]
-PLANNED = LOW + 1 + (HIGH - LOW - 2) * np.argwhere(np.ones((6, 6))) / 5
-BATCH = 6
-
-
-class Motor:
-    parent = None
-
-    def __init__(self, name):
-        self.name, self.position = name, 0.0
-        self.hints = {"fields": [name]}
-
-    def set(self, value):
-        self.position = value
-        return AsyncStatus(asyncio.sleep(0))
-
-    def read(self):
-        return {self.name: {"value": self.position, "timestamp": 0.0}}
-
-    def describe(self):
-        return {self.name: {"source": "test", "dtype": "number", "shape": []}}
-
-
-class Detector(Motor):
-    def __init__(self, on_trigger=lambda n: None):
-        super().__init__("detector")
-        self.n, self._on_trigger = 0, on_trigger
-
-    def trigger(self):
-        self.n += 1
-        self._on_trigger(self.n)
-        return AsyncStatus(asyncio.sleep(0))
-
-
-class Run:
-    """A RunEngine, the documents it made, and how long its loop was ever blocked."""
-
-    def __init__(self):
-        self.engine, self.documents, self.blocked_s = RunEngine(), [], 0.0
-        self.engine.subscribe(lambda name, document: self.documents.append((name, document)))
-
-    def __call__(self, plan):
-        heart = asyncio.run_coroutine_threadsafe(self._beat(), self.engine.loop)
-        try:
-            return self.engine(plan)
-        finally:
-            heart.cancel()
-
-    async def _beat(self, period_s=0.002):
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(period_s)
-            self.blocked_s = max(self.blocked_s, time.perf_counter() - before - period_s)
-
-    def events(self, stream):
-        names = {d["uid"]: d["name"] for name, d in self.documents if name == "descriptor"}
-        return [
-            d["data"] for name, d in self.documents if name == "event" and names[d["descriptor"]] == stream
-        ]
-
-    @property
-    def points(self):
-        return np.array([[data["y"], data["x"]] for data in self.events("primary")])
-
-    @property
-    def decisions(self):
-        return [
-            {key.removeprefix("decision_"): value for key, value in data.items()}
-            for data in self.events("decisions")
-        ]
-
-    @property
-    def exit_status(self):
-        return [d["exit_status"] for name, d in self.documents if name == "stop"]
-
-
-@contextmanager
-def answering(misbehave=lambda turn, consult, parts: parts, steers=None):
-    """The address of a real policy whose answers may be spoiled; None ends it."""
-    steers = steers or policy()
-    door, stopping = PolicyDoor(steers, "run", lambda: 0.0), threading.Event()
-    bound = Socket("ROUTER", HERE)
-
-    def serve():
-        turn = 0
-        while not stopping.is_set():
-            parts = bound.receive(0.02)
-            if parts is None:
-                continue
-            message, _ = decode(parts[1:])
-            (reply,) = door.exchange([parts])
-            if isinstance(message, Consult):
-                reply = misbehave(turn, message, reply)
-                turn += 1
-            if reply is None:
-                break
-            bound.send(reply)
-        bound.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield bound.address
-    finally:
-        stopping.set()
-        thread.join()
-
-
-def step(advisor, detector=None, **options):
-    values = {
-        "fallback": PLANNED,
-        "limits": LIMITS,
-        "batch": BATCH,
-        "max_points": 60,
-        "wait_s": 0.2,
-        **options,
-    }
-    return adaptive_ptycho([detector or Detector()], [Motor("y"), Motor("x")], advisor, **values)
-
-
-def is_covered(points):
-    return bool((cKDTree(points).query(PLANNED)[0] <= 0.25 * (HIGH - LOW) / 5).all())
-
-
-def respoilt(reply, points=None, **fields):
-    message, arrays = decode(reply[1:])
-    message = msgspec.structs.replace(message, arrays=(), **fields)
-    return [reply[0], *encode(message, arrays if points is None else [points])]
-
-
-def dies(turn, consult, reply):
-    return reply if turn < 2 else None
-
-
-def freezes(turn, consult, reply):
-    return reply if turn < 2 else respoilt(reply, sequence=1)
-
-
-def babbles(turn, consult, reply):
-    return reply if turn < 2 else [reply[0], b"\xff\xffgarbage", b"more"]
-
-
-def answers_another_run(turn, consult, reply):
-    return reply if turn < 2 else respoilt(reply, run="somebody else's")
-
-
-def leaves_the_limits(turn, consult, reply):
-    bad = np.array([[np.nan, 1.0], [HIGH + 1, 1.0], [1.0, -np.inf], [LOW - 1e-3, 1.0]])
-    return reply if turn < 2 else respoilt(reply, points=bad)
-
-
-def goes_blind(turn, consult, reply):
-    return reply if turn < 2 else respoilt(reply, points=np.zeros((0, 2)), reasons=("blind: the pipeline",))
-
-
-FAULTS = {
-    dies: "silent",
-    freezes: "frozen",
-    babbles: "garbage",
-    answers_another_run: "foreign",
-    leaves_the_limits: "nothing usable: 4 points out of limits",
-    goes_blind: "nothing usable: blind",
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_a_policy_that_fails_costs_nothing_but_advice(fault):
-    run = Run()
-    with answering(fault) as address:
-        run(step(address))
-    sources = [decision["source"] for decision in run.decisions]
-    assert run.exit_status == ["success"]
-    assert sources[:2] == ["agent", "agent"]
-    assert set(sources[2:-1]) == {"planned"}
-    assert sources[-1] == "end"
-    assert all(FAULTS[fault] in decision["reason"] for decision in run.decisions[2:])
-    assert is_covered(run.points)
-    assert len(run.points) <= 2 * BATCH + len(PLANNED)
 
 
 def test_without_any_policy_the_planned_pattern_is_measured_point_for_point():
@@ -220,26 +27,6 @@ def test_stale_advice_is_not_followed():
         run(step(address, stale_after=0.0, max_points=None))
     np.testing.assert_array_equal(run.points, PLANNED)
     assert all("stale" in decision["reason"] for decision in run.decisions[:-1])
-
-
-def test_a_pipeline_that_was_restarted_is_believed_again_and_its_sequence_goes_on():
-    steers = policy()
-
-    def restarts(turn, consult, reply):
-        if turn == 1:
-            return respoilt(reply, points=np.zeros((0, 2)), reasons=("blind: the pipeline",))
-        if turn == 2:
-            steers._sequence = -1  # as a process that was started anew
-        return reply
-
-    run = Run()
-    with answering(restarts, steers) as address:
-        run(step(address))
-    sources = [decision["source"] for decision in run.decisions]
-    assert sources[:4] == ["agent", "planned", "agent", "agent"]
-    sequences = [decision["sequence"] for decision in run.decisions if decision["source"] == "agent"]
-    assert (np.diff(sequences) > 0).all()
-    assert len(run.points) == 60
 
 
 def test_every_batch_is_an_event_that_says_where_it_came_from():
@@ -293,37 +80,6 @@ def test_dose_is_never_above_the_limit_whoever_asks():
     assert run.exit_status == ["success"]
 
 
-@pytest.mark.parametrize("deferred", [True, False])
-def test_a_pause_loses_no_planned_point(deferred):
-    run = Run()
-
-    def pause(n):
-        if n in (4, 20):  # from another thread, as a person does: the loop must not wait for itself
-            threading.Thread(target=run.engine.request_pause, args=(deferred,)).start()
-
-    detector = Detector(pause)
-    with answering(dies) as address:
-        with pytest.raises(RunEngineInterrupted):
-            run(step(address, detector))
-        with pytest.raises(RunEngineInterrupted):
-            run.engine.resume()
-        run.engine.resume()
-    assert run.exit_status == ["success"]
-    assert is_covered(run.points)
-
-
-def test_the_loop_of_the_run_engine_is_never_blocked_for_long():
-    steers = policy()
-    steers.look(image())
-    blocked_s = []
-    for _ in range(3):  # the machine itself may stall once
-        run = Run()
-        with answering(steers=steers) as address:
-            run(step(address))
-        blocked_s.append(run.blocked_s)
-    assert min(blocked_s) <= 0.05
-
-
 def test_motors_of_ophyd_async_do():
     run = Run()
     with init_devices():
@@ -343,38 +99,6 @@ def test_motors_of_ophyd_async_do():
     assert len(run.points) == 8
 
 
-class Stage(FlyingStage):
-    def __init__(self):
-        super().__init__(np.zeros((0, 2)), rate_hz=400.0)
-        self.flown = []
-
-    def prepare(self, points):
-        self.flown.append(points)
-        self._readings_um = points
-        return AsyncStatus(asyncio.sleep(0))
-
-
-class Camera(FlyingDetector):
-    def __init__(self):
-        super().__init__(lambda: None)
-        self.n_frames = []
-
-    def prepare(self, n_frames):
-        self.n_frames.append(n_frames)
-        return AsyncStatus(asyncio.sleep(0))
-
-
-def fly(run, advisor, **options):
-    stage, camera = Stage(), Camera()
-    values = {"fallback": PLANNED, "limits": LIMITS, "batch": 12, "max_points": 60, "wait_s": 0.3, **options}
-    try:
-        run(adaptive_fly_ptycho([camera], stage, advisor, flush_period=0.02, **values))
-    finally:
-        camera.close()
-    assert camera.n_frames == [len(points) for points in stage.flown]
-    return np.concatenate(stage.flown)
-
-
 def test_flown_it_is_one_trajectory_per_batch_and_every_reading_is_in_the_run():
     run = Run()
     with answering() as address:
@@ -387,15 +111,6 @@ def test_flown_it_is_one_trajectory_per_batch_and_every_reading_is_in_the_run():
     ]
     np.testing.assert_allclose(read, flown)
     assert [decision["source"] for decision in run.decisions] == ["agent"] * 5 + ["end"]
-
-
-def test_flown_too_it_finishes_as_planned_when_the_policy_dies():
-    run = Run()
-    with answering(dies) as address:
-        flown = fly(run, address)
-    assert is_covered(flown)
-    assert run.exit_status == ["success"]
-    assert [decision["source"] for decision in run.decisions][:3] == ["agent", "agent", "planned"]
 
 
 def test_a_plan_that_leaves_the_limits_is_refused_before_anything_moves():

@@ -11,7 +11,7 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
 import bluesky
 
-from tests.launch.test_adaptive import Detector, Motor, Run, answering
+from tests.launch.plans import Detector, Motor, Run, answering
 from tests.stream.policies import image, policy
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -85,8 +85,8 @@ def test_the_policy_speaks_the_motors_of_the_configuration(tmp_path):
     positions = {"unit": "mm", "signs": (1, -1), "y": "sy", "x": "sx"}
     region = ((0.001, 0.002), (0.0, 0.001))
     steering = {**STEERING, "max_dose": 1e4, "region": region, "target_rad": 0.1}
-    config = policy_config(resolve(make_config(tmp_path, probe=PROBE, policy=steering, positions=positions)))
+    config = policy_config(make_config(tmp_path, probe=PROBE, policy=steering, positions=positions))
     assert (config.axes.unit, config.axes.signs, config.motors) == ("mm", (1, -1), ("sy", "sx"))
     assert (config.max_dose, config.region, config.target_rad) == (1e4, region, 0.1)
-    without = policy_config(resolve(make_config(tmp_path, probe=PROBE, policy=STEERING)))
+    without = policy_config(make_config(tmp_path, probe=PROBE, policy=STEERING))
     assert without.max_dose == np.inf

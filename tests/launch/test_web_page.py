@@ -1,96 +1,17 @@
 """The page in a real browser: what a person sees, from the pipeline's door to the pixels on the canvas."""
 
-import contextlib
 import re
-import shutil
-import threading
 
-import numpy as np
 import pytest
 
-from launch.viewer import ViewerConfig, run_viewer
+from tests.launch.pages import COLOUR_AT, colour_at, corner_object, viewer, wait_for_text, wait_for_version
 from tests.stream.fake_door import FakeDoor
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
-
-# Colour (red, green, blue, alpha) of the left panel at a part of the image's width and height, as drawn.
-COLOUR_AT = """([x, y, nRows, nColumns]) => {
-  const canvas = document.querySelector(".panel .image");
-  const scale = Math.min((canvas.width - 8) / nColumns, (canvas.height - 8) / nRows);
-  const column = canvas.width / 2 + (x - 0.5) * nColumns * scale;
-  const row = canvas.height / 2 + (y - 0.5) * nRows * scale;
-  return [...canvas.getContext("2d").getImageData(column, row, 1, 1).data];
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A blank page that must not report an error."""
-    errors = []
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_default_timeout(10_000)
-    yield page
-    page.close()
-    assert not errors
 
 
 @pytest.fixture(autouse=True)
 def shorter_silence(monkeypatch):
     monkeypatch.setattr("stream.client.SILENCE_S", 0.5)
     monkeypatch.setattr("launch.live_state.SILENCE_S", 0.5)
-
-
-@contextlib.contextmanager
-def viewer(address, port=0):
-    """A running viewer; gives its URL."""
-    ready, stopping, urls = threading.Event(), threading.Event(), []
-
-    def on_ready(url):
-        urls.append(url)
-        ready.set()
-
-    config = ViewerConfig(live_address=address, port=port)
-    thread = threading.Thread(target=run_viewer, args=(config, on_ready, stopping))
-    thread.start()
-    try:
-        assert ready.wait(10.0)
-        yield urls[0]
-    finally:
-        stopping.set()
-        thread.join()
-
-
-def corner_object():
-    """Dark except for its right top quarter, with an unknown pixel block at the right bottom."""
-    object_ = np.full((40, 60), 0.5, np.complex64)
-    object_[:20, 30:] = 1.0
-    object_[30:, 50:] = 0.0
-    return object_
-
-
-def wait_for_text(page, selector, text):
-    sync_api.expect(page.locator(selector)).to_have_text(text, timeout=10_000)
-
-
-def wait_for_version(page, version):
-    page.wait_for_selector(f'body[data-version="{version}"]')
-
-
-def colour_at(page, x, y, shape=(40, 60)):
-    return page.evaluate(COLOUR_AT, [x, y, *shape])
 
 
 def test_the_image_is_drawn_the_way_it_lies_on_the_sample(page):

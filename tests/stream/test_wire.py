@@ -14,7 +14,12 @@ from stream.messages import (
     SCHEMA_HASH,
     AnyMessage,
     Ask,
+    AskSteering,
+    Command,
     Consult,
+    Control,
+    Controls,
+    Decided,
     Hello,
     NoNews,
     Notice,
@@ -22,6 +27,7 @@ from stream.messages import (
     Ready,
     Recommendation,
     Reject,
+    Steering,
     Stop,
     TileExchange,
     TileReady,
@@ -48,6 +54,11 @@ MESSAGES = [
     TileReady(n_frames=7, mean_photons=1e5),
     TileExchange(bounds=(-3, 0, 61, 90), epoch=1.0, stop=2.0, n_epochs=24.0, error=0.1),
     TileState(bounds=(-3, 0, 61, 90), error=0.1, n_divergences=0),
+    Controls(run="r", controls=(Control(number=1, deed="region", region=((0, 1), (2, 3)), by="page"),)),
+    Decided(run="r", source="agent", reason="survey", n_points=32, n_left=68),
+    Command(deed="hold", by="terminal"),
+    AskSteering(),
+    Steering(plan="running", limits=((0, 1), (0, 1)), unit="um", origin=(0, 0), pitch=(0.1, -0.1)),
 ]
 
 
