@@ -72,9 +72,7 @@ def test_a_policy_needs_limits_a_probe_and_a_unit(tmp_path):
 
 def test_a_policy_that_is_told_what_moving_costs_counts_in_pixels(tmp_path):
     moving = {**STEERING, "dwell_s": 0.02, "speed": 50.0}
-    config = policy_config(
-        resolve(make_config(tmp_path, probe=PROBE, policy=moving, positions={"unit": "um"}))
-    )
+    config = policy_config(make_config(tmp_path, probe=PROBE, policy=moving, positions={"unit": "um"}))
     assert config.travel.dwell_s == 0.02
     assert config.travel.speed_px_s * config.axes.geometry.object_pixel_m == pytest.approx(50e-6)
     with pytest.raises(ValidationError, match="`dwell_s` and `speed` together"):

@@ -1,6 +1,6 @@
 """A small policy and the live images of a sample with structure in one corner, for tests."""
 
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,14 +56,5 @@ def image(
     return LiveImage(**values | fields)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CalibratedImage(LiveImage):
-    """A live image that carries its dial."""
-
-    coverage68: float | None
-
-
-def calibrated(coverage68: float | None, **fields_: Any) -> CalibratedImage:
-    plain = image(**fields_)
-    values = {field.name: getattr(plain, field.name) for field in fields(plain)}
-    return CalibratedImage(**values, coverage68=coverage68)
+def calibrated(coverage68: float | None, **fields_: Any) -> LiveImage:
+    return replace(image(**fields_), coverage68=coverage68)
