@@ -21,11 +21,17 @@ GEOMETRY = Geometry(energy_ev=9e3, detector_distance_m=1.0, detector_pixel_m=75e
 
 def tiles_figures(benchmark: Benchmark) -> dict[str, Any]:
     """Returns the figures by name: errors against the truth after 24 epochs, gauge removed."""
+    positions_m = GEOMETRY.to_metres(benchmark.corners.astype(np.float64))
     scan = SimulatedScan(
         frames=centre_origin(benchmark.patterns).astype(np.uint32),
-        positions_m=GEOMETRY.to_metres(benchmark.corners.astype(np.float64)),
+        positions_m=positions_m,
+        true_positions_m=positions_m,
         object=benchmark.truth,
         probe=benchmark.probe[None],
+        nominal_probe=benchmark.probe[None],
+        flux=np.ones(len(positions_m)),
+        mask=np.ones((N_PIXELS, N_PIXELS), bool),
+        background=np.zeros((N_PIXELS, N_PIXELS), np.float32),
         geometry=GEOMETRY,
     )
     with tempfile.TemporaryDirectory(prefix="tiles-") as folder:

@@ -24,7 +24,10 @@ from stream.weights import ModelCard
 from tests.benchmarks._network_scans import refined_to
 
 SEED = 2**32 + 7000
-UNSEEN = {"absorption": 0.9, "phase_shift_rad": 0.3}  # the trained one shifts the phase and hardly absorbs
+UNSEEN = {
+    "absorption": (0.9, 0.9),
+    "phase_shift_rad": (0.3, 0.3),
+}  # the trained one shifts the phase and hardly absorbs
 FAMILY = "voronoi"
 BUDGET_S = 30.0
 REFINED_EPOCHS = 30.0

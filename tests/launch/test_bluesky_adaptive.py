@@ -8,7 +8,7 @@ pytest.importorskip("bluesky_adaptive", reason="the extra 'dev' is not installed
 from bluesky_adaptive.plans import optimize
 from bluesky_adaptive.protocols import OptimizationProblem, Optimizer, SupportsStoppingCriteria
 
-from tests.launch.test_adaptive import HIGH, LOW, Detector, Motor, Run
+from tests.launch.plans import HIGH, LOW, Detector, Motor, Run
 from tests.stream.policies import image, policy
 
 N_POINTS = 24

@@ -7,7 +7,7 @@ import torch
 from launch.finetune import Finetuning, FinetuningConfig
 from launch.finetune_labels import labels_of
 from launch.recipe import Recipe
-from launch.train import new_network
+from launch.train import start_network
 from launch.tuning import TuningConfig
 from operators.forward import intensities
 from operators.geometry import Bounds
@@ -56,7 +56,7 @@ class Bench:
     def __init__(self, folder):
         torch.set_num_threads(1)
         self.scanned, self.weights = Sample(n_side=9), folder / "weights.safetensors"
-        network = new_network(RECIPE)
+        network = start_network(RECIPE, folder, "cpu")[0]
         network.largest_intensity.fill_(1.0)
         card = ModelCard(
             name="tiny",

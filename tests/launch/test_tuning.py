@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from launch.recipe import Recipe
-from launch.train import Simulator, new_network
+from launch.train import start_network
+from launch.training_data import Simulator
 from launch.tuning import ORIENTATIONS, Samples, Tuner, TuningConfig, _turned
 from operators.network_interface import illuminate
 
@@ -39,7 +42,7 @@ def probe(recipe: Recipe) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def network(recipe):
-    network = new_network(recipe).eval()
+    network = start_network(recipe, Path(), "cpu")[0].eval()
     network.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
     torch.manual_seed(0)
     torch.nn.init.normal_(network.stages[-1].head.weight, std=0.01)
@@ -50,7 +53,11 @@ def network(recipe):
 def samples(recipe: Recipe, probe: torch.Tensor) -> Samples:
     """Return samples of another material under the one probe of a scan."""
     other = recipe.model_copy(
-        update={"material": recipe.material.model_copy(update={"absorption": 0.9, "phase_shift_rad": -0.5})}
+        update={
+            "material": recipe.material.model_copy(
+                update={"absorption": (0.9, 0.9), "phase_shift_rad": (-0.5, -0.5)}
+            )
+        }
     )
     objects, _, _ = Simulator(other).draw(48, torch.Generator().manual_seed(0))
     intensities = torch.fft.fft2(illuminate(probe).probe * objects, norm="ortho").abs().square()
@@ -109,7 +116,7 @@ def test_the_same_seed_learns_the_same(network, recipe, probe, samples):
 
 @pytest.mark.slow
 def test_replaying_old_samples_keeps_what_was_known(recipe, probe, samples):
-    trained = new_network(recipe)
+    trained = start_network(recipe, Path(), "cpu")[0]
     trained.largest_intensity.fill_(1.0)
     objects, _, _ = Simulator(recipe).draw(64, torch.Generator().manual_seed(1))
     own = torch.fft.fft2(illuminate(probe).probe * objects, norm="ortho").abs().square()
