@@ -40,7 +40,7 @@ def one_thread() -> None:
 
 
 def recipe_file(folder: Path, name: str = "tiny.yaml", **changes: Any) -> Path:
-    fields = yaml.safe_load(DEMO_RECIPE.read_text()) | TINY | changes
+    fields = yaml.safe_load(DEMO_RECIPE.read_text()) | {"initial_weights": None} | TINY | changes
     (folder / name).write_text(yaml.safe_dump(fields))
     return folder / name
 
