@@ -73,7 +73,6 @@ def adaptive_ptycho(
     The question for the next batch is asked when a batch begins, so the policy thinks while the motors move.
     A point that a pause interrupts is measured again by the RunEngine; the dose counts it once.
     """
-    devices = [*detectors, *motors]
 
     def measure(points: Positions) -> MsgGenerator[None]:
         for point in points:
@@ -83,8 +82,8 @@ def adaptive_ptycho(
             ledger.triggered(point)  # before the trigger: a point that was interrupted has got its dose
             yield from bps.trigger_and_read(devices)
 
+    devices, dimensions = [*detectors, *motors], [(motor.hints["fields"], "primary") for motor in motors]
     names = {"detectors": [d.name for d in detectors], "motors": [m.name for m in motors]}
-    dimensions = [(motor.hints["fields"], "primary") for motor in motors]
     ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
     steering = _steering(ledger, policy, batch, stale_after, wait_s, hold_s)
     yield from _run(steering, devices, measure, {**names, "hints": {"dimensions": dimensions}, **(md or {})})

@@ -190,9 +190,7 @@ def replay(
 @app.command()
 def reconstruct(
     scan: ScanSource,
-    output: Annotated[
-        Path | None, typer.Option(help="CXI file for the result; a picture lies beside it.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="CXI file; picture and report lie beside it.")] = None,
     algorithm: Annotated[
         Literal["epie", "rpie", "dm", "raar"] | None,
         typer.Option(help="Engine; dm and raar are references that keep all exit waves in memory."),

@@ -181,16 +181,14 @@ def move_rows(
 ) -> None:
     """Move rows [start, stop) of the object under the windows, and sum what they say about the probe.
 
-    Complex values are pairs of float32 along the last axis: as such the loops need half the shuffling.
-
     Parameters
     ----------
     object_ : (row, 2 col) float32
+        Complex values are pairs of float32 along the last axis: as such the loops need half the shuffling.
     probes : (frame or 1, mode, y, 2 x) float32
     waves : (frame, mode, y, 2 x) float32, corrections of the exit waves
     corners : (frame, 2) int64
-    order : (frame,) int64
-        Frames from the leftmost window to the rightmost.
+    order : (frame,) int64, frames from the leftmost window to the rightmost
     weights : (frame,) float32, of the frames for the probe
     leaves_products : bool
         Whether each wave becomes its own share of the probe's correction, which is not summed then.

@@ -65,23 +65,19 @@ def estimate_probe(
     patterns : (frame, ky, kx) float32, photons, corner-origin
         Their mean is used, and the hundred in the middle of the scan.
     positions_px : (frame, 2) float, object pixels, (y, x)
-    n_modes : int
-        Modes of the result; the search itself uses one.
+    n_modes : int, of the result; the search itself uses one
     mask : (ky, kx) bool, True where valid, optional
     max_relative_error : float
         Amplitude error that the best may leave on frames held out, over that of their mean pattern.
-    seed : int
-        Of the short refinements.
+    seed : int, of the short refinements
     guess : (mode, y, x) complex64, optional
         A probe of which only the defocus is wrong: its strongest mode is tried further along the beam, in
         place of the mean pattern.
-    run_update : callable
-        See `Refiner`; works on NumPy arrays.
+    run_update : callable, see `Refiner`; works on NumPy arrays
 
     Returns
     -------
-    (mode, y, x) complex64
-        Sum of |P|^2 is the mean photons per frame.
+    (mode, y, x) complex64, of as many photons as a frame has on average
 
     Raises
     ------
