@@ -63,8 +63,7 @@ def adaptive_ptycho(
         Points measured between two decisions.
     stale_after, wait_s : float, seconds
         Oldest advice to follow, since it was asked for; longest wait for it once a batch is measured.
-    hold_s : float, seconds
-        Longest time that a person may hold the scan; then the run ends.
+    hold_s : float, seconds a person may hold the scan; then the run ends
     md : dict, optional
         Metadata of the run.
 

@@ -190,8 +190,7 @@ def move_rows(
     corners : (frame, 2) int64
     order : (frame,) int64, frames from the leftmost window to the rightmost
     weights : (frame,) float32, of the frames for the probe
-    leaves_products : bool
-        Whether each wave becomes its own share of the probe's correction, which is not summed then.
+    leaves_products : bool, whether a wave becomes its share of the probe's correction, which is not summed
     peak, alpha, step : float
         As in `operators.epie.update`.
     probe_sums : (mode, y, 2 x) float32
