@@ -130,9 +130,9 @@ def test_a_full_disk_ends_the_run_with_its_message(run_folder):
 def test_a_stage_that_is_not_ready_in_time_is_named(run_folder):
     with (
         Supervisor(make_run(run_folder, "first", "slow")) as supervisor,
-        pytest.raises(RunFailedError, match=r"not ready after 3 s: slow"),
+        pytest.raises(RunFailedError, match=r"not ready after 8 s: slow"),
     ):
-        supervisor.start(timeout_s=3.0)
+        supervisor.start(timeout_s=8.0)
 
 
 def test_a_deaf_stage_is_killed(run_folder, monkeypatch):
