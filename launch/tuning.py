@@ -156,12 +156,15 @@ class Tuner:
         which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
         orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
         new = (part.expand(n_new, -1, -1) for part in self._illuminations[orientation])
-        old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
         # the pattern of a mirrored object is mirrored about its zero frequency, which is in the corner
-        new_intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
+        intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
+        objects = _turned(samples.objects[which], orientation)
+        if not n_old:  # some FFTs refuse an empty batch
+            return intensities, objects, Illumination(*new)
+        old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
         return (
-            torch.cat([new_intensities, old_intensities]),
-            torch.cat([_turned(samples.objects[which], orientation), old_objects]),
+            torch.cat([intensities, old_intensities]),
+            torch.cat([objects, old_objects]),
             Illumination(*(torch.cat(parts) for parts in zip(new, old, strict=True))),
         )
 
