@@ -178,6 +178,24 @@ def with_power(probe: Probe, photons: float) -> Probe:
     return probe * xp.sqrt(photons / xp.vdot(probe, probe).real)
 
 
+def probe_tilt(probe: Probe) -> Array:
+    """Return the mean phase step between neighbours, (y, x) float32, rad/pixel, whatever the mix of modes.
+
+    Weighted with intensity it is the centroid of the probe's far field.
+    """
+    xp = array_module(probe)
+    down = (probe[:, 1:] * probe[:, :-1].conj()).sum()
+    right = (probe[:, :, 1:] * probe[:, :, :-1].conj()).sum()
+    return xp.angle(xp.stack([down, right]))
+
+
+def phase_ramp(shape: tuple[int, int], slope: Array) -> Array:
+    """Return exp(i slope . r), (y, x) complex64, with r from the centre; `slope` as from `probe_tilt`."""
+    xp = array_module(slope)
+    down, right = (xp.exp(1j * step * (xp.arange(n) - n / 2)) for n, step in zip(shape, slope, strict=True))
+    return (down[:, None] * right).astype(xp.complex64)
+
+
 def orthogonalise_modes(probe: Probe) -> Probe:
     """Return orthogonal modes of the same intensities, the strongest first.
 

@@ -32,7 +32,7 @@ from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
 from operators.patches import extract_patches
 from operators.position_steps import position_steps
-from operators.probe import orthogonalise_modes
+from operators.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.refinement import RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.visits import VisitOrder
 
@@ -136,6 +136,7 @@ class Refiner:
             )
         self._probe = self._xp.array(probe, self._xp.complex64, order="C")
         self._good_probe = self._probe.copy()
+        self._tilt = probe_tilt(self._probe)
         self._power = float(abs2(self._probe).sum())
         if not 0 < self._power < math.inf:
             raise ValueError(f"expected a probe of finite power above zero, got a power of {self._power}")
@@ -205,6 +206,9 @@ class Refiner:
     def snapshot(self) -> RefinerSnapshot:
         """Return a copy of what is known now, on the host.
 
+        No pattern tells whether a phase ramp is the probe's or the object's, and which of the two has it
+        depends on the order in which frames came. Here the probe has the one it started with.
+
         Raises
         ------
         ValueError
@@ -212,12 +216,15 @@ class Refiner:
         """
         if self._canvas is None or self._scanned is None:
             raise ValueError("no frame has been appended: there is nothing to take a snapshot of")
-        scanned = self._scanned.slices_in(self._canvas.bounds)
+        xp, scanned = self._xp, self._scanned.slices_in(self._canvas.bounds)
+        object_, illumination = self._canvas.object[scanned], self._canvas.illumination[scanned]
+        gained = probe_tilt(self._probe) - self._tilt
+        ramped = xp.where(illumination > 0, object_ * phase_ramp(object_.shape, gained), object_)
         return RefinerSnapshot(
-            object=to_numpy(self._canvas.object[scanned]).copy(),
+            object=to_numpy(ramped),
             bounds=self._scanned,
-            probe=to_numpy(self._probe).copy(),
-            illumination=to_numpy(self._canvas.illumination[scanned]).copy(),
+            probe=to_numpy(self._probe * phase_ramp(self._probe.shape[1:], -gained)),
+            illumination=to_numpy(illumination).copy(),
             n_frames=self.n_frames,
             n_updates=self.n_updates,
             error=self.error,

@@ -41,7 +41,7 @@ def figures(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def scan(folder: Path) -> Scan:
-    return scans_in(folder / "scans")[0]
+    return next(scans_in(folder / "scans"))
 
 
 def test_every_frame_of_both_scans_is_accounted_for(folder: Path, figures: dict[str, Any]) -> None:

@@ -292,7 +292,7 @@ def test_the_benchmark_finds_its_figures(monkeypatch):
         "LARGE_BATCH_SIZE": 6,
         "N_BATCHES": 2,
         "N_ROUNDS": 1,
-        "N_EPOCHS": 4,
+        "N_EPOCHS": 12,
     }
     for name, value in sizes.items():
         monkeypatch.setattr(_engines_gpu, name, value)

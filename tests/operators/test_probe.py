@@ -6,10 +6,12 @@ from operators.probe import (
     curvature_of_disc,
     kb_mirror_probe,
     orthogonalise_modes,
+    phase_ramp,
     phase_screen,
     probe_from_mean,
     probe_fwhm_px,
     probe_modes,
+    probe_tilt,
     pupil_radius_px,
     with_power,
     zone_plate_probe,
@@ -143,6 +145,14 @@ def test_orthogonal_modes_give_the_same_patterns_strongest_mode_first(xp):
     assert np.all(np.diff(np.diag(overlaps)) <= 0)
     before, after = (sum(far_field(mode) for mode in to_numpy(probe)) for probe in (mixed, modes))
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3)
+
+
+def test_a_ramp_adds_its_slope_to_the_tilt_of_a_probe_however_its_modes_are_mixed(xp):
+    modes = xp.asarray(probe_modes(zone_plate_probe(32, 6, 8), 3))
+    slope = xp.asarray([0.05, -0.11], xp.float32)
+    mixed = xp.stack([modes[0] * 0.6 + modes[1] * 0.8, modes[0] * 0.8 - modes[1] * 0.6, modes[2] * 1j])
+    tilted = mixed * phase_ramp((32, 32), slope)
+    np.testing.assert_allclose(to_numpy(probe_tilt(tilted) - probe_tilt(modes)), to_numpy(slope), atol=1e-5)
 
 
 def test_width_is_that_of_the_disc_of_the_same_area():

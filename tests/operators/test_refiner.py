@@ -8,7 +8,7 @@ from operators.forward import intensities
 from operators.geometry import Bounds
 from operators.metrics import amplitude_error
 from operators.patches import extract_patches
-from operators.probe import probe_modes, with_power, zone_plate_probe
+from operators.probe import phase_ramp, probe_modes, probe_tilt, with_power, zone_plate_probe
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
 from tests.operators.refining import DISC_PX, N_PIXELS, PHOTONS, PUPIL_PX, append_all, make_scene, run_epochs
@@ -154,6 +154,22 @@ def test_the_power_of_the_probe_is_kept_and_its_modes_are_orthogonal(scene):
     powers = np.diag(overlaps)
     assert np.all(np.diff(powers) <= 0)
     assert np.abs(overlaps - np.diag(powers)).max() < 1e-3 * powers[0]
+
+
+def test_an_object_that_starts_tilted_ends_upright_beside_a_known_probe(scene):
+    """No pattern tells a ramp in the object from one in the probe; the probe given decides."""
+    tilt = phase_ramp(scene.truth.shape, np.array([0.03, -0.02], np.float32))
+    start = extract_patches(scene.truth * tilt, scene.corners, N_PIXELS)
+    refiner = Refiner(RefinerConfig(), scene.probe)
+    append_all(refiner, scene)
+    refiner.seed(start, np.ones((N_PIXELS, N_PIXELS), np.float32), scene.corners)
+    snapshot = run_to(refiner, 20)
+    np.testing.assert_allclose(probe_tilt(snapshot.probe), probe_tilt(scene.probe), atol=1e-5)
+    assert not np.allclose(probe_tilt(refiner.probe), probe_tilt(scene.probe), atol=1e-2)
+    assert scene.error(snapshot) < 0.15  # in the engine, with the ramp, 0.67
+    local = scene.corners - snapshot.bounds.origin
+    residual = amplitude_error(scene.patterns, snapshot.object, snapshot.probe, local)
+    assert residual == pytest.approx(snapshot.error, rel=0.1)
 
 
 def test_a_second_mode_is_needed_and_used_when_the_light_is_partially_coherent():
