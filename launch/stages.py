@@ -275,6 +275,7 @@ def refinement(run: ResolvedRun) -> Worker:
             n_modes=run.config.probe.n_modes,
             scale_probe=run.config.scales_probe,
             uses_network=run.config.network.weights is not None,
+            starts_over=run.config.policy.enabled,
             first_frames=section.first_frames,
             publish_s=section.publish_s,
             device=section.device,

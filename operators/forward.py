@@ -7,7 +7,20 @@ a pattern equal the power of its exit waves (Parseval).
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Object, Patches, Patterns, Probe, Waves, abs2, fft2, to_numpy
+from operators.arrays import (
+    Array,
+    Corners,
+    Mask,
+    Object,
+    Patches,
+    Patterns,
+    Probe,
+    Waves,
+    abs2,
+    array_module,
+    fft2,
+    to_numpy,
+)
 from operators.detector_effects import Detector, detect
 from operators.patches import extract_patches
 
@@ -40,6 +53,23 @@ def intensities(probe: Probe, patches: Patches) -> Patterns:
         Zero frequency in the corner.
     """
     return abs2(far_field(exit_waves(probe, patches))).sum(axis=1)
+
+
+def noise_residual(patterns: Patterns, mask: Mask | None = None) -> Array:
+    """Return (frame,) float32, photons: about what sum (|F| - sqrt I)^2 is for the truth, from noise alone.
+
+    That is 1/4 on a lit pixel, and 1 on one of a single photon; never more than a quarter of the pattern,
+    should its unit not be photons.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons
+    mask : (ky, kx) bool, True where valid
+    """
+    xp = array_module(patterns)
+    lit = patterns > 0 if mask is None else (patterns > 0) & mask
+    left = xp.where(lit, xp.where(patterns < 1.5, np.float32(1), np.float32(0.25)), np.float32(0))
+    return xp.minimum(left.sum(axis=(1, 2)), xp.where(lit, patterns, np.float32(0)).sum(axis=(1, 2)) / 4)
 
 
 def simulate_counts(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions, array_module, to_numpy
+from operators.forward import noise_residual
 
 _UNKNOWN = 0.0  # best residual of a frame not visited yet
 
@@ -64,6 +65,7 @@ class FrameStore:
         self.powers = np.zeros(16)
         self._latest = np.zeros(16, np.float32)
         self._best = np.zeros(16, np.float32)
+        self._noise = np.zeros(16, np.float32)
         self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
 
     def __len__(self) -> int:
@@ -88,6 +90,7 @@ class FrameStore:
         self.positions_px[slots] = positions_px
         valid = positive if self._mask is None else positive * self._mask
         self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
+        self._noise[slots] = noise_residual(positive, self._mask)
         return list(range(n_before, len(self)))
 
     def select(self, slots: np.ndarray) -> Selection:
@@ -136,12 +139,13 @@ class FrameStore:
         """Return the latest residual over the best, over the frames visited twice here; 1 if there are none.
 
         Comparing each frame with itself, new frames, whose residuals start high, do not look like divergence.
+        Nor do frames that had no neighbours yet and were explained better than their noise allows.
         """
         self._read()
         slots = np.flatnonzero(self.n_visits > 1)
         bests = self._best[slots]
         latest = float(self._latest[slots][bests != _UNKNOWN].sum())
-        best = float(bests.sum())
+        best = float(np.maximum(bests, self._noise[slots])[bests != _UNKNOWN].sum())
         return latest / best if best else 1.0
 
     def forget_growth(self) -> None:
@@ -187,7 +191,7 @@ class FrameStore:
         if capacity == len(self.powers):
             return
         self.amplitudes = _grown(self._xp, self.amplitudes, capacity)
-        for name in ("positions_px", "n_visits", "powers", "_latest", "_best"):
+        for name in ("positions_px", "n_visits", "powers", "_latest", "_best", "_noise"):
             setattr(self, name, _grown(np, getattr(self, name), capacity))
 
 

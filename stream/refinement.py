@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from operators.arrays import Patterns, Probe, to_numpy
+from operators.arrays import Array, Corners, Patches, Patterns, Probe, to_numpy
 from operators.probe import probe_modes, with_power
 from operators.probe_search import estimate_probe
 from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.refiner import Refiner
-from operators.seeding import seeds_help
-from operators.stitch import Mosaic
+from operators.seeding import Seeding
+from operators.stitch import Mosaic, stitch
 from stream.backend import open_backend
 from stream.found_probe import found_probe
 from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
@@ -48,6 +48,9 @@ class RefinementConfig:
         Whether the probe is scaled to the mean photons of the frames; otherwise its own power is trusted.
     uses_network : bool
         Whether new ground starts from the network's patches.
+    starts_over : bool
+        Whether the object is started again from the network's patches when all frames are there. A scan that
+        first visits the field sparsely needs it: what was refined without neighbours keeps its own phase.
     first_frames : int
         Frames to wait for before refining, and from which a missing probe is found.
     publish_s : float
@@ -64,6 +67,7 @@ class RefinementConfig:
     n_modes: int = 1
     scale_probe: bool = True
     uses_network: bool = False
+    starts_over: bool = False
     first_frames: int = 32
     publish_s: float = 0.5
     device: str = "auto"
@@ -99,7 +103,7 @@ class Refinement:
         self._scan, self._refiner = scan, None
         self._preprocess = self.config.optics.preprocess(scan)
         self._waiting: list[int] = []
-        self._refused = 0
+        self._starts_over = self.config.starts_over and self.config.uses_network
         self._counters = scan.counters(self.name, writable=True)
         self._refined_s = scan.column("refined_s", writable=True)
         self._visits = scan.column("visits", writable=True)
@@ -134,6 +138,8 @@ class Refinement:
                 self.handle(np.zeros(0, np.int64))
                 return True
             return False
+        if self._starts_over and self._is_tail():
+            self._start_over()
         while self._wants_more():
             self._step()
             if self._clock() >= deadline:
@@ -160,7 +166,7 @@ class Refinement:
             "epoch_milli": int(1000 * self._refiner.epoch),
             "updates": self._refiner.n_updates,
             "divergences": self._refiner.n_divergences,
-            "seeds_refused": self._refused,
+            "seeds_refused": self._seeding.n_refused,
         }
 
     @property
@@ -209,27 +215,50 @@ class Refinement:
         self._refiner = Refiner(self.config.refiner, probe, mask=mask, xp=xp, run_update=run_update)
         illumination = (np.abs(probe) ** 2).sum(axis=0)
         self._mosaic = Mosaic(illumination) if self.config.uses_network else None
+        self._seeding = Seeding(mask)
 
     def _append(self, numbers: Numbers) -> None:
+        if self._mosaic is not None:
+            self._mosaic.add(*self._patches(numbers))
+        self._refine_too(numbers)
+        self._held.extend(numbers.tolist())
+        self._unmarked.extend(numbers.tolist())
+
+    def _patches(self, numbers: Numbers) -> tuple[Patches, Array, Corners]:
+        scan = self._open_scan
+        corners = read_corners(scan, self.config.optics.geometry, numbers)
+        return scan.column("patches").read(numbers), scan.column("sigma").read(numbers), corners
+
+    def _refine_too(self, numbers: Numbers) -> None:
+        """Let these frames take part, new ground started from the mosaic, which has their patches."""
         scan, geometry = self._open_scan, self.config.optics.geometry
         patterns = read_patterns(scan, self._preprocess, numbers)
         self._engine.append(numbers.tolist(), patterns, read_positions_px(scan, geometry, numbers))
         if self._mosaic is not None:
-            self._seed(self._mosaic, patterns, numbers)
-        self._held.extend(numbers.tolist())
-        self._unmarked.extend(numbers.tolist())
+            self._seed(self._mosaic, patterns, read_corners(scan, geometry, numbers))
 
-    def _seed(self, mosaic: Mosaic, patterns: Patterns, numbers: Numbers) -> None:
+    def _start_over(self) -> None:
+        """Start again from the mosaic of all frames, unless the network is not to be believed."""
+        self._starts_over = False
+        before = self._refiner, self._mosaic
+        numbers = np.sort(np.array(self._held, np.int64))
+        self._start(self._engine.snapshot().probe)
+        assert self._mosaic is not None  # noqa: S101  (there is a network)
+        patches, sigma, corners = self._patches(numbers)
+        self._mosaic = stitch(patches, sigma, self._mosaic.weights, corners)
+        for start in range(0, len(numbers), self.batch_size):
+            self._refine_too(numbers[start : start + self.batch_size])
+        if not self._seeding.trusts_network:
+            self._refiner, self._mosaic = before
+
+    def _seed(self, mosaic: Mosaic, patterns: Patterns, corners: Corners) -> None:
         """Start new ground from the network where that explains the frames better than nothing."""
-        scan, engine = self._open_scan, self._engine
-        corners = read_corners(scan, self.config.optics.geometry, numbers)
-        mosaic.add(scan.column("patches").read(numbers), scan.column("sigma").read(numbers), corners)
         # Windows of the mosaic agree in phase where patches do not.
-        seeds = mosaic.windows(corners)
+        engine, seeds = self._engine, mosaic.windows(corners)
         probe, current = to_numpy(engine.probe), to_numpy(engine.windows(corners))
-        helps = seeds_help(patterns, probe, seeds, current, self._preprocess.mask)
-        self._refused += int(np.count_nonzero(~helps))
-        engine.seed(seeds[helps], mosaic.weights, corners[helps])
+        starts = self._seeding.starts(patterns, probe, seeds, mosaic.weights, current)
+        if starts is not None:
+            engine.seed(starts, mosaic.weights, corners)
 
     def _publish(self) -> None:
         if self._engine.n_updates == self._snapshot_updates:

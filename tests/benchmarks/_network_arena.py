@@ -19,7 +19,7 @@ from operators.patches import add_patches
 from operators.predict import Predictor
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
-from operators.seeding import seeds_help
+from operators.seeding import Seeding
 from operators.stitch import Mosaic, stitch
 
 FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
@@ -98,13 +98,16 @@ class Arena:
         config = RefinerConfig(algorithm=algorithm, probe_step=0, batch_size=8)  # type: ignore[arg-type]
         refiner = Refiner(config, self.probe, run_update=get_backend("auto").update)
         scan, numbers = self.scan, np.arange(len(self.scan.patterns))
+        seeding = Seeding()
         refiner.append(numbers.tolist(), scan.patterns, scan.corners.astype(np.float64))
         for start in range(0, len(numbers) if mosaic else 0, FRAMES_AT_A_TIME):
             assert mosaic is not None
             some = numbers[start : start + FRAMES_AT_A_TIME]
             seeds, corners = mosaic.windows(scan.corners[some]), scan.corners[some]
-            helps = seeds_help(scan.patterns[some], self.probe, seeds, refiner.windows(corners))
-            refiner.seed(seeds[helps], mosaic.weights, corners[helps])
+            current = refiner.windows(corners)
+            starts = seeding.starts(scan.patterns[some], self.probe, seeds, mosaic.weights, current)
+            if starts is not None:
+                refiner.seed(starts, mosaic.weights, corners)
         while refiner.epoch < n_epochs:
             refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
         end = refiner.snapshot()

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from operators.arrays import abs2, to_numpy
-from operators.forward import FRAMES_AT_A_TIME, exit_waves, far_field, intensities, simulate_counts
+from operators.forward import (
+    FRAMES_AT_A_TIME,
+    exit_waves,
+    far_field,
+    intensities,
+    noise_residual,
+    simulate_counts,
+)
 from operators.patches import extract_patches
 
 N = 32
@@ -83,3 +90,21 @@ def test_counts_scatter_about_the_intensities_as_poisson(xp):
     np.testing.assert_allclose(counts.mean(0).sum(), expected.sum(), rtol=5 / np.sqrt(400 * 1e4))
     normalised = (counts - expected) / np.sqrt(expected)
     assert normalised.var() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("photons", [1.0, 4.0, 100.0])
+def test_noise_leaves_of_a_pattern_about_what_is_said(photons, xp):
+    expected = np.full((200, N, N), photons, np.float32)
+    counts = np.random.default_rng(0).poisson(expected).astype(np.float32)
+    left = ((np.sqrt(counts) - np.sqrt(expected)) ** 2).sum(axis=(1, 2)).mean()
+    said = to_numpy(noise_residual(xp.asarray(counts)))
+    assert said.dtype == np.float32
+    assert said.mean() == pytest.approx(left, rel=0.5)
+
+
+def test_noise_is_looked_for_on_valid_pixels_and_is_never_most_of_a_pattern(xp):
+    patterns = xp.full((1, N, N), 100, xp.float32)
+    mask = xp.zeros((N, N), bool)
+    mask[:2] = True
+    assert float(noise_residual(patterns, mask)[0]) == pytest.approx(2 * N / 4)
+    assert float(noise_residual(patterns / 1e6)[0]) == pytest.approx(float(patterns.sum()) / 4e6, rel=1e-5)

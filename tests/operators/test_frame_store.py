@@ -97,17 +97,28 @@ def test_growth_compares_each_frame_with_its_own_best(xp):
     assert store.error_growth() == 1.0
 
 
+def test_a_frame_that_was_explained_better_than_its_noise_does_not_look_like_divergence(xp):
+    store, slots = FrameStore(N, None, xp), np.array([0])
+    store.put([0], patterns(1), positions(1))
+    noise = 0.25 * N * N
+    for residual in (0.01 * noise, noise):
+        store.record(slots, xp.asarray([residual], dtype=xp.float32))
+        assert store.error_growth() <= 1.0
+    store.record(slots, xp.asarray([3 * noise], dtype=xp.float32))
+    assert store.error_growth() == pytest.approx(3.0)
+
+
 def test_the_residuals_of_many_updates_come_to_the_host_in_one_copy(monkeypatch):
     copies = []
     monkeypatch.setattr("operators.frame_store.to_numpy", lambda a: copies.append(a) or a)
     store = FrameStore(N, None, np)
     store.put([0, 1, 2], patterns(3), positions(3))
-    for residual in (8.0, 2.0, 4.0):
+    for residual in (80.0, 20.0, 40.0):
         store.record(np.array([2, 0]), np.array([residual, np.nan], np.float32))
-    store.record(np.array([0]), np.array([6.0], np.float32))
+    store.record(np.array([0]), np.array([60.0], np.float32))
     assert not copies
-    assert store.error_growth() == pytest.approx((4 + 6) / (2 + 6)), "a number is better than none"
-    assert store.error() == pytest.approx((4 + 6) / (2 * 4 * N * N))
+    assert store.error_growth() == pytest.approx((40 + 60) / (20 + 60)), "a number is better than none"
+    assert store.error() == pytest.approx((40 + 60) / (2 * 4 * N * N))
     assert len(copies) == 1
 
 

@@ -5,7 +5,7 @@ from operators.arrays import to_numpy
 from operators.forward import intensities
 from operators.patches import extract_patches
 from operators.probe import zone_plate_probe
-from operators.seeding import forward_residual, seeds_help
+from operators.seeding import Seeding, forward_residual
 
 N = 16
 CORNERS = np.array([[0, 0], [3, 5], [8, 2]])
@@ -18,7 +18,7 @@ def scene(xp):
     truth = np.exp(1j * np.sin(0.4 * y + 0.2 * x)).astype(np.complex64)
     probe = xp.asarray(100 * zone_plate_probe(N, 5.0, 4.0)[None])
     patches = xp.asarray(extract_patches(truth, CORNERS, N))
-    noise = xp.asarray(rng.normal(0, 0.2, patches.shape))
+    noise = xp.asarray(rng.normal(0, 0.1, patches.shape))
     return probe, patches, patches * xp.exp(1j * noise).astype(np.complex64), intensities(probe, patches)
 
 
@@ -45,26 +45,55 @@ def test_invalid_pixels_do_not_count(scene, xp):
     assert float(forward_residual(damaged, probe, patches, mask).max()) < 1e-9
 
 
-def test_a_seed_helps_where_it_explains_the_frame_better_than_what_is_there(scene, xp):
+def weights_of(probe, xp):
+    return (xp.abs(probe) ** 2).sum(axis=0).astype(xp.float32)
+
+
+def test_a_frame_starts_from_the_network_where_that_explains_it_better_than_what_is_there(scene, xp):
     probe, truth, nearly, patterns = scene
-    flat = xp.ones_like(truth)
-    assert to_numpy(seeds_help(patterns, probe, nearly, flat)).tolist() == [True] * 3
-    assert to_numpy(seeds_help(patterns, probe, flat, nearly)).tolist() == [False] * 3
-    mixed = xp.stack([nearly[0], flat[1], nearly[2]])
-    assert to_numpy(seeds_help(patterns, probe, mixed, xp.stack([flat[0], nearly[1], flat[2]]))).tolist() == [
-        True,
-        False,
-        True,
-    ]
+    seeding, flat = Seeding(), xp.ones_like(truth)
+    current = xp.stack([flat[0], truth[1], flat[2]])
+    starts = seeding.starts(patterns, probe, nearly, weights_of(probe, xp), current)
+    np.testing.assert_array_equal(to_numpy(starts[0]), to_numpy(nearly[0]))
+    np.testing.assert_array_equal(to_numpy(starts[2]), to_numpy(nearly[2]))
+    assert float(abs(starts[1] - starts[1, 0, 0]).max()) == 0
+    assert seeding.n_refused == 1
 
 
-def test_a_seed_no_better_than_what_is_there_is_left_out(scene):
-    probe, _, nearly, patterns = scene
-    assert not seeds_help(patterns, probe, nearly, nearly).any()
+def test_empty_ground_starts_transparent_in_the_phase_of_the_mosaic(scene, xp):
+    probe, truth, nearly, _ = scene
+    empty, turned = xp.ones_like(truth), np.complex64(np.exp(2j))
+    patterns = intensities(probe, xp.concatenate([truth[:2], empty[:1]]))
+    seeds = turned * xp.concatenate([truth[:2], nearly[:1] * truth[:1].conj()])
+    starts = Seeding().starts(patterns, probe, seeds, weights_of(probe, xp), xp.ones_like(truth))
+    np.testing.assert_allclose(to_numpy(starts[:2]), to_numpy(seeds[:2]))
+    np.testing.assert_allclose(to_numpy(starts[2]), turned, atol=0.05)
+    assert float(abs(starts[2] - starts[2, 0, 0]).max()) == 0
+
+
+def test_nothing_starts_from_a_network_that_explains_the_scan_little_better_than_a_transparent_object(
+    scene, xp
+):
+    probe, truth, _, patterns = scene
+    seeding, flat = Seeding(), xp.ones_like(truth)
+    nearly_flat = 0.1 * truth + 0.9 * flat
+    for n_frames in (3, 6):
+        assert seeding.starts(patterns, probe, nearly_flat, weights_of(probe, xp), flat) is None
+        assert seeding.n_refused == n_frames
+    assert seeding.starts(patterns, probe, truth, weights_of(probe, xp), flat) is None  # remembers
+
+
+def test_the_noise_of_few_photons_does_not_count_against_the_network(scene, xp):
+    probe, truth, _, _ = scene
+    probe = probe / 3  # about four photons a pixel
+    rng = np.random.default_rng(1)
+    patterns = xp.asarray(rng.poisson(to_numpy(intensities(probe, truth))).astype(np.float32))
+    starts = Seeding().starts(patterns, probe, truth, weights_of(probe, xp), xp.ones_like(truth))
+    np.testing.assert_array_equal(to_numpy(starts), to_numpy(truth))
 
 
 def test_frames_without_photons_ask_for_no_seed_that_brings_light(scene, xp):
     probe, patches, _, patterns = scene
     dark = xp.zeros_like(patterns)
-    assert not seeds_help(dark, probe, patches, 0 * patches).any()
+    assert Seeding().starts(dark, probe, patches, weights_of(probe, xp), 0 * patches) is None
     assert bool(xp.isfinite(forward_residual(dark, probe, patches)).all())

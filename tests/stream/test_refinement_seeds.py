@@ -10,7 +10,7 @@ from stream.found_probe import publish_probe
 from stream.prepare import Optics
 from stream.refinement import Refinement, RefinementConfig
 from stream.scan import Scan
-from tests.stream.building import GEOMETRY, N_PIXELS, Clock, Sample, infer, make_scan, place, record
+from tests.stream.building import GEOMETRY, N_PIXELS, Clock, Sample, close, infer, make_scan, place, record
 
 N = 16  # frames
 
@@ -30,7 +30,7 @@ class Bench:
         record(self.scan, self.numbers, np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2"))
         place(self.scan, self.numbers, self.scanned.corners)
 
-    def take(self, patches, optics=None):
+    def take(self, patches, optics=None, **settings):
         """Return the stage after it has taken all frames with these patches."""
         infer(self.scan, self.numbers, patches)
         stage = Refinement(
@@ -42,6 +42,7 @@ class Bench:
                 first_frames=4,
                 publish_s=0.0,
                 device="numpy",
+                **settings,
             ),
             clock=Clock(),
         )
@@ -86,3 +87,37 @@ def test_a_probe_found_in_the_scan_is_taken_as_it_is(bench):
     publish_probe(bench.scan, 1.1 * bench.scanned.probe)
     stage = bench.take(bench.scanned.patches, optics=Optics(geometry=GEOMETRY))
     np.testing.assert_allclose(stage._engine.probe, 1.1 * bench.scanned.probe, rtol=1e-5)
+
+
+def likeness(a, b):
+    return np.abs(np.vdot(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def test_a_sparse_scan_is_started_again_from_all_patches_once_all_frames_are_there(bench):
+    stage = bench.take(bench.scanned.patches, starts_over=True)
+    for _ in range(20):
+        stage.idle(deadline=-np.inf)
+    upright = bench.windows(stage)
+    rows = stage._engine._canvas.object
+    rows[: len(rows) // 2] *= -1  # what was refined before its neighbours came keeps its own phase
+    assert likeness(bench.windows(stage), upright) < 0.8
+    n_before = stage.counts()["updates"]
+    close(bench.scan, "subscriber", "positions", "inference")
+    stage.idle(deadline=-np.inf)
+    assert stage.counts()["updates"] < n_before
+    assert likeness(bench.windows(stage), upright) > 0.95
+    n_now = stage.counts()["updates"]
+    stage.idle(deadline=-np.inf)
+    assert stage.counts()["updates"] > n_now, "it starts again once"
+
+
+def test_a_scan_that_the_network_does_not_explain_is_not_started_again(bench):
+    rng = np.random.default_rng(1)
+    harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
+    stage = bench.take(harmful, starts_over=True)
+    for _ in range(20):
+        stage.idle(deadline=-np.inf)
+    n_before = stage.counts()["updates"]
+    close(bench.scan, "subscriber", "positions", "inference")
+    stage.idle(deadline=-np.inf)
+    assert stage.counts()["updates"] > n_before
