@@ -28,14 +28,14 @@ class ProgressLine:
     Parameters
     ----------
     console : rich.console.Console
-        A terminal gets one line that changes, anything else a line every second.
+        A terminal gets one line that changes, anything else a new line once a second if it says something new.
     clock : callable
         Monotonic seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._shown_at = float("-inf")
+        self._shown_at, self._shown = float("-inf"), ""
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -58,6 +58,9 @@ class ProgressLine:
             return
         self._shown_at = now
         line = describe(scans[-1]) if scans else "waiting for the first frame"
+        if line == self._shown:
+            return
+        self._shown = line
         if self._live:
             self._live.update(Text(line, no_wrap=True))
         else:
@@ -81,6 +84,8 @@ def describe(scan: Scan) -> str:
     times_s = time_to_image_s(scan)
     if times_s.size:
         parts.append(f"image after {1e3 * np.median(times_s):.0f} ms")
+    if scan.count("stitcher", "closed") and not scan.count("recorder", "closed"):
+        parts.append("image complete, writing results")
     return "  ".join(parts)
 
 

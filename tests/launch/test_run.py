@@ -69,15 +69,21 @@ def test_the_line_accounts_for_the_frames(scan):
     assert describe(scan) == "0000-siemens  8/10 frames  1 lost  0 pending  1 without position"
 
 
-def test_lines_come_once_a_second_where_there_is_no_terminal(scan):
+def test_lines_come_once_a_second_and_when_they_say_something_new_where_there_is_no_terminal(scan):
     clock = Clock()
     line, output = make_line(clock)
+    said = ["waiting for the first frame", describe(scan)]
     with line:
         line.show([])
         for _ in range(10):
             clock.now += 0.25
             line.show([scan])
-    assert output.getvalue().splitlines() == ["waiting for the first frame", describe(scan), describe(scan)]
+        scan.counters("stitcher", writable=True)["closed"] = 1
+        for _ in range(10):
+            clock.now += 0.25
+            line.show([scan])
+    assert output.getvalue().splitlines() == [*said, describe(scan)]
+    assert describe(scan).endswith("image complete, writing results")
 
 
 def test_notices_name_their_stage():
