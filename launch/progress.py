@@ -28,7 +28,7 @@ class ProgressLine:
     Parameters
     ----------
     console : rich.console.Console
-        A terminal gets one line that changes, anything else a new line once a second if it says something new.
+        A terminal gets one line that changes, anything else what is new, once a second.
     clock : callable
         Monotonic seconds.
     """

@@ -71,6 +71,24 @@ def test_a_plan_and_a_policy_talk_over_a_real_socket(table):
     assert steers.n_measured == 14
 
 
+def test_only_a_plan_whose_key_is_allowed_is_advised(keys):
+    with Socket("ROUTER", keys.door()) as socket:
+        client, stranger = (
+            PolicyClient(socket.address, key=key, peers=keys.server_public, clock=Clock())
+            for key in (keys.client, keys.stranger)
+        )
+        stranger.ask(NOTHING, 3)
+        client.ask(NOTHING, 3)
+        plan, consult, _ = asked(socket)
+        assert consult.run == client._questions.run
+        assert socket.receive(0.1) is None
+        answer(socket, plan, consult)
+        assert heard(client).recommendation.sequence == 0
+        assert stranger.poll() is None
+        stranger.close()
+        client.close()
+
+
 def test_a_policy_that_was_started_anew_goes_on_above_the_plans_high_water(table):
     client, socket = table
     for sequence in (0, 1, 2):

@@ -7,7 +7,7 @@ import pytest
 import zmq
 
 from stream import sockets
-from stream.sockets import Endpoint, EndpointError, Socket, create_keys, wait_for_message
+from stream.sockets import Endpoint, EndpointError, Socket, wait_for_message
 
 ANY = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 PATIENCE_S = 5.0
@@ -161,30 +161,6 @@ def test_waiting_returns_the_sockets_that_have_something():
         assert wait_for_message([one, two], PATIENCE_S) == [two]
         assert two.receive()
     assert wait_for_message([], 0.001) == []
-
-
-class Keys:
-    """Key pairs of a server, its client, and a stranger."""
-
-    def __init__(self, folder):
-        self.server = create_keys(folder / "server", "server")
-        self.client = create_keys(folder / "client", "client")
-        self.stranger = create_keys(folder / "stranger", "stranger")
-        self.allowed = folder / "allowed"
-        self.allowed.mkdir()
-        (self.allowed / "client.key").write_bytes(self.client.with_suffix(".key").read_bytes())
-        self.server_public = self.server.with_suffix(".key")
-
-    def door(self, address="tcp://127.0.0.1:*"):
-        return Endpoint(address=address, bind=True, key=self.server, peers=self.allowed)
-
-    def visitor(self, server, key):
-        return to(server, key=key, peers=self.server_public)
-
-
-@pytest.fixture
-def keys(tmp_path):
-    return Keys(tmp_path)
 
 
 def test_secret_keys_are_for_their_owner_only(keys):

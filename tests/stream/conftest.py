@@ -1,0 +1,27 @@
+import pytest
+
+from stream.sockets import Endpoint, create_keys
+
+
+class Keys:
+    """Key pairs of a server, its client, and a stranger."""
+
+    def __init__(self, folder):
+        self.server = create_keys(folder / "server", "server")
+        self.client = create_keys(folder / "client", "client")
+        self.stranger = create_keys(folder / "stranger", "stranger")
+        self.allowed = folder / "allowed"
+        self.allowed.mkdir()
+        (self.allowed / "client.key").write_bytes(self.client.with_suffix(".key").read_bytes())
+        self.server_public = self.server.with_suffix(".key")
+
+    def door(self, address="tcp://127.0.0.1:*"):
+        return Endpoint(address=address, bind=True, key=self.server, peers=self.allowed)
+
+    def visitor(self, server, key):
+        return Endpoint(address=server.address, key=key, peers=self.server_public)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return Keys(tmp_path)
