@@ -35,63 +35,50 @@ def exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Arra
 
 
 @_compiled
-def modulus_correction(
-    waves: Array,
-    halves: Array,
-    valid: Array,
-    is_poisson: bool,
-    modulus: Array,
-    bits: Array,
-    amplitudes: Array,
-) -> float:
+def modulus_correction(waves: Array, halves: Array, valid: Array, is_poisson: bool) -> float:
     """Replace unnormalised far-field `waves` by their correction, scaled for an unnormalised inverse.
 
     Parameters
     ----------
-    waves : (mode, ky, kx) complex64
+    waves : (mode, ky, 2 kx or more) float32, pairs as in `move_rows`
     halves : (ky, kx) uint16, the bits of float16 amplitudes, sqrt(photons), not negative
-    valid : (ky, kx) bool
+    valid : (ky, kx) float32, 1 or 0
     is_poisson : bool
         As in `operators.epie.modulus_correction`.
-    modulus : (kx,) float32, scratch
-    bits : (kx,) uint32, scratch
-    amplitudes : (kx,) float32
-        The same memory as `bits`: a half, shifted to where a single has exponent and fraction, is too small
-        by the difference of the exponents' offsets, and else the same number.
 
     Returns
     -------
     error : float
         sum (|F| - sqrt(I))**2 over valid pixels, photons.
     """
-    n_modes, n_rows, n_columns = waves.shape
+    n_rows, n_columns = halves.shape
     to_unitary = np.float32(1 / math.sqrt(n_rows * n_columns))
     for_inverse = np.float32(1 / (n_rows * n_columns))
-    total = 0.0
+    modulus, total = np.empty(n_columns, np.float32), 0.0
     for y in range(n_rows):
-        for x in range(n_columns):
-            wave = waves[0, y, x]
-            modulus[x] = wave.real * wave.real + wave.imag * wave.imag
-        for mode in range(1, n_modes):
+        modulus[:] = 0
+        for mode in range(len(waves)):
+            wave = waves[mode, y]
             for x in range(n_columns):
-                wave = waves[mode, y, x]
-                modulus[x] += wave.real * wave.real + wave.imag * wave.imag
-        for x in range(n_columns):
-            bits[x] = np.uint32(halves[y, x]) << 13
+                modulus[x] += wave[2 * x] * wave[2 * x] + wave[2 * x + 1] * wave[2 * x + 1]
         error = np.float32(0)
         for x in range(n_columns):
+            # A half, shifted to where a single has exponent and fraction, is too small by the difference of
+            # the exponents' offsets, and else the same number.
+            measured = np.uint32(np.uint32(halves[y, x]) << 13).view(np.float32) * _EXPONENTS
             found = np.sqrt(modulus[x]) * to_unitary
-            missing = (amplitudes[x] * _EXPONENTS - found) * valid[y, x]
+            missing = (measured - found) * valid[y, x]
             error += missing * missing
             if is_poisson:
-                measured = amplitudes[x] * _EXPONENTS
                 likelier = np.sqrt(found * found + _EIGHT * measured * measured)
                 missing = (likelier - _THREE * found) * _QUARTER * valid[y, x]
             modulus[x] = missing / (found + _TINY) * for_inverse
         total += float(error)
-        for mode in range(n_modes):
+        for mode in range(len(waves)):
+            wave = waves[mode, y]
             for x in range(n_columns):
-                waves[mode, y, x] *= modulus[x]
+                wave[2 * x] *= modulus[x]
+                wave[2 * x + 1] *= modulus[x]
     return total
 
 
@@ -261,8 +248,7 @@ def peak_intensity(probe: Probe) -> np.float32:
 @_compiled
 def apply_ramp(waves: Array, rows: Array, columns: Array) -> None:
     """Multiply `waves` (mode, ky, kx), in place, by the outer product of `rows` and `columns`."""
-    n_modes, n_rows, n_columns = waves.shape
-    for mode in range(n_modes):
-        for y in range(n_rows):
-            for x in range(n_columns):
+    for mode in range(len(waves)):
+        for y in range(len(rows)):
+            for x in range(len(columns)):
                 waves[mode, y, x] *= rows[y] * columns[x]
