@@ -17,7 +17,6 @@ import scipy.fft
 
 from operators.arrays import Array, Mask, Object, Probe, Waves
 from operators.epie import Accumulators, Batch, Steps
-from operators.probe import with_power
 
 # Pixels behind each row of waves: in rows a power of two apart, a column would share few lines of the cache.
 _PADDING = 8
@@ -87,16 +86,18 @@ class _Buffers:
     """Exit waves of a batch with their transforms, and what each worker sums up."""
 
     def __init__(self, n_frames: int, probe_shape: tuple[int, int, int], n_workers: int) -> None:
-        n_rows, n_columns = probe_shape[1:]
-        self.padded = _aligned((n_frames, *probe_shape[:2], n_columns + _PADDING))
-        self.waves = self.padded[..., :n_columns]
-        self.transforms = [_Transform(waves) for waves in self.waves]
+        n_modes, n_rows, n_columns = probe_shape
+        padded = _aligned((n_frames, n_modes, n_rows, n_columns + _PADDING))
+        self.pairs = padded.view(np.float32)
+        self.frames = [_FrameWaves(waves, n_columns) for waves in padded]
         self.probe_sums = np.empty((n_workers, *probe_shape), np.complex64)
         self.transmissions = np.empty((n_workers, n_rows, n_columns), np.float32)
+        self.everywhere = np.ones((n_rows, n_columns), bool)
+        self._probe_shape = probe_shape
 
     def fit(self, n_frames: int, probe: Probe) -> bool:
         """Return whether a batch of so many frames has room, and the probe has the shape they are for."""
-        return n_frames <= len(self.waves) and self.waves.shape[1:] == probe.shape
+        return n_frames <= len(self.frames) and self._probe_shape == probe.shape
 
 
 class _Run:
@@ -113,11 +114,11 @@ class _Run:
     ) -> None:
         self._object, self._probe, self._batch, self._steps = object_, probe, batch, steps
         self._buffers, self._kernels = buffers, _kernels()
-        self._valid = np.ones(probe.shape[1:], np.float32) if mask is None else mask.astype(np.float32)
+        self._valid = buffers.everywhere if mask is None else mask
         self._corners = np.ascontiguousarray(batch.corners, np.int64)
         self._weights = batch.probe_weights if steps.probe_step else np.zeros(len(self._corners), np.float32)
         self._probes = probe[None]
-        self._peak = np.float32(self._kernels.peak_intensity(probe))  # which comes as a Python float
+        self._peak = self._kernels.peak_intensity(probe)
         self.errors = np.empty(len(self._corners), np.float32)
         if batch.shifts is not None:
             self._probes = np.empty((len(self._corners), *probe.shape), np.complex64)
@@ -127,48 +128,39 @@ class _Run:
 
     def correct_waves(self, worker: int) -> None:
         """Leave the corrections of the exit waves of a share of the frames, and the frames' errors."""
-        batch, buffers, kernels = self._batch, self._buffers, self._kernels
+        batch, kernels, is_poisson = self._batch, self._kernels, self._steps.is_poisson
+        corners = self._corners.tolist()
         for frame in self._frames_of(worker):
-            row, column = self._corners[frame]
+            (row, column), waves = corners[frame], self._buffers.frames[frame]
             halves = np.asarray(batch.amplitudes[frame], np.float16).view(np.uint16)
-            probe, waves, transform = self._probe_of(frame), buffers.padded[frame], buffers.transforms[frame]
-            kernels.exit_waves(self._object, probe, row, column, waves)
-            transform.forward()
-            self.errors[frame] = kernels.modulus_correction(
-                waves.view(np.float32), halves, self._valid, self._steps.is_poisson
-            )
-            transform.inverse()
+            probe = self._probe_of(frame)
+            kernels.exit_waves(self._object, probe, row, column, waves.padded)
+            waves.to_detector()
+            self.errors[frame] = kernels.modulus_correction(waves.pairs, halves, self._valid, is_poisson)
+            waves.to_sample()
             if batch.gradients is not None:
                 gradients = batch.gradients[frame]
-                kernels.position_gradient(waves, probe, self._object, row, column, gradients)
+                kernels.position_gradient(waves.padded, probe, self._object, row, column, gradients)
 
     def move_rows(self, worker: int) -> None:
         """Move a share of the object's rows, and sum what they say about the probe."""
-        buffers, steps = self._buffers, self._steps
-        buffers.probe_sums[worker] = 0
-        buffers.transmissions[worker] = 0
-        top, n_pixels = int(self._corners[:, 0].min()), self._probe.shape[-1]
-        n_rows = int(self._corners[:, 0].max()) + n_pixels - top
-        start, stop = (top + n_rows * part // len(buffers.probe_sums) for part in (worker, worker + 1))
-        object_, probes, waves, probe_sums = (
-            values.view(np.float32)
-            for values in (self._object, self._probes, buffers.padded, buffers.probe_sums[worker])
-        )
+        buffers, steps, n_workers = self._buffers, self._steps, len(self._buffers.probe_sums)
         self._kernels.move_rows(
-            object_, probes, waves, self._corners, np.argsort(self._corners[:, 1]),
-            self._weights, self._batch.shifts is not None, start, stop,
-            self._peak, np.float32(steps.alpha), np.float32(steps.object_step),
-            probe_sums, buffers.transmissions[worker],
+            self._object.view(np.float32), self._probes.view(np.float32), buffers.pairs,
+            self._corners, np.argsort(self._corners[:, 1]),
+            self._weights, self._batch.shifts is not None, worker, n_workers,
+            self._peak, steps.alpha, steps.object_step,
+            buffers.probe_sums[worker].view(np.float32), buffers.transmissions[worker],
         )  # fmt: skip
 
     def shift_back(self, worker: int) -> None:
         """Sum spectra: one inverse transform for the batch brings them all back."""
-        buffers = self._buffers
         for frame in self._frames_of(worker):
             if self._weights[frame]:
-                buffers.transforms[frame].forward()
-                self._kernels.apply_ramp(buffers.padded[frame], *self._ramps[frame].conj())
-                buffers.probe_sums[worker] += buffers.waves[frame]
+                waves = self._buffers.frames[frame]
+                waves.to_detector()
+                self._kernels.apply_ramp(waves.padded, *self._ramps[frame].conj())
+                self._buffers.probe_sums[worker] += waves.values
 
     def move_probe(self) -> None:
         """Move the probe by what all workers have summed."""
@@ -180,11 +172,10 @@ class _Run:
             self._probe,
             sums,
             self._buffers.transmissions,
-            np.float32(steps.alpha),
-            np.float32(steps.probe_step),
+            steps.alpha,
+            steps.probe_step,
+            steps.probe_photons,
         )
-        if steps.probe_photons:
-            self._probe[...] = with_power(self._probe, steps.probe_photons)
 
     def _frames_of(self, worker: int) -> range:
         return range(worker, len(self._corners), len(self._buffers.probe_sums))
@@ -193,35 +184,43 @@ class _Run:
         """Return the probe at the frame's fraction of a pixel, which is kept for the other stages."""
         if self._batch.shifts is None:
             return self._probe
-        waves = self._buffers.waves[frame]
-        waves[...] = self._spectrum
-        self._kernels.apply_ramp(self._buffers.padded[frame], *self._ramps[frame])
-        self._buffers.transforms[frame].inverse()
-        self._probes[frame] = waves
+        waves = self._buffers.frames[frame]
+        waves.values[...] = self._spectrum
+        self._kernels.apply_ramp(waves.padded, *self._ramps[frame])
+        waves.to_sample()
+        self._probes[frame] = waves.values
         return self._probes[frame]
 
 
-class _Transform:
-    """Transforms of `waves` (mode, y, x) in place, neither way normalised."""
+class _FrameWaves:
+    """One frame's waves, transformed in place and neither way normalised.
 
-    def __init__(self, waves: Waves) -> None:
-        self._waves = waves
+    Parameters
+    ----------
+    padded : (mode, y, x and `_PADDING`) complex64
+        Memory for the waves. `values` is the part that holds them, `pairs` all of it as float32.
+    n_columns : int
+    """
+
+    def __init__(self, padded: Waves, n_columns: int) -> None:
+        self.padded, self.pairs = padded, padded.view(np.float32)
+        self.values = values = padded[..., :n_columns]
         if not _has_fftw():
-            self.forward = lambda: self._write(scipy.fft.fft2(waves, overwrite_x=True))
-            self.inverse = lambda: self._write(scipy.fft.ifft2(waves, norm="forward", overwrite_x=True))
+            self.to_detector = lambda: self._write(scipy.fft.fft2(values, overwrite_x=True))
+            self.to_sample = lambda: self._write(scipy.fft.ifft2(values, norm="forward", overwrite_x=True))
             return
         pyfftw = importlib.import_module("pyfftw")
-        # A measured plan is no faster, and may round differently on another day. An estimated one is half as
-        # fast where it takes the columns first.
+        # A measured plan is no faster, and may round differently on another day. An estimated one takes twice
+        # as long at some sizes where it may not begin with the rows.
         plans = [
-            pyfftw.FFTW(waves, waves, axes=(2, 1), direction=f"FFTW_{way}", flags=("FFTW_ESTIMATE",))
+            pyfftw.FFTW(values, values, axes=(2, 1), direction=f"FFTW_{way}", flags=("FFTW_ESTIMATE",))
             for way in ("FORWARD", "BACKWARD")
         ]
-        self.forward, self.inverse = (plan.execute for plan in plans)
+        self.to_detector, self.to_sample = (plan.execute for plan in plans)
 
     def _write(self, result: Array) -> None:
-        if result is not self._waves:
-            self._waves[...] = result
+        if result is not self.values:
+            self.values[...] = result
 
 
 def _aligned(shape: tuple[int, ...]) -> Array:

@@ -158,15 +158,15 @@ def move_rows(
     order: Array,
     weights: Array,
     leaves_products: bool,
-    start: int,
-    stop: int,
+    part: int,
+    n_parts: int,
     peak: float,
     alpha: float,
     step: float,
     probe_sums: Array,
     transmission: Array,
 ) -> None:
-    """Move rows [start, stop) of the object under the windows, and sum what they say about the probe.
+    """Move one of `n_parts` shares of the rows under the windows, and sum what they say about the probe.
 
     Parameters
     ----------
@@ -181,11 +181,18 @@ def move_rows(
     peak, alpha, step : float
         As in `operators.epie.update`.
     probe_sums : (mode, y, 2 x) float32
-        Gets weight times conj(object) times the corrections added.
+        Gets the sum of weight times conj(object) times the corrections.
     transmission : (y, x) float32
-        Gets weight times the object's squared modulus added.
+        Gets the sum of weight times the object's squared modulus.
     """
     n_modes, n_pixels = waves.shape[1:3]
+    top = corners[:, 0].min()
+    n_rows = corners[:, 0].max() + n_pixels - top
+    start, stop = top + n_rows * part // n_parts, top + n_rows * (part + 1) // n_parts
+    # a caller's Python floats would take all that follows to double precision
+    peak, alpha, step = np.float32(peak), np.float32(alpha), np.float32(step)
+    probe_sums[:] = 0
+    transmission[:] = 0
     sums, unread = np.zeros(object_.shape[1], np.float32), np.zeros(n_pixels, np.float32)
     lights = np.zeros(object_.shape[1] // 2, np.float32)
     for row in range(start, stop):
@@ -213,14 +220,20 @@ def move_rows(
 
 
 @_compiled
-def move_probe(probe: Probe, sums: Array, transmissions: Array, alpha: float, step: float) -> None:
-    """Move the probe (mode, y, x) by the sums of all workers, (worker, mode, y, x) and (worker, y, x)."""
+def move_probe(
+    probe: Probe, sums: Array, transmissions: Array, alpha: float, step: float, photons: float
+) -> None:
+    """Move the probe (mode, y, x) by the sums of all workers, (worker, mode, y, x) and (worker, y, x).
+
+    Unless `photons` is 0, the probe is scaled to that power, as `operators.probe.with_power` does.
+    """
     n_modes, n_rows, n_columns = probe.shape
     transmission = transmissions[0]
     for worker in range(1, len(transmissions)):
         transmission += transmissions[worker]
+    alpha, step = np.float32(alpha), np.float32(step)
     least = alpha * transmission.max() + _TINY
-    factors = np.empty(n_columns, np.float32)
+    factors, power = np.empty(n_columns, np.float32), 0.0
     for y in range(n_rows):
         for x in range(n_columns):
             factors[x] = step / ((_ONE - alpha) * transmission[y, x] + least)
@@ -228,6 +241,13 @@ def move_probe(probe: Probe, sums: Array, transmissions: Array, alpha: float, st
             for worker in range(len(sums)):
                 for x in range(n_columns):
                     probe[mode, y, x] += sums[worker, mode, y, x] * factors[x]
+            row_power = np.float32(0)
+            for x in range(n_columns):
+                value = probe[mode, y, x]
+                row_power += value.real * value.real + value.imag * value.imag
+            power += float(row_power)
+    if photons:
+        probe *= np.float32(math.sqrt(photons / power))
 
 
 @_compiled
