@@ -15,22 +15,19 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from operators.arrays import Array, Mask, Object, Probe, Waves
+from operators.arrays import Array, Mask, Object, Probe
 from operators.epie import Accumulators, Batch, Steps
+from operators.fftw import Transforms, empty_waves, has_fftw
+from operators.frame_store import held
 
-# Pixels behind each row of waves: in rows a power of two apart, a column would share few lines of the cache.
-_PADDING = 8
+_NO_GRADIENTS = np.empty((0, 5), np.float32)
 
 EachWorker = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
 
 def can_compile() -> bool:
-    """Return whether numba is installed; nothing is imported."""
-    return importlib.util.find_spec("numba") is not None
-
-
-def _has_fftw() -> bool:
-    return importlib.util.find_spec("pyfftw") is not None
+    """Return whether numba and FFTW are installed; nothing is imported."""
+    return importlib.util.find_spec("numba") is not None and has_fftw()
 
 
 class CompiledUpdate:
@@ -87,17 +84,15 @@ class _Buffers:
 
     def __init__(self, n_frames: int, probe_shape: tuple[int, int, int], n_workers: int) -> None:
         n_modes, n_rows, n_columns = probe_shape
-        padded = _aligned((n_frames, n_modes, n_rows, n_columns + _PADDING))
-        self.pairs = padded.view(np.float32)
-        self.frames = [_FrameWaves(waves, n_columns) for waves in padded]
+        self.waves = empty_waves((n_frames, n_modes, n_rows, n_columns))
+        self.transforms = Transforms(self.waves[0, :, :, :n_columns])
         self.probe_sums = np.empty((n_workers, *probe_shape), np.complex64)
         self.transmissions = np.empty((n_workers, n_rows, n_columns), np.float32)
         self.everywhere = np.ones((n_rows, n_columns), bool)
-        self._probe_shape = probe_shape
 
     def fit(self, n_frames: int, probe: Probe) -> bool:
         """Return whether a batch of so many frames has room, and the probe has the shape they are for."""
-        return n_frames <= len(self.frames) and self._probe_shape == probe.shape
+        return n_frames <= len(self.waves) and self.probe_sums.shape[1:] == probe.shape
 
 
 class _Run:
@@ -114,6 +109,7 @@ class _Run:
     ) -> None:
         self._object, self._probe, self._batch, self._steps = object_, probe, batch, steps
         self._buffers, self._kernels = buffers, _kernels()
+        self._amplitudes, self._slots = held(np, batch.amplitudes)
         self._valid = buffers.everywhere if mask is None else mask
         self._corners = np.ascontiguousarray(batch.corners, np.int64)
         self._weights = batch.probe_weights if steps.probe_step else np.zeros(len(self._corners), np.float32)
@@ -128,25 +124,21 @@ class _Run:
 
     def correct_waves(self, worker: int) -> None:
         """Leave the corrections of the exit waves of a share of the frames, and the frames' errors."""
-        batch, kernels, is_poisson = self._batch, self._kernels, self._steps.is_poisson
-        corners = self._corners.tolist()
-        for frame in self._frames_of(worker):
-            (row, column), waves = corners[frame], self._buffers.frames[frame]
-            halves = np.asarray(batch.amplitudes[frame], np.float16).view(np.uint16)
-            probe = self._probe_of(frame)
-            kernels.exit_waves(self._object, probe, row, column, waves.padded)
-            waves.to_detector()
-            self.errors[frame] = kernels.modulus_correction(waves.pairs, halves, self._valid, is_poisson)
-            waves.to_sample()
-            if batch.gradients is not None:
-                gradients = batch.gradients[frame]
-                kernels.position_gradient(waves.padded, probe, self._object, row, column, gradients)
+        buffers, gradients = self._buffers, self._batch.gradients
+        share = buffers.transforms.to_sample, worker, len(buffers.probe_sums), buffers.waves
+        if self._batch.shifts is not None:
+            self._kernels.shift_probes(self._spectrum, self._ramps, *share, self._probes)
+        self._kernels.correct_waves(
+            self._object, self._probes, self._corners, self._amplitudes.view(np.uint16), self._slots,
+            self._valid, self._steps.is_poisson, buffers.transforms.to_detector, *share,
+            self.errors, _NO_GRADIENTS if gradients is None else gradients,
+        )  # fmt: skip
 
     def move_rows(self, worker: int) -> None:
         """Move a share of the object's rows, and sum what they say about the probe."""
         buffers, steps, n_workers = self._buffers, self._steps, len(self._buffers.probe_sums)
         self._kernels.move_rows(
-            self._object.view(np.float32), self._probes.view(np.float32), buffers.pairs,
+            self._object.view(np.float32), self._probes.view(np.float32), buffers.waves.view(np.float32),
             self._corners, np.argsort(self._corners[:, 1]),
             self._weights, self._batch.shifts is not None, worker, n_workers,
             self._peak, steps.alpha, steps.object_step,
@@ -155,12 +147,9 @@ class _Run:
 
     def shift_back(self, worker: int) -> None:
         """Sum spectra: one inverse transform for the batch brings them all back."""
-        for frame in self._frames_of(worker):
-            if self._weights[frame]:
-                waves = self._buffers.frames[frame]
-                waves.to_detector()
-                self._kernels.apply_ramp(waves.padded, *self._ramps[frame].conj())
-                self._buffers.probe_sums[worker] += waves.values
+        buffers = self._buffers
+        share = buffers.transforms.to_detector, worker, len(buffers.probe_sums), buffers.waves
+        self._kernels.shift_back(self._weights, self._ramps, *share, buffers.probe_sums[worker])
 
     def move_probe(self) -> None:
         """Move the probe by what all workers have summed."""
@@ -176,57 +165,6 @@ class _Run:
             steps.probe_step,
             steps.probe_photons,
         )
-
-    def _frames_of(self, worker: int) -> range:
-        return range(worker, len(self._corners), len(self._buffers.probe_sums))
-
-    def _probe_of(self, frame: int) -> Probe:
-        """Return the probe at the frame's fraction of a pixel, which is kept for the other stages."""
-        if self._batch.shifts is None:
-            return self._probe
-        waves = self._buffers.frames[frame]
-        waves.values[...] = self._spectrum
-        self._kernels.apply_ramp(waves.padded, *self._ramps[frame])
-        waves.to_sample()
-        self._probes[frame] = waves.values
-        return self._probes[frame]
-
-
-class _FrameWaves:
-    """One frame's waves, transformed in place and neither way normalised.
-
-    Parameters
-    ----------
-    padded : (mode, y, x and `_PADDING`) complex64
-        Memory for the waves. `values` is the part that holds them, `pairs` all of it as float32.
-    n_columns : int
-    """
-
-    def __init__(self, padded: Waves, n_columns: int) -> None:
-        self.padded, self.pairs = padded, padded.view(np.float32)
-        self.values = values = padded[..., :n_columns]
-        if not _has_fftw():
-            self.to_detector = lambda: self._write(scipy.fft.fft2(values, overwrite_x=True))
-            self.to_sample = lambda: self._write(scipy.fft.ifft2(values, norm="forward", overwrite_x=True))
-            return
-        pyfftw = importlib.import_module("pyfftw")
-        # A measured plan is no faster, and may round differently on another day. An estimated one takes twice
-        # as long at some sizes where it may not begin with the rows.
-        plans = [
-            pyfftw.FFTW(values, values, axes=(2, 1), direction=f"FFTW_{way}", flags=("FFTW_ESTIMATE",))
-            for way in ("FORWARD", "BACKWARD")
-        ]
-        self.to_detector, self.to_sample = (plan.execute for plan in plans)
-
-    def _write(self, result: Array) -> None:
-        if result is not self.values:
-            self.values[...] = result
-
-
-def _aligned(shape: tuple[int, ...]) -> Array:
-    if not _has_fftw():
-        return np.empty(shape, np.complex64)
-    return importlib.import_module("pyfftw").empty_aligned(shape, "complex64")
 
 
 def _kernels() -> Any:
