@@ -4,7 +4,8 @@ Separate so that the reference stays readable: this file says in what order memo
 update is. Workers first take frames, which are independent until their corrections meet, then rows of the
 object: one row of all corrections is summed and applied while it is in the nearest cache, so that no sums as
 large as the object are ever written.
-Used by `operators.refiner` where numba is installed; FFTW, where pyfftw is, does the transforms.
+Between compiled loops Python finds little of itself in the caches: a worker's stage is one call, FFTW's
+transforms included. Used by `operators.refiner` where numba and pyfftw are installed.
 """
 
 import importlib
@@ -80,10 +81,11 @@ class CompiledUpdate:
 
 
 class _Buffers:
-    """Exit waves of a batch with their transforms, and what each worker sums up."""
+    """Compiled loops, exit waves of a batch with their transforms, and what each worker sums up."""
 
     def __init__(self, n_frames: int, probe_shape: tuple[int, int, int], n_workers: int) -> None:
         n_modes, n_rows, n_columns = probe_shape
+        self.kernels: Any = importlib.import_module("operators.kernels")  # only now: numba takes its time
         self.waves = empty_waves((n_frames, n_modes, n_rows, n_columns))
         self.transforms = Transforms(self.waves[0, :, :, :n_columns])
         self.probe_sums = np.empty((n_workers, *probe_shape), np.complex64)
@@ -108,7 +110,7 @@ class _Run:
         buffers: _Buffers,
     ) -> None:
         self._object, self._probe, self._batch, self._steps = object_, probe, batch, steps
-        self._buffers, self._kernels = buffers, _kernels()
+        self._buffers, self._kernels = buffers, buffers.kernels
         self._amplitudes, self._slots = held(np, batch.amplitudes)
         self._valid = buffers.everywhere if mask is None else mask
         self._corners = np.ascontiguousarray(batch.corners, np.int64)
@@ -141,7 +143,7 @@ class _Run:
             self._object.view(np.float32), self._probes.view(np.float32), buffers.waves.view(np.float32),
             self._corners, np.argsort(self._corners[:, 1]),
             self._weights, self._batch.shifts is not None, worker, n_workers,
-            self._peak, steps.alpha, steps.object_step,
+            self._peak, float(steps.alpha), float(steps.object_step),
             buffers.probe_sums[worker].view(np.float32), buffers.transmissions[worker],
         )  # fmt: skip
 
@@ -161,12 +163,7 @@ class _Run:
             self._probe,
             sums,
             self._buffers.transmissions,
-            steps.alpha,
-            steps.probe_step,
-            steps.probe_photons,
+            float(steps.alpha),
+            float(steps.probe_step),
+            float(steps.probe_photons),
         )
-
-
-def _kernels() -> Any:
-    """Return the compiled loops, imported at the first call: numba takes its time."""
-    return importlib.import_module("operators.kernels")
