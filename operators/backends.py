@@ -62,7 +62,9 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
     if name not in BACKENDS:
         raise ValueError(f"expected a backend of {', '.join(BACKENDS)}, got {name!r}")
     if name == "compiled" and not can_compile():
-        raise ValueError("the backend 'compiled' needs numba: install ptychostream[fast], or choose 'auto'")
+        raise ValueError(
+            "the backend 'compiled' needs numba and pyfftw: install ptychostream[fast], or choose 'auto'"
+        )
     xp = np if name == "compiled" else get_array_module(name.removesuffix("-fused"))
     if xp is np and name != "numpy" and can_compile():
         compiled = CompiledUpdate(n_workers=n_workers, each_worker=each_worker)

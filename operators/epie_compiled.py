@@ -4,7 +4,8 @@ Separate so that the reference stays readable: this file says in what order memo
 update is. Workers first take frames, which are independent until their corrections meet, then rows of the
 object: one row of all corrections is summed and applied while it is in the nearest cache, so that no sums as
 large as the object are ever written.
-Used by `operators.refiner` where numba is installed; FFTW, where pyfftw is, does the transforms.
+Between compiled loops Python finds little of itself in the caches: a worker's stage is one call, FFTW's
+transforms included. Used by `operators.refiner` where numba and pyfftw are installed.
 """
 
 import importlib
@@ -15,20 +16,19 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from operators.arrays import Array, Mask, Object, Probe, Waves
+from operators.arrays import Array, Mask, Object, Probe
 from operators.epie import Accumulators, Batch, Steps
-from operators.probe import with_power
+from operators.fftw import Transforms, empty_waves, has_fftw
+from operators.frame_store import held
+
+_NO_GRADIENTS = np.empty((0, 5), np.float32)
 
 EachWorker = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
 
 def can_compile() -> bool:
-    """Return whether numba is installed; nothing is imported."""
-    return importlib.util.find_spec("numba") is not None
-
-
-def _has_fftw() -> bool:
-    return importlib.util.find_spec("pyfftw") is not None
+    """Return whether numba and FFTW are installed; nothing is imported."""
+    return importlib.util.find_spec("numba") is not None and has_fftw()
 
 
 class CompiledUpdate:
@@ -81,24 +81,20 @@ class CompiledUpdate:
 
 
 class _Buffers:
-    """Exit waves of a batch with their transforms, and what each worker sums up."""
+    """Compiled loops, exit waves of a batch with their transforms, and what each worker sums up."""
 
     def __init__(self, n_frames: int, probe_shape: tuple[int, int, int], n_workers: int) -> None:
-        n_rows, n_columns = probe_shape[1:]
-        self.waves = _aligned((n_frames, *probe_shape))
-        self.transforms = [_Transform(waves) for waves in self.waves]
+        n_modes, n_rows, n_columns = probe_shape
+        self.kernels: Any = importlib.import_module("operators.kernels")  # only now: numba takes its time
+        self.waves = empty_waves((n_frames, n_modes, n_rows, n_columns))
+        self.transforms = Transforms(self.waves[0, :, :, :n_columns])
         self.probe_sums = np.empty((n_workers, *probe_shape), np.complex64)
         self.transmissions = np.empty((n_workers, n_rows, n_columns), np.float32)
-        bits = np.empty((n_workers, n_columns), np.uint32)
-        self.moduli, self.bits, self.amplitudes = (
-            np.empty(bits.shape, np.float32),
-            bits,
-            bits.view(np.float32),
-        )
+        self.everywhere = np.ones((n_rows, n_columns), bool)
 
     def fit(self, n_frames: int, probe: Probe) -> bool:
         """Return whether a batch of so many frames has room, and the probe has the shape they are for."""
-        return n_frames <= len(self.waves) and self.waves.shape[1:] == probe.shape
+        return n_frames <= len(self.waves) and self.probe_sums.shape[1:] == probe.shape
 
 
 class _Run:
@@ -114,8 +110,9 @@ class _Run:
         buffers: _Buffers,
     ) -> None:
         self._object, self._probe, self._batch, self._steps = object_, probe, batch, steps
-        self._buffers, self._kernels = buffers, _kernels()
-        self._valid = np.ones(probe.shape[1:], bool) if mask is None else mask
+        self._buffers, self._kernels = buffers, buffers.kernels
+        self._amplitudes, self._slots = held(np, batch.amplitudes)
+        self._valid = buffers.everywhere if mask is None else mask
         self._corners = np.ascontiguousarray(batch.corners, np.int64)
         self._weights = batch.probe_weights if steps.probe_step else np.zeros(len(self._corners), np.float32)
         self._probes = probe[None]
@@ -129,49 +126,32 @@ class _Run:
 
     def correct_waves(self, worker: int) -> None:
         """Leave the corrections of the exit waves of a share of the frames, and the frames' errors."""
-        batch, buffers, kernels = self._batch, self._buffers, self._kernels
-        scratch = buffers.moduli[worker], buffers.bits[worker], buffers.amplitudes[worker]
-        for frame in self._frames_of(worker):
-            row, column = self._corners[frame]
-            halves = np.asarray(batch.amplitudes[frame], np.float16).view(np.uint16)
-            probe, waves, transform = self._probe_of(frame), buffers.waves[frame], buffers.transforms[frame]
-            kernels.exit_waves(self._object, probe, row, column, waves)
-            transform.forward()
-            self.errors[frame] = kernels.modulus_correction(
-                waves, halves, self._valid, self._steps.is_poisson, *scratch
-            )
-            transform.inverse()
-            if batch.gradients is not None:
-                gradients = batch.gradients[frame]
-                kernels.position_gradient(waves, probe, self._object, row, column, gradients)
+        buffers, gradients = self._buffers, self._batch.gradients
+        share = buffers.transforms.to_sample, worker, len(buffers.probe_sums), buffers.waves
+        if self._batch.shifts is not None:
+            self._kernels.shift_probes(self._spectrum, self._ramps, *share, self._probes)
+        self._kernels.correct_waves(
+            self._object, self._probes, self._corners, self._amplitudes.view(np.uint16), self._slots,
+            self._valid, self._steps.is_poisson, buffers.transforms.to_detector, *share,
+            self.errors, _NO_GRADIENTS if gradients is None else gradients,
+        )  # fmt: skip
 
     def move_rows(self, worker: int) -> None:
         """Move a share of the object's rows, and sum what they say about the probe."""
-        buffers, steps = self._buffers, self._steps
-        buffers.probe_sums[worker] = 0
-        buffers.transmissions[worker] = 0
-        top, n_pixels = int(self._corners[:, 0].min()), self._probe.shape[-1]
-        n_rows = int(self._corners[:, 0].max()) + n_pixels - top
-        start, stop = (top + n_rows * part // len(buffers.probe_sums) for part in (worker, worker + 1))
-        object_, probes, waves, probe_sums = (
-            values.view(np.float32)
-            for values in (self._object, self._probes, buffers.waves, buffers.probe_sums[worker])
-        )
+        buffers, steps, n_workers = self._buffers, self._steps, len(self._buffers.probe_sums)
         self._kernels.move_rows(
-            object_, probes, waves, self._corners, np.argsort(self._corners[:, 1]),
-            self._weights, self._batch.shifts is not None, start, stop,
-            self._peak, np.float32(steps.alpha), np.float32(steps.object_step),
-            probe_sums, buffers.transmissions[worker],
+            self._object.view(np.float32), self._probes.view(np.float32), buffers.waves.view(np.float32),
+            self._corners, np.argsort(self._corners[:, 1]),
+            self._weights, self._batch.shifts is not None, worker, n_workers,
+            self._peak, float(steps.alpha), float(steps.object_step),
+            buffers.probe_sums[worker].view(np.float32), buffers.transmissions[worker],
         )  # fmt: skip
 
     def shift_back(self, worker: int) -> None:
         """Sum spectra: one inverse transform for the batch brings them all back."""
         buffers = self._buffers
-        for frame in self._frames_of(worker):
-            if self._weights[frame]:
-                buffers.transforms[frame].forward()
-                self._kernels.apply_ramp(buffers.waves[frame], *self._ramps[frame].conj())
-                buffers.probe_sums[worker] += buffers.waves[frame]
+        share = buffers.transforms.to_detector, worker, len(buffers.probe_sums), buffers.waves
+        self._kernels.shift_back(self._weights, self._ramps, *share, buffers.probe_sums[worker])
 
     def move_probe(self) -> None:
         """Move the probe by what all workers have summed."""
@@ -183,55 +163,7 @@ class _Run:
             self._probe,
             sums,
             self._buffers.transmissions,
-            np.float32(steps.alpha),
-            np.float32(steps.probe_step),
+            float(steps.alpha),
+            float(steps.probe_step),
+            float(steps.probe_photons),
         )
-        if steps.probe_photons:
-            self._probe[...] = with_power(self._probe, steps.probe_photons)
-
-    def _frames_of(self, worker: int) -> range:
-        return range(worker, len(self._corners), len(self._buffers.probe_sums))
-
-    def _probe_of(self, frame: int) -> Probe:
-        """Return the probe at the frame's fraction of a pixel, which is kept for the other stages."""
-        if self._batch.shifts is None:
-            return self._probe
-        waves = self._buffers.waves[frame]
-        waves[...] = self._spectrum
-        self._kernels.apply_ramp(waves, *self._ramps[frame])
-        self._buffers.transforms[frame].inverse()
-        self._probes[frame] = waves
-        return self._probes[frame]
-
-
-class _Transform:
-    """Transforms of `waves` (mode, y, x) in place, neither way normalised."""
-
-    def __init__(self, waves: Waves) -> None:
-        self._waves = waves
-        if not _has_fftw():
-            self.forward = lambda: self._write(scipy.fft.fft2(waves, overwrite_x=True))
-            self.inverse = lambda: self._write(scipy.fft.ifft2(waves, norm="forward", overwrite_x=True))
-            return
-        pyfftw = importlib.import_module("pyfftw")
-        # A measured plan is no faster at these sizes, and may round differently on another day.
-        plans = [
-            pyfftw.FFTW(waves, waves, axes=(1, 2), direction=f"FFTW_{way}", flags=("FFTW_ESTIMATE",))
-            for way in ("FORWARD", "BACKWARD")
-        ]
-        self.forward, self.inverse = (plan.execute for plan in plans)
-
-    def _write(self, result: Array) -> None:
-        if result is not self._waves:
-            self._waves[...] = result
-
-
-def _aligned(shape: tuple[int, ...]) -> Array:
-    if not _has_fftw():
-        return np.empty(shape, np.complex64)
-    return importlib.import_module("pyfftw").empty_aligned(shape, "complex64")
-
-
-def _kernels() -> Any:
-    """Return the compiled loops, imported at the first call: numba takes its time."""
-    return importlib.import_module("operators.kernels")

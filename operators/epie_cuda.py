@@ -14,7 +14,7 @@ import numpy as np
 
 from operators.arrays import Array, ArrayModule, Corners, Mask, Object, Probe, array_module, to_numpy
 from operators.epie import Accumulators, Batch, Steps, update
-from operators.frame_store import Selection
+from operators.frame_store import held
 from operators.patches import checked_corners
 
 # As common.cu and moves.cu declare them.
@@ -108,12 +108,12 @@ class CudaUpdate:
         is_other = array_module(object_) is not self._xp or batch.shifts is not None
         if is_other or batch.gradients is not None:
             return update(object_, probe, batch, steps, sums, mask=mask)
-        held, slots = _held(self._xp, batch.amplitudes)
+        amplitudes, slots = held(self._xp, batch.amplitudes)
         corners = checked_corners(object_.shape, batch.corners, probe.shape[-1])
         sequence = self._sequence_for(probe.shape, len(corners))
         sequence.write(steps, slots, corners, to_numpy(batch.probe_weights))
         valid = sequence.all_valid if mask is None else mask
-        arrays = _Arrays(object_, probe, held, valid, sums.correction, sums.illumination)
+        arrays = _Arrays(object_, probe, amplitudes, valid, sums.correction, sums.illumination)
         sequence.run(arrays, moves_probe=bool(steps.probe_step), keeps_power=bool(steps.probe_photons))
         return sequence.errors[: len(corners)].copy()
 
@@ -261,10 +261,3 @@ class _Sequence:
         """Run a kernel whose threads along x are the pixels of a window, with `n_rows` blocks along y."""
         n_values = self.probe_shape[-1] ** 2
         self._device.launch(kernel, (-(-n_values // N_THREADS), n_rows), N_THREADS, arguments)
-
-
-def _held(xp: ArrayModule, amplitudes: Array) -> tuple[Array, np.ndarray]:
-    """Return an array of amplitudes and which of them are meant; those of the frame store are not copied."""
-    if isinstance(amplitudes, Selection):
-        return amplitudes.amplitudes, amplitudes.slots
-    return xp.asarray(amplitudes, np.float16), np.arange(len(amplitudes))

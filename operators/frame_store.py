@@ -38,6 +38,13 @@ class Selection:
         return self.amplitudes[array_module(self.amplitudes).asarray(slots) if slots.ndim else slots]
 
 
+def held(xp: ArrayModule, amplitudes: Array) -> tuple[Array, np.ndarray]:
+    """Return an array of float16 amplitudes and which of them are meant; a `Selection` is not copied."""
+    if isinstance(amplitudes, Selection):
+        return amplitudes.amplitudes, amplitudes.slots
+    return xp.asarray(amplitudes, np.float16), np.arange(len(amplitudes))
+
+
 class FrameStore:
     """Frames in slots that never move; capacity doubles, and slots not filled are zero.
 

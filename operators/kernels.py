@@ -1,4 +1,4 @@
-"""Compiled loops of one frame's update: what NumPy would do in several passes over memory, done in one.
+"""Compiled loops of an update: what NumPy would do in several passes over memory, done in one.
 
 Separate because this is the only file that imports numba, an optional dependency: importing it costs a
 second and the first call of each loop compiles it, once per computer. Called by `operators.epie_compiled`.
@@ -6,12 +6,16 @@ The loops release the interpreter lock, so that a caller's threads run side by s
 """
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from operators.arrays import Array, Object, Probe
 from operators.epie import OVERLAP_LIMIT, TINY
+from operators.fftw import Plan
 
 _TINY = np.float32(TINY)
 _ONE, _THREE, _EIGHT, _QUARTER = np.float32(1), np.float32(3), np.float32(8), np.float32(0.25)
@@ -20,11 +24,83 @@ _PER_LIMIT = np.float32(1 / OVERLAP_LIMIT)
 # everything that may be rounded differently, but NaN and infinity stay: they show divergence
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
 _compiled = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+_part_of_one = njit(fastmath=_FAST, error_model="numpy")
 _inlined = njit(fastmath=_FAST, inline="always")  # a call would cost as much as what it does to one row
 
 
+def _call_of(typing_context: Any, execute: Any, plan: Any, at: Any) -> Any:
+    """Return how to call the C function `execute` (plan, in, out), given by its address, in place."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function, plan, at = arguments
+        kind = ir.FunctionType(ir.VoidType(), [plan.type, at.type, at.type])
+        builder.call(builder.inttoptr(function, kind.as_pointer()), [plan, at, at])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+_call: Any = intrinsic(_call_of)
+
+
 @_compiled
-def exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Array) -> None:
+def transform(plan: Plan, waves: Array) -> None:
+    """Run a plan of `operators.fftw` on one frame's `waves`."""
+    _call(plan.execute, plan.plan, waves.ctypes.data)
+
+
+@_compiled
+def correct_waves(
+    object_: Object,
+    probes: Array,
+    corners: Array,
+    halves: Array,
+    slots: Array,
+    valid: Array,
+    is_poisson: bool,
+    to_detector: Plan,
+    to_sample: Plan,
+    part: int,
+    n_parts: int,
+    waves: Array,
+    errors: Array,
+    gradients: Array,
+) -> None:
+    """Leave the corrections of the exit waves of one of `n_parts` shares of the frames.
+
+    Parameters
+    ----------
+    object_ : (row, col) complex64
+    probes : (frame or 1, mode, y, x) complex64
+    corners : (frame, 2) int64
+    halves : (slot, ky, kx) uint16, the bits of float16 amplitudes, sqrt(photons), not negative
+    slots : (frame,) int64, where each frame's amplitudes are
+    valid : (ky, kx) bool
+    is_poisson : bool
+        As in `operators.epie.modulus_correction`.
+    to_detector, to_sample : Plan
+        For the waves of a frame.
+    part, n_parts : int
+    waves : (frame, mode, y, x or more) complex64
+        Gets the corrections.
+    errors : (frame,) float32
+        Gets sum (|F| - sqrt(I))**2 over valid pixels, photons.
+    gradients : (frame or 0, 5) float32
+        Unless empty, gets what `operators.position_steps` needs.
+    """
+    for frame in range(part, len(corners), n_parts):
+        row, column = corners[frame]
+        probe = probes[frame if len(probes) > 1 else 0]
+        _exit_waves(object_, probe, row, column, waves[frame])
+        transform(to_detector, waves[frame])
+        errors[frame] = _modulus_correction(waves[frame], halves[slots[frame]], valid, is_poisson)
+        transform(to_sample, waves[frame])
+        if len(gradients):
+            _position_gradient(waves[frame], probe, object_, row, column, gradients[frame])
+
+
+@_part_of_one
+def _exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Array) -> None:
     """Write probe times object under the window at (row, column) into `waves` (mode, y, x)."""
     n_modes, n_rows, n_columns = probe.shape
     for mode in range(n_modes):
@@ -34,69 +110,42 @@ def exit_waves(object_: Object, probe: Probe, row: int, column: int, waves: Arra
                 waves[mode, y, x] = line[x] * probe[mode, y, x]
 
 
-@_compiled
-def modulus_correction(
-    waves: Array,
-    halves: Array,
-    valid: Array,
-    is_poisson: bool,
-    modulus: Array,
-    bits: Array,
-    amplitudes: Array,
-) -> float:
-    """Replace unnormalised far-field `waves` by their correction, scaled for an unnormalised inverse.
-
-    Parameters
-    ----------
-    waves : (mode, ky, kx) complex64
-    halves : (ky, kx) uint16, the bits of float16 amplitudes, sqrt(photons), not negative
-    valid : (ky, kx) bool
-    is_poisson : bool
-        As in `operators.epie.modulus_correction`.
-    modulus : (kx,) float32, scratch
-    bits : (kx,) uint32, scratch
-    amplitudes : (kx,) float32
-        The same memory as `bits`: a half, shifted to where a single has exponent and fraction, is too small
-        by the difference of the exponents' offsets, and else the same number.
-
-    Returns
-    -------
-    error : float
-        sum (|F| - sqrt(I))**2 over valid pixels, photons.
-    """
-    n_modes, n_rows, n_columns = waves.shape
+@_part_of_one
+def _modulus_correction(waves: Array, halves: Array, valid: Array, is_poisson: bool) -> float:
+    """Replace unnormalised far-field `waves` by their correction, scaled for an unnormalised inverse."""
+    n_rows, n_columns = halves.shape
     to_unitary = np.float32(1 / math.sqrt(n_rows * n_columns))
     for_inverse = np.float32(1 / (n_rows * n_columns))
-    total = 0.0
+    modulus, total = np.empty(n_columns, np.float32), 0.0
     for y in range(n_rows):
-        for x in range(n_columns):
-            wave = waves[0, y, x]
-            modulus[x] = wave.real * wave.real + wave.imag * wave.imag
-        for mode in range(1, n_modes):
+        modulus[:] = 0
+        for mode in range(len(waves)):
+            wave = waves[mode, y].view(np.float32)
             for x in range(n_columns):
-                wave = waves[mode, y, x]
-                modulus[x] += wave.real * wave.real + wave.imag * wave.imag
-        for x in range(n_columns):
-            bits[x] = np.uint32(halves[y, x]) << 13
+                modulus[x] += wave[2 * x] * wave[2 * x] + wave[2 * x + 1] * wave[2 * x + 1]
         error = np.float32(0)
         for x in range(n_columns):
+            # A half, shifted to where a single has exponent and fraction, is too small by the difference of
+            # the exponents' offsets, and else the same number.
+            measured = np.uint32(np.uint32(halves[y, x]) << 13).view(np.float32) * _EXPONENTS
             found = np.sqrt(modulus[x]) * to_unitary
-            missing = (amplitudes[x] * _EXPONENTS - found) * valid[y, x]
+            missing = (measured - found) * valid[y, x]
             error += missing * missing
             if is_poisson:
-                measured = amplitudes[x] * _EXPONENTS
                 likelier = np.sqrt(found * found + _EIGHT * measured * measured)
                 missing = (likelier - _THREE * found) * _QUARTER * valid[y, x]
             modulus[x] = missing / (found + _TINY) * for_inverse
         total += float(error)
-        for mode in range(n_modes):
+        for mode in range(len(waves)):
+            wave = waves[mode, y].view(np.float32)
             for x in range(n_columns):
-                waves[mode, y, x] *= modulus[x]
+                wave[2 * x] *= modulus[x]
+                wave[2 * x + 1] *= modulus[x]
     return total
 
 
-@_compiled
-def position_gradient(
+@_part_of_one
+def _position_gradient(
     corrections: Array, probe: Probe, object_: Object, row: int, column: int, sums: Array
 ) -> None:
     """Write what `operators.position_steps.gradient_sums` returns for one frame into `sums` (5)."""
@@ -153,10 +202,12 @@ def _multiply(wave: Array, field: Array, weight: np.float32, powers: Array) -> N
 @_inlined
 def _move(moved: Array, sums: Array, lights: Array, peak: float, alpha: float, step: float) -> None:
     """Move pixels along their sums, and leave zeros behind."""
-    from_limit, from_light, least = alpha * _PER_LIMIT, _ONE - alpha, alpha * peak
+    # in double precision, as Python's floats come, it would take twice as long
+    full_step, from_limit = np.float32(step), np.float32(alpha) * _PER_LIMIT
+    from_light, least = np.float32(1 - alpha), np.float32(alpha * peak)
     for x in range(len(lights)):
         limited = lights[x] * from_limit
-        factor = step / ((limited if limited > least else least) + from_light * lights[x])
+        factor = full_step / ((limited if limited > least else least) + from_light * lights[x])
         moved[2 * x] += sums[2 * x] * factor
         moved[2 * x + 1] += sums[2 * x + 1] * factor
         sums[2 * x] = sums[2 * x + 1] = lights[x] = 0
@@ -171,15 +222,15 @@ def move_rows(
     order: Array,
     weights: Array,
     leaves_products: bool,
-    start: int,
-    stop: int,
+    part: int,
+    n_parts: int,
     peak: float,
     alpha: float,
     step: float,
     probe_sums: Array,
     transmission: Array,
 ) -> None:
-    """Move rows [start, stop) of the object under the windows, and sum what they say about the probe.
+    """Move one of `n_parts` shares of the rows under the windows, and sum what they say about the probe.
 
     Parameters
     ----------
@@ -194,11 +245,16 @@ def move_rows(
     peak, alpha, step : float
         As in `operators.epie.update`.
     probe_sums : (mode, y, 2 x) float32
-        Gets weight times conj(object) times the corrections added.
+        Gets the sum of weight times conj(object) times the corrections.
     transmission : (y, x) float32
-        Gets weight times the object's squared modulus added.
+        Gets the sum of weight times the object's squared modulus.
     """
     n_modes, n_pixels = waves.shape[1:3]
+    top = corners[:, 0].min()
+    n_rows = corners[:, 0].max() + n_pixels - top
+    start, stop = top + n_rows * part // n_parts, top + n_rows * (part + 1) // n_parts
+    probe_sums[:] = 0
+    transmission[:] = 0
     sums, unread = np.zeros(object_.shape[1], np.float32), np.zeros(n_pixels, np.float32)
     lights = np.zeros(object_.shape[1] // 2, np.float32)
     for row in range(start, stop):
@@ -226,21 +282,34 @@ def move_rows(
 
 
 @_compiled
-def move_probe(probe: Probe, sums: Array, transmissions: Array, alpha: float, step: float) -> None:
-    """Move the probe (mode, y, x) by the sums of all workers, (worker, mode, y, x) and (worker, y, x)."""
+def move_probe(
+    probe: Probe, sums: Array, transmissions: Array, alpha: float, step: float, photons: float
+) -> None:
+    """Move the probe (mode, y, x) by the sums of all workers, (worker, mode, y, x) and (worker, y, x).
+
+    Unless `photons` is 0, the probe is scaled to that power, as `operators.probe.with_power` does.
+    """
     n_modes, n_rows, n_columns = probe.shape
     transmission = transmissions[0]
     for worker in range(1, len(transmissions)):
         transmission += transmissions[worker]
-    least = alpha * transmission.max() + _TINY
-    factors = np.empty(n_columns, np.float32)
+    full_step, share = np.float32(step), np.float32(1 - alpha)
+    least = np.float32(alpha) * transmission.max() + _TINY
+    factors, power = np.empty(n_columns, np.float32), 0.0
     for y in range(n_rows):
         for x in range(n_columns):
-            factors[x] = step / ((_ONE - alpha) * transmission[y, x] + least)
+            factors[x] = full_step / (share * transmission[y, x] + least)
         for mode in range(n_modes):
             for worker in range(len(sums)):
                 for x in range(n_columns):
                     probe[mode, y, x] += sums[worker, mode, y, x] * factors[x]
+            row_power = np.float32(0)
+            for x in range(n_columns):
+                value = probe[mode, y, x]
+                row_power += value.real * value.real + value.imag * value.imag
+            power += float(row_power)
+    if photons:
+        probe *= np.float32(math.sqrt(photons / power))
 
 
 @_compiled
@@ -259,10 +328,43 @@ def peak_intensity(probe: Probe) -> np.float32:
 
 
 @_compiled
-def apply_ramp(waves: Array, rows: Array, columns: Array) -> None:
-    """Multiply `waves` (mode, ky, kx), in place, by the outer product of `rows` and `columns`."""
-    n_modes, n_rows, n_columns = waves.shape
-    for mode in range(n_modes):
-        for y in range(n_rows):
-            for x in range(n_columns):
-                waves[mode, y, x] *= rows[y] * columns[x]
+def shift_probes(
+    spectrum: Probe, ramps: Array, to_sample: Plan, part: int, n_parts: int, waves: Array, probes: Array
+) -> None:
+    """Write the probe at the fractions of a pixel of a share of the frames into `probes`; `waves` is lost.
+
+    Parameters
+    ----------
+    spectrum : (mode, ky, kx) complex64, of the probe, normalised for an unnormalised inverse
+    ramps : (frame, 2, k) complex64, phase ramps along y and x
+    to_sample, part, n_parts, waves
+        As in `correct_waves`.
+    probes : (frame, mode, y, x) complex64
+    """
+    n_modes, n_rows, n_columns = spectrum.shape
+    for frame in range(part, len(probes), n_parts):
+        for mode in range(n_modes):
+            for y in range(n_rows):
+                for x in range(n_columns):
+                    waves[frame, mode, y, x] = spectrum[mode, y, x] * (
+                        ramps[frame, 0, y] * ramps[frame, 1, x]
+                    )
+        transform(to_sample, waves[frame])
+        probes[frame] = waves[frame, :, :, :n_columns]
+
+
+@_compiled
+def shift_back(
+    weights: Array, ramps: Array, to_detector: Plan, part: int, n_parts: int, waves: Array, sums: Array
+) -> None:
+    """Add spectra of a share of the waves, moved back, to `sums` (mode, ky, kx); see `shift_probes`."""
+    n_modes, n_rows, n_columns = sums.shape
+    for frame in range(part, len(weights), n_parts):
+        if not weights[frame]:
+            continue
+        transform(to_detector, waves[frame])
+        for mode in range(n_modes):
+            for y in range(n_rows):
+                for x in range(n_columns):
+                    ramp = ramps[frame, 0, y] * ramps[frame, 1, x]
+                    sums[mode, y, x] += waves[frame, mode, y, x] * np.conj(ramp)

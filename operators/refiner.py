@@ -273,20 +273,22 @@ class Refiner:
     def _update(self, canvas: Canvas, slots: np.ndarray, fraction: float) -> None:
         config, frames = self._config, self._frames
         positions, n_visits = frames.positions_px[slots], frames.n_visits[slots]
+        visits = n_visits.tolist()  # of so few numbers Python knows most in a fraction of NumPy's time
         corners = window_corners(positions)
-        canvas.illuminate(self._probe, corners[n_visits == 0])
-        is_settled = n_visits >= config.probe_start_of(self.n_frames)
+        if 0 in visits:
+            canvas.illuminate(self._probe, corners[n_visits == 0])
+        probe_start = config.probe_start_of(self.n_frames)
         steps = Steps(
             object_step=config.object_step * fraction,
-            probe_step=config.probe_step * fraction if is_settled.any() else 0,
-            alpha=config.alpha_after(float(n_visits.mean())),
+            probe_step=config.probe_step * fraction if max(visits) >= probe_start else 0,
+            alpha=config.alpha_after(sum(visits) / len(visits)),
             is_poisson=config.noise == "poisson",
             probe_photons=self._power,
         )
         batch = Batch(
             frames.select(slots),
             canvas.local(corners),
-            is_settled.astype(np.float32),
+            (n_visits >= probe_start).astype(np.float32),
             (positions - corners).astype(np.float32) if config.shifts_probe else None,
             self._xp.zeros((len(slots), 5), self._xp.float32) if config.refines_positions else None,
         )
