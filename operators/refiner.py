@@ -30,6 +30,7 @@ from operators.canvas import Canvas
 from operators.epie import Batch, Steps, update
 from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
+from operators.levelling import excess_ramp
 from operators.patches import extract_patches
 from operators.position_steps import position_steps
 from operators.probe import orthogonalise_modes, phase_ramp, probe_tilt
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _DIVERGED = 1.5  # times the best residual of the same frames; noise alone stays within a few per cent
 _HEALTHY = 1.1
+_LEVEL_EVERY = 4  # epochs
+_ENOUGH_TO_LEVEL = 256  # frames
 
 
 class Refiner:
@@ -200,7 +203,7 @@ class Refiner:
                 break
             self._update(self._canvas, slots, fraction * self._step_factor)
             if self._n_since_check >= self.n_frames:
-                self._end_epoch(self._canvas)
+                self._end_epoch(self._canvas, closes=fraction < 1)
         return self.n_updates - n_before
 
     def snapshot(self) -> RefinerSnapshot:
@@ -311,7 +314,7 @@ class Refiner:
         self._scanned = windows if self._scanned is None else self._scanned.union(windows)
         self._cover(windows)
 
-    def _end_epoch(self, canvas: Canvas) -> None:
+    def _end_epoch(self, canvas: Canvas, *, closes: bool) -> None:
         """Look at the residuals, the only read-back of an epoch, and keep or give up the state."""
         self._n_since_check = 0
         growth = self._frames.error_growth()
@@ -319,7 +322,7 @@ class Refiner:
             self._history.append(self.error)
             if growth < _HEALTHY:
                 self._keep_good(canvas)
-            self._tidy(canvas)
+            self._tidy(canvas, closes=closes)
             return
         logger.info(
             "refinement diverged at epoch %.1f: residual %.3g times its best; "
@@ -347,13 +350,26 @@ class Refiner:
         self._frames.forget_growth()
         self.n_divergences += 1
 
-    def _tidy(self, canvas: Canvas) -> None:
-        """Orthogonalise the modes; now and then renew the illumination, noted with earlier probes."""
+    def _tidy(self, canvas: Canvas, *, closes: bool) -> None:
+        """Orthogonalise the modes; now and then level the object, at last, and renew the illumination."""
+        n_epochs = len(self._history)
+        if closes and n_epochs % _LEVEL_EVERY == 0:  # before, new ground would not fit on
+            self._level(canvas)
         if not self._config.probe_step:
             return
         self._probe[...] = orthogonalise_modes(self._probe)
-        n_epochs = len(self._history)
-        if n_epochs & (n_epochs - 1) == 0:
+        if n_epochs & (n_epochs - 1) == 0:  # it was noted with earlier probes
             seen = np.flatnonzero(self._frames.n_visits)
             canvas.illumination[...] = 0
             canvas.illuminate(self._probe, window_corners(self._frames.positions_px[seen]))
+
+    def _level(self, canvas: Canvas) -> None:
+        """Take the phase ramp off the object that its patterns contradict."""
+        xp, frames = self._xp, self._frames
+        seen = np.flatnonzero(frames.n_visits)
+        some = seen[:: -(-len(seen) // _ENOUGH_TO_LEVEL)]
+        corners = canvas.local(window_corners(frames.positions_px[some]))
+        patches = extract_patches(canvas.object, corners, self._n_pixels)
+        patterns = xp.square(frames.select(some)[:].astype(xp.float32))
+        lacks = excess_ramp(patterns, self._probe, patches, self._mask)
+        canvas.tilt(lacks)
