@@ -8,7 +8,6 @@ from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe
 from operators.epie import Accumulators
 from operators.geometry import Bounds
 from operators.patches import add_patches
-from operators.probe import phase_ramp
 
 _BELIEVED = 0.1  # of the largest weight: outside, a guess is mostly extrapolation
 _REFINED = 0.1  # of the probe's peak intensity: light enough for refinement to know better than a guess
@@ -50,10 +49,10 @@ class Canvas:
             return
         add_patches(self.illumination, abs2(probe).sum(axis=0), self.local(corners))
 
-    def tilt(self, slope: Array) -> None:
-        """Add a phase ramp of `slope`, (y, x) rad/pixel, to the ground that frames have lit."""
-        tilted = self.object * phase_ramp(self.object.shape, slope)
-        self.object[...] = self._xp.where(self.illumination > 0, tilted, self.object)
+    def turn(self, phase: Array) -> None:
+        """Add `phase`, (row, col) float32, rad, to the ground that frames have lit."""
+        turned = self.object * self._xp.exp(1j * phase)
+        self.object[...] = self._xp.where(self.illumination > 0, turned, self.object)
 
     def seed(self, patches: Patches, weights: Array, corners: Corners, peak: Array) -> None:
         """Write the weighted mean of `patches` where it is given and no frame has been refined.

@@ -1,23 +1,26 @@
-"""The phase ramp of an object that its patterns contradict.
+"""Slow variations of an object's phase that its patterns contradict.
 
-Separate from the engine because it is found in one look at some frames, where iterations take hundreds of
-epochs: a ramp moves every pattern by the same small fraction of a pixel, which hardly shows in any residual.
-Called by `operators.refiner` now and then.
+Separate from the engine because they are found in one look at some frames, where iterations take hundreds of
+epochs: a slope of phase moves a pattern by a small fraction of a pixel, which hardly shows in any residual.
+Called by `operators.refiner` as a scan closes.
 """
 
 import numpy as np
 
-from operators.arrays import Array, Mask, Patches, Patterns, Probe, array_module
+from operators.arrays import Array, Mask, Patches, Patterns, Positions, Probe, array_module
 from operators.forward import intensities
 
+_DEGREE = 4
+_POWERS = [(a, n - a) for n in range(1, _DEGREE + 1) for a in range(n + 1)]  # of y and x in each term
+_CAUTION = 2.0
 
-def excess_ramp(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:
-    """Return the slope of phase that the object lacks, (y, x) float32, rad/pixel.
+
+def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:
+    """Return the mean slope of phase that the object lacks under each frame, (frame, 2) float32, rad/pixel.
 
     The centroid of a pattern is the mean slope of the exit wave's phase, weighted with its intensity: the
-    measured one less that of the model is what the object lacks, here the mean over the frames. That is the
-    signal of differential phase contrast (Thibault et al., Ultramicroscopy 109, 338 (2009)). It is shrunk by
-    what photon noise contributes to it (James and Stein, 1961), to nothing where that is all.
+    measured one less that of the model is what the object lacks. That is the signal of differential phase
+    contrast (Thibault et al., Ultramicroscopy 109, 338 (2009)).
 
     Parameters
     ----------
@@ -27,11 +30,45 @@ def excess_ramp(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask |
         The object under each frame.
     mask : (ky, kx) bool, True where valid
     """
-    xp = array_module(patterns)
     off = _centroids(patterns, mask) - _centroids(intensities(probe, patches), mask)
-    mean, error = off.mean(axis=0), off.std(axis=0) / np.float32(max(len(off), 1) ** 0.5)
-    share = xp.maximum(1 - (error / xp.maximum(abs(mean), np.float32(1e-12))) ** 2, np.float32(0))
-    return np.float32(2 * np.pi / patterns.shape[-1]) * share * mean
+    return np.float32(2 * np.pi / patterns.shape[-1]) * off
+
+
+def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -> Array:
+    """Return the polynomial of degree 4 whose slopes are nearest to those given, (row, col) float32, rad.
+
+    It is shrunk by twice what noise contributes to it (James and Stein, 1961), to nothing where that is all.
+
+    Parameters
+    ----------
+    slopes : (frame, 2) float32, rad/pixel
+    positions_px : (frame, 2) float64, on the host
+        Where they were measured, pixels of the result.
+    shape : (int, int)
+    """
+    xp = array_module(slopes)
+    equations = _slopes_of_terms(np.asarray(positions_px, np.float64), shape)
+    inverse = np.linalg.pinv(equations, rcond=1e-6)  # where frames lie in a line, terms cannot be told apart
+    measured = slopes.T.reshape(-1)
+    coefficients = xp.asarray(inverse, xp.float32) @ measured
+    explained = xp.asarray(equations, xp.float32) @ coefficients
+    noise = ((measured - explained) ** 2).sum() / max(len(measured) - len(_POWERS), 1)
+    by_noise = _CAUTION * len(_POWERS) * noise / xp.maximum((explained**2).sum(), np.float32(1e-30))
+    coefficients = coefficients * xp.maximum(1 - by_noise, np.float32(0))
+    rows, columns = (xp.linspace(-1, 1, n, endpoint=False, dtype=xp.float32) for n in shape)
+    phase = xp.zeros(shape, xp.float32)
+    for coefficient, (a, b) in zip(coefficients, _POWERS, strict=True):
+        phase += coefficient * (rows**a)[:, None] * columns**b
+    return phase
+
+
+def _slopes_of_terms(positions_px: Positions, shape: tuple[int, int]) -> np.ndarray:
+    """Return what each term of the polynomial adds to the slopes: (2 frames, term), down before right."""
+    size = np.array(shape)
+    y, x = (2 * positions_px / size - 1).T
+    down = [a * y ** max(a - 1, 0) * x**b * 2 / size[0] for a, b in _POWERS]
+    right = [b * y**a * x ** max(b - 1, 0) * 2 / size[1] for a, b in _POWERS]
+    return np.concatenate([np.stack(down, axis=1), np.stack(right, axis=1)])
 
 
 def _centroids(patterns: Patterns, mask: Mask | None) -> Array:

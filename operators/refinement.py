@@ -46,6 +46,9 @@ class RefinerConfig:
         come down to less than one; a scan with good positions is better off without.
     positions_start : int
         Visits of a frame before its position moves.
+    levels : bool
+        Whether slow variations of phase, which iterations hardly see, are taken from the centroids of the
+        patterns as a scan closes (operators.levelling).
     seed : int
         Of the visiting order.
     """
@@ -61,6 +64,7 @@ class RefinerConfig:
     subpixel: bool = False
     refines_positions: bool = False
     positions_start: int = 3
+    levels: bool = True
     seed: int = 0
 
     def alpha_after(self, n_visits: float) -> float:

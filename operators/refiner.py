@@ -30,11 +30,12 @@ from operators.canvas import Canvas
 from operators.epie import Batch, Steps, update
 from operators.frame_store import FrameStore
 from operators.geometry import Bounds, window_corners
-from operators.levelling import excess_ramp
+from operators.levelling import missing_slopes, slow_phase
 from operators.patches import extract_patches
 from operators.position_steps import position_steps
 from operators.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.refinement import RefinerConfig, RefinerSnapshot, closing_fraction
+from operators.seeding import forward_residual
 from operators.visits import VisitOrder
 
 __all__ = ["Refiner", "RefinerConfig", "RefinerSnapshot", "closing_fraction"]
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 _DIVERGED = 1.5  # times the best residual of the same frames; noise alone stays within a few per cent
 _HEALTHY = 1.1
 _LEVEL_EVERY = 4  # epochs
-_ENOUGH_TO_LEVEL = 256  # frames
+_ENOUGH_TO_LEVEL = 512  # frames
 
 
 class Refiner:
@@ -351,9 +352,11 @@ class Refiner:
         self.n_divergences += 1
 
     def _tidy(self, canvas: Canvas, *, closes: bool) -> None:
-        """Orthogonalise the modes; now and then level the object, at last, and renew the illumination."""
+        """Orthogonalise the modes; now and then renew the illumination and, at last, level the object."""
         n_epochs = len(self._history)
-        if closes and n_epochs % _LEVEL_EVERY == 0:  # before, new ground would not fit on
+        if (
+            closes and self._config.levels and n_epochs % _LEVEL_EVERY == 0
+        ):  # before, new ground would not fit on
             self._level(canvas)
         if not self._config.probe_step:
             return
@@ -364,12 +367,19 @@ class Refiner:
             canvas.illuminate(self._probe, window_corners(self._frames.positions_px[seen]))
 
     def _level(self, canvas: Canvas) -> None:
-        """Take the phase ramp off the object that its patterns contradict."""
+        """Give the object the slow variations of phase that it lacks by its patterns."""
         xp, frames = self._xp, self._frames
         seen = np.flatnonzero(frames.n_visits)
         some = seen[:: -(-len(seen) // _ENOUGH_TO_LEVEL)]
         corners = canvas.local(window_corners(frames.positions_px[some]))
         patches = extract_patches(canvas.object, corners, self._n_pixels)
         patterns = xp.square(frames.select(some)[:].astype(xp.float32))
-        lacks = excess_ramp(patterns, self._probe, patches, self._mask)
-        canvas.tilt(lacks)
+        slopes = missing_slopes(patterns, self._probe, patches, self._mask)
+        phase = slow_phase(slopes, corners + self._n_pixels / 2, canvas.object.shape)
+        turned = patches * extract_patches(xp.exp(1j * phase), corners, self._n_pixels)
+        before, after = (
+            float(forward_residual(patterns, self._probe, each, self._mask).mean())
+            for each in (patches, turned)
+        )
+        if after < before:  # a model that is wrong otherwise is not bent to the centroids
+            canvas.turn(phase)

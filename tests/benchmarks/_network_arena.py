@@ -47,7 +47,7 @@ class Arena:
 
     scan: SimulatedScan
     probe: Probe
-    _flat: dict[tuple[str, int], Arm] = field(default_factory=dict)
+    _flat: dict[tuple[str, int, bool], Arm] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.illumination = abs2(self.probe).sum(axis=0)
@@ -68,11 +68,14 @@ class Arena:
         object_ = mosaic.picture(Bounds(0, 0, *self.scan.object.shape)).object
         return Arm(object_, self.error(object_), cpu_s), mosaic
 
-    def flat(self, algorithm: str, n_epochs: int) -> Arm:
-        """Return the object after so many epochs from a transparent one; computed once."""
-        key = algorithm, n_epochs
+    def flat(self, algorithm: str, n_epochs: int, *, levels: bool = False) -> Arm:
+        """Return the object after so many epochs from a transparent one; computed once.
+
+        The algorithm as published, or with the levelling that this engine adds to it.
+        """
+        key = algorithm, n_epochs, levels
         if key not in self._flat:
-            self._flat[key] = self._refine(algorithm, n_epochs, None)
+            self._flat[key] = self._refine(algorithm, n_epochs, None, levels=levels)
         return self._flat[key]
 
     def seeded(self, mosaic: Mosaic, n_epochs: int = SEEDED_EPOCHS) -> Arm:
@@ -93,9 +96,9 @@ class Arena:
             before = now
         return float(stops[-1])
 
-    def _refine(self, algorithm: str, n_epochs: int, mosaic: Mosaic | None) -> Arm:
+    def _refine(self, algorithm: str, n_epochs: int, mosaic: Mosaic | None, *, levels: bool = True) -> Arm:
         started = time.process_time()
-        config = RefinerConfig(algorithm=algorithm, probe_step=0, batch_size=8)  # type: ignore[arg-type]
+        config = RefinerConfig(algorithm=algorithm, probe_step=0, batch_size=8, levels=levels)  # type: ignore[arg-type]
         refiner = Refiner(config, self.probe, run_update=get_backend("auto").update)
         scan, numbers = self.scan, np.arange(len(self.scan.patterns))
         seeding = Seeding()

@@ -171,6 +171,7 @@ def _refined(matched: Sequence[Specimen]) -> dict[str, float]:
         "nrmse_c_epie200": c_epie,
         "nrmse_loose_epie200": loose_epie,
         "nrmse_c_rpie20": mean(lambda s: s.arena.flat("rpie", SEEDED_EPOCHS))[0],
+        "nrmse_c_rpie20_levelled": mean(lambda s: s.arena.flat("rpie", SEEDED_EPOCHS, levels=True))[0],
         "cnn20_over_epie200": c / c_epie,
         "cnn20_over_mosaic_worst": max(s.seeded.error.c / s.mosaic.error.c for s in matched),
         "equivalent_flat_epochs": statistics.median(equal),
@@ -188,10 +189,11 @@ def _costs(matched: Sequence[Specimen]) -> dict[str, float]:
 
 
 def _gate(unseen: Sequence[Specimen], matched: Sequence[Specimen]) -> dict[str, float]:
-    """Return the error from a gated seed over that from a flat start, after as many epochs of rPIE."""
+    """Return the error from a gated seed over that from a flat start, after as many epochs of the same engine."""
 
     def harm(specimens: Sequence[Specimen]) -> list[float]:
-        return [s.seeded.error.c / s.arena.flat("rpie", SEEDED_EPOCHS).error.c for s in specimens]
+        flat = [s.arena.flat("rpie", SEEDED_EPOCHS, levels=True) for s in specimens]
+        return [s.seeded.error.c / arm.error.c for s, arm in zip(specimens, flat, strict=True)]
 
     return {
         "c_mosaic_unseen": statistics.mean(s.mosaic.error.c for s in unseen),
@@ -221,6 +223,7 @@ def _by_object(specimens: Sequence[Specimen]) -> list[dict[str, float]]:
             "c_mosaic": s.mosaic.error.c,
             "c_cnn20": s.seeded.error.c,
             "c_rpie20": s.arena.flat("rpie", SEEDED_EPOCHS).error.c,
+            "c_rpie20_levelled": s.arena.flat("rpie", SEEDED_EPOCHS, levels=True).error.c,
             "c_epie200": s.arena.flat("epie", 200).error.c,
         }
         for s in specimens

@@ -105,7 +105,7 @@ def test_the_first_few_frames_do_not_bend_the_probe_to_themselves(scene):
 def test_a_scan_that_grows_from_a_wrong_probe_ends_as_one_that_was_there_from_the_start(scene):
     errors = []
     for n_at_a_time in (1, len(scene.corners)):
-        refiner = Refiner(RefinerConfig(), wrong_probe())
+        refiner = Refiner(RefinerConfig(levels=False), wrong_probe())
         while refiner.n_updates < 40 * len(scene.corners):
             append_all(refiner, scene, slice(refiner.n_frames, refiner.n_frames + n_at_a_time))
             refiner.step(fraction=closing_fraction(refiner.n_updates / len(scene.corners), 40))
@@ -154,6 +154,16 @@ def test_the_power_of_the_probe_is_kept_and_its_modes_are_orthogonal(scene):
     powers = np.diag(overlaps)
     assert np.all(np.diff(powers) <= 0)
     assert np.abs(overlaps - np.diag(powers)).max() < 1e-3 * powers[0]
+
+
+def test_slow_phases_that_iterations_would_not_find_are_levelled_as_a_scan_closes():
+    wide = make_scene(side=20)
+    errors = {}
+    for levels in (True, False):
+        refiner = Refiner(RefinerConfig(probe_step=0, levels=levels), wide.probe)
+        append_all(refiner, wide)
+        errors[levels] = wide.error(run_to(refiner, 30, closes=True))
+    assert errors[True] < 0.7 * errors[False]
 
 
 def test_an_object_that_starts_tilted_ends_upright_beside_a_known_probe(scene):
