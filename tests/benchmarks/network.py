@@ -189,7 +189,7 @@ def _costs(matched: Sequence[Specimen]) -> dict[str, float]:
 
 
 def _gate(unseen: Sequence[Specimen], matched: Sequence[Specimen]) -> dict[str, float]:
-    """Return the error from a gated seed over that from a flat start, after as many epochs of the same engine."""
+    """Return the error from a gated seed over that from a flat start, same engine, as many epochs."""
 
     def harm(specimens: Sequence[Specimen]) -> list[float]:
         flat = [s.arena.flat("rpie", SEEDED_EPOCHS, levels=True) for s in specimens]
