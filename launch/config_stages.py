@@ -90,6 +90,8 @@ class RefinementSection(Section):
     """whether positions are refined as well; implies subpixel"""
     positions_start: NonNegativeInt = _ENGINE.positions_start
     """visits of a frame before its position moves"""
+    levels: bool = _ENGINE.levels
+    """whether slow variations of phase are taken from the centroids of the patterns as a scan closes"""
     epochs: PositiveFloat = 40.0
     """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
     first_frames: PositiveInt = 32
