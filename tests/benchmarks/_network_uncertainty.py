@@ -13,7 +13,7 @@ from launch.evaluate import LIT, SimulatedScan, evaluation_probe, simulate_scans
 from launch.recipe import Recipe
 from operators.arrays import abs2
 from operators.backends import get_backend
-from operators.calibration import BAND_95, Dial, ErrorModel, ause, coverage, tile_errors
+from operators.calibration import LEAST_95, Dial, ErrorModel, ause, coverage, tile_errors
 from operators.geometry import Bounds
 from operators.network_interface import Network
 from operators.objects import FAMILIES, HELD_OUT_FAMILIES
@@ -63,7 +63,7 @@ def uncertainty(network: Network, card: ModelCard) -> dict[str, Any]:
         "ood_dial_coverage95_true": float(np.mean([true for true, _ in outside])),
         "ood_alarms": float(np.mean([is_alarmed for _, is_alarmed in outside])),
         "ood_is_covered_or_alarmed": float(
-            np.mean([true >= BAND_95[0] or is_alarmed for true, is_alarmed in outside])
+            np.mean([true >= LEAST_95 or is_alarmed for true, is_alarmed in outside])
         ),
     }
 

@@ -115,9 +115,22 @@ def test_the_first_tile_is_judged_before_it_changes_the_factor(rng):
 
 
 def test_the_error_of_the_reference_is_not_the_pictures(rng):
-    dial = turn_up(Dial(), rng, 50, reference=0.15)
-    assert dial.factor == pytest.approx(1, abs=0.06)
+    dial = turn_up(Dial(), rng, 50, reference=0.06)
+    assert dial.factor == pytest.approx(1, abs=0.1)
     assert dial.coverage.within68 == pytest.approx(0.683, abs=0.04)
+
+
+def test_a_reference_that_is_hardly_surer_says_nothing(rng):
+    dial = turn_up(Dial(), rng, 50, error=0.01, reference=0.08)
+    assert (dial.n_tiles, dial.factor, dial.alarm) == (0, 1.0, "")
+
+
+def test_no_sigma_is_asked_for_below_that_of_the_reference(rng):
+    dial = Dial()
+    for _ in range(50):
+        dial.add(rng.normal(0, 0.02, 400), np.full(400, 0.1), np.full(400, 0.05))
+    assert dial.factor == pytest.approx(0.5, abs=0.02)
+    assert dial.alarm == ""
 
 
 def test_the_alarm_is_raised_when_bars_had_to_grow_too_much_and_falls_when_the_sample_is_known_again(rng):
