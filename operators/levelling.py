@@ -37,7 +37,8 @@ def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mas
 def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -> Array:
     """Return the polynomial of degree 4 whose slopes are nearest to those given, (row, col) float32, rad.
 
-    It is shrunk by twice what noise contributes to it (James and Stein, 1961), to nothing where that is all.
+    The terms of each degree are shrunk together by twice what noise contributes to them (James and Stein,
+    1961), to nothing where that is all.
 
     Parameters
     ----------
@@ -47,14 +48,17 @@ def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -
     shape : (int, int)
     """
     xp = array_module(slopes)
-    equations = _slopes_of_terms(np.asarray(positions_px, np.float64), shape)
-    inverse = np.linalg.pinv(equations, rcond=1e-6)  # where frames lie in a line, terms cannot be told apart
+    basis, mixing = np.linalg.qr(_slopes_of_terms(np.asarray(positions_px, np.float64), shape))
+    basis = xp.asarray(basis, xp.float32)
     measured = slopes.T.reshape(-1)
-    coefficients = xp.asarray(inverse, xp.float32) @ measured
-    explained = xp.asarray(equations, xp.float32) @ coefficients
-    noise = ((measured - explained) ** 2).sum() / max(len(measured) - len(_POWERS), 1)
-    by_noise = _CAUTION * len(_POWERS) * noise / xp.maximum((explained**2).sum(), np.float32(1e-30))
-    coefficients = coefficients * xp.maximum(1 - by_noise, np.float32(0))
+    found = basis.T @ measured
+    left = ((measured - basis @ found) ** 2).sum() / max(len(measured) - len(found), 1)
+    for degree in range(1, _DEGREE + 1):
+        terms = slice(*(sum(range(2, n + 1)) for n in (degree, degree + 1)))
+        by_noise = _CAUTION * (degree + 1) * left / xp.maximum((found[terms] ** 2).sum(), np.float32(1e-30))
+        found[terms] *= xp.maximum(1 - by_noise, np.float32(0))
+    # Where frames lie in a line, terms cannot be told apart.
+    coefficients = xp.asarray(np.linalg.pinv(mixing, rcond=1e-6), xp.float32) @ found
     rows, columns = (xp.linspace(-1, 1, n, endpoint=False, dtype=xp.float32) for n in shape)
     phase = xp.zeros(shape, xp.float32)
     for coefficient, (a, b) in zip(coefficients, _POWERS, strict=True):

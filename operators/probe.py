@@ -189,10 +189,16 @@ def probe_tilt(probe: Probe) -> Array:
     return xp.angle(xp.stack([down, right]))
 
 
-def phase_ramp(shape: tuple[int, int], slope: Array) -> Array:
-    """Return exp(i slope . r), (y, x) complex64, with r from the centre; `slope` as from `probe_tilt`."""
+def phase_ramp(shape: tuple[int, int], slope: Array, first: tuple[float, float] | None = None) -> Array:
+    """Return exp(i slope . r), (y, x) complex64, `slope` as from `probe_tilt`.
+
+    `first` is r at element [0, 0], pixels; without it r counts from the centre.
+    """
     xp = array_module(slope)
-    down, right = (xp.exp(1j * step * (xp.arange(n) - n / 2)) for n, step in zip(shape, slope, strict=True))
+    first = first or (-shape[0] / 2, -shape[1] / 2)
+    down, right = (
+        xp.exp(1j * step * (xp.arange(n) + start)) for n, step, start in zip(shape, slope, first, strict=True)
+    )
     return (down[:, None] * right).astype(xp.complex64)
 
 

@@ -223,7 +223,10 @@ class Refiner:
         xp, scanned = self._xp, self._scanned.slices_in(self._canvas.bounds)
         object_, illumination = self._canvas.object[scanned], self._canvas.illumination[scanned]
         gained = probe_tilt(self._probe) - self._tilt
-        ramped = xp.where(illumination > 0, object_ * phase_ramp(object_.shape, gained), object_)
+        # Counted from one place: tiles of a scan stay in phase.
+        top, left = (float(start) - self._n_pixels / 2 for start in self._scanned.origin)
+        ramp = phase_ramp(object_.shape, gained, (top, left))
+        ramped = xp.where(illumination > 0, object_ * ramp, object_)
         return RefinerSnapshot(
             object=to_numpy(ramped),
             bounds=self._scanned,

@@ -73,7 +73,7 @@ def test_noise_makes_hardly_any_phase(scene, xp):
     ]
     assert largest[0] < 0.2 * largest[1]
     probe, upright, _ = scene
-    dim = probe * np.float32(0.03)
+    dim = probe * np.float32(0.1)
     slopes = missing_slopes(counts(rng, dim, upright, xp), dim, upright)
     assert np.ptp(to_numpy(slow_phase(slopes, where[:60], (SIZE, SIZE)))) < 0.2
 
