@@ -20,7 +20,7 @@ def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mas
 
     The centroid of a pattern is the mean slope of the exit wave's phase, weighted with its intensity: the
     measured one less that of the model is what the object lacks. That is the signal of differential phase
-    contrast (Thibault et al., Ultramicroscopy 109, 338 (2009)).
+    contrast (Thibault et al., Phys. Rev. A 80, 043813 (2009)).
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -
     """Return the polynomial of degree 4 whose slopes are nearest to those given, (row, col) float32, rad.
 
     The terms of each degree are shrunk together by twice what noise contributes to them (James and Stein,
-    1961), to nothing where that is all.
+    1961), to nothing where that is all or where there are fewer frames than terms.
 
     Parameters
     ----------
@@ -48,15 +48,19 @@ def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -
     shape : (int, int)
     """
     xp = array_module(slopes)
+    if len(slopes) < len(_POWERS):  # half the equations have to tell the noise
+        return xp.zeros(shape, xp.float32)
     basis, mixing = np.linalg.qr(_slopes_of_terms(np.asarray(positions_px, np.float64), shape))
     basis = xp.asarray(basis, xp.float32)
     measured = slopes.T.reshape(-1)
     found = basis.T @ measured
-    left = ((measured - basis @ found) ** 2).sum() / max(len(measured) - len(found), 1)
-    for degree in range(1, _DEGREE + 1):
-        terms = slice(*(sum(range(2, n + 1)) for n in (degree, degree + 1)))
-        by_noise = _CAUTION * (degree + 1) * left / xp.maximum((found[terms] ** 2).sum(), np.float32(1e-30))
-        found[terms] *= xp.maximum(1 - by_noise, np.float32(0))
+    left = ((measured - basis @ found) ** 2).sum() / (len(measured) - len(found))
+    first = 0
+    for n_terms in range(2, _DEGREE + 2):  # of a degree
+        terms = found[first : first + n_terms]
+        by_noise = _CAUTION * n_terms * left / xp.maximum((terms**2).sum(), np.float32(1e-30))
+        terms *= xp.maximum(1 - by_noise, np.float32(0))
+        first += n_terms
     # Where frames lie in a line, terms cannot be told apart.
     coefficients = xp.asarray(np.linalg.pinv(mixing, rcond=1e-6), xp.float32) @ found
     rows, columns = (xp.linspace(-1, 1, n, endpoint=False, dtype=xp.float32) for n in shape)
