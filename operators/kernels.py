@@ -213,6 +213,31 @@ def _move(moved: Array, sums: Array, lights: Array, peak: float, alpha: float, s
         sums[2 * x] = sums[2 * x + 1] = lights[x] = 0
 
 
+@_part_of_one
+def _move_row(
+    moved: Array,
+    sums: Array,
+    lights: Array,
+    rows: Array,
+    columns: Array,
+    order: Array,
+    n_pixels: int,
+    peak: float,
+    alpha: float,
+    step: float,
+) -> None:
+    """Move one row of the object under the windows that reach it, each pixel once.
+
+    `rows` (frame,) says which of its rows each window has there, `columns` (frame,) where it begins.
+    """
+    done = 0  # columns
+    for frame in order:
+        if 0 <= rows[frame] < n_pixels:
+            column, done = max(columns[frame], done), columns[frame] + n_pixels
+            pairs = slice(2 * column, 2 * done)
+            _move(moved[pairs], sums[pairs], lights[column:done], peak, alpha, step)
+
+
 @_compiled
 def move_rows(
     object_: Array,
@@ -272,13 +297,9 @@ def move_rows(
                     _multiply(waves[frame, mode, y], patch, weight, power)
                 else:
                     _add_products(waves[frame, mode, y], patch, weight, probe_sums[mode, y], power)
-        done = 0
-        for frame in order:
-            y, stop_column = row - corners[frame, 0], corners[frame, 1] + n_pixels
-            if 0 <= y < n_pixels:
-                column = max(corners[frame, 1], done)
-                pairs, done = slice(2 * column, 2 * stop_column), stop_column
-                _move(object_[row, pairs], sums[pairs], lights[column:stop_column], peak, alpha, step)
+        _move_row(
+            object_[row], sums, lights, row - corners[:, 0], corners[:, 1], order, n_pixels, peak, alpha, step
+        )
 
 
 @_compiled

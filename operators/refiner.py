@@ -356,10 +356,8 @@ class Refiner:
 
     def _tidy(self, canvas: Canvas, *, closes: bool) -> None:
         """Orthogonalise the modes; now and then renew the illumination and, at last, level the object."""
-        n_epochs = len(self._history)
-        if (
-            closes and self._config.levels and n_epochs % _LEVEL_EVERY == 0
-        ):  # before, new ground would not fit on
+        n_epochs, levels = len(self._history), closes and self._config.levels
+        if levels and n_epochs % _LEVEL_EVERY == 0:  # before it closes, new ground would not fit on
             self._level(canvas)
         if not self._config.probe_step:
             return

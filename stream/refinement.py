@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from operators.arrays import Array, Corners, Patches, Patterns, Probe, to_numpy
+from operators.geometry import window_corners
 from operators.probe import probe_modes, with_power
 from operators.probe_search import estimate_probe
 from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
@@ -233,9 +234,10 @@ class Refinement:
         """Let these frames take part, new ground started from the mosaic, which has their patches."""
         scan, geometry = self._open_scan, self.config.optics.geometry
         patterns = read_patterns(scan, self._preprocess, numbers)
-        self._engine.append(numbers.tolist(), patterns, read_positions_px(scan, geometry, numbers))
+        positions_px = read_positions_px(scan, geometry, numbers)
+        self._engine.append(numbers.tolist(), patterns, positions_px)
         if self._mosaic is not None:
-            self._seed(self._mosaic, patterns, read_corners(scan, geometry, numbers))
+            self._seed(self._mosaic, patterns, window_corners(positions_px))
 
     def _start_over(self) -> None:
         """Start again from the mosaic of all frames, unless the network is not to be believed."""
