@@ -83,6 +83,8 @@ class Recipe(RecipeSection):
     texture_px: Count = 256
     blended: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of objects made of two textures: their maximum, product or mean"""
+    toned: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """share of textures whose values go up and down in a random wave: contours, thin lines and dots"""
     scan: ScanRecipe | None = None
     """a recorded scan among the samples"""
     n_steps: Count
@@ -122,7 +124,7 @@ class Recipe(RecipeSection):
         optics = " and ".join(self.probe.optics).replace("_", "-")
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
-            f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended), "
+            f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended, {self.toned:.0%} toned), "
             f"transmission {self.material.describe()}, "
             f"{self.probe.n_probes} {optics} probes{scan}"
         )

@@ -23,7 +23,7 @@ Generator = torch.Generator
 NEAR_PX = (
     4  # pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else
 )
-
+TURNS = (0.5, 3.0)  # least and most waves that the values of a toned texture run through
 
 Samples = tuple[Tensor, Tensor, Illumination]
 
@@ -105,15 +105,29 @@ class Simulator:
         )
 
     def _textures(self, n_frames: int, generator: Generator) -> Tensor:
-        """Return random textures, some of them blended of two."""
-        first = self._crops(n_frames, generator)
+        """Return random textures, some of them toned, some blended of two."""
+        first = self._toned(self._crops(n_frames, generator), generator)
         if not self.recipe.blended:
             return first
-        second = self._crops(n_frames, generator)
+        second = self._toned(self._crops(n_frames, generator), generator)
         choices = torch.stack([torch.maximum(first, second), first * second, (first + second) / 2, first])
         uniform = torch.rand(n_frames, generator=generator, device=first.device)
         kind = torch.where(uniform < self.recipe.blended, 3 * uniform / self.recipe.blended, 3).long()
         return choices[kind, torch.arange(n_frames, device=first.device)]
+
+    def _toned(self, textures: Tensor, generator: Generator) -> Tensor:
+        """Return textures, the values t of some replaced by (1 - cos(2 pi k t + phase)) / 2.
+
+        Slopes become contour lines, and what lies on a level becomes spots: shapes that no family has, so
+        that the network learns of its families less by heart.
+        """
+        if not self.recipe.toned:
+            return textures
+        n_frames = len(textures)
+        is_toned = self._uniform((0, 1), n_frames, generator) < self.recipe.toned
+        turns = self._uniform(TURNS, n_frames, generator) * textures
+        waves = 0.5 - 0.5 * torch.cos(2 * math.pi * (turns + self._uniform((0, 1), n_frames, generator)))
+        return torch.where(is_toned, waves, textures)
 
     def _crops(self, n_frames: int, generator: Generator) -> Tensor:
         """Return random windows of random textures in one of eight orientations."""
