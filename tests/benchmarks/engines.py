@@ -26,6 +26,7 @@ from tests.benchmarks._engines_data import Benchmark, error, make_benchmark
 from tests.benchmarks._engines_gpu import GPU_TARGETS, gpu_figures
 from tests.benchmarks._engines_growing import growing_figures
 from tests.benchmarks._engines_memory import memory_figures
+from tests.benchmarks._engines_peers import PEERS
 from tests.benchmarks._engines_siemens import siemens_figures
 from tests.benchmarks._engines_tiles import tiles_figures
 from tests.benchmarks._machine import machine
@@ -34,7 +35,6 @@ WORKER = Path(__file__).with_name("_engines_worker.py")
 OURS = "ptychostream"
 REFERENCE = "reference"
 OWN = ("numpy", OURS, REFERENCE)
-PEERS = ("ptylab", "ptylab-mpie", "cdtools", "ptychi", "phaser")
 N_ROUNDS = 7
 STOPS = (5, 10, 20, 35, 50)  # epochs after which peers are judged
 OUR_STOPS = (*range(10, 31, 2), 50, 200)
