@@ -30,7 +30,7 @@ from stream.replay import DetectorReplay, ReplayConfig
 from stream.sockets import Endpoint
 
 GEOMETRY_KEYS = ("energy_ev", "detector_distance_m", "detector_pixel_m")
-FLUSH_PERIOD_S = 0.1
+FLUSH_PERIOD_S = 0.05
 CONNECT_TIMEOUT_S = 30.0
 _XPUB = 9  # ZeroMQ's PUB that hears of its subscribers; the same on the wire
 

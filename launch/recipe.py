@@ -124,7 +124,8 @@ class Recipe(RecipeSection):
         optics = " and ".join(self.probe.optics).replace("_", "-")
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
-            f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended, {self.toned:.0%} toned), "
+            f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended, "
+            f"{self.toned:.0%} toned), "
             f"transmission {self.material.describe()}, "
             f"{self.probe.n_probes} {optics} probes{scan}"
         )

@@ -371,7 +371,7 @@ class Refiner:
         """Give the object the slow variations of phase that it lacks by its patterns."""
         xp, frames = self._xp, self._frames
         seen = np.flatnonzero(frames.n_visits)
-        some = seen[:: -(-len(seen) // _ENOUGH_TO_LEVEL)]
+        some = seen[np.linspace(0, len(seen) - 1, min(len(seen), _ENOUGH_TO_LEVEL)).astype(int)]
         corners = canvas.local(window_corners(frames.positions_px[some]))
         patches = extract_patches(canvas.object, corners, self._n_pixels)
         patterns = xp.square(frames.select(some)[:].astype(xp.float32))

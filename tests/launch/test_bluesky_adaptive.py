@@ -53,6 +53,7 @@ def test_optimize_measures_what_the_policy_suggests_and_the_policy_knows_it():
     assert set(run.exit_status) == {"success"}
 
 
+@pytest.mark.slow
 def test_optimize_ends_when_the_policy_has_seen_enough():
     steers, run = policy(target_rad=0.05), Run()
 

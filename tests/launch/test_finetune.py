@@ -162,6 +162,7 @@ def test_the_newest_frames_are_kept_aside_and_what_overlaps_them_is_not_learned(
     assert 0 < labels.is_learned.sum() < (~labels.is_held_out).sum()
 
 
+@pytest.mark.slow
 def test_a_better_version_is_published_with_its_history(tmp_path, bench):
     scan = bench.refined_scan(tmp_path)
     bench.run(tmp_path, 60)

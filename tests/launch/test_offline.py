@@ -66,6 +66,7 @@ def test_the_result_says_how_it_was_made_and_how_it_converged(simulated, tmp_pat
     assert history[-1] < history[0]
 
 
+@pytest.mark.slow
 def test_a_page_shows_halves_and_moved_positions_and_escapes_what_users_wrote(simulated, tmp_path):
     output = tmp_path / "<b>.cxi"
     options = ReconstructOptions(epochs=5.0, refiner=RefinerConfig(refines_positions=True))
@@ -83,6 +84,7 @@ def test_a_page_shows_halves_and_moved_positions_and_escapes_what_users_wrote(si
     assert "<title>&lt;b&gt;&amp;</title>" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_halves_share_no_frame(simulated, tmp_path):
     numbers = []
     for offset in (0, 1):

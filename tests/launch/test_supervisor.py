@@ -127,6 +127,7 @@ def test_a_full_disk_ends_the_run_with_its_message(run_folder):
     assert supervisor.n_restarts == 0
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_not_ready_in_time_is_named(run_folder):
     with (
         Supervisor(make_run(run_folder, "first", "slow")) as supervisor,

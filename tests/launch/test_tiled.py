@@ -128,6 +128,7 @@ def test_when_all_are_killed_the_image_goes_on_from_the_last_exchange(path, star
     assert history[0] > 2 * history[2]
 
 
+@pytest.mark.slow
 def test_a_tile_that_is_lost_again_is_named_with_its_frames_and_keeps_the_object_of_the_last_exchange(
     path, simulated, started, caplog, monkeypatch
 ):
@@ -154,6 +155,7 @@ def test_when_all_are_lost_there_is_no_result(path, started, monkeypatch):
         reconstruct_file(path, replace(EPOCHS_4, tiles=2), progress=kill_all)
 
 
+@pytest.mark.slow
 def test_a_tile_that_refuses_its_job_ends_the_run_with_its_reason(path):
     with open_recorded(path) as scan:
         gone = replace(scan, origin=("nowhere.cxi", None))

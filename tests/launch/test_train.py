@@ -12,8 +12,10 @@ from tests.launch.tiny_recipe import TINY_RECIPE
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def one_thread_and_few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setattr("launch.evaluate.CALIBRATION_OBJECTS", 1)
+    monkeypatch.setattr("launch.calibrate.FAMILIES", ("polygons",))
 
 
 @pytest.fixture
@@ -46,6 +48,7 @@ def test_a_training_leaves_weights_card_and_log(tmp_path: Path, recipe: Recipe) 
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.json", "tiny.csv"}
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_weights(tmp_path: Path, recipe: Recipe) -> None:
     first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
     other = train(recipe.model_copy(update={"seed": 4}), tmp_path / "other")

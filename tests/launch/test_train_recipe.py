@@ -19,7 +19,7 @@ def with_changes(path: Path, **changes: object) -> Path:
 def test_the_demo_recipe_is_valid_and_describes_its_data() -> None:
     recipe = read_recipe()
     assert recipe.n_pixels == 64
-    assert "10000 to 4e+06 photons" in recipe.describe_data()
+    assert "8000 to 2e+06 photons" in recipe.describe_data()
     assert "zone-plate probes" in recipe.describe_data()
 
 

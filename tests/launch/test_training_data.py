@@ -77,14 +77,27 @@ def test_blended_objects_are_as_absorbing_as_plain_ones_but_others() -> None:
     assert absorption.max() <= 0.3 + 1e-6
 
 
+def test_toned_objects_are_as_absorbing_as_plain_ones_in_other_shapes() -> None:
+    smooth = {"families": ["smooth"], "blended": 0.0}
+    absorption, _ = absorption_and_delay(drawn(recipe_with(toned=1.0, **smooth))[0])
+    plain, _ = absorption_and_delay(drawn(recipe_with(toned=0.0, **smooth))[0])
+    assert absorption.min() >= -1e-6
+    assert absorption.max() <= 0.3 + 1e-6
+
+    def slope(thickness: np.ndarray) -> float:
+        return float(np.abs(np.diff(thickness, axis=-1)).mean())
+
+    assert slope(absorption) > 1.5 * slope(plain)  # contours where there were slopes
+
+
 def test_fewer_photons_make_noisier_patterns() -> None:
-    few, many = (drawn(recipe_with(photons_per_frame=[photons] * 2), 8)[1] for photons in (1e3, 1e9))
+    few, many = (drawn(recipe_with(photons_per_frame=[photons] * 2), 500)[1] for photons in (1e3, 1e9))
     relative_error = np.square(few - many).sum() / many.sum()
     assert relative_error == pytest.approx(1e-3, rel=0.1)  # the variance of a Poisson count is its mean
 
 
 def test_crops_come_in_all_eight_orientations() -> None:
-    recipe = recipe_with(n_textures=1, texture_px=32, families=["power_law"], blended=0.0)
+    recipe = recipe_with(n_textures=1, texture_px=32, families=["power_law"], blended=0.0, toned=0.0)
     objects, _ = drawn(recipe, 200)
     assert len({image.tobytes() for image in objects}) == 8
 
