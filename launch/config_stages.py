@@ -35,8 +35,8 @@ class NetworkSection(Section):
     weights: Annotated[InputPath | None, BeforeValidator(_demo_weights)] = None
     """weights file, `demo` for the ones that come with the package, nothing for no network"""
     batch_size: PositiveInt = 8
-    """frames per call of the network"""
-    deadline_s: PositiveFloat = 0.03
+    """most frames per run of the network; a GPU wants hundreds"""
+    deadline_s: PositiveFloat = 0.02
     """a frame waits no longer than this for its batch to fill, seconds"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the network runs; auto is CUDA where there is a device"""

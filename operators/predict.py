@@ -17,10 +17,11 @@ from operators.network_interface import Network, channels_last, illuminate
 
 
 class Predictor:
-    """Turns patterns into object patches with error bars, at a fixed cost per batch.
+    """Turns patterns into object patches with error bars, in runs of fixed sizes.
 
-    Every call is padded to whole batches of one size, so a pattern gives the same patch to the last bit
-    whatever else is in its batch, and live and offline results agree.
+    The last run of a call is padded, on a CPU to half a batch where that is enough: a scan comes in by a few
+    frames at a time. So a pattern gives the same patch whatever else is in its batch, but for rounding where
+    the size of the run is another, and live and offline results agree.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class Predictor:
         Sum of |P|^2 over modes = mean photons per frame. The network is given the strongest mode; the flux of
         all of them normalises the patterns.
     batch_size : int
-        Patterns per run of the network.
+        Most patterns per run of the network.
     device : str
         Where torch runs it.
     dtype : torch.dtype, optional
@@ -69,6 +70,8 @@ class Predictor:
         self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
         channels_last(self._network)
         self._batch = torch.zeros(batch_size, n_pixels, n_pixels, pin_memory=on_gpu)
+        # A GPU replays one recorded run, and half of it costs as much.
+        self._sizes = (batch_size,) if on_gpu else ((batch_size + 1) // 2, batch_size)
         self._run: Run = self._eager
 
     @torch.inference_mode()
@@ -97,14 +100,15 @@ class Predictor:
             raise ValueError(f"expected patterns (frame, {n_pixels}, {n_pixels}), got {patterns.shape}")
         patches = np.empty(patterns.shape, np.complex64)
         sigma = np.empty(patterns.shape, np.float32)
-        batch = self._batch.numpy()
         for start in range(0, len(patterns), self.batch_size):
             frames = slice(start, start + self.batch_size)
             n_frames = len(patterns[frames])
+            run = self._batch[: next(size for size in self._sizes if size >= n_frames)]
+            batch = run.numpy()
             batch[:n_frames] = patterns[frames]
             batch[n_frames:] = 0
             batch /= self.photons_per_frame
-            results = self._run(self._batch.to(self._device, non_blocking=True))
+            results = self._run(run.to(self._device, non_blocking=True))
             patches[frames], sigma[frames] = (result[:n_frames].cpu().numpy() for result in results)
         return patches, sigma
 
@@ -114,11 +118,12 @@ class Predictor:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run one empty batch, so that the first frames of a scan do not pay for torch's set-up.
+        """Run empty batches, so that the first frames of a scan do not pay for torch's set-up.
 
         On a GPU the run is recorded here; without a warm-up it is launched piece by piece.
         """
-        self.predict(np.zeros((1, *self._batch.shape[1:]), np.float32))
+        for size in self._sizes:
+            self.predict(np.zeros((size, *self._batch.shape[1:]), np.float32))
         if self._device.type == "cuda":
             self._run = recorded(self._eager, self._batch.to(self._device))
 

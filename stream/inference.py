@@ -42,7 +42,7 @@ class InferenceConfig:
     weights : Path
         .safetensors file.
     batch_size : int
-        Frames per call of the network; the last call of a scan may hold fewer.
+        Most frames per run of the network.
     deadline_s : float
         A frame waits no longer than this for its batch to fill.
     threads : int
@@ -56,7 +56,7 @@ class InferenceConfig:
     optics: Optics
     weights: Path
     batch_size: int = 8
-    deadline_s: float = 0.03
+    deadline_s: float = 0.02
     threads: int = 1
     device: str = "auto"
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)

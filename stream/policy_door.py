@@ -245,20 +245,23 @@ class PolicyService:
             door = PolicyDoor(self._policy, self._run_id, lambda: live.silence_s, self._record)
             link.ready(socket.address)
             while not link.is_stopped:
+                link.wait(TURN_S, [socket])
+                # After the wait: a question is answered from the image that is there when it comes.
                 if (image := _newest(live)) is not None:
                     door.show(image)
-                link.wait(TURN_S, [socket])
                 for reply in door.exchange(_waiting(socket)):
                     socket.send(reply)
                 link.report("", {"measured": self._policy.n_measured}, time.monotonic())
 
 
 def _newest(live: LiveReconstruction) -> LiveImage | None:
+    newest = None
     try:
-        return live.poll()
+        while (image := live.poll()) is not None:  # the last look asks for the next image
+            newest = image
     except ProtocolError as error:
         log.warning("the live image: %s", error)
-        return None
+    return newest
 
 
 def _waiting(socket: Socket) -> list[list[Buffer]]:
