@@ -103,7 +103,8 @@ def test_positions_leave_beside_the_frames_as_documents(scan_folder):
     np.testing.assert_allclose(reader.to_metres(positions), np.outer(expected, [1e-6, -2e-6]))
 
 
-def test_what_is_no_scan_is_refused(tmp_path):
+def test_what_is_no_scan_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from the store that a demo leaves in the checkout
     with pytest.raises(ValueError, match="neither a file nor a scan folder"), open_recorded(str(tmp_path)):
         pass
 
