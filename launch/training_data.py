@@ -20,9 +20,8 @@ from operators.detector_effects import Detector, draw_detector, read_out
 from operators.network_interface import Illumination, illuminate
 
 Generator = torch.Generator
-NEAR_PX = (
-    4  # pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else
-)
+# Pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else.
+NEAR_PX = 4
 TURNS = (0.5, 3.0)  # least and most waves that the values of a toned texture run through
 
 Samples = tuple[Tensor, Tensor, Illumination]

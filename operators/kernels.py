@@ -1,21 +1,19 @@
 """Compiled loops of an update: what NumPy would do in several passes over memory, done in one.
 
-Separate because this is the only file that imports numba, an optional dependency: importing it costs a
-second and the first call of each loop compiles it, once per computer. Called by `operators.epie_compiled`.
+Separate because only this file and `operators.kernel_calls` import numba, an optional dependency: that costs
+a second, and the first call of each loop compiles it, once per computer. Called by `operators.epie_compiled`.
 The loops release the interpreter lock, so that a caller's threads run side by side.
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from operators.arrays import Array, Object, Probe
 from operators.epie import OVERLAP_LIMIT, TINY
 from operators.fftw import Plan
+from operators.kernel_calls import call
 
 _TINY = np.float32(TINY)
 _ONE, _THREE, _EIGHT, _QUARTER = np.float32(1), np.float32(3), np.float32(8), np.float32(0.25)
@@ -28,25 +26,10 @@ _part_of_one = njit(fastmath=_FAST, error_model="numpy")
 _inlined = njit(fastmath=_FAST, inline="always")  # a call would cost as much as what it does to one row
 
 
-def _call_of(typing_context: Any, execute: Any, plan: Any, at: Any) -> Any:
-    """Return how to call the C function `execute` (plan, in, out), given by its address, in place."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function, plan, at = arguments
-        kind = ir.FunctionType(ir.VoidType(), [plan.type, at.type, at.type])
-        builder.call(builder.inttoptr(function, kind.as_pointer()), [plan, at, at])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
-
-
-_call: Any = intrinsic(_call_of)
-
-
 @_compiled
 def transform(plan: Plan, waves: Array) -> None:
     """Run a plan of `operators.fftw` on one frame's `waves`."""
-    _call(plan.execute, plan.plan, waves.ctypes.data)
+    call(plan.execute, plan.plan, waves.ctypes.data)
 
 
 @_compiled
@@ -213,6 +196,43 @@ def _move(moved: Array, sums: Array, lights: Array, peak: float, alpha: float, s
         sums[2 * x] = sums[2 * x + 1] = lights[x] = 0
 
 
+@_inlined
+def _sum_row(
+    row: Array,
+    probes: Array,
+    waves: Array,
+    rows: Array,
+    columns: Array,
+    order: Array,
+    weights: Array,
+    leaves_products: bool,
+    sums: Array,
+    lights: Array,
+    unread: Array,
+    probe_sums: Array,
+    transmission: Array,
+) -> None:
+    """Sum what the windows over one row of the object say about it and about the probe.
+
+    `rows` and `columns` as `_move_row` takes them; `unread` (x,) is written over.
+    """
+    n_modes, n_pixels = waves.shape[1:3]
+    for frame in order:
+        y, column, weight = rows[frame], columns[frame], weights[frame]
+        if y < 0 or y >= n_pixels:
+            continue
+        own, pairs = frame if len(probes) > 1 else 0, slice(2 * column, 2 * (column + n_pixels))
+        patch, to_object, light = row[pairs], sums[pairs], lights[column : column + n_pixels]
+        for mode in range(n_modes):
+            _add_products(waves[frame, mode, y], probes[own, mode, y], _ONE, to_object, light)
+        for mode in range(n_modes if weight else 0):
+            power = unread if mode else transmission[y]
+            if leaves_products:
+                _multiply(waves[frame, mode, y], patch, weight, power)
+            else:
+                _add_products(waves[frame, mode, y], patch, weight, probe_sums[mode, y], power)
+
+
 @_part_of_one
 def _move_row(
     moved: Array,
@@ -274,7 +294,7 @@ def move_rows(
     transmission : (y, x) float32
         Gets the sum of weight times the object's squared modulus.
     """
-    n_modes, n_pixels = waves.shape[1:3]
+    n_pixels = waves.shape[2]
     top = corners[:, 0].min()
     n_rows = corners[:, 0].max() + n_pixels - top
     start, stop = top + n_rows * part // n_parts, top + n_rows * (part + 1) // n_parts
@@ -283,23 +303,12 @@ def move_rows(
     sums, unread = np.zeros(object_.shape[1], np.float32), np.zeros(n_pixels, np.float32)
     lights = np.zeros(object_.shape[1] // 2, np.float32)
     for row in range(start, stop):
-        for frame in order:
-            y, column, weight = row - corners[frame, 0], corners[frame, 1], weights[frame]
-            if y < 0 or y >= n_pixels:
-                continue
-            own, pairs = frame if len(probes) > 1 else 0, slice(2 * column, 2 * (column + n_pixels))
-            patch, to_object, light = object_[row, pairs], sums[pairs], lights[column : column + n_pixels]
-            for mode in range(n_modes):
-                _add_products(waves[frame, mode, y], probes[own, mode, y], _ONE, to_object, light)
-            for mode in range(n_modes if weight else 0):
-                power = unread if mode else transmission[y]
-                if leaves_products:
-                    _multiply(waves[frame, mode, y], patch, weight, power)
-                else:
-                    _add_products(waves[frame, mode, y], patch, weight, probe_sums[mode, y], power)
-        _move_row(
-            object_[row], sums, lights, row - corners[:, 0], corners[:, 1], order, n_pixels, peak, alpha, step
-        )
+        rows = row - corners[:, 0]
+        _sum_row(
+            object_[row], probes, waves, rows, corners[:, 1], order, weights, leaves_products,
+            sums, lights, unread, probe_sums, transmission,
+        )  # fmt: skip
+        _move_row(object_[row], sums, lights, rows, corners[:, 1], order, n_pixels, peak, alpha, step)
 
 
 @_compiled

@@ -55,4 +55,4 @@ def test_shipped_predictions_do_not_depend_on_batch_mates(predictor: Predictor, 
     for straight, shuffled in zip(
         predictor.predict(scan.patterns), predictor.predict(scan.patterns[order]), strict=True
     ):
-        np.testing.assert_allclose(straight[order], shuffled, rtol=1e-3, atol=1e-5)  # runs of two sizes
+        np.testing.assert_allclose(straight[order], shuffled, rtol=1e-5, atol=1e-5)  # runs of two sizes
