@@ -111,7 +111,8 @@ def reconstruct_file(
         page = report.with_suffix(".html")
         correlation = None
         if correlates_halves:
-            correlation = half_data_correlation(scan, options, preprocess=preprocess)
+            with _shown(console, 2 * options.epochs, "halves") as progress:
+                correlation = half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
             figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
             figures["frc_one_seventh_cycles_per_px"] = correlation.crossing(ONE_SEVENTH)
         measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
@@ -126,12 +127,12 @@ def reconstruct_file(
 
 
 @contextmanager
-def _shown(console: Console, n_epochs: float) -> Iterator[OnProgress]:
-    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()
-    error = TextColumn("error {task.fields[error]:.4f}")
+def _shown(console: Console, n_epochs: float, what: str = "epoch") -> Iterator[OnProgress]:
+    columns = TextColumn(f"{what:6}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()
+    error = TextColumn("{task.fields[error]}")
     with Progress(*columns, error, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=round(n_epochs), error=float("nan"))
-        yield lambda epoch, value: progress.update(task, completed=int(epoch), error=value)
+        task = progress.add_task("", total=round(n_epochs), error="")
+        yield lambda epoch, value: progress.update(task, completed=int(epoch), error=f"error {value:.4f}")
 
 
 def _table(figures: dict[str, Any]) -> Table:

@@ -189,16 +189,26 @@ def task_of(
 
 
 def half_data_correlation(
-    scan: RecordedScan, options: ReconstructOptions, *, preprocess: Preprocess | None = None
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    *,
+    preprocess: Preprocess | None = None,
+    progress: Progress | None = None,
 ) -> FRC:
     """Returns the ring correlation of two reconstructions that share no frame, gauge removed.
 
-    Compared where the middle of a probe has been: further out both halves are mostly dark.
+    Compared where the middle of a probe has been: further out both halves are mostly dark. The epochs that
+    `progress` is called with go on counting in the second half.
     """
-    halves = [
-        reconstruct(scan, replace(options, every=2, offset=offset), preprocess=preprocess)
-        for offset in (0, 1)
-    ]
+    halves = []
+    for offset in (0, 1):
+
+        def shown(epoch: float, error: float, before: float = offset * options.epochs) -> None:
+            if progress is not None:
+                progress(before + epoch, error)
+
+        half = replace(options, every=2, offset=offset)
+        halves.append(reconstruct(scan, half, preprocess=preprocess, progress=shown))
     first, second = (_common_ground(half, other) for half, other in (halves, halves[::-1]))
     return fourier_ring_correlation(remove_gauge(first, second), second)
 

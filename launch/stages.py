@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from stream.positions import PositionsConfig
 
 PROBE_FILE = "probe.npy"
-FINETUNE_NICE = 15
+# Frames and the live picture come first; what takes long takes the time that they leave.
+REFINEMENT_NICE, FINETUNE_NICE = 15, 19
 
 
 def resolve(config: Config) -> ResolvedRun:
@@ -59,7 +60,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.network.weights:
         stages.append(_spec("inference", threads=config.network.threads))
     if config.refinement.enabled:
-        stages.append(_spec("refinement", threads=config.refinement.threads, nice=5))
+        stages.append(_spec("refinement", threads=config.refinement.threads, nice=REFINEMENT_NICE))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
         stages.append(_spec("finetune", closes=False, is_vital=False))

@@ -61,8 +61,8 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
         device = processes.device
-        source = open_source(recipe, directory, device)
         network, parent = start_network(recipe, directory, device)
+        source = open_source(recipe, directory, device)
         parallel = processes.parallel(network)
         optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
         generator = Generator(device).manual_seed(recipe.seed)
@@ -129,25 +129,28 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
 def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network, str]:
     """Return the network to train, and the version of the weights that it begins with, "" for random ones.
 
+    The weights may come from a network that works in another window: its layers are the same.
+
     Raises
     ------
     ValueError
-        If the weights to begin with are those of another network.
+        If the weights to begin with are those of other layers.
     """
     parent = ""
-    if recipe.initial_weights is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            network = NETWORKS[recipe.network](**recipe.network_config)
-    else:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = NETWORKS[recipe.network](**recipe.network_config)
+    if recipe.initial_weights is not None:
         path = directory / recipe.initial_weights
-        network, card = load_network(path)
+        initial, card = load_network(path)
         parent = card.model_id
-        if (card.network, card.config) != (recipe.network, recipe.network_config):
+        try:
+            network.load_state_dict(initial.state_dict())
+        except RuntimeError as error:
             raise ValueError(
-                f"initial_weights: {path} holds {card.network} {card.config}, "
-                f"the recipe wants {recipe.network} {recipe.network_config}"
-            )
+                f"initial_weights: {path} holds {card.network} {card.config}, whose weights do not fit what "
+                f"the recipe wants, {recipe.network} {recipe.network_config}: {error}"
+            ) from error
     return channels_last(network.to(device)).train(), parent
 
 

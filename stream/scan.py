@@ -240,21 +240,22 @@ def account(scan: Scan, stage: str) -> Account:
     """Returns what became of every frame at `stage`."""
     recorded = scan.states("subscriber")
     states = scan.states(stage)[: len(recorded)]  # frames may have come in between
-    here = recorded == State.DONE
-    dropped = {
-        state.name.lower(): int(count)
-        for state in State
-        if state > State.DONE and (count := np.count_nonzero(here & (states == state)))
-    }
+    of_recorded, of_stage = (
+        np.bincount(values, minlength=max(State) + 1) for values in (recorded, states[recorded == State.DONE])
+    )
     expected = max(len(recorded), scan.count("subscriber", "announced"))
     return Account(
         expected=expected,
-        recorded=int(np.count_nonzero(here)),
-        lost=int(np.count_nonzero(recorded > State.DONE)),
-        awaited=expected - int(np.count_nonzero(recorded)),
-        done=int(np.count_nonzero(here & (states == State.DONE))),
-        pending=int(np.count_nonzero(here & (states == State.PENDING))),
-        dropped=dropped,
+        recorded=int(of_recorded[State.DONE]),
+        lost=int(of_recorded[State.DONE + 1 :].sum()),
+        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()),
+        done=int(of_stage[State.DONE]),
+        pending=int(of_stage[State.PENDING]),
+        dropped={
+            state.name.lower(): int(n)
+            for state, n in zip(State, of_stage, strict=True)
+            if state > State.DONE and n
+        },
     )
 
 

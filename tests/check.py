@@ -15,9 +15,10 @@ CHECKS = {
     "lint": ["-m", "ruff", "check", "."],
     "types": ["-m", "mypy"],
     "imports": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-    "tests": ["-m", "pytest", "-q"],
+    "tests": ["-m", "pytest", "-q", "-n", "2"],
 }
-ALL_TESTS = ["-m", "not cuda"]
+# One after the other: some of them are about time.
+SLOW_TESTS = {"slow tests": ["-m", "pytest", "-q", "-m", "slow and not cuda"]}
 
 
 def main() -> int:
@@ -26,10 +27,9 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="also the slow tests, as CI does")
     options = parser.parse_args()
     failed = []
-    for name, arguments in CHECKS.items():
+    for name, arguments in (CHECKS | (SLOW_TESTS if options.all else {})).items():
         print(f"--- {name}", flush=True)
-        extra = ALL_TESTS if name == "tests" and options.all else []
-        if subprocess.run([sys.executable, *arguments, *extra], cwd=ROOT, check=False).returncode:
+        if subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False).returncode:
             failed.append(name)
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0

@@ -65,6 +65,7 @@ def test_frames_of_another_kind_are_named_and_the_rest_is_reconstructed(
     assert outcome.error(sample).c < 0.1
 
 
+@pytest.mark.slow
 def test_a_probe_of_another_size_is_refused_before_the_scan(run_folder: Path, sample: ScannedSample) -> None:
     wrong = Pipeline(run_folder, sample, probe=np.ones((1, 16, 16), np.complex64))
     with pytest.raises(RunFailedError, match=r"probe has shape \(1, 16, 16\), patterns have 32 x 32 pixels"):

@@ -56,6 +56,7 @@ def test_two_series_back_to_back_do_not_mix(
         assert_whole(pipeline.outcome(series), scanned)
 
 
+@pytest.mark.slow
 def test_a_detector_that_restarts_in_the_middle_begins_another_scan(
     pipeline: Pipeline, sample: ScannedSample, other_sample: ScannedSample
 ) -> None:
@@ -88,10 +89,12 @@ def test_an_empty_series_says_that_it_is(pipeline: Pipeline, sample: ScannedSamp
     assert not outcome.figures["is_complete"]
 
 
+@pytest.mark.slow
 def test_a_series_longer_than_announced_is_recorded_whole(pipeline: Pipeline, sample: ScannedSample) -> None:
     assert_whole(pipeline.run(sample, "long", announce=60), sample)
 
 
+@pytest.mark.slow
 def test_a_series_without_its_first_and_last_message(pipeline: Pipeline, sample: ScannedSample) -> None:
     pipeline.publish(PositionRun("headless", sample.positions_m).documents())
     pipeline.play(sample, "headless", without_start=True, without_end=True)
@@ -100,6 +103,7 @@ def test_a_series_without_its_first_and_last_message(pipeline: Pipeline, sample:
     assert_whole(pipeline.outcome("headless"), sample)
 
 
+@pytest.mark.slow
 @pytest.mark.allow_error_log
 def test_frames_too_small_for_the_patterns_are_recorded_and_spare_the_next_series(
     pipeline: Pipeline, sample: ScannedSample

@@ -17,6 +17,7 @@ def assert_same_object(outcome: Outcome, well_behaved: Outcome, sample: ScannedS
     assert outcome.error(sample).c < 0.1
 
 
+@pytest.mark.slow
 def test_positions_long_before_the_first_frame(
     pipeline: Pipeline, sample: ScannedSample, well_behaved: Outcome
 ) -> None:
@@ -31,6 +32,7 @@ def test_positions_long_before_the_first_frame(
     assert outcome.figures["is_complete"]
 
 
+@pytest.mark.slow
 def test_positions_after_the_last_frame(
     pipeline: Pipeline, sample: ScannedSample, well_behaved: Outcome
 ) -> None:
@@ -47,6 +49,7 @@ def test_positions_after_the_last_frame(
     assert outcome.figures["is_complete"]
 
 
+@pytest.mark.slow
 def test_positions_that_run_before_and_behind_the_frames(
     pipeline: Pipeline, sample: ScannedSample, well_behaved: Outcome
 ) -> None:
@@ -81,6 +84,7 @@ def test_positions_in_any_order(pipeline: Pipeline, sample: ScannedSample, well_
     assert_same_object(outcome, well_behaved, sample)
 
 
+@pytest.mark.slow
 def test_positions_twice_and_once_with_another_value(
     pipeline: Pipeline, sample: ScannedSample, well_behaved: Outcome
 ) -> None:
@@ -115,6 +119,7 @@ def test_five_per_cent_without_position_are_named(
     assert_same_object(outcome, well_behaved, sample)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_nan", [True, False])
 def test_a_position_that_is_no_number_is_counted_and_its_frame_named(
     pipeline: Pipeline, sample: ScannedSample, is_nan: bool

@@ -96,6 +96,15 @@ def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: 
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
+def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    smaller = recipe.network_config | {"crop": recipe.network_config["crop"] - 8}
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": smaller}
+    card = train(recipe.model_copy(update=changes), tmp_path)
+    assert card is not None
+    assert load_network(tmp_path / "second.safetensors")[0].config.crop == smaller["crop"]
+
+
 def test_weights_of_another_network_to_go_on_from_are_refused(tmp_path: Path, recipe: Recipe) -> None:
     train(recipe, tmp_path)
     wider = recipe.network_config | {"widths": [16, 48]}
