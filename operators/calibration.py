@@ -23,6 +23,7 @@ LEAST_68, LEAST_95 = 0.55, 0.85
 LARGEST_FACTOR = 2.0  # correction beyond which the input is not what the network was trained on
 TELLING = 0.7  # of a pixel's sigma: a reference less sure than this does not tell whether sigma is true
 LEAST_TELLING = 64  # pixels of a tile
+LEAST_ALARMING = 4  # tiles: the pixels of one share what is wrong with it
 
 
 class Coverage(NamedTuple):
@@ -203,7 +204,8 @@ class Dial:
     @property
     def alarm(self) -> str:
         """Why error bars are not to be believed, "" if they are; bars that are too long alarm nobody."""
-        if (found := self.coverage) is None:
+        found = self.coverage
+        if found is None or self.n_tiles < LEAST_ALARMING:
             return ""
         for name, share, low in (("68", found.within68, LEAST_68), ("95", found.within95, LEAST_95)):
             if share < low:

@@ -111,7 +111,12 @@ def test_bars_of_the_wrong_length_are_scaled_and_what_follows_is_covered(rng, wr
 def test_the_first_tile_is_judged_before_it_changes_the_factor(rng):
     dial = turn_up(Dial(), rng, 1, sigma=0.05)
     assert dial.coverage.within68 == pytest.approx(0.383, abs=0.06)
-    assert "68 % bands hold" in dial.alarm
+
+
+def test_an_alarm_takes_more_than_one_place(rng):
+    dial = turn_up(Dial(), rng, 3, sigma=0.02)
+    assert dial.alarm == ""
+    assert "not what the network was trained on" in turn_up(dial, rng, 1, sigma=0.02).alarm
 
 
 def test_the_error_of_the_reference_is_not_the_pictures(rng):
