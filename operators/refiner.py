@@ -168,7 +168,11 @@ class Refiner:
         self._scanned = windows if self._scanned is None else self._scanned.union(windows)
         self._cover(windows)
 
-    def seed(self, patches: Patches, weights: Array, corners: Corners) -> None:
+    def grow(self, bounds: Bounds) -> None:
+        """Make room for `bounds` at once, say of a planned scan; appending does so as needed."""
+        self._cover(bounds)
+
+    def seed_object(self, patches: Patches, weights: Array, corners: Corners) -> None:
         """Write a first guess of the object, only where it is given and no frame has been refined yet.
 
         The guess is turned by one global phase to continue the refined object where they overlap.

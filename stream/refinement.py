@@ -260,7 +260,7 @@ class Refinement:
         probe, current = to_numpy(engine.probe), to_numpy(engine.windows(corners))
         starts = self._seeding.starts(patterns, probe, seeds, mosaic.weights, current)
         if starts is not None:
-            engine.seed(starts, mosaic.weights, corners)
+            engine.seed_object(starts, mosaic.weights, corners)
 
     def _publish(self) -> None:
         if self._engine.n_updates == self._snapshot_updates:

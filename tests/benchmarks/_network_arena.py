@@ -110,7 +110,7 @@ class Arena:
             current = refiner.windows(corners)
             starts = seeding.starts(scan.patterns[some], self.probe, seeds, mosaic.weights, current)
             if starts is not None:
-                refiner.seed(starts, mosaic.weights, corners)
+                refiner.seed_object(starts, mosaic.weights, corners)
         while refiner.epoch < n_epochs:
             refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
         end = refiner.snapshot()

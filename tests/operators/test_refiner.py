@@ -95,6 +95,20 @@ def test_frames_arriving_during_refinement_end_at_the_same_object(scene):
     assert np.linalg.norm(difference) / np.linalg.norm(b.object[inside]) < 0.02
 
 
+def test_room_for_the_whole_scan_made_at_once_changes_nothing(scene):
+    as_needed, at_once = Refiner(HELD, scene.probe), Refiner(HELD, scene.probe)
+    at_once.grow(Bounds.of_windows(scene.corners, N_PIXELS))
+    results = []
+    for refiner in (as_needed, at_once):
+        for first in range(0, len(scene.corners), 8):
+            append_all(refiner, scene, slice(first, first + 8))
+            refiner.step(3)
+        results.append(refiner.snapshot())
+    a, b = results
+    assert a.bounds == b.bounds
+    np.testing.assert_allclose(b.object, a.object, rtol=1e-5, atol=1e-6)
+
+
 def test_the_first_few_frames_do_not_bend_the_probe_to_themselves(scene):
     refiner = Refiner(RefinerConfig(), wrong_probe())
     append_all(refiner, scene, slice(0, 6))
@@ -174,7 +188,7 @@ def test_an_object_that_starts_tilted_ends_upright_beside_a_known_probe(scene):
     start = extract_patches(scene.truth * tilt, scene.corners, N_PIXELS)
     refiner = Refiner(RefinerConfig(), scene.probe)
     append_all(refiner, scene)
-    refiner.seed(start, np.ones((N_PIXELS, N_PIXELS), np.float32), scene.corners)
+    refiner.seed_object(start, np.ones((N_PIXELS, N_PIXELS), np.float32), scene.corners)
     snapshot = run_to(refiner, 20)
     np.testing.assert_allclose(probe_tilt(snapshot.probe), probe_tilt(scene.probe), atol=1e-5)
     assert not np.allclose(probe_tilt(refiner.probe), probe_tilt(scene.probe), atol=1e-2)
@@ -330,7 +344,7 @@ class TestSeeding:
         refiner = Refiner(HELD, scene.probe)
         append_all(refiner, scene)
         patches = extract_patches(scene.truth, scene.corners, N_PIXELS)
-        refiner.seed(patches, np.abs(scene.probe[0]) ** 2, scene.corners)
+        refiner.seed_object(patches, np.abs(scene.probe[0]) ** 2, scene.corners)
         assert scene.error(refiner.snapshot()) < 1e-3
         assert run_to(refiner, 1).error < 0.01
 
@@ -339,7 +353,7 @@ class TestSeeding:
         append_all(refiner, scene)
         before = run_to(refiner, 10)
         noise = np.random.default_rng(0).standard_normal((len(scene.corners), N_PIXELS, N_PIXELS))
-        refiner.seed(noise.astype(np.complex64), np.abs(scene.probe[0]) ** 2, scene.corners)
+        refiner.seed_object(noise.astype(np.complex64), np.abs(scene.probe[0]) ** 2, scene.corners)
         after = refiner.snapshot()
         is_refined = before.illumination > 0.1 * (np.abs(scene.probe[0]) ** 2).max()
         assert is_refined.mean() > 0.3
@@ -351,7 +365,7 @@ class TestSeeding:
         weights = np.zeros((N_PIXELS, N_PIXELS), np.float32)
         weights[10, 12] = 1
         corners = scene.corners[:1]
-        refiner.seed(np.full((1, N_PIXELS, N_PIXELS), 5j, np.complex64), weights, corners)
+        refiner.seed_object(np.full((1, N_PIXELS, N_PIXELS), 5j, np.complex64), weights, corners)
         snapshot = refiner.snapshot()
         (where,) = np.argwhere(snapshot.object != 1)
         assert (where + snapshot.bounds.origin).tolist() == (corners[0] + [10, 12]).tolist()
@@ -363,7 +377,7 @@ class TestSeeding:
         known = refiner.snapshot()
         append_all(refiner, scene, slice(32, None))
         patches = extract_patches(scene.truth, scene.corners[32:], N_PIXELS)
-        refiner.seed(np.exp(2j) * patches, np.abs(scene.probe[0]) ** 2, scene.corners[32:])
+        refiner.seed_object(np.exp(2j) * patches, np.abs(scene.probe[0]) ** 2, scene.corners[32:])
         seeded = refiner.snapshot()
         new = seeded.object[known.bounds.shape[0] + 4 : -10, 16:-16]
         truth = scene.truth[known.bounds.bottom + 4 - scene.origin[0] :][: new.shape[0]]
