@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROBE_FILE = "probe.npy"
 # Frames and the live picture come first; what takes long takes the time that they leave.
-REFINEMENT_NICE, FINETUNE_NICE = 15, 19
+REFINEMENT_NICE, FINETUNE_NICE = 10, 19
 
 
 def resolve(config: Config) -> ResolvedRun:
