@@ -19,9 +19,9 @@ from operators.network_interface import Network, channels_last, illuminate
 class Predictor:
     """Turns patterns into object patches with error bars, in runs of fixed sizes.
 
-    The last run of a call is padded, on a CPU to half a batch where that is enough: a scan comes in by a few
-    frames at a time. So a pattern gives the same patch whatever else is in its batch, but for rounding where
-    the size of the run is another, and live and offline results agree.
+    The last run of a call is padded, on a CPU to whole quarters of a batch: a scan comes in by a few frames at
+    a time. So a pattern gives the same patch whatever else is in its batch, but for rounding where the size
+    of the run is another, and live and offline results agree.
 
     Parameters
     ----------
@@ -70,8 +70,9 @@ class Predictor:
         self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
         channels_last(self._network)
         self._batch = torch.zeros(batch_size, n_pixels, n_pixels, pin_memory=on_gpu)
-        # A GPU replays one recorded run, and half of it costs as much.
-        self._sizes = (batch_size,) if on_gpu else ((batch_size + 1) // 2, batch_size)
+        # A GPU replays one recorded run, and a part of it costs as much.
+        quarters = tuple(-(-batch_size * quarter // 4) for quarter in (1, 2, 3, 4))
+        self._sizes = (batch_size,) if on_gpu else quarters
         self._run: Run = self._eager
 
     @torch.inference_mode()
