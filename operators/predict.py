@@ -19,9 +19,9 @@ from operators.network_interface import Network, channels_last, illuminate
 class Predictor:
     """Turns patterns into object patches with error bars, in runs of fixed sizes.
 
-    The last run of a call is padded, on a CPU to whole quarters of a batch: a scan comes in by a few frames at
-    a time. So a pattern gives the same patch whatever else is in its batch, but for rounding where the size
-    of the run is another, and live and offline results agree.
+    The last run of a call is padded, on a CPU to whole quarters of a batch: a scan comes in by a few frames
+    at a time. So a pattern gives the same patch whatever else is in its batch, but for rounding where the
+    size of the run is another, and live and offline results agree.
 
     Parameters
     ----------
