@@ -113,6 +113,8 @@ def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
             yield _numbered(scan)
     elif (path / "scan.json").is_file():
         yield read_scan_folder(path)
+    elif path.suffix or len(path.parts) != 1:  # no uid
+        raise ValueError(f"{source}: neither a file nor a scan folder, which has a scan.json")
     elif (folder := store or default_store()) is not None:
         from launch.store import open_store
 
@@ -120,9 +122,7 @@ def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
             # The probe in the store is that of a reconstruction, which has settled its power.
             yield replace(_numbered(opened.scan(source)), trusts_probe=True)
     else:
-        raise ValueError(
-            f"{source}: neither a file nor a scan folder (with a scan.json); a uid needs the store's folder"
-        )
+        raise ValueError(f"{source}: neither a file nor a scan folder; for a uid, give the store's folder")
 
 
 def default_store() -> Path | None:

@@ -103,9 +103,11 @@ def test_positions_leave_beside_the_frames_as_documents(scan_folder):
     np.testing.assert_allclose(reader.to_metres(positions), np.outer(expected, [1e-6, -2e-6]))
 
 
-def test_what_is_no_scan_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # away from the store that a demo leaves in the checkout
-    with pytest.raises(ValueError, match="neither a file nor a scan folder"), open_recorded(str(tmp_path)):
+@pytest.mark.parametrize("source", [".", "nowhere.cxi", "scans/0000-gone"])
+def test_what_is_no_scan_is_refused_and_not_sought_in_the_store(tmp_path, monkeypatch, source):
+    (tmp_path / "demo" / "store").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="neither a file nor a scan folder"), open_recorded(source):
         pass
 
 
