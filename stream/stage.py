@@ -41,7 +41,7 @@ class Worker(Protocol):
     waits_for: tuple[str, ...]  # further stages that close a scan before this one does
     batch_size: int
     deadline_s: float  # a frame waits no longer than this for its batch to fill
-    newest_first: bool  # which frames to take when more than a batch is behind
+    newest_first: bool  # whether half of a batch are the newest frames when more than two batches are behind
     door: Endpoint | None  # where clients may ask
 
     def prepare(self) -> None:
@@ -112,7 +112,9 @@ class BatchRule:
             return ready[:0]
         self._waiting_since = None
         if self.newest_first and ready.size > 2 * self.size:
-            return ready[-self.size :]  # what is new is worth most, the rest is filled in later
+            # What is new is worth most, but nothing waits until the scan ends because the load never falls.
+            n_oldest = self.size // 2
+            return np.concatenate([ready[:n_oldest], ready[n_oldest - self.size :]])
         return ready[: self.size]
 
     def remaining_s(self, now: float) -> float:
