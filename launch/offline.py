@@ -29,6 +29,8 @@ from launch.recorded import RecordedScan, open_recorded
 from launch.report import write_page, write_report
 from launch.results import write_cxi, write_png
 from launch.stages import refiner_config
+from operators.metrics import FRC
+from operators.preprocess import Preprocess
 from operators.refinement import RefinerConfig
 from stream.columns import write_atomically
 
@@ -109,10 +111,8 @@ def reconstruct_file(
         write_png(output.with_suffix(".png"), result)
         report = output.with_name(f"{output.stem}-report.png")
         page = report.with_suffix(".html")
-        correlation = None
-        if correlates_halves:
-            with _shown(console, 2 * options.epochs, "halves") as progress:
-                correlation = half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
+        correlation = _halves_of(scan, options, preprocess, console) if correlates_halves else None
+        if correlation is not None:
             figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
             figures["frc_one_seventh_cycles_per_px"] = correlation.crossing(ONE_SEVENTH)
         measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
@@ -124,6 +124,13 @@ def reconstruct_file(
     if json_file:
         write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
     return figures
+
+
+def _halves_of(
+    scan: RecordedScan, options: ReconstructOptions, preprocess: Preprocess | None, console: Console
+) -> FRC:
+    with _shown(console, 2 * options.epochs, "halves") as progress:
+        return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
 
 
 @contextmanager
