@@ -45,14 +45,15 @@ class DoseMap:
         self._map = np.zeros((area.shape[0] + n - 1, area.shape[1] + n - 1), np.float32)
         self._after = np.zeros((n, n), np.float32)
         self._brightest = float(self._illumination.max())
-        self._peak = 0.0
-        self._is_on_trial = False
-        self._postponed: list[Sequence[int]] = []  # exposures of a trial that are not on the map
+        self._peak = self._peak_before = 0.0  # of what is on the map, and of what was before a trial
+        self._pending: list[Sequence[int]] = []  # exposures that are not on the map yet
+        self._supposed: list[Sequence[int]] | None = None  # those of a trial, while there is one
         self._replaced: list[tuple[tuple[slice, slice], NDArray[np.float32]]] = []
 
     @property
     def peak(self) -> float:
         """The largest number of photons on one pixel."""
+        self.settle()
         return self._peak
 
     def fits(self, centre: Sequence[int]) -> bool:
@@ -61,8 +62,9 @@ class DoseMap:
         area = self.area
         if not (area.top <= row < area.bottom and area.left <= column < area.right):
             return False
-        # Nearly always the brightest pixel has room for the whole trial, and the map need not be read.
-        if self._peak + (len(self._postponed) + 1) * self._brightest <= self._most:
+        # Nearly always the brightest pixel has room for all of them, and the map need not be read.
+        n_exposures = len(self._pending) + len(self._supposed or ()) + 1
+        if self._peak + n_exposures * self._brightest <= self._most:
             return True
         self._catch_up()
         np.add(self._map[self._window(centre)], self._illumination, out=self._after)
@@ -70,29 +72,38 @@ class DoseMap:
 
     def add(self, centre: Sequence[int]) -> None:
         """Count an exposure; of one outside the area, what it puts on the map."""
-        if self._is_on_trial:
-            self._postponed.append(centre)
-        else:
+        (self._pending if self._supposed is None else self._supposed).append(centre)
+
+    def settle(self) -> None:
+        """Bring the map up to date, which `fits` does when it must: better when nobody waits for an answer."""
+        for centre in self._pending:
             self._put(centre)
+        self._pending = []
 
     @contextmanager
     def trial(self) -> Iterator[None]:
         """Forget, to the last bit, the exposures that are added inside."""
-        peak, self._is_on_trial = self._peak, True
+        self._supposed = []
         try:
             yield
         finally:
-            self._is_on_trial, self._peak = False, peak
+            self._supposed = None
             for window, before in reversed(self._replaced):
                 self._map[window] = before
-            self._postponed, self._replaced = [], []
+            if self._replaced:
+                self._peak, self._replaced = self._peak_before, []
 
     def _catch_up(self) -> None:
-        for centre in self._postponed:
+        """Put on the map what has been exposed, and for the time of a trial what it supposes."""
+        self.settle()
+        if not self._replaced:
+            self._peak_before = self._peak
+        for centre in self._supposed or ():
             window = self._window(centre)
             self._replaced.append((window, self._map[window].copy()))
             self._put(centre)
-        self._postponed = []
+        if self._supposed is not None:
+            self._supposed = []
 
     def _put(self, centre: Sequence[int]) -> None:
         here, light = self._map[self._window(centre)], self._illumination

@@ -166,6 +166,10 @@ class Policy:
         self._measured, self._centres = measured.copy(), centres
         self._look_whether_to_stop()
 
+    def settle(self) -> None:
+        """Do what no answer waits for: bring the map of the dose up to date."""
+        self._selector.dose.settle()
+
     def ingest(self, points: Sequence[Mapping[str, Any]]) -> None:
         """Take measured points, each with the positions of both motors or the `_id` of a suggestion.
 

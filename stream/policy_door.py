@@ -251,6 +251,7 @@ class PolicyService:
                     door.show(image)
                 for reply in door.exchange(_waiting(socket)):
                     socket.send(reply)
+                self._policy.settle()
                 link.report("", {"measured": self._policy.n_measured}, time.monotonic())
 
 

@@ -219,6 +219,7 @@ def _timed(policy: Policy) -> tuple[list[float], list[float], list[float]]:
         policy.count(measured)
         decisions_s.append(time.perf_counter() - looked)
         cpu_s.append(time.thread_time() - cpu_began)
+        policy.settle()  # as its process does once the answer has left
         images_s.append(looked - started)
     return decisions_s, images_s, cpu_s
 
