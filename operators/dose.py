@@ -75,7 +75,7 @@ class DoseMap:
         (self._pending if self._supposed is None else self._supposed).append(centre)
 
     def settle(self) -> None:
-        """Bring the map up to date, which `fits` does when it must: better when nobody waits for an answer."""
+        """Bring the map up to date; `fits` does when it must, but here nobody waits for an answer."""
         for centre in self._pending:
             self._put(centre)
         self._pending = []

@@ -24,6 +24,7 @@ GAP_CELLS = 5  # squares over which structure is taken to continue where nothing
 RELEVANT = 0.25  # of the largest importance: worth an uncertainty of its own
 PRIOR_VARIANCE = 1.0  # rad^2: what is known of a phase before it is measured
 _TINY = 1e-6
+_VARIANCE_OF_ONE_PHOTON = np.float32(phase_variance(1.0))  # in single precision, as the maps are
 
 
 def importance(maps: SuperPixels, least: float = LEAST_IMPORTANCE) -> Map:
@@ -74,9 +75,9 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
     Cramer-Rao bound before and after.
     """
     added = _added_precision(maps, illumination, centres)
-    before = maps.photons / phase_variance(1.0) + 1 / PRIOR_VARIANCE
+    before = maps.photons / _VARIANCE_OF_ONE_PHOTON + np.float32(1 / PRIOR_VARIANCE)
     # 1 / J - 1 / (J + p), without its cancellation
-    return (weights * added / (before * (before + added))).astype(np.float32)
+    return (weights * added / (before * (before + added))).astype(np.float32, copy=False)
 
 
 def uncertainty(maps: SuperPixels) -> Map:
@@ -88,7 +89,7 @@ def uncertainty(maps: SuperPixels) -> Map:
 def _added_precision(maps: SuperPixels, illumination: Array, centres: Corners) -> Map:
     """Return the precision that exposures add to each square; their place is rounded to whole squares."""
     n, side = illumination.shape[-1], maps.cell_px
-    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / np.float32(phase_variance(1.0))
+    footprint = block_mean(np.pad(illumination, (0, -n % side)), side) / _VARIANCE_OF_ONE_PHOTON
     size = len(footprint)
     padded = np.zeros(np.add(maps.cells.shape, 2 * size), np.float32)
     corners = np.floor_divide(np.asarray(centres) - n // 2 + side // 2, side) - maps.cells.origin + size

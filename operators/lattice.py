@@ -68,10 +68,9 @@ class Lattice:
     def window(self, centre: Sequence[int], radius_px: float) -> Window:
         """Return the slices of a part of the grid with every candidate within `radius_px` of `centre`."""
         # Scalars: arrays of two elements would take five times as long, and this runs for every point.
-        rows, columns = (
-            _around((at - low) / pitch, radius_px / pitch)
-            for at, low, pitch in zip(centre, self.area.origin, self._pitch, strict=True)
-        )
+        down, across = self._pitch
+        rows = _around((centre[0] - self.area.top) / down, radius_px / down)
+        columns = _around((centre[1] - self.area.left) / across, radius_px / across)
         return rows, columns
 
     def distance_to(self, centre: Sequence[int], window: Window) -> NDArray[np.float32]:

@@ -59,7 +59,7 @@ class OverlapGraph:
     def add(self, centre: Sequence[int]) -> list[tuple[int, int]]:
         """Join one more frame with those it overlaps; return the centres that this made refinable."""
         row, column = int(centre[0]), int(centre[1])
-        touched = {self._group[frame] for frame in self._overlapping(row, column)}
+        touched = self._touched(row, column)
         frame = len(self._centres)
         self._centres.append((row, column))
         self._squares[self._square(row, column)].append(frame)
@@ -81,20 +81,16 @@ class OverlapGraph:
             joined += members
         return new if len(joined) >= self.n_least else []
 
-    def _overlapping(self, row: int, column: int) -> list[int]:
-        top, left = self._square(row, column)
-        near = [
-            frame
+    def _touched(self, row: int, column: int) -> set[int]:
+        """Return the groups of the frames within the reach."""
+        (top, left), reach2, centres = self._square(row, column), self.reach_px**2, self._centres
+        return {
+            self._group[frame]
             for i in (top - 1, top, top + 1)
             for j in (left - 1, left, left + 1)
             for frame in self._squares.get((i, j), ())
-        ]
-        reach2, centres = self.reach_px**2, self._centres
-        return [
-            frame
-            for frame in near
             if (centres[frame][0] - row) ** 2 + (centres[frame][1] - column) ** 2 <= reach2
-        ]
+        }
 
     def _square(self, row: int, column: int) -> tuple[int, int]:
         return int(row // self.reach_px), int(column // self.reach_px)

@@ -89,12 +89,13 @@ def _exchanged(distance: NDArray[np.float32]) -> Order:
     is_part = np.triu(np.ones((n - 1, n - 1), np.float32))
     # Turning round the points i to j replaces the steps to i and from j; from the last there is none.
     step, beyond = np.zeros(n, np.float32), np.zeros((n - 1, n - 1), np.float32)
+    worth_it = 1e-3 * np.diagonal(way, 1).mean()
     for _ in range(n):
         step[:-1], beyond[:, :-1] = np.diagonal(way, 1), way[1:, 2:]
         shorter = step[:-1, None] + step[1:] - way[:-1, 1:] - beyond
         shorter *= is_part
         i, j = divmod(int(shorter.argmax()), n - 1)
-        if shorter[i, j] < 1e-3 * step.mean():
+        if shorter[i, j] < worth_it:
             break
         part, turned = slice(i + 1, j + 2), slice(j + 1, i, -1)
         order[part], way[part] = order[turned], way[turned]
