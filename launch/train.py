@@ -182,6 +182,7 @@ def finish(recipe: Recipe, network: Network, parent: str, directory: Path, devic
     """Calibrate sigma and the error model of mosaics, measure on held-out objects, and save."""
     network.eval()
     probe = evaluation_probe(recipe)
+    network.sigma_scale.fill_(1)  # initial weights bring one of their own
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
     error_model, transmission = calibrate_mosaic(network, recipe)
     metrics = evaluate(Predictor(network, probe, device=device), recipe)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from launch.recipe import Recipe
-from launch.train import Report, learning_rate, progress_bar, train
+from launch.train import Report, finish, learning_rate, progress_bar, train
 from stream.weights import load_network
 from tests.launch.tiny_recipe import TINY_RECIPE
 
@@ -94,6 +94,16 @@ def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: 
     networks = [load_network(tmp_path / f"{name}.safetensors")[0] for name in ("tiny", "second")]
     for one, other in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_error_bars_are_calibrated_anew_whatever_the_weights_bring(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    network, _ = load_network(tmp_path / "tiny.safetensors")
+    scale = network.sigma_scale.item()
+    network.sigma_scale.fill_(5 * scale)
+    finish(recipe, network, "", tmp_path / "again", "cpu")
+    again, _ = load_network(tmp_path / "again" / "tiny.safetensors")
+    assert again.sigma_scale.item() == pytest.approx(scale, rel=1e-3)
 
 
 def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe) -> None:
