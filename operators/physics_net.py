@@ -81,7 +81,7 @@ class PhysicsNet(Network):
             UNet(N_INPUTS * n_folded + n, self.config.widths, 2 * n_folded) for n in n_features
         )
         self.sigma_head = nn.Sequential(
-            nn.Conv2d(finest, finest, 3, padding=1), nn.ReLU(), nn.Conv2d(finest, n_folded, 1)
+            nn.Conv2d(finest, finest, 1), nn.ReLU(), nn.Conv2d(finest, n_folded, 1)
         )
 
     def forward(self, intensities: Tensor, illumination: Illumination) -> Prediction:
@@ -94,7 +94,7 @@ class PhysicsNet(Network):
             estimate = estimates[-1].detach()
             planes = compare(estimate, amplitudes, illumination, self.config.n_steps, self._margin)
             inputs = torch.cat([self._fold(planes), *features], dim=1)
-            residual, *features = stage(inputs.contiguous(memory_format=torch.channels_last))
+            residual, *features = stage(inputs)
             residual = self._unfold(residual)
             estimates.append(estimates[-1] + torch.complex(residual[:, 0], residual[:, 1]))
         log_sigma = self._unfold(self.sigma_head(features[0].detach()), math.log(UNIFORM_PHASE_SIGMA))
@@ -159,6 +159,10 @@ def compare(
 class UNet(nn.Module):
     """A U-Net that also hands out the features its outputs are made of.
 
+    On the way up features are brought to the width of the finer level before they are enlarged, and added to
+    those that were there instead of put beside them: convolutions of the finer level are where the time goes,
+    and this halves them.
+
     Parameters
     ----------
     n_inputs, n_outputs : int
@@ -169,34 +173,33 @@ class UNet(nn.Module):
 
     def __init__(self, n_inputs: int, widths: tuple[int, ...], n_outputs: int) -> None:
         super().__init__()
-        into = (n_inputs, *widths[:-1])
-        self.down = nn.ModuleList(_double(i, o) for i, o in zip(into, widths, strict=True))
-        coarse_to_fine = zip(widths[:0:-1], widths[-2::-1], strict=True)
-        self.up = nn.ModuleList(_double(coarse + fine, fine) for coarse, fine in coarse_to_fine)
+        self.n_inputs, into = n_inputs, (n_inputs, *widths[:-1])
+        self.down = nn.ModuleList(
+            nn.Sequential(*_layer(i, o), *_layer(o, o)) for i, o in zip(into, widths, strict=True)
+        )
+        fine, coarse = widths[-2::-1], widths[:0:-1]
+        self.lift = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in zip(coarse, fine, strict=True))
+        self.up = nn.ModuleList(nn.Sequential(*_layer(width, width)) for width in fine)
         self.head = nn.Conv2d(widths[0], n_outputs, 1)
         nn.init.zeros_(self.head.weight)  # starts by leaving the estimate as it is
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (frame, n_outputs, y, x) outputs and (frame, widths[0], y, x) features."""
-        skips = []
+        x, skips = x.contiguous(memory_format=torch.channels_last), []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else functional.max_pool2d(x, 2))
             skips.append(x)
-        skips.pop()
-        for block in self.up:
-            x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skips.pop()], 1))
+        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
+            x = block(functional.interpolate(lift(x), scale_factor=2.0) + skip)
         return self.head(x), x
 
 
-def _double(n_inputs: int, n_outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for n_in in (n_inputs, n_outputs):
-        layers += [
-            nn.Conv2d(n_in, n_outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(n_outputs),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
+def _layer(n_inputs: int, n_outputs: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_inputs, n_outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(n_outputs),
+        nn.ReLU(inplace=True),
+    ]
 
 
 def _fft2(x: Tensor) -> Tensor:

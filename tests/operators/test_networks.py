@@ -42,7 +42,7 @@ def discs(n_frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, tor
     return objects, torch.poisson(PHOTONS * far_field, generator) / PHOTONS, probe
 
 
-@pytest.mark.parametrize(("name", "millions"), [("physics", 0.78), ("ptychonet", 7.9), ("ptychonn", 1.16)])
+@pytest.mark.parametrize(("name", "millions"), [("physics", 0.55), ("ptychonet", 7.9), ("ptychonn", 1.16)])
 def test_the_networks_have_the_sizes_they_are_known_for(name: str, millions: float) -> None:
     n_parameters = sum(parameter.numel() for parameter in NETWORKS[name]().parameters())
     assert n_parameters / 1e6 == pytest.approx(millions, rel=0.02)
