@@ -15,7 +15,8 @@ CHECKS = {
     "lint": ["-m", "ruff", "check", "."],
     "types": ["-m", "mypy"],
     "imports": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-    "tests": ["-m", "pytest", "-q", "-n", "2"],
+    # By files: what a file's tests share is made once.
+    "tests": ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"],
 }
 # One after the other: some of them are about time.
 SLOW_TESTS = {"slow tests": ["-m", "pytest", "-q", "-m", "slow and not cuda"]}

@@ -37,6 +37,7 @@ def test_the_readme_shows_how_to_steer_in_ten_lines() -> None:
     assert ADDRESS in BLOCK
 
 
+@pytest.mark.slow
 def test_what_the_readme_shows_follows_the_policy_within_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     steers = policy(limits=((0, 10), (0, 10)))
     steers.look(image())

@@ -107,6 +107,7 @@ def test_a_beamline_that_is_never_told_to_go_sends_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (1, b"the simulated beamline was not told to go\n")
 
 
+@pytest.mark.slow
 def test_frames_and_positions_of_two_scans_arrive_over_the_real_wires(tmp_path):
     scans = tmp_path / "scans"
     scans.mkdir()

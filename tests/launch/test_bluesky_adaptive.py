@@ -41,6 +41,7 @@ def test_a_policy_is_what_bluesky_adaptive_calls_an_optimizer():
     assert isinstance(policy(), SupportsStoppingCriteria)
 
 
+@pytest.mark.slow
 def test_optimize_measures_what_the_policy_suggests_and_the_policy_knows_it():
     steers, run = policy(), Run()
     run(optimize(problem(steers, lambda n: None), iterations=3, n_points=N_POINTS))

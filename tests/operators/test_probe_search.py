@@ -54,6 +54,7 @@ def test_a_guess_out_of_focus_is_brought_back(off):
     assert float((np.abs(probe) ** 2).sum()) == pytest.approx(1234.0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_refining_on_the_burst_sharpens_the_probe_and_the_sample_is_allowed_to_absorb():
     scene = make_scene()
     positions_px = scene.corners.astype(float)
@@ -76,6 +77,7 @@ def test_pixels_that_are_not_valid_are_not_looked_at():
     assert similarity(probe[0], scene.probe[0]) > 0.9
 
 
+@pytest.mark.slow
 def test_positions_that_belong_to_other_frames_are_refused():
     scene = make_scene()
     shuffled = np.random.default_rng(0).permutation(scene.corners).astype(float)
