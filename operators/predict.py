@@ -1,4 +1,4 @@
-"""The predictor: any of the networks, run on patterns in batches of one size.
+"""The predictor: any of the networks, run on patterns batch by batch.
 
 Separate from the networks because it is what those call who only use one: the inference stage and the
 evaluation. It copies the network and prepares the copy for speed (`operators.cuda_graph`).
@@ -14,14 +14,14 @@ from torch import Tensor
 from operators.arrays import Patches, Patterns, Probe, abs2, fft2
 from operators.cuda_graph import Run, recorded
 from operators.network_interface import Network, channels_last, illuminate
+from operators.unet_openvino import compile_unets, has_openvino
 
 
 class Predictor:
-    """Turns patterns into object patches with error bars, in runs of fixed sizes.
+    """Turns patterns into object patches with error bars.
 
-    The last run of a call is padded, on a CPU to whole quarters of a batch: a scan comes in by a few frames
-    at a time. So a pattern gives the same patch whatever else is in its batch, but for rounding where the
-    size of the run is another, and live and offline results agree.
+    A pattern gives the same patch whatever else is in its batch, but for rounding where that has another
+    size, so live and offline results agree.
 
     Parameters
     ----------
@@ -37,6 +37,8 @@ class Predictor:
     dtype : torch.dtype, optional
         Of the convolutions: bfloat16 on a GPU and single precision on a CPU unless given. The Fourier
         transforms are always in single precision.
+    openvino : bool
+        Run single-precision convolutions of the default network on a CPU in OpenVINO, if it is installed.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Predictor:
         batch_size: int = 16,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
+        openvino: bool = True,
     ) -> None:
         n_pixels = network.n_pixels
         if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
@@ -69,10 +72,10 @@ class Predictor:
         on_gpu = self._device.type == "cuda"
         self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
         channels_last(self._network)
+        if openvino and not on_gpu and self._network.dtype == torch.float32 and has_openvino():
+            compile_unets(self._network)
         self._batch = torch.zeros(batch_size, n_pixels, n_pixels, pin_memory=on_gpu)
-        # A GPU replays one recorded run, and a part of it costs as much.
-        quarters = tuple(-(-batch_size * quarter // 4) for quarter in (1, 2, 3, 4))
-        self._sizes = (batch_size,) if on_gpu else quarters
+        self._is_padded = on_gpu  # which replays one recorded run, and a part of it costs as much
         self._run: Run = self._eager
 
     @torch.inference_mode()
@@ -104,7 +107,7 @@ class Predictor:
         for start in range(0, len(patterns), self.batch_size):
             frames = slice(start, start + self.batch_size)
             n_frames = len(patterns[frames])
-            run = self._batch[: next(size for size in self._sizes if size >= n_frames)]
+            run = self._batch if self._is_padded else self._batch[:n_frames]
             batch = run.numpy()
             batch[:n_frames] = patterns[frames]
             batch[n_frames:] = 0
@@ -119,12 +122,11 @@ class Predictor:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run empty batches, so that the first frames of a scan do not pay for torch's set-up.
+        """Run an empty batch, so that the first frames of a scan do not pay for torch's set-up.
 
         On a GPU the run is recorded here; without a warm-up it is launched piece by piece.
         """
-        for size in self._sizes:
-            self.predict(np.zeros((size, *self._batch.shape[1:]), np.float32))
+        self.predict(np.zeros(self._batch.shape, np.float32))
         if self._device.type == "cuda":
             self._run = recorded(self._eager, self._batch.to(self._device))
 

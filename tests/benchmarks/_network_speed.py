@@ -32,9 +32,10 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
     Returns
     -------
     dict of float
-        `ms_per_pattern` of the default network as a stage runs it, `ms_per_pattern_bf16` of convolutions in
-        bfloat16, `ms_per_pattern_ptychonet`, the ratio `ptychonet_over_physics`, and how far patches are from
-        those of single precision without short cuts: `rounding_error`, `rounding_error_bf16`.
+        `ms_per_pattern` of the default network as a stage runs it, `ms_per_pattern_torch` without OpenVINO,
+        `ms_per_pattern_bf16` of convolutions in bfloat16, `ms_per_pattern_ptychonet`, the ratio
+        `ptychonet_over_physics`, and how far patches are from those of single precision without short cuts:
+        `rounding_error`, `rounding_error_torch`, `rounding_error_bf16`.
     """
     torch.set_num_threads(n_threads)
     probe = demo_probe(PHOTONS)
@@ -42,16 +43,19 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
     ptychonet = NETWORKS["ptychonet"]().eval()
     predictors = {
         "physics": Predictor(physics, probe, BATCH_SIZE),
+        "torch": Predictor(physics, probe, BATCH_SIZE, openvino=False),
         "bf16": Predictor(physics, probe, BATCH_SIZE, dtype=torch.bfloat16),
         "ptychonet": Predictor(ptychonet, probe, BATCH_SIZE),
     }
     times = _least_ms_per_pattern(predictors)
     return {
         "ms_per_pattern": times["physics"],
+        "ms_per_pattern_torch": times["torch"],
         "ms_per_pattern_bf16": times["bf16"],
         "ms_per_pattern_ptychonet": times["ptychonet"],
         "ptychonet_over_physics": times["ptychonet"] / times["physics"],
         "rounding_error": rounding_error(physics, predictors["physics"], probe),
+        "rounding_error_torch": rounding_error(physics, predictors["torch"], probe),
         "rounding_error_bf16": rounding_error(physics, predictors["bf16"], probe),
     }
 

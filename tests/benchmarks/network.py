@@ -146,6 +146,7 @@ def _patches(recipe: Recipe, network: Any) -> dict[str, float]:
         "ood_increase": unseen["patch_loose"] / matched["patch_loose"] - 1,
         "ood_increase_mosaic": unseen["mosaic_loose"] / matched["mosaic_loose"] - 1,
         "photons_ratio": few["patch_c"] / many["patch_c"],
+        "photons_ratio_mosaic": few["mosaic_c"] / many["mosaic_c"],
     }
 
 
