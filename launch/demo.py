@@ -4,13 +4,14 @@ Everything the pipeline sees comes over the wires of a beamline; only this file 
 """
 
 import json
+import secrets
 import socket
 import subprocess
 import sys
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from stream.sockets import Endpoint
 
 SCAN_TIMEOUT_S = 300.0
 LOG_LINES = 15
+PORTS = range(20_000, 32_000)  # below those that the system gives to outgoing connections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +246,16 @@ def _process(module: str, settings: object, *arguments: str, folder: Path) -> It
 
 
 def free_port() -> int:
-    """Returns a TCP port of this machine that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """Returns a TCP port of this machine that nobody uses.
+
+    Raises
+    ------
+    OSError
+        If a hundred of them are in use.
+    """
+    for _ in range(100):
+        with suppress(OSError):
+            port = secrets.choice(PORTS)
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+    raise OSError(f"found no free port between {PORTS.start} and {PORTS.stop}")

@@ -8,7 +8,6 @@ connected part are removed. Run by `ptychostream bench adaptive`.
 """
 
 import json
-import socket
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from launch.demo import free_port
 from operators.arrays import abs2
 from operators.geometry import Geometry
 from operators.probe import with_power, zone_plate_probe
@@ -81,7 +81,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     """Return the figures by name, show them, and write them to `json_path`."""
     begin_s = time.monotonic()
     figures = _decision_times()
-    figures |= steered_demo_times(f"tcp://127.0.0.1:{_free_port()}")
+    figures |= steered_demo_times(f"tcp://127.0.0.1:{free_port()}")
     figures = _figures(work_off(all_jobs())) | figures
     figures["wall_s"] = time.monotonic() - begin_s
     figures["measured_on"] = machine()
@@ -222,12 +222,6 @@ def _timed(policy: Policy) -> tuple[list[float], list[float], list[float]]:
         policy.settle()  # as its process does once the answer has left
         images_s.append(looked - started)
     return decisions_s, images_s, cpu_s
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def _show(figures: dict[str, Any]) -> None:
