@@ -38,7 +38,8 @@ class Predictor:
         Of the convolutions: bfloat16 on a GPU and single precision on a CPU unless given. The Fourier
         transforms are always in single precision.
     openvino : bool
-        Run single-precision convolutions of the default network on a CPU in OpenVINO, if it is installed.
+        Run single-precision convolutions of the default network on a CPU in OpenVINO, if it is installed and
+        torch has one thread: of more, OpenVINO's and torch's get into each other's way.
 
     Raises
     ------
@@ -72,7 +73,8 @@ class Predictor:
         on_gpu = self._device.type == "cuda"
         self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
         channels_last(self._network)
-        if openvino and not on_gpu and self._network.dtype == torch.float32 and has_openvino():
+        is_single = self._network.dtype == torch.float32 and torch.get_num_threads() == 1
+        if openvino and not on_gpu and is_single and has_openvino():
             compile_unets(self._network)
         self._batch = torch.zeros(batch_size, n_pixels, n_pixels, pin_memory=on_gpu)
         self._is_padded = on_gpu  # which replays one recorded run, and a part of it costs as much

@@ -34,7 +34,7 @@ def compile_unets(network: Network) -> None:
 
 
 class CompiledUNet(nn.Module):
-    """A U-Net as a graph, on as many threads as torch has now.
+    """A U-Net as a graph, on one thread.
 
     What a call returns is overwritten by the next one.
 
@@ -48,7 +48,7 @@ class CompiledUNet(nn.Module):
         super().__init__()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": 1,
             "ENABLE_CPU_PINNING": False,  # other stages share the cores
         }
         self._run = _openvino().Core().compile_model(_graph(unet), "CPU", settings).create_infer_request()

@@ -42,7 +42,10 @@ def test_every_unet_of_a_network_becomes_a_graph(ready: PhysicsNet) -> None:
     assert all(isinstance(stage, CompiledUNet) for stage in ready.stages)
 
 
-def test_a_predictor_gives_the_same_with_openvino_and_without() -> None:
+def test_a_predictor_on_one_thread_gives_the_same_with_openvino_and_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     network, patterns = some_network(), some_patterns()
     with_graphs = Predictor(network, PROBE, batch_size=4)
     assert 0 < rounding_error(network, with_graphs, PROBE) < 1e-4
