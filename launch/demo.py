@@ -190,19 +190,20 @@ def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> C
     policy : dict, optional
         Settings of a policy that runs beside the pipeline.
     """
+    detector, positions, live, viewer, door = _free_ports(5)
     settings = {
         "save": options.save.absolute(),
-        "detector.address": f"tcp://127.0.0.1:{free_port()}",
+        "detector.address": f"tcp://127.0.0.1:{detector}",
         "detector.bind": "true",
-        "positions.address": f"tcp://127.0.0.1:{free_port()}",
-        "live.address": f"tcp://127.0.0.1:{free_port()}",
-        "viewer.port": free_port(),
+        "positions.address": f"tcp://127.0.0.1:{positions}",
+        "live.address": f"tcp://127.0.0.1:{live}",
+        "viewer.port": viewer,
         "store.enabled": str(options.stores).lower(),
     }
     config = load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
     if policy is None:
         return config
-    steering = {"enabled": True, "address": f"tcp://127.0.0.1:{free_port()}", **policy}
+    steering = {"enabled": True, "address": f"tcp://127.0.0.1:{door}", **policy}
     return Config.model_validate(config.model_dump() | {"policy": steering})
 
 
@@ -243,6 +244,13 @@ def _process(module: str, settings: object, *arguments: str, folder: Path) -> It
         process.wait()
         if process.stdin:
             process.stdin.close()
+
+
+def _free_ports(n_ports: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < n_ports:
+        ports.add(free_port())
+    return list(ports)
 
 
 def free_port() -> int:
