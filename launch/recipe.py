@@ -85,6 +85,8 @@ class Recipe(RecipeSection):
     """share of objects made of two textures: their maximum, product or mean"""
     toned: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of textures whose values go up and down in a random wave: contours, thin lines and dots"""
+    warped: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """share of textures bent at random: lines curve, circles become uneven"""
     scan: ScanRecipe | None = None
     """a recorded scan among the samples"""
     n_steps: Count
@@ -125,7 +127,7 @@ class Recipe(RecipeSection):
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
             f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended, "
-            f"{self.toned:.0%} toned), "
+            f"{self.toned:.0%} toned, {self.warped:.0%} warped), "
             f"transmission {self.material.describe()}, "
             f"{self.probe.n_probes} {optics} probes{scan}"
         )

@@ -17,6 +17,8 @@ Texture = NDArray[np.float32]
 Shape = tuple[int, int]
 
 DEMO_MATERIAL = 0.3 + 1.2j
+WARP_REACH_PX = (6.0, 30.0)  # over which a warped texture bends
+WARP_BEND = (0.1, 0.6)  # how far its points move, in units of that reach, rms
 
 
 def texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:
@@ -72,6 +74,27 @@ def texture_from_image(image: NDArray, shape: Shape, rng: np.random.Generator) -
     smooth = ndimage.gaussian_filter(grey, 0.4 * scale)  # nothing finer than the pixels of the piece
     piece = ndimage.affine_transform(smooth, turn, middle, shape, order=1, mode="reflect")
     return _stretched(piece if rng.random() < 0.5 else -piece)
+
+
+def warped(values: Texture, rng: np.random.Generator) -> Texture:
+    """Return a texture on ground that is bent at random: lines curve, circles become uneven.
+
+    Parameters
+    ----------
+    values : (row, col) float32
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (row, col) float32
+        Moved by smooth random distances; what lies beyond the edges is their mirror image.
+    """
+    reach_px = np.exp(rng.uniform(*np.log(WARP_REACH_PX)))
+    smooth = ndimage.gaussian_filter(
+        rng.standard_normal((2, *values.shape)), (0, reach_px, reach_px), mode="wrap"
+    )
+    distance = rng.uniform(*WARP_BEND) * reach_px * smooth / smooth.std()
+    return ndimage.map_coordinates(values, np.indices(values.shape) + distance, order=1, mode="reflect")
 
 
 def siemens_star(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from launch import training_data
 from launch.recipe import Recipe, read_recipe
 from launch.training_data import Simulator, pairs_per_cpu_s
 from operators.metrics import nrmse
@@ -88,6 +89,18 @@ def test_toned_objects_are_as_absorbing_as_plain_ones_in_other_shapes() -> None:
         return float(np.abs(np.diff(thickness, axis=-1)).mean())
 
     assert slope(absorption) > 1.5 * slope(plain)  # contours where there were slopes
+
+
+def test_as_many_textures_are_warped_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_data, "warped", lambda values, rng: np.full_like(values, 2))
+
+    def share(warped: float) -> float:
+        recipe = recipe_with(n_textures=60, families=["power_law"], warped=warped)
+        return float((Simulator(recipe).textures == 2).all((1, 2)).float().mean())
+
+    assert share(0.0) == 0
+    assert 0.3 < share(0.5) < 0.7
+    assert share(1.0) == 1
 
 
 def test_fewer_photons_make_noisier_patterns() -> None:

@@ -9,6 +9,7 @@ from operators.objects import (
     siemens_star,
     texture,
     texture_from_image,
+    warped,
 )
 
 EVERY_FAMILY = (*FAMILIES, *HELD_OUT_FAMILIES)
@@ -43,6 +44,17 @@ def test_a_piece_of_a_picture_is_a_texture(shape: tuple[int, ...]) -> None:
     assert first.max() == 1
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).mean() > 0.05
+
+
+def test_a_warped_texture_has_bent_lines_and_no_new_values() -> None:
+    lines = np.tile((np.arange(96) % 12 < 6).astype(np.float32), (96, 1))
+    bent = warped(lines, np.random.default_rng(0))
+    assert bent.dtype == np.float32
+    assert (bent.min(), bent.max()) == (0, 1)
+    assert bent.mean() == pytest.approx(0.5, abs=0.05)
+    assert np.abs(bent - bent[0]).mean() > 0.1  # its rows were all the same
+    assert ((bent > 0.01) & (bent < 0.99)).mean() < 0.3  # edges stay edges
+    np.testing.assert_array_equal(warped(lines, np.random.default_rng(0)), bent)
 
 
 def test_no_family_is_both_trained_and_held_out() -> None:
