@@ -69,6 +69,7 @@ class Simulator:
         far_field = torch.fft.fft2(self.probes[which] * objects[:, None], norm="ortho")
         expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
         illumination = Illumination(*(constant[which] for constant in self.illuminations))
+        illumination = illumination._replace(photons=photons)
         return objects, self._counts(expected, generator) / photons, illumination
 
     def _counts(self, expected: Tensor, generator: Generator) -> Tensor:
@@ -162,9 +163,9 @@ class ScanSampler:
         self._measured_share = recipe.scan.measured
         self._photons = recipe.photons_per_frame
         probe = torch.from_numpy(labels.probe).to(device)
-        flux = probe.abs().square().sum()
-        self._probe = probe / flux.sqrt()
-        self._intensities = torch.from_numpy(labels.patterns[:n_used]).to(device) / flux
+        self._flux = probe.abs().square().sum()
+        self._probe = probe / self._flux.sqrt()
+        self._intensities = torch.from_numpy(labels.patterns[:n_used]).to(device) / self._flux
         self._valid = torch.from_numpy(labels.valid).to(device)
         self._corners = torch.from_numpy(labels.corners[:n_used]).to(device)
         n_pixels = probe.shape[-1]
@@ -176,11 +177,11 @@ class ScanSampler:
         n_measured = round(n_frames * self._measured_share)
         shares = (self._measured, n_measured), (self._simulated, n_frames - n_measured)
         parts = [draw(n, generator) for draw, n in shares if n]
-        objects, intensities, probes = (torch.cat(values) for values in zip(*parts, strict=True))
-        return objects, intensities, illuminate(probes)
+        objects, intensities, probes, photons = (torch.cat(values) for values in zip(*parts, strict=True))
+        return objects, intensities, illuminate(probes, photons)
 
-    def _measured(self, n_frames: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return objects, intensities and strongest modes of measured frames."""
+    def _measured(self, n_frames: int, generator: Generator) -> tuple[Tensor, ...]:
+        """Return objects, intensities, strongest modes and photons of measured frames."""
         which = self._integers(len(self._corners), n_frames, generator)
         objects = self._windows[self._corners[which, 0], self._corners[which, 1]]
         probes = self._probe[0].expand_as(objects)
@@ -188,10 +189,10 @@ class ScanSampler:
         turned = (_oriented(values, flips, is_corner_origin=False) for values in (objects, probes))
         intensities = _oriented(self._intensities[which], flips, is_corner_origin=True)
         objects, probes = turned
-        return objects, intensities, probes
+        return objects, intensities, probes, self._flux.expand(n_frames, 1, 1)
 
-    def _simulated(self, n_frames: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return objects, noisy intensities and strongest modes of pieces near measured frames."""
+    def _simulated(self, n_frames: int, generator: Generator) -> tuple[Tensor, ...]:
+        """Return objects, noisy intensities, strongest modes and photons of pieces near measured frames."""
         near = self._corners[self._integers(len(self._corners), n_frames, generator)]
         rows, columns = (
             (near[:, axis] + self._integers(2 * NEAR_PX + 1, n_frames, generator) - NEAR_PX).clamp(
@@ -207,7 +208,7 @@ class ScanSampler:
         far_field = torch.fft.fft2(self._probe * objects[:, None], norm="ortho")
         expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
         intensities = torch.poisson(expected, generator) / photons * self._valid
-        return objects, intensities, self._probe[0].expand_as(objects)
+        return objects, intensities, self._probe[0].expand_as(objects), photons
 
     def _integers(self, end: int, n_frames: int, generator: Generator) -> Tensor:
         return torch.randint(end, (n_frames,), generator=generator, device=self._probe.device)

@@ -28,12 +28,15 @@ class Illumination(NamedTuple):
         Regularised division by the probe, the step of rPIE.
     gradient_step : (1 or frame, y, x) complex64
         The step of ePIE.
+    photons : (1 or frame, 1, 1) float32
+        Of a frame without a sample: how sure its pattern is.
     """
 
     probe: Tensor
     open_far_field: Tensor
     preconditioner: Tensor
     gradient_step: Tensor
+    photons: Tensor
 
     def of(self, frames: slice) -> "Illumination":
         """Return the illumination of some of the frames, where each has one of its own."""
@@ -110,16 +113,20 @@ class Network(nn.Module):
         return intensities.clamp(min=0).minimum(self.largest_intensity).sqrt()
 
 
-def illuminate(probe: Tensor) -> Illumination:
+def illuminate(probe: Tensor, photons: Tensor | float | None = None) -> Illumination:
     """Return the probe-dependent constants of the back-projections.
 
     Parameters
     ----------
     probe : (y, x) or (frame, y, x) complex64
         Of any power.
+    photons : float or (frame, 1, 1) float32, optional
+        Of a frame without a sample; the power of the probe unless given.
     """
     probe = probe if probe.ndim == 3 else probe[None]
-    probe = probe / probe.abs().square().sum((-2, -1), keepdim=True).sqrt()
+    power = probe.abs().square().sum((-2, -1), keepdim=True)
+    probe = probe / power.sqrt()
+    flux = power if photons is None else torch.zeros_like(power) + photons
     intensity = probe.abs().square()
     peak = intensity.amax((-2, -1), keepdim=True)
     return Illumination(
@@ -127,6 +134,7 @@ def illuminate(probe: Tensor) -> Illumination:
         torch.fft.fft2(probe, norm="ortho"),
         probe.conj() / (intensity + 0.1 * peak),
         probe.conj() / peak,
+        flux,
     )
 
 

@@ -37,6 +37,9 @@ class PhysicsNetConfig:
         U-Nets, each of which corrects the estimate of the one before.
     n_steps : int
         Steps of error reduction that show each stage where the pattern contradicts the estimate.
+    n_last_steps : int
+        Steps of error reduction that the last estimate takes: what the pattern is sure of holds for every
+        sample, trained on or not.
     """
 
     n_pixels: int = 64
@@ -45,6 +48,7 @@ class PhysicsNetConfig:
     unshuffle: int = 2
     n_stages: int = 2
     n_steps: int = 1
+    n_last_steps: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -97,9 +101,10 @@ class PhysicsNet(Network):
             residual, *features = stage(inputs)
             residual = self._unfold(residual)
             estimates.append(estimates[-1] + torch.complex(residual[:, 0], residual[:, 1]))
+        patches = reduce_error_to_noise(estimates[-1], amplitudes, illumination, self.config.n_last_steps)
         log_sigma = self._unfold(self.sigma_head(features[0].detach()), math.log(UNIFORM_PHASE_SIGMA))
         log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
-        return Prediction(estimates[-1], log_sigma, tuple(estimates[1:-1]))
+        return Prediction(patches, log_sigma, tuple(estimates[1:-1]))
 
     def decoder(self) -> list[nn.Module]:
         """Return the blocks that lead to the estimate, of every stage."""
@@ -121,6 +126,35 @@ def first_estimate(amplitudes: Tensor, illumination: Illumination) -> Tensor:
     return 1 + illumination.preconditioner * _difference(illumination.open_far_field, amplitudes)
 
 
+def reduce_error(estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int) -> Tensor:
+    """Return an estimate some steps of error reduction on, (frame, y, x) complex64."""
+    for _ in range(n_steps):
+        far_field = _fft2(illumination.probe * estimate)
+        estimate = estimate + illumination.preconditioner * _difference(far_field, amplitudes)
+    return estimate
+
+
+def reduce_error_to_noise(
+    estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int
+) -> Tensor:
+    """Return an estimate some steps of error reduction on, each as long as noise lets it be.
+
+    Of what amplitudes and estimate differ by, in squares, photon noise makes a known part: 1/4 for each
+    pixel in units of a photon, and no more than the photons that are expected there. The step is the rest's
+    share: all where the pattern is sure, none where the estimate explains it as well as the truth would.
+    """
+    for _ in range(n_steps):
+        far_field = _fft2(illumination.probe * estimate)
+        with torch.no_grad():
+            expected = far_field.real.square() + far_field.imag.square()
+            noise = expected.minimum(0.25 / illumination.photons).mean((-2, -1), keepdim=True)
+            misfit = (amplitudes - expected.sqrt()).square().mean((-2, -1), keepdim=True)
+            share = (1 - noise / (misfit + 1e-20)).clamp(min=0)
+        step = illumination.preconditioner * _difference(far_field, amplitudes)
+        estimate = estimate + share * step
+    return estimate
+
+
 def compare(
     estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int, margin: int = 0
 ) -> Tensor:
@@ -137,11 +171,9 @@ def compare(
     margin : int
         Pixels left out at every edge of the result.
     """
-    probe, _, preconditioner, gradient_step = illumination
-    better = estimate
-    for _ in range(n_steps):
-        better = better + preconditioner * _difference(_fft2(probe * better), amplitudes)
-    gradient = gradient_step * _difference(_fft2(probe * better), amplitudes)
+    probe = illumination.probe
+    better = reduce_error(estimate, amplitudes, illumination, n_steps)
+    gradient = illumination.gradient_step * _difference(_fft2(probe * better), amplitudes)
     pattern = torch.fft.fftshift(amplitudes, dim=(-2, -1)).square()
     modulus = probe.abs() / probe.abs().amax((-2, -1), keepdim=True)
     n_frames, n_pixels, _ = estimate.shape

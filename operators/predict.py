@@ -68,7 +68,7 @@ class Predictor:
         self.batch_size = batch_size
         self.photons_per_frame = float(power.sum())
         strongest = np.ascontiguousarray(probe[power.argmax()], np.complex64)
-        self._illumination = illuminate(torch.from_numpy(strongest).to(device))
+        self._illumination = illuminate(torch.from_numpy(strongest).to(device), self.photons_per_frame)
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
         on_gpu = self._device.type == "cuda"
         self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
@@ -156,7 +156,8 @@ def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> floa
     strongest = probe[np.square(np.abs(probe)).sum((1, 2)).argmax()]
     patterns = abs2(fft2(strongest * np.exp(1j * phase / phase.std()))).astype(np.float32)
     with torch.inference_mode():
-        illumination = illuminate(torch.from_numpy(np.ascontiguousarray(strongest, np.complex64)))
+        strongest_mode = torch.from_numpy(np.ascontiguousarray(strongest, np.complex64))
+        illumination = illuminate(strongest_mode, predictor.photons_per_frame)
         intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
         exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
     weights = abs2(strongest)

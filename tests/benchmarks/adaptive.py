@@ -81,7 +81,7 @@ class Curve:
 def run(json_path: Path | None = None) -> dict[str, Any]:
     """Return the figures by name, show them, and write them to `json_path`."""
     begin_s = time.monotonic()
-    figures = _decision_times()
+    figures: dict[str, Any] = dict(_decision_times())
     figures |= _latencies()
     figures = _figures(work_off(all_jobs())) | figures
     figures["wall_s"] = time.monotonic() - begin_s

@@ -91,6 +91,8 @@ def test_every_sample_of_a_scan_explains_its_pattern(matched: Recipe, folder: Pa
     residual = np.square(np.sqrt(expected) - np.sqrt(measured)).sum((1, 2)) / measured.sum((1, 2))
     assert residual.max() < 0.02
     assert len({probe.numpy().tobytes() for probe in illumination.probe}) == 8
+    counts = measured * illumination.photons.numpy()
+    np.testing.assert_allclose(counts, counts.round(), rtol=1e-5, atol=0.01)
 
 
 def test_held_out_frames_are_never_drawn(matched: Recipe, folder: Path) -> None:

@@ -47,6 +47,13 @@ def test_patterns_are_those_of_objects_and_probes() -> None:
     assert nrmse(intensities.numpy(), expected).c < 1e-3
 
 
+def test_the_network_is_told_the_photons_of_every_frame() -> None:
+    _, intensities, illumination = Simulator(recipe_with()).draw(8, torch.Generator().manual_seed(0))
+    counts = intensities * illumination.photons
+    assert illumination.photons.flatten().unique().numel() == 8
+    torch.testing.assert_close(counts, counts.round(), atol=1e-2, rtol=1e-5)
+
+
 def test_a_fixed_material_ties_phase_to_absorption() -> None:
     absorption, delay = absorption_and_delay(drawn(recipe_with())[0])
     np.testing.assert_allclose(delay, 4 * absorption, atol=1e-5)

@@ -1,9 +1,19 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from operators.network_interface import illuminate
-from operators.physics_net import PhysicsNet, PhysicsNetConfig, compare, first_estimate
+from operators.network_interface import Illumination, illuminate
+from operators.physics_net import (
+    PhysicsNet,
+    PhysicsNetConfig,
+    compare,
+    first_estimate,
+    reduce_error,
+    reduce_error_to_noise,
+)
 from tests.operators.networks import PHOTONS, PROBE, some_network, some_patterns
 
 
@@ -41,11 +51,51 @@ def test_each_step_of_error_reduction_fits_the_pattern_better(
     correction = compare(first, amplitudes, illumination, n_steps=4)[:, 2:4] / 5
     better = first + torch.complex(correction[:, 0], correction[:, 1])
 
-    def misfit(object_: torch.Tensor) -> float:
-        far_field = torch.fft.fft2(illumination.probe * object_, norm="ortho")
-        return float((far_field.abs() - amplitudes).square().sum())
+    misfits = [misfit(object_, amplitudes, illumination) for object_ in (better, first, flat)]
+    assert misfits == sorted(misfits)
 
-    assert misfit(better) < misfit(first) < misfit(flat)
+
+def test_last_steps_bring_the_patch_of_the_same_weights_closer_to_its_pattern(
+    network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
+) -> None:
+    intensities = torch.from_numpy(patterns) / PHOTONS
+    illumination = illuminate(torch.from_numpy(probe[0]))
+    patches = []
+    for n_last_steps in range(4):
+        same = PhysicsNet(**asdict(network.config) | {"n_last_steps": n_last_steps}).eval()
+        same.load_state_dict(network.state_dict())
+        with torch.inference_mode():
+            patches.append(same(intensities, illumination).patches)
+    with torch.inference_mode():
+        assert torch.equal(patches[0], network(intensities, illumination).patches)
+    misfits = [misfit(object_, intensities.sqrt(), illumination) for object_ in patches]
+    assert misfits == sorted(misfits, reverse=True)
+    assert misfits[3] < 0.9 * misfits[0]
+
+
+def test_an_estimate_as_good_as_the_truth_is_left_alone_and_a_worse_one_is_not(probe: np.ndarray) -> None:
+    rng, photons = np.random.default_rng(0), 1e4
+    phase = gaussian_filter(rng.standard_normal((4, 64, 64)), (0, 4, 4), mode="wrap")
+    truth = torch.from_numpy(np.exp(1j * phase / phase.std()).astype(np.complex64))
+    illumination = illuminate(torch.from_numpy(probe[0]), photons)
+    expected = torch.fft.fft2(illumination.probe * truth, norm="ortho").abs().square()
+    amplitudes = torch.from_numpy(rng.poisson(expected * photons) / photons).float().sqrt()
+
+    def step_over_error_reduction(estimate: torch.Tensor) -> float:
+        moved, full = (
+            (better(estimate, amplitudes, illumination, 1) - estimate).abs().square().sum()
+            for better in (reduce_error_to_noise, reduce_error)
+        )
+        return float((moved / full).sqrt())
+
+    assert step_over_error_reduction(truth) < 0.2
+    assert step_over_error_reduction(torch.ones_like(truth)) > 0.9
+
+
+def misfit(object_: torch.Tensor, amplitudes: torch.Tensor, illumination: Illumination) -> float:
+    """Sum of squares of what the amplitudes of an object's patterns lack."""
+    far_field = torch.fft.fft2(illumination.probe * object_, norm="ortho")
+    return float((far_field.abs() - amplitudes).square().sum())
 
 
 def test_one_probe_for_all_is_the_same_as_one_probe_each(
