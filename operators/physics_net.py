@@ -38,8 +38,8 @@ class PhysicsNetConfig:
     n_steps : int
         Steps of error reduction that show each stage where the pattern contradicts the estimate.
     n_last_steps : int
-        Steps of error reduction that the last estimate takes: what the pattern is sure of holds for every
-        sample, trained on or not.
+        Steps of error reduction that the last estimate takes when the network is used, not in training: what
+        the pattern is sure of holds for every sample, trained on or not.
     """
 
     n_pixels: int = 64
@@ -101,7 +101,8 @@ class PhysicsNet(Network):
             residual, *features = stage(inputs)
             residual = self._unfold(residual)
             estimates.append(estimates[-1] + torch.complex(residual[:, 0], residual[:, 1]))
-        patches = reduce_error_to_noise(estimates[-1], amplitudes, illumination, self.config.n_last_steps)
+        n_last_steps = 0 if self.training else self.config.n_last_steps
+        patches = reduce_error_to_noise(estimates[-1], amplitudes, illumination, n_last_steps)
         log_sigma = self._unfold(self.sigma_head(features[0].detach()), math.log(UNIFORM_PHASE_SIGMA))
         log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
         return Prediction(patches, log_sigma, tuple(estimates[1:-1]))

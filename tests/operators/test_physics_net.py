@@ -73,6 +73,15 @@ def test_last_steps_bring_the_patch_of_the_same_weights_closer_to_its_pattern(
     assert misfits[3] < 0.9 * misfits[0]
 
 
+def test_last_steps_are_not_taken_in_training(probe: np.ndarray, patterns: np.ndarray) -> None:
+    intensities = torch.from_numpy(patterns) / PHOTONS
+    illumination = illuminate(torch.from_numpy(probe[0]))
+    plain, other = (PhysicsNet(widths=(8, 16), n_last_steps=n).train() for n in (0, 3))
+    other.load_state_dict(plain.state_dict())
+    patches = [network(intensities, illumination).patches for network in (plain, other)]
+    torch.testing.assert_close(*patches)
+
+
 def test_an_estimate_as_good_as_the_truth_is_left_alone_and_a_worse_one_is_not(probe: np.ndarray) -> None:
     rng, photons = np.random.default_rng(0), 1e4
     phase = gaussian_filter(rng.standard_normal((4, 64, 64)), (0, 4, 4), mode="wrap")
