@@ -19,10 +19,9 @@ from operators.patches import add_patches
 from operators.predict import Predictor
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
-from operators.seeding import Seeding
 from operators.stitch import Mosaic, stitch
+from tests.benchmarks._network_scans import seed
 
-FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
 SEEDED_EPOCHS = 20
 
 
@@ -100,17 +99,10 @@ class Arena:
         started = time.process_time()
         config = RefinerConfig(algorithm=algorithm, probe_step=0, batch_size=8, levels=levels)  # type: ignore[arg-type]
         refiner = Refiner(config, self.probe, run_update=get_backend("auto").update)
-        scan, numbers = self.scan, np.arange(len(self.scan.patterns))
-        seeding = Seeding()
-        refiner.append(numbers.tolist(), scan.patterns, scan.corners.astype(np.float64))
-        for start in range(0, len(numbers) if mosaic else 0, FRAMES_AT_A_TIME):
-            assert mosaic is not None
-            some = numbers[start : start + FRAMES_AT_A_TIME]
-            seeds, corners = mosaic.windows(scan.corners[some]), scan.corners[some]
-            current = refiner.windows(corners)
-            starts = seeding.starts(scan.patterns[some], self.probe, seeds, mosaic.weights, current)
-            if starts is not None:
-                refiner.seed_object(starts, mosaic.weights, corners)
+        scan = self.scan
+        refiner.append(range(len(scan.patterns)), scan.patterns, scan.corners.astype(np.float64))
+        if mosaic is not None:
+            seed(refiner, self.probe, scan, mosaic)
         while refiner.epoch < n_epochs:
             refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
         end = refiner.snapshot()

@@ -10,7 +10,10 @@ from operators.network_interface import Network
 from operators.predict import Predictor
 from operators.refinement import RefinerSnapshot
 from operators.refiner import Refiner
-from operators.stitch import stitch
+from operators.seeding import Seeding
+from operators.stitch import Mosaic, stitch
+
+FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
 
 
 def refined_to(refiner: Refiner, n_epochs: float) -> RefinerSnapshot:
@@ -18,6 +21,18 @@ def refined_to(refiner: Refiner, n_epochs: float) -> RefinerSnapshot:
     while refiner.epoch < n_epochs:
         refiner.step()
     return refiner.snapshot()
+
+
+def seed(refiner: Refiner, probe: Probe, scan: SimulatedScan, mosaic: Mosaic) -> None:
+    """Start all frames of a scan from its mosaic where that explains them, as the refinement stage does."""
+    seeding, numbers = Seeding(), np.arange(len(scan.patterns))
+    for start in range(0, len(numbers), FRAMES_AT_A_TIME):
+        some = numbers[start : start + FRAMES_AT_A_TIME]
+        seeds, corners = mosaic.windows(scan.corners[some]), scan.corners[some]
+        current = refiner.windows(corners)
+        starts = seeding.starts(scan.patterns[some], probe, seeds, mosaic.weights, current)
+        if starts is not None:
+            refiner.seed_object(starts, mosaic.weights, corners)
 
 
 def mosaic_error(network: Network, probe: Probe, scan: SimulatedScan) -> float:

@@ -23,7 +23,7 @@ from operators.stitch import Mosaic, stitch
 from stream.calibration import LEAST_PIXELS
 from stream.composition import Refined
 from stream.weights import ModelCard
-from tests.benchmarks._network_scans import refined_to
+from tests.benchmarks._network_scans import refined_to, seed
 
 SEED = 2**32 + 5000  # neither training, calibration nor evaluation draws from it
 TILE_PX = 64
@@ -83,11 +83,12 @@ def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: SimulatedSc
     patches, sigma = Predictor(network, probe).predict(scan.patterns)
     mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), scan.corners, error_model=model)
     refiner = Refiner(
-        RefinerConfig(algorithm="epie", probe_step=0, batch_size=8),
+        RefinerConfig(probe_step=0, batch_size=8),
         probe,
         run_update=get_backend("auto").update,
     )
     refiner.append(range(len(scan.corners)), scan.patterns, scan.corners.astype(np.float64))
+    seed(refiner, probe, scan, mosaic)
     before = Refined.of(refined_to(refiner, REFINED_EPOCHS - 1), mosaic, None)
     refined = Refined.of(refined_to(refiner, REFINED_EPOCHS), mosaic, before)
     dial = _dial(mosaic, refined, Bounds(0, 0, *scan.object.shape))
