@@ -68,8 +68,7 @@ class Simulator:
         photons = torch.exp(self._uniform((low, high), n_frames, generator))
         far_field = torch.fft.fft2(self.probes[which] * objects[:, None], norm="ortho")
         expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
-        illumination = Illumination(*(constant[which] for constant in self.illuminations))
-        illumination = illumination._replace(photons=photons)
+        illumination = self.illuminations.of(which)._replace(photons=photons)
         return objects, self._counts(expected, generator) / photons, illumination
 
     def _counts(self, expected: Tensor, generator: Generator) -> Tensor:

@@ -191,7 +191,7 @@ def _error(network: Network, samples: Samples, illumination: Illumination, batch
     for start in range(0, len(samples.objects), batch_size):
         part = slice(start, start + batch_size)
         single = len(weights) == 1
-        with_part = illumination if single else Illumination(*(each[part] for each in illumination))
+        with_part = illumination if single else illumination.of(part)
         objects = samples.objects[part]
         patches = network(samples.intensities[part], with_part).patches
         total += float(squared_error(patches, objects, weights if single else weights[part])) * len(objects)

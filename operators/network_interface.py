@@ -38,7 +38,7 @@ class Illumination(NamedTuple):
     gradient_step: Tensor
     photons: Tensor
 
-    def of(self, frames: slice) -> "Illumination":
+    def of(self, frames: slice | Tensor) -> "Illumination":
         """Return the illumination of some of the frames, where each has one of its own."""
         return Illumination(*(constant[frames] for constant in self))
 

@@ -146,12 +146,13 @@ def reduce_error_to_noise(
     """
     for _ in range(n_steps):
         far_field = _fft2(illumination.probe * estimate)
+        expected = _intensity(far_field)
+        modulus = expected.sqrt()
         with torch.no_grad():
-            expected = far_field.real.square() + far_field.imag.square()
             noise = expected.minimum(0.25 / illumination.photons).mean((-2, -1), keepdim=True)
-            misfit = (amplitudes - expected.sqrt()).square().mean((-2, -1), keepdim=True)
+            misfit = (amplitudes - modulus).square().mean((-2, -1), keepdim=True)
             share = (1 - noise / (misfit + 1e-20)).clamp(min=0)
-        step = illumination.preconditioner * _difference(far_field, amplitudes)
+        step = illumination.preconditioner * _difference_from(far_field, modulus, amplitudes)
         estimate = estimate + share * step
     return estimate
 
@@ -239,7 +240,15 @@ def _fft2(x: Tensor) -> Tensor:
     return torch.fft.fft2(x, norm="ortho")
 
 
+def _intensity(far_field: Tensor) -> Tensor:
+    return far_field.real.square() + far_field.imag.square()  # abs() takes four times as long
+
+
 def _difference(far_field: Tensor, amplitudes: Tensor) -> Tensor:
     """Return the exit wave to add so that the far field gets the measured amplitudes."""
-    modulus = (far_field.real.square() + far_field.imag.square()).sqrt()  # abs() takes four times as long
+    return _difference_from(far_field, _intensity(far_field).sqrt(), amplitudes)
+
+
+def _difference_from(far_field: Tensor, modulus: Tensor, amplitudes: Tensor) -> Tensor:
+    """Return the same where the modulus of the far field is known already."""
     return torch.fft.ifft2(far_field * (amplitudes / (modulus + 1e-6) - 1), norm="ortho")
