@@ -4,7 +4,12 @@ Separate from `operators.objects`, which reads no files: photographs come with s
 from its wheel, without a download. Called by training, by evaluation and by simulated scans.
 """
 
-from functools import cache
+import itertools
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +22,7 @@ from operators.objects import (
     object_from_texture,
     texture,
     texture_from_image,
+    warped,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +46,7 @@ PHOTOGRAPHS = {
 }
 """Names in `skimage.data`. The second are never trained on: the first are judged by them."""
 TRAINING_FAMILIES = (*FAMILIES, "natural")
+WORTH_PROCESSES = 500  # textures, at 20 to 50 ms each: fewer are drawn sooner than processes start
 
 
 def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:
@@ -61,6 +68,40 @@ def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture
     if family not in PHOTOGRAPHS:
         return texture(family, shape, rng)
     return texture_from_image(_photograph(str(rng.choice(PHOTOGRAPHS[family]))), shape, rng)
+
+
+def draw_textures(
+    families: Sequence[str], n_textures: int, shape: Shape, warped_share: float, rng: np.random.Generator
+) -> Iterator[Texture]:
+    """Yields random textures, the families in turn; many are drawn on all cores.
+
+    Each has a random stream of its own, so they are the same on any number of cores.
+
+    Parameters
+    ----------
+    families : sequence of str
+        As `draw_texture` takes them.
+    n_textures : int
+    shape : (int, int)
+        Rows and columns, pixels.
+    warped_share : float
+        Share that is bent at random, 0 to 1.
+    rng : numpy.random.Generator
+    """
+    draw = partial(_draw_warped, shape, warped_share)
+    which, streams = itertools.cycle(families), rng.spawn(n_textures)
+    n_cores = len(os.sched_getaffinity(0))
+    if n_textures < WORTH_PROCESSES or n_cores == 1:
+        yield from map(draw, which, streams)
+        return
+    context = multiprocessing.get_context("spawn")  # a copy of a process that uses a GPU could not go on
+    with ProcessPoolExecutor(n_cores, context) as pool:
+        yield from pool.map(draw, itertools.islice(which, n_textures), streams, chunksize=16)
+
+
+def _draw_warped(shape: Shape, warped_share: float, family: str, rng: np.random.Generator) -> Texture:
+    values = draw_texture(family, shape, rng)
+    return warped(values, rng) if rng.random() < warped_share else values
 
 
 def draw_object(family: str, material: "MaterialRecipe", shape: Shape, rng: np.random.Generator) -> Object:

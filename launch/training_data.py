@@ -4,10 +4,8 @@ Nothing is seen twice and nothing lies on disk; the same recipe and generator gi
 from `launch.train`, whose loop only asks for the next batch.
 """
 
-import itertools
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +13,10 @@ import torch
 from torch import Tensor
 
 from launch.recipe import Recipe
-from launch.samples import draw_texture
+from launch.samples import draw_textures
 from launch.scan_labels import ScanLabels, labels_of
 from operators.detector_effects import Detector, draw_detector, read_out
 from operators.network_interface import Illumination, illuminate
-from operators.objects import Texture, warped
 
 Generator = torch.Generator
 # Pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else.
@@ -50,7 +47,9 @@ class Simulator:
 
     def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
         rng = np.random.default_rng(recipe.seed)
-        textures = np.stack(list(_draw_textures(recipe, rng)))
+        shape = (recipe.texture_px, recipe.texture_px)
+        drawn = draw_textures(recipe.families, recipe.n_textures, shape, recipe.warped, rng)
+        textures = np.stack(list(drawn))
         probes = np.stack([recipe.probe.random(recipe.n_pixels, rng) for _ in range(recipe.probe.n_probes)])
         self.recipe = recipe
         self.detectors = _detectors(recipe, rng, device)
@@ -248,15 +247,6 @@ def _oriented(values: Tensor, flips: list[Tensor], *, is_corner_origin: bool) ->
         flipped = flipped.roll(1, axis) if is_corner_origin else flipped
         values = torch.where(flip[:, None, None], flipped, values)
     return torch.where(flips[2][:, None, None], values.transpose(1, 2), values)
-
-
-def _draw_textures(recipe: Recipe, rng: np.random.Generator) -> Iterator[Texture]:
-    """Yield the textures of a training, the families in turn; some of them warped."""
-    shape = (recipe.texture_px, recipe.texture_px)
-    for family in itertools.islice(itertools.cycle(recipe.families), recipe.n_textures):
-        values = draw_texture(family, shape, rng)
-        is_warped = recipe.warped > 0 and rng.random() < recipe.warped
-        yield warped(values, rng) if is_warped else values
 
 
 def _detectors(recipe: Recipe, rng: np.random.Generator, device: str) -> Detector | None:

@@ -21,7 +21,7 @@ def recorded(run: Run, batch: Tensor) -> Run:
     run : callable
         From a batch to tensors, on the device and without waiting for it.
     batch : Tensor
-        On the GPU; every later batch has its shape.
+        On the GPU; every later batch has its shape, or fewer frames.
 
     Returns
     -------
@@ -42,8 +42,10 @@ def recorded(run: Run, batch: Tensor) -> Run:
         return run
 
     def replay(batch: Tensor) -> tuple[Tensor, ...]:
-        given.copy_(batch, non_blocking=True)
+        # What is left of an earlier batch behind a smaller one costs time and changes nothing.
+        n_frames = len(batch)
+        given[:n_frames].copy_(batch, non_blocking=True)
         graph.replay()
-        return results
+        return tuple(result[:n_frames] for result in results)
 
     return replay

@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from operators.arrays import Patches, Patterns
+from operators.arrays import Patches, Patterns, to_numpy
 from operators.metrics import align_phase
 from operators.network_interface import NORMS, UNIFORM_PHASE_SIGMA, Network
+from operators.predict import Results
 
 
 class Predicting(Protocol):
@@ -22,12 +23,16 @@ class Predicting(Protocol):
 
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
         """Return patches and sigma: see `operators.predict.Predictor.predict`."""
+        return self.submit(patterns)()
+
+    def submit(self, patterns: Patterns) -> Results:
+        """Return what gives them once they are there."""
 
     def warm_up(self) -> None:
         """Do once what must not delay the first frames."""
 
 
-class Ensemble:
+class Ensemble(Predicting):
     """Every pattern through every member: the most that members can tell, at the cost of all of them.
 
     Parameters
@@ -49,9 +54,13 @@ class Ensemble:
         self._members, self._weights = members, weights
         self._n_estimates = n_estimates or len(members)
 
-    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
-        """Return mean patches, and sigma with the spread of the members' phases added in squares."""
-        guesses, sigmas = zip(*(member.predict(patterns) for member in self._members), strict=True)
+    def submit(self, patterns: Patterns) -> Results:
+        """Return what gives mean patches, and sigma with the spread of the phases added in squares."""
+        members = [member.submit(patterns) for member in self._members]
+        return lambda: self._combined([results() for results in members])
+
+    def _combined(self, results: list[tuple[Patches, np.ndarray]]) -> tuple[Patches, np.ndarray]:
+        guesses, sigmas = zip(*results, strict=True)
         aligned = np.stack([self._aligned(guess, guesses[0]) for guess in guesses])
         patches = aligned[: self._n_estimates].mean(axis=0)
         spread = np.square(np.angle(aligned * patches.conj())).mean(axis=0)
@@ -68,7 +77,7 @@ class Ensemble:
         return np.stack([align_phase(a, b, self._weights) for a, b in pairs]) if len(patches) else patches
 
 
-class RoundRobin:
+class RoundRobin(Predicting):
     """Every pattern through one member: the cost of one, and neighbours that overlap show the disagreement.
 
     Parameters
@@ -79,13 +88,19 @@ class RoundRobin:
     def __init__(self, members: Sequence[Predicting]) -> None:
         self._members = members
 
-    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
-        """Return patches and sigma; a pattern's member follows from its counts, whatever is in its batch."""
-        patches, sigma = np.empty(patterns.shape, np.complex64), np.empty(patterns.shape, np.float32)
-        turn = patterns.sum(axis=(1, 2), dtype=np.float64).astype(np.int64) % len(self._members)
-        for index, member in enumerate(self._members):
-            patches[turn == index], sigma[turn == index] = member.predict(patterns[turn == index])
-        return patches, sigma
+    def submit(self, patterns: Patterns) -> Results:
+        """Return what gives patches and sigma; a pattern's member follows from its counts alone."""
+        turn = to_numpy(patterns.sum(axis=(1, 2), dtype=np.float64)).astype(np.int64) % len(self._members)
+        frames = [np.flatnonzero(turn == index) for index in range(len(self._members))]
+        members = [m.submit(patterns[which]) for m, which in zip(self._members, frames, strict=True)]
+
+        def results() -> tuple[Patches, np.ndarray]:
+            patches, sigma = np.empty(patterns.shape, np.complex64), np.empty(patterns.shape, np.float32)
+            for which, member in zip(frames, members, strict=True):
+                patches[which], sigma[which] = member()
+            return patches, sigma
+
+        return results
 
     def warm_up(self) -> None:
         """Warm up every member."""

@@ -5,6 +5,7 @@ evaluation. It copies the network and prepares the copy for speed (`operators.cu
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from operators.arrays import Patches, Patterns, Probe, abs2, fft2
 from operators.cuda_graph import Run, recorded
 from operators.network_interface import Network, channels_last, illuminate
 from operators.unet_openvino import compile_unets, has_openvino
+
+Results = Callable[[], tuple[Patches, np.ndarray]]
 
 
 class Predictor:
@@ -76,18 +79,15 @@ class Predictor:
         is_single = self._network.dtype == torch.float32 and torch.get_num_threads() == 1
         if openvino and not on_gpu and is_single and has_openvino():
             compile_unets(self._network)
-        self._batch = torch.zeros(batch_size, n_pixels, n_pixels, pin_memory=on_gpu)
-        self._is_padded = on_gpu  # which replays one recorded run, and a part of it costs as much
         self._run: Run = self._eager
 
-    @torch.inference_mode()
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
         """Return the object patch of each pattern and its error bar.
 
         Parameters
         ----------
         patterns : (frame, ky, kx) float32, photons
-            Corner-origin.
+            Corner-origin, on the host or, as CuPy's, on the GPU.
 
         Returns
         -------
@@ -101,22 +101,35 @@ class Predictor:
         ValueError
             If the patterns have not the network's size.
         """
+        return self.submit(patterns)()
+
+    @torch.inference_mode()
+    def submit(self, patterns: Patterns) -> Results:
+        """Return what gives the results of `predict` once they are there: a GPU works on them meanwhile."""
         n_pixels = self._network.n_pixels
         if patterns.ndim != 3 or patterns.shape[1:] != (n_pixels, n_pixels):
             raise ValueError(f"expected patterns (frame, {n_pixels}, {n_pixels}), got {patterns.shape}")
-        patches = np.empty(patterns.shape, np.complex64)
-        sigma = np.empty(patterns.shape, np.float32)
+        parts = [
+            (torch.empty(0, n_pixels, n_pixels, dtype=torch.complex64), torch.empty(0, n_pixels, n_pixels))
+        ]
         for start in range(0, len(patterns), self.batch_size):
-            frames = slice(start, start + self.batch_size)
-            n_frames = len(patterns[frames])
-            run = self._batch if self._is_padded else self._batch[:n_frames]
-            batch = run.numpy()
-            batch[:n_frames] = patterns[frames]
-            batch[n_frames:] = 0
-            batch /= self.photons_per_frame
-            results = self._run(run.to(self._device, non_blocking=True))
-            patches[frames], sigma[frames] = (result[:n_frames].cpu().numpy() for result in results)
-        return patches, sigma
+            shares = patterns[start : start + self.batch_size] / np.float32(self.photons_per_frame)
+            intensities = torch.as_tensor(shares.astype(np.float32, copy=False), device=self._device)
+            patches, sigma = (_to_host(result) for result in self._run(intensities))
+            parts.append((patches, sigma))
+        is_done = torch.cuda.Event() if self._device.type == "cuda" else None
+        if is_done:
+            is_done.record()
+
+        def results() -> tuple[Patches, np.ndarray]:
+            if is_done:
+                is_done.synchronize()
+            patches, sigma = (
+                values[-1] if len(values) <= 2 else torch.cat(values) for values in zip(*parts, strict=True)
+            )
+            return patches.numpy(), sigma.numpy()
+
+        return results
 
     def _eager(self, intensities: Tensor) -> tuple[Tensor, Tensor]:
         prediction = self._network(intensities, self._illumination)
@@ -128,9 +141,17 @@ class Predictor:
 
         On a GPU the run is recorded here; without a warm-up it is launched piece by piece.
         """
-        self.predict(np.zeros(self._batch.shape, np.float32))
+        empty = np.zeros((self.batch_size, self._network.n_pixels, self._network.n_pixels), np.float32)
+        self.predict(empty)
         if self._device.type == "cuda":
-            self._run = recorded(self._eager, self._batch.to(self._device))
+            self._run = recorded(self._eager, torch.from_numpy(empty).to(self._device))
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """Return values of a GPU in page-locked memory, where they are once its work so far is done."""
+    if values.device.type == "cpu":
+        return values
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> float:

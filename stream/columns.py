@@ -109,15 +109,17 @@ class Column:
             self._allocate(self._path(len(self._segments)))
 
     def write(self, numbers: Any, values: Any) -> None:
-        """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed."""
+        """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed.
+
+        Large values of frames that have room already (`reserve`) may be stored by several threads at once.
+        """
         numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
         if not numbers.size:
             return
         self.reserve(int(numbers.max()) + 1)
         values = np.broadcast_to(np.asarray(values, self.dtype), (len(numbers), *self.item_shape))
         if self._item_bytes >= LARGE_BYTES:
-            for number, value in zip(numbers.tolist(), values, strict=True):
-                self.put(number, value)
+            self._write_runs(numbers, values)
             return
         for segment, rows, within in self._grouped(numbers):
             segment[within] = values[rows]
@@ -137,12 +139,21 @@ class Column:
             self._close_file()
             self._file, self._file_index = self._path(index).open("r+b", buffering=0), index
             self._close_file = weakref.finalize(self, self._file.close)
-        data = np.ascontiguousarray(value, self.dtype).data
-        n_written = os.pwrite(self._file.fileno(), data, within * self._item_bytes)
-        if n_written != self._item_bytes:
-            raise OSError(
-                errno.EIO, f"{n_written} of {self._item_bytes} bytes written", str(self._path(index))
-            )
+        self._pwrite(self._file, within, value)
+
+    def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Stores large values through the files, frames that are neighbours there in one piece."""
+        index, within = np.divmod(numbers, self.segment_frames)
+        starts = np.flatnonzero((np.diff(numbers) != 1) | (within[1:] == 0)) + 1
+        for run in np.split(np.arange(len(numbers)), starts):
+            with self._path(int(index[run[0]])).open("r+b", buffering=0) as file:
+                self._pwrite(file, int(within[run[0]]), values[run[0] : run[-1] + 1])
+
+    def _pwrite(self, file: FileIO, within: int, values: NDArray[Any]) -> None:
+        data = np.ascontiguousarray(values, self.dtype)
+        n_written = os.pwrite(file.fileno(), data.data, within * self._item_bytes)
+        if n_written != data.nbytes:
+            raise OSError(errno.EIO, f"{n_written} of {data.nbytes} bytes written", str(file.name))
 
     def read(self, numbers: Any) -> NDArray[Any]:
         """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet."""

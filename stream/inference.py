@@ -9,16 +9,18 @@ are taken up between two batches. The column `model` says which weights made a p
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from operators.arrays import Probe
+from operators.arrays import Patches, Probe, get_array_module
 from operators.ensemble import Predicting
 from operators.network_interface import Network
+from operators.predict import Results
 from stream.found_probe import STAGE as PROBE_STAGE
 from stream.predictors import UncertaintyConfig, build_predictor, torch_device
 from stream.prepare import Optics, read_patterns
@@ -46,7 +48,7 @@ class InferenceConfig:
     deadline_s : float
         A frame waits no longer than this for its batch to fill.
     threads : int
-        Of the CPU.
+        Of the CPU, for the network or, where that runs on a GPU, for storing what it makes.
     device : str
         "cpu", "cuda" or "auto".
     uncertainty : UncertaintyConfig
@@ -60,6 +62,14 @@ class InferenceConfig:
     threads: int = 1
     device: str = "auto"
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
+
+
+class _Batch(NamedTuple):
+    """Frames that the network works on, which weights it has, and what gives its results."""
+
+    numbers: Numbers
+    model: int
+    results: Results
 
 
 class Inference:
@@ -76,12 +86,16 @@ class Inference:
         self._clock = clock
         self._inferred = 0
         self._waiting: list[int] = []  # frames without a probe
+        self._running: _Batch | None = None  # on the GPU
 
     def prepare(self) -> None:
         """Loads the weights and runs the network once, so that the first frame does not wait for it."""
-        torch.set_num_threads(self.config.threads)
         self._trained, self.card = load_network(self.config.weights)
         self.device = torch_device(self.config.device)
+        self._on_gpu = self.device.startswith("cuda")
+        torch.set_num_threads(1 if self._on_gpu else self.config.threads)
+        self._xp = get_array_module("auto") if self._on_gpu else np
+        self._each = ThreadPoolExecutor(self.config.threads).map if self.config.threads > 1 else map
         optics, n = self.config.optics, self.config.optics.geometry.n_pixels
         probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
         self._predictor_before = self._predictor_of(self._trained, probe)
@@ -94,7 +108,7 @@ class Inference:
         self._columns: dict[str, Any] = {
             name: scan.column(name, writable=True, shape=(n, n)) for name in ("patches", "sigma")
         } | {name: scan.column(name, writable=True) for name in ("model", "inferred_s")}
-        self._waiting = []
+        self._waiting, self._running = [], None
         self._network, self._version = self._trained, 0
         self._probe: Probe | None = None
         self._predictor = self._predictor_before
@@ -102,7 +116,10 @@ class Inference:
         self._look_around()
 
     def handle(self, numbers: Numbers) -> None:
-        """Stores patch and sigma of these frames; a frame is BAD if either is not finite."""
+        """Makes patch and sigma of these frames; a frame is BAD if either is not finite.
+
+        They are stored at once or, on a GPU, in the next call of any method, while it works on the next.
+        """
         self._look_around()
         if self._probe is None:
             self._waiting.extend(numbers.tolist())
@@ -111,6 +128,7 @@ class Inference:
 
     def idle(self, deadline: float) -> bool:
         """Does a batch of the frames that had to wait for the probe; says whether there are more."""
+        self._store()
         if self._waiting:
             self._look_around()
         if self._waiting and self._probe is not None:
@@ -123,6 +141,7 @@ class Inference:
         """Does what still waits, if there is a probe; every patch is stored when its byte is."""
         while self.idle(self._clock()):
             pass
+        self._store()
 
     def _look_around(self) -> None:
         """Take up a probe or weights that have come since."""
@@ -147,16 +166,40 @@ class Inference:
         return build_predictor(network, probe, uncertainty, batch_size=self.batch_size, device=self.device)
 
     def _infer(self, numbers: Numbers) -> None:
-        patches, sigma = self._predictor.predict(read_patterns(self._scan, self._preprocess, numbers))
-        self._columns["patches"].write(numbers, patches)
-        self._columns["sigma"].write(numbers, np.minimum(sigma, 6e4))
-        self._columns["model"].write(numbers, self._model)
+        patterns = read_patterns(self._scan, self._preprocess, numbers, self._xp)
+        batch = _Batch(numbers, self._model, self._predictor.submit(patterns))
+        self._store()
+        self._running = batch
+        if not self._on_gpu:
+            self._store()
+
+    def _store(self) -> None:
+        """Store what the network has made of the batch that it was given last."""
+        if self._running is None:
+            return
+        (numbers, model, results), self._running = self._running, None
+        patches, sigma = results()
+        for column in self._columns.values():
+            column.reserve(int(numbers.max()) + 1)
+        shares = [np.array_split(values, self.config.threads) for values in (numbers, patches, sigma)]
+        is_finite = np.concatenate([*self._each(self._store_patches, *shares)])
+        self._columns["model"].write(numbers, model)
         self._columns["inferred_s"].write(numbers, self._clock())
-        # One value that is not finite would spread over the whole mosaic and stay.
-        is_finite = np.isfinite(patches).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=(1, 2))
         self._scan.mark(self.name, numbers[is_finite], State.DONE)
         self._scan.mark(self.name, numbers[~is_finite], State.BAD)
         self._inferred += int(np.count_nonzero(is_finite))
+
+    def _store_patches(self, numbers: Numbers, patches: Patches, sigma: np.ndarray) -> np.ndarray:
+        """Store patches and sigma, and return which frames have finite ones, (frame,) bool.
+
+        One value that is not finite would spread over the whole mosaic and stay.
+        """
+        # torch's loops are several times as fast as NumPy's here, and at a GPU's rate it matters.
+        patch_sum = torch.view_as_real(torch.from_numpy(patches)).sum((1, 2, 3))
+        sigma_sum = torch.from_numpy(sigma).sum((1, 2))
+        self._columns["patches"].write(numbers, patches)
+        self._columns["sigma"].write(numbers, torch.from_numpy(sigma).clamp(max=6e4).half().numpy())
+        return (patch_sum.isfinite() & sigma_sum.isfinite()).numpy()
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
         """Has no door."""

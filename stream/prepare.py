@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from operators.arrays import Corners, Patterns, Positions, Probe
+from operators.arrays import ArrayModule, Corners, Patterns, Positions, Probe
 from operators.geometry import Geometry, window_corners
 from operators.preprocess import Preprocess
 from stream.found_probe import found_probe
@@ -93,9 +93,9 @@ def load_probe(path: Path, n_pixels: int) -> Probe:
     return probe
 
 
-def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers) -> Patterns:
-    """Returns the prepared patterns of recorded frames."""
-    return preprocess(scan.column("frames").read(numbers))
+def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers, xp: ArrayModule = np) -> Patterns:
+    """Returns the prepared patterns of recorded frames, prepared where arrays of `xp` live."""
+    return preprocess(xp.asarray(scan.column("frames").read(numbers)))
 
 
 def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Positions:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from launch import training_data
+from launch import samples
 from launch.recipe import Recipe, read_recipe
 from launch.training_data import Simulator, pairs_per_cpu_s
 from operators.metrics import nrmse
@@ -99,7 +99,7 @@ def test_toned_objects_are_as_absorbing_as_plain_ones_in_other_shapes() -> None:
 
 
 def test_as_many_textures_are_warped_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_data, "warped", lambda values, rng: np.full_like(values, 2))
+    monkeypatch.setattr(samples, "warped", lambda values, rng: np.full_like(values, 2))
 
     def share(warped: float) -> float:
         recipe = recipe_with(n_textures=60, families=["power_law"], warped=warped)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from operators.ensemble import Ensemble, RoundRobin, thinned
+from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
 from operators.network import NETWORKS
 from operators.network_interface import UNIFORM_PHASE_SIGMA
-from operators.predict import Predictor
+from operators.predict import Predictor, Results
 from operators.probe import with_power, zone_plate_probe
 
 PROBE = with_power(zone_plate_probe(32, 6, 7)[None], 1e4)
@@ -17,7 +17,7 @@ SHAPES = {
 }
 
 
-class Saying:
+class Saying(Predicting):
     """A member that always sees the same phase, and turns its patches as it likes."""
 
     def __init__(self, phase: np.ndarray, sigma: float, turn: float = 0.0) -> None:
@@ -25,10 +25,10 @@ class Saying:
         self.n_seen = 0
         self.is_warm = False
 
-    def predict(self, patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def submit(self, patterns: np.ndarray) -> Results:
         self.n_seen += len(patterns)
         patches = np.broadcast_to(self.patch, patterns.shape).copy()
-        return patches, np.full(patterns.shape, self.sigma, np.float32)
+        return lambda: (patches, np.full(patterns.shape, self.sigma, np.float32))
 
     def warm_up(self) -> None:
         self.is_warm = True

@@ -322,7 +322,7 @@ def test_what_is_missing_is_named(monkeypatch):
 
 @pytest.mark.cuda
 def test_a_device_is_refined_on_by_these_kernels():
-    for name, is_fused in (("cupy", False), ("auto", False), ("cupy-fused", True)):
+    for name, is_fused in (("cupy", False), ("auto", True), ("cupy-fused", True)):
         try:
             backend = get_backend(name)
         except ValueError as unusable:

@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,10 +62,12 @@ class Bench:
         stage.prepare()
         return stage
 
-    def run(self, scans, *, order=None, batch_size=8):
+    def run(self, scans, *, order=None, later=False, **changes):
         """Return what inference leaves of a scan whose frames arrive in `order`, six at a time."""
         scan, numbers = make_scan(scans), np.arange(len(self.scanned)) if order is None else order
-        loop = WorkerLoop(self.stage(batch_size=batch_size), scans, Clock())
+        stage = self.stage(**changes)
+        stage._on_gpu |= later
+        loop = WorkerLoop(stage, scans, Clock())
         for start in range(0, len(numbers), 6):
             record(scan, numbers[start : start + 6], self.frames[numbers[start : start + 6]])
             loop.turn()
@@ -109,6 +112,38 @@ def test_results_do_not_depend_on_batch_mates_or_arrival(tmp_path, bench, seed):
         assert (one.column(column).head(n) == other.column(column).head(n)).all(), "to the last bit"
 
 
+def assert_same_values(scan, expected, rtol):
+    numbers = np.arange(expected.n_frames)
+    assert (scan.states("inference") == State.DONE).all()
+    for name in ("patches", "sigma"):
+        found, wanted = (it.column(name).read(numbers) for it in (scan, expected))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=rtol * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("how", [{"later": True}, {"threads": 3}])
+def test_batches_stored_while_a_gpu_works_and_by_several_threads_are_the_same(tmp_path, bench, how):
+    assert_same_values(bench.run(tmp_path / "how", **how), bench.run(tmp_path / "plain"), rtol=1e-5)
+
+
+def test_a_batch_on_the_gpu_is_stored_as_soon_as_there_is_nothing_else_to_do(tmp_path, bench):
+    scan, stage = make_scan(tmp_path), bench.stage()
+    stage._on_gpu = True
+    record(scan, np.arange(8), bench.frames[:8])
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    assert loop.turn() == 0  # and so the next turn follows at once
+    assert (states(scan, "inference") == State.PENDING).all()
+    loop.turn()
+    assert (states(scan, "inference") == State.DONE).all()
+
+
+@pytest.mark.cuda
+def test_a_gpu_gives_the_patches_of_a_cpu(tmp_path, bench):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = bench.run(tmp_path / "gpu", device="cuda", threads=2)
+    assert_same_values(found, bench.run(tmp_path / "cpu"), rtol=0.03)  # bfloat16
+
+
 def test_the_last_frames_do_not_wait_for_a_full_batch(tmp_path, bench):
     scan = bench.run(tmp_path, order=np.arange(5), batch_size=64)
     assert states(scan, "inference").tolist() == [State.DONE] * 5
@@ -133,12 +168,12 @@ def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path,
     stage.open(scan)
     predict = stage._predictor.predict
 
-    def predict_badly(patterns):
+    def submit_badly(patterns):
         patches, sigma = predict(patterns)
         patches[1, 3, 3], sigma[2, 0, 0] = np.nan, np.inf
-        return patches, sigma
+        return lambda: (patches, sigma)
 
-    stage._predictor.predict = predict_badly
+    stage._predictor = SimpleNamespace(submit=submit_badly)
     stage.handle(np.arange(4))
     expected = [State.DONE, State.BAD, State.BAD, State.DONE]
     assert states(scan, "inference").tolist() == expected
