@@ -68,7 +68,8 @@ class Checkpoint:
             raise ValueError(
                 f"{self.path} belongs to another recipe; finish that one, or delete it to start afresh"
             )
-        self._generator.set_state(tensors.pop("generator"))
+        reports = [Report(*report) for report in json.loads(metadata["reports"])]
+        self._restore_generator(tensors.pop("generator"), reports[-1].step)
         parts: dict[str, dict[str, Any]] = {"network": {}, "optimiser": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
@@ -79,4 +80,11 @@ class Checkpoint:
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = tensor
         self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
-        return [Report(*report) for report in json.loads(metadata["reports"])]
+        return reports
+
+    def _restore_generator(self, state: Tensor, step: int) -> None:
+        """Go on with the samples that would have come; on another kind of device, with others."""
+        if state.shape == self._generator.get_state().shape:
+            self._generator.set_state(state)
+        else:
+            self._generator.manual_seed(self.recipe.seed + step)

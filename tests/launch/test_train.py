@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from launch.recipe import Recipe
 from launch.train import Report, finish, learning_rate, progress_bar, train
@@ -75,6 +77,19 @@ def test_a_training_cut_before_its_evaluation_is_only_evaluated(tmp_path: Path, 
     train(recipe, tmp_path, on_report=reports.append)
     assert reports == []
     assert (tmp_path / "tiny.safetensors").exists()
+
+
+def test_a_training_goes_on_where_random_numbers_have_another_state(tmp_path: Path, recipe: Recipe) -> None:
+    """A GPU's generator, whose state is shorter; what it would have drawn next cannot be drawn here."""
+    with pytest.raises(PowerCutError):
+        train(recipe, tmp_path, on_report=cut_at(4))
+    checkpoint = tmp_path / "tiny.checkpoint"
+    with safe_open(checkpoint, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors | {"generator": tensors["generator"][:16]}, checkpoint, metadata)
+    resumed: list[Report] = []
+    assert train(recipe, tmp_path, on_report=resumed.append) is not None
+    assert [report.step for report in resumed] == [6]
 
 
 def test_the_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recipe: Recipe) -> None:
