@@ -16,7 +16,7 @@ import numpy as np
 from launch.recorded import RecordedScan
 from launch.results import Reconstruction
 from operators.arrays import Array, Object, Patterns, Positions, Probe, to_numpy
-from operators.backends import Backend, Update
+from operators.backends import Backend
 from operators.geometry import Bounds, Geometry
 from operators.metrics import FRC, fourier_ring_correlation, remove_gauge
 from operators.preprocess import Preprocess
@@ -25,7 +25,7 @@ from operators.probe_search import estimate_probe
 from operators.projections import ProjectionConfig, Projections
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
-from stream.backend import open_backend
+from stream.backend import open_backend, open_host_backend
 from stream.scan import Numbers
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def reconstruct(
     """
     task = task_of(scan, options, preprocess)
     backend = open_backend(options.device, options.threads)
-    found = _solver(options)(task, _first_probe(task, backend.update), backend, progress)
+    found = _solver(options)(task, _first_probe(task), backend, progress)
     geometry = task.geometry
     return Reconstruction(
         object=found.object,
@@ -245,7 +245,7 @@ def _used_frames(scan: RecordedScan, options: ReconstructOptions) -> Numbers:
     return chosen[is_placed]
 
 
-def _first_probe(task: Task, run_update: Update) -> Probe:
+def _first_probe(task: Task) -> Probe:
     scan, options, preprocess, used = task.scan, task.options, task.preprocess, task.used
     if options.probe == "data":
         placed_px = task.positions_px[used]
@@ -257,7 +257,7 @@ def _first_probe(task: Task, run_update: Update) -> Probe:
             n_modes=options.n_modes,
             mask=preprocess.mask,
             seed=options.refiner.seed,
-            run_update=run_update,
+            run_update=open_host_backend(options.threads).update,
         )
     if scan.probe is None:
         raise ValueError(f"scan {scan.name!r} has no probe: choose probe 'data' to find one from its frames")

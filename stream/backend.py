@@ -7,6 +7,7 @@ Called by the refinement stage and the offline reconstruction.
 from concurrent.futures import ThreadPoolExecutor
 
 from operators.backends import Backend, get_backend
+from operators.epie_compiled import can_compile
 
 
 def open_backend(device: str, threads: int) -> Backend:
@@ -18,3 +19,8 @@ def open_backend(device: str, threads: int) -> Backend:
         return get_backend(device)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="refinement")
     return get_backend(device, n_workers=threads, each_worker=pool.map)
+
+
+def open_host_backend(threads: int) -> Backend:
+    """Returns the fastest backend whose arrays are NumPy's, for work that is short or needs them."""
+    return open_backend("compiled" if can_compile() else "numpy", threads)

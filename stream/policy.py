@@ -348,9 +348,8 @@ class Policy:
         if not self._surveyed:
             reasons.append("survey: the field has not been seen everywhere")
         elif not is_trusted(within := calibration(self._image)):
-            low, high = (f"{100 * share:.0f}" for share in TRUSTED)
             reasons.append(
-                f"even: {100 * (within or 0):.0f} % of errors are below sigma, not {low} to {high} %"
+                f"even: only {100 * (within or 0):.0f} % of errors are below sigma, not {100 * TRUSTED:.0f} %"
             )
         elif self.audit.is_distrusted:
             reasons.append("even: the last batches brought less than was predicted")

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from operators.arrays import abs2
-from operators.epie_compiled import can_compile
 from operators.probe_search import probe_from_burst
-from stream.backend import open_backend
+from stream.backend import open_host_backend
 from stream.found_probe import STAGE, found_probe, publish_probe
 from stream.prepare import Optics, load_probe, read_patterns, read_positions_px
 from stream.scan import Numbers, Scan, State
@@ -74,7 +73,7 @@ class ProbeFinder:
     def prepare(self) -> None:
         """Chooses what runs the trials, and loads the guess, so that a wrong one is reported at once."""
         # On the host: the trials are short and many.
-        self._backend = open_backend("compiled" if can_compile() else "numpy", self.config.threads)
+        self._backend = open_host_backend(self.config.threads)
         n_pixels = self.config.optics.geometry.n_pixels
         self._guess = None if self.config.guess is None else load_probe(self.config.guess, n_pixels)
         self._photons = self.config.photons
