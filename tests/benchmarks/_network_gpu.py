@@ -27,9 +27,9 @@ from stream.weights import ModelCard, save_network
 N_PIXELS = 128
 # The shape of the demo's network, for windows of twice the side; speed does not depend on the weights.
 SHAPE_OF_NETWORK = {"n_pixels": N_PIXELS, "crop": 80, "n_last_steps": 3}
-BATCH_SIZE = 1024
-N_THREADS = 8
-N_FRAMES = 16 * BATCH_SIZE
+BATCH_SIZE = 512
+N_THREADS = 4
+N_FRAMES = 8 * BATCH_SIZE
 N_ROUNDS = 3
 PHOTONS = 4e5
 GPU_TARGETS = {

@@ -38,6 +38,7 @@ from tests.benchmarks._machine import machine
 from tests.benchmarks._network_arena import SEEDED_EPOCHS, Arena, Arm
 from tests.benchmarks._network_blind import blind
 from tests.benchmarks._network_finetune import finetune
+from tests.benchmarks._network_gpu import GPU_TARGETS, gpu_figures
 from tests.benchmarks._network_siemens import mean_half_pitch_px, object_pixel_nm, siemens_scan
 from tests.benchmarks._network_speed import measure_speed
 from tests.benchmarks._network_uncertainty import uncertainty
@@ -70,7 +71,7 @@ TARGETS: dict[str, tuple[str, Any]] = {
     "finetune_gain": (">=", 0.30),
     "finetune_forgetting": ("<=", 0.10),
     "pairs_per_cpu_s": (">=", 5000),
-}
+} | GPU_TARGETS
 
 
 class Specimen(NamedTuple):
@@ -93,7 +94,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     figures |= _gate(unseen, matched) | _siemens(recipe, predictor)
     figures |= uncertainty(network, card) | finetune(network, card) | blind(network, card)
     figures["pairs_per_cpu_s"] = pairs_per_cpu_s(_of_32_pixels(recipe))
-    figures |= measure_speed(network)
+    figures |= measure_speed(network) | gpu_figures()
     figures["by_object"] = {"matched": _by_object(matched), "unseen": _by_object(unseen)}
     figures |= {"measured_on": machine()}
     _show(figures)
@@ -251,3 +252,4 @@ def _show(figures: dict[str, Any]) -> None:
         verdict = "" if name not in TARGETS else "met" if is_met(name, value) else "missed"
         table.add_row(name, paper, f"{value:.4g}", target, verdict)
     Console().print(table)
+    Console().print(figures["gpu"])

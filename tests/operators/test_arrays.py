@@ -11,6 +11,7 @@ from operators.arrays import (
     ifft2,
     to_numpy,
 )
+from tests.strict_cupy import strict_cupy
 
 
 def test_array_module_is_where_the_array_lives(xp):
@@ -57,3 +58,14 @@ def test_corner_origin_moves_the_centre_pixel_to_the_corner_and_back(xp, n):
     patterns = corner_origin(frames)
     assert float(patterns[:, 0, 0].sum()) == 2
     assert bool((centre_origin(patterns) == frames).all())
+
+
+def test_strict_arrays_refuse_what_cupy_refuses():
+    with strict_cupy() as cupy:
+        on_device, on_host = cupy.asarray([1.0, 2.0]), np.ones(2)
+        assert array_module(on_device) is cupy
+        for mix in (lambda: on_device + on_host, lambda: np.asarray(on_device), lambda: cupy.sqrt(on_host)):
+            with pytest.raises(TypeError, match=r"Unsupported type|Implicit conversion"):
+                mix()
+        np.testing.assert_array_equal(to_numpy(2 * on_device[cupy.asarray([1])]), [4.0])
+        assert not isinstance(on_device.sum(), np.generic)

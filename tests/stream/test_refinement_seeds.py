@@ -3,21 +3,31 @@
 import numpy as np
 import pytest
 
+from operators.arrays import to_numpy
+from operators.backends import Backend
+from operators.epie import update
 from operators.forward import intensities
 from operators.patches import extract_patches
 from operators.refiner import RefinerConfig
+from stream import refinement
 from stream.found_probe import publish_probe
 from stream.prepare import Optics
 from stream.refinement import Refinement, RefinementConfig
 from stream.scan import Scan
 from tests.stream.building import GEOMETRY, N_PIXELS, Clock, Sample, close, infer, make_scan, place, record
+from tests.strict_cupy import strict_cupy
 
 N = 16  # frames
 
 
-@pytest.fixture
-def bench(tmp_path):
-    return Bench(tmp_path)
+@pytest.fixture(params=["numpy", "strict"])
+def bench(request, tmp_path, monkeypatch):
+    if request.param == "numpy":
+        yield Bench(tmp_path)
+        return
+    with strict_cupy() as cupy:
+        monkeypatch.setattr(refinement, "open_backend", lambda *_: Backend("cupy", cupy, update))
+        yield Bench(tmp_path)
 
 
 class Bench:
@@ -52,7 +62,7 @@ class Bench:
         return stage
 
     def windows(self, stage):
-        return stage._engine.windows(self.scanned.corners)
+        return to_numpy(stage._engine.windows(self.scanned.corners))
 
 
 def test_a_seed_that_explains_the_frames_is_where_refinement_starts(bench):
@@ -86,7 +96,7 @@ def test_how_often_each_frame_was_visited_is_published_with_the_picture(bench):
 def test_a_probe_found_in_the_scan_is_taken_as_it_is(bench):
     publish_probe(bench.scan, 1.1 * bench.scanned.probe)
     stage = bench.take(bench.scanned.patches, optics=Optics(geometry=GEOMETRY))
-    np.testing.assert_allclose(stage._engine.probe, 1.1 * bench.scanned.probe, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(stage._engine.probe), 1.1 * bench.scanned.probe, rtol=1e-5)
 
 
 def likeness(a, b):
