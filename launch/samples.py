@@ -6,7 +6,6 @@ from its wheel, without a download. Called by training, by evaluation and by sim
 
 import itertools
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
@@ -46,7 +45,6 @@ PHOTOGRAPHS = {
 }
 """Names in `skimage.data`. The second are never trained on: the first are judged by them."""
 TRAINING_FAMILIES = (*FAMILIES, "natural")
-WORTH_PROCESSES = 500  # textures, at 20 to 50 ms each: fewer are drawn sooner than processes start
 
 
 def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:
@@ -71,11 +69,16 @@ def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture
 
 
 def draw_textures(
-    families: Sequence[str], n_textures: int, shape: Shape, warped_share: float, rng: np.random.Generator
+    families: Sequence[str],
+    n_textures: int,
+    shape: Shape,
+    warped_share: float,
+    rng: np.random.Generator,
+    n_processes: int = 1,
 ) -> Iterator[Texture]:
-    """Yields random textures, the families in turn; many are drawn on all cores.
+    """Yields random textures, the families in turn, at 20 to 50 ms each and process.
 
-    Each has a random stream of its own, so they are the same on any number of cores.
+    Each has a random stream of its own, so they are the same from any number of processes.
 
     Parameters
     ----------
@@ -87,15 +90,16 @@ def draw_textures(
     warped_share : float
         Share that is bent at random, 0 to 1.
     rng : numpy.random.Generator
+    n_processes : int
+        With more than one, a script that calls this needs `if __name__ == "__main__"`.
     """
     draw = partial(_draw_warped, shape, warped_share)
     which, streams = itertools.cycle(families), rng.spawn(n_textures)
-    n_cores = len(os.sched_getaffinity(0))
-    if n_textures < WORTH_PROCESSES or n_cores == 1:
+    if n_processes == 1:
         yield from map(draw, which, streams)
         return
     context = multiprocessing.get_context("spawn")  # a copy of a process that uses a GPU could not go on
-    with ProcessPoolExecutor(n_cores, context) as pool:
+    with ProcessPoolExecutor(n_processes, context) as pool:
         yield from pool.map(draw, itertools.islice(which, n_textures), streams, chunksize=16)
 
 

@@ -5,6 +5,7 @@ from `launch.train`, whose loop only asks for the next batch.
 """
 
 import math
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from operators.network_interface import Illumination, illuminate
 Generator = torch.Generator
 # Pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else.
 NEAR_PX = 4
+WORTH_PROCESSES = 500  # textures: fewer are drawn sooner than processes start
 TURNS = (0.5, 3.0)  # least and most waves that the values of a toned texture run through
 
 Samples = tuple[Tensor, Tensor, Illumination]
@@ -28,7 +30,8 @@ Samples = tuple[Tensor, Tensor, Illumination]
 
 def open_source(recipe: Recipe, directory: Path, device: str = "cpu") -> "Simulator | Mixture":
     """Return what a recipe's samples are drawn from; `directory` has the labels of a recorded scan."""
-    simulator = Simulator(recipe, device)
+    n_processes = len(os.sched_getaffinity(0)) if recipe.n_textures >= WORTH_PROCESSES else 1
+    simulator = Simulator(recipe, device, n_processes)
     if recipe.scan is None:
         return simulator
     return Mixture(simulator, ScanSampler(recipe, labels_of(recipe, directory), device), recipe.scan.share)
@@ -43,12 +46,14 @@ class Simulator:
         Its textures and probes are made here, from `recipe.seed`.
     device : str
         Where the batches are made.
+    n_processes : int
+        That draw the textures: see `launch.samples.draw_textures`.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
+    def __init__(self, recipe: Recipe, device: str = "cpu", n_processes: int = 1) -> None:
         rng = np.random.default_rng(recipe.seed)
         shape = (recipe.texture_px, recipe.texture_px)
-        drawn = draw_textures(recipe.families, recipe.n_textures, shape, recipe.warped, rng)
+        drawn = draw_textures(recipe.families, recipe.n_textures, shape, recipe.warped, rng, n_processes)
         textures = np.stack(list(drawn))
         probes = np.stack([recipe.probe.random(recipe.n_pixels, rng) for _ in range(recipe.probe.n_probes)])
         self.recipe = recipe

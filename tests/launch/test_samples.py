@@ -9,6 +9,7 @@ from launch.samples import (
     TRAINING_FAMILIES,
     draw_object,
     draw_texture,
+    draw_textures,
     unseen,
 )
 from operators.objects import HELD_OUT_FAMILIES
@@ -58,3 +59,13 @@ def test_materials_from_ranges_differ_from_object_to_object() -> None:
     assert material.complex == 0.25 + 1.25j
     assert min(value.imag for value in drawn) < 0.8
     assert max(value.imag for value in drawn) > 1.7
+
+
+def test_textures_are_the_same_from_any_number_of_processes() -> None:
+    def drawn(n_processes: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(3)
+        return list(draw_textures(("voronoi", "smooth", "power_law"), 20, (24, 24), 0.5, rng, n_processes))
+
+    one, two = drawn(1), drawn(2)
+    np.testing.assert_array_equal(one, two)
+    assert len(np.unique(np.stack(one), axis=0)) == 20
