@@ -29,7 +29,7 @@ from stream.weights import load_network
 from tests.benchmarks._network_arena import SEEDED_EPOCHS, Arena
 
 FAMILIES = {"siemens": "a family it was trained on", "filaments": "a family it has never seen"}
-EDGE = 20  # pixels of a scan that hardly any light reached
+SHOWN_PX = 128  # side of the piece of a scan that is shown
 ERROR_RAD = 0.3  # where the scale of errors ends
 
 
@@ -40,7 +40,7 @@ def draw(folder: Path) -> None:
     recipe, model = Recipe.model_validate(card.recipe), ErrorModel(**card.error_model)
     probe = evaluation_probe(recipe)
     predictor = Predictor(network, probe)
-    one_each = recipe.evaluation.model_copy(update={"objects_per_family": 1, "n_positions": 81})
+    one_each = recipe.evaluation.model_copy(update={"objects_per_family": 1})
     scans = [
         next(simulate_scans(recipe.model_copy(update={"evaluation": one_each}), [family], EVALUATION_SEED))
         for family in FAMILIES
@@ -79,7 +79,7 @@ def _mosaics(scans: list[SimulatedScan], probe: Probe, predictor: Predictor, mod
         )
         picture = mosaic.picture(Bounds(0, 0, *scan.object.shape))
         flat, seeded = arena.flat("rpie", SEEDED_EPOCHS), arena.seeded(mosaic)
-        inside = (slice(EDGE, -EDGE),) * 2
+        inside = tuple(slice((n - SHOWN_PX) // 2, (n + SHOWN_PX) // 2) for n in scan.object.shape)
         truth = scan.object[inside]
         everywhere = np.ones(truth.shape, bool)
         for place, values in zip(
