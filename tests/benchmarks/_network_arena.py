@@ -78,8 +78,8 @@ class Arena:
         return self._flat[key]
 
     def seeded(self, mosaic: Mosaic, n_epochs: int = SEEDED_EPOCHS) -> Arm:
-        """Return the object after some epochs of rPIE from a mosaic, gated as the refinement stage does."""
-        return self._refine("rpie", n_epochs, mosaic)
+        """Return the object after some epochs of ePIE from a mosaic, as in the demo's refinement stage."""
+        return self._refine("epie", n_epochs, mosaic)
 
     def epochs_to(self, algorithm: str, error: float, stops: Sequence[int]) -> float:
         """Return the epochs from flat after which `c` is as low as `error`, the last stop if it never is.
