@@ -132,6 +132,7 @@ def test_options_that_make_no_sense_are_refused(setting):
 
 
 @needs_shared_data
+@pytest.mark.timeout(300)
 @pytest.mark.slow
 @pytest.mark.parametrize("probe", ["file", "data"])
 def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_other(probe):
