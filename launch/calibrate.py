@@ -71,9 +71,7 @@ def errors_of_mosaics(
     """Yield the errors of a mosaic of a fresh object of each family, for each of `DOSES`."""
     for i, dose in enumerate(DOSES):
         photons = dose * recipe.evaluation.photons_per_frame
-        changes = {"photons_per_frame": photons, "objects_per_family": 1}
-        evaluation = recipe.evaluation.model_copy(update=changes)
-        with_dose = recipe.model_copy(update={"evaluation": evaluation})
+        with_dose = recipe.evaluated_with(photons_per_frame=photons, objects_per_family=1)
         probe = evaluation_probe(with_dose)
         predictor = Predictor(network, probe)
         for scan in simulate_scans(with_dose, families, seed + i):

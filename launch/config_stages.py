@@ -41,7 +41,7 @@ class NetworkSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the network runs; auto is CUDA where there is a device"""
     threads: PositiveInt = 1
-    """cores the network may use"""
+    """cores the network may use or, where it runs on a GPU, storing what it makes"""
     disagreement: Literal["none", "dropout", "ensemble", "round_robin"] = "none"
     """what else tells the uncertainty: the spread of thinned copies of the network, that of `members` for
     every frame, or `members` that take turns, so that overlapping frames disagree"""

@@ -98,10 +98,8 @@ def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
     trained families that neither training nor `evaluate` use.
     """
     weights = abs2(evaluation_probe(recipe)[0])
-    more = recipe.evaluation.model_copy(update={"objects_per_family": CALIBRATION_OBJECTS})
-    scans = simulate_scans(
-        recipe.model_copy(update={"evaluation": more}), trained_families(recipe), CALIBRATION_SEED
-    )
+    more = recipe.evaluated_with(objects_per_family=CALIBRATION_OBJECTS)
+    scans = simulate_scans(more, trained_families(recipe), CALIBRATION_SEED)
     ratios = [_error_in_sigmas(outcome_of(predictor, weights, scan), weights) for scan in scans]
     within, far = np.quantile(np.concatenate(ratios), (0.6827, 0.95))
     return float(within**0.75 * (far / 1.96) ** 0.25)

@@ -119,6 +119,10 @@ class Recipe(RecipeSection):
         """Side of the patterns."""
         return self.network_config["n_pixels"]
 
+    def evaluated_with(self, **changes: Any) -> "Recipe":
+        """Return the same recipe with other settings of its evaluation."""
+        return self.model_copy(update={"evaluation": self.evaluation.model_copy(update=changes)})
+
     def describe_data(self) -> str:
         """Return one sentence on the training data."""
         low, high = self.photons_per_frame

@@ -25,7 +25,7 @@ from operators.probe_search import estimate_probe
 from operators.projections import ProjectionConfig, Projections
 from operators.refinement import RefinerConfig, closing_fraction
 from operators.refiner import Refiner
-from stream.backend import open_backend, open_host_backend
+from stream.backend import on_host, open_backend
 from stream.scan import Numbers
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def reconstruct(
     """
     task = task_of(scan, options, preprocess)
     backend = open_backend(options.device, options.threads)
-    found = _solver(options)(task, _first_probe(task), backend, progress)
+    found = _solver(options)(task, _first_probe(task, backend), backend, progress)
     geometry = task.geometry
     return Reconstruction(
         object=found.object,
@@ -245,7 +245,7 @@ def _used_frames(scan: RecordedScan, options: ReconstructOptions) -> Numbers:
     return chosen[is_placed]
 
 
-def _first_probe(task: Task) -> Probe:
+def _first_probe(task: Task, backend: Backend) -> Probe:
     scan, options, preprocess, used = task.scan, task.options, task.preprocess, task.used
     if options.probe == "data":
         placed_px = task.positions_px[used]
@@ -257,7 +257,7 @@ def _first_probe(task: Task) -> Probe:
             n_modes=options.n_modes,
             mask=preprocess.mask,
             seed=options.refiner.seed,
-            run_update=open_host_backend(options.threads).update,
+            run_update=on_host(backend, options.threads).update,
         )
     if scan.probe is None:
         raise ValueError(f"scan {scan.name!r} has no probe: choose probe 'data' to find one from its frames")

@@ -94,13 +94,13 @@ def draw_textures(
         With more than one, a script that calls this needs `if __name__ == "__main__"`.
     """
     draw = partial(_draw_warped, shape, warped_share)
-    which, streams = itertools.cycle(families), rng.spawn(n_textures)
+    which, streams = itertools.islice(itertools.cycle(families), n_textures), rng.spawn(n_textures)
     if n_processes == 1:
         yield from map(draw, which, streams)
         return
     context = multiprocessing.get_context("spawn")  # a copy of a process that uses a GPU could not go on
     with ProcessPoolExecutor(n_processes, context) as pool:
-        yield from pool.map(draw, itertools.islice(which, n_textures), streams, chunksize=16)
+        yield from pool.map(draw, which, streams, chunksize=16)
 
 
 def _draw_warped(shape: Shape, warped_share: float, family: str, rng: np.random.Generator) -> Texture:

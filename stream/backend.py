@@ -6,6 +6,8 @@ Called by the refinement stage and the offline reconstruction.
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from operators.backends import Backend, get_backend
 from operators.epie_compiled import can_compile
 
@@ -19,6 +21,11 @@ def open_backend(device: str, threads: int) -> Backend:
         return get_backend(device)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="refinement")
     return get_backend(device, n_workers=threads, each_worker=pool.map)
+
+
+def on_host(backend: Backend, threads: int) -> Backend:
+    """Returns this backend if its arrays are NumPy's, else the fastest one whose are."""
+    return backend if backend.xp is np else open_host_backend(threads)
 
 
 def open_host_backend(threads: int) -> Backend:

@@ -179,8 +179,8 @@ class Inference:
             return
         (numbers, model, results), self._running = self._running, None
         patches, sigma = results()
-        for column in self._columns.values():
-            column.reserve(int(numbers.max()) + 1)
+        for name in ("patches", "sigma"):  # so that threads find room and need not make it
+            self._columns[name].reserve(int(numbers.max()) + 1)
         shares = [np.array_split(values, self.config.threads) for values in (numbers, patches, sigma)]
         is_finite = np.concatenate([*self._each(self._store_patches, *shares)])
         self._columns["model"].write(numbers, model)

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Corners, Positions
 from operators.audit import Audit, Promise
+from operators.calibration import LEAST_68
 from operators.dose import DoseMap
 from operators.importance import (
     LEAST_IMPORTANCE,
@@ -41,7 +42,7 @@ from stream.live_image import LiveImage
 from stream.messages import Recommendation
 from stream.motor_axes import Limits
 from stream.policy_config import PolicyConfig
-from stream.trust import TRUSTED, calibration, is_trusted
+from stream.trust import calibration, is_trusted
 
 __all__ = ["Policy", "PolicyConfig"]
 
@@ -348,9 +349,8 @@ class Policy:
         if not self._surveyed:
             reasons.append("survey: the field has not been seen everywhere")
         elif not is_trusted(within := calibration(self._image)):
-            reasons.append(
-                f"even: only {100 * (within or 0):.0f} % of errors are below sigma, not {100 * TRUSTED:.0f} %"
-            )
+            found, least = (f"{100 * share:.0f} %" for share in (within or 0, LEAST_68))
+            reasons.append(f"even: only {found} of errors are below sigma, not {least}")
         elif self.audit.is_distrusted:
             reasons.append("even: the last batches brought less than was predicted")
         elif self.is_even:

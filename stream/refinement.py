@@ -20,7 +20,7 @@ from operators.refinement import CLOSING, RefinerConfig, RefinerSnapshot, closin
 from operators.refiner import Refiner
 from operators.seeding import Seeding
 from operators.stitch import Mosaic, stitch
-from stream.backend import open_backend, open_host_backend
+from stream.backend import on_host, open_backend
 from stream.found_probe import found_probe
 from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
 from stream.scan import Numbers, Scan, State
@@ -202,7 +202,7 @@ class Refinement:
         if known is None:
             positions_px = read_positions_px(self._open_scan, self.config.optics.geometry, numbers)
             n_modes, mask = self.config.n_modes, self._preprocess.mask
-            run_update = open_host_backend(self.config.threads).update
+            run_update = on_host(self._backend, self.config.threads).update
             return estimate_probe(patterns, positions_px, n_modes=n_modes, mask=mask, run_update=run_update)
         probe = known
         if len(probe) < self.config.n_modes:

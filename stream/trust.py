@@ -4,9 +4,8 @@ Separate so that one place knows where the dial is. The pipeline turns it: where
 the phase that the network's mosaic had there is compared with the sigma it claimed.
 """
 
+from operators.calibration import LEAST_68
 from stream.live_image import LiveImage
-
-TRUSTED = 0.55  # of the errors within one sigma; 0.68 where the error bars are right
 
 
 def calibration(image: LiveImage | None) -> float | None:
@@ -19,4 +18,4 @@ def is_trusted(share: float | None) -> bool:
 
     There is no upper bound: refined ground cannot show that bars are too long (`operators.calibration`).
     """
-    return share is None or share >= TRUSTED
+    return share is None or share >= LEAST_68

@@ -108,7 +108,7 @@ def strict_cupy() -> Iterator[Any]:
     """Yield a module that stands for CuPy, as `operators` find it when they import it."""
     cupy: Any = _Module("cupy", np)
     cupy.ndarray = ndarray
-    for name in ("array", "asarray", "ascontiguousarray"):  # these alone bring values to the device
+    for name in ("array", "ascontiguousarray"):  # these and `asarray` alone bring values to the device
         setattr(cupy, name, _uploading(getattr(np, name)))
     cupy.asarray = lambda values, *args, **kwargs: (
         values

@@ -31,8 +31,7 @@ def blind(network: Network, card: ModelCard) -> dict[str, float]:
     without any correction.
     """
     recipe = Recipe.model_validate(card.recipe)
-    one = recipe.evaluation.model_copy(update={"objects_per_family": 1})
-    scans = simulate_scans(recipe.model_copy(update={"evaluation": one}), FAMILIES, SEED)
+    scans = simulate_scans(recipe.evaluated_with(objects_per_family=1), FAMILIES, SEED)
     retained = np.array([_retained(network, card, recipe, scan) for scan in scans])
     names = ("blind_retained", "blind_retained_flux", "blind_retained_defocus", "blind_uncorrected")
     return dict(zip(names, retained.mean(axis=0).tolist(), strict=True))

@@ -22,7 +22,8 @@ from stream.inference import Inference, InferenceConfig
 from stream.prepare import Optics
 from stream.scan import Scan, ScanHeader, State
 from stream.stage import WorkerLoop
-from stream.weights import ModelCard, save_network
+from stream.weights import save_network
+from tests.untrained import untrained_card
 
 N_PIXELS = 128
 # The shape of the demo's network, for windows of twice the side; speed does not depend on the weights.
@@ -62,17 +63,7 @@ def _stage(folder: Path) -> Inference:
     torch.manual_seed(0)
     network: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
     network.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
-    card = ModelCard(
-        name="untrained",
-        network="physics",
-        config=SHAPE_OF_NETWORK,
-        recipe={},
-        seed=0,
-        data="none",
-        probe={},
-        photons_per_frame=(1.0, 1e9),
-    )
-    save_network(folder / "weights.safetensors", network, card)
+    save_network(folder / "weights.safetensors", network, untrained_card(SHAPE_OF_NETWORK))
     probe = with_power(zone_plate_probe(N_PIXELS, 24.0, 28.0)[None], PHOTONS).astype(np.complex64)
     np.save(folder / "probe.npy", probe)
     geometry = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)

@@ -40,11 +40,8 @@ def draw(folder: Path) -> None:
     recipe, model = Recipe.model_validate(card.recipe), ErrorModel(**card.error_model)
     probe = evaluation_probe(recipe)
     predictor = Predictor(network, probe)
-    one_each = recipe.evaluation.model_copy(update={"objects_per_family": 1})
-    scans = [
-        next(simulate_scans(recipe.model_copy(update={"evaluation": one_each}), [family], EVALUATION_SEED))
-        for family in FAMILIES
-    ]
+    one_each = recipe.evaluated_with(objects_per_family=1)
+    scans = [next(simulate_scans(one_each, [family], EVALUATION_SEED)) for family in FAMILIES]
     _write(_patches(scans, probe, predictor), folder / "network-patches.png")
     _write(_mosaics(scans, probe, predictor, model), folder / "network-mosaics.png")
 

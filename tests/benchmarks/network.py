@@ -108,14 +108,10 @@ def _shown(families: Sequence[str], title: str) -> Any:
 
 
 def _specimen(recipe: Recipe, predictor: Predictor, family: str, seed: int) -> Specimen:
-    (scan,) = simulate_scans(_with(recipe, objects_per_family=1), [family], seed)
+    (scan,) = simulate_scans(recipe.evaluated_with(objects_per_family=1), [family], seed)
     arena = Arena(scan, evaluation_probe(recipe))
     arm, mosaic = arena.network(predictor)
     return Specimen(arena, arm, arena.seeded(mosaic))
-
-
-def _with(recipe: Recipe, **evaluation: Any) -> Recipe:
-    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update=evaluation)})
 
 
 def _of_32_pixels(recipe: Recipe) -> Recipe:
@@ -133,10 +129,12 @@ def _patches(recipe: Recipe, network: Any) -> dict[str, float]:
         scans = (scan for seed in SEEDS for scan in simulate_scans(recipe, families, seed))
         return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])
 
-    recipe, families = _with(recipe, objects_per_family=1), trained_families(recipe)
+    recipe, families = recipe.evaluated_with(objects_per_family=1), trained_families(recipe)
     matched, unseen = pooled(recipe, families), pooled(recipe, HELD_OUT_FAMILIES)
-    few = pooled(_with(recipe, photons_per_frame=FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), families)
-    many = pooled(_with(recipe, photons_per_frame=MANY_PHOTONS), families)
+    few = pooled(
+        recipe.evaluated_with(photons_per_frame=FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), families
+    )
+    many = pooled(recipe.evaluated_with(photons_per_frame=MANY_PHOTONS), families)
     return {
         "nrmse_loose_cnn": matched["patch_loose"],
         "nrmse_c_cnn": matched["patch_c"],

@@ -14,20 +14,12 @@ from stream.prepare import Optics
 from stream.scan import Scan, State, account
 from stream.stage import WorkerLoop
 from stream.versions import count_models, version_path
-from stream.weights import ModelCard, save_network
+from stream.weights import save_network
 from tests.stream.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
+from tests.untrained import untrained_card
 
 SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
-CARD = ModelCard(
-    name="untrained",
-    network="physics",
-    config=SHAPE_OF_NETWORK,
-    recipe={},
-    seed=0,
-    data="none",
-    probe={},
-    photons_per_frame=(1.0, 1e9),
-)
+CARD = untrained_card(SHAPE_OF_NETWORK)
 
 
 def network():

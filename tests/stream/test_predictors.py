@@ -11,20 +11,12 @@ from operators.physics_net import PhysicsNet
 from operators.predict import Predictor
 from operators.probe import with_power, zone_plate_probe
 from stream.predictors import UncertaintyConfig, build_predictor, torch_device, try_out
-from stream.weights import ModelCard, save_network
+from stream.weights import save_network
+from tests.untrained import untrained_card
 
 SHAPE = {"n_pixels": 16, "crop": 16, "widths": [8, 8]}
 PROBE = with_power(zone_plate_probe(16, 4, 4)[None], 1e4)
-CARD = ModelCard(
-    name="any",
-    network="physics",
-    config=SHAPE,
-    recipe={},
-    seed=0,
-    data="none",
-    probe={},
-    photons_per_frame=(1.0, 1e9),
-)
+CARD = untrained_card(SHAPE)
 
 
 def network(seed: int = 0) -> Network:
