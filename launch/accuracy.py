@@ -13,6 +13,7 @@ from operators.geometry import Bounds, window_corners
 from operators.metrics import NRMSE, nrmse
 from operators.patches import add_patches
 from operators.stitch import Mosaic, stitch
+from stream.prepare import read_patches
 from stream.scan import Scan, State
 from stream.snapshots import read_snapshot
 
@@ -63,5 +64,5 @@ def _mosaic(scan: Scan, truth: SimulatedScan, corners: NDArray[np.int64]) -> Mos
     numbers = numbers[numbers < len(corners)]
     if not numbers.size:
         return None
-    patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+    patches, sigma = read_patches(scan, truth.probe.shape[-1], numbers)
     return stitch(patches, sigma, abs2(truth.probe).sum(axis=0), corners[numbers])

@@ -16,7 +16,7 @@ from operators.preprocess import Preprocess
 from operators.probe import probe_fwhm_px
 from operators.refinement import RefinerSnapshot
 from operators.seeding import forward_residual
-from stream.prepare import read_corners, read_patterns
+from stream.prepare import read_corners, read_patches, read_patterns
 from stream.scan import Numbers, Scan
 
 LARGEST_RESIDUAL = 2.0  # times the median one of the scan
@@ -110,7 +110,8 @@ def _well_explained(
     if not len(numbers):
         return np.zeros(0, bool)
     residual = forward_residual(patterns, refined_probe, objects, mask)
-    before = forward_residual(patterns, probe, scan.column("patches").read(numbers), mask)
+    patches, _ = read_patches(scan, probe.shape[-1], numbers)
+    before = forward_residual(patterns, probe, patches, mask)
     return (residual <= LARGEST_RESIDUAL * np.median(residual)) & (residual < before)
 
 

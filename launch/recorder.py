@@ -22,7 +22,7 @@ from operators.calibration import ErrorModel
 from operators.stitch import Mosaic, Picture, stitch
 from stream.calibration import read_calibration
 from stream.composition import Refined
-from stream.prepare import Optics, read_corners
+from stream.prepare import Optics, read_corners, read_patches
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot
 from stream.sockets import Endpoint
@@ -206,6 +206,6 @@ def _mosaic(scan: Scan, optics: Optics, error_model: ErrorModel) -> Mosaic | Non
     numbers, probe = _done(scan, "inference", "positions"), optics.probe_of(scan)
     if probe is None or not numbers.size:
         return None
-    patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+    patches, sigma = read_patches(scan, optics.geometry.n_pixels, numbers)
     illumination, corners = abs2(probe).sum(axis=0), read_corners(scan, optics.geometry, numbers)
     return stitch(patches, sigma, illumination, corners, error_model=error_model)

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from operators.arrays import Array, Mask
 
+UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 SIGMAS_95 = 1.96  # of a normal distribution, in which 95 % lie
 SHARE_68 = 0.6827
 

@@ -13,20 +13,30 @@ import numpy as np
 import torch
 
 from operators.arrays import Patches, Patterns, to_numpy
+from operators.calibration import UNIFORM_PHASE_SIGMA
 from operators.metrics import align_phase
-from operators.network_interface import NORMS, UNIFORM_PHASE_SIGMA, Network
+from operators.network_interface import NORMS, Network
+from operators.patches import middle, widened
 from operators.predict import Results
 
 
 class Predicting(Protocol):
-    """What the inference stage asks of a network, or of several."""
+    """What the inference stage asks of a network, or of several.
+
+    Attributes
+    ----------
+    crop : int
+        Side of the middle of a window, of which alone it says anything.
+    """
+
+    crop: int
 
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
         """Return patches and sigma: see `operators.predict.Predictor.predict`."""
-        return self.submit(patterns)()
+        return widened(*self.submit(patterns)(), patterns.shape[-1])
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives them once they are there."""
+        """Return what gives them, cut to `crop`, once they are there."""
 
     def warm_up(self) -> None:
         """Do once what must not delay the first frames."""
@@ -51,13 +61,14 @@ class Ensemble(Predicting):
     ) -> None:
         if len(members) < 2:
             raise ValueError(f"disagreement needs at least 2 members, got {len(members)}")
-        self._members, self._weights = members, weights
+        self.crop = max(member.crop for member in members)
+        self._members, self._weights = members, middle(weights, self.crop)
         self._n_estimates = n_estimates or len(members)
 
     def submit(self, patterns: Patterns) -> Results:
         """Return what gives mean patches, and sigma with the spread of the phases added in squares."""
         members = [member.submit(patterns) for member in self._members]
-        return lambda: self._combined([results() for results in members])
+        return lambda: self._combined([widened(*results(), self.crop) for results in members])
 
     def _combined(self, results: list[tuple[Patches, np.ndarray]]) -> tuple[Patches, np.ndarray]:
         guesses, sigmas = zip(*results, strict=True)
@@ -86,7 +97,7 @@ class RoundRobin(Predicting):
     """
 
     def __init__(self, members: Sequence[Predicting]) -> None:
-        self._members = members
+        self._members, self.crop = members, max(member.crop for member in members)
 
     def submit(self, patterns: Patterns) -> Results:
         """Return what gives patches and sigma; a pattern's member follows from its counts alone."""
@@ -95,9 +106,10 @@ class RoundRobin(Predicting):
         members = [m.submit(patterns[which]) for m, which in zip(self._members, frames, strict=True)]
 
         def results() -> tuple[Patches, np.ndarray]:
-            patches, sigma = np.empty(patterns.shape, np.complex64), np.empty(patterns.shape, np.float32)
+            shape = (len(patterns), self.crop, self.crop)
+            patches, sigma = np.empty(shape, np.complex64), np.empty(shape, np.float32)
             for which, member in zip(frames, members, strict=True):
-                patches[which], sigma[which] = member()
+                patches[which], sigma[which] = widened(*member(), self.crop)
             return patches, sigma
 
         return results

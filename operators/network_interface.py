@@ -4,7 +4,6 @@ Separate from the networks so that training, evaluation and the inference stage 
 probe is an input, not part of the weights: a new probe within the trained range needs no new network.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 NORMS = nn.BatchNorm2d, nn.SyncBatchNorm  # the second in trainings on several GPUs
-UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 
 
 class Illumination(NamedTuple):
@@ -68,14 +66,16 @@ class Network(nn.Module):
     ----------
     n_pixels : int
         Side of the patterns, pixels.
+    crop : int, optional
+        Side of the middle of a window of which the network says anything; all of it unless given.
     """
 
     largest_intensity: Tensor  # seen in training; inputs are clamped to it
     sigma_scale: Tensor  # fitted after training
 
-    def __init__(self, n_pixels: int) -> None:
+    def __init__(self, n_pixels: int, crop: int | None = None) -> None:
         super().__init__()
-        self.n_pixels = n_pixels
+        self.n_pixels, self.crop = n_pixels, crop or n_pixels
         self.dtype = torch.float32  # of the convolutions
         # Buffers, because they travel with the weights.
         self.register_buffer("largest_intensity", torch.zeros(()))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from operators.network_interface import UNIFORM_PHASE_SIGMA, Illumination, Network, Prediction
+from operators.calibration import UNIFORM_PHASE_SIGMA
+from operators.network_interface import Illumination, Network, Prediction
 
 N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
 
@@ -77,7 +78,7 @@ class PhysicsNet(Network):
 
     def __init__(self, **fields: Any) -> None:
         self.config = PhysicsNetConfig(**fields)
-        super().__init__(self.config.n_pixels)
+        super().__init__(self.config.n_pixels, self.config.crop)
         self._margin = (self.config.n_pixels - self.config.crop) // 2
         finest, n_folded = self.config.widths[0], self.config.unshuffle**2
         n_features = [0] + [finest] * (self.config.n_stages - 1)

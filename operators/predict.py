@@ -15,6 +15,7 @@ from torch import Tensor
 from operators.arrays import Patches, Patterns, Probe, abs2, fft2
 from operators.cuda_graph import Run, recorded
 from operators.network_interface import Network, channels_last, illuminate
+from operators.patches import middle, widened
 from operators.unet_openvino import compile_unets, has_openvino
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
@@ -44,6 +45,11 @@ class Predictor:
         Run single-precision convolutions of the default network on a CPU in OpenVINO, if it is installed and
         torch has one thread: of more, OpenVINO's and torch's get into each other's way.
 
+    Attributes
+    ----------
+    crop : int
+        Side of the middle of a window, of which alone the network says anything.
+
     Raises
     ------
     ValueError
@@ -68,7 +74,7 @@ class Predictor:
         power = np.square(np.abs(probe)).sum((1, 2))
         if not (np.isfinite(power).all() and power.sum() > 0):
             raise ValueError(f"expected a probe with finite photons above 0, its modes have {power}")
-        self.batch_size = batch_size
+        self.batch_size, self.crop = batch_size, network.crop
         self.photons_per_frame = float(power.sum())
         strongest = np.ascontiguousarray(probe[power.argmax()], np.complex64)
         self._illumination = illuminate(torch.from_numpy(strongest).to(device), self.photons_per_frame)
@@ -92,7 +98,7 @@ class Predictor:
         Returns
         -------
         patches : (frame, y, x) complex64
-            Each has a global phase of its own; meaningful where the probe is bright.
+            Each has a global phase of its own; meaningful where the probe is bright, 1 where it is dark.
         sigma : (frame, y, x) float32, rad
             Standard deviation of the phase, calibrated; that of a uniform phase where the probe is dark.
 
@@ -101,39 +107,40 @@ class Predictor:
         ValueError
             If the patterns have not the network's size.
         """
-        return self.submit(patterns)()
+        return widened(*self.submit(patterns)(), patterns.shape[-1])
 
     @torch.inference_mode()
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives the results of `predict` once they are there: a GPU works on them meanwhile."""
+        """Return what gives the results of `predict`, cut to `crop`: a GPU works on them meanwhile."""
         n_pixels = self._network.n_pixels
         if patterns.ndim != 3 or patterns.shape[1:] != (n_pixels, n_pixels):
             raise ValueError(f"expected patterns (frame, {n_pixels}, {n_pixels}), got {patterns.shape}")
-        parts = [
-            (torch.empty(0, n_pixels, n_pixels, dtype=torch.complex64), torch.empty(0, n_pixels, n_pixels))
-        ]
+        on_gpu, shape = self._device.type == "cuda", (len(patterns), self.crop, self.crop)
+        # A GPU copies into page-locked memory while it goes on.
+        patches = torch.empty(shape, dtype=torch.complex64, pin_memory=on_gpu)
+        sigma = torch.empty(shape, pin_memory=on_gpu)
         for start in range(0, len(patterns), self.batch_size):
-            shares = patterns[start : start + self.batch_size] / np.float32(self.photons_per_frame)
+            part = slice(start, start + self.batch_size)
+            shares = patterns[part] / np.float32(self.photons_per_frame)
             intensities = torch.as_tensor(shares.astype(np.float32, copy=False), device=self._device)
-            patches, sigma = (_to_host(result) for result in self._run(intensities))
-            parts.append((patches, sigma))
-        is_done = torch.cuda.Event() if self._device.type == "cuda" else None
+            for whole, values in zip((patches, sigma), self._run(intensities), strict=True):
+                whole[part].copy_(values, non_blocking=True)
+        is_done = torch.cuda.Event() if on_gpu else None
         if is_done:
             is_done.record()
 
         def results() -> tuple[Patches, np.ndarray]:
             if is_done:
                 is_done.synchronize()
-            patches, sigma = (
-                values[-1] if len(values) <= 2 else torch.cat(values) for values in zip(*parts, strict=True)
-            )
             return patches.numpy(), sigma.numpy()
 
         return results
 
     def _eager(self, intensities: Tensor) -> tuple[Tensor, Tensor]:
         prediction = self._network(intensities, self._illumination)
-        return prediction.patches, prediction.log_sigma.exp() * self._network.sigma_scale
+        sigma = prediction.log_sigma.exp() * self._network.sigma_scale
+        # In one piece, which a GPU copies to the host without a stop.
+        return middle(prediction.patches, self.crop).contiguous(), middle(sigma, self.crop).contiguous()
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -145,13 +152,6 @@ class Predictor:
         self.predict(empty)
         if self._device.type == "cuda":
             self._run = recorded(self._eager, torch.from_numpy(empty).to(self._device))
-
-
-def _to_host(values: Tensor) -> Tensor:
-    """Return values of a GPU in page-locked memory, where they are once its work so far is done."""
-    if values.device.type == "cpu":
-        return values
-    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> float:
@@ -181,6 +181,6 @@ def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> floa
         illumination = illuminate(strongest_mode, predictor.photons_per_frame)
         intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
         exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
-    weights = abs2(strongest)
-    difference = abs2(predictor.predict(patterns)[0] - exact)
+    exact, weights = middle(exact, predictor.crop), middle(abs2(strongest), predictor.crop)
+    difference = abs2(predictor.submit(patterns)()[0] - exact)
     return float(np.sqrt((weights * difference).sum() / (weights * abs2(exact)).sum()))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from operators.network_interface import UNIFORM_PHASE_SIGMA, Illumination, Network, Prediction
+from operators.calibration import UNIFORM_PHASE_SIGMA
+from operators.network_interface import Illumination, Network, Prediction
 
 SOFTPLUS_OF_ONE = math.log(math.e - 1)  # a head that says 0 means an amplitude of 1
 

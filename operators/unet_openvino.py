@@ -49,6 +49,7 @@ class CompiledUNet(nn.Module):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",  # processors that have bfloat16 would take it unasked
             "ENABLE_CPU_PINNING": False,  # other stages share the cores
         }
         self._run = _openvino().Core().compile_model(_graph(unet), "CPU", settings).create_infer_request()

@@ -103,7 +103,7 @@ class Inference:
 
     def open(self, scan: Scan) -> None:
         """Makes room for patches; begins with the weights of the run, or those tuned before a restart."""
-        n = self.config.optics.geometry.n_pixels
+        n = self._predictor_before.crop
         self._scan, self._preprocess = scan, self.config.optics.preprocess(scan)
         self._columns: dict[str, Any] = {
             name: scan.column(name, writable=True, shape=(n, n)) for name in ("patches", "sigma")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from operators.arrays import ArrayModule, Corners, Patterns, Positions, Probe
+from operators.arrays import Array, ArrayModule, Corners, Patches, Patterns, Positions, Probe
 from operators.geometry import Geometry, window_corners
+from operators.patches import widened
 from operators.preprocess import Preprocess
 from stream.found_probe import found_probe
 from stream.scan import Numbers, Scan
@@ -96,6 +97,19 @@ def load_probe(path: Path, n_pixels: int) -> Probe:
 def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers, xp: ArrayModule = np) -> Patterns:
     """Returns the prepared patterns of recorded frames, prepared where arrays of `xp` live."""
     return preprocess(xp.asarray(scan.column("frames").read(numbers)))
+
+
+def read_patches(scan: Scan, n_pixels: int, numbers: Numbers) -> tuple[Patches, Array]:
+    """Returns what the network made of frames it has done, as windows of `n_pixels`.
+
+    Returns
+    -------
+    patches : (frame, y, x) complex64
+        Each has a global phase of its own.
+    sigma : (frame, y, x) float16, rad
+        Standard deviation of the phase.
+    """
+    return widened(scan.column("patches").read(numbers), scan.column("sigma").read(numbers), n_pixels)
 
 
 def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Positions:

@@ -22,7 +22,7 @@ from operators.seeding import Seeding
 from operators.stitch import Mosaic, stitch
 from stream.backend import on_host, open_backend
 from stream.found_probe import found_probe
-from stream.prepare import Optics, read_corners, read_patterns, read_positions_px
+from stream.prepare import Optics, read_corners, read_patches, read_patterns, read_positions_px
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot, write_snapshot
 from stream.sockets import Endpoint
@@ -226,9 +226,8 @@ class Refinement:
         self._unmarked.extend(numbers.tolist())
 
     def _patches(self, numbers: Numbers) -> tuple[Patches, Array, Corners]:
-        scan = self._open_scan
-        corners = read_corners(scan, self.config.optics.geometry, numbers)
-        return scan.column("patches").read(numbers), scan.column("sigma").read(numbers), corners
+        scan, geometry = self._open_scan, self.config.optics.geometry
+        return *read_patches(scan, geometry.n_pixels, numbers), read_corners(scan, geometry, numbers)
 
     def _refine_too(self, numbers: Numbers) -> None:
         """Let these frames take part, new ground started from the mosaic, which has their patches."""

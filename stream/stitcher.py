@@ -22,7 +22,7 @@ from stream.answers import Door
 from stream.calibration import Calibration
 from stream.composition import Refined, compose
 from stream.messages import ObjectUpdate
-from stream.prepare import Optics, read_corners
+from stream.prepare import Optics, read_corners, read_patches
 from stream.scan import Numbers, Scan, State, account
 from stream.snapshots import read_snapshot
 from stream.sockets import Endpoint
@@ -152,7 +152,7 @@ class Stitcher:
         scan, n = self._open_scan, self.config.optics.geometry.n_pixels
         corners = read_corners(scan, self.config.optics.geometry, numbers)
         if self.config.uses_network:
-            patches, sigma = scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+            patches, sigma = read_patches(scan, n, numbers)
             if not self._mosaic.n_patches:  # the probe was found since the scan was opened
                 self._mosaic = self._empty_mosaic()
             self._mosaic.add(patches, sigma, corners)
@@ -174,11 +174,11 @@ class Stitcher:
         if not self.config.uses_network or not self._placed.size:
             return
         scan, numbers = self._open_scan, self._placed
+        geometry = self.config.optics.geometry
         self._mosaic = stitch(
-            scan.column("patches").read(numbers),
-            scan.column("sigma").read(numbers),
+            *read_patches(scan, geometry.n_pixels, numbers),
             self._mosaic.weights,
-            read_corners(scan, self.config.optics.geometry, numbers),
+            read_corners(scan, geometry, numbers),
             error_model=self.config.error_model,
         )
         if self._refined is not None:

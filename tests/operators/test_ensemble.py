@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from operators.calibration import UNIFORM_PHASE_SIGMA
 from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
 from operators.network import NETWORKS
-from operators.network_interface import UNIFORM_PHASE_SIGMA
 from operators.predict import Predictor, Results
 from operators.probe import with_power, zone_plate_probe
 
@@ -22,7 +22,7 @@ class Saying(Predicting):
 
     def __init__(self, phase: np.ndarray, sigma: float, turn: float = 0.0) -> None:
         self.patch, self.sigma = np.exp(1j * (phase + turn)).astype(np.complex64), np.float32(sigma)
-        self.n_seen = 0
+        self.n_seen, self.crop = 0, len(phase)
         self.is_warm = False
 
     def submit(self, patterns: np.ndarray) -> Results:

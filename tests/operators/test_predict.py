@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from operators.network_interface import UNIFORM_PHASE_SIGMA, illuminate
+from operators.calibration import UNIFORM_PHASE_SIGMA
+from operators.network_interface import illuminate
+from operators.patches import middle
 from operators.physics_net import PhysicsNet
 from operators.predict import Predictor, rounding_error
 from tests.operators.networks import PHOTONS, PROBE, some_network, some_patterns
@@ -42,7 +44,8 @@ def test_the_predictor_runs_the_network_it_was_given(
     patches, sigma = Predictor(network, probe, batch_size=4).predict(patterns)
     with torch.inference_mode():
         prediction = network(torch.from_numpy(patterns) / PHOTONS, illuminate(torch.from_numpy(probe[0])))
-    np.testing.assert_allclose(patches, prediction.patches.numpy(), atol=1e-4)
+    crop = network.config.crop
+    np.testing.assert_allclose(middle(patches, crop), middle(prediction.patches.numpy(), crop), atol=1e-4)
     np.testing.assert_allclose(sigma, prediction.log_sigma.exp().numpy(), rtol=1e-3)
     assert patches.dtype == np.complex64
     assert sigma.dtype == np.float32
@@ -83,12 +86,19 @@ def test_inputs_beyond_the_trained_range_are_clamped(
         np.testing.assert_array_equal(one, other)
 
 
-def test_sigma_is_that_of_a_uniform_phase_where_the_network_does_not_look(
+def test_where_the_network_does_not_look_nothing_is_known(
     network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
 ) -> None:
-    _, sigma = Predictor(network, probe).predict(patterns)
-    assert sigma[:, 0, 0] == pytest.approx(UNIFORM_PHASE_SIGMA)
+    predictor, crop = Predictor(network, probe, batch_size=4), network.config.crop
+    patches, sigma = predictor.predict(patterns)
+    assert predictor.crop == crop < 64
     assert (sigma > 0).all()
+    seen = predictor.submit(patterns)()
+    for whole, inside in zip((patches, sigma), seen, strict=True):
+        assert inside.shape == (len(patterns), crop, crop)
+        np.testing.assert_array_equal(middle(whole, crop), inside)
+    assert (patches[:, 0] == 1).all()
+    assert sigma[:, 0] == pytest.approx(UNIFORM_PHASE_SIGMA)
 
 
 def test_calibration_scales_sigma(network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray) -> None:
@@ -96,7 +106,7 @@ def test_calibration_scales_sigma(network: PhysicsNet, probe: np.ndarray, patter
     network.sigma_scale.fill_(2.0)
     after = Predictor(network, probe)
     network.sigma_scale.fill_(1.0)
-    np.testing.assert_allclose(after.predict(patterns)[1], 2 * before.predict(patterns)[1])
+    np.testing.assert_allclose(after.submit(patterns)()[1], 2 * before.submit(patterns)()[1])
 
 
 def test_the_strongest_mode_is_shown_and_all_modes_give_the_flux(
