@@ -32,6 +32,7 @@ class Labels:
     Attributes
     ----------
     patterns : (frame, ky, kx) float32, photons
+    valid : (ky, kx) bool
     objects : (frame, y, x) complex64
         Refined, in the scale that goes with the probe the network is given.
     is_held_out : (frame,) bool
@@ -41,6 +42,7 @@ class Labels:
     """
 
     patterns: Patterns
+    valid: Mask
     objects: Patches
     is_held_out: Array
     is_learned: Array
@@ -90,7 +92,8 @@ def labels_of(
     scale = np.float32(np.sqrt(abs2(snapshot.probe).sum() / abs2(probe).sum()))
     is_held_out, is_learned = _set_aside(corners[good], probe_fwhm_px(probe))
     return Labels(
-        patterns=patterns[good] * preprocess.mask,
+        patterns=patterns[good],
+        valid=preprocess.mask,
         objects=objects[good] * scale,
         is_held_out=is_held_out,
         is_learned=is_learned,

@@ -189,7 +189,9 @@ def finish(recipe: Recipe, network: Network, parent: str, directory: Path, devic
     if recipe.scan is not None:
         labels = labels_of(recipe, directory)
         metrics |= held_out_error(
-            Predictor(network, labels.probe, device=device), labels, recipe.scan.held_out
+            Predictor(network, labels.probe, device=device, mask=labels.valid),
+            labels,
+            recipe.scan.held_out,
         )
     card = ModelCard(
         name=recipe.name,

@@ -17,6 +17,7 @@ from launch.recipe import Recipe
 from launch.samples import draw_textures
 from launch.scan_labels import ScanLabels, labels_of
 from operators.detector_effects import Detector, draw_detector, read_out
+from operators.gaps import fill_gaps
 from operators.network_interface import Illumination, illuminate
 
 Generator = torch.Generator
@@ -73,20 +74,24 @@ class Simulator:
         far_field = torch.fft.fft2(self.probes[which] * objects[:, None], norm="ortho")
         expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
         illumination = self.illuminations.of(which)._replace(photons=photons)
-        return objects, self._counts(expected, generator) / photons, illumination
+        counts, valid = self._counts(expected, generator)
+        intensities = counts / photons
+        if valid is not None:
+            intensities = fill_gaps(intensities, valid, illumination)
+        return objects, intensities, illumination
 
-    def _counts(self, expected: Tensor, generator: Generator) -> Tensor:
-        """Return what random detectors count of the expected photons, bad pixels 0."""
+    def _counts(self, expected: Tensor, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """Return what random detectors count of the expected photons, and where they do."""
         effects = self.recipe.effects
         if effects is None or self.detectors is None:
-            return torch.poisson(expected, generator)
+            return torch.poisson(expected, generator), None
         n_frames, device = len(expected), expected.device
         deviation = torch.randn(n_frames, 1, 1, generator=generator, device=device)
         flux = (1 + effects.flux_spread * deviation).clamp(min=0)
         which = torch.randint(len(self.detectors.gain), (n_frames,), generator=generator, device=device)
         detector = Detector(*(values[which] for values in self.detectors))
         photons = torch.poisson(expected * flux + detector.background, generator)
-        return read_out(photons, detector) * detector.valid
+        return read_out(photons, detector), detector.valid
 
     def _objects(self, n_frames: int, generator: Generator) -> Tensor:
         """Return transmissions of random materials, some with a phase of their own."""
@@ -168,8 +173,10 @@ class ScanSampler:
         probe = torch.from_numpy(labels.probe).to(device)
         self._flux = probe.abs().square().sum()
         self._probe = probe / self._flux.sqrt()
-        self._intensities = torch.from_numpy(labels.patterns[:n_used]).to(device) / self._flux
+        self._illumination = illuminate(self._probe[0])
         self._valid = torch.from_numpy(labels.valid).to(device)
+        patterns = torch.from_numpy(labels.patterns[:n_used]).to(device)
+        self._intensities = fill_gaps(patterns / self._flux, self._valid, self._illumination)
         self._corners = torch.from_numpy(labels.corners[:n_used]).to(device)
         n_pixels = probe.shape[-1]
         object_ = torch.from_numpy(labels.object).to(device)
@@ -210,7 +217,8 @@ class ScanSampler:
         photons = torch.exp(low + (high - low) * uniform)
         far_field = torch.fft.fft2(self._probe * objects[:, None], norm="ortho")
         expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
-        intensities = torch.poisson(expected, generator) / photons * self._valid
+        counts = torch.poisson(expected, generator)
+        intensities = fill_gaps(counts / photons, self._valid, self._illumination)
         return objects, intensities, self._probe[0].expand_as(objects), photons
 
     def _integers(self, end: int, n_frames: int, generator: Generator) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from operators.arrays import Patches, Patterns, Probe, abs2, fft2
+from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
 from operators.cuda_graph import Run, recorded
+from operators.gaps import fill_gaps
 from operators.network_interface import Network, channels_last, illuminate
 from operators.patches import middle, widened
 from operators.unet_openvino import compile_unets, has_openvino
@@ -44,6 +45,9 @@ class Predictor:
     openvino : bool
         Run single-precision convolutions of the default network on a CPU in OpenVINO, if it is installed and
         torch has one thread: of more, OpenVINO's and torch's get into each other's way.
+    mask : (ky, kx) bool, optional
+        True where the detector measures, corner-origin; everywhere unless given. Its gaps are filled
+        (`operators.gaps`): a network takes darkness for a measurement.
 
     Attributes
     ----------
@@ -53,7 +57,8 @@ class Predictor:
     Raises
     ------
     ValueError
-        If the probe has not the shape that the network was made for, or carries no photons.
+        If the probe has not the shape that the network was made for, or carries no photons, or the mask has
+        another shape or no valid pixel.
     """
 
     def __init__(
@@ -64,12 +69,18 @@ class Predictor:
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         openvino: bool = True,
+        mask: Mask | None = None,
     ) -> None:
         n_pixels = network.n_pixels
         if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
             raise ValueError(
                 f"the network takes a probe (mode, {n_pixels}, {n_pixels}), got {probe.shape}; "
                 "crop or bin the frames to the network's size, or train one for yours"
+            )
+        if mask is not None and not (mask.shape == probe.shape[1:] and mask.any()):
+            raise ValueError(
+                f"expected a mask {probe.shape[1:]} like the patterns, True where pixels are valid, got "
+                f"{mask.shape} with {np.count_nonzero(mask)} valid pixels"
             )
         power = np.square(np.abs(probe)).sum((1, 2))
         if not (np.isfinite(power).all() and power.sum() > 0):
@@ -79,6 +90,7 @@ class Predictor:
         strongest = np.ascontiguousarray(probe[power.argmax()], np.complex64)
         self._illumination = illuminate(torch.from_numpy(strongest).to(device), self.photons_per_frame)
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
+        self._mask = None if mask is None or mask.all() else torch.from_numpy(mask).to(device)
         on_gpu = self._device.type == "cuda"
         self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
         channels_last(self._network)
@@ -137,6 +149,8 @@ class Predictor:
         return results
 
     def _eager(self, intensities: Tensor) -> tuple[Tensor, Tensor]:
+        if self._mask is not None:
+            intensities = fill_gaps(intensities, self._mask, self._illumination)
         prediction = self._network(intensities, self._illumination)
         sigma = prediction.log_sigma.exp() * self._network.sigma_scale
         # In one piece, which a GPU copies to the host without a stop.

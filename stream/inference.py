@@ -97,6 +97,7 @@ class Inference:
         self._xp = get_array_module("auto") if self._on_gpu else np
         self._each = ThreadPoolExecutor(self.config.threads).map if self.config.threads > 1 else map
         optics, n = self.config.optics, self.config.optics.geometry.n_pixels
+        self._mask = optics.pattern_mask()
         probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
         self._predictor_before = self._predictor_of(self._trained, probe)
         self._predictor_before.warm_up()
@@ -162,8 +163,14 @@ class Inference:
         self._model = card.column_value
 
     def _predictor_of(self, network: Network, probe: Probe) -> Predicting:
-        uncertainty = self.config.uncertainty
-        return build_predictor(network, probe, uncertainty, batch_size=self.batch_size, device=self.device)
+        return build_predictor(
+            network,
+            probe,
+            self.config.uncertainty,
+            batch_size=self.batch_size,
+            device=self.device,
+            mask=self._mask,
+        )
 
     def _infer(self, numbers: Numbers) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers, self._xp)

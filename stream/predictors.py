@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from operators.arrays import Probe, abs2
+from operators.arrays import Mask, Probe, abs2
 from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
 from operators.network_interface import Network
 from operators.predict import Predictor, rounding_error
@@ -47,7 +47,13 @@ class UncertaintyConfig:
 
 
 def build_predictor(
-    network: Network, probe: Probe, config: UncertaintyConfig, *, batch_size: int, device: str
+    network: Network,
+    probe: Probe,
+    config: UncertaintyConfig,
+    *,
+    batch_size: int,
+    device: str,
+    mask: Mask | None = None,
 ) -> Predicting:
     """Return what predicts with `network`, and with others if that is asked for.
 
@@ -60,14 +66,20 @@ def build_predictor(
     batch_size : int
         Frames per call.
     device : str
+    mask : (ky, kx) bool, optional
+        True where the detector measures, corner-origin.
 
     Raises
     ------
     ValueError
         If a member's weights cannot be used or do not fit the probe.
     """
+
+    def predictor(member: Network, share: int = batch_size) -> Predictor:
+        return Predictor(member, probe, share, device, mask=mask)
+
     if config.disagreement == "none":
-        return Predictor(network, probe, batch_size, device)
+        return predictor(network)
     if config.disagreement == "dropout":
         others = [thinned(network, config.dropout, seed) for seed in range(config.n_samples)]
     else:
@@ -75,8 +87,8 @@ def build_predictor(
     networks = [network, *others]
     if config.disagreement == "round_robin":
         share = math.ceil(batch_size / len(networks))
-        return RoundRobin([Predictor(member, probe, share, device) for member in networks])
-    members = [Predictor(member, probe, batch_size, device) for member in networks]
+        return RoundRobin([predictor(member, share) for member in networks])
+    members = [predictor(member) for member in networks]
     weights = abs2(probe).sum(axis=0).astype(np.float32)
     return Ensemble(members, weights, n_estimates=1 if config.disagreement == "dropout" else None)
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from operators.arrays import Array, ArrayModule, Corners, Patches, Patterns, Positions, Probe
+from operators.arrays import (
+    Array,
+    ArrayModule,
+    Corners,
+    Mask,
+    Patches,
+    Patterns,
+    Positions,
+    Probe,
+    corner_origin,
+)
 from operators.geometry import Geometry, window_corners
 from operators.patches import widened
 from operators.preprocess import Preprocess
@@ -49,9 +59,29 @@ class Optics:
         ValueError
             If the frames are smaller than the patterns wanted, or the mask is of another shape.
         """
-        valid = None if self.mask is None else np.load(self.mask, allow_pickle=False).astype(bool)
+        return self._preprocess(scan.header.frame_shape, self._valid_pixels())
+
+    def pattern_mask(self) -> Mask | None:
+        """Returns where the patterns are measured, (ky, kx) bool, corner-origin, None where everywhere.
+
+        Raises
+        ------
+        ValueError
+            If patterns do not fit into the mask.
+        """
+        valid = self._valid_pixels()
+        if valid is None:
+            return None
+        if valid.shape == (self.geometry.n_pixels, self.geometry.n_pixels):
+            return corner_origin(valid)
+        return self._preprocess((valid.shape[0], valid.shape[-1]), valid).mask
+
+    def _valid_pixels(self) -> Mask | None:
+        return None if self.mask is None else np.load(self.mask, allow_pickle=False).astype(bool)
+
+    def _preprocess(self, frame_shape: tuple[int, int], valid: Mask | None) -> Preprocess:
         return Preprocess(
-            frame_shape=scan.header.frame_shape,
+            frame_shape=frame_shape,
             n_pixels=self.geometry.n_pixels,
             centre=self.centre,
             binning=self.binning,

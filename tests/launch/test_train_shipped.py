@@ -5,8 +5,16 @@ import pytest
 import torch
 
 import launch
-from launch.evaluate import evaluate, evaluation_probe, simulate_scans
+from launch.evaluate import (
+    evaluate,
+    evaluation_probe,
+    outcome_of,
+    pooled_figures,
+    score_of,
+    simulate_scans,
+)
 from launch.recipe import Recipe, read_recipe
+from operators.arrays import abs2
 from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
 
@@ -47,6 +55,24 @@ def test_the_shipped_weights_see_small_scans_of_unseen_objects(predictor: Predic
     assert figures["mosaic_c"] < figures["patch_c"] < 0.4
     assert figures["unseen_mosaic_c"] < figures["unseen_patch_c"] < 0.7
     assert figures["coverage68"] == pytest.approx(0.68, abs=0.1)
+
+
+def test_bad_pixels_and_gaps_cost_the_shipped_network_little(recipe: Recipe) -> None:
+    probe = evaluation_probe(recipe)
+    weights, network = abs2(probe[0]), load_network(WEIGHTS)[0]
+    scan, *_ = simulate_scans(recipe, ("voronoi",), seed=5)
+
+    def error(mask: np.ndarray, *, is_told: bool) -> float:
+        predictor = Predictor(network, probe, mask=mask if is_told else None)
+        outcome = outcome_of(predictor, weights, scan._replace(patterns=scan.patterns * mask))
+        return pooled_figures([score_of(outcome, weights)])["patch_c"]
+
+    complete = np.ones((64, 64), bool)
+    dead, gap = np.random.default_rng(0).random((64, 64)) > 0.01, complete.copy()
+    gap[:, 4:7] = False
+    assert error(dead, is_told=True) < 1.05 * error(complete, is_told=True)
+    assert error(gap, is_told=True) < 1.5 * error(complete, is_told=True)
+    assert error(gap, is_told=False) > 2 * error(gap, is_told=True)
 
 
 def test_shipped_predictions_do_not_depend_on_batch_mates(predictor: Predictor, recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ import torch
 from launch import samples
 from launch.recipe import Recipe, read_recipe
 from launch.training_data import Simulator, pairs_per_cpu_s
+from operators.gaps import fill_gaps
 from operators.metrics import nrmse
 
 
@@ -136,16 +137,17 @@ def test_modes_add_in_the_pattern_and_the_network_is_told_the_strongest() -> Non
     assert (np.abs(intensities.numpy() - share[:, None, None] * coherent).sum((1, 2)) > 0.01).all()
 
 
-def test_bad_pixels_are_zero_in_what_the_network_gets() -> None:
+def test_the_gaps_of_detectors_are_filled_in_training_as_they_are_in_use() -> None:
     recipe = recipe_with(effects={"dead_share": 0.1, "hot_share": 0.1, "n_detectors": 3})
     simulator = Simulator(recipe)
     assert simulator.detectors is not None
-    _, intensities, _ = simulator.draw(100, torch.Generator().manual_seed(0))
-    bad_pixels = (~simulator.detectors.valid).unbind()
-    assert len({bad.numpy().tobytes() for bad in bad_pixels}) == 3
-    for frame in intensities:
-        is_dark = [bool((frame[bad] == 0).all()) for bad in bad_pixels]
-        assert is_dark.count(True) == 1
+    _, intensities, illumination = simulator.draw(100, torch.Generator().manual_seed(0))
+    valid = simulator.detectors.valid
+    assert len({each.numpy().tobytes() for each in valid}) == 3
+    for i, frame in enumerate(intensities):
+        of_frame = illumination.of(slice(i, i + 1))
+        again = [fill_gaps(frame[None] * each, each, of_frame)[0] for each in valid]
+        assert [torch.allclose(filled, frame, atol=1e-7) for filled in again].count(True) == 1
 
 
 def test_background_and_flux_change_the_photons_and_not_what_the_network_is_told() -> None:

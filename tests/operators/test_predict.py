@@ -120,6 +120,21 @@ def test_the_strongest_mode_is_shown_and_all_modes_give_the_flux(
     np.testing.assert_allclose(many_modes, one_mode, atol=1e-3)
 
 
+def test_pixels_that_are_masked_tell_nothing(
+    network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
+) -> None:
+    mask = np.ones((64, 64), bool)
+    mask[3:6] = mask[:, 60] = False
+    predictor, whole = (
+        Predictor(network, probe, mask=mask),
+        Predictor(network, probe, mask=np.ones_like(mask)),
+    )
+    shown, hidden = predictor.predict(patterns), predictor.predict(np.where(mask, patterns, 0))
+    for one, other in zip(shown, hidden, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(shown[0] - whole.predict(patterns)[0]).max() > 1e-3
+
+
 def test_no_patterns_give_no_patches(network: PhysicsNet, probe: np.ndarray) -> None:
     predictor = Predictor(network, probe)
     predictor.warm_up()
@@ -132,6 +147,9 @@ def test_what_does_not_fit_the_network_is_refused(network: PhysicsNet, probe: np
         Predictor(network, probe[:, :32, :32])
     with pytest.raises(ValueError, match="finite photons above 0"):
         Predictor(network, 0 * probe)
+    for mask in (np.ones((32, 32), bool), np.zeros((64, 64), bool)):
+        with pytest.raises(ValueError, match=r"a mask \(64, 64\) like the patterns, True .* valid pixels"):
+            Predictor(network, probe, mask=mask)
     with pytest.raises(ValueError, match=r"\(frame, 64, 64\), got \(2, 128, 128\)"):
         Predictor(network, probe).predict(np.zeros((2, 128, 128), np.float32))
 

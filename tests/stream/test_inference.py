@@ -104,6 +104,17 @@ def test_results_do_not_depend_on_batch_mates_or_arrival(tmp_path, bench, seed):
         assert (one.column(column).head(n) == other.column(column).head(n)).all(), "to the last bit"
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (20, 24)], ids=["of patterns", "of frames"])
+def test_the_network_is_told_which_pixels_the_detector_does_not_measure(tmp_path, bench, shape):
+    valid = np.ones(shape, bool)
+    valid[shape[0] // 2 + 2] = False
+    np.save(tmp_path / "mask.npy", valid)
+    stage = bench.stage(optics=dataclasses.replace(bench.optics, mask=tmp_path / "mask.npy"))
+    expected = np.ones((16, 16), bool)
+    expected[2] = False  # zero frequency in the corner
+    np.testing.assert_array_equal(stage._predictor_before._mask.numpy(), expected)
+
+
 def assert_same_values(scan, expected, rtol):
     numbers = np.arange(expected.n_frames)
     assert (scan.states("inference") == State.DONE).all()
