@@ -5,7 +5,6 @@ from `launch.train`, whose loop only asks for the next batch.
 """
 
 import math
-import os
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from launch.parallel import cores_of_process
 from launch.recipe import Recipe
 from launch.samples import draw_textures
 from launch.scan_labels import ScanLabels, labels_of
@@ -30,7 +30,7 @@ Samples = tuple[Tensor, Tensor, Illumination]
 
 def open_source(recipe: Recipe, directory: Path, device: str = "cpu") -> "Simulator | Mixture":
     """Return what a recipe's samples are drawn from; `directory` has the labels of a recorded scan."""
-    n_processes = len(os.sched_getaffinity(0)) if recipe.n_textures >= WORTH_PROCESSES else 1
+    n_processes = cores_of_process() if recipe.n_textures >= WORTH_PROCESSES else 1
     simulator = Simulator(recipe, device, n_processes)
     if recipe.scan is None:
         return simulator
