@@ -87,7 +87,7 @@ class ProbeRecipe(RecipeSection):
     blur_px: NotNegativeRange = (0.0, 0.0)
     """standard deviation of the probe's place during an exposure: source size and vibration"""
     n_modes: Count = 1
-    """of probes that are blurred"""
+    """kept of each probe, the strongest; a blur needs two or more"""
     n_probes: Count = 64
     """different probes drawn for a training"""
 
@@ -152,6 +152,11 @@ class ProbeRecipe(RecipeSection):
     def _is_complete(self) -> "ProbeRecipe":
         if ("file" in self.optics) != (self.path is not None):
             raise ValueError("optics `file` and `path` go together: give both or neither")
+        if self.n_modes == 1 and self.blur_px[1] > 0:
+            raise ValueError(
+                f"blur_px up to {self.blur_px[1]:g} makes several modes of a probe, and n_modes = 1 keeps only "
+                "the strongest, which is not blurred: give n_modes of 2 or more (4 holds most of a blur)"
+            )
         return self
 
 

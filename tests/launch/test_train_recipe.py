@@ -119,6 +119,7 @@ def test_a_measured_probe_is_the_nominal_one_and_training_defocuses_it(tmp_path:
         ({"optics": []}, "at least 1 item"),
         ({"central_stop": [0.4, 0.1]}, r"a range is \[least, most\], got \[0.4, 0.1\]"),
         ({"central_stop": 1.0}, "less than 1"),
+        ({"blur_px": [0.0, 1.5]}, r"blur_px up to 1\.5 .* give n_modes of 2 or more"),
     ],
 )
 def test_probes_that_make_no_sense_are_refused(section: dict[str, object], message: str) -> None:
