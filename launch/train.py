@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from launch.calibrate import calibrate_mosaic
 from launch.checkpoint import Checkpoint, Report
-from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
+from launch.evaluate import calibrate_sigma, evaluate, evaluate_drawn_probes, evaluation_probe
 from launch.parallel import is_first_process, join_processes
 from launch.recipe import Recipe
 from launch.scan_labels import held_out_error, labels_of, with_scan
@@ -197,6 +198,9 @@ def finish(recipe: Recipe, network: Network, parent: str, directory: Path, devic
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
     error_model, transmission = calibrate_mosaic(network, recipe)
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
+    if recipe.evaluation.draws_probes:
+        # Of compiling convolutions for every probe nothing is gained.
+        metrics |= evaluate_drawn_probes(partial(Predictor, network, device=device, openvino=False), recipe)
     if recipe.scan is not None:
         labels = labels_of(recipe, directory)
         metrics |= held_out_error(

@@ -82,10 +82,9 @@ class Simulator:
             return torch.poisson(expected, generator)
         n_frames, device = len(expected), expected.device
         deviation = torch.randn(n_frames, 1, 1, generator=generator, device=device)
-        flux = (1 + effects.flux_spread * deviation).clamp(min=0)
         which = torch.randint(len(self.detectors.gain), (n_frames,), generator=generator, device=device)
         detector = Detector(*(values[which] for values in self.detectors))
-        photons = torch.poisson(expected * flux + detector.background, generator)
+        photons = torch.poisson(expected * effects.flux(deviation) + detector.background, generator)
         return read_out(photons, detector) * detector.valid
 
     def _objects(self, n_frames: int, generator: Generator) -> Tensor:
