@@ -105,7 +105,8 @@ class Recipe(RecipeSection):
     warm_up_steps: Count = 500
     """over which the learning rate rises"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    gradient_clip: Positive = 1.0
+    gradient_clip: Positive | None = 1.0
+    """largest norm of a step's gradient; null for any"""
     draft_weight: Annotated[float, Field(ge=0)] = 0.5
     """of the loss of each stage before the last"""
     sigma_weight: Positive = 0.1

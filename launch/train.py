@@ -104,7 +104,8 @@ def descend(recipe: Recipe, network: nn.Module, optimiser: torch.optim.Optimizer
     loss, figures = losses(recipe, prediction, objects, illumination)
     optimiser.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+    if recipe.gradient_clip is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
     optimiser.step()
     return figures
 

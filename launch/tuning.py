@@ -124,7 +124,8 @@ class Tuner:
         loss = loss + recipe.sigma_weight * sigma_nll(prediction, objects, weights)
         self._optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._learning.parameters(), recipe.gradient_clip)
+        if recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._learning.parameters(), recipe.gradient_clip)
         self._optimiser.step()
         self.n_steps += 1
         self._average()

@@ -1,3 +1,4 @@
+import copy
 import csv
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from launch.recipe import Recipe
-from launch.train import Report, finish, learning_rate, progress_bar, train
+from launch.train import Report, descend, finish, learning_rate, progress_bar, start_network, train
+from launch.training_data import Simulator
 from operators import forward
 from stream.weights import load_network
 from tests.launch.tiny_recipe import TINY_RECIPE
@@ -149,6 +151,21 @@ def test_loss_and_optimiser_are_those_of_the_recipe(
         assert card is not None
         weights.append(card.sha256)
     assert weights[0] != weights[1]
+
+
+def test_gradients_are_cut_only_where_the_recipe_says_at_what(recipe: Recipe) -> None:
+    network, _ = start_network(recipe, Path(), "cpu")
+    batch = Simulator(recipe).draw(4, torch.Generator().manual_seed(0))
+    steps = {}
+    for most in (None, 1e9, 1e-3):
+        learning = copy.deepcopy(network)
+        optimiser = torch.optim.SGD(learning.parameters(), lr=1.0)
+        descend(recipe.model_copy(update={"gradient_clip": most}), learning, optimiser, batch)
+        moved = zip(learning.parameters(), network.parameters(), strict=True)
+        steps[most] = float(sum((after - before).detach().square().sum() for after, before in moved)) ** 0.5
+    assert steps[None] == pytest.approx(steps[1e9])
+    assert steps[None] > 2e-3
+    assert steps[1e-3] == pytest.approx(1e-3, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["ptychonet", "ptychonn"])

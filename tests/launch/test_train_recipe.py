@@ -83,6 +83,28 @@ def test_random_probes_stay_near_the_nominal_one() -> None:
         assert 0.8 < abs(np.vdot(nominal, probe)) < 0.9999
 
 
+def test_ptychonet_is_trained_as_in_its_paper() -> None:
+    recipe = read_recipe(DEMO_RECIPE.with_name("train-ptychonet.yaml"))
+    assert (recipe.optimiser, recipe.learning_rate, recipe.batch_size) == ("adam", 5e-4, 64)
+    assert (recipe.schedule, recipe.warm_up_steps) == ("steps", 1)
+    assert recipe.decay_factor < 1
+    assert recipe.n_steps > recipe.decay_steps
+    assert (recipe.weight_decay, recipe.gradient_clip) == (0, None)
+    assert recipe.loss == "amplitude_phase"
+    network = NETWORKS[recipe.network](**recipe.network_config)
+    assert (len(network.down), len(network.up)) == (5, 5)
+    assert sum(values.numel() for values in network.parameters()) == pytest.approx(8e6, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["train-ptychonet", "train-ptychonn"])
+def test_networks_of_the_literature_see_the_samples_of_the_default_one(name: str) -> None:
+    recipe, default = (read_recipe(DEMO_RECIPE.with_name(f"{file}.yaml")) for file in (name, "train-cpu"))
+    data = {"material", "effects", "photons_per_frame", "families", "n_textures", "texture_px"}
+    data |= {"blended", "toned", "warped", "evaluation"}
+    assert recipe.model_dump(include=data) == default.model_dump(include=data)
+    np.testing.assert_array_equal(recipe.probe.nominal(64), default.probe.nominal(64))
+
+
 def test_the_varied_recipe_is_valid_and_its_probes_differ() -> None:
     recipe = read_recipe(DEMO_RECIPE.with_name("train-varied.yaml"))
     assert "zone-plate and kb-mirrors probes" in recipe.describe_data()

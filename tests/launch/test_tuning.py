@@ -134,6 +134,13 @@ def test_forgetting_is_measured_on_textures_that_are_never_replayed(
     assert not textures["replayed"] & trained_on
 
 
+def test_a_network_whose_recipe_cuts_no_gradients_learns_on(network, recipe, probe, samples):
+    uncut = learn(network, recipe.model_copy(update={"gradient_clip": None}), probe, samples, 1)
+    cut = learn(network, recipe.model_copy(update={"gradient_clip": 1e9}), probe, samples, 1)
+    for a, b in zip(uncut.network.parameters(), cut.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.slow
 def test_replaying_old_samples_keeps_what_was_known(recipe, probe, samples):
     trained = start_network(recipe, Path(), "cpu")[0]
