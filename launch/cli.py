@@ -294,15 +294,12 @@ def train(
 ) -> None:
     """Trains a network on simulated scans; goes on where an interrupted training stopped."""
     from launch.recipe import read_recipe
-    from launch.scan_labels import with_scan
     from launch.train import progress_bar
     from launch.train import train as train_network
 
     settings = read_recipe(recipe)
-    if from_scan is not None:
-        settings = with_scan(settings, from_scan, output)
     with progress_bar(settings) as show:
-        card = train_network(settings, output, device=device, on_report=show)
+        card = train_network(settings, output, device=device, from_scan=from_scan, on_report=show)
     if card is None:  # another process of `torchrun` has it
         return
     for name, value in card.metrics.items():

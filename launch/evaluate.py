@@ -5,7 +5,7 @@ stage does and stitches as the stitcher does. Called at the end of a training; t
 card.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from launch.recipe import EvaluationRecipe, Recipe
 from launch.samples import draw_object, unseen
 from operators.arrays import Corners, Object, Patches, Patterns, Probe, abs2
+from operators.detector_effects import draw_detector
 from operators.forward import simulate_counts
+from operators.gaps import fill_patterns
 from operators.geometry import Bounds, window_corners
 from operators.metrics import NRMSE, align_phase, nrmse
 from operators.objects import HELD_OUT_FAMILIES
@@ -32,6 +34,7 @@ LIT = 0.3
 # Training seeds count from 0: these are never among them.
 CALIBRATION_SEED = 2**32 + 1
 EVALUATION_SEED = 2**32 + 2
+DRAWN_PROBES_SEED = 2**32 + 3
 CALIBRATION_OBJECTS = 5
 """Of each family: objects differ more in how well they are seen than the pixels of one object do."""
 
@@ -77,6 +80,8 @@ class Score(NamedTuple):
 def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     """Return the figures of merit of a network on held-out objects, by name.
 
+    The scans have what the recipe's `effects` do to them, each a detector of its own.
+
     `patch_*` pool all patches of all scans of the trained families, `mosaic_*` are means over scans of one
     pass stitched; `unseen_*` are the same for families that training never draws from. `c` and `loose` are
     defined at `operators.metrics.nrmse`; a constant scores 1 in `c`, and `constant_loose` in `loose`.
@@ -88,6 +93,27 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
         scores = [score_of(outcome_of(predictor, weights, scan), weights) for scan in scans]
         figures |= {prefix + name: value for name, value in pooled_figures(scores).items()}
     return figures
+
+
+def evaluate_drawn_probes(predictor_for: Callable[[Probe], Predictor], recipe: Recipe) -> dict[str, float]:
+    """Return the figures of `evaluate`, as `drawn_probe_*`, of scans that each have a probe of their own.
+
+    The probes are drawn as those of the training, and the network is told of each.
+
+    Parameters
+    ----------
+    predictor_for : callable
+        Returns the predictor for a probe, (mode, y, x) complex64, photons.
+    recipe : Recipe
+    """
+    rng, scores = np.random.default_rng(DRAWN_PROBES_SEED), []
+    for family in trained_families(recipe):
+        for _ in range(recipe.evaluation.objects_per_family):
+            drawn = recipe.probe.random(recipe.n_pixels, rng)
+            probe = with_power(drawn, recipe.evaluation.photons_per_frame)
+            scan, weights = _simulate_scan(recipe, family, probe, rng), abs2(probe[0])
+            scores.append(score_of(outcome_of(predictor_for(probe), weights, scan), weights))
+    return {f"drawn_probe_{name}": value for name, value in pooled_figures(scores).items()}
 
 
 def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
@@ -120,15 +146,21 @@ def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterat
     rng = np.random.default_rng(seed)
     for family in families:
         for _ in range(recipe.evaluation.objects_per_family):
-            yield _simulate_scan(recipe, family, rng)
+            yield _simulate_scan(recipe, family, evaluation_probe(recipe), rng)
 
 
-def _simulate_scan(recipe: Recipe, family: str, rng: np.random.Generator) -> SimulatedScan:
+def _simulate_scan(recipe: Recipe, family: str, probe: Probe, rng: np.random.Generator) -> SimulatedScan:
     corners = _corners(recipe.evaluation, rng)
     rows, columns = corners.max(axis=0) + recipe.n_pixels
     object_ = draw_object(family, recipe.material, (rows, columns), rng)
-    patterns = simulate_counts(object_, evaluation_probe(recipe), corners, rng).astype(np.float32)
-    return SimulatedScan(object_, corners, patterns)
+    if recipe.effects is None:
+        patterns = simulate_counts(object_, probe, corners, rng)
+    else:
+        detector = draw_detector(recipe.effects.random(rng), recipe.n_pixels, rng)
+        flux = recipe.effects.flux(rng.standard_normal(len(corners)))
+        patterns = simulate_counts(object_, probe, corners, rng, detector=detector, flux=flux)
+        patterns = fill_patterns(patterns.astype(np.float32), detector.valid, probe)
+    return SimulatedScan(object_, corners, patterns.astype(np.float32))
 
 
 def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
@@ -178,7 +210,7 @@ def _mosaic_error(outcome: Outcome, weights: NDArray[np.float32]) -> NRMSE:
 
 
 def _error_in_sigmas(outcome: Outcome, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the modulus of each phase error over its predicted sigma, in the bright part of the patches."""
+    """Return the modulus of each phase error over its predicted sigma, (n,), where the patches are bright."""
     bright = weights > BRIGHT * weights.max()
     error = np.angle(outcome.aligned * outcome.true_patches.conj())
-    return np.abs(error[:, bright]) / outcome.sigma[:, bright]
+    return (np.abs(error[:, bright]) / outcome.sigma[:, bright]).ravel()

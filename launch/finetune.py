@@ -21,8 +21,8 @@ from launch.finetune_labels import Labels, labels_of
 from launch.recipe import Recipe
 from launch.tuning import Samples, Tuner, TuningConfig
 from operators.arrays import Probe, abs2
-from operators.gaps import fill_gaps
-from operators.network_interface import Network, illuminate
+from operators.network_interface import Network
+from operators.probe import strongest_mode
 from stream.prepare import Optics
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot
@@ -179,9 +179,8 @@ class Finetuning:
         if not self._has_enough:
             return False
         if self._tuner is None:
-            self._tuner = Tuner(
-                self._current, self._recipe, _strongest(probe), self.config.tuning, self._trained
-            )
+            strongest = torch.from_numpy(strongest_mode(probe))
+            self._tuner = Tuner(self._current, self._recipe, strongest, self.config.tuning, self._trained)
         self._tuner.step(self._learned)
         if self._is_due:
             self._offered_s = self._spent_s
@@ -250,11 +249,5 @@ class Finetuning:
 
 
 def _samples(labels: Labels, which: np.ndarray, probe: Probe) -> Samples:
-    intensities = torch.from_numpy(labels.patterns[which] / np.float32(abs2(probe).sum()))
-    filled = fill_gaps(intensities, torch.from_numpy(labels.valid), illuminate(_strongest(probe)))
-    return Samples(filled, torch.from_numpy(labels.objects[which]))
-
-
-def _strongest(probe: Probe) -> torch.Tensor:
-    """Return the mode that the network is given."""
-    return torch.from_numpy(probe[abs2(probe).sum(axis=(1, 2)).argmax()])
+    intensities = labels.patterns[which] / np.float32(abs2(probe).sum())
+    return Samples(torch.from_numpy(intensities), torch.from_numpy(labels.objects[which]))

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Mask, Patches, Patterns, Probe, abs2
+from operators.gaps import fill_patterns
 from operators.geometry import Bounds, Geometry
 from operators.patches import extract_patches
 from operators.preprocess import Preprocess
@@ -32,7 +33,6 @@ class Labels:
     Attributes
     ----------
     patterns : (frame, ky, kx) float32, photons
-    valid : (ky, kx) bool
     objects : (frame, y, x) complex64
         Refined, in the scale that goes with the probe the network is given.
     is_held_out : (frame,) bool
@@ -42,7 +42,6 @@ class Labels:
     """
 
     patterns: Patterns
-    valid: Mask
     objects: Patches
     is_held_out: Array
     is_learned: Array
@@ -92,8 +91,7 @@ def labels_of(
     scale = np.float32(np.sqrt(abs2(snapshot.probe).sum() / abs2(probe).sum()))
     is_held_out, is_learned = _set_aside(corners[good], probe_fwhm_px(probe))
     return Labels(
-        patterns=patterns[good],
-        valid=preprocess.mask,
+        patterns=fill_patterns(patterns[good], preprocess.mask, probe),
         objects=objects[good] * scale,
         is_held_out=is_held_out,
         is_learned=is_learned,

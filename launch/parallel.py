@@ -7,6 +7,7 @@ number of processes. Separate from `launch.train` so that its loop reads as if t
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from operators.network_interface import Illumination, Network
+
+LONGEST_LEAD = timedelta(days=1)  # of the first process: refining a scan outlasts the usual ten minutes
 
 
 class Processes(NamedTuple):
@@ -61,10 +64,29 @@ class Processes(NamedTuple):
             distributed.all_reduce(figures)
         return figures
 
+    @contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """Let the first process through alone and the others after it: they find the files that it wrote."""
+        if self.size == 1:
+            yield
+            return
+        # The default group gives up after minutes. This one is made by all before any of them waits.
+        group = distributed.new_group(timeout=LONGEST_LEAD, backend="gloo")
+        if not self.is_first:
+            distributed.barrier(group)
+        yield
+        if self.is_first:
+            distributed.barrier(group)
+
 
 def is_first_process() -> bool:
     """Return whether this is the process that talks to the terminal: the only one, or the first of all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def cores_of_process() -> int:
+    """Return how many cores this process may use: its share of those that all on this machine may."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

@@ -59,6 +59,8 @@ class EvaluationRecipe(RecipeSection):
     n_positions: Count
     """along each side of a scan"""
     objects_per_family: Count = 1
+    draws_probes: bool = False
+    """whether as many scans more are taken, each with a probe drawn as in training: `drawn_probe_*`"""
 
 
 class Recipe(RecipeSection):
@@ -103,7 +105,8 @@ class Recipe(RecipeSection):
     warm_up_steps: Count = 500
     """over which the learning rate rises"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    gradient_clip: Positive = 1.0
+    gradient_clip: Positive | None = 1.0
+    """largest norm of a step's gradient; null for any"""
     draft_weight: Annotated[float, Field(ge=0)] = 0.5
     """of the loss of each stage before the last"""
     sigma_weight: Positive = 0.1
@@ -128,12 +131,13 @@ class Recipe(RecipeSection):
         low, high = self.photons_per_frame
         scan = f"; {self.scan.share:.0%} from scan {self.scan.name}" if self.scan else ""
         optics = " and ".join(self.probe.optics).replace("_", "-")
+        detectors = f" on {self.effects.n_detectors} imperfect detectors" if self.effects else ""
         return (
             f"{self.n_steps * self.batch_size} simulated patterns of {low:g} to {high:g} photons: "
             f"{self.n_textures} textures ({', '.join(self.families)}; {self.blended:.0%} blended, "
             f"{self.toned:.0%} toned, {self.warped:.0%} warped), "
             f"transmission {self.material.describe()}, "
-            f"{self.probe.n_probes} {optics} probes{scan}"
+            f"{self.probe.n_probes} {optics} probes{detectors}{scan}"
         )
 
     @field_validator("families")

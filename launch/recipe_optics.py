@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from launch.settings import OutputPath
 from launch.stages import read_probe
 from operators.arrays import Probe, fft2, ifft2
-from operators.coherence import blurred_probe
+from operators.coherence import blurred_probe, mixed_probe
 from operators.detector_effects import DetectorEffects
 from operators.probe import (
     curvature_of_disc,
@@ -86,8 +86,12 @@ class ProbeRecipe(RecipeSection):
     """size of its grains on the sample"""
     blur_px: NotNegativeRange = (0.0, 0.0)
     """standard deviation of the probe's place during an exposure: source size and vibration"""
+    coherence_px: PositiveRange | None = None
+    """transverse coherence length at the sample; full coherence when left out"""
+    travel_px: NotNegativeRange = (0.0, 0.0)
+    """flown during an exposure: along a row, and by half of the random probes along a column"""
     n_modes: Count = 1
-    """of probes that are blurred"""
+    """kept of each probe, the strongest; blur, coherence and travel need two or more"""
     n_probes: Count = 64
     """different probes drawn for a training"""
 
@@ -105,7 +109,8 @@ class ProbeRecipe(RecipeSection):
             probe = kb_mirror_probe(n_pixels, pupil, (self.disc_radius_px,) * 2)[None]
         else:
             probe = self._measured(n_pixels)
-        return self._blurred(probe, middle(self.blur_px))
+        coherence_px = middle(self.coherence_px) if self.coherence_px else None
+        return self._mixed(probe, coherence_px, (0.0, middle(self.travel_px)), middle(self.blur_px))
 
     def random(self, n_pixels: int, rng: np.random.Generator) -> Probe:
         """Return a probe with random deviations, (mode, y, x) complex64 of unit power."""
@@ -125,7 +130,11 @@ class ProbeRecipe(RecipeSection):
         diffuser_rad = draw(self.diffuser_rad, rng)
         if diffuser_rad:
             probe = probe * phase_screen(shape, diffuser_rad, self.diffuser_grain_px, rng)
-        return self._blurred(probe, draw(self.blur_px, rng))
+        blur_px, travel_px = draw(self.blur_px, rng), draw(self.travel_px, rng)
+        coherence_px = draw(self.coherence_px, rng) if self.coherence_px else None
+        along_column = travel_px > 0 and rng.random() < 0.5
+        travel = (travel_px, 0.0) if along_column else (0.0, travel_px)
+        return self._mixed(probe, coherence_px, travel, blur_px)
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Return least and most of each radius, px."""
@@ -145,13 +154,27 @@ class ProbeRecipe(RecipeSection):
             )
         return with_power(probe, 1.0)
 
-    def _blurred(self, probe: Probe, blur_px: float) -> Probe:
-        return blurred_probe(probe, blur_px, self.n_modes) if blur_px or len(probe) != self.n_modes else probe
+    def _mixed(
+        self, probe: Probe, coherence_px: float | None, travel_px: tuple[float, float], blur_px: float
+    ) -> Probe:
+        """Return `n_modes` modes; those of a probe that nothing blurs are empty after the first."""
+        mixed = mixed_probe(
+            probe, self.n_modes, coherence_px=coherence_px, travel_px=travel_px, blur_px=blur_px
+        )
+        return mixed if len(mixed) == self.n_modes else blurred_probe(mixed, 0.0, self.n_modes)
 
     @model_validator(mode="after")
     def _is_complete(self) -> "ProbeRecipe":
         if ("file" in self.optics) != (self.path is not None):
             raise ValueError("optics `file` and `path` go together: give both or neither")
+        mixing = {"blur_px": self.blur_px[1], "travel_px": self.travel_px[1]}
+        mixing |= {"coherence_px": self.coherence_px[0]} if self.coherence_px else {}
+        named = ", ".join(f"{name} = {value:g}" for name, value in mixing.items() if value)
+        if self.n_modes == 1 and named:
+            raise ValueError(
+                f"{named} make several modes of a probe, and n_modes = 1 keeps only the strongest, as if the "
+                "probe were coherent: give n_modes of 2 or more (4 hold most of a small blur)"
+            )
         return self
 
 
@@ -218,6 +241,10 @@ class EffectsRecipe(RecipeSection):
             background=draw(self.background, rng),
             saturation=draw(self.saturation, rng) if self.saturation else None,
         )
+
+    def flux(self, deviations: Any) -> Any:
+        """Return the photons of frames over those that the network is told, from standard normal numbers."""
+        return (1 + self.flux_spread * deviations).clip(0)
 
 
 def draw(bounds: tuple[float, float], rng: np.random.Generator) -> float:

@@ -1,7 +1,8 @@
 """What a recorded scan teaches a network: its refined object and probe, beside the patterns they explain.
 
-The labels are made once, by an offline reconstruction, and lie beside the weights that are trained with them,
-so that an interrupted training goes on with the same ones. Separate from `launch.training_data`, which draws
+The labels are made once, by an offline reconstruction, and lie beside the weights that are trained with them:
+an interrupted training goes on with the same ones, and all processes of a training have the same ones, though
+a GPU rounds differently each time. Separate from `launch.training_data`, which draws
 samples from them. Called by `ptychostream train CONFIG --from-scan SCAN`.
 """
 
@@ -14,14 +15,13 @@ import numpy as np
 
 from launch.offline import options_for
 from launch.recipe import Recipe, ScanRecipe
-from launch.reconstruct import reconstruct
+from launch.reconstruct import Task, reconstruct, task_of
 from launch.recorded import RecordedScan, open_recorded
 from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2
 from operators.geometry import window_corners
 from operators.metrics import align_phase
 from operators.patches import extract_patches
 from operators.predict import Predictor
-from operators.preprocess import Preprocess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +55,11 @@ class ScanLabels:
             return cls(**{field.name: file[field.name] for field in fields(cls)})
 
     def write(self, path: Path) -> None:
-        """Writes the labels to a .npz file."""
-        with path.open("wb") as file:
+        """Writes the labels to a .npz file, in one step: a file that is there is whole."""
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+        partial.replace(path)
 
     def split(self, held_out: float) -> int:
         """Returns how many frames may be trained on: the share `held_out` at the end of the scan may not."""
@@ -65,7 +67,9 @@ class ScanLabels:
 
 
 def with_scan(recipe: Recipe, source: str, directory: Path) -> Recipe:
-    """Returns the recipe with the labels of a recorded scan, which it writes to the folder of the weights.
+    """Returns the recipe with the labels of a recorded scan, which lie in the folder of the weights.
+
+    They are made unless they are there, from the same frames by the same refinement.
 
     Parameters
     ----------
@@ -82,12 +86,13 @@ def with_scan(recipe: Recipe, source: str, directory: Path) -> Recipe:
     """
     section = recipe.scan or ScanRecipe()
     with open_recorded(source) as scan:
-        labels = make_labels(scan, section, recipe.n_pixels)
+        task = refinement_of(scan, section, recipe.n_pixels)
+        path = directory / f"{recipe.name}-labels-{fingerprint(task)[:12]}.npz"
+        if not path.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            make_labels(task).write(path)
         name = scan.name
-    directory.mkdir(parents=True, exist_ok=True)
-    file = f"{recipe.name}-labels.npz"
-    labels.write(directory / file)
-    section = section.model_copy(update={"name": name, "labels": file, "sha256": hash_of(directory / file)})
+    section = section.model_copy(update={"name": name, "labels": path.name, "sha256": hash_of(path)})
     return recipe.model_copy(update={"scan": section})
 
 
@@ -103,7 +108,9 @@ def labels_of(recipe: Recipe, directory: Path) -> ScanLabels:
         raise ValueError(f"recipe {recipe.name!r} uses a scan: say which one with --from-scan SCAN")
     path = directory / recipe.scan.labels
     if hash_of(path) != recipe.scan.sha256:
-        raise ValueError(f"{path} is not the file that the recipe was made for: train with --from-scan again")
+        raise ValueError(
+            f"{path} is not the file that the recipe was made for: delete it and train with --from-scan again"
+        )
     return ScanLabels.read(path)
 
 
@@ -112,8 +119,8 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def make_labels(scan: RecordedScan, section: ScanRecipe, n_pixels: int) -> ScanLabels:
-    """Returns what refinement makes of a scan; frames without a position are left out."""
+def refinement_of(scan: RecordedScan, section: ScanRecipe, n_pixels: int) -> Task:
+    """Returns how the labels of a scan are made."""
     if scan.geometry is not None and scan.geometry.n_pixels != n_pixels:
         raise ValueError(
             f"scan {scan.name!r} has patterns of {scan.geometry.n_pixels} x {scan.geometry.n_pixels} pixels, "
@@ -121,19 +128,30 @@ def make_labels(scan: RecordedScan, section: ScanRecipe, n_pixels: int) -> ScanL
         )
     positions = {"refines_positions": section.refines_positions or None}
     options = options_for(scan, positions, epochs=section.epochs, n_modes=section.n_modes)
-    preprocess = (
-        scan.preprocess()
-        if scan.preprocess
-        else Preprocess(frame_shape=tuple(scan.frames.shape[1:]), n_pixels=n_pixels, valid_pixels=scan.mask)
-    )
-    result = reconstruct(scan, options, preprocess=preprocess)
+    return task_of(scan, options, scan.preprocess() if scan.preprocess else None)
+
+
+def fingerprint(task: Task) -> str:
+    """Returns the SHA-256 of what labels are made from: patterns, positions, probe, and how it is done."""
+    digest = hashlib.sha256(repr((task.options, task.geometry)).encode())
+    for constant in (task.preprocess.mask, task.scan.probe):
+        digest.update(b"none" if constant is None else constant.tobytes())
+    for parts in task.blocks():
+        for part in parts:
+            digest.update(part.tobytes())
+    return digest.hexdigest()
+
+
+def make_labels(task: Task) -> ScanLabels:
+    """Returns what refinement makes of a scan; frames without a position are left out."""
+    scan, preprocess = task.scan, task.preprocess
+    result = reconstruct(scan, task.options, preprocess=preprocess)
     corners = window_corners(result.geometry.to_pixels(result.positions_m)) - result.bounds.origin
-    used = np.flatnonzero(np.isin(scan.frame_numbers, result.frame_numbers))
     return ScanLabels(
         object=result.object,
         probe=result.probe,
         corners=corners,
-        patterns=preprocess(scan.frames[used]),
+        patterns=preprocess(scan.frames[task.used]),
         valid=preprocess.mask,
     )
 

@@ -15,8 +15,8 @@ from pydantic import ConfigDict
 
 from launch.recipe import DEMO_RECIPE, read_recipe
 from launch.samples import draw_object
-from operators.arrays import Corners, Frames, Mask, Object, Positions, Probe, abs2, centre_origin
-from operators.coherence import blurred_probe, flown_probe, partially_coherent_probe
+from operators.arrays import Corners, Frames, Mask, Object, Positions, Probe, centre_origin
+from operators.coherence import mixed_probe
 from operators.detector_effects import DetectorEffects, draw_detector
 from operators.forward import simulate_counts
 from operators.geometry import Geometry, window_corners
@@ -25,7 +25,6 @@ from operators.scan import jittered_raster, random_drift
 
 ENERGY_EV, DETECTOR_DISTANCE_M, DETECTOR_PIXEL_M = 9000.0, 1.0, 75e-6
 MAX_COUNTS = np.iinfo(np.uint16).max
-MODES_BETWEEN = 12  # kept between one cause of incoherence and the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +53,13 @@ class BeamEffects:
 
     def modes(self, probe: Probe) -> Probe:
         """Return the modes, (mode, y, x) complex64, that a coherent or less coherent probe becomes."""
-        kept = max(self.n_modes, MODES_BETWEEN)
-        mixed = probe
-        if self.coherence_px is not None:
-            mixed = partially_coherent_probe(mixed, self.coherence_px, kept)
-        if self.travel_px:
-            mixed = flown_probe(mixed, (0.0, self.travel_px), min(kept, len(mixed) * MODES_BETWEEN))
-        if self.blur_px:
-            mixed = blurred_probe(mixed, self.blur_px, kept)
-        return probe if mixed is probe else with_power(mixed[: self.n_modes], float(abs2(probe).sum()))
+        return mixed_probe(
+            probe,
+            self.n_modes,
+            coherence_px=self.coherence_px,
+            travel_px=(0.0, self.travel_px),
+            blur_px=self.blur_px,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from launch.calibrate import calibrate_mosaic
 from launch.checkpoint import Checkpoint, Report
-from launch.evaluate import calibrate_sigma, evaluate, evaluation_probe
+from launch.evaluate import calibrate_sigma, evaluate, evaluate_drawn_probes, evaluation_probe
 from launch.parallel import is_first_process, join_processes
 from launch.recipe import Recipe
-from launch.scan_labels import held_out_error, labels_of
-from launch.training_data import open_source
+from launch.scan_labels import held_out_error, labels_of, with_scan
+from launch.training_data import Samples, open_source
 from operators.losses import LOSSES, sigma_nll, squared_error, variation
 from operators.network import NETWORKS
 from operators.network_interface import Illumination, Network, Prediction, channels_last
@@ -40,6 +41,7 @@ def train(
     directory: Path,
     *,
     device: str = "cpu",
+    from_scan: str | None = None,
     on_report: Callable[[Report], None] = lambda report: None,
 ) -> ModelCard | None:
     """Train, calibrate and evaluate a network; write weights, card, log and checkpoints to a directory.
@@ -55,12 +57,17 @@ def train(
     device : str
         Where torch works; "cuda" gives each process a GPU of its own. Only "cpu" with a fixed number of
         threads repeats to the last bit.
+    from_scan : str, optional
+        Recorded scan to learn from, as for `launch.scan_labels.with_scan`.
     on_report : callable
         Gets a `Report` every `recipe.report_every` steps, after the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
         device = processes.device
+        if from_scan is not None:
+            with processes.first_ahead():
+                recipe = with_scan(recipe, from_scan, directory)
         network, parent = start_network(recipe, directory, device)
         source = open_source(recipe, directory, device)
         parallel = processes.parallel(network)
@@ -72,16 +79,8 @@ def train(
         for step in range(reports[-1].step if reports else 0, recipe.n_steps):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, step)
-            batch = source.draw(recipe.batch_size, generator)
-            objects, intensities, illumination = processes.share(*batch)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
-                prediction = parallel(intensities, illumination)
-            loss, figures = losses(recipe, prediction, objects, illumination)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-            optimiser.step()
-            sums += figures
+            batch = processes.share(*source.draw(recipe.batch_size, generator))
+            sums += descend(recipe, parallel, optimiser, batch)
             if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
                 n_losses = processes.size * (step + 1 - (reports[-1].step if reports else 0))
                 reports.append(new_report(recipe, step, processes.total(sums) / n_losses))
@@ -95,6 +94,20 @@ def train(
     card = finish(recipe, network, parent, directory, device)
     checkpoint.path.unlink()
     return card
+
+
+def descend(recipe: Recipe, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Samples) -> Tensor:
+    """Take one step down the loss of a batch; returns its figures, those of `losses`."""
+    objects, intensities, illumination = batch
+    with torch.autocast(objects.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        prediction = network(intensities, illumination)
+    loss, figures = losses(recipe, prediction, objects, illumination)
+    optimiser.zero_grad()
+    loss.backward()
+    if recipe.gradient_clip is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
+    optimiser.step()
+    return figures
 
 
 def losses(
@@ -186,6 +199,9 @@ def finish(recipe: Recipe, network: Network, parent: str, directory: Path, devic
     network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
     error_model, transmission = calibrate_mosaic(network, recipe)
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
+    if recipe.evaluation.draws_probes:
+        # Of compiling convolutions for every probe nothing is gained.
+        metrics |= evaluate_drawn_probes(partial(Predictor, network, device=device, openvino=False), recipe)
     if recipe.scan is not None:
         labels = labels_of(recipe, directory)
         metrics |= held_out_error(

@@ -5,7 +5,6 @@ from `launch.train`, whose loop only asks for the next batch.
 """
 
 import math
-import os
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from launch.parallel import cores_of_process
 from launch.recipe import Recipe
 from launch.samples import draw_textures
 from launch.scan_labels import ScanLabels, labels_of
@@ -31,7 +31,7 @@ Samples = tuple[Tensor, Tensor, Illumination]
 
 def open_source(recipe: Recipe, directory: Path, device: str = "cpu") -> "Simulator | Mixture":
     """Return what a recipe's samples are drawn from; `directory` has the labels of a recorded scan."""
-    n_processes = len(os.sched_getaffinity(0)) if recipe.n_textures >= WORTH_PROCESSES else 1
+    n_processes = cores_of_process() if recipe.n_textures >= WORTH_PROCESSES else 1
     simulator = Simulator(recipe, device, n_processes)
     if recipe.scan is None:
         return simulator
@@ -87,10 +87,9 @@ class Simulator:
             return torch.poisson(expected, generator), None
         n_frames, device = len(expected), expected.device
         deviation = torch.randn(n_frames, 1, 1, generator=generator, device=device)
-        flux = (1 + effects.flux_spread * deviation).clamp(min=0)
         which = torch.randint(len(self.detectors.gain), (n_frames,), generator=generator, device=device)
         detector = Detector(*(values[which] for values in self.detectors))
-        photons = torch.poisson(expected * flux + detector.background, generator)
+        photons = torch.poisson(expected * effects.flux(deviation) + detector.background, generator)
         return read_out(photons, detector), detector.valid
 
     def _objects(self, n_frames: int, generator: Generator) -> Tensor:

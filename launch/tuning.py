@@ -19,10 +19,11 @@ from launch.training_data import Simulator
 from operators.losses import sigma_nll, squared_error, variation
 from operators.network_interface import Illumination, Network, illuminate
 
-REPLAYED_TEXTURES = 100  # enough that none is learned by heart in minutes, drawn in seconds
-N_REHEARSED = 64  # old samples that forgetting is measured on
+REPLAYED_TEXTURES = 100  # and probes: enough to learn none by heart in minutes, drawn in seconds
+N_REHEARSED = 64  # old samples that forgetting is measured on, of as many textures
 ORIENTATIONS = 8
-_SEED_OFFSET = 2**31  # training draws from the recipe's own seed
+# Added to the recipe's own seed, from which training draws.
+_REPLAYED_SEED, _REHEARSED_SEED = 2**31, 2**31 + 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +105,10 @@ class Tuner:
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._illuminations = [illuminate(_turned(probe, which)) for which in range(ORIENTATIONS)]
-        fewer = {"n_textures": min(recipe.n_textures, REPLAYED_TEXTURES), "seed": recipe.seed + _SEED_OFFSET}
-        self._simulator = Simulator(recipe.model_copy(update=fewer))
-        objects, intensities, self._rehearsed_with = self._simulator.draw(N_REHEARSED, self._generator)
+        self._simulator = _simulator(recipe, REPLAYED_TEXTURES, _REPLAYED_SEED)
+        # Of textures that are never replayed: on those that are, less is seen to be forgotten.
+        rehearsed = _simulator(recipe, N_REHEARSED, _REHEARSED_SEED).draw(N_REHEARSED, self._generator)
+        objects, intensities, self._rehearsed_with = rehearsed
         self._rehearsed = Samples(intensities, objects)
         self._error_before = self._rehearsal_error(self._before)
 
@@ -122,7 +124,8 @@ class Tuner:
         loss = loss + recipe.sigma_weight * sigma_nll(prediction, objects, weights)
         self._optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._learning.parameters(), recipe.gradient_clip)
+        if recipe.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._learning.parameters(), recipe.gradient_clip)
         self._optimiser.step()
         self.n_steps += 1
         self._average()
@@ -173,6 +176,13 @@ class Tuner:
         share = max(1 / self.n_steps, 1 / self.config.averaging)
         for mean, newest in zip(self.network.parameters(), self._learning.parameters(), strict=True):
             mean.lerp_(newest, share)
+
+
+def _simulator(recipe: Recipe, at_most: int, seed: int) -> Simulator:
+    """Return what draws old samples, of at most this many textures and probes, other than the training's."""
+    probe = recipe.probe.model_copy(update={"n_probes": min(recipe.probe.n_probes, at_most)})
+    fewer = {"n_textures": min(recipe.n_textures, at_most), "probe": probe, "seed": recipe.seed + seed}
+    return Simulator(recipe.model_copy(update=fewer))
 
 
 def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> Tensor:

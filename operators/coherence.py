@@ -16,8 +16,46 @@ from operators.arrays import Probe, abs2, fft2, ifft2
 from operators.probe import orthogonalise_modes, with_power
 
 N_NODES = 7  # per axis: enough while the spread is not much wider than the finest detail of probe or pattern
+MODES_BETWEEN = 12  # kept, at least, between one cause of incoherence, or one axis of it, and the next
 
 Nodes = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def mixed_probe(
+    probe: Probe,
+    n_modes: int,
+    *,
+    coherence_px: float | None = None,
+    travel_px: tuple[float, float] = (0.0, 0.0),
+    blur_px: float = 0.0,
+) -> Probe:
+    """Return the modes of a probe with several causes of incoherence, or the probe itself with none.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex64
+    n_modes : int
+        Most modes to keep, the strongest.
+    coherence_px : float, optional
+        As `partially_coherent_probe` takes it; full coherence unless given.
+    travel_px : (float, float)
+        As `flown_probe` takes it.
+    blur_px : float
+        As `blurred_probe` takes it.
+
+    Returns
+    -------
+    (mode, y, x) complex64
+        Orthogonal, the strongest first, of the probe's power.
+    """
+    kept, mixed = max(n_modes, MODES_BETWEEN), probe
+    if coherence_px is not None:
+        mixed = partially_coherent_probe(mixed, coherence_px, kept)
+    if any(travel_px):
+        mixed = flown_probe(mixed, travel_px, min(kept, len(mixed) * MODES_BETWEEN))
+    if blur_px:
+        mixed = blurred_probe(mixed, blur_px, kept)
+    return probe if mixed is probe else with_power(mixed[:n_modes], float(abs2(probe).sum()))
 
 
 def blurred_probe(probe: Probe, sigma_px: float, n_modes: int) -> Probe:
@@ -40,8 +78,7 @@ def blurred_probe(probe: Probe, sigma_px: float, n_modes: int) -> Probe:
     -----
     Vibration as modes: Clark et al., Phys. Rev. Lett. 112, 113901 (2014).
     """
-    places, weights = _normal_nodes(sigma_px)
-    return _mixture(probe, (places, weights), (places, weights), _shifted, n_modes)
+    return _mixture(probe, _normal_nodes(sigma_px), _shifted, n_modes)
 
 
 def partially_coherent_probe(probe: Probe, coherence_px: float, n_modes: int) -> Probe:
@@ -68,8 +105,7 @@ def partially_coherent_probe(probe: Probe, coherence_px: float, n_modes: int) ->
     """
     if not coherence_px > 0:
         raise ValueError(f"coherence_px must be positive, got {coherence_px}; infinity is full coherence")
-    tilts, weights = _normal_nodes(1 / coherence_px)
-    return _mixture(probe, (tilts, weights), (tilts, weights), _tilted, n_modes)
+    return _mixture(probe, _normal_nodes(1 / coherence_px), _tilted, n_modes)
 
 
 def flown_probe(probe: Probe, travel_px: tuple[float, float], n_modes: int) -> Probe:
@@ -106,13 +142,16 @@ def _normal_nodes(sigma: float) -> Nodes:
 
 
 def _mixture(
-    probe: Probe, rows: Nodes, columns: Nodes, moved: Callable[[Probe, float, float], Probe], n_modes: int
+    probe: Probe, nodes: Nodes, moved: Callable[[Probe, float, float], Probe], n_modes: int
 ) -> Probe:
-    copies = [
-        np.sqrt(row_weight * column_weight) * moved(probe, row, column)
-        for row, row_weight in zip(*rows, strict=True)
-        for column, column_weight in zip(*columns, strict=True)
-    ]
+    """Return the strongest modes of a probe that is moved in y and in x.
+
+    One axis after the other: diagonalising the copies of both at once takes six times as long.
+    """
+    copies = [np.sqrt(weight) * moved(probe, node, 0.0) for node, weight in zip(*nodes, strict=True)]
+    n_between = min(len(copies) * len(probe), max(n_modes, MODES_BETWEEN))
+    between = _strongest(np.concatenate(copies), n_between)
+    copies = [np.sqrt(weight) * moved(between, 0.0, node) for node, weight in zip(*nodes, strict=True)]
     return _strongest(np.concatenate(copies), n_modes)
 
 

@@ -9,7 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from operators.network_interface import Illumination
+from operators.arrays import Mask, Patterns, Probe
+from operators.network_interface import Illumination, illuminate
+from operators.probe import strongest_mode
 
 NEARBY_PX = 0.7  # standard deviation of what counts as near; wider was worse for gaps of 3 and 5 pixels
 _LEAST_LIGHT = 1e-3  # of the open beam's brightest pixel: with less around, the whole pattern's share counts
@@ -20,19 +22,36 @@ def fill_gaps(intensities: Tensor, valid: Tensor, illumination: Illumination) ->
 
     Parameters
     ----------
-    intensities : (frame, ky, kx) float32, shares of the incident flux
+    intensities : (frame, ky, kx) float32, of any unit
         Corner-origin.
     valid : (ky, kx) or (frame, ky, kx) bool
         True where the detector measures.
     illumination : Illumination
         Of the one probe of all frames, or one per frame.
     """
+    if not len(intensities):
+        return intensities  # some FFTs refuse an empty batch
     open_beam = illumination.open_far_field.abs().square()
     seen, visible = intensities * valid, open_beam * valid
     least = _LEAST_LIGHT * open_beam.amax((-2, -1), keepdim=True)
     share = seen.sum((-2, -1), keepdim=True) / visible.sum((-2, -1), keepdim=True)
     share_nearby = (_blurred(seen) + least * share) / (_blurred(visible) + least)
     return torch.where(valid, intensities, (share_nearby * open_beam).clamp(min=0))
+
+
+def fill_patterns(patterns: Patterns, valid: Mask, probe: Probe) -> Patterns:
+    """Return patterns whose gaps are filled by `fill_gaps`.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons
+        On the host.
+    valid : (ky, kx) bool
+    probe : (mode, y, x) complex64
+        Its strongest mode gives the open beam.
+    """
+    illumination = illuminate(torch.from_numpy(strongest_mode(probe)))
+    return fill_gaps(torch.from_numpy(patterns), torch.from_numpy(valid), illumination).numpy()
 
 
 def _blurred(planes: Tensor) -> Tensor:

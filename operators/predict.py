@@ -17,6 +17,7 @@ from operators.cuda_graph import Run, recorded
 from operators.gaps import fill_gaps
 from operators.network_interface import Network, channels_last, illuminate
 from operators.patches import middle, widened
+from operators.probe import strongest_mode
 from operators.unet_openvino import compile_unets, has_openvino
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
@@ -87,8 +88,8 @@ class Predictor:
             raise ValueError(f"expected a probe with finite photons above 0, its modes have {power}")
         self.batch_size, self.crop = batch_size, network.crop
         self.photons_per_frame = float(power.sum())
-        strongest = np.ascontiguousarray(probe[power.argmax()], np.complex64)
-        self._illumination = illuminate(torch.from_numpy(strongest).to(device), self.photons_per_frame)
+        strongest = torch.from_numpy(strongest_mode(probe)).to(device)
+        self._illumination = illuminate(strongest, self.photons_per_frame)
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
         self._mask = None if mask is None or mask.all() else torch.from_numpy(mask).to(device)
         on_gpu = self._device.type == "cuda"
@@ -188,11 +189,10 @@ def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> floa
     rng = np.random.default_rng(0)
     shape = (predictor.batch_size, *probe.shape[1:])
     phase = ndimage.gaussian_filter(rng.standard_normal(shape), (0, 3, 3))
-    strongest = probe[np.square(np.abs(probe)).sum((1, 2)).argmax()]
+    strongest = strongest_mode(probe)
     patterns = abs2(fft2(strongest * np.exp(1j * phase / phase.std()))).astype(np.float32)
     with torch.inference_mode():
-        strongest_mode = torch.from_numpy(np.ascontiguousarray(strongest, np.complex64))
-        illumination = illuminate(strongest_mode, predictor.photons_per_frame)
+        illumination = illuminate(torch.from_numpy(strongest), predictor.photons_per_frame)
         intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
         exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
     exact, weights = middle(exact, predictor.crop), middle(abs2(strongest), predictor.crop)

@@ -178,6 +178,11 @@ def with_power(probe: Probe, photons: float) -> Probe:
     return probe * xp.sqrt(photons / xp.vdot(probe, probe).real)
 
 
+def strongest_mode(probe: Probe) -> np.ndarray:
+    """Return the mode with the most photons, (y, x) complex64: what a network is given of a probe."""
+    return np.ascontiguousarray(probe[abs2(probe).sum(axis=(1, 2)).argmax()], np.complex64)
+
+
 def probe_tilt(probe: Probe) -> Array:
     """Return the mean phase step between neighbours, (y, x) float32, rad/pixel, whatever the mix of modes.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.arrays import Mask, Patterns, Positions, Probe, abs2
+from operators.arrays import Mask, Patterns, Positions, Probe
 from operators.backends import Update
 from operators.epie import update
 from operators.geometry import window_corners
@@ -22,6 +22,7 @@ from operators.probe import (
     probe_from_mean,
     probe_modes,
     pupil_radius_px,
+    strongest_mode,
     with_power,
 )
 from operators.refiner import Refiner, RefinerConfig, closing_fraction
@@ -224,7 +225,7 @@ class _Search:
 
 
 def _strongest(probe: Probe, photons: float) -> np.ndarray:
-    return with_power(probe[abs2(probe).sum(axis=(1, 2)).argmax()], photons)
+    return with_power(strongest_mode(probe), photons)
 
 
 def _lowest_minima(curvatures: np.ndarray, errors: Sequence[float]) -> np.ndarray:

@@ -9,10 +9,15 @@ import pytest
 import torch
 import yaml
 
-from launch.parallel import Processes
+from launch import training_data
+from launch.parallel import Processes, cores_of_process
 from launch.recipe import Recipe
+from launch.scan_labels import hash_of
+from launch.simulate import write_scan
+from launch.simulation import Simulation, simulate_scan
 from launch.train import train
 from operators.network_interface import illuminate
+from stream.weights import load_network
 from tests.launch.tiny_recipe import TINY_RECIPE
 
 RECIPE = TINY_RECIPE | {
@@ -31,10 +36,10 @@ def trajectory(folder: Path) -> np.ndarray:
     return np.array([[float(row["c"]), float(row["sigma_loss"])] for row in rows])
 
 
-def torchrun(n_processes: int, recipe: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    command = f"-m torch.distributed.run --standalone --nproc-per-node {n_processes} -m launch train"
+def torchrun(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = f"-m torch.distributed.run --standalone --nproc-per-node 2 -m {module}"
     return subprocess.run(
-        [sys.executable, *command.split(), str(recipe), "--output", str(output)],
+        [sys.executable, *command.split(), *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -48,7 +53,7 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Pat
     torch.set_num_threads(1)
     train(Recipe.model_validate(RECIPE), tmp_path / "one")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
-    run = torchrun(2, tmp_path / "tiny.yaml", tmp_path / "two")
+    run = torchrun("launch", "train", tmp_path / "tiny.yaml", "--output", tmp_path / "two")
     assert run.returncode == 0, run.stderr
     one, two = trajectory(tmp_path / "one"), trajectory(tmp_path / "two")
     assert one[-1, 0] < 0.9 * one[0, 0], "nothing was learnt"
@@ -62,9 +67,49 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Pat
 @pytest.mark.timeout(400)
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE | {"batch_size": 33}))
-    run = torchrun(2, tmp_path / "tiny.yaml", tmp_path / "two")
+    run = torchrun("launch", "train", tmp_path / "tiny.yaml", "--output", tmp_path / "two")
     assert run.returncode != 0
     assert "batch_size = 33 cannot be shared evenly by 2 processes" in run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_processes_learn_from_one_refinement_of_a_scan_and_so_does_a_training_that_goes_on(
+    tmp_path: Path,
+) -> None:
+    fields = TINY_RECIPE | {"scan": {"epochs": 5}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(fields))
+    scan, output = tmp_path / "scan.cxi", tmp_path / "two"
+    small = Simulation(n_rows=5, n_columns=5, step_px=4, recipe=tmp_path / "tiny.yaml")
+    write_scan(scan, simulate_scan(small), "test")
+    output.mkdir()
+    cut = torchrun("tests.launch.scan_worker", tmp_path / "tiny.yaml", scan, output, 4)
+    assert cut.returncode != 0
+    assert (output / "tiny.checkpoint").exists(), cut.stderr
+    run = torchrun("tests.launch.scan_worker", tmp_path / "tiny.yaml", scan, output)
+    assert run.returncode == 0, run.stderr
+    assert (output / "refined").read_text() == "process 0\n"
+    [labels] = output.glob("tiny-labels-*")
+    _, card = load_network(output / "tiny.safetensors")
+    assert (labels.name, hash_of(labels)) == (card.recipe["scan"]["labels"], card.recipe["scan"]["sha256"])
+
+
+def test_cores_are_shared_by_the_processes_on_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(9)))
+    assert cores_of_process() == 9
+    for n_processes, cores in (("4", 2), ("16", 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", n_processes)
+        assert cores_of_process() == cores
+
+
+def test_textures_are_drawn_by_as_many_processes_as_there_are_cores_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_data, "cores_of_process", lambda: 3)
+    monkeypatch.setattr(training_data, "Simulator", lambda recipe, device, n_processes: n_processes)
+    recipe = Recipe.model_validate(TINY_RECIPE)
+    assert training_data.open_source(recipe, tmp_path) == 1, "few are drawn sooner than processes start"
+    assert training_data.open_source(recipe.model_copy(update={"n_textures": 500}), tmp_path) == 3
 
 
 def test_processes_share_every_frame_of_a_batch_once() -> None:

@@ -25,7 +25,7 @@ REAL = Simulation(
     step_px=4,
     family="voronoi",
     seed=2,
-    beam=BeamEffects(coherence_px=10, n_modes=2, drift=0.02),
+    beam=BeamEffects(coherence_px=10, n_modes=3, drift=0.02),  # the second and the third are equally strong
     stage=StageEffects(drift_px=0.35),
     detector=DetectorEffects(dead_share=0.005, hot_share=0.005, gap_px=3, background=4.0, gain_spread=0.01),
 )
@@ -103,14 +103,14 @@ def error(result: Reconstruction, truth: SimulatedScan) -> float:
     return nrmse(remove_gauge(result.object[rows, columns], expected, scale=True), expected).c
 
 
-RIGHT = ReconstructOptions(refiner=RefinerConfig(refines_positions=True), epochs=40, n_modes=2)
+RIGHT = ReconstructOptions(refiner=RefinerConfig(refines_positions=True), epochs=40, n_modes=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("simulation", "worse_options", "worse_preparation"),
     [
-        # Without drift: what it leaves of the error hides that of the second mode.
+        # Without drift: what it leaves of the error hides that of the other modes.
         pytest.param(replace(REAL, stage=StageEffects()), {"n_modes": 1}, {}, id="one mode"),
         pytest.param(REAL, {"refiner": RefinerConfig()}, {}, id="drift ignored"),
         pytest.param(REAL, {}, {"valid_pixels": None}, id="mask ignored"),

@@ -1,3 +1,4 @@
+import copy
 import csv
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from launch.recipe import Recipe
-from launch.train import Report, finish, learning_rate, progress_bar, train
+from launch.train import Report, descend, finish, learning_rate, progress_bar, start_network, train
+from launch.training_data import Simulator
+from operators import forward
 from stream.weights import load_network
 from tests.launch.tiny_recipe import TINY_RECIPE
 
@@ -150,6 +153,21 @@ def test_loss_and_optimiser_are_those_of_the_recipe(
     assert weights[0] != weights[1]
 
 
+def test_gradients_are_cut_only_where_the_recipe_says_at_what(recipe: Recipe) -> None:
+    network, _ = start_network(recipe, Path(), "cpu")
+    batch = Simulator(recipe).draw(4, torch.Generator().manual_seed(0))
+    steps = {}
+    for most in (None, 1e9, 1e-3):
+        learning = copy.deepcopy(network)
+        optimiser = torch.optim.SGD(learning.parameters(), lr=1.0)
+        descend(recipe.model_copy(update={"gradient_clip": most}), learning, optimiser, batch)
+        moved = zip(learning.parameters(), network.parameters(), strict=True)
+        steps[most] = float(sum((after - before).detach().square().sum() for after, before in moved)) ** 0.5
+    assert steps[None] == pytest.approx(steps[1e9])
+    assert steps[None] > 2e-3
+    assert steps[1e-3] == pytest.approx(1e-3, rel=0.01)
+
+
 @pytest.mark.parametrize("name", ["ptychonet", "ptychonn"])
 def test_networks_of_the_literature_are_trained_by_the_same_loop(
     tmp_path: Path, recipe: Recipe, name: str
@@ -159,6 +177,45 @@ def test_networks_of_the_literature_are_trained_by_the_same_loop(
     assert card is not None
     assert card.network == name
     assert np.isfinite(list(card.metrics.values())).all()
+
+
+def test_a_network_is_trained_calibrated_and_judged_on_imperfect_detectors_and_probes(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    detect = forward.detect
+    monkeypatch.setattr(forward, "detect", lambda *values: seen.append(values) or detect(*values))
+    probe = {"coherence_px": [10, 40], "travel_px": [0, 2], "blur_px": [0, 1], "n_modes": 3}
+    effects = {"gain_spread": [0, 0.05], "dead_share": 0.01, "hot_share": 0.01, "background": [0, 1]}
+    effects |= {"beam_stop_px": [0, 2], "gap_px": [0, 3], "saturation": [500, 5000], "flux_spread": 0.1}
+    fields = TINY_RECIPE | {"probe": TINY_RECIPE["probe"] | probe, "effects": effects | {"n_detectors": 3}}
+    fields["evaluation"] = TINY_RECIPE["evaluation"] | {"draws_probes": True}
+    recipe = Recipe.model_validate(fields)
+    card = train(recipe, tmp_path)
+    assert card is not None
+    assert Recipe.model_validate(card.recipe) == recipe
+    assert np.isfinite(list(card.metrics.values())).all()
+    assert {name.removeprefix("drawn_probe_") for name in card.metrics if name.startswith("drawn_")} == {
+        name for name in card.metrics if not name.startswith(("drawn_", "unseen_"))
+    }
+    assert seen, "scans to judge by were counted by imperfect detectors"
+
+
+def test_convolutions_are_trained_in_bfloat16_where_the_recipe_says_so(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    logs = {}
+    for bfloat16 in (False, True):
+        directory = tmp_path / str(bfloat16)
+        card = train(recipe.model_copy(update={"bfloat16": bfloat16}), directory)
+        assert card is not None
+        assert np.isfinite(list(card.metrics.values())).all()
+        network, _ = load_network(directory / "tiny.safetensors")
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+        rows = csv.DictReader((directory / "tiny.csv").read_text().splitlines())
+        logs[bfloat16] = [float(row["c"]) for row in rows]
+    assert logs[True] != logs[False]
+    assert logs[True] == pytest.approx(logs[False], rel=0.05)
 
 
 @pytest.mark.slow

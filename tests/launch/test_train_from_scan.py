@@ -7,8 +7,10 @@ import pytest
 import torch
 import yaml
 
+from launch import scan_labels
 from launch.recipe import DEMO_RECIPE, Recipe, read_recipe
-from launch.scan_labels import held_out_error, labels_of, with_scan
+from launch.reconstruct import Task
+from launch.scan_labels import ScanLabels, held_out_error, labels_of, with_scan
 from launch.simulate import write_scan
 from launch.simulation import SimulatedScan, Simulation, simulate_scan
 from launch.train import train
@@ -129,8 +131,29 @@ def test_a_recipe_with_a_scan_needs_the_scan(matched: Recipe, tmp_path: Path) ->
     with pytest.raises(ValueError, match="say which one with --from-scan SCAN"):
         train(read_recipe(recipe_file(tmp_path)), tmp_path)
     (tmp_path / matched.scan.labels).write_bytes(b"other")
-    with pytest.raises(ValueError, match=r"tiny-labels\.npz is not the file"):
+    with pytest.raises(ValueError, match=r"tiny-labels-.*npz is not the file .* delete it"):
         train(matched, tmp_path)
+
+
+def test_labels_that_are_there_are_used_again_until_scan_or_refinement_change(
+    matched: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class RefinedAgainError(Exception):
+        pass
+
+    def refuse(task: Task) -> ScanLabels:
+        raise RefinedAgainError
+
+    monkeypatch.setattr(scan_labels, "make_labels", refuse)
+    scan = str(folder / "scan.cxi")
+    other_use = recipe_file(tmp_path, scan=TINY["scan"] | {"share": 0.3}, n_steps=7)
+    assert with_scan(read_recipe(other_use), scan, folder).scan.sha256 == matched.scan.sha256
+    other_refinement = recipe_file(tmp_path, scan=TINY["scan"] | {"epochs": 21})
+    with pytest.raises(RefinedAgainError):
+        with_scan(read_recipe(other_refinement), scan, folder)
+    simulated(tmp_path, seed=2)
+    with pytest.raises(RefinedAgainError):
+        with_scan(read_recipe(recipe_file(tmp_path)), str(tmp_path / "scan.cxi"), folder)
 
 
 def test_a_scan_of_other_patterns_is_refused(tmp_path: Path) -> None:

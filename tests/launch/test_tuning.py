@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from launch import tuning
 from launch.recipe import Recipe
 from launch.train import start_network
 from launch.training_data import Simulator
@@ -112,6 +113,32 @@ def test_the_same_seed_learns_the_same(network, recipe, probe, samples):
     one, other = (learn(network, recipe, probe, samples, 2) for _ in range(2))
     for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_forgetting_is_measured_on_textures_that_are_never_replayed(
+    network, recipe, probe, samples, monkeypatch
+):
+    textures = {"rehearsed": set(), "replayed": set()}
+
+    class Watched(Simulator):
+        def draw(self, n_frames, generator):
+            role = "rehearsed" if n_frames == tuning.N_REHEARSED else "replayed"
+            textures[role] |= {texture.numpy().tobytes() for texture in self.textures}
+            return super().draw(n_frames, generator)
+
+    monkeypatch.setattr(tuning, "Simulator", Watched)
+    learn(network, recipe, probe, samples, 2)
+    trained_on = {texture.numpy().tobytes() for texture in Simulator(recipe).textures}
+    assert len(textures["rehearsed"]) == len(textures["replayed"]) == recipe.n_textures
+    assert not textures["rehearsed"] & (textures["replayed"] | trained_on)
+    assert not textures["replayed"] & trained_on
+
+
+def test_a_network_whose_recipe_cuts_no_gradients_learns_on(network, recipe, probe, samples):
+    uncut = learn(network, recipe.model_copy(update={"gradient_clip": None}), probe, samples, 1)
+    cut = learn(network, recipe.model_copy(update={"gradient_clip": 1e9}), probe, samples, 1)
+    for a, b in zip(uncut.network.parameters(), cut.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from operators.coherence import blurred_probe, flown_probe, partially_coherent_probe
+from operators.coherence import blurred_probe, flown_probe, mixed_probe, partially_coherent_probe
 from operators.forward import intensities
 from operators.probe import with_power, zone_plate_probe
 
@@ -29,6 +29,9 @@ MIXTURES = [
     pytest.param(lambda n: blurred_probe(PROBE, 1.5, n), id="blurred"),
     pytest.param(lambda n: partially_coherent_probe(PROBE, 12.0, n), id="partially coherent"),
     pytest.param(lambda n: flown_probe(PROBE, (0.0, 6.0), n), id="flown"),
+    pytest.param(
+        lambda n: mixed_probe(PROBE, n, coherence_px=30.0, travel_px=(2.0, 0.0)), id="several causes"
+    ),
 ]
 
 
@@ -77,6 +80,22 @@ def test_a_flown_probe_is_smeared_along_its_way_only() -> None:
     expected = ndimage.uniform_filter1d(intensity(PROBE), 7, axis=1, mode="wrap")
     flown = intensity(flown_probe(PROBE, (0.0, 7.0), 14))
     np.testing.assert_allclose(flown, expected, atol=0.03 * expected.max())
+
+
+def test_a_probe_with_every_cause_of_incoherence_is_smeared_by_all_of_them() -> None:
+    modes = mixed_probe(PROBE, 49, coherence_px=20.0, travel_px=(0.0, 5.0), blur_px=1.0)
+    expected = ndimage.gaussian_filter(
+        ndimage.uniform_filter1d(intensity(PROBE), 5, axis=1, mode="wrap"), 1.0, mode="wrap"
+    )
+    np.testing.assert_allclose(intensity(modes), expected, atol=0.05 * expected.max())
+    pattern, coherent = (
+        np.fft.fftshift(intensities(probe, sample()[None, :N, :N])[0]) for probe in (modes, PROBE)
+    )
+    assert np.abs(np.diff(pattern)).sum() < 0.7 * np.abs(np.diff(coherent)).sum()
+
+
+def test_a_probe_without_causes_of_incoherence_stays_as_it_is() -> None:
+    assert mixed_probe(PROBE, 4) is PROBE
 
 
 def test_full_coherence_leaves_the_probe_alone() -> None:

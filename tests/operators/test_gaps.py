@@ -48,6 +48,10 @@ def test_what_came_through_nearby_counts_more_than_what_did_elsewhere(
     np.testing.assert_allclose((filled / open_beam[0])[gap], 0.8, rtol=0.02)
 
 
+def test_no_frames_stay_none(illumination: Illumination) -> None:
+    assert fill_gaps(torch.zeros(0, 64, 64), with_gap(slice(4, 7)), illumination).shape == (0, 64, 64)
+
+
 def test_a_frame_without_a_photon_stays_dark(illumination: Illumination) -> None:
     valid = with_gap(slice(4, 7))
     assert not fill_gaps(torch.zeros(1, 64, 64), valid, illumination).any()
