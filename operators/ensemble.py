@@ -100,8 +100,8 @@ class RoundRobin(Predicting):
         self._members, self.crop = members, max(member.crop for member in members)
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives patches and sigma; a pattern's member follows from its counts alone."""
-        turn = to_numpy(patterns.sum(axis=(1, 2), dtype=np.float64)).astype(np.int64) % len(self._members)
+        """Return what gives patches and sigma; `turns` tells whose they are."""
+        turn = turns(patterns, len(self._members))
         frames = [np.flatnonzero(turn == index) for index in range(len(self._members))]
         members = [m.submit(patterns[which]) for m, which in zip(self._members, frames, strict=True)]
 
@@ -118,6 +118,16 @@ class RoundRobin(Predicting):
         """Warm up every member."""
         for member in self._members:
             member.warm_up()
+
+
+def turns(patterns: Patterns, n_members: int) -> np.ndarray:
+    """Return the member of a `RoundRobin` that makes the patch of each pattern, (frame,) int64 from 0 on.
+
+    It follows from a pattern's counts alone, so that live and offline results agree.
+    """
+    if n_members == 1:  # nothing to ask a GPU for
+        return np.zeros(len(patterns), np.int64)
+    return to_numpy(patterns.sum(axis=(1, 2), dtype=np.float64)).astype(np.int64) % n_members
 
 
 def thinned(network: Network, dropout: float, seed: int) -> Network:

@@ -3,7 +3,8 @@
 Works on every recorded frame at once, whether its position is known or not: frame and position meet later, in
 the columns. Two things may change while a scan runs: a probe that was not known is found
 (`stream.found_probe`), for which frames wait, and weights are tuned to the sample (`stream.versions`), which
-are taken up between two batches. The column `model` says which weights made a patch.
+are taken up between two batches. The column `model` says which weights made a patch, also of networks that
+take turns.
 """
 
 import logging
@@ -18,11 +19,11 @@ import numpy as np
 import torch
 
 from operators.arrays import Patches, Probe, get_array_module
-from operators.ensemble import Predicting
+from operators.ensemble import Predicting, turns
 from operators.network_interface import Network
 from operators.predict import Results
 from stream.found_probe import STAGE as PROBE_STAGE
-from stream.predictors import UncertaintyConfig, build_predictor, torch_device
+from stream.predictors import UncertaintyConfig, build_predictor, models_of, torch_device
 from stream.prepare import Optics, read_patterns
 from stream.scan import Numbers, Scan, State
 from stream.sockets import Endpoint
@@ -65,10 +66,10 @@ class InferenceConfig:
 
 
 class _Batch(NamedTuple):
-    """Frames that the network works on, which weights it has, and what gives its results."""
+    """Frames that the network works on, which weights each of them gets, and what gives the results."""
 
     numbers: Numbers
-    model: int
+    models: np.ndarray
     results: Results
 
 
@@ -113,7 +114,7 @@ class Inference:
         self._network, self._version = self._trained, 0
         self._probe: Probe | None = None
         self._predictor = self._predictor_before
-        self._model = self.card.column_value
+        self._models = models_of(self.card, self.config.uncertainty)
         self._look_around()
 
     def handle(self, numbers: Numbers) -> None:
@@ -160,7 +161,7 @@ class Inference:
             log.warning("weights tuned to %s are not taken up: %s", self._scan.name, error)
             return
         self._predictor = self._predictor_of(self._network, self._probe)
-        self._model = card.column_value
+        self._models = models_of(card, self.config.uncertainty)
 
     def _predictor_of(self, network: Network, probe: Probe) -> Predicting:
         return build_predictor(
@@ -174,7 +175,8 @@ class Inference:
 
     def _infer(self, numbers: Numbers) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers, self._xp)
-        batch = _Batch(numbers, self._model, self._predictor.submit(patterns))
+        models = self._models[turns(patterns, len(self._models))]
+        batch = _Batch(numbers, models, self._predictor.submit(patterns))
         self._store()
         self._running = batch
         if not self._on_gpu:
@@ -184,13 +186,13 @@ class Inference:
         """Store what the network has made of the batch that it was given last."""
         if self._running is None:
             return
-        (numbers, model, results), self._running = self._running, None
+        (numbers, models, results), self._running = self._running, None
         patches, sigma = results()
         for name in ("patches", "sigma"):  # so that threads find room and need not make it
             self._columns[name].reserve(int(numbers.max()) + 1)
         shares = [np.array_split(values, self.config.threads) for values in (numbers, patches, sigma)]
         is_finite = np.concatenate([*self._each(self._store_patches, *shares)])
-        self._columns["model"].write(numbers, model)
+        self._columns["model"].write(numbers, models)
         self._columns["inferred_s"].write(numbers, self._clock())
         self._scan.mark(self.name, numbers[is_finite], State.DONE)
         self._scan.mark(self.name, numbers[~is_finite], State.BAD)

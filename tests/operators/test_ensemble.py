@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from operators.calibration import UNIFORM_PHASE_SIGMA
-from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
+from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned, turns
 from operators.network import NETWORKS
 from operators.predict import Predictor, Results
 from operators.probe import with_power, zone_plate_probe
@@ -79,6 +79,8 @@ def test_round_robin_gives_every_pattern_to_one_member_whatever_its_batch() -> N
     together = RoundRobin(members).predict(patterns(60))
     assert sum(member.n_seen for member in members) == 60
     assert min(member.n_seen for member in members) > 10
+    phases = np.angle(together[0][:, 0, 0])
+    np.testing.assert_allclose(phases, 0.1 * (1 + turns(patterns(60), 3)), rtol=1e-5)
     for number in range(10):
         alone = RoundRobin(members).predict(patterns(60)[number : number + 1])
         for one, many in zip(alone, together, strict=True):

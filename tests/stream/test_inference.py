@@ -10,10 +10,11 @@ from operators.network import NETWORKS
 from operators.physics_net import PhysicsNet
 from stream.found_probe import publish_probe
 from stream.inference import Inference, InferenceConfig
+from stream.predictors import UncertaintyConfig
 from stream.prepare import Optics
 from stream.scan import Scan, State, account
 from stream.stage import WorkerLoop
-from stream.versions import count_models, version_path
+from stream.versions import count_models, ensemble_id, version_path
 from stream.weights import save_network
 from tests.stream.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
 from tests.untrained import untrained_card
@@ -22,9 +23,9 @@ SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
 CARD = untrained_card(SHAPE_OF_NETWORK)
 
 
-def network():
+def network(seed=0):
     """Return a network that has learnt nothing and yet says something of its own about every pixel."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     it: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
     torch.nn.init.normal_(it.stages[-1].head.weight, std=0.3)
     it.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
@@ -252,6 +253,38 @@ def test_tuned_weights_are_taken_up_between_two_batches_and_the_columns_tell(tmp
     loop.turn()
     loop.turn()
     assert count_models(Scan(again.folder), np.arange(8)) == {bench.card.model_id: 8}, "a new sample"
+
+
+@pytest.fixture
+def members(tmp_path):
+    """Weights files and versions of two networks beside that of the bench."""
+    paths = tuple(tmp_path / f"{seed}.safetensors" for seed in (1, 2))
+    cards = [save_network(path, network(seed), CARD) for seed, path in enumerate(paths, 1)]
+    return paths, [card.column_value for card in cards]
+
+
+def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_path, bench, members):
+    paths, versions = members
+    uncertainty = UncertaintyConfig(disagreement="round_robin", members=paths)
+    scan = bench.run(tmp_path / "turns", uncertainty=uncertainty)
+    numbers = np.arange(scan.n_frames)
+    models, patches = (scan.column(name).read(numbers) for name in ("model", "patches"))
+    makers = {bench.card.column_value: bench.weights} | dict(zip(versions, paths, strict=True))
+    assert set(models) == set(makers)
+    for version, path in makers.items():
+        made = models == version
+        alone = bench.run(tmp_path / f"{version}", weights=path).column("patches").read(numbers)
+        np.testing.assert_allclose(patches[made], alone[made], atol=1e-5)
+    counts = {f"{version:012x}": np.count_nonzero(models == version) for version in makers}
+    assert count_models(scan, numbers) == counts
+
+
+def test_the_mean_of_an_ensemble_has_a_version_of_its_own(tmp_path, bench, members):
+    paths, versions = members
+    uncertainty = UncertaintyConfig(disagreement="ensemble", members=paths)
+    scan = bench.run(tmp_path / "mean", order=np.arange(6), uncertainty=uncertainty)
+    expected = ensemble_id([bench.card.model_id, *(f"{version:012x}" for version in versions)])
+    assert count_models(scan, np.arange(6)) == {expected: 6}
 
 
 def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
