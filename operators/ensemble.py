@@ -45,6 +45,9 @@ class Predicting(Protocol):
 class Ensemble(Predicting):
     """Every pattern through every member: the most that members can tell, at the cost of all of them.
 
+    Sigma is the members' own, which is calibrated and so holds what members commonly disagree about, or the
+    spread of their phases where that is larger: their sum would count the same error twice.
+
     Parameters
     ----------
     members : sequence of Predicting
@@ -52,8 +55,9 @@ class Ensemble(Predicting):
     weights : (y, x) float32
         Illumination; patches are aligned in phase where it is bright.
     n_estimates : int, optional
-        The first so many members give the estimate, as their mean; the rest only tell the spread. All of them
-        unless given.
+        The first so many members give the estimate, as their mean; the rest only tell the spread, by how far
+        they are from it. That is an error of theirs as well as one of the estimate, so half of it counts. All
+        of them unless given.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Ensemble(Predicting):
         self._n_estimates = n_estimates or len(members)
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives mean patches, and sigma with the spread of the phases added in squares."""
+        """Return what gives mean patches, and sigma."""
         members = [member.submit(patterns) for member in self._members]
         return lambda: self._combined([widened(*results(), self.crop) for results in members])
 
@@ -74,9 +78,10 @@ class Ensemble(Predicting):
         guesses, sigmas = zip(*results, strict=True)
         aligned = np.stack([self._aligned(guess, guesses[0]) for guess in guesses])
         patches = aligned[: self._n_estimates].mean(axis=0)
-        spread = np.square(np.angle(aligned * patches.conj())).mean(axis=0)
+        share = 1.0 if self._n_estimates == len(self._members) else 0.5
+        spread = share * np.square(np.angle(aligned * patches.conj())).mean(axis=0)
         own = np.square(sigmas[: self._n_estimates]).mean(axis=0)
-        return patches, np.minimum(np.sqrt(own + spread), UNIFORM_PHASE_SIGMA)
+        return patches, np.minimum(np.sqrt(np.maximum(own, spread)), UNIFORM_PHASE_SIGMA)
 
     def warm_up(self) -> None:
         """Warm up every member."""

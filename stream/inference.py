@@ -53,7 +53,7 @@ class InferenceConfig:
     device : str
         "cpu", "cuda" or "auto".
     uncertainty : UncertaintyConfig
-        What is added to the network's own error bars.
+        What else tells error bars beside the network itself.
     """
 
     optics: Optics

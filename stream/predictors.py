@@ -26,7 +26,7 @@ Disagreement = Literal["none", "dropout", "ensemble", "round_robin"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UncertaintyConfig:
-    """What is added to the error bar that the network itself gives.
+    """What else tells the error bar beside the network itself (`operators.ensemble`).
 
     Attributes
     ----------

@@ -50,22 +50,28 @@ def test_members_that_agree_up_to_a_global_phase_add_nothing() -> None:
     np.testing.assert_allclose(sigma, 0.1, rtol=1e-5)
 
 
-def test_disagreement_adds_to_sigma_in_squares() -> None:
-    members = [Saying(checks(0.2), sigma=0.1), Saying(checks(-0.2), sigma=0.1)]
+@pytest.mark.parametrize(("own", "expected"), [(0.1, 0.2), (0.3, 0.3)])
+def test_members_speak_where_they_disagree_by_more_than_their_own_sigma(own: float, expected: float) -> None:
+    members = [Saying(checks(0.2), sigma=own), Saying(checks(-0.2), sigma=own)]
     patches, sigma = Ensemble(members, WEIGHTS).predict(patterns(2))
     np.testing.assert_allclose(np.angle(patches), 0, atol=1e-2)
-    np.testing.assert_allclose(sigma, np.hypot(0.1, 0.2), rtol=1e-2)
+    np.testing.assert_allclose(sigma, expected, rtol=1e-2)
 
 
 def test_only_the_trusted_members_give_the_estimate() -> None:
     members = [Saying(checks(0.2), sigma=0.1), Saying(checks(-0.2), sigma=3.0)]
     patches, sigma = Ensemble(members, WEIGHTS, n_estimates=1).predict(patterns(2))
     np.testing.assert_allclose(patches, members[0].predict(patterns(2))[0], atol=1e-6)
-    np.testing.assert_allclose(sigma, np.sqrt(0.1**2 + 0.4**2 / 2), rtol=1e-2)
+    np.testing.assert_allclose(sigma, np.sqrt(0.4**2 / 2 / 2), rtol=1e-2)
+
+
+def test_members_that_only_tell_the_spread_say_nothing_below_the_sigma_of_the_estimate() -> None:
+    members = [Saying(checks(0.2), sigma=0.25), Saying(checks(-0.2), sigma=3.0)]
+    np.testing.assert_allclose(Ensemble(members, WEIGHTS, n_estimates=1).predict(patterns(2))[1], 0.25)
 
 
 def test_sigma_never_exceeds_that_of_a_uniform_phase() -> None:
-    members = [Saying(checks(0.4), sigma=1.8), Saying(checks(-0.4), sigma=1.8)]
+    members = [Saying(checks(0.4), sigma=2.0), Saying(checks(-0.4), sigma=2.0)]
     assert Ensemble(members, WEIGHTS).predict(patterns(1))[1].max() == pytest.approx(UNIFORM_PHASE_SIGMA)
 
 
