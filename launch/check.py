@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from launch.config import Config
+from launch.doubts import doubts
 from launch.settings import EndpointSection
 from launch.stages import known_probe
 from operators.backends import get_backend
@@ -20,10 +21,10 @@ TIMEOUT_S = 2.0
 
 
 class Finding(NamedTuple):
-    """What became of one thing that was tried."""
+    """What became of one thing that was tried; a warning keeps no run from beginning."""
 
     what: str
-    result: Literal["OK", "TIMEOUT", "ERROR"]
+    result: Literal["OK", "WARNING", "TIMEOUT", "ERROR"]
     detail: str
 
 
@@ -42,7 +43,10 @@ def _findings(config: Config, timeout_s: float) -> Iterator[Finding]:
         yield _try(f"viewer {viewer.host}:{viewer.port}", lambda: _listen(viewer.host, viewer.port))
     yield _try(f"probe {config.probe.source}", lambda: _probe(config))
     if weights := config.network.weights:
-        yield _try(f"network {weights.name}", lambda: _network(config, weights))
+        network = _try(f"network {weights.name}", lambda: _network(config, weights))
+        yield network
+        if network.result == "OK":
+            yield from (Finding(network.what, "WARNING", doubt) for doubt in doubts(config))
     yield _try(f"refinement {config.refinement.device}", lambda: _device(config))
     yield _try(f"save {config.save}", lambda: _room(config.save))
 

@@ -62,6 +62,13 @@ class Config(Section):
             raise ValueError("`probe.is_guess` is for a probe that is known and a network that needs it")
         if self.finetune.enabled and (self.network.weights is None or not self.refinement.enabled):
             raise ValueError("`finetune` needs `network.weights` to tune and `refinement` to learn from")
+        if self.finetune.enabled and self.network.members:
+            # What is tuned is tried alone, before it is used: beside members the trial would say little.
+            raise ValueError(
+                f"`finetune` tunes one network, and disagreement: {self.network.disagreement} would mix it "
+                f"with {len(self.network.members)} members that stay untuned; disable one of them, or let "
+                "disagreement: dropout thin the tuned network"
+            )
         if self.policy.enabled and (self.probe.source == "data" or self.positions.unit is None):
             raise ValueError("the policy needs a known probe (`probe.source`) and `positions.unit`")
         return self

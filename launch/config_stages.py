@@ -46,7 +46,7 @@ class NetworkSection(Section):
     """what else tells the uncertainty: the spread of thinned copies of the network, that of `members` for
     every frame, or `members` that take turns, so that overlapping frames disagree"""
     members: tuple[InputPath, ...] = ()
-    """weights files beside `weights`, for `ensemble` and `round_robin`"""
+    """weights files beside `weights`, for `ensemble` and `round_robin`; not together with `finetune`"""
     dropout: Fraction = 0.1
     """share of channels that a thinned copy has lost"""
     dropout_samples: PositiveInt = 8

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from launch.config import Config, config_hash
+from launch.doubts import doubts
 from launch.progress import ProgressLine
 from launch.stages import resolve
 from launch.summary import read_summary, table
@@ -112,7 +113,7 @@ def run(
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
     ):
         supervisor.start()
-        _announce(supervisor, console, opens_browser=opens_browser)
+        _announce(supervisor, console, line, opens_browser=opens_browser)
         trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
         if trouble is None:
             console.print("finishing what is recorded; Ctrl-C again stops at once")
@@ -149,7 +150,7 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
     return ""
 
 
-def _announce(supervisor: Supervisor, console: Console, *, opens_browser: bool) -> None:
+def _announce(supervisor: Supervisor, console: Console, line: ProgressLine, *, opens_browser: bool) -> None:
     config, page = supervisor.run.config, supervisor.address("viewer")
     detector = supervisor.address("subscriber") or config.detector.address
     console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
@@ -158,6 +159,8 @@ def _announce(supervisor: Supervisor, console: Console, *, opens_browser: bool) 
     )
     if policy := supervisor.address("policy"):
         console.print(f"plans ask the policy at {policy}", soft_wrap=True)
+    for doubt in doubts(config):
+        line.notice("inference", logging.WARNING, doubt)
     if page and opens_browser:
         webbrowser.open(page)
 

@@ -23,6 +23,7 @@ from operators.refinement import RefinerConfig
 from stream.prepare import Optics
 from stream.sockets import Endpoint
 from stream.stage import Source, Worker
+from stream.versions import ensemble_id
 
 if TYPE_CHECKING:
     from launch.viewer_service import ViewerService
@@ -138,20 +139,27 @@ def model_card(config: Config) -> dict[str, Any]:
 
     Empty without a network.
     """
-    if config.network.weights is None:
-        return {}
+    return {} if config.network.weights is None else _read_card(config.network.weights)
+
+
+def _read_card(weights: Path) -> dict[str, Any]:
     import json
 
     from safetensors import safe_open
 
-    with safe_open(config.network.weights, "numpy") as file:
+    with safe_open(weights, "numpy") as file:
         card: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
     return card
 
 
 def model_id(config: Config) -> str:
-    """Returns the version of the network's weights, "" without a network."""
-    return str(model_card(config).get("sha256", ""))[:12]
+    """Returns the version of the network's weights, of an ensemble that of its mean, "" without a network."""
+    section = config.network
+    if section.weights is None:
+        return ""
+    paths = (section.weights, *section.members) if section.disagreement == "ensemble" else (section.weights,)
+    model_ids = [str(_read_card(path).get("sha256", ""))[:12] for path in paths]
+    return ensemble_id(model_ids) if len(model_ids) > 1 else model_ids[0]
 
 
 def error_model(config: Config) -> ErrorModel:

@@ -36,7 +36,8 @@ def recorded(run: Run, batch: Tensor) -> Run:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # Only of this thread: another may go on with the run that is replaced.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = run(given)
     except RuntimeError:
         return run

@@ -45,6 +45,9 @@ class Predicting(Protocol):
 class Ensemble(Predicting):
     """Every pattern through every member: the most that members can tell, at the cost of all of them.
 
+    Sigma is the members' own, which is calibrated and so holds what members commonly disagree about, or the
+    spread of their phases where that is larger: their sum would count the same error twice.
+
     Parameters
     ----------
     members : sequence of Predicting
@@ -52,8 +55,9 @@ class Ensemble(Predicting):
     weights : (y, x) float32
         Illumination; patches are aligned in phase where it is bright.
     n_estimates : int, optional
-        The first so many members give the estimate, as their mean; the rest only tell the spread. All of them
-        unless given.
+        The first so many members give the estimate, as their mean; the rest only tell the spread, by how far
+        they are from it. That is an error of theirs as well as one of the estimate, so half of it counts. All
+        of them unless given.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Ensemble(Predicting):
         self._n_estimates = n_estimates or len(members)
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives mean patches, and sigma with the spread of the phases added in squares."""
+        """Return what gives mean patches, and sigma."""
         members = [member.submit(patterns) for member in self._members]
         return lambda: self._combined([widened(*results(), self.crop) for results in members])
 
@@ -74,9 +78,10 @@ class Ensemble(Predicting):
         guesses, sigmas = zip(*results, strict=True)
         aligned = np.stack([self._aligned(guess, guesses[0]) for guess in guesses])
         patches = aligned[: self._n_estimates].mean(axis=0)
-        spread = np.square(np.angle(aligned * patches.conj())).mean(axis=0)
+        share = 1.0 if self._n_estimates == len(self._members) else 0.5
+        spread = share * np.square(np.angle(aligned * patches.conj())).mean(axis=0)
         own = np.square(sigmas[: self._n_estimates]).mean(axis=0)
-        return patches, np.minimum(np.sqrt(own + spread), UNIFORM_PHASE_SIGMA)
+        return patches, np.minimum(np.sqrt(np.maximum(own, spread)), UNIFORM_PHASE_SIGMA)
 
     def warm_up(self) -> None:
         """Warm up every member."""
@@ -100,8 +105,8 @@ class RoundRobin(Predicting):
         self._members, self.crop = members, max(member.crop for member in members)
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives patches and sigma; a pattern's member follows from its counts alone."""
-        turn = to_numpy(patterns.sum(axis=(1, 2), dtype=np.float64)).astype(np.int64) % len(self._members)
+        """Return what gives patches and sigma; `turns` tells whose they are."""
+        turn = turns(patterns, len(self._members))
         frames = [np.flatnonzero(turn == index) for index in range(len(self._members))]
         members = [m.submit(patterns[which]) for m, which in zip(self._members, frames, strict=True)]
 
@@ -118,6 +123,16 @@ class RoundRobin(Predicting):
         """Warm up every member."""
         for member in self._members:
             member.warm_up()
+
+
+def turns(patterns: Patterns, n_members: int) -> np.ndarray:
+    """Return the member of a `RoundRobin` that makes the patch of each pattern, (frame,) int64 from 0 on.
+
+    It follows from a pattern's counts alone, so that live and offline results agree.
+    """
+    if n_members == 1:  # nothing to ask a GPU for
+        return np.zeros(len(patterns), np.int64)
+    return to_numpy(patterns.sum(axis=(1, 2), dtype=np.float64)).astype(np.int64) % n_members
 
 
 def thinned(network: Network, dropout: float, seed: int) -> Network:

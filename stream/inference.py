@@ -2,14 +2,15 @@
 
 Works on every recorded frame at once, whether its position is known or not: frame and position meet later, in
 the columns. Two things may change while a scan runs: a probe that was not known is found
-(`stream.found_probe`), for which frames wait, and weights are tuned to the sample (`stream.versions`), which
-are taken up between two batches. The column `model` says which weights made a patch.
+(`stream.found_probe`), for which frames wait, and weights are tuned to the sample (`stream.versions`): these
+are made ready by a second thread and taken up between two batches, so that no frame waits for them. The
+column `model` says which weights made a patch, also of networks that take turns.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +19,16 @@ import numpy as np
 import torch
 
 from operators.arrays import Patches, Probe, get_array_module
-from operators.ensemble import Predicting
+from operators.ensemble import Predicting, turns
 from operators.network_interface import Network
 from operators.predict import Results
 from stream.found_probe import STAGE as PROBE_STAGE
-from stream.predictors import UncertaintyConfig, build_predictor, torch_device
+from stream.predictors import UncertaintyConfig, build_predictor, models_of, torch_device
 from stream.prepare import Optics, read_patterns
 from stream.scan import Numbers, Scan, State
 from stream.sockets import Endpoint
 from stream.versions import newest_version
-from stream.weights import load_network
+from stream.weights import ModelCard, load_network
 from stream.wire import Buffer
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class InferenceConfig:
     device : str
         "cpu", "cuda" or "auto".
     uncertainty : UncertaintyConfig
-        What is added to the network's own error bars.
+        What else tells error bars beside the network itself.
     """
 
     optics: Optics
@@ -65,11 +66,18 @@ class InferenceConfig:
 
 
 class _Batch(NamedTuple):
-    """Frames that the network works on, which weights it has, and what gives its results."""
+    """Frames that the network works on, which weights each of them gets, and what gives the results."""
 
     numbers: Numbers
-    model: int
+    models: np.ndarray
     results: Results
+
+
+class _Ready(NamedTuple):
+    """What predicts, warm, and which weights make its patches, one for each turn (`models_of`)."""
+
+    predictor: Predicting
+    models: np.ndarray
 
 
 class Inference:
@@ -87,6 +95,8 @@ class Inference:
         self._inferred = 0
         self._waiting: list[int] = []  # frames without a probe
         self._running: _Batch | None = None  # on the GPU
+        self._probe: Probe | None = None  # that of the open scan
+        self._coming: Future[_Ready] | None = None  # with newer weights
 
     def prepare(self) -> None:
         """Loads the weights and runs the network once, so that the first frame does not wait for it."""
@@ -99,8 +109,7 @@ class Inference:
         optics, n = self.config.optics, self.config.optics.geometry.n_pixels
         self._mask = optics.pattern_mask()
         probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
-        self._predictor_before = self._predictor_of(self._trained, probe)
-        self._predictor_before.warm_up()
+        self._predictor_before, self._models_before = self._ready_with(self._trained, self.card, probe)
 
     def open(self, scan: Scan) -> None:
         """Makes room for patches; begins with the weights of the run, or those tuned before a restart."""
@@ -110,11 +119,14 @@ class Inference:
             name: scan.column(name, writable=True, shape=(n, n)) for name in ("patches", "sigma")
         } | {name: scan.column(name, writable=True) for name in ("model", "inferred_s")}
         self._waiting, self._running = [], None
-        self._network, self._version = self._trained, 0
-        self._probe: Probe | None = None
-        self._predictor = self._predictor_before
-        self._model = self.card.column_value
+        self._version, self._coming = 0, None
+        self._builder: Executor = ThreadPoolExecutor(1)  # one thread: a GPU records one run at a time
+        self._probe = None
+        self._predictor, self._models = self._predictor_before, self._models_before
         self._look_around()
+        if self._coming is not None:
+            wait([self._coming])
+            self._look_around()
 
     def handle(self, numbers: Numbers) -> None:
         """Makes patch and sigma of these frames; a frame is BAD if either is not finite.
@@ -130,7 +142,7 @@ class Inference:
     def idle(self, deadline: float) -> bool:
         """Does a batch of the frames that had to wait for the probe; says whether there are more."""
         self._store()
-        if self._waiting:
+        if self._waiting or self._probe is not None:
             self._look_around()
         if self._waiting and self._probe is not None:
             numbers, self._waiting = self._waiting[: self.batch_size], self._waiting[self.batch_size :]
@@ -143,27 +155,40 @@ class Inference:
         while self.idle(self._clock()):
             pass
         self._store()
+        self._probe = None
+        self._builder.shutdown()  # waits for weights that come too late: the next scan begins without them
 
     def _look_around(self) -> None:
-        """Take up a probe or weights that have come since."""
+        """Take up a probe that has come since, and weights that are ready; see to the next ones."""
         if self._probe is None:
             self._probe = self.config.optics.probe_of(self._scan)
             if self._probe is not None and not self.config.optics.probe:
-                self._predictor = self._predictor_of(self._network, self._probe)
-        version, path = newest_version(self._scan, self._version)
-        if path is None or self._probe is None:
+                ready = self._builder.submit(self._ready_with, self._trained, self.card, self._probe)
+                self._predictor, self._models = ready.result()  # no frame can go before
+        if self._probe is None:
             return
-        self._version = version
+        if self._coming is not None and self._coming.done():
+            self._take_up(self._coming)
+            self._coming = None
+        version, path = newest_version(self._scan, self._version)
+        if path is not None and self._coming is None:
+            self._version = version
+            self._coming = self._builder.submit(self._ready_from, path, self._probe)
+
+    def _take_up(self, coming: Future[_Ready]) -> None:
         try:
-            self._network, card = load_network(path)
+            ready = coming.result()
         except (ValueError, OSError) as error:
             log.warning("weights tuned to %s are not taken up: %s", self._scan.name, error)
             return
-        self._predictor = self._predictor_of(self._network, self._probe)
-        self._model = card.column_value
+        self._store()  # what a GPU still works on goes before the memory that it works in
+        self._predictor, self._models = ready
 
-    def _predictor_of(self, network: Network, probe: Probe) -> Predicting:
-        return build_predictor(
+    def _ready_from(self, weights: Path, probe: Probe) -> _Ready:
+        return self._ready_with(*load_network(weights), probe)
+
+    def _ready_with(self, network: Network, card: ModelCard, probe: Probe) -> _Ready:
+        predictor = build_predictor(
             network,
             probe,
             self.config.uncertainty,
@@ -171,10 +196,13 @@ class Inference:
             device=self.device,
             mask=self._mask,
         )
+        predictor.warm_up()  # on a GPU the run is recorded here
+        return _Ready(predictor, models_of(card, self.config.uncertainty))
 
     def _infer(self, numbers: Numbers) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers, self._xp)
-        batch = _Batch(numbers, self._model, self._predictor.submit(patterns))
+        models = self._models[turns(patterns, len(self._models))]
+        batch = _Batch(numbers, models, self._predictor.submit(patterns))
         self._store()
         self._running = batch
         if not self._on_gpu:
@@ -184,13 +212,13 @@ class Inference:
         """Store what the network has made of the batch that it was given last."""
         if self._running is None:
             return
-        (numbers, model, results), self._running = self._running, None
+        (numbers, models, results), self._running = self._running, None
         patches, sigma = results()
         for name in ("patches", "sigma"):  # so that threads find room and need not make it
             self._columns[name].reserve(int(numbers.max()) + 1)
         shares = [np.array_split(values, self.config.threads) for values in (numbers, patches, sigma)]
         is_finite = np.concatenate([*self._each(self._store_patches, *shares)])
-        self._columns["model"].write(numbers, model)
+        self._columns["model"].write(numbers, models)
         self._columns["inferred_s"].write(numbers, self._clock())
         self._scan.mark(self.name, numbers[is_finite], State.DONE)
         self._scan.mark(self.name, numbers[~is_finite], State.BAD)

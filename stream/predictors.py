@@ -16,7 +16,8 @@ from operators.arrays import Mask, Probe, abs2
 from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
 from operators.network_interface import Network
 from operators.predict import Predictor, rounding_error
-from stream.weights import load_network
+from stream.versions import ensemble_id
+from stream.weights import ModelCard, load_network
 
 N_TRIALS = 3
 
@@ -25,7 +26,7 @@ Disagreement = Literal["none", "dropout", "ensemble", "round_robin"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UncertaintyConfig:
-    """What is added to the error bar that the network itself gives.
+    """What else tells the error bar beside the network itself (`operators.ensemble`).
 
     Attributes
     ----------
@@ -91,6 +92,26 @@ def build_predictor(
     members = [predictor(member) for member in networks]
     weights = abs2(probe).sum(axis=0).astype(np.float32)
     return Ensemble(members, weights, n_estimates=1 if config.disagreement == "dropout" else None)
+
+
+def models_of(card: ModelCard, config: UncertaintyConfig) -> np.ndarray:
+    """Return which weights make the patches, (turn,) uint64 as in the column `model`.
+
+    Of members that take turns each has its own version (`operators.ensemble.turns`), the mean of an ensemble
+    has one of its own (`ensemble_id`). Thinned copies have no part in the patches.
+
+    Parameters
+    ----------
+    card : ModelCard
+        Of the weights in use.
+    config : UncertaintyConfig
+    """
+    model_ids = [card.model_id]
+    if config.disagreement in ("ensemble", "round_robin"):
+        model_ids += [load_network(path)[1].model_id for path in config.members]
+    if config.disagreement == "ensemble":
+        model_ids = [ensemble_id(model_ids)]
+    return np.array([int(model_id, 16) for model_id in model_ids], np.uint64)
 
 
 def torch_device(device: str) -> str:

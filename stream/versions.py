@@ -7,6 +7,8 @@ nothing, so that inference can look between any two batches.
     SCANS/0000-<name>/weights/0001.safetensors, 0001.json, 0002 ...
 """
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,14 @@ def count_models(scan: Scan, numbers: Numbers) -> dict[str, int]:
         scan.column("model").read(numbers), return_index=True, return_counts=True
     )
     return {f"{models[i]:012x}": int(counts[i]) for i in np.argsort(first) if models[i]}
+
+
+def ensemble_id(model_ids: Sequence[str]) -> str:
+    """Returns the version of patches that are the mean of several networks': it is that of no file.
+
+    A hash of the versions of the networks, in their order: `weights`, then `members`.
+    """
+    return hashlib.sha256(" ".join(model_ids).encode()).hexdigest()[:12]
 
 
 def version_path(scan: Scan, version: int) -> Path:

@@ -15,6 +15,7 @@ from operators.objects import object_from_texture, texture
 from operators.scan import jittered_raster
 from stream.client import LiveReconstruction
 from stream.found_probe import found_probe
+from stream.scan import State
 from stream.versions import version_path
 from stream.weights import load_network
 from tests.end_to_end.documents import PositionRun
@@ -54,6 +55,10 @@ def n_versions(pipeline: Pipeline, series: str) -> int:
     return 0 if found is None else found.count("finetune", "version")
 
 
+def n_inferred(pipeline: Pipeline, series: str) -> int:
+    return int(np.count_nonzero(pipeline.scan(series).states("inference") == State.DONE))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_weights_tuned_during_a_scan_are_taken_up_and_no_frame_is_lost(run_folder: Path) -> None:
@@ -68,7 +73,10 @@ def test_weights_tuned_during_a_scan_are_taken_up_and_no_frame_is_lost(run_folde
         def frames() -> Iterator[np.ndarray]:
             yield from sample.frames[:n_before]
             pipeline.until(lambda: n_versions(pipeline, "tuned") > 0, patience_s=600)
-            yield from sample.frames[n_before:]
+            # One by one: no frame waits for the tuned weights, which take a while to be made ready.
+            for n_sent, frame in enumerate(sample.frames[n_before:], n_before):
+                pipeline.until(lambda n=n_sent: n_inferred(pipeline, "tuned") == n)
+                yield frame
 
         pipeline.publish(PositionRun("tuned", sample.positions_m).documents())
         pipeline.play_frames(frames(), "tuned", len(sample))

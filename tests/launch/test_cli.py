@@ -106,6 +106,16 @@ def test_check_notices_a_probe_of_another_size(call, config, tmp_path):
     assert "ERROR   detector ipc:///nobody: nobody has bound ipc:///nobody" in out
 
 
+def test_check_warns_of_a_probe_that_the_network_was_not_trained_for(call, config):
+    probe = "{source: zone_plate, pupil_radius_px: 12, disc_radius_px: 14, photons: 100}"
+    changes = ("geometry.n_pixels=64", "network.weights=demo", f"probe={probe}")
+    with Socket("PUSH", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as detector:
+        options = [part for change in changes for part in ("--set", change)]
+        status, out, _ = call("check", config(detector.address), *options)
+    assert "WARNING network physics-64.safetensors: the network was trained for 8e+03 to 2e+06 photons" in out
+    assert status == 0, "a run may begin"
+
+
 def test_keys_are_written_and_the_secret_one_is_private(call, tmp_path):
     status, out, _ = call("keys", str(tmp_path), "viewer")
     assert status == 0

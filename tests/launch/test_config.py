@@ -177,6 +177,17 @@ def test_what_only_a_network_needs_is_refused_without_one(file, override, compla
     assert mistakes(file, overrides=[override])[0].endswith(complaint)
 
 
+def test_weights_are_not_tuned_beside_members_that_stay_as_they_are(file):
+    for name in ("some", "other"):
+        (file.parent / f"{name}.safetensors").touch()
+    tuned = ["network.weights=some.safetensors", "finetune.enabled=true"]
+    for disagreement in ("ensemble", "round_robin"):
+        mixed = [*tuned, f"network.disagreement={disagreement}", "network.members=[other.safetensors]"]
+        assert "`finetune` tunes one network, and disagreement" in mistakes(file, overrides=mixed)[0]
+        assert load_config(file, overrides=[*mixed, "finetune.enabled=false"]).network.members
+    assert load_config(file, overrides=[*tuned, "network.disagreement=dropout"]).finetune.enabled
+
+
 def test_the_hash_changes_with_settings_and_not_with_the_folder(file):
     plain, elsewhere = load_config(file), load_config(file, overrides=["save=/elsewhere"])
     other = load_config(file, overrides=["refinement.seed=1"])

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from rich.console import Console
 
 from launch.config_file import load_config
 from launch.progress import ProgressLine, describe
-from launch.run import SilenceWatch, run
+from launch.run import SilenceWatch, _announce, run
 from stream.scan import Scan, ScanHeader, State
+from tests.launch.test_stages import make_config
 
 
 class Clock:
@@ -90,6 +92,17 @@ def test_notices_name_their_stage():
     line, output = make_line(Clock())
     line.notice("subscriber", logging.WARNING, "3 frames rejected [shape]")
     assert output.getvalue() == "subscriber: 3 frames rejected [shape]\n"
+
+
+def test_a_run_begins_by_saying_what_the_network_was_not_trained_for(tmp_path):
+    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 100}
+    config = make_config(tmp_path, network={"weights": "demo"}, probe=probe)
+    supervisor = SimpleNamespace(run=SimpleNamespace(config=config), address=lambda stage: "")
+    line, output = make_line(Clock())
+    _announce(supervisor, Console(file=io.StringIO()), line, opens_browser=False)
+    assert output.getvalue().startswith(
+        "inference: the network was trained for 8e+03 to 2e+06 photons a frame"
+    )
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from launch.config import Config
+from launch.config_stages import DEMO_WEIGHTS
 from launch.processes import RunFailedError
 from launch.run_file import ResolvedRun, StageSpec, new_run
 from launch.stages import (
     PROBE_FILE,
     finetune,
+    model_id,
     optics,
     positions,
     probe,
@@ -23,6 +25,7 @@ from launch.stages import (
 from launch.supervisor import Supervisor
 from stream.sockets import Endpoint, Socket
 from stream.stage import Worker
+from stream.versions import ensemble_id
 
 
 def make_config(save: Path, **sections) -> Config:
@@ -72,6 +75,16 @@ def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
         assert 0.7 < found.transmission < 0.8, "as the model card has it"
         assert not refinement(run).config.scale_probe, "the network's scale"
         assert stitcher(run).config.error_model.own != 0.4, "as the model card has it"
+
+
+def test_a_run_has_the_version_of_its_weights_and_that_of_an_ensemble_where_it_is_the_mean(tmp_path):
+    def version(**network) -> str:
+        return model_id(make_config(tmp_path, network={"weights": "demo"} | network))
+
+    alone = version()
+    assert version(disagreement="round_robin", members=[DEMO_WEIGHTS]) == alone
+    mean = version(disagreement="ensemble", members=[DEMO_WEIGHTS])
+    assert mean == ensemble_id([alone, alone]) != alone
 
 
 def test_settings_of_tuning_reach_its_stage(tmp_path):

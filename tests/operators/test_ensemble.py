@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from operators.calibration import UNIFORM_PHASE_SIGMA
-from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned
+from operators.ensemble import Ensemble, Predicting, RoundRobin, thinned, turns
 from operators.network import NETWORKS
 from operators.predict import Predictor, Results
 from operators.probe import with_power, zone_plate_probe
@@ -50,22 +50,28 @@ def test_members_that_agree_up_to_a_global_phase_add_nothing() -> None:
     np.testing.assert_allclose(sigma, 0.1, rtol=1e-5)
 
 
-def test_disagreement_adds_to_sigma_in_squares() -> None:
-    members = [Saying(checks(0.2), sigma=0.1), Saying(checks(-0.2), sigma=0.1)]
+@pytest.mark.parametrize(("own", "expected"), [(0.1, 0.2), (0.3, 0.3)])
+def test_members_speak_where_they_disagree_by_more_than_their_own_sigma(own: float, expected: float) -> None:
+    members = [Saying(checks(0.2), sigma=own), Saying(checks(-0.2), sigma=own)]
     patches, sigma = Ensemble(members, WEIGHTS).predict(patterns(2))
     np.testing.assert_allclose(np.angle(patches), 0, atol=1e-2)
-    np.testing.assert_allclose(sigma, np.hypot(0.1, 0.2), rtol=1e-2)
+    np.testing.assert_allclose(sigma, expected, rtol=1e-2)
 
 
 def test_only_the_trusted_members_give_the_estimate() -> None:
     members = [Saying(checks(0.2), sigma=0.1), Saying(checks(-0.2), sigma=3.0)]
     patches, sigma = Ensemble(members, WEIGHTS, n_estimates=1).predict(patterns(2))
     np.testing.assert_allclose(patches, members[0].predict(patterns(2))[0], atol=1e-6)
-    np.testing.assert_allclose(sigma, np.sqrt(0.1**2 + 0.4**2 / 2), rtol=1e-2)
+    np.testing.assert_allclose(sigma, np.sqrt(0.4**2 / 2 / 2), rtol=1e-2)
+
+
+def test_members_that_only_tell_the_spread_say_nothing_below_the_sigma_of_the_estimate() -> None:
+    members = [Saying(checks(0.2), sigma=0.25), Saying(checks(-0.2), sigma=3.0)]
+    np.testing.assert_allclose(Ensemble(members, WEIGHTS, n_estimates=1).predict(patterns(2))[1], 0.25)
 
 
 def test_sigma_never_exceeds_that_of_a_uniform_phase() -> None:
-    members = [Saying(checks(0.4), sigma=1.8), Saying(checks(-0.4), sigma=1.8)]
+    members = [Saying(checks(0.4), sigma=2.0), Saying(checks(-0.4), sigma=2.0)]
     assert Ensemble(members, WEIGHTS).predict(patterns(1))[1].max() == pytest.approx(UNIFORM_PHASE_SIGMA)
 
 
@@ -79,6 +85,8 @@ def test_round_robin_gives_every_pattern_to_one_member_whatever_its_batch() -> N
     together = RoundRobin(members).predict(patterns(60))
     assert sum(member.n_seen for member in members) == 60
     assert min(member.n_seen for member in members) > 10
+    phases = np.angle(together[0][:, 0, 0])
+    np.testing.assert_allclose(phases, 0.1 * (1 + turns(patterns(60), 3)), rtol=1e-5)
     for number in range(10):
         alone = RoundRobin(members).predict(patterns(60)[number : number + 1])
         for one, many in zip(alone, together, strict=True):

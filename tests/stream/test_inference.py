@@ -1,4 +1,5 @@
 import dataclasses
+from concurrent.futures import Executor, Future, wait
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,12 +9,14 @@ import torch
 from operators.forward import intensities
 from operators.network import NETWORKS
 from operators.physics_net import PhysicsNet
+from operators.predict import Predictor
 from stream.found_probe import publish_probe
 from stream.inference import Inference, InferenceConfig
+from stream.predictors import UncertaintyConfig
 from stream.prepare import Optics
 from stream.scan import Scan, State, account
 from stream.stage import WorkerLoop
-from stream.versions import count_models, version_path
+from stream.versions import count_models, ensemble_id, version_path
 from stream.weights import save_network
 from tests.stream.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
 from tests.untrained import untrained_card
@@ -22,9 +25,9 @@ SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
 CARD = untrained_card(SHAPE_OF_NETWORK)
 
 
-def network():
+def network(seed=0):
     """Return a network that has learnt nothing and yet says something of its own about every pixel."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     it: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
     torch.nn.init.normal_(it.stages[-1].head.weight, std=0.3)
     it.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
@@ -140,6 +143,28 @@ def test_a_batch_on_the_gpu_is_stored_as_soon_as_there_is_nothing_else_to_do(tmp
 
 
 @pytest.mark.cuda
+def test_a_gpu_goes_on_while_tuned_weights_are_recorded(tmp_path, bench):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    scan, stage, n = make_scan(tmp_path), bench.stage(device="cuda"), len(bench.scanned)
+    record(scan, np.arange(n), bench.frames)
+    stage.open(scan)
+    tune(scan)
+    n_before = 0
+    stage.handle(np.arange(8))
+    while stage._predictor is stage._predictor_before:
+        stage.handle(np.arange(8))
+        n_before += 1
+    stage.handle(np.arange(n))
+    stage.close()
+    assert n_before > 0
+    assert stage._predictor._run != stage._predictor._eager, "recorded"
+    other = tmp_path / "other.safetensors"
+    save_network(other, other_network(), CARD)
+    assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # bfloat16
+
+
+@pytest.mark.cuda
 def test_a_gpu_gives_the_patches_of_a_cpu(tmp_path, bench):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -233,25 +258,131 @@ def other_network():
     return other
 
 
-def test_tuned_weights_are_taken_up_between_two_batches_and_the_columns_tell(tmp_path, bench):
-    scan = make_scan(tmp_path)
-    stage = bench.stage()
-    loop = WorkerLoop(stage, tmp_path, Clock())
-    record(scan, np.arange(8), bench.frames[:8])
-    loop.turn()
+def tune(scan):
+    """Leave a version of the weights as the stage `finetune` does, and return its card."""
     card = save_network(version_path(scan, 1), other_network(), CARD)
     scan.counters("finetune", writable=True)["version"] = 1
-    record(scan, np.arange(8, 16), bench.frames[8:16])
+    return card
+
+
+class ByHand(Executor):
+    """A thread that works only when told to."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, job, *arguments):
+        future = Future()
+        self.jobs.append((future, job, arguments))
+        return future
+
+    def work(self):
+        for future, job, arguments in self.jobs:
+            future.set_result(job(*arguments))
+        self.jobs.clear()
+
+
+def test_no_frame_waits_while_tuned_weights_are_made_ready_and_the_columns_tell_which_it_got(tmp_path, bench):
+    scan, stage, builder = make_scan(tmp_path), bench.stage(), ByHand()
+    loop = WorkerLoop(stage, tmp_path, Clock())
     loop.turn()
-    models = {bench.card.model_id: 8, card.model_id: 8}
-    assert count_models(Scan(scan.folder), np.arange(16)) == models
+    stage._builder = builder
+    card = tune(scan)
+    loop.turn()
+    assert len(builder.jobs) == 1, "at once, not with the next frame"
+    for start in (0, 8):
+        record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
+        loop.turn()
+    assert (states(scan, "inference") == State.DONE).all()
+    assert len(builder.jobs) == 1
+    builder.work()
+    record(scan, np.arange(16, 24), bench.frames[16:24])
+    loop.turn()
+    models = {bench.card.model_id: 16, card.model_id: 8}
+    assert count_models(Scan(scan.folder), np.arange(24)) == models
+    assert not builder.jobs
+
+
+def test_a_scan_ends_while_tuned_weights_are_made_ready_and_the_next_begins_without_them(tmp_path, bench):
+    scan, stage, builder = make_scan(tmp_path), bench.stage(), ByHand()
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    loop.turn()
+    stage._builder = builder
+    tune(scan)
+    record(scan, np.arange(8), bench.frames[:8])
+    loop.turn()
     close(scan, "subscriber")
     loop.turn()
+    assert account(Scan(scan.folder), "inference").is_complete
+    builder.work()
     again = make_scan(tmp_path, "0001-next")
     record(again, np.arange(8), bench.frames[:8])
     loop.turn()
     loop.turn()
     assert count_models(Scan(again.folder), np.arange(8)) == {bench.card.model_id: 8}, "a new sample"
+
+
+def test_after_a_restart_the_first_batch_gets_the_weights_tuned_before(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    card = tune(scan)
+    record(scan, np.arange(8), bench.frames[:8])
+    WorkerLoop(bench.stage(), tmp_path, Clock()).turn()
+    assert count_models(Scan(scan.folder), np.arange(8)) == {card.model_id: 8}
+
+
+@pytest.mark.parametrize("how", ["probe", "weights"])
+def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
+    tmp_path, bench, how, monkeypatch
+):
+    warm, warm_up = [], Predictor.warm_up
+    monkeypatch.setattr(Predictor, "warm_up", lambda self: (warm.append(self), warm_up(self)))
+    changes = {"optics": Optics(geometry=GEOMETRY)} if how == "probe" else {}
+    scan, stage = make_scan(tmp_path), bench.stage(**changes)
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    loop.turn()
+    if how == "probe":
+        publish_probe(scan, bench.scanned.probe)
+    else:
+        tune(scan)
+    for start in (0, 8):
+        record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
+        loop.turn()
+        if stage._coming:
+            wait([stage._coming])
+    assert stage._predictor is not stage._predictor_before
+    assert warm == [stage._predictor_before, stage._predictor]
+
+
+@pytest.fixture
+def members(tmp_path):
+    """Weights files and versions of two networks beside that of the bench."""
+    paths = tuple(tmp_path / f"{seed}.safetensors" for seed in (1, 2))
+    cards = [save_network(path, network(seed), CARD) for seed, path in enumerate(paths, 1)]
+    return paths, [card.column_value for card in cards]
+
+
+def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_path, bench, members):
+    paths, versions = members
+    uncertainty = UncertaintyConfig(disagreement="round_robin", members=paths)
+    scan = bench.run(tmp_path / "turns", uncertainty=uncertainty)
+    numbers = np.arange(scan.n_frames)
+    models, patches = (scan.column(name).read(numbers) for name in ("model", "patches"))
+    makers = {bench.card.column_value: bench.weights} | dict(zip(versions, paths, strict=True))
+    assert set(models) == set(makers)
+    for version, path in makers.items():
+        made = models == version
+        alone = bench.run(tmp_path / f"{version}", weights=path).column("patches").read(numbers)
+        np.testing.assert_allclose(patches[made], alone[made], atol=1e-5)
+    counts = {f"{version:012x}": np.count_nonzero(models == version) for version in makers}
+    assert count_models(scan, numbers) == counts
+
+
+def test_the_mean_of_an_ensemble_has_a_version_of_its_own(tmp_path, bench, members):
+    paths, versions = members
+    uncertainty = UncertaintyConfig(disagreement="ensemble", members=paths)
+    scan = bench.run(tmp_path / "mean", order=np.arange(6), uncertainty=uncertainty)
+    expected = ensemble_id([bench.card.model_id, *(f"{version:012x}" for version in versions)])
+    assert count_models(scan, np.arange(6)) == {expected: 6}
 
 
 def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
@@ -260,7 +391,9 @@ def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
     version_path(scan, 1).write_bytes(b"half a file")
     scan.counters("finetune", writable=True)["version"] = 1
     record(scan, np.arange(8), bench.frames[:8])
-    WorkerLoop(bench.stage(), tmp_path, Clock()).turn()
+    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
+    loop.turn()
+    loop.finish()
     assert count_models(Scan(scan.folder), np.arange(8)) == {bench.card.model_id: 8}
 
 

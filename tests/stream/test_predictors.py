@@ -40,21 +40,26 @@ def patterns() -> np.ndarray:
     return np.random.default_rng(0).poisson(40.0, (6, 16, 16)).astype(np.float32)
 
 
-def build(config: UncertaintyConfig):
-    return build_predictor(network(), PROBE, config, batch_size=4, device="cpu")
+def build(config: UncertaintyConfig, sigma_scale: float = 1.0):
+    it = network()
+    it.sigma_scale.fill_(sigma_scale)
+    return build_predictor(it, PROBE, config, batch_size=4, device="cpu")
 
 
 def test_the_network_alone_is_the_default() -> None:
     assert isinstance(build(UncertaintyConfig()), Predictor)
 
 
-def test_dropout_keeps_the_estimate_and_widens_its_error_bars(patterns: np.ndarray) -> None:
-    alone = build(UncertaintyConfig())
-    thinned = build(UncertaintyConfig(disagreement="dropout", dropout=0.5, n_samples=3))
+@pytest.mark.parametrize(("sigma_scale", "grows"), [(1e-4, True), (1.0, False)])
+def test_dropout_keeps_the_estimate_and_widens_error_bars_that_are_shorter_than_its_spread(
+    patterns: np.ndarray, sigma_scale: float, grows: bool
+) -> None:
+    alone = build(UncertaintyConfig(), sigma_scale)
+    thinned = build(UncertaintyConfig(disagreement="dropout", dropout=0.5, n_samples=3), sigma_scale)
     np.testing.assert_allclose(thinned.predict(patterns)[0], alone.predict(patterns)[0], atol=1e-5)
     growth = thinned.predict(patterns)[1] / alone.predict(patterns)[1]
     assert growth.min() > 1 - 1e-5
-    assert growth.max() > 1 + 1e-4
+    assert (growth.max() > 1 + 1e-4) == grows
 
 
 def test_an_ensemble_estimates_with_all_of_its_members(
