@@ -1,0 +1,56 @@
+"""What a beamline that is not an ideal one costs: bad pixels, gaps, beam stop, background, partial coherence.
+
+Called by `bench network`. The same objects are seen through each effect; the weights know none of them from
+training. Gaps are filled as in a run (`operators.gaps`); of background and incoherence the network is told
+nothing, as no run could.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from launch.evaluate import (
+    SimulatedScan,
+    evaluation_probe,
+    outcome_of,
+    pooled_figures,
+    score_of,
+    simulate_scans,
+    trained_families,
+)
+from launch.recipe import EffectsRecipe, Recipe
+from operators.arrays import abs2
+from operators.network_interface import Network
+from operators.predict import Predictor
+
+SEED = 2**32 + 5
+N_POSITIONS = 10
+EFFECTS = {
+    "ideal": EffectsRecipe(),
+    "bad_pixels": EffectsRecipe(dead_share=0.01, hot_share=0.001),
+    "gap": EffectsRecipe(gap_px=3),
+    "beam_stop": EffectsRecipe(beam_stop_px=4.0),
+    "background": EffectsRecipe(background=1.0),
+}
+BLUR_PX = 1.2  # of a probe whose disc is 28 pixels wide
+
+
+def beamline_figures(network: Network, recipe: Recipe) -> dict[str, Any]:
+    """Return the errors and the coverage of patches and mosaics through each effect, by name."""
+    recipe = recipe.evaluated_with(n_positions=N_POSITIONS, objects_per_family=1)
+    through = {name: recipe.model_copy(update={"effects": effects}) for name, effects in EFFECTS.items()}
+    blurred = recipe.probe.model_copy(update={"blur_px": (BLUR_PX, BLUR_PX), "n_modes": 4})
+    through["blur"] = recipe.model_copy(update={"probe": blurred})
+    probe = evaluation_probe(recipe)
+    predictor, weights = Predictor(network, probe), abs2(probe[0])
+    figures = {}
+    for name, changed in through.items():
+        scans = simulate_scans(changed, trained_families(recipe), SEED)
+        pooled = pooled_figures([_score(predictor, weights, scan) for scan in scans])
+        for kind in ("patch_c", "mosaic_c", "coverage95"):
+            figures[f"{name}_{kind}"] = pooled[kind]
+    return figures
+
+
+def _score(predictor: Predictor, weights: np.ndarray, scan: SimulatedScan) -> Any:
+    return score_of(outcome_of(predictor, weights, scan), weights)
