@@ -18,7 +18,7 @@ from operators.network_interface import Network
 from operators.objects import half_pitch_px, object_from_texture, siemens_star
 from operators.predict import Predictor
 from operators.scan import jittered_raster
-from tests.benchmarks._network_arena import Arena
+from tests.benchmarks._network_arena import MANY_EPOCHS, Arena
 
 PHOTONS = 1e4  # per frame
 N_SPOKES = 36
@@ -42,7 +42,7 @@ def siemens(network: Network, recipe: Recipe, seeds: Sequence[int]) -> dict[str,
         scan = siemens_scan(recipe, seed)
         arena = Arena(scan, probe)
         arm, mosaic = arena.network(predictor)
-        objects = arm.object, arena.seeded(mosaic).object, arena.flat("epie", 200).object
+        objects = arm.object, arena.seeded(mosaic).object, arena.flat("epie", MANY_EPOCHS).object
         resolved.append([resolved_half_pitch_px(object_, scan.object) for object_ in objects])
     one_pass, seeded, flat = np.transpose(resolved)
     return {

@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from launch.config_stages import DEMO_WEIGHTS
+from launch.evaluate import evaluation_probe, simulate_scans
 from launch.recipe import Recipe
 from operators.network_interface import Network
+from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
 from tests.benchmarks import _network_patches
+from tests.benchmarks import network as bench
+from tests.benchmarks._network_arena import Arena
 from tests.benchmarks._network_patches import PatchErrors, interval_of_increase, patch_figures, sparse_scans
 
 
@@ -34,6 +38,13 @@ def recipe(shipped: tuple[Network, ModelCard]) -> Recipe:
     whole = Recipe.model_validate(shipped[1].recipe)
     few = whole.model_copy(update={"families": ("polygons", "siemens")})
     return few.evaluated_with(n_positions=5, objects_per_family=1)
+
+
+@pytest.fixture(scope="module")
+def arena(recipe: Recipe) -> Arena:
+    """Wide enough for slow variations of phase."""
+    scan = next(simulate_scans(recipe.evaluated_with(n_positions=12), ["polygons"], seed=1))
+    return Arena(scan, evaluation_probe(recipe))
 
 
 def patch_errors(family: str, loose: float) -> PatchErrors:
@@ -75,3 +86,32 @@ def test_families_that_differ_do_not_widen_the_interval() -> None:
     unseen = [patch_errors("glyphs", 0.2) for _ in range(5)]
     low, high = interval_of_increase(trained, unseen)
     assert low == pytest.approx(high)
+
+
+def test_a_flat_start_is_levelled_only_where_that_is_asked_for(arena: Arena) -> None:
+    """The arm from the mosaic is levelled: only a levelled flat start differs by nothing but the start."""
+    as_published, levelled = (arena.flat("epie", 20, levels=levels) for levels in (False, True))
+    assert not np.array_equal(as_published.object, levelled.object)
+    assert arena.flat("epie", 20) is as_published
+
+
+def test_epochs_to_an_error_are_those_of_the_arm_that_was_asked(arena: Arena) -> None:
+    for levels in (False, True):
+        reached = arena.flat("epie", 8, levels=levels).error.c
+        assert arena.epochs_to("epie", reached, (2, 8), levels=levels) == pytest.approx(8)
+        assert arena.epochs_to("epie", 0.0, (2, 8), levels=levels) == 8
+
+
+def test_what_network_and_iterations_make_of_a_scan_has_a_figure(
+    shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stops in ("RPIE_STOPS", "EPIE_STOPS"):
+        monkeypatch.setattr(bench, stops, (2, 4))
+    monkeypatch.setattr(bench, "MANY_EPOCHS", 4)
+    predictor = Predictor(shipped[0], evaluation_probe(recipe))
+    specimens = [bench._specimen(recipe, predictor, family, seed=1) for family in recipe.families]
+    figures = bench._mosaics(specimens) | bench._refined(specimens) | bench._costs(specimens)
+    assert all(math.isfinite(value) and value > 0 for value in figures.values())
+    for end in ("", "_levelled"):
+        ratio = figures["nrmse_c_cnn20"] / figures[f"nrmse_c_epie200{end}"]
+        assert figures[f"cnn20_over_epie200{end}"] == pytest.approx(ratio)
