@@ -1,5 +1,6 @@
 """The parts of `bench network` on scans of a few frames: they run, and figures mean what they say."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -7,16 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from launch.calibrate import calibrate_mosaic
 from launch.config_stages import DEMO_WEIGHTS
-from launch.evaluate import evaluation_probe, simulate_scans
+from launch.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
 from launch.recipe import Recipe
+from operators.arrays import Probe
+from operators.calibration import ErrorModel
 from operators.network_interface import Network
 from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
-from tests.benchmarks import _network_patches
+from tests.benchmarks import _network_blind, _network_patches
 from tests.benchmarks import network as bench
 from tests.benchmarks._network_arena import Arena
+from tests.benchmarks._network_blind import blind
 from tests.benchmarks._network_patches import PatchErrors, interval_of_increase, patch_figures, sparse_scans
+from tests.benchmarks._network_uncertainty import bars
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +121,49 @@ def test_what_network_and_iterations_make_of_a_scan_has_a_figure(
     for end in ("", "_levelled"):
         ratio = figures["nrmse_c_cnn20"] / figures[f"nrmse_c_epie200{end}"]
         assert figures[f"cnn20_over_epie200{end}"] == pytest.approx(ratio)
+
+
+def test_bars_that_fail_for_one_family_are_not_hidden_by_the_others(
+    shipped: tuple[Network, ModelCard], recipe: Recipe
+) -> None:
+    families = trained_families(recipe)
+    figures = bars(shipped[0], recipe, families, ErrorModel(**shipped[1].error_model), n_draws=1)
+    by_family = figures["coverage95_by_family"]
+    assert set(by_family) == set(families)
+    assert figures["coverage95_worst"] == by_family[figures["coverage95_worst_family"]]
+    assert figures["coverage95_worst"] <= figures["coverage95"] <= max(by_family.values())
+    assert 0 < figures["coverage95_surest"] <= 1
+
+
+def test_error_bars_are_fitted_on_the_families_of_the_recipe(
+    shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: set[str] = set()
+
+    def simulate(recipe: Recipe, families: tuple[str, ...], seed: int) -> Iterator[SimulatedScan]:
+        drawn.update(families)
+        yield from simulate_scans(recipe, families[:1], seed)
+
+    monkeypatch.setattr("launch.calibrate.simulate_scans", simulate)
+    with_photographs = recipe.model_copy(update={"families": ("polygons", "natural")})
+    calibrate_mosaic(shipped[0], with_photographs)
+    assert drawn == {"polygons", "natural_unseen"}
+
+
+def test_all_is_kept_where_the_true_probe_is_found(
+    shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_family = recipe.model_copy(update={"families": ("polygons",)})
+    n_found = 0
+
+    def found(*burst: object, **options: object) -> Probe:
+        nonlocal n_found
+        n_found += 1
+        return evaluation_probe(recipe)
+
+    monkeypatch.setattr(_network_blind, "probe_from_burst", found)
+    card = dataclasses.replace(shipped[1], recipe=one_family.model_dump(mode="json"))
+    figures = blind(shipped[0], card)
+    assert n_found == 4  # of that family only
+    assert figures["blind_retained"] == figures["blind_retained_defocus"] == pytest.approx(1)
+    assert figures["blind_uncorrected"] < 1
