@@ -2,7 +2,8 @@
 
 Separate from `launch.evaluate`, which judges: what is fitted here must be judged on other objects. Called at
 the end of a training; the error model travels on the model card. `python -m launch.calibrate WEIGHTS` does it
-for weights that have none.
+for weights that have none. (That of the shipped weights was fitted on nine of their ten families: not on
+photographs.)
 """
 
 import sys
@@ -13,13 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.evaluate import CALIBRATION_SEED, LIT, evaluation_probe, simulate_scans
+from launch.evaluate import CALIBRATION_SEED, LIT, evaluation_probe, simulate_scans, trained_families
 from launch.recipe import Recipe
 from operators.arrays import Array, Object, abs2
 from operators.calibration import ErrorModel, fit_error_model, tile_errors
 from operators.geometry import Bounds
 from operators.network_interface import Network
-from operators.objects import FAMILIES
 from operators.predict import Predictor
 from operators.stitch import Mosaic, stitch
 from stream.weights import load_network, save_network
@@ -58,7 +58,7 @@ def calibrate_mosaic(network: Network, recipe: Recipe) -> tuple[ErrorModel, floa
     Fitted on scans of the recipe's material, probe and trained families, each at one of `DOSES`. A recipe
     whose scans are too small to tell gets the default.
     """
-    measured = list(errors_of_mosaics(network, recipe, FAMILIES, MOSAIC_SEED))
+    measured = list(errors_of_mosaics(network, recipe, trained_families(recipe), MOSAIC_SEED))
     errors = np.concatenate([each.errors for each in measured])
     terms = np.concatenate([each.terms for each in measured], axis=1)
     model = fit_error_model(terms, errors) if errors.size else ErrorModel()

@@ -23,6 +23,7 @@ from operators.stitch import Mosaic, stitch
 from tests.benchmarks._network_scans import seed
 
 SEEDED_EPOCHS = 20
+MANY_EPOCHS = 200  # from a flat start, as the published comparison has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,14 @@ class Arena:
         """Return the object after some epochs of ePIE from a mosaic, as in the demo's refinement stage."""
         return self._refine("epie", n_epochs, mosaic)
 
-    def epochs_to(self, algorithm: str, error: float, stops: Sequence[int]) -> float:
+    def epochs_to(self, algorithm: str, error: float, stops: Sequence[int], *, levels: bool) -> float:
         """Return the epochs from flat after which `c` is as low as `error`, the last stop if it never is.
 
         Between stops both are interpolated on logarithmic scales.
         """
         before = 1.0, self.error(np.ones_like(self.scan.object)).c
         for stop in stops:
-            now = float(stop), self.flat(algorithm, stop).error.c
+            now = float(stop), self.flat(algorithm, stop, levels=levels).error.c
             if now[1] <= error:
                 share = np.log(before[1] / error) / np.log(before[1] / now[1])
                 return float(before[0] * (now[0] / before[0]) ** np.clip(share, 0, 1))

@@ -6,12 +6,11 @@ Errors are those of whole mosaics without shift, ramp and scale, with the known 
 
 import numpy as np
 
-from launch.evaluate import SimulatedScan, evaluation_probe, simulate_scans
+from launch.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
 from launch.recipe import Recipe
 from operators.arrays import Probe, abs2
 from operators.backends import get_backend
 from operators.network_interface import Network
-from operators.objects import FAMILIES
 from operators.probe import with_power, zone_plate_probe
 from operators.probe_search import probe_from_burst
 from stream.weights import ModelCard
@@ -31,7 +30,8 @@ def blind(network: Network, card: ModelCard) -> dict[str, float]:
     without any correction.
     """
     recipe = Recipe.model_validate(card.recipe)
-    scans = simulate_scans(recipe.evaluated_with(objects_per_family=1), FAMILIES, SEED)
+    one_each = recipe.evaluated_with(objects_per_family=1)
+    scans = simulate_scans(one_each, trained_families(recipe), SEED)
     retained = np.array([_retained(network, card, recipe, scan) for scan in scans])
     names = ("blind_retained", "blind_retained_flux", "blind_retained_defocus", "blind_uncorrected")
     return dict(zip(names, retained.mean(axis=0).tolist(), strict=True))

@@ -31,19 +31,23 @@ from launch.evaluate import (
 from launch.recipe import Recipe
 from launch.training_data import pairs_per_cpu_s
 from operators.arrays import abs2
+from operators.network_interface import Network
 from operators.objects import HELD_OUT_FAMILIES
 from operators.predict import Predictor
 from stream.weights import load_network
 from tests.benchmarks._machine import machine
-from tests.benchmarks._network_arena import SEEDED_EPOCHS, Arena, Arm
+from tests.benchmarks._network_arena import MANY_EPOCHS, SEEDED_EPOCHS, Arena, Arm
 from tests.benchmarks._network_blind import blind
+from tests.benchmarks._network_equal_budget import equal_budget
 from tests.benchmarks._network_finetune import finetune
 from tests.benchmarks._network_gpu import GPU_TARGETS, gpu_figures
-from tests.benchmarks._network_siemens import mean_half_pitch_px, object_pixel_nm, siemens_scan
+from tests.benchmarks._network_patches import patch_figures
+from tests.benchmarks._network_siemens import siemens
 from tests.benchmarks._network_speed import measure_speed
 from tests.benchmarks._network_uncertainty import uncertainty
 
 SEEDS = tuple(EVALUATION_SEED + i for i in range(2))
+MORE_SEEDS = tuple(EVALUATION_SEED + i for i in range(3))  # where a scan costs seconds
 RPIE_STOPS = (1, 2, 5, 10, 20, 30, 50, 100, 200)
 EPIE_STOPS = (20, 50, 100, 200)
 FEW_PHOTONS_PER_PIXEL, MANY_PHOTONS = 10, 1e6
@@ -66,6 +70,7 @@ TARGETS: dict[str, tuple[str, Any]] = {
     "ptychonet_over_physics": (">=", 3.0),
     "coverage68": ("in", (0.63, 0.73)),
     "coverage95": ("in", (0.92, 0.98)),
+    "coverage95_surest": ("in", (0.88, 0.99)),
     "ood_is_covered_or_alarmed": (">=", 1.0),
     "ause_ratio": ("<=", 0.5),
     "finetune_gain": (">=", 0.30),
@@ -90,9 +95,11 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     predictor = Predictor(network, evaluation_probe(recipe))
     matched = [_specimen(recipe, predictor, *which) for which in _shown(trained_families(recipe), "matched")]
     unseen = [_specimen(recipe, predictor, *which) for which in _shown(HELD_OUT_FAMILIES, "unseen")]
-    figures = _patches(recipe, network) | _mosaics(matched) | _refined(matched) | _costs(matched)
-    figures |= _gate(unseen, matched) | _siemens(recipe, predictor)
+    figures = patch_figures(network, recipe, MORE_SEEDS) | _photons(recipe, network)
+    figures |= _mosaics(matched) | _refined(matched) | _costs(matched) | _gate(unseen, matched)
+    figures |= siemens(network, recipe, MORE_SEEDS)
     figures |= uncertainty(network, card) | finetune(network, card) | blind(network, card)
+    figures |= equal_budget(recipe)
     figures["pairs_per_cpu_s"] = pairs_per_cpu_s(_of_32_pixels(recipe))
     figures |= measure_speed(network) | gpu_figures()
     figures["by_object"] = {"matched": _by_object(matched), "unseen": _by_object(unseen)}
@@ -120,67 +127,76 @@ def _of_32_pixels(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"network_config": network})
 
 
-def _patches(recipe: Recipe, network: Any) -> dict[str, float]:
-    """Return the errors of single patches, as the published work judges, pooled over all seeds."""
+def _photons(recipe: Recipe, network: Network) -> dict[str, float]:
+    """Return the error at few photons over that at many, of patches and of mosaics, pooled over all seeds."""
 
-    def pooled(recipe: Recipe, families: Sequence[str]) -> dict[str, float]:
-        probe = evaluation_probe(recipe)
+    def pooled(photons_per_frame: float) -> dict[str, float]:
+        some = recipe.evaluated_with(objects_per_family=1, photons_per_frame=photons_per_frame)
+        probe = evaluation_probe(some)
         predictor, weights = Predictor(network, probe), abs2(probe[0])
-        scans = (scan for seed in SEEDS for scan in simulate_scans(recipe, families, seed))
+        scans = (scan for seed in SEEDS for scan in simulate_scans(some, trained_families(some), seed))
         return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])
 
-    recipe, families = recipe.evaluated_with(objects_per_family=1), trained_families(recipe)
-    matched, unseen = pooled(recipe, families), pooled(recipe, HELD_OUT_FAMILIES)
-    few = pooled(
-        recipe.evaluated_with(photons_per_frame=FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), families
-    )
-    many = pooled(recipe.evaluated_with(photons_per_frame=MANY_PHOTONS), families)
+    few, many = pooled(FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), pooled(MANY_PHOTONS)
     return {
-        "nrmse_loose_cnn": matched["patch_loose"],
-        "nrmse_c_cnn": matched["patch_c"],
-        "nrmse_loose_constant": matched["constant_loose"],
-        "nrmse_c_constant": 1.0,
-        "nrmse_loose_cnn_unseen": unseen["patch_loose"],
-        "nrmse_loose_constant_unseen": unseen["constant_loose"],
-        "ood_increase": unseen["patch_loose"] / matched["patch_loose"] - 1,
-        "ood_increase_mosaic": unseen["mosaic_loose"] / matched["mosaic_loose"] - 1,
         "photons_ratio": few["patch_c"] / many["patch_c"],
         "photons_ratio_mosaic": few["mosaic_c"] / many["mosaic_c"],
     }
 
 
 def _mosaics(matched: Sequence[Specimen]) -> dict[str, float]:
-    worth = [s.arena.epochs_to("rpie", s.mosaic.error.c, RPIE_STOPS) for s in matched]
+    def worth(*, levels: bool) -> float:
+        return statistics.median(
+            s.arena.epochs_to("rpie", s.mosaic.error.c, RPIE_STOPS, levels=levels) for s in matched
+        )
+
     return {
         "c_mosaic": statistics.mean(s.mosaic.error.c for s in matched),
         "nrmse_loose_mosaic": statistics.mean(s.mosaic.error.loose for s in matched),
-        "flat_epochs_worth": statistics.median(worth),
+        "flat_epochs_worth": worth(levels=False),
+        "flat_epochs_worth_levelled": worth(levels=True),
     }
 
 
 def _refined(matched: Sequence[Specimen]) -> dict[str, float]:
+    """Return the errors of network + 20 epochs and of flat starts.
+
+    The former is levelled as it closes, as in a run. Flat starts are the algorithms as published, and those
+    that end in `_levelled` what this engine makes of them: there the start is the only difference.
+    """
+
     def mean(pick: Any) -> Any:
         errors = [pick(specimen).error for specimen in matched]
         return statistics.mean(e.c for e in errors), statistics.mean(e.loose for e in errors)
 
-    (c, loose), (c_epie, loose_epie) = mean(lambda s: s.seeded), mean(lambda s: s.arena.flat("epie", 200))
-    equal = [s.arena.epochs_to("epie", s.seeded.error.c, EPIE_STOPS) for s in matched]
+    def equal(*, levels: bool) -> float:
+        return statistics.median(
+            s.arena.epochs_to("epie", s.seeded.error.c, EPIE_STOPS, levels=levels) for s in matched
+        )
+
+    c, loose = mean(lambda s: s.seeded)
+    c_epie, loose_epie = mean(lambda s: s.arena.flat("epie", MANY_EPOCHS))
+    c_levelled, loose_levelled = mean(lambda s: s.arena.flat("epie", MANY_EPOCHS, levels=True))
     return {
         "nrmse_c_cnn20": c,
         "nrmse_loose_cnn20": loose,
         "nrmse_c_epie200": c_epie,
         "nrmse_loose_epie200": loose_epie,
+        "nrmse_c_epie200_levelled": c_levelled,
+        "nrmse_loose_epie200_levelled": loose_levelled,
         "nrmse_c_rpie20": mean(lambda s: s.arena.flat("rpie", SEEDED_EPOCHS))[0],
         "nrmse_c_rpie20_levelled": mean(lambda s: s.arena.flat("rpie", SEEDED_EPOCHS, levels=True))[0],
         "cnn20_over_epie200": c / c_epie,
+        "cnn20_over_epie200_levelled": c / c_levelled,
         "cnn20_over_mosaic_worst": max(s.seeded.error.c / s.mosaic.error.c for s in matched),
-        "equivalent_flat_epochs": statistics.median(equal),
+        "equivalent_flat_epochs": equal(levels=False),
+        "equivalent_flat_epochs_levelled": equal(levels=True),
     }
 
 
 def _costs(matched: Sequence[Specimen]) -> dict[str, float]:
     """Return how many times cheaper network and network + 20 epochs are than 200 flat epochs."""
-    slow = [s.arena.flat("epie", 200).cpu_s for s in matched]
+    slow = [s.arena.flat("epie", MANY_EPOCHS).cpu_s for s in matched]
     network, both = (s.mosaic.cpu_s for s in matched), (s.mosaic.cpu_s + s.seeded.cpu_s for s in matched)
     return {
         "speedup_cnn_vs_200": statistics.median(a / b for a, b in zip(slow, network, strict=True)),
@@ -209,20 +225,6 @@ def _gate(unseen: Sequence[Specimen], matched: Sequence[Specimen]) -> dict[str, 
     }
 
 
-def _siemens(recipe: Recipe, predictor: Predictor) -> dict[str, float]:
-    scans = [siemens_scan(recipe, seed) for seed in SEEDS]
-    arenas = [Arena(scan, evaluation_probe(recipe)) for scan in scans]
-    mosaics = [arena.network(predictor)[1] for arena in arenas]
-    seeded = mean_half_pitch_px(scans, lambda i: arenas[i].seeded(mosaics[i]).object)
-    flat = mean_half_pitch_px(scans, lambda i: arenas[i].flat("epie", 200).object)
-    return {
-        "siemens_halfpitch_px": seeded,
-        "siemens_halfpitch_nm": seeded * object_pixel_nm(recipe),
-        "siemens_halfpitch_px_epie200": flat,
-        "siemens_halfpitch_ratio": seeded / flat,
-    }
-
-
 def _by_object(specimens: Sequence[Specimen]) -> list[dict[str, float]]:
     return [
         {
@@ -230,7 +232,8 @@ def _by_object(specimens: Sequence[Specimen]) -> list[dict[str, float]]:
             "c_cnn20": s.seeded.error.c,
             "c_rpie20": s.arena.flat("rpie", SEEDED_EPOCHS).error.c,
             "c_rpie20_levelled": s.arena.flat("rpie", SEEDED_EPOCHS, levels=True).error.c,
-            "c_epie200": s.arena.flat("epie", 200).error.c,
+            "c_epie200": s.arena.flat("epie", MANY_EPOCHS).error.c,
+            "c_epie200_levelled": s.arena.flat("epie", MANY_EPOCHS, levels=True).error.c,
         }
         for s in specimens
     ]
@@ -245,9 +248,9 @@ def is_met(name: str, value: float) -> bool:
 
 
 def _show(figures: dict[str, Any]) -> None:
-    table = Table(title=f"the network, on {figures['measured_on']}")
+    table = Table(title=f"the network, on {figures['measured_on']}; the paper's figures are of its own data")
     for heading in ("figure", "paper", "measured", "target", ""):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for name, value in figures.items():
         if not isinstance(value, float | int | np.floating):
             continue
@@ -256,4 +259,5 @@ def _show(figures: dict[str, Any]) -> None:
         verdict = "" if name not in TARGETS else "met" if is_met(name, value) else "missed"
         table.add_row(name, paper, f"{value:.4g}", target, verdict)
     Console().print(table)
-    Console().print(figures["gpu"])
+    for name in ("coverage95_worst_family", "ood_coverage95_worst_family", "gpu"):
+        Console().print(f"{name}: {figures[name]}")

@@ -20,7 +20,7 @@ from tests.launch.tiny_recipe import TINY_RECIPE
 def one_thread_and_few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr("launch.evaluate.CALIBRATION_OBJECTS", 1)
-    monkeypatch.setattr("launch.calibrate.FAMILIES", ("polygons",))
+    monkeypatch.setattr("launch.calibrate.DOSES", (1.0,))
 
 
 @pytest.fixture
