@@ -73,6 +73,14 @@ def patch_figures(
     }
 
 
+def patch_error(
+    network: Network, recipe: Recipe, seeds: Sequence[int], objects_per_family: int = OBJECTS_PER_FAMILY
+) -> float:
+    """Return the error `c` of patches of the trained families at the photons of the recipe's evaluation."""
+    sparse = sparse_scans(recipe, objects_per_family)
+    return _pooled(list(errors_of_objects(network, sparse, trained_families(recipe), seeds)))[0]
+
+
 def sparse_scans(recipe: Recipe, objects_per_family: int) -> Recipe:
     """Return the recipe with evaluation scans of fewer positions on a field of the same size."""
     evaluation = recipe.evaluation

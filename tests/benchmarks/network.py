@@ -37,11 +37,12 @@ from operators.predict import Predictor
 from stream.weights import load_network
 from tests.benchmarks._machine import machine
 from tests.benchmarks._network_arena import MANY_EPOCHS, SEEDED_EPOCHS, Arena, Arm
+from tests.benchmarks._network_beamline import beamline_figures
 from tests.benchmarks._network_blind import blind
 from tests.benchmarks._network_equal_budget import equal_budget
 from tests.benchmarks._network_finetune import finetune
 from tests.benchmarks._network_gpu import GPU_TARGETS, gpu_figures
-from tests.benchmarks._network_patches import patch_figures
+from tests.benchmarks._network_patches import patch_error, patch_figures
 from tests.benchmarks._network_siemens import siemens
 from tests.benchmarks._network_speed import measure_speed
 from tests.benchmarks._network_uncertainty import uncertainty
@@ -99,7 +100,7 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     figures |= _mosaics(matched) | _refined(matched) | _costs(matched) | _gate(unseen, matched)
     figures |= siemens(network, recipe, MORE_SEEDS)
     figures |= uncertainty(network, card) | finetune(network, card) | blind(network, card)
-    figures |= equal_budget(recipe)
+    figures |= equal_budget(recipe) | beamline_figures(network, recipe)
     figures["pairs_per_cpu_s"] = pairs_per_cpu_s(_of_32_pixels(recipe))
     figures |= measure_speed(network) | gpu_figures()
     figures["by_object"] = {"matched": _by_object(matched), "unseen": _by_object(unseen)}
@@ -128,20 +129,18 @@ def _of_32_pixels(recipe: Recipe) -> Recipe:
 
 
 def _photons(recipe: Recipe, network: Network) -> dict[str, float]:
-    """Return the error at few photons over that at many, of patches and of mosaics, pooled over all seeds."""
+    """Return the error at few photons over that at many, of patches and of mosaics, each pooled over objects."""
 
-    def pooled(photons_per_frame: float) -> dict[str, float]:
+    def errors(photons_per_frame: float) -> tuple[float, float]:
         some = recipe.evaluated_with(objects_per_family=1, photons_per_frame=photons_per_frame)
         probe = evaluation_probe(some)
         predictor, weights = Predictor(network, probe), abs2(probe[0])
         scans = (scan for seed in SEEDS for scan in simulate_scans(some, trained_families(some), seed))
-        return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])
+        whole = [score_of(outcome_of(predictor, weights, scan), weights) for scan in scans]
+        return patch_error(network, some, MORE_SEEDS), pooled_figures(whole)["mosaic_c"]
 
-    few, many = pooled(FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), pooled(MANY_PHOTONS)
-    return {
-        "photons_ratio": few["patch_c"] / many["patch_c"],
-        "photons_ratio_mosaic": few["mosaic_c"] / many["mosaic_c"],
-    }
+    few, many = errors(FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), errors(MANY_PHOTONS)
+    return {"photons_ratio": few[0] / many[0], "photons_ratio_mosaic": few[1] / many[1]}
 
 
 def _mosaics(matched: Sequence[Specimen]) -> dict[str, float]:

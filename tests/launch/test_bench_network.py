@@ -17,11 +17,18 @@ from operators.calibration import ErrorModel
 from operators.network_interface import Network
 from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
-from tests.benchmarks import _network_blind, _network_patches
+from tests.benchmarks import _network_beamline, _network_blind, _network_patches
 from tests.benchmarks import network as bench
 from tests.benchmarks._network_arena import Arena
+from tests.benchmarks._network_beamline import beamline_figures
 from tests.benchmarks._network_blind import blind
-from tests.benchmarks._network_patches import PatchErrors, interval_of_increase, patch_figures, sparse_scans
+from tests.benchmarks._network_patches import (
+    PatchErrors,
+    interval_of_increase,
+    patch_error,
+    patch_figures,
+    sparse_scans,
+)
 from tests.benchmarks._network_uncertainty import bars
 
 
@@ -66,6 +73,26 @@ def test_the_error_of_patches_is_that_of_trained_and_of_unseen_families(
     assert figures["ood_increase_low"] <= figures["ood_increase"] <= figures["ood_increase_high"]
     assert figures["ood_objects"] == 4
     assert all(math.isfinite(value) for value in figures.values())
+
+
+def test_fewer_photons_cost_patches_something(
+    shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_network_patches, "N_POSITIONS", 3)
+    few, many = (
+        patch_error(shipped[0], recipe.evaluated_with(photons_per_frame=photons), [1], objects_per_family=2)
+        for photons in (1e4, 1e6)
+    )
+    assert 0 < many < few < 1
+
+
+def test_what_a_beamline_does_costs_something_and_not_all(
+    shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_network_beamline, "N_POSITIONS", 4)
+    figures = beamline_figures(shipped[0], recipe)
+    for name in ("bad_pixels", "gap", "beam_stop", "background", "blur"):
+        assert figures["ideal_patch_c"] < figures[f"{name}_patch_c"] < 1
 
 
 def test_a_sparse_scan_covers_the_field_of_the_whole_one(recipe: Recipe) -> None:
