@@ -129,7 +129,7 @@ def _of_32_pixels(recipe: Recipe) -> Recipe:
 
 
 def _photons(recipe: Recipe, network: Network) -> dict[str, float]:
-    """Return the error at few photons over that at many, of patches and of mosaics, each pooled over objects."""
+    """Return the error at few photons over that at many, of patches and of mosaics, pooled over objects."""
 
     def errors(photons_per_frame: float) -> tuple[float, float]:
         some = recipe.evaluated_with(objects_per_family=1, photons_per_frame=photons_per_frame)
