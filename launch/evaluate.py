@@ -40,7 +40,16 @@ CALIBRATION_OBJECTS = 5
 
 
 class SimulatedScan(NamedTuple):
-    """A scan of a known object."""
+    """A scan of a known object.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+    corners : (frame, 2) int64, object pixels
+        Top-left pixel of each window.
+    patterns : (frame, ky, kx) float32, photons
+        Corner-origin.
+    """
 
     object: Object
     corners: Corners
@@ -68,7 +77,16 @@ class Outcome(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What of an outcome counts: weighted squares summed over its patches, its mosaic, its error bars."""
+    """What of an outcome counts: weighted squares summed over its patches, its mosaic, its error bars.
+
+    Attributes
+    ----------
+    error, variation, power : float
+        Of the patches' difference from the truth, the truth's from its mean, and the truth itself.
+    mosaic : NRMSE
+    error_in_sigmas : (n,) float32
+        Modulus of each phase error over its sigma, where the patches are bright.
+    """
 
     error: float
     variation: float
@@ -79,6 +97,8 @@ class Score(NamedTuple):
 
 def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     """Return the figures of merit of a network on held-out objects, by name.
+
+    The predictor was made for `evaluation_probe(recipe)`.
 
     The scans have what the recipe's `effects` do to them, each a detector of its own.
 
@@ -122,6 +142,12 @@ def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
     Errors have longer tails than a normal, so no one factor gives both 68.3 % within sigma and 95 % within
     1.96 sigma exactly: it lies between what the two ask for, nearer to the first. Fitted on scans of the
     trained families that neither training nor `evaluate` use.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Made for `evaluation_probe(recipe)`.
+    recipe : Recipe
     """
     weights = abs2(evaluation_probe(recipe)[0])
     more = recipe.evaluated_with(objects_per_family=CALIBRATION_OBJECTS)
@@ -137,7 +163,10 @@ def trained_families(recipe: Recipe) -> tuple[str, ...]:
 
 
 def evaluation_probe(recipe: Recipe) -> Probe:
-    """Return the nominal probe with the photons of the evaluation scans: what to build the predictor for."""
+    """Return the nominal probe with the photons of the evaluation scans, (mode, y, x) complex64.
+
+    It is what to build the predictor for.
+    """
     return with_power(recipe.probe.nominal_modes(recipe.n_pixels), recipe.evaluation.photons_per_frame)
 
 
@@ -170,7 +199,7 @@ def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
 
 
 def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: SimulatedScan) -> Outcome:
-    """Return what a network makes of one scan; `weights` is the illumination |P|^2, (y, x)."""
+    """Return what a network makes of one scan; `weights` is the illumination |P|^2, (y, x) float32."""
     patches, sigma = predictor.predict(scan.patterns)
     true_patches = extract_patches(scan.object, scan.corners, weights.shape[-1])
     aligned = np.stack([align_phase(a, b, weights) for a, b in zip(patches, true_patches, strict=True)])
@@ -193,7 +222,7 @@ def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def score_of(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
-    """Return what of an outcome counts."""
+    """Return what of an outcome counts; `weights` as for `outcome_of`."""
     truth, share = outcome.true_patches, weights / weights.sum()
     means = (share * truth).sum(axis=(1, 2), keepdims=True)
     error, variation, power = (

@@ -76,7 +76,10 @@ class Audit:
         self._promises.append(promise)
 
     def settle(self, n_frames: int, now: Map) -> None:
-        """Judge the batches that an image of `n_frames` shows, by the uncertainty of each place `now`."""
+        """Judge the batches that an image of `n_frames` shows, by the uncertainty of each place `now`.
+
+        That is (row, col) float32, rad^2, as `Promise.before`.
+        """
         while self._promises and self._promises[0].n_frames <= n_frames:
             self._judge(self._promises.popleft(), now)
 

@@ -71,7 +71,9 @@ DEFAULT_ERROR_MODEL = ErrorModel()
 
 
 def coverage(errors: Array, sigma: Array) -> Coverage:
-    """Return how many of the `errors`, of any shape and sign, lie within 1 and 1.96 `sigma`.
+    """Return which share of the `errors`, of any shape and sign, lies within 1 and 1.96 `sigma`.
+
+    Both are real, of one shape and one unit.
 
     Raises
     ------
@@ -86,6 +88,8 @@ def coverage(errors: Array, sigma: Array) -> Coverage:
 
 def ause(errors: Array, sigma: Array, n_steps: int = 50) -> float:
     """Return how far sigma is from ranking the errors perfectly: 0 is perfect, 1 no better than chance.
+
+    Both are real, of one shape and one unit; `n_steps` is the number of shares that are left out.
 
     The area between the root mean square of the errors that remain when the largest sigma are left out and
     the same when the largest errors are, over the area that a random order leaves (sparsification error;
@@ -145,13 +149,18 @@ def factor_asked_for(errors: Array, sigma: Array) -> float:
 
     The geometric mean of what 68.3 % within sigma and 95 % within 1.96 sigma ask for: errors have longer
     tails than a normal, so no one factor gives both exactly.
+
+    Parameters
+    ----------
+    errors, sigma : (n,) float, rad
+        Errors of either sign.
     """
     within, far = np.quantile(np.abs(errors) / sigma, (SHARE_68, 0.95))
     return float(np.sqrt(within * far / SIGMAS_95))
 
 
 def tile_errors(picture: Array, reference: Array, photons: Array, known: Mask) -> Array:
-    """Return the phase errors, rad, of the `known` pixels of a tile of `picture`, without the tile's offset.
+    """Return the phase errors of a tile's `known` pixels, (n,) float32, rad, without the tile's offset.
 
     The phase of a piece of the picture is known to the rest of it only as well as patches agree, which error
     bars of single pixels do not and cannot tell.

@@ -98,6 +98,11 @@ def partially_coherent_probe(probe: Probe, coherence_px: float, n_modes: int) ->
     (n_modes, y, x) complex64
         Orthogonal, the strongest first, of the probe's power.
 
+    Raises
+    ------
+    ValueError
+        If the length is not positive, or more modes are asked for than the mixture has.
+
     Notes
     -----
     The Gaussian Schell model (Vartanyants & Singer, New J. Phys. 12, 035004 (2010)); on the detector it

@@ -37,6 +37,11 @@ class DetectorEffects:
         halo about the beam.
     saturation : float, optional
         Most counts that a pixel reads; no limit unless given.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
     """
 
     gain_spread: float = 0.0
@@ -133,7 +138,8 @@ def beam_stop(n_pixels: int, radius_px: float) -> Mask:
 def module_gaps(n_pixels: int, width_px: int, rng: np.random.Generator) -> Mask:
     """Return the pixels in one gap along the rows and one along the columns, (row, col) bool.
 
-    Both lie at random, but not across the direct beam at the array centre: nobody would put it there.
+    Both lie at random, but not across the direct beam at the array centre: nobody would put it there. Raises
+    ValueError if a gap does not fit beside it.
     """
     is_gap = np.zeros((n_pixels, n_pixels), bool)
     low, high = n_pixels // 2 - n_pixels // 8, n_pixels // 2 + n_pixels // 8

@@ -32,11 +32,11 @@ class Predicting(Protocol):
     crop: int
 
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
-        """Return patches and sigma: see `operators.predict.Predictor.predict`."""
+        """Return patches and sigma of patterns: see `operators.predict.Predictor.predict`."""
         return widened(*self.submit(patterns)(), patterns.shape[-1])
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives them, cut to `crop`, once they are there."""
+        """Return what gives them, cut to `crop`, once they are there: see `Predictor.submit`."""
 
     def warm_up(self) -> None:
         """Do once what must not delay the first frames."""
@@ -58,6 +58,11 @@ class Ensemble(Predicting):
         The first so many members give the estimate, as their mean; the rest only tell the spread, by how far
         they are from it. That is an error of theirs as well as one of the estimate, so half of it counts. All
         of them unless given.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two members.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class Ensemble(Predicting):
         self._n_estimates = n_estimates or len(members)
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives mean patches, and sigma."""
+        """Return what gives the members' mean patches, and sigma: see `Predicting.submit`."""
         members = [member.submit(patterns) for member in self._members]
         return lambda: self._combined([widened(*results(), self.crop) for results in members])
 
@@ -105,7 +110,7 @@ class RoundRobin(Predicting):
         self._members, self.crop = members, max(member.crop for member in members)
 
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives patches and sigma; `turns` tells whose they are."""
+        """Return what gives patches and sigma, as `Predicting.submit`; `turns` tells whose they are."""
         turn = turns(patterns, len(self._members))
         frames = [np.flatnonzero(turn == index) for index in range(len(self._members))]
         members = [m.submit(patterns[which]) for m, which in zip(self._members, frames, strict=True)]
@@ -128,7 +133,8 @@ class RoundRobin(Predicting):
 def turns(patterns: Patterns, n_members: int) -> np.ndarray:
     """Return the member of a `RoundRobin` that makes the patch of each pattern, (frame,) int64 from 0 on.
 
-    It follows from a pattern's counts alone, so that live and offline results agree.
+    It follows from a pattern's counts, (frame, ky, kx) float32, photons, alone, so that live and offline
+    results agree.
     """
     if n_members == 1:  # nothing to ask a GPU for
         return np.zeros(len(patterns), np.int64)
@@ -148,6 +154,11 @@ def thinned(network: Network, dropout: float, seed: int) -> Network:
         Share of the channels that are lost; the others grow so that their sum is kept on average.
     seed : int
         Of the choice.
+
+    Raises
+    ------
+    ValueError
+        If `dropout` is below 0, or 1 or more.
     """
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")

@@ -28,12 +28,12 @@ FRAMES_AT_A_TIME = 64  # bounds the memory of waves: frames x modes x pixels
 
 
 def exit_waves(probe: Probe, patches: Patches) -> Waves:
-    """Return the wave behind the sample, probe x patch, (frame, mode, y, x)."""
+    """Return the wave behind the sample, probe x patch, (frame, mode, y, x) complex64."""
     return probe[None] * patches[:, None]
 
 
 def far_field(waves: Waves) -> Waves:
-    """Return the waves at the detector, corner-origin, of the same power."""
+    """Return the waves at the detector, (frame, mode, ky, kx), corner-origin, of the same power."""
     return fft2(waves)
 
 

@@ -39,7 +39,10 @@ class Selection:
 
 
 def held(xp: ArrayModule, amplitudes: Array) -> tuple[Array, np.ndarray]:
-    """Return an array of float16 amplitudes and which of them are meant; a `Selection` is not copied."""
+    """Return amplitudes, (slot, ky, kx) float16, and the slots that are meant, (frame,) int64.
+
+    `amplitudes` is a `Selection`, which is not copied, or an array of any float dtype, sqrt(photons).
+    """
     if isinstance(amplitudes, Selection):
         return amplitudes.amplitudes, amplitudes.slots
     return xp.asarray(amplitudes, np.float16), np.arange(len(amplitudes))
@@ -81,6 +84,12 @@ class FrameStore:
     def put(self, numbers: Sequence[int], patterns: Patterns, positions_px: Positions) -> list[int]:
         """Hold the frames and return the slots of those not held before; a frame sent again replaces itself.
 
+        Parameters
+        ----------
+        numbers : (frame,) int
+        patterns : (frame, ky, kx) float32, photons, corner-origin, on the host
+        positions_px : (frame, 2) float64, (y, x), absolute object pixels
+
         Raises
         ------
         ValueError
@@ -101,11 +110,11 @@ class FrameStore:
         return list(range(n_before, len(self)))
 
     def select(self, slots: np.ndarray) -> Selection:
-        """Return the amplitudes of these slots."""
+        """Return the amplitudes of these slots, (frame,) int64."""
         return Selection(self.amplitudes, slots)
 
     def record(self, slots: np.ndarray, errors: Array) -> None:
-        """Note the residuals of frames just visited; nothing is read back from the device."""
+        """Note the residuals of frames just visited, (frame,) float32, photons; nothing is read back."""
         self._not_read.append((slots, errors))
         self.n_visits[slots] += 1
 
@@ -119,16 +128,16 @@ class FrameStore:
         self._latest = (error * self.powers).astype(np.float32)
 
     def visited(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return those of `numbers`, all held, that have been visited at least once."""
+        """Return those of `numbers`, all held, that have been visited at least once, (n,) int64."""
         slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
         return np.asarray(numbers, np.int64)[self.n_visits[slots] > 0]
 
     def visits_of(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return how often each of these frames, all held, has been visited, int64."""
+        """Return how often each of these frames, all held, has been visited, (frame,) int64."""
         return self.n_visits[[self._slot_of[int(number)] for number in numbers]]
 
     def positions_of(self, numbers: Sequence[int]) -> Positions:
-        """Return a copy of the positions of these frames, all held."""
+        """Return a copy of the positions of these frames, all held, (frame, 2) absolute object pixels."""
         return self.positions_px[[self._slot_of[int(number)] for number in numbers]]
 
     def mean_power(self) -> float:

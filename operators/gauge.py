@@ -31,7 +31,7 @@ class Gauge:
     factor: complex = 1.0
 
     def remove_from(self, a: Object) -> Object:
-        """Return `a` without ramp, shift and factor.
+        """Return `a`, (row, col) complex, without ramp, shift and factor.
 
         What the shift moves in at the border is mirrored, not measured: crop it before scoring.
         """

@@ -74,6 +74,11 @@ class Bounds:
     """The absolute object pixels that an array covers: rows top..bottom-1, columns left..right-1.
 
     Absolute pixels may be negative; a canvas that grows changes its bounds, never the meaning of a pixel.
+
+    Raises
+    ------
+    ValueError
+        If there is no pixel in them.
     """
 
     top: int
@@ -87,7 +92,10 @@ class Bounds:
 
     @classmethod
     def of_windows(cls, corners: Corners, n_pixels: int) -> "Bounds":
-        """Return the smallest bounds that contain every window of side `n_pixels` at `corners`."""
+        """Return the smallest bounds that contain every window of side `n_pixels` at `corners`.
+
+        Corners are (frame, 2) int64; raises ValueError if there are none.
+        """
         if len(corners) == 0:
             raise ValueError("bounds of no windows: expected at least one corner")
         top, left = (int(edge) for edge in corners.min(axis=0))

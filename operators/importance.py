@@ -28,7 +28,9 @@ _VARIANCE_OF_ONE_PHOTON = np.float32(phase_variance(1.0))  # in single precision
 
 
 def importance(maps: SuperPixels, least: float = LEAST_IMPORTANCE) -> Map:
-    """Return how much each place matters, from `least` where it is empty to 1; 1 far from all that is known.
+    """Return how much each place matters, (row, col) float32, from `least` where it is empty to 1.
+
+    It is 1 far from all that is known.
 
     Notes
     -----
@@ -52,7 +54,7 @@ def importance(maps: SuperPixels, least: float = LEAST_IMPORTANCE) -> Map:
 
 
 def inflation(maps: SuperPixels) -> Map:
-    """Return by how much the variance of each place exceeds photon noise, 1 to `MOST_INFLATION`."""
+    """Return each place's variance over photon noise, (row, col) float32, from 1 to `MOST_INFLATION`."""
     ratio = maps.model_variance / np.maximum(maps.floor, _TINY)
     return np.where(maps.coverage > 0.5, np.clip(1 + ratio, 1, MOST_INFLATION), 1).astype(np.float32)
 
@@ -81,7 +83,7 @@ def predicted_gain(maps: SuperPixels, weights: Map, illumination: Array, centres
 
 
 def uncertainty(maps: SuperPixels) -> Map:
-    """Return the phase variance of each place with what is known beforehand, rad^2."""
+    """Return the phase variance of each place with what is known beforehand, (row, col) float32, rad^2."""
     known = np.minimum(maps.variance, PRIOR_VARIANCE)
     return np.where(maps.coverage > 0.5, known, PRIOR_VARIANCE).astype(np.float32)
 
@@ -108,7 +110,7 @@ class Verdict(IntEnum):
 
 
 def verdicts(maps: SuperPixels, target_rad: float) -> NDArray[np.uint8]:
-    """Return for each place what would bring its phase error below `target_rad`, values of `Verdict`."""
+    """Return what would bring each place's phase error below `target_rad`, (row, col) uint8 of `Verdict`."""
     remedy = np.where(maps.model_variance > maps.floor, Verdict.COMPUTE, Verdict.DOSE)
     remedy = np.where(maps.variance <= target_rad**2, Verdict.ENOUGH, remedy)
     return np.where(maps.coverage > 0.5, remedy, Verdict.UNSEEN).astype(np.uint8)

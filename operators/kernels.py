@@ -28,7 +28,7 @@ _inlined = njit(fastmath=_FAST, inline="always")  # a call would cost as much as
 
 @_compiled
 def transform(plan: Plan, waves: Array) -> None:
-    """Run a plan of `operators.fftw` on one frame's `waves`."""
+    """Run a plan of `operators.fftw` in place on one frame's `waves`, (mode, y, x or more) complex64."""
     call(plan.execute, plan.plan, waves.ctypes.data)
 
 
@@ -344,7 +344,7 @@ def move_probe(
 
 @_compiled
 def peak_intensity(probe: Probe) -> np.float32:
-    """Return the largest summed intensity of the modes."""
+    """Return the largest summed intensity of the modes, (mode, y, x) complex64."""
     n_modes, n_rows, n_columns = probe.shape
     intensity, peak = np.empty(n_columns, np.float32), np.float32(0)
     for y in range(n_rows):

@@ -74,7 +74,7 @@ class Lattice:
         return rows, columns
 
     def distance_to(self, centre: Sequence[int], window: Window) -> NDArray[np.float32]:
-        """Return the distance of the candidates in `window` from `centre`."""
+        """Return the distances of the candidates in `window` from `centre`, (row, col) float32, pixels."""
         y, x = self._y[window] - np.float32(centre[0]), self._x[window] - np.float32(centre[1])
         return np.sqrt(y * y + x * x)
 

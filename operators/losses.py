@@ -14,23 +14,35 @@ from torch.nn import functional
 from operators.network_interface import Prediction
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From patches, objects and weights, as `align` takes them, to a number, () float32."""
 
 
 def align(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return each patch times the global phase that brings it closest to its object."""
+    """Return each patch times the global phase that brings it closest to its object, as complex64.
+
+    Parameters
+    ----------
+    patches, objects : (frame, y, x) complex64
+    weights : (1 or frame, y, x) float32
+        Illumination |P|^2 of sum 1 in each window.
+    """
     overlap = (weights * patches.conj() * objects).sum((-2, -1), keepdim=True)
     return patches * (overlap / (overlap.abs() + 1e-12))
 
 
 def squared_error(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted error of aligned patches: complex, so that no phase needs unwrapping."""
+    """Return the mean weighted squared error of aligned patches, () float32; arguments as for `align`.
+
+    The difference is complex, so that no phase needs unwrapping.
+    """
     return (weights * (align(patches, objects, weights) - objects).abs().square()).sum((-2, -1)).mean()
 
 
 def amplitude_phase_error(patches: Tensor, objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted errors of amplitude and of unwrapped phase, added: the loss of PtychoNet.
+    """Return the mean weighted squared errors of amplitude and of unwrapped phase, rad, added, () float32.
 
-    The global phase is taken out as the mean of the phase error.
+    The loss of PtychoNet (Guan et al., BMVC 2019). Arguments as for `align`; the global phase is taken out as
+    the mean of the phase error.
     """
     amplitude_error = patches.abs() - objects.abs()
     phase_error = unwrap(patches.angle()) - unwrap(objects.angle())
@@ -58,7 +70,10 @@ def unwrap(phase: Tensor) -> Tensor:
 
 
 def variation(objects: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted variance of the objects: the error of the best constant ones."""
+    """Return the mean weighted variance of the objects, () float32: the error of the best constant ones.
+
+    Arguments as for `align`.
+    """
     mean = (weights * objects).sum((-2, -1), keepdim=True)
     return (weights * (objects - mean).abs().square()).sum((-2, -1)).mean()
 
@@ -66,7 +81,14 @@ def variation(objects: Tensor, weights: Tensor) -> Tensor:
 def sigma_nll(prediction: Prediction, objects: Tensor, weights: Tensor) -> Tensor:
     """Return the negative log-likelihood of the wrapped phase error under a normal of the predicted width.
 
-    The error counts as given: this loss trains the width only.
+    A number, () float32, without its constant. The error counts as given: this loss trains the width only.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    objects : (frame, y, x) complex64
+    weights : (1 or frame, y, x) float32
+        As for `align`.
     """
     patches, log_sigma, _ = prediction
     error = (align(patches.detach(), objects, weights) * objects.conj()).angle()

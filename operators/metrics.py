@@ -41,7 +41,10 @@ class NRMSE(NamedTuple):
 
 
 def align_phase(a: Object, b: Object, weights: Array | None = None) -> Object:
-    """Return `a` times the global phase that brings it closest to `b` in the weighted least squares sense."""
+    """Return `a` times the global phase that brings it closest to `b` in the weighted least squares sense.
+
+    Both are complex, of one shape; the weights are real and broadcast to it.
+    """
     overlap = a * b.conj() if weights is None else weights * a * b.conj()
     xp = array_module(a)
     return a * xp.exp(-1j * xp.angle(overlap.sum())).astype(a.dtype)
@@ -82,6 +85,17 @@ def phase_correlation_coefficient(a: Object, reference: Object, mask: Mask | Non
     """Return Pearson's correlation of the two phase maps, -1 to 1; a conjugated twin scores -1.
 
     Each phase is taken about its picture's mean transmission, so that a global phase does not move wraps.
+
+    Parameters
+    ----------
+    a, reference : (row, col) complex
+    mask : (row, col) bool, optional
+        True = valid.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
     """
     _check_same_shape(a, reference)
     xp = array_module(a)
@@ -107,6 +121,11 @@ def amplitude_error(
         Top-left pixel of each window in `object_`.
     mask : (ky, kx) bool, optional
         True = valid, corner-origin.
+
+    Raises
+    ------
+    ValueError
+        If there are no photons on valid pixels.
     """
     xp = array_module(object_)
     valid = xp.ones(patterns.shape[-2:], bool) if mask is None else mask
@@ -159,7 +178,7 @@ class FRC:
 
 
 def fourier_ring_correlation(a: Object, b: Object) -> FRC:
-    """Return the Fourier ring correlation of two pictures of equal shape.
+    """Return the Fourier ring correlation of two pictures, (row, col) complex, of equal shape.
 
     Both are multiplied by a Hann window, because their edges would correlate. Nothing else is done: remove
     phase, ramp and shift of independent reconstructions with `remove_gauge` before.

@@ -37,7 +37,7 @@ class Illumination(NamedTuple):
     photons: Tensor
 
     def of(self, frames: slice | Tensor) -> "Illumination":
-        """Return the illumination of some of the frames, where each has one of its own."""
+        """Return the illumination of some frames, a slice or (n,) indices, where each has one of its own."""
         return Illumination(*(constant[frames] for constant in self))
 
 
@@ -107,7 +107,11 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def amplitudes(self, intensities: Tensor) -> Tensor:
-        """Return the square roots of intensities, clamped to the range that training has shown."""
+        """Return the square roots of intensities, clamped to the range that training has shown.
+
+        Both are (frame, ky, kx) float32; the intensities are those of `forward`. In training they widen the
+        range.
+        """
         if self.training:
             self.largest_intensity.copy_(torch.maximum(self.largest_intensity, intensities.max()))
         return intensities.clamp(min=0).minimum(self.largest_intensity).sqrt()

@@ -148,6 +148,11 @@ def object_from_texture(
     Returns
     -------
     (row, col) complex64
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
     """
     delay = thickness if phase_texture is None else phase_texture
     if delay.shape != thickness.shape:

@@ -13,7 +13,7 @@ _WINDOWS_AT_A_TIME = 512  # bounds the memory of the indices that a device makes
 
 
 def extract_patches(object_: Object, corners: Corners, n_pixels: int) -> Patches:
-    """Return a copy of the object under each window, (frame, n_pixels, n_pixels).
+    """Return a copy of the object under each window, (frame, n_pixels, n_pixels), of its dtype.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def add_patches(object_: Object, patches: Array, corners: Corners) -> None:
 
 
 def middle(windows: Array, n_pixels: int) -> Array:
-    """Return a view of the middle (..., n_pixels, n_pixels) of windows (..., y, x)."""
+    """Return a view of the middle (..., n_pixels, n_pixels) of windows (..., y, x), of any dtype."""
     margin = (windows.shape[-1] - n_pixels) // 2
     return windows[..., margin : margin + n_pixels, margin : margin + n_pixels]
 
@@ -104,7 +104,10 @@ def widened(patches: Patches, sigma: Array, n_pixels: int) -> tuple[Patches, Arr
 
 
 def checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:
-    """Return the corners on the host; raises ValueError as `extract_patches` does."""
+    """Return the corners, (frame, 2) of integers, on the host; raises ValueError as `extract_patches` does.
+
+    `shape` is that of the object, (row, col).
+    """
     corners = to_numpy(corners)
     if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iu":
         raise ValueError(

@@ -41,6 +41,11 @@ class PhysicsNetConfig:
     n_last_steps : int
         Steps of error reduction that the last estimate takes when the network is used, not in training: what
         the pattern is sure of holds for every sample, trained on or not.
+
+    Raises
+    ------
+    ValueError
+        If `crop` does not fit both the pattern and the levels of the U-Net.
     """
 
     n_pixels: int = 64
@@ -124,12 +129,28 @@ class PhysicsNet(Network):
 
 
 def first_estimate(amplitudes: Tensor, illumination: Illumination) -> Tensor:
-    """Return one step of error reduction from a flat object, (frame, y, x) complex64."""
+    """Return one step of error reduction from a flat object, (frame, y, x) complex64.
+
+    `amplitudes` are those of `reduce_error`.
+    """
     return 1 + illumination.preconditioner * _difference(illumination.open_far_field, amplitudes)
 
 
 def reduce_error(estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int) -> Tensor:
-    """Return an estimate some steps of error reduction on, (frame, y, x) complex64."""
+    """Return an estimate some steps of error reduction on, (frame, y, x) complex64.
+
+    Parameters
+    ----------
+    estimate : (frame, y, x) complex64
+    amplitudes : (frame, ky, kx) float32, corner-origin
+        Square roots of the intensities, which are shares of the incident flux.
+    illumination : Illumination
+    n_steps : int
+
+    Notes
+    -----
+    Fienup, Appl. Opt. 21, 2758 (1982), with the step of rPIE (Maiden, Johnson & Li, Optica 4, 736 (2017)).
+    """
     for _ in range(n_steps):
         far_field = _fft2(illumination.probe * estimate)
         estimate = estimate + illumination.preconditioner * _difference(far_field, amplitudes)
@@ -140,6 +161,8 @@ def reduce_error_to_noise(
     estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int
 ) -> Tensor:
     """Return an estimate some steps of error reduction on, each as long as noise lets it be.
+
+    Arguments and result are those of `reduce_error`.
 
     Of what amplitudes and estimate differ by, in squares, photon noise makes a known part: 1/4 for each
     pixel in units of a photon, and no more than the photons that are expected there. The step is the rest's
@@ -166,8 +189,8 @@ def compare(
     Parameters
     ----------
     estimate : (frame, y, x) complex64
-    amplitudes : (frame, ky, kx) float32
-        Square roots of the intensities.
+    amplitudes : (frame, ky, kx) float32, corner-origin
+        Square roots of the intensities, which are shares of the incident flux.
     illumination : Illumination
     n_steps : int
         Of error reduction, starting at the estimate.
@@ -219,7 +242,10 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.weight)  # starts by leaving the estimate as it is
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (frame, n_outputs, y, x) outputs and (frame, widths[0], y, x) features."""
+        """Return (frame, n_outputs, y, x) outputs and (frame, widths[0], y, x) features.
+
+        `x` is (frame, n_inputs, y, x); all are of the dtype of the weights.
+        """
         x, skips = x.contiguous(memory_format=torch.channels_last), []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else functional.max_pool2d(x, 2))

@@ -124,7 +124,24 @@ class Predictor:
 
     @torch.inference_mode()
     def submit(self, patterns: Patterns) -> Results:
-        """Return what gives the results of `predict`, cut to `crop`: a GPU works on them meanwhile."""
+        """Return what gives the results of `predict`, cut to `crop`: a GPU works on them meanwhile.
+
+        Parameters
+        ----------
+        patterns : (frame, ky, kx) float32, photons
+            As for `predict`.
+
+        Returns
+        -------
+        callable
+            Waits, then returns patches, (frame, crop, crop) complex64, and sigma, (frame, crop, crop)
+            float32, rad.
+
+        Raises
+        ------
+        ValueError
+            If the patterns have not the network's size.
+        """
         n_pixels = self._network.n_pixels
         if patterns.ndim != 3 or patterns.shape[1:] != (n_pixels, n_pixels):
             raise ValueError(f"expected patterns (frame, {n_pixels}, {n_pixels}), got {patterns.shape}")

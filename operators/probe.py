@@ -34,6 +34,11 @@ def zone_plate_probe(
     -------
     (y, x) complex64
         Sum of |P|^2 is 1.
+
+    Raises
+    ------
+    ValueError
+        If the pupil is not inside the window or the stop not inside the pupil.
     """
     if not 0 < pupil_radius_px <= n_pixels / 2 or not 0 <= central_stop < 1:
         raise ValueError(
@@ -71,6 +76,11 @@ def kb_mirror_probe(
     -------
     (y, x) complex64
         Sum of |P|^2 is 1.
+
+    Raises
+    ------
+    ValueError
+        If the pupil is not inside the window.
     """
     if not all(0 < half <= n_pixels / 2 for half in pupil_half_widths_px):
         raise ValueError(
@@ -139,7 +149,10 @@ def defocused(probe: Probe, curvature: float) -> np.ndarray:
 
 
 def curvature_of_disc(disc_radius_px: float, pupil_radius_px: float, n_pixels: int) -> float:
-    """Return the curvature, rad per squared frequency, that spreads a pupil over a disc on the sample."""
+    """Return the curvature, rad per squared frequency step, that spreads a pupil over a disc on the sample.
+
+    The radii are in object pixels (disc) and detector pixels (pupil); `n_pixels` is the side of the window.
+    """
     return np.pi * disc_radius_px / (n_pixels * pupil_radius_px)
 
 
@@ -157,6 +170,11 @@ def probe_modes(probe: Array, n_modes: int, power: float = 0.02) -> np.ndarray:
     -------
     (mode, y, x) complex64
         Of the same total power.
+
+    Raises
+    ------
+    ValueError
+        If there would be no mode, or one without power.
     """
     if n_modes < 1 or not 0 < power * n_modes < 1:
         raise ValueError(f"expected n_modes >= 1 of power > 0, in all below 1; got {n_modes} of {power}")
@@ -173,7 +191,7 @@ def probe_modes(probe: Array, n_modes: int, power: float = 0.02) -> np.ndarray:
 
 
 def with_power(probe: Probe, photons: float) -> Probe:
-    """Return the probe scaled so that the sum of |P|^2 over modes and pixels is `photons`."""
+    """Return the probe, (mode, y, x) complex64, scaled so that its |P|^2 sum up to `photons`."""
     xp = array_module(probe)
     return probe * xp.sqrt(photons / xp.vdot(probe, probe).real)
 
@@ -184,9 +202,10 @@ def strongest_mode(probe: Probe) -> np.ndarray:
 
 
 def probe_tilt(probe: Probe) -> Array:
-    """Return the mean phase step between neighbours, (y, x) float32, rad/pixel, whatever the mix of modes.
+    """Return the mean phase step between neighbours, (2,) float32, rad/pixel, whatever the mix of modes.
 
-    Weighted with intensity it is the centroid of the probe's far field.
+    Along y and along x, of a probe (mode, y, x) complex64. Weighted with intensity it is the centroid of the
+    probe's far field.
     """
     xp = array_module(probe)
     down = (probe[:, 1:] * probe[:, :-1].conj()).sum()
@@ -195,7 +214,7 @@ def probe_tilt(probe: Probe) -> Array:
 
 
 def phase_ramp(shape: tuple[int, int], slope: Array, first: tuple[float, float] | None = None) -> Array:
-    """Return exp(i slope . r), (y, x) complex64, `slope` as from `probe_tilt`.
+    """Return exp(i slope . r), (y, x) complex64, `slope` (2,) real, rad/pixel, as from `probe_tilt`.
 
     `first` is r at element [0, 0], pixels; without it r counts from the centre.
     """
@@ -208,7 +227,7 @@ def phase_ramp(shape: tuple[int, int], slope: Array, first: tuple[float, float] 
 
 
 def orthogonalise_modes(probe: Probe) -> Probe:
-    """Return orthogonal modes of the same intensities, the strongest first.
+    """Return orthogonal modes of the same intensities, (mode, y, x) complex64, the strongest first.
 
     Notes
     -----
@@ -225,13 +244,19 @@ def orthogonalise_modes(probe: Probe) -> Probe:
 
 
 def probe_fwhm_px(probe: Probe) -> float:
-    """Return the diameter of the disc of the same area as the pixels of at least half the peak intensity."""
+    """Return the diameter of the disc of the same area as the pixels of at least half the peak intensity.
+
+    In object pixels; of modes (mode, y, x) or of one (y, x), whose modulus is enough.
+    """
     intensity = abs2(probe).sum(axis=0) if probe.ndim == 3 else abs2(probe)
     return float(2 * np.sqrt((intensity >= intensity.max() / 2).sum() / np.pi))
 
 
 def pupil_radius_px(mean_pattern: Array) -> float:
-    """Return the radius of the uniform disc with the mean pattern's root-mean-square frequency, pixels."""
+    """Return the radius of the uniform disc with the mean pattern's root-mean-square frequency, pixels.
+
+    The pattern is (ky, kx) float, photons, corner-origin.
+    """
     power = np.maximum(mean_pattern, 0)
     return float(np.sqrt(2 * (power * _squared_frequency(power.shape[-1])).sum() / power.sum()))
 

@@ -46,6 +46,11 @@ class ProjectionConfig:
         Relaxation of RAAR, in (0, 1]; the difference map is taken at 1.
     probe_start : int
         Epochs before the probe is refined as well.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
     """
 
     algorithm: Literal["dm", "raar"] = "dm"

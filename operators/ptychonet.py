@@ -30,6 +30,11 @@ class DetectorNetConfig:
         Side of the patterns, pixels.
     widths : tuple of int
         Channels per level, finest first; each level halves the resolution.
+
+    Raises
+    ------
+    ValueError
+        If `n_pixels` cannot be halved at every level.
     """
 
     n_pixels: int = 64
@@ -67,11 +72,11 @@ class DetectorNet(Network):
         )
 
     def features(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what amplitude and phase are made of, (frame, widths[0], y, x) each.
+        """Return what amplitude and phase are made of, (frame, widths[0], y, x) each, of the input's dtype.
 
         Parameters
         ----------
-        patterns : (frame, 1, ky, kx)
+        patterns : (frame, 1, ky, kx), of the dtype of the convolutions
             Logarithms of the intensities, zero frequency at the array centre.
         """
         raise NotImplementedError
@@ -95,6 +100,10 @@ class PtychoNet(DetectorNet):
     ----------
     n_pixels, widths
         Of `DetectorNetConfig`.
+
+    Notes
+    -----
+    Guan et al., BMVC 2019.
     """
 
     def __init__(self, n_pixels: int = 64, widths: tuple[int, ...] = (32, 64, 128, 256, 512)) -> None:
@@ -106,7 +115,7 @@ class PtychoNet(DetectorNet):
         self.join = nn.ModuleList(_conv(2 * i, o) for i, o in coarse_to_fine)
 
     def features(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last features twice: one trunk carries both heads."""
+        """Return the last features twice, as one trunk carries both heads: see `DetectorNet.features`."""
         x, skips = patterns, []
         for block in self.down:
             skips.append(block(x))
@@ -127,6 +136,10 @@ class PtychoNN(DetectorNet):
     ----------
     n_pixels, widths
         Of `DetectorNetConfig`.
+
+    Notes
+    -----
+    Cherukara et al., Appl. Phys. Lett. 117, 044103 (2020).
     """
 
     def __init__(self, n_pixels: int = 64, widths: tuple[int, ...] = (32, 64, 128)) -> None:
@@ -151,7 +164,7 @@ class PtychoNN(DetectorNet):
         )
 
     def features(self, patterns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last features of either decoder."""
+        """Return the last features of either decoder: see `DetectorNet.features`."""
         code = self.encoder(patterns)
         return self.amplitude_decoder(code), self.phase_decoder(code)
 

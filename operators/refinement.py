@@ -51,6 +51,11 @@ class RefinerConfig:
         patterns as a scan closes (operators.levelling).
     seed : int
         Of the visiting order.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
     """
 
     algorithm: Literal["epie", "rpie"] = "rpie"

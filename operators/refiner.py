@@ -101,7 +101,7 @@ class Refiner:
 
     @property
     def probe(self) -> Probe:
-        """The probe as it is now, (mode, y, x)."""
+        """The probe as it is now, (mode, y, x) complex64, photons."""
         return self._probe
 
     @property
@@ -115,11 +115,11 @@ class Refiner:
         return self._frames.mean_power()
 
     def visited(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return those of `numbers`, all held, that have taken part in an update."""
+        """Return those of `numbers`, all held, that have taken part in an update, (n,) int64."""
         return self._frames.visited(numbers)
 
     def n_visits(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return how many updates each of `numbers`, all held, has taken part in."""
+        """Return how many updates each of `numbers`, all held, has taken part in, (frame,) int64."""
         return self._frames.visits_of(numbers)
 
     def positions_px(self, numbers: Sequence[int]) -> Positions:
@@ -132,7 +132,10 @@ class Refiner:
         return extract_patches(canvas.object, canvas.local(corners), self._n_pixels)
 
     def set_probe(self, probe: Probe) -> None:
-        """Go on with another probe of the same window, and keep its power from now on."""
+        """Go on with another probe of the same window, and keep its power from now on.
+
+        Raises ValueError unless it is (mode, y, x), of that window and of finite power above 0.
+        """
         expected = (self._n_pixels, self._n_pixels)
         if probe.ndim != 3 or probe.shape[1:] != expected:
             raise ValueError(

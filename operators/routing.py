@@ -33,7 +33,7 @@ class Travel:
     speed_px_s: float
 
     def time_s(self, way_px: Array) -> Array:
-        """Return how long an exposure takes at the end of a way."""
+        """Return how long, s, an exposure takes at the end of a way, object pixels; arrays of any shape."""
         return self.dwell_s + way_px / self.speed_px_s
 
 
@@ -47,6 +47,11 @@ def short_route(centres: Corners, strip_px: float, start: Sequence[int] | None =
         Least width of the strips.
     start : (int, int), optional
         Where the stage is.
+
+    Returns
+    -------
+    (point,) int64
+        The order in which to visit them.
     """
     centres = np.asarray(centres)
     routes = [snake_route(centres, strips * strip_px, start) for strips in STRIPS]
@@ -58,7 +63,10 @@ def short_route(centres: Corners, strip_px: float, start: Sequence[int] | None =
 
 
 def snake_route(centres: Corners, strip_px: float, start: Sequence[int] | None = None) -> Order:
-    """Return the order that runs through strips of rows to and fro, begun at the end nearest to `start`."""
+    """Return the order that runs through strips of rows to and fro, begun at the end nearest to `start`.
+
+    Arguments and result are those of `short_route`.
+    """
     if not len(centres):
         return np.zeros(0, np.int64)
     y, x = np.asarray(centres).T

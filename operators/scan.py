@@ -16,7 +16,10 @@ GOLDEN_ANGLE_RAD = math.pi * (3 - math.sqrt(5))
 
 
 def raster(n_rows: int, n_columns: int, step: float) -> Positions:
-    """Return a square grid, (frame, 2) float64, row by row from (0, 0), each row from left to right."""
+    """Return a square grid, (frame, 2) float64, row by row from (0, 0), each row from left to right.
+
+    Raises ValueError if it has no row or column, or the step is not finite and positive.
+    """
     if n_rows < 1 or n_columns < 1:
         raise ValueError(f"a raster needs at least one row and column, got {n_rows} x {n_columns}")
     _check_step(step)
@@ -44,10 +47,10 @@ def jittered_raster(
 
 
 def fermat_spiral(n_positions: int, step: float) -> Positions:
-    """Return a Fermat spiral about (0, 0), from the centre outwards.
+    """Return a Fermat spiral about (0, 0), (frame, 2) float64, from the centre outwards.
 
     Every position has the area step x step to itself, as in a raster, but no two directions repeat (Huang et
-    al., Opt. Express 22 (2014) 12634).
+    al., Opt. Express 22 (2014) 12634). Raises ValueError as `raster` does.
     """
     if n_positions < 1:
         raise ValueError(f"a spiral needs at least one position, got {n_positions}")
@@ -76,7 +79,8 @@ def random_drift(n_frames: int, rms: float, rng: np.random.Generator) -> NDArray
 def overlap_ratio(step: float, diameter: float) -> float:
     """Return the linear overlap 1 - step / diameter of neighbouring probes, 0 where they do not touch.
 
-    Bunk et al., Ultramicroscopy 108 (2008) 481, recommend 0.6.
+    Bunk et al., Ultramicroscopy 108 (2008) 481, recommend 0.6. Raises ValueError unless
+    both are positive and the step is finite.
     """
     _check_step(step)
     if not diameter > 0:

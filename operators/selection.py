@@ -100,7 +100,19 @@ class Selector:
                 self._mark_refined(refinable)
 
     def holes(self, weights: Weights, distance: NDArray[np.float32] | None = None) -> NDArray[np.bool_]:
-        """Return which open candidates lie on important, refined ground with no frame within the overlap."""
+        """Return which open candidates lie on important, refined ground with no frame within the overlap.
+
+        Parameters
+        ----------
+        weights : (row, col) float32
+            As for `select`.
+        distance : (row, col) float32, object pixels, optional
+            From the nearest frame; the lattice's own unless given.
+
+        Returns
+        -------
+        (row, col) bool
+        """
         distance = self.lattice.distance if distance is None else distance
         holes: NDArray[np.bool_] = self.is_open & self.is_near_refined & (weights >= RELEVANT)
         return holes & (distance > self.graph.reach_px)
@@ -164,7 +176,8 @@ def approach(
 ) -> tuple[slice, slice]:
     """Shorten, in place, the distances that a new point at `centre` shortens; return where they are.
 
-    `farthest_px` is no less than any of them: beyond it nothing can become shorter.
+    Distances are (row, col) float32, object pixels, as in the lattice; `centre` is absolute. `farthest_px`
+    is no less than any of them: beyond it nothing can become shorter.
     """
     window = lattice.window(centre, farthest_px)
     here = distance[window]

@@ -102,7 +102,7 @@ class Mosaic:
         self.bounds = new
 
     def picture(self, bounds: Bounds) -> Picture:
-        """Returns the mosaic on `bounds`, which must lie inside the canvas."""
+        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside the canvas."""
         if self.bounds is None:
             raise ValueError("the mosaic is empty: no patch has been added")
         window = bounds.slices_in(self.bounds)

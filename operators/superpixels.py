@@ -48,12 +48,15 @@ class SuperPixels:
 
     @property
     def floor(self) -> Map:
-        """The variance that photon noise alone would leave, rad^2."""
+        """The variance that photon noise alone would leave, (row, col) float32, rad^2."""
         return phase_variance(self.photons)
 
     @property
     def model_variance(self) -> Map:
-        """The variance beyond photon noise: what more computing or another view could remove, rad^2."""
+        """The variance beyond photon noise, (row, col) float32, rad^2.
+
+        It is what more computing or another view could remove.
+        """
         return np.maximum(self.variance - self.floor, 0)
 
     def cell_of(self, centres: Array) -> NDArray[np.int64]:
@@ -102,7 +105,10 @@ class SuperPixels:
 
 
 def block_mean(values: Array, side: int) -> Map:
-    """Return the mean over squares of `side` pixels; the shape must hold whole squares."""
+    """Return the mean over squares of `side` pixels, (row, col) float32.
+
+    `values` is (row, col), bool or real; its shape must hold whole squares.
+    """
     n_rows, n_columns = (n // side for n in values.shape)
     # A matrix product is twenty times faster than a mean over strided axes.
     along = values.astype(np.float32, copy=False).reshape(-1, side) @ np.ones(side, np.float32)
