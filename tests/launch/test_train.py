@@ -179,6 +179,7 @@ def test_networks_of_the_literature_are_trained_by_the_same_loop(
     assert np.isfinite(list(card.metrics.values())).all()
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_calibrated_and_judged_on_imperfect_detectors_and_probes(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
