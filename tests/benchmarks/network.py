@@ -8,7 +8,7 @@ thread. Run by `ptychostream bench network`.
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,18 +96,22 @@ def run(json_path: Path | None = None) -> dict[str, Any]:
     predictor = Predictor(network, evaluation_probe(recipe))
     matched = [_specimen(recipe, predictor, *which) for which in _shown(trained_families(recipe), "matched")]
     unseen = [_specimen(recipe, predictor, *which) for which in _shown(HELD_OUT_FAMILIES, "unseen")]
-    figures = patch_figures(network, recipe, MORE_SEEDS) | _photons(recipe, network)
-    figures |= _mosaics(matched) | _refined(matched) | _costs(matched) | _gate(unseen, matched)
-    figures |= siemens(network, recipe, MORE_SEEDS)
-    figures |= uncertainty(network, card) | finetune(network, card) | blind(network, card)
-    figures |= equal_budget(recipe) | beamline_figures(network, recipe)
-    figures["pairs_per_cpu_s"] = pairs_per_cpu_s(_of_32_pixels(recipe))
-    figures |= measure_speed(network) | gpu_figures()
-    figures["by_object"] = {"matched": _by_object(matched), "unseen": _by_object(unseen)}
-    figures |= {"measured_on": machine()}
+    figures: dict[str, Any] = {"measured_on": machine()}
+    parts: list[Callable[[], dict[str, Any]]] = [
+        lambda: patch_figures(network, recipe, MORE_SEEDS) | _photons(recipe, network),
+        lambda: _mosaics(matched) | _refined(matched) | _costs(matched) | _gate(unseen, matched),
+        lambda: {"by_object": {"matched": _by_object(matched), "unseen": _by_object(unseen)}},
+        lambda: siemens(network, recipe, MORE_SEEDS) | beamline_figures(network, recipe),
+        lambda: uncertainty(network, card) | finetune(network, card) | blind(network, card),
+        lambda: equal_budget(recipe),
+        lambda: {"pairs_per_cpu_s": pairs_per_cpu_s(_of_32_pixels(recipe))} | measure_speed(network),
+        gpu_figures,
+    ]
+    for part in track(parts, "parts"):
+        figures |= part()
+        if json_path is not None:  # half an hour's figures are not lost with a part that fails
+            json_path.write_text(json.dumps(figures, indent=2, default=float) + "\n")
     _show(figures)
-    if json_path is not None:
-        json_path.write_text(json.dumps(figures, indent=2, default=float) + "\n")
     return figures
 
 
