@@ -1,7 +1,7 @@
 """What is left of a network's accuracy when the probe is not known: `blind_retained`.
 
 Called by `bench network`. The probe is found from the first 96 frames of each scan as the stage `probe` does,
-which takes twice as many where they do not tell, and again.
+which takes twice as many where they do not tell, and again. Where none is found, no accuracy is left.
 Errors are those of whole mosaics without shift, ramp and scale, with the known probe as with the others.
 """
 
@@ -30,14 +30,16 @@ def blind(network: Network, card: ModelCard) -> dict[str, float]:
     `blind_retained` is the error with the known probe over that with one from the mean pattern alone, the
     incident photons estimated; `blind_retained_flux` the same with the photons known,
     `blind_retained_defocus` where a probe 30 % out of focus was given; `blind_uncorrected` is the last
-    without any correction.
+    without any correction. `blind_refused` is the share of scans without a probe where the photons are
+    estimated.
     """
     recipe = Recipe.model_validate(card.recipe)
     one_each = recipe.evaluated_with(objects_per_family=1)
     scans = simulate_scans(one_each, trained_families(recipe), SEED)
     retained = np.array([_retained(network, card, recipe, scan) for scan in scans])
     names = ("blind_retained", "blind_retained_flux", "blind_retained_defocus", "blind_uncorrected")
-    return dict(zip(names, retained.mean(axis=0).tolist(), strict=True))
+    refused = {"blind_refused": float((retained[:, 0] == 0).mean())}
+    return dict(zip(names, retained.mean(axis=0).tolist(), strict=True)) | refused
 
 
 def _retained(network: Network, card: ModelCard, recipe: Recipe, scan: SimulatedScan) -> list[float]:
@@ -45,26 +47,25 @@ def _retained(network: Network, card: ModelCard, recipe: Recipe, scan: Simulated
     photons = float(abs2(known).sum())
     error = mosaic_error(network, known, scan)
     guesses = [_out_of_focus(recipe, photons, off) for off in OFF]
+
+    def retained(probe: Probe | None) -> float:
+        return 0.0 if probe is None else error / mosaic_error(network, probe, scan)
+
     return [
-        error / mosaic_error(network, _found(scan, transmission=card.transmission), scan),
-        error / mosaic_error(network, _found(scan, photons=photons), scan),
-        float(
-            np.mean(
-                [error / mosaic_error(network, _found(scan, photons=photons, guess=g), scan) for g in guesses]
-            )
-        ),
-        float(np.mean([error / mosaic_error(network, guess, scan) for guess in guesses])),
+        retained(_found(scan, transmission=card.transmission)),
+        retained(_found(scan, photons=photons)),
+        float(np.mean([retained(_found(scan, photons=photons, guess=guess)) for guess in guesses])),
+        float(np.mean([retained(guess) for guess in guesses])),
     ]
 
 
-def _found(scan: SimulatedScan, n_frames: int = BURST, **options: Any) -> Probe:
+def _found(scan: SimulatedScan, n_frames: int | None = None, **options: Any) -> Probe | None:
+    n_frames = n_frames or BURST
     burst, positions_px = scan.patterns[:n_frames], scan.corners[:n_frames].astype(np.float64)
     try:
         return probe_from_burst(burst, positions_px, run_update=get_backend("auto").update, **options)
     except ValueError:
-        if n_frames >= len(scan.patterns):
-            raise
-        return _found(scan, 2 * n_frames, **options)
+        return None if n_frames >= len(scan.patterns) else _found(scan, 2 * n_frames, **options)
 
 
 def _out_of_focus(recipe: Recipe, photons: float, off: float) -> Probe:

@@ -177,6 +177,23 @@ def test_error_bars_are_fitted_on_the_families_of_the_recipe(
     assert drawn == {"polygons", "natural_unseen"}
 
 
+def test_nothing_is_kept_where_no_burst_however_long_tells_the_probe(
+    shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+
+    def refused(patterns: np.ndarray, *_: object, **options: object) -> Probe:
+        lengths.append(len(patterns))
+        raise ValueError("no curvature of the probe explains the data")
+
+    monkeypatch.setattr(_network_blind, "probe_from_burst", refused)
+    monkeypatch.setattr(_network_blind, "BURST", 10)
+    one_family = recipe.model_copy(update={"families": ("polygons",)})
+    figures = blind(shipped[0], dataclasses.replace(shipped[1], recipe=one_family.model_dump(mode="json")))
+    assert lengths[:3] == [10, 20, 25]
+    assert (figures["blind_retained"], figures["blind_refused"]) == (0, 1)
+
+
 def test_all_is_kept_where_the_true_probe_is_found(
     shipped: tuple[Network, ModelCard], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
