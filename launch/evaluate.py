@@ -5,7 +5,7 @@ stage does and stitches as the stitcher does. Called at the end of a training; t
 card.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,9 +109,8 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     weights = abs2(evaluation_probe(recipe)[0])
     figures: dict[str, float] = {}
     for prefix, families in (("", trained_families(recipe)), ("unseen_", HELD_OUT_FAMILIES)):
-        scans = simulate_scans(recipe, families, EVALUATION_SEED)
-        scores = [score_of(outcome_of(predictor, weights, scan), weights) for scan in scans]
-        figures |= {prefix + name: value for name, value in pooled_figures(scores).items()}
+        of_scans = scan_figures(predictor, weights, simulate_scans(recipe, families, EVALUATION_SEED))
+        figures |= {prefix + name: value for name, value in of_scans.items()}
     return figures
 
 
@@ -182,14 +181,15 @@ def _simulate_scan(recipe: Recipe, family: str, probe: Probe, rng: np.random.Gen
     corners = _corners(recipe.evaluation, rng)
     rows, columns = corners.max(axis=0) + recipe.n_pixels
     object_ = draw_object(family, recipe.material, (rows, columns), rng)
-    if recipe.effects is None:
-        patterns = simulate_counts(object_, probe, corners, rng)
-    else:
+    detector = flux = None
+    if recipe.effects is not None:
         detector = draw_detector(recipe.effects.random(rng), recipe.n_pixels, rng)
         flux = recipe.effects.flux(rng.standard_normal(len(corners)))
-        patterns = simulate_counts(object_, probe, corners, rng, detector=detector, flux=flux)
-        patterns = fill_patterns(patterns.astype(np.float32), detector.valid, probe)
-    return SimulatedScan(object_, corners, patterns.astype(np.float32))
+    counts = simulate_counts(object_, probe, corners, rng, detector=detector, flux=flux)
+    patterns = counts.astype(np.float32)
+    if detector is not None:
+        patterns = fill_patterns(patterns, detector.valid, probe)
+    return SimulatedScan(object_, corners, patterns)
 
 
 def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
@@ -206,8 +206,15 @@ def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: Simulat
     return Outcome(scan, patches, aligned, true_patches, sigma)
 
 
+def scan_figures(
+    predictor: Predictor, weights: NDArray[np.float32], scans: Iterable[SimulatedScan]
+) -> dict[str, float]:
+    """Return the figures of `evaluate` over some scans, without a prefix; `weights` as for `outcome_of`."""
+    return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])
+
+
 def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
-    """Return the figures of `evaluate` over some scans, without a prefix."""
+    """Return the figures of `evaluate` over some scores, without a prefix."""
     error, variation, power = np.sum([score[:3] for score in scores], axis=0)
     ratios = np.concatenate([score.error_in_sigmas for score in scores])
     return {
@@ -223,13 +230,18 @@ def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
 
 def score_of(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
     """Return what of an outcome counts; `weights` as for `outcome_of`."""
+    mosaic, ratios = _mosaic_error(outcome, weights), _error_in_sigmas(outcome, weights)
+    return Score(*patch_squares(outcome, weights), mosaic, ratios)
+
+
+def patch_squares(outcome: Outcome, weights: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Return error, variation and power as a `Score` has them; `weights` as for `outcome_of`."""
     truth, share = outcome.true_patches, weights / weights.sum()
     means = (share * truth).sum(axis=(1, 2), keepdims=True)
     error, variation, power = (
         float((share * abs2(part)).sum()) for part in (outcome.aligned - truth, truth - means, truth)
     )
-    mosaic, ratios = _mosaic_error(outcome, weights), _error_in_sigmas(outcome, weights)
-    return Score(error, variation, power, mosaic, ratios)
+    return error, variation, power
 
 
 def _mosaic_error(outcome: Outcome, weights: NDArray[np.float32]) -> NRMSE:

@@ -5,19 +5,7 @@ training. Gaps are filled as in a run (`operators.gaps`); of background and inco
 nothing, as no run could.
 """
 
-from typing import Any
-
-import numpy as np
-
-from launch.evaluate import (
-    SimulatedScan,
-    evaluation_probe,
-    outcome_of,
-    pooled_figures,
-    score_of,
-    simulate_scans,
-    trained_families,
-)
+from launch.evaluate import evaluation_probe, scan_figures, simulate_scans, trained_families
 from launch.recipe import EffectsRecipe, Recipe
 from operators.arrays import abs2
 from operators.network_interface import Network
@@ -35,7 +23,7 @@ EFFECTS = {
 BLUR_PX = 1.2  # of a probe whose disc is 28 pixels wide
 
 
-def beamline_figures(network: Network, recipe: Recipe) -> dict[str, Any]:
+def beamline_figures(network: Network, recipe: Recipe) -> dict[str, float]:
     """Return the errors and the coverage of patches and mosaics through each effect, by name."""
     recipe = recipe.evaluated_with(n_positions=N_POSITIONS, objects_per_family=1)
     through = {name: recipe.model_copy(update={"effects": effects}) for name, effects in EFFECTS.items()}
@@ -46,11 +34,7 @@ def beamline_figures(network: Network, recipe: Recipe) -> dict[str, Any]:
     figures = {}
     for name, changed in through.items():
         scans = simulate_scans(changed, trained_families(recipe), SEED)
-        pooled = pooled_figures([_score(predictor, weights, scan) for scan in scans])
+        pooled = scan_figures(predictor, weights, scans)
         for kind in ("patch_c", "mosaic_c", "coverage95"):
             figures[f"{name}_{kind}"] = pooled[kind]
     return figures
-
-
-def _score(predictor: Predictor, weights: np.ndarray, scan: SimulatedScan) -> Any:
-    return score_of(outcome_of(predictor, weights, scan), weights)

@@ -10,7 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from launch.evaluate import Outcome, evaluation_probe, outcome_of, simulate_scans, trained_families
+from launch.evaluate import (
+    Outcome,
+    evaluation_probe,
+    outcome_of,
+    patch_squares,
+    simulate_scans,
+    trained_families,
+)
 from launch.recipe import Recipe
 from operators.arrays import abs2
 from operators.network_interface import Network
@@ -126,14 +133,9 @@ def _redrawn(errors: Sequence[PatchErrors], rng: np.random.Generator) -> list[Pa
 
 
 def _errors_of(family: str, outcome: Outcome, weights: np.ndarray) -> PatchErrors:
-    truth, share = outcome.true_patches, weights / weights.sum()
-    means = (share * truth).sum(axis=(1, 2), keepdims=True)
-    error, variation, power = (
-        float((share * abs2(part)).sum()) for part in (outcome.aligned - truth, truth - means, truth)
-    )
     object_ = outcome.scan.object
     fine = object_ - ndimage.gaussian_filter(object_, FINE_PX)
-    return PatchErrors(family, error, variation, power, float(np.sqrt(abs2(fine).mean())))
+    return PatchErrors(family, *patch_squares(outcome, weights), float(np.sqrt(abs2(fine).mean())))
 
 
 def _pooled(errors: Sequence[PatchErrors]) -> tuple[float, float, float]:

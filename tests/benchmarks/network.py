@@ -22,9 +22,7 @@ from launch.config_stages import DEMO_WEIGHTS
 from launch.evaluate import (
     EVALUATION_SEED,
     evaluation_probe,
-    outcome_of,
-    pooled_figures,
-    score_of,
+    scan_figures,
     simulate_scans,
     trained_families,
 )
@@ -140,8 +138,8 @@ def _photons(recipe: Recipe, network: Network) -> dict[str, float]:
         probe = evaluation_probe(some)
         predictor, weights = Predictor(network, probe), abs2(probe[0])
         scans = (scan for seed in SEEDS for scan in simulate_scans(some, trained_families(some), seed))
-        whole = [score_of(outcome_of(predictor, weights, scan), weights) for scan in scans]
-        return patch_error(network, some, MORE_SEEDS), pooled_figures(whole)["mosaic_c"]
+        whole = scan_figures(predictor, weights, scans)
+        return patch_error(network, some, MORE_SEEDS), whole["mosaic_c"]
 
     few, many = errors(FEW_PHOTONS_PER_PIXEL * recipe.n_pixels**2), errors(MANY_PHOTONS)
     return {"photons_ratio": few[0] / many[0], "photons_ratio_mosaic": few[1] / many[1]}

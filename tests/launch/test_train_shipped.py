@@ -8,9 +8,7 @@ import launch
 from launch.evaluate import (
     evaluate,
     evaluation_probe,
-    outcome_of,
-    pooled_figures,
-    score_of,
+    scan_figures,
     simulate_scans,
 )
 from launch.recipe import Recipe, read_recipe
@@ -64,8 +62,8 @@ def test_bad_pixels_and_gaps_cost_the_shipped_network_little(recipe: Recipe) -> 
 
     def error(mask: np.ndarray, *, is_told: bool) -> float:
         predictor = Predictor(network, probe, mask=mask if is_told else None)
-        outcome = outcome_of(predictor, weights, scan._replace(patterns=scan.patterns * mask))
-        return pooled_figures([score_of(outcome, weights)])["patch_c"]
+        masked = scan._replace(patterns=scan.patterns * mask)
+        return scan_figures(predictor, weights, [masked])["patch_c"]
 
     complete = np.ones((64, 64), bool)
     dead, gap = np.random.default_rng(0).random((64, 64)) > 0.01, complete.copy()
