@@ -1,11 +1,11 @@
-"""Fit how a mosaic's error bars are made, on simulated objects that neither training nor evaluation has seen.
+"""Fit error bars, of patches and of mosaics, on simulated objects that neither training nor evaluation has seen.
 
 Separate from `launch.evaluate`, which judges: what is fitted here must be judged on other objects. Called at
-the end of a training; the error model travels on the model card. `python -m launch.calibrate WEIGHTS` does it
-for weights that have none. (That of the shipped weights was fitted on nine of their ten families: not on
-photographs.)
+the end of a training; the law of the patches travels with the weights, the error model of mosaics on the
+model card. `python -m launch.calibrate WEIGHTS` fits, and judges, weights on disk anew.
 """
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -14,21 +14,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.evaluate import CALIBRATION_SEED, LIT, evaluation_probe, simulate_scans, trained_families
+from launch.evaluate import (
+    LIT,
+    error_in_sigmas,
+    evaluate,
+    evaluation_probe,
+    outcome_of,
+    simulate_scans,
+    trained_families,
+)
 from launch.recipe import Recipe
 from operators.arrays import Array, Object, abs2
-from operators.calibration import ErrorModel, fit_error_model, tile_errors
+from operators.calibration import ErrorModel, factor_asked_for, fit_error_model, tile_errors
 from operators.geometry import Bounds
 from operators.network_interface import Network
 from operators.predict import Predictor
 from operators.stitch import Mosaic, stitch
 from stream.weights import load_network, save_network
 
-MOSAIC_SEED = CALIBRATION_SEED + 1000
+SIGMA_SEED = 2**32 + 1  # training seeds count from 0, those of the evaluation from there on
+MOSAIC_SEED = SIGMA_SEED + 1000
 TILE_PX = 64  # as published
 LEAST_PIXELS = 256  # of a tile, from which on its offset is known
-DOSES = (0.25, 1.0, 4.0)
-"""Of the evaluation's photons: a network's own error hardly depends on them, the photon floor does."""
+N_DOSES = 3  # over the photons of the training, from the least to the most
+OBJECTS_PER_FAMILY = 3
+"""At each dose: objects differ more in how well they are seen than the pixels of one object do."""
 
 
 class MosaicErrors(NamedTuple):
@@ -49,13 +59,50 @@ class MosaicErrors(NamedTuple):
     transmission: float
 
 
+def doses(recipe: Recipe) -> list[float]:
+    """Return photons per frame over the range of a training, evenly spaced in their logarithm."""
+    least, most = recipe.photons_per_frame
+    return np.geomspace(least, most, N_DOSES if least < most else 1).tolist()
+
+
+def calibrate_sigma(network: Network, recipe: Recipe, device: str = "cpu") -> None:
+    """Scale a network's sigma so that at every dose its bands hold as many errors as they should.
+
+    What it had for a scale is forgotten. Fitted on scans of the recipe's trained families at each of `doses`:
+    at a dose the factor that `operators.calibration.factor_asked_for` names, over the doses a power law.
+
+    Parameters
+    ----------
+    network : Network
+        Gets `sigma_scale` and `sigma_exponent`.
+    recipe : Recipe
+    device : str
+        Where torch works.
+    """
+    network.sigma_scale.fill_(1)
+    network.sigma_exponent.fill_(0)
+    factors = []
+    for photons in doses(recipe):
+        scans_of = recipe.evaluated_with(photons_per_frame=photons, objects_per_family=OBJECTS_PER_FAMILY)
+        probe = evaluation_probe(scans_of)
+        predictor, weights = Predictor(network, probe, device=device), abs2(probe[0])
+        scans = simulate_scans(scans_of, trained_families(recipe), SIGMA_SEED)
+        ratios = np.concatenate(
+            [error_in_sigmas(outcome_of(predictor, weights, scan), weights) for scan in scans]
+        )
+        factors.append(factor_asked_for(ratios, np.ones_like(ratios)))
+    *slope, offset = np.polyfit(np.log(doses(recipe)), np.log(factors), min(1, len(factors) - 1))
+    network.sigma_scale.fill_(math.exp(offset))
+    network.sigma_exponent.fill_(sum(slope))  # of one dose there is none
+
+
 def calibrate_mosaic(network: Network, recipe: Recipe) -> tuple[ErrorModel, float]:
     """Return the error model of the mosaics of a network whose own sigma is calibrated, and a transmission.
 
     The latter is the share of the light that such objects let through on average; where the beam's power is
     not known, it is what the network expects.
 
-    Fitted on scans of the recipe's material, probe and trained families, each at one of `DOSES`. A recipe
+    Fitted on scans of the recipe's material, probe and trained families, at each of `doses`. A recipe
     whose scans are too small to tell gets the default.
     """
     measured = list(errors_of_mosaics(network, recipe, trained_families(recipe), MOSAIC_SEED))
@@ -68,9 +115,8 @@ def calibrate_mosaic(network: Network, recipe: Recipe) -> tuple[ErrorModel, floa
 def errors_of_mosaics(
     network: Network, recipe: Recipe, families: Sequence[str], seed: int
 ) -> Iterator[MosaicErrors]:
-    """Yield the errors of a mosaic of a fresh object of each family, for each of `DOSES`."""
-    for i, dose in enumerate(DOSES):
-        photons = dose * recipe.evaluation.photons_per_frame
+    """Yield the errors of a mosaic of a fresh object of each family, at each of `doses`."""
+    for i, photons in enumerate(doses(recipe)):
         with_dose = recipe.evaluated_with(photons_per_frame=photons, objects_per_family=1)
         probe = evaluation_probe(with_dose)
         predictor = Predictor(network, probe)
@@ -104,11 +150,16 @@ def mosaic_errors(mosaic: Mosaic, truth: Object) -> tuple[Array, Array]:
 
 
 def main(weights: Path) -> None:
-    """Fit the error model of weights on disk and write it onto their card."""
+    """Fit the error bars of weights on disk, judge them, and write both into the file and its card."""
     network, card = load_network(weights)
-    model, transmission = calibrate_mosaic(network, Recipe.model_validate(card.recipe))
-    save_network(weights, network, replace(card, error_model=asdict(model), transmission=transmission))
-    print(f"{weights}: {model}, transmission {transmission:.3f}")
+    recipe = Recipe.model_validate(card.recipe)
+    calibrate_sigma(network, recipe)
+    model, transmission = calibrate_mosaic(network, recipe)
+    metrics = card.metrics | evaluate(Predictor(network, evaluation_probe(recipe)), recipe)
+    changes = {"error_model": asdict(model), "transmission": transmission, "metrics": metrics}
+    save_network(weights, network, replace(card, **changes))
+    law = f"sigma x {network.sigma_scale:.3g} x photons^{network.sigma_exponent:.3f}"
+    print(f"{weights}: {law}, {model}, transmission {transmission:.3f}")
 
 
 if __name__ == "__main__":

@@ -32,11 +32,8 @@ LIT = 0.3
 """Mosaics are judged where they received this share of their most photons: not on the fringe of the scan."""
 
 # Training seeds count from 0: these are never among them.
-CALIBRATION_SEED = 2**32 + 1
 EVALUATION_SEED = 2**32 + 2
 DRAWN_PROBES_SEED = 2**32 + 3
-CALIBRATION_OBJECTS = 5
-"""Of each family: objects differ more in how well they are seen than the pixels of one object do."""
 
 
 class SimulatedScan(NamedTuple):
@@ -135,27 +132,6 @@ def evaluate_drawn_probes(predictor_for: Callable[[Probe], Predictor], recipe: R
     return {f"drawn_probe_{name}": value for name, value in pooled_figures(scores).items()}
 
 
-def calibrate_sigma(predictor: Predictor, recipe: Recipe) -> float:
-    """Return the factor by which sigma must grow for its bands to hold as many phase errors as they should.
-
-    Errors have longer tails than a normal, so no one factor gives both 68.3 % within sigma and 95 % within
-    1.96 sigma exactly: it lies between what the two ask for, nearer to the first. Fitted on scans of the
-    trained families that neither training nor `evaluate` use.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        Made for `evaluation_probe(recipe)`.
-    recipe : Recipe
-    """
-    weights = abs2(evaluation_probe(recipe)[0])
-    more = recipe.evaluated_with(objects_per_family=CALIBRATION_OBJECTS)
-    scans = simulate_scans(more, trained_families(recipe), CALIBRATION_SEED)
-    ratios = [_error_in_sigmas(outcome_of(predictor, weights, scan), weights) for scan in scans]
-    within, far = np.quantile(np.concatenate(ratios), (0.6827, 0.95))
-    return float(within**0.75 * (far / 1.96) ** 0.25)
-
-
 def trained_families(recipe: Recipe) -> tuple[str, ...]:
     """Return the families of a recipe as evaluation draws them: other photographs, otherwise the same."""
     return tuple(unseen(family) for family in recipe.families)
@@ -230,7 +206,7 @@ def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
 
 def score_of(outcome: Outcome, weights: NDArray[np.float32]) -> Score:
     """Return what of an outcome counts; `weights` as for `outcome_of`."""
-    mosaic, ratios = _mosaic_error(outcome, weights), _error_in_sigmas(outcome, weights)
+    mosaic, ratios = _mosaic_error(outcome, weights), error_in_sigmas(outcome, weights)
     return Score(*patch_squares(outcome, weights), mosaic, ratios)
 
 
@@ -250,8 +226,11 @@ def _mosaic_error(outcome: Outcome, weights: NDArray[np.float32]) -> NRMSE:
     return nrmse(picture.object, outcome.scan.object, picture.photons > LIT * picture.photons.max())
 
 
-def _error_in_sigmas(outcome: Outcome, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the modulus of each phase error over its predicted sigma, (n,), where the patches are bright."""
+def error_in_sigmas(outcome: Outcome, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the modulus of each phase error over its sigma, (n,) float32, where the patches are bright.
+
+    `weights` as for `outcome_of`.
+    """
     bright = weights > BRIGHT * weights.max()
     error = np.angle(outcome.aligned * outcome.true_patches.conj())
     return (np.abs(error[:, bright]) / outcome.sigma[:, bright]).ravel()

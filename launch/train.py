@@ -19,9 +19,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from launch.calibrate import calibrate_mosaic
+from launch.calibrate import calibrate_mosaic, calibrate_sigma
 from launch.checkpoint import Checkpoint, Report
-from launch.evaluate import calibrate_sigma, evaluate, evaluate_drawn_probes, evaluation_probe
+from launch.evaluate import evaluate, evaluate_drawn_probes, evaluation_probe
 from launch.parallel import is_first_process, join_processes
 from launch.recipe import Recipe
 from launch.scan_labels import held_out_error, labels_of, with_scan
@@ -195,8 +195,7 @@ def finish(recipe: Recipe, network: Network, parent: str, directory: Path, devic
     """Calibrate sigma and the error model of mosaics, measure on held-out objects, and save."""
     network.eval()
     probe = evaluation_probe(recipe)
-    network.sigma_scale.fill_(1)  # initial weights bring one of their own
-    network.sigma_scale.fill_(calibrate_sigma(Predictor(network, probe, device=device), recipe))
+    calibrate_sigma(network, recipe, device)
     error_model, transmission = calibrate_mosaic(network, recipe)
     metrics = evaluate(Predictor(network, probe, device=device), recipe)
     if recipe.evaluation.draws_probes:

@@ -71,7 +71,8 @@ class Network(nn.Module):
     """
 
     largest_intensity: Tensor  # seen in training; inputs are clamped to it
-    sigma_scale: Tensor  # fitted after training
+    sigma_scale: Tensor  # fitted after training, both
+    sigma_exponent: Tensor
 
     def __init__(self, n_pixels: int, crop: int | None = None) -> None:
         super().__init__()
@@ -80,6 +81,7 @@ class Network(nn.Module):
         # Buffers, because they travel with the weights.
         self.register_buffer("largest_intensity", torch.zeros(()))
         self.register_buffer("sigma_scale", torch.ones(()))
+        self.register_buffer("sigma_exponent", torch.zeros(()))
 
     def forward(self, intensities: Tensor, illumination: Illumination) -> Prediction:
         """Return the object estimate under the probe and its uncertainty.
@@ -92,6 +94,14 @@ class Network(nn.Module):
             Of the one probe of all frames, or one per frame.
         """
         raise NotImplementedError
+
+    def sigma_factor(self, photons: float) -> float:
+        """Return what makes of a predicted width the standard deviation of the phase, at `photons` a frame.
+
+        A pattern hardly tells how noisy it is, and a width that is true for many photons is too small for
+        few: the factor is a power law in the photons, fitted after training (`launch.calibrate`).
+        """
+        return self.sigma_scale.item() * photons ** self.sigma_exponent.item()
 
     def optimise_for_inference(self, dtype: torch.dtype) -> None:
         """Fold the batch normalisation into the convolutions and turn these into `dtype`, for good."""

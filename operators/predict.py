@@ -88,6 +88,7 @@ class Predictor:
             raise ValueError(f"expected a probe with finite photons above 0, its modes have {power}")
         self.batch_size, self.crop = batch_size, network.crop
         self.photons_per_frame = float(power.sum())
+        self._sigma_factor = network.sigma_factor(self.photons_per_frame)
         strongest = torch.from_numpy(strongest_mode(probe)).to(device)
         self._illumination = illuminate(strongest, self.photons_per_frame)
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
@@ -170,7 +171,7 @@ class Predictor:
         if self._mask is not None:
             intensities = fill_gaps(intensities, self._mask, self._illumination)
         prediction = self._network(intensities, self._illumination)
-        sigma = prediction.log_sigma.exp() * self._network.sigma_scale
+        sigma = prediction.log_sigma.exp() * self._sigma_factor
         # In one piece, which a GPU copies to the host without a stop.
         return middle(prediction.patches, self.crop).contiguous(), middle(sigma, self.crop).contiguous()
 

@@ -9,8 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from launch.calibrate import errors_of_mosaics, mosaic_errors
-from launch.evaluate import LIT, SimulatedScan, evaluation_probe, simulate_scans, trained_families
+from launch.calibrate import doses, errors_of_mosaics, mosaic_errors
+from launch.evaluate import (
+    LIT,
+    SimulatedScan,
+    evaluation_probe,
+    scan_figures,
+    simulate_scans,
+    trained_families,
+)
 from launch.recipe import Recipe
 from operators.arrays import abs2
 from operators.backends import get_backend
@@ -24,6 +31,7 @@ from operators.stitch import Mosaic, stitch
 from stream.calibration import LEAST_PIXELS
 from stream.composition import Refined
 from stream.weights import ModelCard
+from tests.benchmarks._network_patches import sparse_scans
 from tests.benchmarks._network_scans import refined_to, seed
 
 SEED = 2**32 + 5000  # neither training, calibration nor evaluation draws from it
@@ -36,8 +44,9 @@ SUREST = 0.1  # share of the pixels, those with the shortest bars
 def uncertainty(network: Network, card: ModelCard) -> dict[str, Any]:
     """Return the figures of merit of a network's error bars, by name.
 
-    `coverage68`, `coverage95`, `ause_ratio` pool the mosaics of fresh objects of all trained families at each
-    of three doses, `ood_*` those of families never trained on, before the dial. Pooled bars may be true while
+    `coverage68`, `coverage95`, `ause_ratio` pool the mosaics of fresh objects of all trained families at the
+    least photons of the training, at the most and between, `ood_*` those of families never trained on, before
+    the dial; `patch_coverage_by_photons` has 68 and 95 % of the patches at each. Pooled bars may be true while
     those of one family are not: `coverage95_worst` is of the family, `coverage95_worst_family`, whose 95 %
     bands hold the fewest errors, `coverage95_surest` of the tenth of all pixels with the shortest bars.
 
@@ -56,6 +65,7 @@ def uncertainty(network: Network, card: ModelCard) -> dict[str, Any]:
         f"ood_{name}": value for name, value in bars(network, recipe, HELD_OUT_FAMILIES, model).items()
     }
     return figures | {
+        "patch_coverage_by_photons": _patch_coverage(network, recipe),
         "dial_coverage95_true": float(np.mean([true for true, _ in known])),
         "dial_false_alarms": float(np.mean([is_alarmed for _, is_alarmed in known])),
         "ood_dial_coverage95_true": float(np.mean([true for true, _ in outside])),
@@ -88,6 +98,18 @@ def bars(
         "coverage95_surest": coverage(errors[is_sure], sigma[is_sure]).within95,
         "ause_ratio": ause(errors, sigma),
     }
+
+
+def _patch_coverage(network: Network, recipe: Recipe) -> dict[str, tuple[float, float]]:
+    """Return which share of the patches' errors 68 and 95 % bars hold, by photons per frame."""
+    found = {}
+    for photons in doses(recipe):
+        dosed = sparse_scans(recipe, N_DRAWS).evaluated_with(photons_per_frame=photons)
+        probe = evaluation_probe(dosed)
+        scans = simulate_scans(dosed, trained_families(recipe), SEED)
+        figures = scan_figures(Predictor(network, probe), abs2(probe[0]), scans)
+        found[f"{photons:.3g}"] = figures["coverage68"], figures["coverage95"]
+    return found
 
 
 def _errors_and_sigma(

@@ -31,8 +31,8 @@ def test_each_learns_as_its_own_recipe_says(name: str) -> None:
 
 def test_a_larger_budget_is_worth_more_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr("launch.evaluate.CALIBRATION_OBJECTS", 1)
-    monkeypatch.setattr("launch.calibrate.DOSES", (1.0,))
+    monkeypatch.setattr("launch.calibrate.OBJECTS_PER_FAMILY", 1)
+    monkeypatch.setattr("launch.calibrate.N_DOSES", 1)
     monkeypatch.setattr(_network_equal_budget, "seconds_per_step", lambda recipe, folder: 0.1)
     recipe = Recipe.model_validate(TINY_RECIPE)
     few, more = (trained_for(recipe, budget_s) for budget_s in (0.2, 0.6))

@@ -19,8 +19,8 @@ from tests.launch.tiny_recipe import TINY_RECIPE
 @pytest.fixture(autouse=True)
 def one_thread_and_few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr("launch.evaluate.CALIBRATION_OBJECTS", 1)
-    monkeypatch.setattr("launch.calibrate.DOSES", (1.0,))
+    monkeypatch.setattr("launch.calibrate.OBJECTS_PER_FAMILY", 1)
+    monkeypatch.setattr("launch.calibrate.N_DOSES", 1)
 
 
 @pytest.fixture
@@ -119,9 +119,11 @@ def test_error_bars_are_calibrated_anew_whatever_the_weights_bring(tmp_path: Pat
     network, _ = load_network(tmp_path / "tiny.safetensors")
     scale = network.sigma_scale.item()
     network.sigma_scale.fill_(5 * scale)
+    network.sigma_exponent.fill_(0.3)
     finish(recipe, network, "", tmp_path / "again", "cpu")
     again, _ = load_network(tmp_path / "again" / "tiny.safetensors")
     assert again.sigma_scale.item() == pytest.approx(scale, rel=1e-3)
+    assert again.sigma_exponent == 0, "there is nothing to fit to one dose"
 
 
 def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe) -> None:

@@ -109,6 +109,16 @@ def test_calibration_scales_sigma(network: PhysicsNet, probe: np.ndarray, patter
     np.testing.assert_allclose(after.submit(patterns)()[1], 2 * before.submit(patterns)()[1])
 
 
+def test_calibration_may_depend_on_the_photons(
+    network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
+) -> None:
+    network.sigma_exponent.fill_(-0.5)
+    few, many = Predictor(network, probe), Predictor(network, 2 * probe)
+    network.sigma_exponent.fill_(0.0)
+    sigma_of_few, sigma_of_many = few.submit(patterns)()[1], many.submit(4 * patterns)()[1]
+    np.testing.assert_allclose(sigma_of_many, sigma_of_few / 2, rtol=1e-3)
+
+
 def test_the_strongest_mode_is_shown_and_all_modes_give_the_flux(
     network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
 ) -> None:
