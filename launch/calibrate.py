@@ -1,4 +1,4 @@
-"""Fit error bars, of patches and of mosaics, on simulated objects that neither training nor evaluation has seen.
+"""Fit error bars, of patches and of mosaics, on objects that neither training nor evaluation has seen.
 
 Separate from `launch.evaluate`, which judges: what is fitted here must be judged on other objects. Called at
 the end of a training; the law of the patches travels with the weights, the error model of mosaics on the

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SEGMENT_BYTES = 16 << 20
+SEGMENT_BYTES = 4 << 20  # small enough that threads which store a batch have a file each
 LARGE_BYTES = 4096  # values from this size on are written to their file, smaller ones stored in its map
 MIN_SEGMENT_FRAMES, MAX_SEGMENT_FRAMES = 64, 4096
 _DESCRIPTION = "column.json"
@@ -158,9 +158,13 @@ class Column:
     def read(self, numbers: Any) -> NDArray[Any]:
         """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet."""
         numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
-        out = np.zeros((len(numbers), *self.item_shape), self.dtype)
+        out = np.empty((len(numbers), *self.item_shape), self.dtype)
         for segment, rows, within in self._grouped(numbers):
-            out[rows] = segment[within]
+            if isinstance(rows, slice):
+                segment.take(within, axis=0, out=out[rows], mode="clip")  # any other mode copies twice
+            else:
+                out[rows] = segment[within]
+        out[numbers >= len(self._segments) * self.segment_frames] = 0
         return out
 
     def head(self, n_frames: int) -> NDArray[Any]:
@@ -184,7 +188,8 @@ class Column:
         for index in np.unique(which):
             if index < len(self._segments):
                 rows = np.flatnonzero(which == index)
-                yield self._segments[index], rows, within[rows]
+                is_run = rows[-1] - rows[0] + 1 == len(rows)
+                yield self._segments[index], slice(rows[0], rows[-1] + 1) if is_run else rows, within[rows]
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.bin"

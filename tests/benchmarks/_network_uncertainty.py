@@ -44,11 +44,12 @@ SUREST = 0.1  # share of the pixels, those with the shortest bars
 def uncertainty(network: Network, card: ModelCard) -> dict[str, Any]:
     """Return the figures of merit of a network's error bars, by name.
 
-    `coverage68`, `coverage95`, `ause_ratio` pool the mosaics of fresh objects of all trained families at the
-    least photons of the training, at the most and between, `ood_*` those of families never trained on, before
-    the dial; `patch_coverage_by_photons` has 68 and 95 % of the patches at each. Pooled bars may be true while
-    those of one family are not: `coverage95_worst` is of the family, `coverage95_worst_family`, whose 95 %
-    bands hold the fewest errors, `coverage95_surest` of the tenth of all pixels with the shortest bars.
+    `coverage68`, `coverage95` pool the mosaics of fresh objects of all trained families at the least photons
+    of the training, at the most and between, `ood_*` those of families never trained on, before the dial;
+    `ause_ratio` is the mean over these doses, since telling few photons from many is no merit.
+    `patch_coverage_by_photons` has what 68 and 95 % bars of patches hold at each. Pooled bars may be true
+    while those of one family are not: `coverage95_worst` is of the family, `coverage95_worst_family`, whose
+    95 % bands hold the fewest errors, `coverage95_surest` of the tenth of all pixels with the shortest bars.
 
     With `dial` are what a run makes of scans refined for 30 epochs. `ood_is_covered_or_alarmed` is the share
     of scans of the unseen families whose 95 % bands then hold 85 % of the true errors, or whose dial raises
@@ -81,12 +82,19 @@ def bars(
 ) -> dict[str, Any]:
     """Return how true the bars of mosaics of these families are: pooled, by family, and of the surest pixels.
 
-    As `coverage95_by_family` each family's own; the other names as in `uncertainty`.
+    As `coverage95_by_family` and `coverage_by_photons` each family's own and that of each dose; the other
+    names as in `uncertainty`.
     """
     of_family = {family: _errors_and_sigma(network, recipe, family, model, n_draws) for family in families}
-    errors, sigma = np.concatenate(list(of_family.values()), axis=1)
+    of_dose = {
+        photons: np.concatenate(parts, axis=1)
+        for photons, *parts in zip(doses(recipe), *of_family.values(), strict=True)
+    }
+    errors, sigma = np.concatenate(list(of_dose.values()), axis=1)
     within = coverage(errors, sigma)
-    by_family = {family: coverage(*both).within95 for family, both in of_family.items()}
+    by_family = {
+        family: coverage(*np.concatenate(parts, axis=1)).within95 for family, parts in of_family.items()
+    }
     worst = min(by_family, key=by_family.__getitem__)
     is_sure = sigma <= np.quantile(sigma, SUREST)
     return {
@@ -96,7 +104,8 @@ def bars(
         "coverage95_worst_family": worst,
         "coverage95_by_family": by_family,
         "coverage95_surest": coverage(errors[is_sure], sigma[is_sure]).within95,
-        "ause_ratio": ause(errors, sigma),
+        "coverage_by_photons": {f"{photons:.3g}": coverage(*both) for photons, both in of_dose.items()},
+        "ause_ratio": float(np.mean([ause(*both) for both in of_dose.values()])),
     }
 
 
@@ -114,16 +123,15 @@ def _patch_coverage(network: Network, recipe: Recipe) -> dict[str, tuple[float, 
 
 def _errors_and_sigma(
     network: Network, recipe: Recipe, family: str, model: ErrorModel, n_draws: int
-) -> np.ndarray:
-    """Return phase errors and their bars, (2, n) rad, of fresh objects at each dose."""
-    measured = [
-        each
-        for draw in range(n_draws)
-        for each in errors_of_mosaics(network, recipe, [family], SEED + 100 * draw)
+) -> list[np.ndarray]:
+    """Return phase errors and their bars, (2, n) rad, of fresh objects, for each dose."""
+    draws = [errors_of_mosaics(network, recipe, [family], SEED + 100 * draw) for draw in range(n_draws)]
+    return [
+        np.concatenate(
+            [np.stack([each.errors, np.sqrt(model.variance(each.terms))]) for each in of_dose], axis=1
+        )
+        for of_dose in zip(*draws, strict=True)
     ]
-    errors = np.concatenate([each.errors for each in measured])
-    sigma = np.sqrt(model.variance(np.concatenate([each.terms for each in measured], axis=1)))
-    return np.stack([errors, sigma])
 
 
 def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: SimulatedScan) -> tuple[float, bool]:
