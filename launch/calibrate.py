@@ -156,8 +156,8 @@ def main(weights: Path) -> None:
     calibrate_sigma(network, recipe)
     model, transmission = calibrate_mosaic(network, recipe)
     metrics = card.metrics | evaluate(Predictor(network, evaluation_probe(recipe)), recipe)
-    changes = {"error_model": asdict(model), "transmission": transmission, "metrics": metrics}
-    save_network(weights, network, replace(card, **changes))
+    card = replace(card, error_model=asdict(model), transmission=transmission, metrics=metrics)
+    save_network(weights, network, card)
     law = f"sigma x {network.sigma_scale:.3g} x photons^{network.sigma_exponent:.3f}"
     print(f"{weights}: {law}, {model}, transmission {transmission:.3f}")
 

@@ -60,7 +60,7 @@ def patch_figures(
         list(errors_of_objects(network, sparse, families, seeds))
         for families in (trained_families(recipe), HELD_OUT_FAMILIES)
     )
-    (c, loose, constant), (c_unseen, loose_unseen, constant_unseen) = _pooled(trained), _pooled(unseen)
+    (c, loose, constant), (c_unseen, loose_unseen, constant_unseen) = pooled(trained), pooled(unseen)
     low, high = interval_of_increase(trained, unseen)
     fine, fine_unseen = (float(np.median([each.fine for each in errors])) for errors in (trained, unseen))
     return {
@@ -85,7 +85,7 @@ def patch_error(
 ) -> float:
     """Return the error `c` of patches of the trained families at the photons of the recipe's evaluation."""
     sparse = sparse_scans(recipe, objects_per_family)
-    return _pooled(list(errors_of_objects(network, sparse, trained_families(recipe), seeds)))[0]
+    return pooled(list(errors_of_objects(network, sparse, trained_families(recipe), seeds)))[0]
 
 
 def sparse_scans(recipe: Recipe, objects_per_family: int) -> Recipe:
@@ -117,7 +117,7 @@ def interval_of_increase(
     """Return between what the increase of the loose error lies where objects are drawn anew."""
     rng = np.random.default_rng(0)
     increases = [
-        _pooled(_redrawn(unseen, rng))[1] / _pooled(_redrawn(trained, rng))[1] - 1 for _ in range(N_RESAMPLES)
+        pooled(_redrawn(unseen, rng))[1] / pooled(_redrawn(trained, rng))[1] - 1 for _ in range(N_RESAMPLES)
     ]
     low, high = np.quantile(increases, (0.5 - share / 2, 0.5 + share / 2))
     return float(low), float(high)
@@ -138,7 +138,7 @@ def _errors_of(family: str, outcome: Outcome, weights: np.ndarray) -> PatchError
     return PatchErrors(family, *patch_squares(outcome, weights), float(np.sqrt(abs2(fine).mean())))
 
 
-def _pooled(errors: Sequence[PatchErrors]) -> tuple[float, float, float]:
+def pooled(errors: Sequence[PatchErrors]) -> tuple[float, float, float]:
     """Return `c`, loose, and the loose error of a constant."""
     error, variation, power = (sum(each[i] for each in errors) for i in (1, 2, 3))
     return (error / variation) ** 0.5, (error / power) ** 0.5, (variation / power) ** 0.5

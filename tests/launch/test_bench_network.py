@@ -17,7 +17,7 @@ from operators.calibration import ErrorModel
 from operators.network_interface import Network
 from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
-from tests.benchmarks import _network_beamline, _network_blind, _network_patches
+from tests.benchmarks import _network_beamline, _network_blind, _network_patches, _network_specialist
 from tests.benchmarks import network as bench
 from tests.benchmarks._network_arena import Arena
 from tests.benchmarks._network_beamline import beamline_figures
@@ -29,6 +29,7 @@ from tests.benchmarks._network_patches import (
     patch_figures,
     sparse_scans,
 )
+from tests.benchmarks._network_specialist import specialist_figures
 from tests.benchmarks._network_uncertainty import bars
 
 
@@ -160,6 +161,22 @@ def test_bars_that_fail_for_one_family_are_not_hidden_by_the_others(
     assert figures["coverage95_worst"] == by_family[figures["coverage95_worst_family"]]
     assert figures["coverage95_worst"] <= figures["coverage95"] <= max(by_family.values())
     assert 0 < figures["coverage95_surest"] <= 1
+
+
+def test_a_specialist_is_judged_beside_the_network_that_it_comes_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("launch.calibrate.OBJECTS_PER_FAMILY", 1)
+    monkeypatch.setattr("launch.calibrate.N_DOSES", 1)
+    monkeypatch.setattr(_network_specialist, "N_TEXTURES", 4)
+    monkeypatch.setattr(_network_specialist, "MORE_SEEDS", (1,))
+    monkeypatch.setattr(_network_patches, "N_POSITIONS", 3)
+    figures = specialist_figures(n_steps=1, objects_per_family=1)
+    assert figures["specialist_increase"] == pytest.approx(figures["ood_increase"], abs=0.1), (
+        "one step has taught it nothing yet"
+    )
+    low, high = (figures[f"specialist_increase_{end}"] for end in ("low", "high"))
+    assert low <= figures["specialist_increase"] <= high
 
 
 def test_error_bars_are_fitted_on_the_families_of_the_recipe(
