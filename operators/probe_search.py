@@ -14,6 +14,7 @@ import numpy as np
 from operators.arrays import Mask, Patterns, Positions, Probe
 from operators.backends import Update
 from operators.epie import update
+from operators.forward import noise_residual
 from operators.geometry import window_corners
 from operators.metrics import amplitude_error
 from operators.probe import (
@@ -35,6 +36,7 @@ _DISC_CHANGES = np.geomspace(0.01, 0.25, 8)  # the same for what a guess may be 
 _MIN_FRAMES = 24
 BURST_EPOCHS = 40.0
 _HELD_OUT = slice(0, 16, 2)  # of the frames nearest to the middle: others surround each of them
+_LEAST_OVER_NOISE = 1.1  # 1.0 to 1.05 without a sample
 _N_FINALISTS = 4
 _REFINING = np.array([0.86, 0.93, 1.07, 1.16])  # steps finer than between the first candidates
 
@@ -69,7 +71,8 @@ def estimate_probe(
     n_modes : int, of the result; the search itself uses one
     mask : (ky, kx) bool, True where valid, optional
     max_relative_error : float
-        Amplitude error that the best may leave on frames held out, over that of their mean pattern.
+        Amplitude error that the best may leave on frames held out, over that of their mean pattern; photon
+        noise is taken off both.
     seed : int, of the short refinements
     guess : (mode, y, x) complex64, optional
         A probe of which only the defocus is wrong: its strongest mode is tried further along the beam, in
@@ -83,14 +86,16 @@ def estimate_probe(
     Raises
     ------
     ValueError
-        If there are too few frames to tell, or no curvature predicts frames well enough.
+        If there are too few frames to tell, if they differ by nothing but photon noise, or if no curvature
+        predicts frames well enough.
 
     Notes
     -----
     Curvatures of both signs are tried, from an almost focused probe to one whose defocused disc fills the
     window. Each is refined for a few epochs and judged by frames it has not seen: a wrong curvature fits the
-    frames it sees almost as well as the right one, but predicts others worse than their mean does. So do
-    wrong positions, save one case: positions negated on both axes go with the conjugate, turned object and
+    frames it sees almost as well as the right one, but predicts others worse than their mean does. (Without
+    taking photon noise off, no probe predicts frames of a faint sample much better.) So do wrong positions,
+    save one case: positions negated on both axes go with the conjugate, turned object and
     probe and predict just as well. Only knowing the probe or the object tells these two apart.
     """
     if len(patterns) < _MIN_FRAMES:
@@ -173,7 +178,13 @@ class _Search:
         distance = ((positions_px - np.median(positions_px, axis=0)) ** 2).sum(axis=1)
         self._nearest = np.argsort(distance, kind="stable")
         self._held_out = self._nearest[_HELD_OUT]
-        self._error_of_mean = self._misfit_of_mean()
+        self._noise, self._error_of_mean = self._noise_of_held_out(), self._misfit_of_mean()
+        if not self._error_of_mean > _LEAST_OVER_NOISE * self._noise:
+            raise ValueError(
+                "a probe from data needs frames that differ by more than photon noise: these differ from their "
+                f"mean by {self._error_of_mean:.3g} of their photons, of which noise is {self._noise:.3g}; "
+                "scan where the sample is, expose longer, or give a probe"
+            )
 
     def best(self, seed: int) -> tuple[float, float]:
         """Return the curvature that predicts best and its error."""
@@ -202,7 +213,7 @@ class _Search:
         return defocused(self._guess, curvature)
 
     def error(self, curvature: float, trial: _Trial) -> float:
-        """Return the amplitude error on held-out frames over that of the mean pattern."""
+        """Return the amplitude error on held-out frames over that of the mean pattern, both less noise."""
         seen = np.setdiff1d(self._nearest[: trial.n_frames], self._held_out)
         probe = self.probe(curvature)[None]
         refiner = Refiner(trial.config, probe, mask=self._mask, run_update=self._run_update)
@@ -215,7 +226,13 @@ class _Search:
         object_ = np.pad(snapshot.object, n_pixels, constant_values=1)
         corners = window_corners(self._positions_px[self._held_out]) - snapshot.bounds.origin + n_pixels
         held_out = self._patterns[self._held_out]
-        return amplitude_error(held_out, object_, snapshot.probe, corners, self._mask) / self._error_of_mean
+        error = amplitude_error(held_out, object_, snapshot.probe, corners, self._mask)
+        return (error - self._noise) / (self._error_of_mean - self._noise)
+
+    def _noise_of_held_out(self) -> float:
+        held_out = self._patterns[self._held_out]
+        photons = held_out.sum() if self._mask is None else held_out[:, self._mask].sum()
+        return float(noise_residual(held_out, self._mask).sum() / photons)
 
     def _misfit_of_mean(self) -> float:
         valid = np.ones(self.mean.shape, bool) if self._mask is None else self._mask

@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
+from operators.forward import simulate_counts
 from operators.geometry import Geometry
 from operators.metrics import amplitude_error, nrmse, remove_gauge
 from operators.probe import zone_plate_probe
@@ -83,6 +84,22 @@ def test_positions_that_belong_to_other_frames_are_refused():
     shuffled = np.random.default_rng(0).permutation(scene.corners).astype(float)
     with pytest.raises(ValueError, match=r"no curvature of the probe explains .* check unit, signs and axes"):
         estimate_probe(scene.patterns, shuffled)
+
+
+@pytest.mark.parametrize("share", [0.06, 0.1])
+def test_a_faint_sample_is_enough_though_noise_is_most_of_what_its_frames_differ_by(share):
+    scene = make_scene()
+    faint = simulate_counts(scene.truth**share, scene.probe, scene.corners, np.random.default_rng(1))
+    probe = estimate_probe(faint.astype(np.float32), scene.corners.astype(float))
+    assert similarity(probe, scene.probe) > 0.95
+
+
+def test_frames_without_a_sample_are_refused_for_that_reason():
+    scene = make_scene()
+    empty = np.ones_like(scene.truth)
+    frames = simulate_counts(empty, scene.probe, scene.corners, np.random.default_rng(1)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"differ by more than photon noise.*where the sample is"):
+        estimate_probe(frames, scene.corners.astype(float))
 
 
 def test_too_few_frames_are_refused():
