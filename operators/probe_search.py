@@ -181,9 +181,9 @@ class _Search:
         self._noise, self._error_of_mean = self._noise_of_held_out(), self._misfit_of_mean()
         if not self._error_of_mean > _LEAST_OVER_NOISE * self._noise:
             raise ValueError(
-                "a probe from data needs frames that differ by more than photon noise: these differ from their "
-                f"mean by {self._error_of_mean:.3g} of their photons, of which noise is {self._noise:.3g}; "
-                "scan where the sample is, expose longer, or give a probe"
+                "a probe from data needs frames that differ by more than photon noise: these differ from "
+                f"their mean by {self._error_of_mean:.3g} of their photons, of which noise is "
+                f"{self._noise:.3g}; scan where the sample is, expose longer, or give a probe"
             )
 
     def best(self, seed: int) -> tuple[float, float]:
