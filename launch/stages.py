@@ -101,7 +101,7 @@ def known_probe(section: ProbeSection, n_pixels: int) -> np.ndarray | None:
 
 
 def read_probe(path: Path) -> np.ndarray:
-    """Returns the probe in a .npy or CXI file, (mode, y, x) complex64.
+    """Returns the probe in a file, (mode, y, x) complex64: .npy, a recorded scan, or a result of ours.
 
     Raises
     ------
@@ -111,9 +111,9 @@ def read_probe(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         probe = np.load(path, allow_pickle=False)
     else:
-        from stream.files import read_scan
+        from stream.files import read_illumination
 
-        probe = read_scan(path).probe
+        probe = read_illumination(path)
     if probe is None or not np.iscomplexobj(probe) or probe.ndim not in (2, 3):
         found = "no probe" if probe is None else f"{probe.dtype} of shape {probe.shape}"
         raise ValueError(f"{path}: wanted a complex probe (mode, y, x), found {found}")

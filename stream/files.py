@@ -19,7 +19,7 @@ from stream.ptychodus_files import is_diffraction, is_product, read_product
 from stream.ptypy_files import is_ptyd, read_ptyd
 from stream.scan_file import ScanFile, ScanFileError, as_modes, check_frames
 
-__all__ = ["JOULES_PER_EV", "ScanFile", "ScanFileError", "read_scan"]
+__all__ = ["JOULES_PER_EV", "ScanFile", "ScanFileError", "read_illumination", "read_scan"]
 
 JOULES_PER_EV = 1.602176634e-19
 ENTRY = "entry_1"
@@ -47,15 +47,38 @@ def read_scan(path: Path) -> ScanFile:
     """
     if path.suffix == ".npz":
         return _read_npz(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ScanFileError(f"{path}: wanted a CXI (HDF5) file: {error}") from error
+    file = _open_hdf5(path)
     try:
         return _read_hdf5(path, file)
     except BaseException:
         file.close()
         raise
+
+
+def read_illumination(path: Path) -> Probe | None:
+    """Returns the probe in a file that `read_scan` reads, or in a result, which has no frames.
+
+    (mode, y, x) complex64; None if there is none.
+
+    Raises
+    ------
+    ScanFileError
+        If the file is neither.
+    """
+    if path.suffix != ".npz":
+        with _open_hdf5(path) as file:
+            probe = file.get(f"{ENTRY}/{PROBE}")
+            if probe is not None:
+                return as_modes(path, np.asarray(probe), probe.shape[-1])
+    with read_scan(path) as scan:
+        return scan.probe
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ScanFileError(f"{path}: wanted a CXI (HDF5) file: {error}") from error
 
 
 def _read_hdf5(path: Path, file: h5py.File) -> ScanFile:

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from launch.results import Reconstruction, read_result, write_cxi, write_png
+from launch.stages import read_probe
 from operators.geometry import Bounds, Geometry
 from operators.probe import zone_plate_probe
 
@@ -41,6 +42,11 @@ def test_a_result_reads_back_as_it_was_written(tmp_path, result):
     assert again.bounds == result.bounds
     assert again.geometry.energy_ev == pytest.approx(8800)
     assert again.geometry.object_pixel_m == pytest.approx(result.geometry.object_pixel_m)
+
+
+def test_the_probe_of_a_result_serves_the_next_run(tmp_path, result):
+    write_cxi(tmp_path / "star.cxi", result, {})
+    np.testing.assert_array_equal(read_probe(tmp_path / "star.cxi"), result.probe)
 
 
 def test_other_programs_find_what_they_look_for(tmp_path, result):
