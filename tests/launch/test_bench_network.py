@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,19 @@ import torch
 from launch.calibrate import calibrate_mosaic
 from launch.config_stages import DEMO_WEIGHTS
 from launch.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
-from launch.recipe import Recipe
+from launch.recipe import Recipe, read_recipe
 from operators.arrays import Probe
 from operators.calibration import ErrorModel
 from operators.network_interface import Network
 from operators.predict import Predictor
 from stream.weights import ModelCard, load_network
-from tests.benchmarks import _network_beamline, _network_blind, _network_patches, _network_specialist
+from tests.benchmarks import (
+    _network_beamline,
+    _network_blind,
+    _network_patches,
+    _network_recorded,
+    _network_specialist,
+)
 from tests.benchmarks import network as bench
 from tests.benchmarks._network_arena import Arena
 from tests.benchmarks._network_beamline import beamline_figures
@@ -29,8 +36,10 @@ from tests.benchmarks._network_patches import (
     patch_figures,
     sparse_scans,
 )
+from tests.benchmarks._network_recorded import recorded_figures
 from tests.benchmarks._network_specialist import specialist_figures
 from tests.benchmarks._network_uncertainty import bars
+from tests.helpers import needs_shared_data
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +186,26 @@ def test_a_specialist_is_judged_beside_the_network_that_it_comes_from(
     )
     low, high = (figures[f"specialist_increase_{end}"] for end in ("low", "high"))
     assert low <= figures["specialist_increase"] <= high
+
+
+@needs_shared_data
+@pytest.mark.slow
+def test_a_network_is_matched_to_a_recorded_scan_and_judged_on_ground_it_has_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.calibrate.OBJECTS_PER_FAMILY", 1)
+    monkeypatch.setattr("launch.calibrate.N_DOSES", 1)
+    scan = read_recipe(_network_recorded.RECIPE).scan
+    assert scan is not None
+    short = scan.model_copy(update={"epochs": 6})
+    figures = recorded_figures(tmp_path, n_steps=1, n_textures=4, scan=short)
+    assert figures["unseen_pixels"] > 5000
+    assert figures["unseen_c"] > 0.3, "one step teaches nothing"
+    assert figures["flat_epochs"] < 6
+    assert -1 <= figures["unseen_phase_correlation"] <= 1
+    again = recorded_figures(tmp_path)
+    assert again == figures, "weights that are there are used"
+    assert (tmp_path / "siemens-network.png").stat().st_size > 10_000
 
 
 def test_error_bars_are_fitted_on_the_families_of_the_recipe(

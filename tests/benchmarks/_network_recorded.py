@@ -1,0 +1,183 @@
+"""What a network makes of a recorded scan that it was matched to: patches and ground that it has not seen.
+
+All other figures of the network are of simulated scans. Trains for 20 minutes, so it is no part of `bench
+network`: `python -m tests.benchmarks._network_recorded FOLDER` leaves weights and a picture in the folder,
+and uses weights that are there.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from launch.evaluate import BRIGHT, LIT
+from launch.offline import options_for
+from launch.recipe import Recipe, read_recipe
+from launch.reconstruct import reconstruct
+from launch.recorded import open_recorded
+from launch.scan_labels import ScanLabels, labels_of
+from launch.train import progress_bar, train
+from operators.arrays import Array, Mask, Object, Probe, abs2
+from operators.backends import get_backend
+from operators.calibration import ErrorModel, coverage
+from operators.gauge import Gauge, find_gauge
+from operators.geometry import Bounds
+from operators.metrics import align_phase, nrmse
+from operators.patches import extract_patches
+from operators.predict import Predictor
+from operators.refiner import Refiner, RefinerConfig
+from operators.stitch import Picture, stitch
+from stream.weights import load_network
+from tests.benchmarks._network_scans import refined_to
+from tests.helpers import SHARED_DATA
+
+SIEMENS = SHARED_DATA / "siemens" / "siemens.cxi"
+RECIPE = Path(__file__).parents[2] / "launch" / "recipes" / "train-siemens.yaml"
+BATCH_SIZE = 8
+MOST_EPOCHS = 40
+
+
+def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
+    """Return the figures by name; trains unless the weights lie in the folder.
+
+    Errors are differences from the refined object that the labels come from, without its phase ramp. Only
+    ground that no frame of the training has lit counts (`unseen_*`), or patches of frames kept aside
+    (`patch_c`, and what their 68 and 95 % bars hold). `flat_epochs` are the epochs that rPIE, which is told
+    the same refined probe, needs from a flat start for the same error there.
+
+    Parameters
+    ----------
+    folder : Path
+    **changes
+        To the recipe.
+    """
+    torch.set_num_threads(2)
+    recipe = read_recipe(RECIPE).model_copy(update=changes)
+    network, card = load_network(_weights(recipe, folder))
+    recipe = Recipe.model_validate(card.recipe)
+    assert recipe.scan is not None
+    labels = labels_of(recipe, folder)
+    n_trained = labels.split(recipe.scan.held_out)
+    patches, sigma = Predictor(network, labels.probe, mask=labels.valid).predict(labels.patterns)
+    illumination, model = abs2(labels.probe).sum(axis=0), ErrorModel(**card.error_model)
+    mosaic = stitch(patches, sigma, illumination, labels.corners, model)
+    picture = mosaic.picture(Bounds(0, 0, *labels.object.shape))
+    lit = picture.photons > LIT * picture.photons.max()
+    level = find_gauge(
+        labels.object, np.ones_like(labels.object), shift=False, weights=lit.astype(np.float64)
+    )
+    ramp = Gauge(ramp=level.ramp)
+    truth, found = ramp.remove_from(labels.object), ramp.remove_from(picture.object)
+    unseen = lit & (np.arange(lit.shape[0])[:, None] < _first_lit_row(labels, n_trained))
+    c = nrmse(found, truth, unseen).c
+    _draw(found, truth, picture, unseen, folder / "siemens-network.png")
+    return {
+        **_patches(labels, n_trained, patches, sigma),
+        "unseen_pixels": float(unseen.sum()),
+        "unseen_c": c,
+        "unseen_phase_correlation": _phase_correlation(found, truth, unseen),
+        "flat_epochs": _flat_epochs(labels, ramp, truth, unseen, c),
+    }
+
+
+def _weights(recipe: Recipe, folder: Path) -> Path:
+    weights = folder / f"{recipe.name}.safetensors"
+    if weights.exists():
+        return weights
+    assert recipe.scan is not None
+    probe_path = folder / "probe.npy"
+    with open_recorded(str(SIEMENS)) as scan:
+        options = options_for(scan, {}, epochs=recipe.scan.epochs, n_modes=recipe.scan.n_modes)
+        np.save(probe_path, reconstruct(scan, options).probe)
+    probe = recipe.probe.model_copy(update={"path": probe_path})
+    recipe = recipe.model_copy(update={"probe": probe})
+    with progress_bar(recipe) as on_report:
+        train(recipe, folder, from_scan=str(SIEMENS), on_report=on_report)
+    return weights
+
+
+def _first_lit_row(labels: ScanLabels, n_trained: int) -> int:
+    """Return the first row of the object on which a frame of the training has put light.
+
+    The star was scanned from the bottom to the top.
+    """
+    beam = abs2(labels.probe).sum(axis=0).max(axis=1)
+    margin = int(np.flatnonzero(beam > BRIGHT * beam.max())[0])
+    return int(labels.corners[:n_trained, 0].min()) + margin
+
+
+def _patches(labels: ScanLabels, n_trained: int, patches: Array, sigma: Array) -> dict[str, float]:
+    weights = abs2(labels.probe[0])
+    weights /= weights.sum()
+    truths = extract_patches(labels.object, labels.corners[n_trained:], weights.shape[-1])
+    pairs = zip(patches[n_trained:], truths, strict=True)
+    aligned = np.stack([align_phase(patch, truth, weights) for patch, truth in pairs])
+    means = (weights * truths).sum(axis=(1, 2), keepdims=True)
+    error, variation = ((weights * abs2(part)).sum() for part in (aligned - truths, truths - means))
+    bright = weights > BRIGHT * weights.max()
+    within = coverage(np.angle(aligned * truths.conj())[:, bright], sigma[n_trained:][:, bright])
+    return {
+        "patch_c": float(np.sqrt(error / variation)),
+        "patch_coverage68": within.within68,
+        "patch_coverage95": within.within95,
+    }
+
+
+def _phase_correlation(a: Object, b: Object, where: Mask) -> float:
+    phases = [np.angle(part[where] * np.conj(part[where].mean())) for part in (a, b)]
+    return float(np.corrcoef(*phases)[0, 1])
+
+
+def _flat_epochs(labels: ScanLabels, ramp: Gauge, truth: Object, where: Mask, c: float) -> float:
+    """Return the epochs after which rPIE from a flat start is as good, infinite where they do not suffice."""
+    config = RefinerConfig(probe_step=0, batch_size=BATCH_SIZE, levels=False)
+    probe = _tilted(labels.probe, ramp)
+    refiner = Refiner(config, probe, mask=labels.valid, run_update=get_backend("auto").update)
+    refiner.append(range(len(labels.corners)), labels.patterns, labels.corners.astype(np.float64))
+    for n_epochs in range(1, MOST_EPOCHS + 1):
+        snapshot = refined_to(refiner, n_epochs)
+        object_ = snapshot.object[Bounds(0, 0, *truth.shape).slices_in(snapshot.bounds)]
+        free = find_gauge(object_, truth, weights=where.astype(np.float64)).remove_from(object_)
+        if nrmse(free, truth, where).c <= c:
+            return float(n_epochs)
+    return float("inf")
+
+
+def _tilted(probe: Probe, ramp: Gauge) -> Probe:
+    """Return the probe with the phase ramp that was taken from the object: patterns stay as they are."""
+    y, x = np.indices(probe.shape[-2:])
+    return probe * np.exp(2j * np.pi * (ramp.ramp[0] * y + ramp.ramp[1] * x)).astype(np.complex64)
+
+
+def _draw(found: Object, truth: Object, picture: Picture, unseen: Mask, path: Path) -> None:
+    lit = np.isfinite(picture.sigma) & (picture.photons > LIT * picture.photons.max())
+    common = np.vdot(truth[lit], found[lit])
+    off = np.abs(np.angle(found * truth.conj() * np.conj(common)))
+    zero = np.conj(truth[lit].mean())
+    turned = found * np.conj(common) / abs(common)
+    panels = (
+        ("refined, 60 epochs", np.angle(truth * zero), "gray", (-1.0, 0.6)),
+        ("one pass of the network", np.angle(turned * zero), "gray", (-1.0, 0.6)),
+        ("difference of the phases / rad", off, "viridis", (0.0, 0.5)),
+        ("error bar / rad", picture.sigma, "viridis", (0.0, 0.5)),
+    )
+    rows, columns = (slice(edges[0], edges[-1] + 1) for edges in map(np.unique, np.nonzero(lit)))
+    border = np.flatnonzero(unseen.any(axis=1))[-1] - rows.start
+    figure = Figure(figsize=(14, 3.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, values, colours, limits) in zip(figure.subplots(1, 4), panels, strict=True):
+        shown = np.where(lit, values, np.nan)[rows, columns]
+        image = axes.imshow(shown, cmap=colours, vmin=limits[0], vmax=limits[1])
+        axes.axhline(border, color="tab:red", lw=1)
+        axes.set(title=title, xticks=[], yticks=[])
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    Console().print(recorded_figures(Path(sys.argv[1])))
