@@ -168,7 +168,7 @@ def _draw(found: Object, truth: Object, picture: Picture, unseen: Mask, path: Pa
     )
     rows, columns = (slice(edges[0], edges[-1] + 1) for edges in map(np.unique, np.nonzero(lit)))
     border = np.flatnonzero(unseen.any(axis=1))[-1] - rows.start
-    figure = Figure(figsize=(14, 3.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(14, 3.6), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, values, colours, limits) in zip(figure.subplots(1, 4), panels, strict=True):
         shown = np.where(lit, values, np.nan)[rows, columns]
