@@ -159,8 +159,8 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
         DetectorReplay(options.endpoint, options.pattern) as detector,
         _publisher(options.positions) as publisher,
     ):
+        detector.wait_for_receiver()
         if publish is None and publisher is not None:
-            detector.wait_for_receiver()
             publish = publisher if publisher.is_heard(LISTENER_TIMEOUT_S) else None
             if publish is None:
                 log.warning("nobody listens for positions: only frames are sent")

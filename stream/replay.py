@@ -6,6 +6,7 @@ drop frames, it waits. Called by `launch`.
 """
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ from stream.dectris import (
 )
 from stream.sockets import Endpoint, Socket
 
+log = logging.getLogger(__name__)
+
 TIME_BASE_HZ = 50_000_000  # of the detector's clock
 SEND_TIMEOUT_S = 0.1  # how long a full queue is waited for before somebody may have said stop
+MOMENT_S = 2.0  # after which whoever waits for a receiver is told why nothing happens
 FLUSH_S = 5.0
 
 
@@ -112,7 +116,7 @@ class DetectorReplay:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._clock, self._sleep = clock, sleep
+        self._endpoint, self._clock, self._sleep = endpoint, clock, sleep
         self._socket = Socket(pattern, endpoint, queue=queue)
 
     @property
@@ -121,10 +125,17 @@ class DetectorReplay:
         return self._socket.address
 
     def wait_for_receiver(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Waits until somebody receives; says whether somebody does. PUB never knows and does not wait."""
+        """Waits until somebody receives; says whether somebody does. PUB never knows and does not wait.
+
+        Who waits longer than a moment is told so in the log.
+        """
+        tells_at: float | None = self._clock() + MOMENT_S
         while not self._socket.has_room(SEND_TIMEOUT_S):
             if is_stopped():
                 return False
+            if tells_at is not None and self._clock() >= tells_at:
+                log.warning("nobody receives at %s yet: waiting", self.address or self._endpoint.address)
+                tells_at = None
         return True
 
     def play(

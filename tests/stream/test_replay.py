@@ -117,6 +117,15 @@ def test_without_a_rate_frames_leave_as_fast_as_they_are_taken() -> None:
         assert all(pull.receive(PATIENCE_S) for _ in range(52))
 
 
+def test_who_waits_for_a_receiver_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    seconds = iter(range(0, 100, 3))
+    questions = iter([False, False, False, True])
+    with DetectorReplay(LOOPBACK, clock=lambda: next(seconds)) as detector:
+        assert not detector.wait_for_receiver(is_stopped=lambda: next(questions))
+        (record,) = caplog.records
+        assert record.getMessage() == f"nobody receives at {detector.address} yet: waiting"
+
+
 def test_a_full_queue_is_waited_for_and_can_be_given_up() -> None:
     asked: list[int] = []
 
