@@ -17,8 +17,8 @@ import numpy as np
 from launch.evaluate import (
     LIT,
     error_in_sigmas,
-    evaluate,
     evaluation_probe,
+    judge,
     outcome_of,
     simulate_scans,
     trained_families,
@@ -155,7 +155,7 @@ def main(weights: Path) -> None:
     recipe = Recipe.model_validate(card.recipe)
     calibrate_sigma(network, recipe)
     model, transmission = calibrate_mosaic(network, recipe)
-    metrics = card.metrics | evaluate(Predictor(network, evaluation_probe(recipe)), recipe)
+    metrics = card.metrics | judge(network, recipe)
     card = replace(card, error_model=asdict(model), transmission=transmission, metrics=metrics)
     save_network(weights, network, card)
     law = f"sigma x {network.sigma_scale:.3g} x photons^{network.sigma_exponent:.3f}"

@@ -6,6 +6,7 @@ card.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from operators.forward import simulate_counts
 from operators.gaps import fill_patterns
 from operators.geometry import Bounds, window_corners
 from operators.metrics import NRMSE, align_phase, nrmse
+from operators.network_interface import Network
 from operators.objects import HELD_OUT_FAMILIES
 from operators.patches import extract_patches
 from operators.predict import Predictor
@@ -90,6 +92,16 @@ class Score(NamedTuple):
     power: float
     mosaic: NRMSE
     error_in_sigmas: NDArray[np.float32]
+
+
+def judge(network: Network, recipe: Recipe, device: str = "cpu") -> dict[str, float]:
+    """Return all figures of merit that the recipe asks for, by name; torch works on `device`."""
+    figures = evaluate(Predictor(network, evaluation_probe(recipe), device=device), recipe)
+    if recipe.evaluation.draws_probes:
+        # Of compiling convolutions for every probe nothing is gained.
+        predictor_for = partial(Predictor, network, device=device, openvino=False)
+        figures |= evaluate_drawn_probes(predictor_for, recipe)
+    return figures
 
 
 def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:

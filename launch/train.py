@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from launch.calibrate import calibrate_mosaic, calibrate_sigma
 from launch.checkpoint import Checkpoint, Report
-from launch.evaluate import evaluate, evaluate_drawn_probes, evaluation_probe
+from launch.evaluate import judge
 from launch.parallel import is_first_process, join_processes
 from launch.recipe import Recipe
 from launch.scan_labels import held_out_error, labels_of, with_scan
@@ -194,13 +193,9 @@ def write_log(path: Path, reports: list[Report]) -> None:
 def finish(recipe: Recipe, network: Network, parent: str, directory: Path, device: str) -> ModelCard:
     """Calibrate sigma and the error model of mosaics, measure on held-out objects, and save."""
     network.eval()
-    probe = evaluation_probe(recipe)
     calibrate_sigma(network, recipe, device)
     error_model, transmission = calibrate_mosaic(network, recipe)
-    metrics = evaluate(Predictor(network, probe, device=device), recipe)
-    if recipe.evaluation.draws_probes:
-        # Of compiling convolutions for every probe nothing is gained.
-        metrics |= evaluate_drawn_probes(partial(Predictor, network, device=device, openvino=False), recipe)
+    metrics = judge(network, recipe, device)
     if recipe.scan is not None:
         labels = labels_of(recipe, directory)
         metrics |= held_out_error(

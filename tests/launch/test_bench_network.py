@@ -172,6 +172,7 @@ def test_bars_that_fail_for_one_family_are_not_hidden_by_the_others(
     assert 0 < figures["coverage95_surest"] <= 1
 
 
+@pytest.mark.slow
 def test_a_specialist_is_judged_beside_the_network_that_it_comes_from(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
