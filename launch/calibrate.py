@@ -81,17 +81,17 @@ def calibrate_sigma(network: Network, recipe: Recipe, device: str = "cpu") -> No
     """
     network.sigma_scale.fill_(1)
     network.sigma_exponent.fill_(0)
-    factors = []
-    for photons in doses(recipe):
-        scans_of = recipe.evaluated_with(photons_per_frame=photons, objects_per_family=OBJECTS_PER_FAMILY)
-        probe = evaluation_probe(scans_of)
+    photons_per_frame, factors = doses(recipe), []
+    for photons in photons_per_frame:
+        with_dose = recipe.evaluated_with(photons_per_frame=photons, objects_per_family=OBJECTS_PER_FAMILY)
+        probe = evaluation_probe(with_dose)
         predictor, weights = Predictor(network, probe, device=device), abs2(probe[0])
-        scans = simulate_scans(scans_of, trained_families(recipe), SIGMA_SEED)
+        scans = simulate_scans(with_dose, trained_families(recipe), SIGMA_SEED)
         ratios = np.concatenate(
             [error_in_sigmas(outcome_of(predictor, weights, scan), weights) for scan in scans]
         )
         factors.append(factor_asked_for(ratios, np.ones_like(ratios)))
-    *slope, offset = np.polyfit(np.log(doses(recipe)), np.log(factors), min(1, len(factors) - 1))
+    *slope, offset = np.polyfit(np.log(photons_per_frame), np.log(factors), min(1, len(factors) - 1))
     network.sigma_scale.fill_(math.exp(offset))
     network.sigma_exponent.fill_(sum(slope))  # of one dose there is none
 

@@ -13,14 +13,13 @@ from typing import Self
 
 import numpy as np
 
+from launch.evaluate import SimulatedScan, outcome_of, patch_squares
 from launch.offline import options_for
 from launch.recipe import Recipe, ScanRecipe
 from launch.reconstruct import Task, reconstruct, task_of
 from launch.recorded import RecordedScan, open_recorded
 from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2
 from operators.geometry import window_corners
-from operators.metrics import align_phase
-from operators.patches import extract_patches
 from operators.predict import Predictor
 
 
@@ -158,14 +157,9 @@ def make_labels(task: Task) -> ScanLabels:
 
 def held_out_error(predictor: Predictor, labels: ScanLabels, held_out: float) -> dict[str, float]:
     """Return `c` of the patches of the frames that were not trained on, against their labels."""
-    rest = slice(labels.split(held_out), None)
-    weights = abs2(labels.probe[0])
-    weights /= weights.sum()
-    patches, _ = predictor.predict(labels.patterns[rest])
-    truths = extract_patches(labels.object, labels.corners[rest], weights.shape[-1])
-    if not len(truths):
+    rest, weights = slice(labels.split(held_out), None), abs2(labels.probe[0])
+    if not len(labels.corners[rest]):
         return {}
-    aligned = np.stack([align_phase(a, b, weights) for a, b in zip(patches, truths, strict=True)])
-    means = (weights * truths).sum(axis=(1, 2), keepdims=True)
-    error, variation = ((weights * abs2(part)).sum() for part in (aligned - truths, truths - means))
+    scan = SimulatedScan(labels.object, labels.corners[rest], labels.patterns[rest])
+    error, variation, _ = patch_squares(outcome_of(predictor, weights, scan), weights)
     return {"scan_patch_c": float(np.sqrt(error / variation))}

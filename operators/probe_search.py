@@ -71,8 +71,7 @@ def estimate_probe(
     n_modes : int, of the result; the search itself uses one
     mask : (ky, kx) bool, True where valid, optional
     max_relative_error : float
-        Amplitude error that the best may leave on frames held out, over that of their mean pattern; photon
-        noise is taken off both.
+        Amplitude error that the best may leave on frames held out over that of their mean, less photon noise.
     seed : int, of the short refinements
     guess : (mode, y, x) complex64, optional
         A probe of which only the defocus is wrong: its strongest mode is tried further along the beam, in
@@ -86,16 +85,14 @@ def estimate_probe(
     Raises
     ------
     ValueError
-        If there are too few frames to tell, if they differ by nothing but photon noise, or if no curvature
-        predicts frames well enough.
+        If frames are too few, differ by photon noise alone, or no curvature predicts them well enough.
 
     Notes
     -----
     Curvatures of both signs are tried, from an almost focused probe to one whose defocused disc fills the
     window. Each is refined for a few epochs and judged by frames it has not seen: a wrong curvature fits the
-    frames it sees almost as well as the right one, but predicts others worse than their mean does. (Without
-    taking photon noise off, no probe predicts frames of a faint sample much better.) So do wrong positions,
-    save one case: positions negated on both axes go with the conjugate, turned object and
+    frames it sees almost as well as the right one, but predicts others worse than their mean does. So do
+    wrong positions, save one case: positions negated on both axes go with the conjugate, turned object and
     probe and predict just as well. Only knowing the probe or the object tells these two apart.
     """
     if len(patterns) < _MIN_FRAMES:
@@ -178,7 +175,7 @@ class _Search:
         distance = ((positions_px - np.median(positions_px, axis=0)) ** 2).sum(axis=1)
         self._nearest = np.argsort(distance, kind="stable")
         self._held_out = self._nearest[_HELD_OUT]
-        self._noise, self._error_of_mean = self._noise_of_held_out(), self._misfit_of_mean()
+        self._error_of_mean, self._noise = self._misfit_of_mean()
         if not self._error_of_mean > _LEAST_OVER_NOISE * self._noise:
             raise ValueError(
                 "a probe from data needs frames that differ by more than photon noise: these differ from "
@@ -213,7 +210,10 @@ class _Search:
         return defocused(self._guess, curvature)
 
     def error(self, curvature: float, trial: _Trial) -> float:
-        """Return the amplitude error on held-out frames over that of the mean pattern, both less noise."""
+        """Return the amplitude error on held-out frames over that of the mean pattern, both less noise.
+
+        Noise is most of what frames of a faint sample differ by, and no probe predicts it.
+        """
         seen = np.setdiff1d(self._nearest[: trial.n_frames], self._held_out)
         probe = self.probe(curvature)[None]
         refiner = Refiner(trial.config, probe, mask=self._mask, run_update=self._run_update)
@@ -229,16 +229,13 @@ class _Search:
         error = amplitude_error(held_out, object_, snapshot.probe, corners, self._mask)
         return (error - self._noise) / (self._error_of_mean - self._noise)
 
-    def _noise_of_held_out(self) -> float:
-        held_out = self._patterns[self._held_out]
-        photons = held_out.sum() if self._mask is None else held_out[:, self._mask].sum()
-        return float(noise_residual(held_out, self._mask).sum() / photons)
-
-    def _misfit_of_mean(self) -> float:
+    def _misfit_of_mean(self) -> tuple[float, float]:
+        """Return the amplitude error of the mean on held-out frames, and what of it is photon noise."""
         valid = np.ones(self.mean.shape, bool) if self._mask is None else self._mask
         held_out = np.maximum(self._patterns[self._held_out][:, valid], 0)
         missing = np.sqrt(held_out) - np.sqrt(np.maximum(self.mean[valid], 0))
-        return float((missing**2).sum() / held_out.sum())
+        noise, photons = noise_residual(self._patterns[self._held_out], self._mask).sum(), held_out.sum()
+        return float((missing**2).sum() / photons), float(noise / photons)
 
 
 def _strongest(probe: Probe, photons: float) -> np.ndarray:

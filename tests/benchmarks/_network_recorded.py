@@ -1,8 +1,8 @@
 """What a network makes of a recorded scan that it was matched to: patches and ground that it has not seen.
 
-All other figures of the network are of simulated scans. Trains for 20 minutes, so it is no part of `bench
-network`: `python -m tests.benchmarks._network_recorded FOLDER` leaves weights and a picture in the folder,
-and uses weights that are there.
+All other figures of the network are of simulated scans. Trains for a quarter of an hour, so it is no part of
+`bench network`: `python -m tests.benchmarks._network_recorded FOLDER` leaves weights and a picture in the
+folder, and uses weights that are there.
 """
 
 import sys
@@ -15,28 +15,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from launch.evaluate import BRIGHT, LIT
-from launch.offline import options_for
+from launch.evaluate import BRIGHT, LIT, Outcome, SimulatedScan, error_in_sigmas, outcome_of
 from launch.recipe import Recipe, read_recipe
-from launch.reconstruct import reconstruct
-from launch.recorded import open_recorded
-from launch.scan_labels import ScanLabels, labels_of
+from launch.scan_labels import ScanLabels, labels_of, with_scan
 from launch.train import progress_bar, train
-from operators.arrays import Array, Mask, Object, Probe, abs2
+from operators.arrays import Array, Mask, Object, abs2
 from operators.backends import get_backend
 from operators.calibration import ErrorModel, coverage
 from operators.gauge import Gauge, find_gauge
 from operators.geometry import Bounds
-from operators.metrics import align_phase, nrmse
-from operators.patches import extract_patches
+from operators.metrics import nrmse, phase_correlation_coefficient
 from operators.predict import Predictor
+from operators.probe import phase_ramp
 from operators.refiner import Refiner, RefinerConfig
-from operators.stitch import Picture, stitch
+from operators.stitch import stitch
 from stream.weights import load_network
+from tests.benchmarks._engines_siemens import SIEMENS
 from tests.benchmarks._network_scans import refined_to
-from tests.helpers import SHARED_DATA
 
-SIEMENS = SHARED_DATA / "siemens" / "siemens.cxi"
+SCAN = str(SIEMENS / "siemens.cxi")
 RECIPE = Path(__file__).parents[2] / "launch" / "recipes" / "train-siemens.yaml"
 BATCH_SIZE = 8
 MOST_EPOCHS = 40
@@ -63,9 +60,11 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     assert recipe.scan is not None
     labels = labels_of(recipe, folder)
     n_trained = labels.split(recipe.scan.held_out)
-    patches, sigma = Predictor(network, labels.probe, mask=labels.valid).predict(labels.patterns)
+    predictor, weights = Predictor(network, labels.probe, mask=labels.valid), abs2(labels.probe[0])
+    scan = SimulatedScan(labels.object, labels.corners, labels.patterns)
+    outcome = outcome_of(predictor, weights, scan)
     illumination, model = abs2(labels.probe).sum(axis=0), ErrorModel(**card.error_model)
-    mosaic = stitch(patches, sigma, illumination, labels.corners, model)
+    mosaic = stitch(outcome.patches, outcome.sigma, illumination, labels.corners, model)
     picture = mosaic.picture(Bounds(0, 0, *labels.object.shape))
     lit = picture.photons > LIT * picture.photons.max()
     level = find_gauge(
@@ -75,13 +74,13 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     truth, found = ramp.remove_from(labels.object), ramp.remove_from(picture.object)
     unseen = lit & (np.arange(lit.shape[0])[:, None] < _first_lit_row(labels, n_trained))
     c = nrmse(found, truth, unseen).c
-    _draw(found, truth, picture, unseen, folder / "siemens-network.png")
+    _draw(found, truth, picture.sigma, lit, unseen, folder / "siemens-network.png")
     return {
         "patch_c": card.metrics["scan_patch_c"],
-        **_patch_coverage(labels, n_trained, patches, sigma),
+        **_coverage(Outcome(scan, *(values[n_trained:] for values in outcome[1:])), weights),
         "unseen_pixels": float(unseen.sum()),
         "unseen_c": c,
-        "unseen_phase_correlation": _phase_correlation(found, truth, unseen),
+        "unseen_phase_correlation": phase_correlation_coefficient(found, truth, unseen),
         "flat_epochs": _flat_epochs(labels, ramp, truth, unseen, c),
     }
 
@@ -90,15 +89,12 @@ def _weights(recipe: Recipe, folder: Path) -> Path:
     weights = folder / f"{recipe.name}.safetensors"
     if weights.exists():
         return weights
-    assert recipe.scan is not None
     probe_path = folder / "probe.npy"
-    with open_recorded(str(SIEMENS)) as scan:
-        options = options_for(scan, {}, epochs=recipe.scan.epochs, n_modes=recipe.scan.n_modes)
-        np.save(probe_path, reconstruct(scan, options).probe)
+    np.save(probe_path, labels_of(with_scan(recipe, SCAN, folder), folder).probe)
     probe = recipe.probe.model_copy(update={"path": probe_path})
     recipe = recipe.model_copy(update={"probe": probe})
     with progress_bar(recipe) as on_report:
-        train(recipe, folder, from_scan=str(SIEMENS), on_report=on_report)
+        train(recipe, folder, from_scan=SCAN, on_report=on_report)
     return weights
 
 
@@ -112,25 +108,18 @@ def _first_lit_row(labels: ScanLabels, n_trained: int) -> int:
     return int(labels.corners[:n_trained, 0].min()) + margin
 
 
-def _patch_coverage(labels: ScanLabels, n_trained: int, patches: Array, sigma: Array) -> dict[str, float]:
-    weights = abs2(labels.probe[0])
-    truths = extract_patches(labels.object, labels.corners[n_trained:], weights.shape[-1])
-    pairs = zip(patches[n_trained:], truths, strict=True)
-    aligned = np.stack([align_phase(patch, truth, weights) for patch, truth in pairs])
-    bright = weights > BRIGHT * weights.max()
-    within = coverage(np.angle(aligned * truths.conj())[:, bright], sigma[n_trained:][:, bright])
+def _coverage(outcome: Outcome, weights: Array) -> dict[str, float]:
+    ratios = error_in_sigmas(outcome, weights)
+    within = coverage(ratios, np.ones_like(ratios))
     return {"patch_coverage68": within.within68, "patch_coverage95": within.within95}
-
-
-def _phase_correlation(a: Object, b: Object, where: Mask) -> float:
-    phases = [np.angle(part[where] * np.conj(part[where].mean())) for part in (a, b)]
-    return float(np.corrcoef(*phases)[0, 1])
 
 
 def _flat_epochs(labels: ScanLabels, ramp: Gauge, truth: Object, where: Mask, c: float) -> float:
     """Return the epochs after which rPIE from a flat start is as good, infinite where they do not suffice."""
     config = RefinerConfig(probe_step=0, batch_size=BATCH_SIZE, levels=False)
-    probe = _tilted(labels.probe, ramp)
+    # The ramp that was taken from the object: patterns stay as they are.
+    slope = 2 * np.pi * np.array(ramp.ramp)
+    probe = labels.probe * phase_ramp(labels.probe.shape[1:], slope, (0.0, 0.0))
     refiner = Refiner(config, probe, mask=labels.valid, run_update=get_backend("auto").update)
     refiner.append(range(len(labels.corners)), labels.patterns, labels.corners.astype(np.float64))
     for n_epochs in range(1, MOST_EPOCHS + 1):
@@ -142,14 +131,7 @@ def _flat_epochs(labels: ScanLabels, ramp: Gauge, truth: Object, where: Mask, c:
     return float("inf")
 
 
-def _tilted(probe: Probe, ramp: Gauge) -> Probe:
-    """Return the probe with the phase ramp that was taken from the object: patterns stay as they are."""
-    y, x = np.indices(probe.shape[-2:])
-    return probe * np.exp(2j * np.pi * (ramp.ramp[0] * y + ramp.ramp[1] * x)).astype(np.complex64)
-
-
-def _draw(found: Object, truth: Object, picture: Picture, unseen: Mask, path: Path) -> None:
-    lit = np.isfinite(picture.sigma) & (picture.photons > LIT * picture.photons.max())
+def _draw(found: Object, truth: Object, sigma: Array, lit: Mask, unseen: Mask, path: Path) -> None:
     common = np.vdot(truth[lit], found[lit])
     off = np.abs(np.angle(found * truth.conj() * np.conj(common)))
     zero = np.conj(truth[lit].mean())
@@ -158,7 +140,7 @@ def _draw(found: Object, truth: Object, picture: Picture, unseen: Mask, path: Pa
         ("refined, 60 epochs", np.angle(truth * zero), "gray", (-1.0, 0.6)),
         ("one pass of the network", np.angle(turned * zero), "gray", (-1.0, 0.6)),
         ("difference of the phases / rad", off, "viridis", (0.0, 0.5)),
-        ("error bar / rad", picture.sigma, "viridis", (0.0, 0.5)),
+        ("error bar / rad", sigma, "viridis", (0.0, 0.5)),
     )
     rows, columns = (slice(edges[0], edges[-1] + 1) for edges in map(np.unique, np.nonzero(lit)))
     border = np.flatnonzero(unseen.any(axis=1))[-1] - rows.start

@@ -75,11 +75,12 @@ def specialist_figures(
         list(errors_of_objects(network, scans, HELD_OUT_FAMILIES, MORE_SEEDS))
         for network in (shipped, specialist)
     )
+    on_trained, on_unseen, by_specialist = (pooled(errors)[1] for errors in (trained, unseen, known))
     low, high = interval_of_increase(trained, known)
     return {
-        "ood_increase": pooled(unseen)[1] / pooled(trained)[1] - 1,
-        "ood_over_specialist": pooled(unseen)[1] / pooled(known)[1] - 1,
-        "specialist_increase": pooled(known)[1] / pooled(trained)[1] - 1,
+        "ood_increase": on_unseen / on_trained - 1,
+        "ood_over_specialist": on_unseen / by_specialist - 1,
+        "specialist_increase": by_specialist / on_trained - 1,
         "specialist_increase_low": low,
         "specialist_increase_high": high,
     }
