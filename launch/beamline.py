@@ -227,7 +227,8 @@ def _fly(
     geometry = {name: getattr(scan.geometry, name) for name in GEOMETRY_KEYS}
     series = ReplayConfig(
         series_id=series_id,
-        series_uid=f"simulated-{config.simulation.seed}-{series_id}",
+        # A detector never names two series alike: a scan of that name may lie in the folder already.
+        series_uid=f"simulated-{config.simulation.seed}-{series_id}-{time.strftime('%H%M%S')}",
         rate_hz=config.rate_hz,
         compression=config.compression,
         **geometry,
