@@ -198,7 +198,7 @@ def _series(specimen: Specimen, config: SteeredBeamlineConfig, number: int) -> R
     geometry = {name: getattr(specimen.geometry, name) for name in GEOMETRY_KEYS}
     # The steered series is paced by its trajectories.
     rate_hz = 0.0 if number == 1 else config.rate_hz
-    uid = f"{'steered' if number == 1 else 'spiral'}-{config.sample.seed}"
+    uid = f"{'steered' if number == 1 else 'spiral'}-{config.sample.seed}-{time.strftime('%H%M%S')}"
     return ReplayConfig(series_id=number, series_uid=uid, rate_hz=rate_hz, **geometry)
 
 
