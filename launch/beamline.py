@@ -26,7 +26,7 @@ from ophyd_async.core import AsyncStatus
 from launch.simulation import SimulatedScan, Simulation, simulate_scan
 from operators.arrays import Positions
 from stream.documents import to_msgpack
-from stream.replay import DetectorReplay, ReplayConfig
+from stream.replay import DetectorReplay, ReplayConfig, new_series_uid
 from stream.sockets import Endpoint
 
 GEOMETRY_KEYS = ("energy_ev", "detector_distance_m", "detector_pixel_m")
@@ -227,8 +227,7 @@ def _fly(
     geometry = {name: getattr(scan.geometry, name) for name in GEOMETRY_KEYS}
     series = ReplayConfig(
         series_id=series_id,
-        # A detector never names two series alike: a scan of that name may lie in the folder already.
-        series_uid=f"simulated-{config.simulation.seed}-{series_id}-{time.strftime('%H%M%S')}",
+        series_uid=new_series_uid(f"simulated-{config.simulation.seed}-{series_id}"),
         rate_hz=config.rate_hz,
         compression=config.compression,
         **geometry,

@@ -18,7 +18,7 @@ from launch.recorded import RecordedScan
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
 from stream.document_publisher import DocumentPublisher
-from stream.replay import DetectorReplay, Faults, ReplayConfig
+from stream.replay import DetectorReplay, Faults, ReplayConfig, new_series_uid
 from stream.sockets import Endpoint
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _play(
     scan: RecordedScan, options: ReplayOptions, detector: DetectorReplay, publish: Publish | None
 ) -> int:
     numbers = scan.frame_numbers[: options.n_frames]
-    series = f"{scan.name}-{time.strftime('%H%M%S')}"
+    series = new_series_uid(scan.name)
     config = _config(scan, numbers, series, options)
     if publish is None:
         return detector.play(_frames(scan, numbers), config, _length(numbers))

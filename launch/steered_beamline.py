@@ -33,7 +33,7 @@ from launch.beamline import (
 from launch.scan_ledger import MaxDose
 from launch.steered_sample import SparseSample, Specimen, simulate_specimen
 from operators.arrays import Frames, Positions, abs2
-from stream.replay import DetectorReplay, ReplayConfig
+from stream.replay import DetectorReplay, ReplayConfig, new_series_uid
 from stream.sockets import Endpoint
 
 
@@ -198,7 +198,7 @@ def _series(specimen: Specimen, config: SteeredBeamlineConfig, number: int) -> R
     geometry = {name: getattr(specimen.geometry, name) for name in GEOMETRY_KEYS}
     # The steered series is paced by its trajectories.
     rate_hz = 0.0 if number == 1 else config.rate_hz
-    uid = f"{'steered' if number == 1 else 'spiral'}-{config.sample.seed}-{time.strftime('%H%M%S')}"
+    uid = new_series_uid(f"{'steered' if number == 1 else 'spiral'}-{config.sample.seed}")
     return ReplayConfig(series_id=number, series_uid=uid, rate_hz=rate_hz, **geometry)
 
 

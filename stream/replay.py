@@ -92,6 +92,15 @@ class ReplayConfig:
     faults: Faults = Faults()
 
 
+def new_series_uid(name: str, now_s: float | None = None) -> str:
+    """Return the name of a series, with the time in it: a detector never names two alike.
+
+    A scan of the same name may lie in the folder already, and its frames would not be taken twice. `now_s` is
+    Unix time, now unless given.
+    """
+    return f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.localtime(now_s))}"
+
+
 class DetectorReplay:
     """Plays series through one socket, as a detector does; a context manager.
 

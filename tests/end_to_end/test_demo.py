@@ -129,6 +129,18 @@ def test_the_stored_run_replays_to_the_same_object(
     assert nrmse(outcome.result.object, first.object, sample.lit).loose <= 0.02
 
 
+def test_the_demo_runs_again_in_its_folder(folder: Path, scan: Scan) -> None:
+    again = folder / "again.json"
+    done = ptychostream(
+        "demo", "--no-browser", "--no-store", "--frames", 49, "--save", folder, "--json", again, timeout_s=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(again.read_text())
+    assert figures["frames_recorded"] == figures["frames_refined"] == 49
+    assert sorted(each.n_frames for each in scans_in(folder / "scans")) == [49, N_FRAMES]
+    assert account(scan, "subscriber").recorded == N_FRAMES
+
+
 def test_ctrl_c_in_the_middle_leaves_no_process(run_folder: Path) -> None:
     log = run_folder / "demo.log"
     with running(log, "demo", "--no-browser", "--no-store", "--rate", 50, "--save", run_folder) as demo:

@@ -13,7 +13,7 @@ import pytest
 
 from stream.dectris import EndMessage, ImageMessage, StartMessage
 from stream.recording import STAGE
-from stream.replay import DetectorReplay, Faults, ReplayConfig, series_messages
+from stream.replay import DetectorReplay, Faults, ReplayConfig, new_series_uid, series_messages
 from stream.scan import account, scans_in
 from stream.sockets import Endpoint, Socket, wait_for_message
 from stream.stage import MESSAGES_PER_TURN
@@ -23,6 +23,12 @@ from tests.stream.detector import SHAPE, assert_recorded, pixels
 
 LOOPBACK = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 PATIENCE_S = 20.0
+
+
+def test_a_series_is_named_anew_each_time() -> None:
+    one, another = new_series_uid("star", 1e9), new_series_uid("star", 1e9 + 1)
+    assert one != another
+    assert one.startswith("star-2001090")
 
 
 def messages(n_frames: int, **options: object) -> list[object]:
