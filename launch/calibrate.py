@@ -85,7 +85,7 @@ def calibrate_sigma(network: Network, recipe: Recipe, device: str = "cpu") -> No
     for photons in photons_per_frame:
         with_dose = recipe.evaluated_with(photons_per_frame=photons, objects_per_family=OBJECTS_PER_FAMILY)
         probe = evaluation_probe(with_dose)
-        predictor, weights = Predictor(network, probe, device=device), abs2(probe[0])
+        predictor, weights = Predictor(network, probe, device=device), abs2(probe).sum(axis=0)
         scans = simulate_scans(with_dose, trained_families(recipe), SIGMA_SEED)
         ratios = np.concatenate(
             [error_in_sigmas(outcome_of(predictor, weights, scan), weights) for scan in scans]

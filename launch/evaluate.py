@@ -115,7 +115,7 @@ def evaluate(predictor: Predictor, recipe: Recipe) -> dict[str, float]:
     pass stitched; `unseen_*` are the same for families that training never draws from. `c` and `loose` are
     defined at `operators.metrics.nrmse`; a constant scores 1 in `c`, and `constant_loose` in `loose`.
     """
-    weights = abs2(evaluation_probe(recipe)[0])
+    weights = abs2(evaluation_probe(recipe)).sum(axis=0)
     figures: dict[str, float] = {}
     for prefix, families in (("", trained_families(recipe)), ("unseen_", HELD_OUT_FAMILIES)):
         of_scans = scan_figures(predictor, weights, simulate_scans(recipe, families, EVALUATION_SEED))
@@ -139,7 +139,7 @@ def evaluate_drawn_probes(predictor_for: Callable[[Probe], Predictor], recipe: R
         for _ in range(recipe.evaluation.objects_per_family):
             drawn = recipe.probe.random(recipe.n_pixels, rng)
             probe = with_power(drawn, recipe.evaluation.photons_per_frame)
-            scan, weights = _simulate_scan(recipe, family, probe, rng), abs2(probe[0])
+            scan, weights = _simulate_scan(recipe, family, probe, rng), abs2(probe).sum(axis=0)
             scores.append(score_of(outcome_of(predictor_for(probe), weights, scan), weights))
     return {f"drawn_probe_{name}": value for name, value in pooled_figures(scores).items()}
 

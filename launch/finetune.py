@@ -22,7 +22,6 @@ from launch.recipe import Recipe
 from launch.tuning import Samples, Tuner, TuningConfig
 from operators.arrays import Probe, abs2
 from operators.network_interface import Network
-from operators.probe import strongest_mode
 from stream.prepare import Optics
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot
@@ -179,8 +178,8 @@ class Finetuning:
         if not self._has_enough:
             return False
         if self._tuner is None:
-            strongest = torch.from_numpy(strongest_mode(probe))
-            self._tuner = Tuner(self._current, self._recipe, strongest, self.config.tuning, self._trained)
+            modes = torch.from_numpy(np.ascontiguousarray(probe, np.complex64))
+            self._tuner = Tuner(self._current, self._recipe, modes, self.config.tuning, self._trained)
         self._tuner.step(self._learned)
         if self._is_due:
             self._offered_s = self._spent_s

@@ -157,7 +157,7 @@ def make_labels(task: Task) -> ScanLabels:
 
 def held_out_error(predictor: Predictor, labels: ScanLabels, held_out: float) -> dict[str, float]:
     """Return `c` of the patches of the frames that were not trained on, against their labels."""
-    rest, weights = slice(labels.split(held_out), None), abs2(labels.probe[0])
+    rest, weights = slice(labels.split(held_out), None), abs2(labels.probe).sum(axis=0)
     if not len(labels.corners[rest]):
         return {}
     scan = SimulatedScan(labels.object, labels.corners[rest], labels.patterns[rest])

@@ -116,7 +116,7 @@ def losses(
 
     The figures are those of `Report.c`, squared error and variation, and the sigma loss, detached.
     """
-    weights, loss = illumination.probe.abs().square(), LOSSES[recipe.loss]
+    weights, loss = illumination.weights, LOSSES[recipe.loss]
     patch_loss = loss(prediction.patches, objects, weights)
     draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
     sigma_loss = sigma_nll(prediction, objects, weights)

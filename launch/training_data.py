@@ -18,7 +18,7 @@ from launch.samples import draw_textures
 from launch.scan_labels import ScanLabels, labels_of
 from operators.detector_effects import Detector, draw_detector, read_out
 from operators.gaps import fill_gaps
-from operators.network_interface import Illumination, illuminate
+from operators.network_interface import Illumination, illuminate, joined
 
 Generator = torch.Generator
 # Pieces of a scan's object lie this close to a measured position: well lit, and seen nowhere else.
@@ -62,8 +62,8 @@ class Simulator:
         self.textures = torch.from_numpy(textures).to(device)
         self.probes = torch.from_numpy(probes).to(device)
         """(probe, mode, y, x) complex64 of unit power, the strongest mode first."""
-        self.illuminations = illuminate(self.probes[:, 0])
-        """What the network is told of each probe, as `operators.network.Predictor` tells it."""
+        self.illuminations = illuminate(self.probes)
+        """What the network is told of each probe."""
 
     def draw(self, n_frames: int, generator: Generator) -> Samples:
         """Return objects (frame, y, x), intensities as shares of the flux, and their illumination."""
@@ -172,7 +172,7 @@ class ScanSampler:
         probe = torch.from_numpy(labels.probe).to(device)
         self._flux = probe.abs().square().sum()
         self._probe = probe / self._flux.sqrt()
-        self._illumination = illuminate(self._probe[0])
+        self._illumination = illuminate(self._probe)
         self._valid = torch.from_numpy(labels.valid).to(device)
         patterns = torch.from_numpy(labels.patterns[:n_used]).to(device)
         self._intensities = fill_gaps(patterns / self._flux, self._valid, self._illumination)
@@ -190,10 +190,10 @@ class ScanSampler:
         return objects, intensities, illuminate(probes, photons)
 
     def _measured(self, n_frames: int, generator: Generator) -> tuple[Tensor, ...]:
-        """Return objects, intensities, strongest modes and photons of measured frames."""
+        """Return objects, intensities, probes and photons of measured frames."""
         which = self._integers(len(self._corners), n_frames, generator)
         objects = self._windows[self._corners[which, 0], self._corners[which, 1]]
-        probes = self._probe[0].expand_as(objects)
+        probes = self._probe.expand(n_frames, *self._probe.shape)
         flips = [self._integers(2, n_frames, generator) == 1 for _ in range(3)]
         turned = (_oriented(values, flips, is_corner_origin=False) for values in (objects, probes))
         intensities = _oriented(self._intensities[which], flips, is_corner_origin=True)
@@ -201,7 +201,7 @@ class ScanSampler:
         return objects, intensities, probes, self._flux.expand(n_frames, 1, 1)
 
     def _simulated(self, n_frames: int, generator: Generator) -> tuple[Tensor, ...]:
-        """Return objects, noisy intensities, strongest modes and photons of pieces near measured frames."""
+        """Return objects, noisy intensities, probes and photons of pieces near measured frames."""
         near = self._corners[self._integers(len(self._corners), n_frames, generator)]
         rows, columns = (
             (near[:, axis] + self._integers(2 * NEAR_PX + 1, n_frames, generator) - NEAR_PX).clamp(
@@ -218,7 +218,7 @@ class ScanSampler:
         expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
         counts = torch.poisson(expected, generator)
         intensities = fill_gaps(counts / photons, self._valid, self._illumination)
-        return objects, intensities, self._probe[0].expand_as(objects), photons
+        return objects, intensities, self._probe.expand(n_frames, *self._probe.shape), photons
 
     def _integers(self, end: int, n_frames: int, generator: Generator) -> Tensor:
         return torch.randint(end, (n_frames,), generator=generator, device=self._probe.device)
@@ -245,20 +245,21 @@ class Mixture:
             return self._second.draw(n_frames, generator)
         objects, intensities, illumination = self._first.draw(n_frames - n_second, generator)
         more = self._second.draw(n_second, generator)
-        constants = (torch.cat(pair) for pair in zip(illumination, more[2], strict=True))
-        return torch.cat([objects, more[0]]), torch.cat([intensities, more[1]]), Illumination(*constants)
+        both = joined(illumination, more[2])
+        return torch.cat([objects, more[0]]), torch.cat([intensities, more[1]]), both
 
 
 def _oriented(values: Tensor, flips: list[Tensor], *, is_corner_origin: bool) -> Tensor:
-    """Return planes flipped along y, along x and transposed where the three of `flips` say so.
+    """Return planes, (frame, ..., y, x), flipped along y, along x and transposed where `flips` say so.
 
     Patterns of flipped objects are flipped about their corner, the zero frequency.
     """
-    for axis, flip in zip((1, 2), flips, strict=False):
+    along_y, along_x, transposed = (flip.view(-1, *[1] * (values.ndim - 1)) for flip in flips)
+    for axis, flip in ((-2, along_y), (-1, along_x)):
         flipped = values.flip(axis)
         flipped = flipped.roll(1, axis) if is_corner_origin else flipped
-        values = torch.where(flip[:, None, None], flipped, values)
-    return torch.where(flips[2][:, None, None], values.transpose(1, 2), values)
+        values = torch.where(flip, flipped, values)
+    return torch.where(transposed, values.transpose(-2, -1), values)
 
 
 def _detectors(recipe: Recipe, rng: np.random.Generator, device: str) -> Detector | None:

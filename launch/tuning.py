@@ -17,7 +17,7 @@ from torch import Tensor
 from launch.recipe import Recipe
 from launch.training_data import Simulator
 from operators.losses import sigma_nll, squared_error, variation
-from operators.network_interface import Illumination, Network, illuminate
+from operators.network_interface import Illumination, Network, illuminate, joined
 
 REPLAYED_TEXTURES = 100  # and probes: enough to learn none by heart in minutes, drawn in seconds
 N_REHEARSED = 64  # old samples that forgetting is measured on, of as many textures
@@ -76,7 +76,7 @@ class Tuner:
         As trained; it stays as it is.
     recipe : Recipe
         That trained it: what is replayed.
-    probe : (y, x) complex64
+    probe : (mode, y, x) complex64
         Of the scan.
     config : TuningConfig
     before : Network, optional
@@ -104,7 +104,7 @@ class Tuner:
         self._learning = copy.deepcopy(network).eval()
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._illuminations = [illuminate(_turned(probe, which)) for which in range(ORIENTATIONS)]
+        self._illuminations = illuminate(torch.stack([_turned(probe, way) for way in range(ORIENTATIONS)]))
         self._simulator = _simulator(recipe, REPLAYED_TEXTURES, _REPLAYED_SEED)
         # Of textures that are never replayed: on those that are, less is seen to be forgotten.
         rehearsed = _simulator(recipe, N_REHEARSED, _REHEARSED_SEED).draw(N_REHEARSED, self._generator)
@@ -116,7 +116,7 @@ class Tuner:
         """Learn from one batch: some of `samples`, in one of eight orientations, and some old ones."""
         recipe = self._simulator.recipe
         intensities, objects, illumination = self._batch(samples)
-        weights = illumination.probe.abs().square()
+        weights = illumination.weights
         prediction = self._learning(intensities, illumination)
         loss = squared_error(prediction.patches, objects, weights)
         for draft in prediction.drafts:
@@ -132,7 +132,7 @@ class Tuner:
 
     def error(self, network: Network, samples: Samples) -> float:
         """Return the error `c` of a network on samples of the scan: 1 is that of the best constants."""
-        return _error(network, samples, self._illuminations[0])
+        return _error(network, samples, self._illuminations.of(slice(1)))
 
     def blended(self, share: float) -> Network:
         """Return a network with this share of what was learned: weights between those before and now.
@@ -158,17 +158,17 @@ class Tuner:
         n_new = self.config.batch_size - n_old
         which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
         orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
-        new = (part.expand(n_new, -1, -1) for part in self._illuminations[orientation])
+        new = self._illuminations.of(torch.full((n_new,), orientation))
         # the pattern of a mirrored object is mirrored about its zero frequency, which is in the corner
         intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
         objects = _turned(samples.objects[which], orientation)
         if not n_old:  # some FFTs refuse an empty batch
-            return intensities, objects, Illumination(*new)
+            return intensities, objects, new
         old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
         return (
             torch.cat([intensities, old_intensities]),
             torch.cat([objects, old_objects]),
-            Illumination(*(torch.cat(parts) for parts in zip(new, old, strict=True))),
+            joined(new, old),
         )
 
     @torch.no_grad()
@@ -197,7 +197,7 @@ def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> T
 @torch.no_grad()
 def _error(network: Network, samples: Samples, illumination: Illumination, batch_size: int = 16) -> float:
     total = 0.0
-    weights = illumination.probe.abs().square()
+    weights = illumination.weights
     for start in range(0, len(samples.objects), batch_size):
         part = slice(start, start + batch_size)
         single = len(weights) == 1

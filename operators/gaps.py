@@ -6,12 +6,12 @@ and a wrong one. Called wherever patterns go into a network, in use and in train
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from operators.arrays import Mask, Patterns, Probe
 from operators.network_interface import Illumination, illuminate
-from operators.probe import strongest_mode
 
 NEARBY_PX = 0.7  # standard deviation of what counts as near; wider was worse for gaps of 3 and 5 pixels
 _LEAST_LIGHT = 1e-3  # of the open beam's brightest pixel: with less around, the whole pattern's share counts
@@ -31,7 +31,7 @@ def fill_gaps(intensities: Tensor, valid: Tensor, illumination: Illumination) ->
     """
     if not len(intensities):
         return intensities  # some FFTs refuse an empty batch
-    open_beam = illumination.open_far_field.abs().square()
+    open_beam = illumination.open_beam
     seen, visible = intensities * valid, open_beam * valid
     least = _LEAST_LIGHT * open_beam.amax((-2, -1), keepdim=True)
     share = seen.sum((-2, -1), keepdim=True) / visible.sum((-2, -1), keepdim=True)
@@ -48,9 +48,8 @@ def fill_patterns(patterns: Patterns, valid: Mask, probe: Probe) -> Patterns:
         On the host.
     valid : (ky, kx) bool
     probe : (mode, y, x) complex64
-        Its strongest mode gives the open beam.
     """
-    illumination = illuminate(torch.from_numpy(strongest_mode(probe)))
+    illumination = illuminate(torch.from_numpy(np.ascontiguousarray(probe, np.complex64)))
     return fill_gaps(torch.from_numpy(patterns), torch.from_numpy(valid), illumination).numpy()
 
 

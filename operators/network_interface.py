@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 NORMS = nn.BatchNorm2d, nn.SyncBatchNorm  # the second in trainings on several GPUs
@@ -18,23 +19,33 @@ class Illumination(NamedTuple):
 
     Attributes
     ----------
-    probe : (1 or frame, y, x) complex64
-        Of unit power.
-    open_far_field : (1 or frame, ky, kx) complex64
-        The far field without a sample, corner-origin.
-    preconditioner : (1 or frame, y, x) complex64
+    modes : (1 or frame, mode, y, x) complex64
+        Of the probe, mutually incoherent, together of unit power.
+    open_far_fields : (1 or frame, mode, ky, kx) complex64
+        The far fields without a sample, corner-origin.
+    preconditioners : (1 or frame, mode, y, x) complex64
         Regularised division by the probe, the step of rPIE.
-    gradient_step : (1 or frame, y, x) complex64
+    gradient_steps : (1 or frame, mode, y, x) complex64
         The step of ePIE.
     photons : (1 or frame, 1, 1) float32
         Of a frame without a sample: how sure its pattern is.
     """
 
-    probe: Tensor
-    open_far_field: Tensor
-    preconditioner: Tensor
-    gradient_step: Tensor
+    modes: Tensor
+    open_far_fields: Tensor
+    preconditioners: Tensor
+    gradient_steps: Tensor
     photons: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """Where the probe is bright, (1 or frame, y, x) float32 of sum 1."""
+        return total_intensity(self.modes)
+
+    @property
+    def open_beam(self) -> Tensor:
+        """Pattern without a sample, (1 or frame, ky, kx) float32 of sum 1, corner-origin."""
+        return total_intensity(self.open_far_fields)
 
     def of(self, frames: slice | Tensor) -> "Illumination":
         """Return the illumination of some frames, a slice or (n,) indices, where each has one of its own."""
@@ -132,24 +143,39 @@ def illuminate(probe: Tensor, photons: Tensor | float | None = None) -> Illumina
 
     Parameters
     ----------
-    probe : (y, x) or (frame, y, x) complex64
+    probe : (mode, y, x) or (frame, mode, y, x) complex64
         Of any power.
     photons : float or (frame, 1, 1) float32, optional
         Of a frame without a sample; the power of the probe unless given.
     """
-    probe = probe if probe.ndim == 3 else probe[None]
-    power = probe.abs().square().sum((-2, -1), keepdim=True)
-    probe = probe / power.sqrt()
+    probe = probe if probe.ndim == 4 else probe[None]
+    power = probe.abs().square().sum((-3, -2, -1))[:, None, None]
+    modes = probe / power.sqrt()[:, None]
     flux = power if photons is None else torch.zeros_like(power) + photons
-    intensity = probe.abs().square()
+    intensity = total_intensity(modes)[:, None]
     peak = intensity.amax((-2, -1), keepdim=True)
     return Illumination(
-        probe,
-        torch.fft.fft2(probe, norm="ortho"),
-        probe.conj() / (intensity + 0.1 * peak),
-        probe.conj() / peak,
+        modes,
+        torch.fft.fft2(modes, norm="ortho"),
+        modes.conj() / (intensity + 0.1 * peak),
+        modes.conj() / peak,
         flux,
     )
+
+
+def joined(first: Illumination, second: Illumination) -> Illumination:
+    """Return the illumination of the frames of both; the side of fewer modes gets dark ones."""
+    n_modes = max(first.modes.shape[1], second.modes.shape[1])
+    sides = []
+    for *waves, photons in (first, second):
+        n_dark = n_modes - waves[0].shape[1]
+        sides.append([*(functional.pad(wave, (0, 0, 0, 0, 0, n_dark)) for wave in waves), photons])
+    return Illumination(*(torch.cat(pair) for pair in zip(*sides, strict=True)))
+
+
+def total_intensity(waves: Tensor) -> Tensor:
+    """Return the summed intensities of incoherent waves (..., mode, y, x) complex64, (..., y, x) float32."""
+    return (waves.real.square() + waves.imag.square()).sum(-3)  # abs() takes four times as long
 
 
 def channels_last(network: Network) -> Network:

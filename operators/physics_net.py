@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from operators.calibration import UNIFORM_PHASE_SIGMA
-from operators.network_interface import Illumination, Network, Prediction
+from operators.network_interface import Illumination, Network, Prediction, total_intensity
 
 N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
 
@@ -73,7 +73,7 @@ class PhysicsNet(Network):
     the probe: the estimate, where some steps of error reduction would move it, the gradient that remains, the
     modulus of the probe, the logarithm of the pattern, and the features of the stage before. A last head, fed
     with detached features and trained on the detached error, says how far off the phase of each pixel is; it
-    cannot disturb the estimate.
+    cannot disturb the estimate. A probe of several modes has the modulus of all of them together.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def first_estimate(amplitudes: Tensor, illumination: Illumination) -> Tensor:
 
     `amplitudes` are those of `reduce_error`.
     """
-    return 1 + illumination.preconditioner * _difference(illumination.open_far_field, amplitudes)
+    return 1 + _step(illumination.preconditioners, _difference(illumination.open_far_fields, amplitudes))
 
 
 def reduce_error(estimate: Tensor, amplitudes: Tensor, illumination: Illumination, n_steps: int) -> Tensor:
@@ -149,11 +149,12 @@ def reduce_error(estimate: Tensor, amplitudes: Tensor, illumination: Illuminatio
 
     Notes
     -----
-    Fienup, Appl. Opt. 21, 2758 (1982), with the step of rPIE (Maiden, Johnson & Li, Optica 4, 736 (2017)).
+    Fienup, Appl. Opt. 21, 2758 (1982), with the step of rPIE (Maiden, Johnson & Li, Optica 4, 736 (2017)) and
+    one factor for the far fields of all modes (Thibault & Menzel, Nature 494, 68 (2013)).
     """
     for _ in range(n_steps):
-        far_field = _fft2(illumination.probe * estimate)
-        estimate = estimate + illumination.preconditioner * _difference(far_field, amplitudes)
+        difference = _difference(_far_fields(estimate, illumination), amplitudes)
+        estimate = estimate + _step(illumination.preconditioners, difference)
     return estimate
 
 
@@ -169,15 +170,15 @@ def reduce_error_to_noise(
     share: all where the pattern is sure, none where the estimate explains it as well as the truth would.
     """
     for _ in range(n_steps):
-        far_field = _fft2(illumination.probe * estimate)
-        expected = _intensity(far_field)
+        far_fields = _far_fields(estimate, illumination)
+        expected = total_intensity(far_fields)
         modulus = expected.sqrt()
         with torch.no_grad():
             noise = expected.minimum(0.25 / illumination.photons).mean((-2, -1), keepdim=True)
             misfit = (amplitudes - modulus).square().mean((-2, -1), keepdim=True)
             share = (1 - noise / (misfit + 1e-20)).clamp(min=0)
-        step = illumination.preconditioner * _difference_from(far_field, modulus, amplitudes)
-        estimate = estimate + share * step
+        difference = _difference_from(far_fields, modulus, amplitudes)
+        estimate = estimate + share * _step(illumination.preconditioners, difference)
     return estimate
 
 
@@ -197,11 +198,12 @@ def compare(
     margin : int
         Pixels left out at every edge of the result.
     """
-    probe = illumination.probe
     better = reduce_error(estimate, amplitudes, illumination, n_steps)
-    gradient = illumination.gradient_step * _difference(_fft2(probe * better), amplitudes)
+    difference = _difference(_far_fields(better, illumination), amplitudes)
+    gradient = _step(illumination.gradient_steps, difference)
     pattern = torch.fft.fftshift(amplitudes, dim=(-2, -1)).square()
-    modulus = probe.abs() / probe.abs().amax((-2, -1), keepdim=True)
+    modulus = illumination.weights.sqrt()
+    modulus = modulus / modulus.amax((-2, -1), keepdim=True)
     n_frames, n_pixels, _ = estimate.shape
     inside = (..., slice(margin, n_pixels - margin), slice(margin, n_pixels - margin))
     planes = estimate.real.new_empty(n_frames, N_INPUTS, n_pixels - 2 * margin, n_pixels - 2 * margin)
@@ -263,19 +265,22 @@ def _layer(n_inputs: int, n_outputs: int) -> list[nn.Module]:
     ]
 
 
-def _fft2(x: Tensor) -> Tensor:
-    return torch.fft.fft2(x, norm="ortho")
+def _far_fields(estimate: Tensor, illumination: Illumination) -> Tensor:
+    """Return the far field of each mode, (frame, mode, ky, kx) complex64."""
+    return torch.fft.fft2(illumination.modes * estimate[:, None], norm="ortho")
 
 
-def _intensity(far_field: Tensor) -> Tensor:
-    return far_field.real.square() + far_field.imag.square()  # abs() takes four times as long
+def _difference(far_fields: Tensor, amplitudes: Tensor) -> Tensor:
+    """Return the exit waves to add, one for each mode, so that together they have the measured amplitudes."""
+    return _difference_from(far_fields, total_intensity(far_fields).sqrt(), amplitudes)
 
 
-def _difference(far_field: Tensor, amplitudes: Tensor) -> Tensor:
-    """Return the exit wave to add so that the far field gets the measured amplitudes."""
-    return _difference_from(far_field, _intensity(far_field).sqrt(), amplitudes)
+def _difference_from(far_fields: Tensor, modulus: Tensor, amplitudes: Tensor) -> Tensor:
+    """Return the same where the modulus of the far fields together is known already."""
+    factor = amplitudes / (modulus + 1e-6) - 1
+    return torch.fft.ifft2(far_fields * factor[:, None], norm="ortho")
 
 
-def _difference_from(far_field: Tensor, modulus: Tensor, amplitudes: Tensor) -> Tensor:
-    """Return the same where the modulus of the far field is known already."""
-    return torch.fft.ifft2(far_field * (amplitudes / (modulus + 1e-6) - 1), norm="ortho")
+def _step(steps: Tensor, difference: Tensor) -> Tensor:
+    """Return by how much the modes together move the estimate, (frame, y, x) complex64."""
+    return (steps * difference).sum(1)

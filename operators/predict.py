@@ -17,7 +17,6 @@ from operators.cuda_graph import Run, recorded
 from operators.gaps import fill_gaps
 from operators.network_interface import Network, channels_last, illuminate
 from operators.patches import middle, widened
-from operators.probe import strongest_mode
 from operators.unet_openvino import compile_unets, has_openvino
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
@@ -34,8 +33,7 @@ class Predictor:
     network : Network
         Trained; copied, so that its training may go on.
     probe : (mode, y, x) complex64
-        Sum of |P|^2 over modes = mean photons per frame. The network is given the strongest mode; the flux of
-        all of them normalises the patterns.
+        Sum of |P|^2 over modes = mean photons per frame.
     batch_size : int
         Most patterns per run of the network.
     device : str
@@ -89,8 +87,8 @@ class Predictor:
         self.batch_size, self.crop = batch_size, network.crop
         self.photons_per_frame = float(power.sum())
         self._sigma_factor = network.sigma_factor(self.photons_per_frame)
-        strongest = torch.from_numpy(strongest_mode(probe)).to(device)
-        self._illumination = illuminate(strongest, self.photons_per_frame)
+        modes = torch.from_numpy(np.ascontiguousarray(probe, np.complex64))
+        self._illumination = illuminate(modes.to(device))
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
         self._mask = None if mask is None or mask.all() else torch.from_numpy(mask).to(device)
         on_gpu = self._device.type == "cuda"
@@ -207,12 +205,12 @@ def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> floa
     rng = np.random.default_rng(0)
     shape = (predictor.batch_size, *probe.shape[1:])
     phase = ndimage.gaussian_filter(rng.standard_normal(shape), (0, 3, 3))
-    strongest = strongest_mode(probe)
-    patterns = abs2(fft2(strongest * np.exp(1j * phase / phase.std()))).astype(np.float32)
+    exit_waves = probe * np.exp(1j * phase / phase.std())[:, None]
+    patterns = abs2(fft2(exit_waves)).sum(axis=1).astype(np.float32)
     with torch.inference_mode():
-        illumination = illuminate(torch.from_numpy(strongest), predictor.photons_per_frame)
+        illumination = illuminate(torch.from_numpy(np.ascontiguousarray(probe, np.complex64)))
         intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
         exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
-    exact, weights = middle(exact, predictor.crop), middle(abs2(strongest), predictor.crop)
+    exact, weights = middle(exact, predictor.crop), middle(abs2(probe).sum(axis=0), predictor.crop)
     difference = abs2(predictor.submit(patterns)()[0] - exact)
     return float(np.sqrt((weights * difference).sum() / (weights * abs2(exact)).sum()))

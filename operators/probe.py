@@ -197,7 +197,7 @@ def with_power(probe: Probe, photons: float) -> Probe:
 
 
 def strongest_mode(probe: Probe) -> np.ndarray:
-    """Return the mode with the most photons, (y, x) complex64: what a network is given of a probe."""
+    """Return the mode with the most photons, (y, x) complex64."""
     return np.ascontiguousarray(probe[abs2(probe).sum(axis=(1, 2)).argmax()], np.complex64)
 
 

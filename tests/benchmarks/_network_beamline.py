@@ -1,8 +1,9 @@
 """What a beamline that is not an ideal one costs: bad pixels, gaps, beam stop, background, partial coherence.
 
 Called by `bench network`. The same objects are seen through each effect; the weights know none of them from
-training. Gaps are filled as in a run (`operators.gaps`); of background and incoherence the network is told
-nothing, as no run could.
+training. Gaps are filled as in a run (`operators.gaps`). Of background the network is told nothing, as no run
+could; of partial coherence it is told nothing, or the modes of the probe, as by a run whose probe was refined
+with them.
 """
 
 from launch.evaluate import evaluation_probe, scan_figures, simulate_scans, trained_families
@@ -28,11 +29,11 @@ def beamline_figures(network: Network, recipe: Recipe) -> dict[str, float]:
     recipe = recipe.evaluated_with(n_positions=N_POSITIONS, objects_per_family=1)
     through = {name: recipe.model_copy(update={"effects": effects}) for name, effects in EFFECTS.items()}
     blurred = recipe.probe.model_copy(update={"blur_px": (BLUR_PX, BLUR_PX), "n_modes": 4})
-    through["blur"] = recipe.model_copy(update={"probe": blurred})
-    probe = evaluation_probe(recipe)
-    predictor, weights = Predictor(network, probe), abs2(probe[0])
+    through["blur"] = through["blur_told"] = recipe.model_copy(update={"probe": blurred})
     figures = {}
     for name, changed in through.items():
+        probe = evaluation_probe(changed if name == "blur_told" else recipe)
+        predictor, weights = Predictor(network, probe), abs2(probe).sum(axis=0)
         scans = simulate_scans(changed, trained_families(recipe), SEED)
         pooled = scan_figures(predictor, weights, scans)
         for kind in ("patch_c", "mosaic_c", "coverage95"):

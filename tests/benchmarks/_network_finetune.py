@@ -57,7 +57,7 @@ def finetune(
     shares = scan.patterns / np.float32(abs2(probe).sum())
     seen, unseen = _samples(shares[:half], labels), _samples(shares[half:], truth)
 
-    tuner = Tuner(network, recipe, torch.from_numpy(probe[0]), TuningConfig())
+    tuner = Tuner(network, recipe, torch.from_numpy(probe), TuningConfig())
     ends_at = processor_clock() + BUDGET_S
     while processor_clock() < ends_at:
         tuner.step(seen)

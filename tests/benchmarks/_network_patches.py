@@ -103,7 +103,7 @@ def errors_of_objects(
 ) -> Iterator[PatchErrors]:
     """Yield what the network makes of fresh objects of each family, for each seed."""
     probe = evaluation_probe(recipe)
-    predictor, weights = Predictor(network, probe), abs2(probe[0])
+    predictor, weights = Predictor(network, probe), abs2(probe).sum(axis=0)
     for seed in seeds:
         for family in families:
             # Families draw from streams of their own: what one needs does not change the objects of another.

@@ -95,7 +95,7 @@ def _mosaics(scans: list[SimulatedScan], probe: Probe, predictor: Predictor, mod
 
 
 def _back_projection(pattern: Any, probe: Probe) -> Patches:
-    illumination = illuminate(torch.from_numpy(probe[0]))
+    illumination = illuminate(torch.from_numpy(probe))
     shares = torch.from_numpy(pattern) / float(abs2(probe).sum())
     return first_estimate(shares.sqrt(), illumination).numpy()
 

@@ -60,11 +60,11 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     assert recipe.scan is not None
     labels = labels_of(recipe, folder)
     n_trained = labels.split(recipe.scan.held_out)
-    predictor, weights = Predictor(network, labels.probe, mask=labels.valid), abs2(labels.probe[0])
+    predictor, weights = Predictor(network, labels.probe, mask=labels.valid), abs2(labels.probe).sum(axis=0)
     scan = SimulatedScan(labels.object, labels.corners, labels.patterns)
     outcome = outcome_of(predictor, weights, scan)
-    illumination, model = abs2(labels.probe).sum(axis=0), ErrorModel(**card.error_model)
-    mosaic = stitch(outcome.patches, outcome.sigma, illumination, labels.corners, model)
+    model = ErrorModel(**card.error_model)
+    mosaic = stitch(outcome.patches, outcome.sigma, weights, labels.corners, model)
     picture = mosaic.picture(Bounds(0, 0, *labels.object.shape))
     lit = picture.photons > LIT * picture.photons.max()
     level = find_gauge(

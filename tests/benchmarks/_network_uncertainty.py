@@ -116,7 +116,7 @@ def _patch_coverage(network: Network, recipe: Recipe) -> dict[str, tuple[float, 
         dosed = sparse_scans(recipe, N_DRAWS).evaluated_with(photons_per_frame=photons)
         probe = evaluation_probe(dosed)
         scans = simulate_scans(dosed, trained_families(recipe), SEED)
-        figures = scan_figures(Predictor(network, probe), abs2(probe[0]), scans)
+        figures = scan_figures(Predictor(network, probe), abs2(probe).sum(axis=0), scans)
         found[f"{photons:.3g}"] = figures["coverage68"], figures["coverage95"]
     return found
 

@@ -136,7 +136,7 @@ def _photons(recipe: Recipe, network: Network) -> dict[str, float]:
     def errors(photons_per_frame: float) -> tuple[float, float]:
         some = recipe.evaluated_with(objects_per_family=1, photons_per_frame=photons_per_frame)
         probe = evaluation_probe(some)
-        predictor, weights = Predictor(network, probe), abs2(probe[0])
+        predictor, weights = Predictor(network, probe), abs2(probe).sum(axis=0)
         scans = (scan for seed in SEEDS for scan in simulate_scans(some, trained_families(some), seed))
         whole = scan_figures(predictor, weights, scans)
         return patch_error(network, some, MORE_SEEDS), whole["mosaic_c"]

@@ -102,6 +102,8 @@ def test_what_a_beamline_does_costs_something_and_not_all(
     monkeypatch.setattr(_network_beamline, "N_POSITIONS", 6)
     figures = beamline_figures(shipped[0], recipe)
     assert figures["ideal_patch_c"] < figures["background_patch_c"] < figures["blur_patch_c"]
+    assert figures["blur_told_patch_c"] < figures["blur_patch_c"]
+    assert figures["blur_told_coverage95"] > figures["blur_coverage95"]
     assert all(figures[f"{name}_patch_c"] < 1 for name in ("bad_pixels", "gap", "beam_stop", "blur"))
 
 

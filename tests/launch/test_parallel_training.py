@@ -114,9 +114,9 @@ def test_textures_are_drawn_by_as_many_processes_as_there_are_cores_for(
 
 def test_processes_share_every_frame_of_a_batch_once() -> None:
     frames = torch.arange(12.0)
-    batch = frames, 10 * frames, illuminate(torch.polar(1 + frames, frames)[:, None, None])
+    batch = frames, 10 * frames, illuminate(torch.polar(1 + frames, frames)[:, None, None, None])
     shares = [Processes(rank, 3, "cpu").share(*batch) for rank in range(3)]
     for objects, intensities, illumination in shares:
         torch.testing.assert_close(intensities, 10 * objects)
-        torch.testing.assert_close(illumination.probe[:, 0, 0], torch.polar(torch.ones(4), objects))
+        torch.testing.assert_close(illumination.modes[:, 0, 0, 0], torch.polar(torch.ones(4), objects))
     torch.testing.assert_close(torch.cat([share[0] for share in shares]), frames)

@@ -88,11 +88,12 @@ def test_every_sample_of_a_scan_explains_its_pattern(matched: Recipe, folder: Pa
     """Object, pattern and probe are turned together, or the far field of probe and object is another."""
     sampler = ScanSampler(matched, labels_of(matched, folder))
     objects, intensities, illumination = sampler.draw(200, torch.Generator().manual_seed(0))
-    expected = np.abs(np.fft.fft2(illumination.probe.numpy() * objects.numpy(), norm="ortho")) ** 2
+    waves = illumination.modes.numpy() * objects.numpy()[:, None]
+    expected = (np.abs(np.fft.fft2(waves, norm="ortho")) ** 2).sum(axis=1)
     measured = intensities.numpy()
     residual = np.square(np.sqrt(expected) - np.sqrt(measured)).sum((1, 2)) / measured.sum((1, 2))
     assert residual.max() < 0.02
-    assert len({probe.numpy().tobytes() for probe in illumination.probe}) == 8
+    assert len({modes.numpy().tobytes() for modes in illumination.modes}) == 8
     counts = measured * illumination.photons.numpy()
     np.testing.assert_allclose(counts, counts.round(), rtol=1e-5, atol=0.01)
 

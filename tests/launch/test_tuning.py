@@ -8,6 +8,7 @@ from launch.recipe import Recipe
 from launch.train import start_network
 from launch.training_data import Simulator
 from launch.tuning import ORIENTATIONS, Samples, Tuner, TuningConfig, _turned
+from operators.coherence import blurred_probe
 from operators.network_interface import illuminate
 
 N = 16
@@ -38,7 +39,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="module")
 def probe(recipe: Recipe) -> torch.Tensor:
-    return torch.from_numpy(recipe.probe.nominal(N))
+    return torch.from_numpy(recipe.probe.nominal(N)[None])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def samples(recipe: Recipe, probe: torch.Tensor) -> Samples:
         }
     )
     objects, _, _ = Simulator(other).draw(48, torch.Generator().manual_seed(0))
-    intensities = torch.fft.fft2(illuminate(probe).probe * objects, norm="ortho").abs().square()
+    intensities = torch.fft.fft2(illuminate(probe).modes[0] * objects, norm="ortho").abs().square()
     return Samples(intensities, objects)
 
 
@@ -91,6 +92,15 @@ def test_pattern_probe_and_object_are_turned_alike(probe, samples, orientation):
 
 def test_learning_lowers_the_error_on_frames_it_has_not_seen(network, tuner, samples):
     unseen = Samples(*(part[UNSEEN] for part in samples))
+    assert tuner.error(tuner.network, unseen) < 0.9 * tuner.error(network, unseen)
+
+
+def test_a_network_learns_from_a_scan_of_more_modes_than_its_recipe_has(network, recipe, probe, samples):
+    modes = torch.from_numpy(blurred_probe(probe.numpy(), 1.0, 3))
+    waves = illuminate(modes).modes * samples.objects[:, None]
+    patterns = torch.fft.fft2(waves, norm="ortho").abs().square().sum(1)
+    seen, unseen = (Samples(patterns[which], samples.objects[which]) for which in (SEEN, UNSEEN))
+    tuner = learn(network, recipe, modes, seen, 20)
     assert tuner.error(tuner.network, unseen) < 0.9 * tuner.error(network, unseen)
 
 
@@ -146,7 +156,7 @@ def test_replaying_old_samples_keeps_what_was_known(recipe, probe, samples):
     trained = start_network(recipe, Path(), "cpu")[0]
     trained.largest_intensity.fill_(1.0)
     objects, _, _ = Simulator(recipe).draw(64, torch.Generator().manual_seed(1))
-    own = torch.fft.fft2(illuminate(probe).probe * objects, norm="ortho").abs().square()
+    own = torch.fft.fft2(illuminate(probe).modes[0] * objects, norm="ortho").abs().square()
     known = learn(trained, recipe, probe, Samples(own, objects), 60).network
     with_replay = learn(known, recipe, probe, samples, 40, replayed=0.5)
     without = learn(known, recipe, probe, samples, 40, replayed=0.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from operators.arrays import Probe
 from operators.forward import simulate_counts
 from operators.objects import object_from_texture, texture
 from operators.physics_net import PhysicsNet
@@ -12,10 +13,10 @@ PHOTONS = 4e5
 PROBE = with_power(zone_plate_probe(64, 12, 14)[None], PHOTONS)
 
 
-def some_patterns() -> np.ndarray:
+def some_patterns(probe: Probe = PROBE) -> np.ndarray:
     rng = np.random.default_rng(0)
     object_ = object_from_texture(texture("voronoi", (128, 128), rng))
-    return simulate_counts(object_, PROBE, rng.integers(0, 64, (7, 2)), rng).astype(np.float32)
+    return simulate_counts(object_, probe, rng.integers(0, 64, (7, 2)), rng).astype(np.float32)
 
 
 def some_network() -> PhysicsNet:

@@ -9,12 +9,12 @@ from tests.operators.networks import PROBE
 
 @pytest.fixture(scope="module")
 def illumination() -> Illumination:
-    return illuminate(torch.from_numpy(PROBE[0]))
+    return illuminate(torch.from_numpy(PROBE))
 
 
 @pytest.fixture(scope="module")
 def open_beam(illumination: Illumination) -> torch.Tensor:
-    return illumination.open_far_field.abs().square()
+    return illumination.open_beam
 
 
 def with_gap(rows: slice) -> torch.Tensor:
@@ -58,7 +58,7 @@ def test_a_frame_without_a_photon_stays_dark(illumination: Illumination) -> None
 
 
 def test_every_frame_may_have_a_detector_and_a_probe_of_its_own(illumination: Illumination) -> None:
-    probes = illuminate(torch.from_numpy(np.stack([PROBE[0], np.roll(PROBE[0], 3, axis=0).conj()])))
+    probes = illuminate(torch.from_numpy(np.stack([PROBE, np.roll(PROBE, 3, axis=1).conj()])))
     valid = torch.stack([with_gap(slice(1, 3)), with_gap(slice(60, 64))])
     intensities = torch.rand(2, 64, 64) * valid
     together = fill_gaps(intensities, valid, probes)

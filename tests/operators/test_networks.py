@@ -8,7 +8,7 @@ import torch
 
 from operators.losses import LOSSES, squared_error, variation
 from operators.network import NETWORKS
-from operators.network_interface import Network, channels_last, illuminate
+from operators.network_interface import Network, channels_last, illuminate, joined
 from operators.patches import middle
 from operators.predict import Predictor
 from operators.probe import with_power, zone_plate_probe
@@ -40,6 +40,7 @@ def discs(n_frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, tor
     inside = torch.sigmoid(2 * (5 - torch.hypot(grid[:, None] - row, grid - column)))
     objects = torch.polar(torch.exp(-0.3 * inside), -1.2 * inside)
     far_field = torch.fft.fft2(probe * objects, norm="ortho").abs().square()
+    probe = probe[None]
     return objects, torch.poisson(PHOTONS * far_field, generator) / PHOTONS, probe
 
 
@@ -79,6 +80,19 @@ def test_the_sigma_loss_of_every_network_leaves_its_estimate_alone(name: str) ->
     assert touched == {"sigma_head"}
 
 
+def test_frames_of_probes_with_more_and_with_fewer_modes_go_into_one_batch() -> None:
+    objects, intensities, probe = discs(3)
+    two_modes = torch.cat([probe, 0.5 * probe.roll(3, -1)])
+    one, two = (illuminate(modes.expand(3, *modes.shape)) for modes in (probe, two_modes))
+    network = small("physics").eval()
+    network.largest_intensity.fill_(1.0)
+    with torch.inference_mode():
+        together = network(torch.cat([intensities] * 2), joined(one, two)).patches
+        apart = [network(intensities, illumination).patches for illumination in (one, two)]
+    torch.testing.assert_close(together, torch.cat(apart))
+    assert together.shape == (6, *objects.shape[1:])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_predictor_runs_what_was_trained(name: str) -> None:
     _, intensities, probe = discs(8)
@@ -87,7 +101,7 @@ def test_the_predictor_runs_what_was_trained(name: str) -> None:
         network(intensities, illuminate(probe))  # the norms of batches are those of these patterns
     network.eval()
     patterns = (PHOTONS * intensities).numpy()
-    predictor = Predictor(network, with_power(probe.numpy()[None], PHOTONS), batch_size=4)
+    predictor = Predictor(network, with_power(probe.numpy(), PHOTONS), batch_size=4)
     with torch.inference_mode():
         expected = network(intensities, illuminate(probe))
     patches, seen = (

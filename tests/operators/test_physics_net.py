@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.stats import unitary_group
 
+from operators.coherence import blurred_probe
 from operators.network_interface import Illumination, illuminate
 from operators.physics_net import (
     PhysicsNet,
@@ -17,14 +19,14 @@ from operators.physics_net import (
 from tests.operators.networks import PHOTONS, PROBE, some_network, some_patterns
 
 
-@pytest.fixture(scope="module")
-def probe() -> np.ndarray:
-    return PROBE
+@pytest.fixture(scope="module", params=["coherent", "partly coherent"])
+def probe(request: pytest.FixtureRequest) -> np.ndarray:
+    return PROBE if request.param == "coherent" else blurred_probe(PROBE, 1.2, 4)
 
 
 @pytest.fixture(scope="module")
-def patterns() -> np.ndarray:
-    return some_patterns()
+def patterns(probe: np.ndarray) -> np.ndarray:
+    return some_patterns(probe)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,8 @@ def network() -> PhysicsNet:
 
 
 def test_the_open_beam_is_seen_as_a_flat_object(probe: np.ndarray) -> None:
-    illumination = illuminate(torch.from_numpy(probe[0]))
-    amplitudes = illumination.open_far_field.abs()
+    illumination = illuminate(torch.from_numpy(probe))
+    amplitudes = illumination.open_beam.sqrt()
     estimate = first_estimate(amplitudes, illumination)
     np.testing.assert_allclose(estimate.numpy(), 1, atol=1e-3)
     contradictions = compare(torch.ones_like(estimate), amplitudes, illumination, n_steps=2)[:, 2:6]
@@ -44,7 +46,7 @@ def test_the_open_beam_is_seen_as_a_flat_object(probe: np.ndarray) -> None:
 def test_each_step_of_error_reduction_fits_the_pattern_better(
     probe: np.ndarray, patterns: np.ndarray
 ) -> None:
-    illumination = illuminate(torch.from_numpy(probe[0]))
+    illumination = illuminate(torch.from_numpy(probe))
     amplitudes = (torch.from_numpy(patterns) / PHOTONS).sqrt()
     flat = torch.ones_like(amplitudes, dtype=torch.complex64)
     first = first_estimate(amplitudes, illumination)
@@ -59,7 +61,7 @@ def test_last_steps_bring_the_patch_of_the_same_weights_closer_to_its_pattern(
     network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
 ) -> None:
     intensities = torch.from_numpy(patterns) / PHOTONS
-    illumination = illuminate(torch.from_numpy(probe[0]))
+    illumination = illuminate(torch.from_numpy(probe))
     patches = []
     for n_last_steps in range(4):
         same = PhysicsNet(**asdict(network.config) | {"n_last_steps": n_last_steps}).eval()
@@ -75,7 +77,7 @@ def test_last_steps_bring_the_patch_of_the_same_weights_closer_to_its_pattern(
 
 def test_last_steps_are_not_taken_in_training(probe: np.ndarray, patterns: np.ndarray) -> None:
     intensities = torch.from_numpy(patterns) / PHOTONS
-    illumination = illuminate(torch.from_numpy(probe[0]))
+    illumination = illuminate(torch.from_numpy(probe))
     plain, other = (PhysicsNet(widths=(8, 16), n_last_steps=n).train() for n in (0, 3))
     other.load_state_dict(plain.state_dict())
     patches = [network(intensities, illumination).patches for network in (plain, other)]
@@ -86,8 +88,8 @@ def test_an_estimate_as_good_as_the_truth_is_left_alone_and_a_worse_one_is_not(p
     rng, photons = np.random.default_rng(0), 1e4
     phase = gaussian_filter(rng.standard_normal((4, 64, 64)), (0, 4, 4), mode="wrap")
     truth = torch.from_numpy(np.exp(1j * phase / phase.std()).astype(np.complex64))
-    illumination = illuminate(torch.from_numpy(probe[0]), photons)
-    expected = torch.fft.fft2(illumination.probe * truth, norm="ortho").abs().square()
+    illumination = illuminate(torch.from_numpy(probe), photons)
+    expected = pattern_of(truth, illumination)
     amplitudes = torch.from_numpy(rng.poisson(expected * photons) / photons).float().sqrt()
 
     def step_over_error_reduction(estimate: torch.Tensor) -> float:
@@ -103,30 +105,51 @@ def test_an_estimate_as_good_as_the_truth_is_left_alone_and_a_worse_one_is_not(p
 
 def misfit(object_: torch.Tensor, amplitudes: torch.Tensor, illumination: Illumination) -> float:
     """Sum of squares of what the amplitudes of an object's patterns lack."""
-    far_field = torch.fft.fft2(illumination.probe * object_, norm="ortho")
-    return float((far_field.abs() - amplitudes).square().sum())
+    return float((pattern_of(object_, illumination).sqrt() - amplitudes).square().sum())
+
+
+def pattern_of(object_: torch.Tensor, illumination: Illumination) -> torch.Tensor:
+    """What all modes make of an object, added up."""
+    far_fields = torch.fft.fft2(illumination.modes * object_[:, None], norm="ortho")
+    return far_fields.abs().square().sum(1)
 
 
 def test_one_probe_for_all_is_the_same_as_one_probe_each(
     network: PhysicsNet, probe: np.ndarray, patterns: np.ndarray
 ) -> None:
-    intensities, one = torch.from_numpy(patterns[:2]) / PHOTONS, torch.from_numpy(probe[0])
+    intensities, one = torch.from_numpy(patterns[:2]) / PHOTONS, torch.from_numpy(probe)
     with torch.inference_mode():
         shared = network(intensities, illuminate(one))
         each = network(intensities, illuminate(torch.stack([one, one])))
     torch.testing.assert_close(shared.patches, each.patches)
 
 
+def test_modes_that_are_mixed_make_the_same_patterns_and_so_the_same_patches(
+    network: PhysicsNet, patterns: np.ndarray, probe: np.ndarray
+) -> None:
+    """Which modes a partly coherent beam is written as is a choice, and none of the sample's."""
+    dark = np.concatenate([probe, np.zeros_like(PROBE)])
+    mixing = unitary_group.rvs(len(dark), random_state=0).astype(np.complex64)
+    mixed = np.einsum("nm,myx->nyx", mixing, dark)
+    with torch.inference_mode():
+        patches = [
+            network(torch.from_numpy(patterns) / PHOTONS, illuminate(torch.from_numpy(modes))).patches
+            for modes in (probe, dark, mixed)
+        ]
+    for same in patches[1:]:
+        torch.testing.assert_close(same, patches[0], atol=1e-3, rtol=0)
+
+
 def test_training_widens_the_trained_range(probe: np.ndarray, patterns: np.ndarray) -> None:
     network = PhysicsNet(widths=(8, 16)).train()
     intensities = torch.from_numpy(patterns) / PHOTONS
-    network(intensities, illuminate(torch.from_numpy(probe[0])))
+    network(intensities, illuminate(torch.from_numpy(probe)))
     assert network.largest_intensity == intensities.max()
 
 
 def test_the_sigma_loss_leaves_the_estimate_alone(probe: np.ndarray, patterns: np.ndarray) -> None:
     network = PhysicsNet(widths=(8, 16)).train()
-    prediction = network(torch.from_numpy(patterns) / PHOTONS, illuminate(torch.from_numpy(probe[0])))
+    prediction = network(torch.from_numpy(patterns) / PHOTONS, illuminate(torch.from_numpy(probe)))
     prediction.log_sigma.sum().backward()
     touched = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert touched == {f"sigma_head.{name}" for name in ("0.weight", "0.bias", "2.weight", "2.bias")}
@@ -137,7 +160,7 @@ def test_every_stage_but_the_last_leaves_a_draft(
     n_stages: int, probe: np.ndarray, patterns: np.ndarray
 ) -> None:
     network = PhysicsNet(widths=(8, 16), n_stages=n_stages).train()
-    illumination = illuminate(torch.from_numpy(probe[0]))
+    illumination = illuminate(torch.from_numpy(probe))
     prediction = network(torch.from_numpy(patterns) / PHOTONS, illumination)
     assert len(prediction.drafts) == n_stages - 1
     losses = [patches.abs().square().sum() for patches in (*prediction.drafts, prediction.patches)]
