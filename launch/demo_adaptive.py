@@ -21,7 +21,7 @@ from launch.config import Config
 from launch.demo import DemoOptions, demo_config, run_beside_beamline
 from launch.steered_beamline import SteeredBeamlineConfig
 from launch.steered_sample import SparseSample, Specimen, simulate_specimen
-from launch.summary import read_summary, table
+from launch.summary import facts_table, read_summary, table
 from operators.arrays import abs2
 from stream.columns import write_atomically
 from stream.decisions import PATTERN, replay
@@ -119,7 +119,7 @@ def compared(scans: list[Compared], save: Path) -> dict[str, Any]:
 
 
 def _steering_table(figures: dict[str, Any]) -> Table:
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = facts_table()
     sources = ", ".join(f"{n} {source}" for source, n in figures["decisions"].items())
     n_same, n_all = figures["recommendations_replayed"], figures["recommendations"]
     steered, spiral = figures["error_steered"], figures["error_spiral"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -29,6 +30,7 @@ from launch.recorded import RecordedScan, open_recorded
 from launch.report import write_page, write_report
 from launch.results import write_cxi, write_png
 from launch.stages import refiner_config
+from launch.summary import facts_table
 from operators.metrics import FRC
 from operators.preprocess import Preprocess
 from operators.refinement import RefinerConfig
@@ -143,14 +145,13 @@ def _shown(console: Console, n_epochs: float, what: str = "epoch") -> Iterator[O
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows.add_row("scan", f"{figures['scan']}, {figures['frames']} frames")
+    rows = facts_table()
+    rows.add_row("scan", escape(f"{figures['scan']}, {figures['frames']} frames"))
     rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
     if "frc_half_cycles_per_px" in figures:
         half, seventh = figures["frc_half_cycles_per_px"], figures["frc_one_seventh_cycles_per_px"]
         rows.add_row("halves agree", f"to {half:.3f} (0.5) and {seventh:.3f} (1/7) cycles/pixel")
     rows.add_row("took", f"{figures['wall_s']:.1f} s")
-    rows.add_row("result", figures["result"])
-    rows.add_row("picture", figures["picture"])
-    rows.add_row("report", figures["report"])
+    for key in ("result", "picture", "report"):
+        rows.add_row(key, escape(figures[key]))
     return rows

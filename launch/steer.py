@@ -11,6 +11,7 @@ from typing import cast, get_args
 from rich.console import Console
 from rich.table import Table
 
+from launch.summary import facts_table
 from stream.decisions import PATTERN, RecordError, replay
 from stream.documents import decisions_of
 from stream.messages import Box, Deed
@@ -69,7 +70,7 @@ def _understood(action: str, values: Sequence[str]) -> tuple[Deed | None, Box | 
 def described(report: Report) -> Table:
     """Returns what a terminal shows: the same facts as the page."""
     facts = report.steering
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = facts_table()
     plans = {"none": "no plan has asked yet", "running": f"heard {facts.asked_s:.1f} s ago", "ended": "ended"}
     words = ["held"] * facts.held + ["stopped"] * facts.stopped
     rows.add_row("plan", ", ".join([plans[facts.plan], *words]))

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from stream.calibration import read_calibration
@@ -67,8 +68,8 @@ def write_summary(path: Path, figures: dict[str, Any]) -> None:
 
 def table(figures: dict[str, Any]) -> Table:
     """Returns the figures as people read them."""
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows.add_row("scan", str(figures["scan"]))
+    rows = facts_table()
+    rows.add_row("scan", escape(str(figures["scan"])))
     rows.add_row("frames", _frames(figures))
     for key, words in (("time_to_image", "time to image"), ("time_to_refined", "time to refined image")):
         if f"{key}_ms_p50" in figures:
@@ -85,9 +86,17 @@ def table(figures: dict[str, Any]) -> Table:
         rows.add_row("against the truth", _accuracy(figures))
     for key, words in (("result", "result"), ("picture", "picture"), ("uid", "stored run")):
         if figures.get(key):
-            rows.add_row(words, str(figures[key]))
+            rows.add_row(words, escape(str(figures[key])))
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
     rows.add_row("result is", verdict)
+    return rows
+
+
+def facts_table() -> Table:
+    """Returns an empty table of names and what they stand for."""
+    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows.add_column()
+    rows.add_column(overflow="fold")  # a path that is cut leads nowhere
     return rows
 
 
