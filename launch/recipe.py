@@ -149,6 +149,8 @@ class Recipe(RecipeSection):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
+        if "file" in self.probe.optics and self.probe.path is None and self.scan is None:
+            raise ValueError("optics `file` need a `path`, or a section `scan` to take the probe of a scan")
         if "n_pixels" not in self.network_config:
             raise ValueError("network_config.n_pixels is missing: the side of the patterns")
         if self.photons_per_frame[0] > self.photons_per_frame[1]:

@@ -4,6 +4,7 @@ Separate from `launch.recipe`, which holds a training together, so that a simula
 the same parts. A range is one number, or [least, most] of a uniform draw; the middle is the nominal value.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -64,7 +65,7 @@ class ProbeRecipe(RecipeSection):
     ] = ("zone_plate",)
     """what makes the probe, in equal shares; the first makes the nominal one"""
     path: OutputPath | None = None
-    """.npy or .cxi file with a measured probe, for optics `file`"""
+    """.npy or .cxi file with a measured probe, for optics `file`; that of the recorded scan when left out"""
     pupil_radius_px: Positive
     """radius of the pupil on the detector, or half the side of the square one of mirrors; a measured probe
     has its own, and this only scales its defocus"""
@@ -136,6 +137,11 @@ class ProbeRecipe(RecipeSection):
         travel = (travel_px, 0.0) if along_column else (0.0, travel_px)
         return self._mixed(probe, coherence_px, travel, blur_px)
 
+    def of_scan(self, path: Path) -> "ProbeRecipe":
+        """Return the same with the probe of a scan where optics `file` have no path."""
+        wants_one = "file" in self.optics and self.path is None
+        return self.model_copy(update={"path": path}) if wants_one else self
+
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Return least and most of each radius, px."""
         return {
@@ -145,7 +151,7 @@ class ProbeRecipe(RecipeSection):
 
     def _measured(self, n_pixels: int) -> Probe:
         if self.path is None:
-            raise ValueError("optics `file` need a `path`")
+            raise ValueError("optics `file` need a `path`, or a scan that has the probe: --from-scan SCAN")
         probe = read_probe(self.path)
         if probe.shape[1:] != (n_pixels, n_pixels):
             raise ValueError(
@@ -165,8 +171,8 @@ class ProbeRecipe(RecipeSection):
 
     @model_validator(mode="after")
     def _is_complete(self) -> "ProbeRecipe":
-        if ("file" in self.optics) != (self.path is not None):
-            raise ValueError("optics `file` and `path` go together: give both or neither")
+        if self.path is not None and "file" not in self.optics:
+            raise ValueError("`path` is that of optics `file`: give both or neither")
         mixing = {"blur_px": self.blur_px[1], "travel_px": self.travel_px[1]}
         mixing |= {"coherence_px": self.coherence_px[0]} if self.coherence_px else {}
         named = ", ".join(f"{name} = {value:g}" for name, value in mixing.items() if value)

@@ -19,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from operators.arrays import Array, Object, Positions, Probe
+from operators.gauge import flattened
 from operators.geometry import Bounds, Geometry
 from stream.files import JOULES_PER_EV
 
@@ -134,7 +135,8 @@ def show_object(figure: FigureBase, result: Reconstruction) -> None:
     """
     window = _lit_window(result.photons)
     lit = result.photons[window] > WELL_LIT * result.photons.max()
-    shown = _flattened(result.object[window], lit)
+    shown, _ = flattened(result.object[window], lit)
+    shown = shown * np.exp(-1j * np.angle(shown[lit].sum()))
     amplitude, phase = figure.subplots(1, 2)
     _show(figure, amplitude, np.abs(shown), lit, "gray", "amplitude")
     _show(figure, phase, np.angle(shown), lit, "viridis", "phase / rad")
@@ -197,17 +199,6 @@ def _lit_window(photons: Array) -> tuple[slice, slice]:
     lit = photons > WELL_LIT * photons.max()
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _flattened(object_: Object, lit: Array) -> Object:
-    """Return the object without its mean linear ramp and mean phase."""
-    rows, columns = np.indices(object_.shape, sparse=True)
-    steps = [
-        np.angle((object_[1:] * object_[:-1].conj())[lit[1:] & lit[:-1]].sum()),
-        np.angle((object_[:, 1:] * object_[:, :-1].conj())[lit[:, 1:] & lit[:, :-1]].sum()),
-    ]
-    flat = object_ * np.exp(-1j * (steps[0] * rows + steps[1] * columns)).astype(np.complex64)
-    return flat * np.exp(-1j * np.angle(flat[lit].sum())).astype(np.complex64)
 
 
 def _show(figure: FigureBase, axes: Any, values: Array, lit: Array, colours: str, title: str) -> None:

@@ -18,9 +18,14 @@ from launch.offline import options_for
 from launch.recipe import Recipe, ScanRecipe
 from launch.reconstruct import Task, reconstruct, task_of
 from launch.recorded import RecordedScan, open_recorded
+from launch.results import WELL_LIT
 from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2
+from operators.gauge import flattened
 from operators.geometry import window_corners
 from operators.predict import Predictor
+from operators.probe import phase_ramp
+
+LABELS_VERSION = 2  # labels that an earlier one left are made again; 2 put the phase ramp into the probe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +35,9 @@ class ScanLabels:
     Attributes
     ----------
     object : (row, col) complex64
-        Refined.
+        Refined, without its mean phase ramp.
     probe : (mode, y, x) complex64
-        Refined; sum of |P|^2 is the photons per frame.
+        Refined, with that ramp; sum of |P|^2 is the photons per frame.
     corners : (frame, 2) int64
         Top-left pixel of each window in `object`.
     patterns : (frame, ky, kx) float32, photons
@@ -68,7 +73,9 @@ class ScanLabels:
 def with_scan(recipe: Recipe, source: str, directory: Path) -> Recipe:
     """Returns the recipe with the labels of a recorded scan, which lie in the folder of the weights.
 
-    They are made unless they are there, from the same frames by the same refinement.
+    They are made unless they are there, from the same frames by the same refinement. Their probe is left as
+    NAME-probe.npy, for the runs that use the network, and is that of the recipe where its optics are `file`
+    without a path.
 
     Parameters
     ----------
@@ -91,8 +98,10 @@ def with_scan(recipe: Recipe, source: str, directory: Path) -> Recipe:
             directory.mkdir(parents=True, exist_ok=True)
             make_labels(task).write(path)
         name = scan.name
+    probe_path = directory / f"{recipe.name}-probe.npy"
+    np.save(probe_path, ScanLabels.read(path).probe)
     section = section.model_copy(update={"name": name, "labels": path.name, "sha256": hash_of(path)})
-    return recipe.model_copy(update={"scan": section})
+    return recipe.model_copy(update={"scan": section, "probe": recipe.probe.of_scan(probe_path.absolute())})
 
 
 def labels_of(recipe: Recipe, directory: Path) -> ScanLabels:
@@ -132,7 +141,7 @@ def refinement_of(scan: RecordedScan, section: ScanRecipe, n_pixels: int) -> Tas
 
 def fingerprint(task: Task) -> str:
     """Returns the SHA-256 of what labels are made from: patterns, positions, probe, and how it is done."""
-    digest = hashlib.sha256(repr((task.options, task.geometry)).encode())
+    digest = hashlib.sha256(repr((LABELS_VERSION, task.options, task.geometry)).encode())
     for constant in (task.preprocess.mask, task.scan.probe):
         digest.update(b"none" if constant is None else constant.tobytes())
     for parts in task.blocks():
@@ -142,13 +151,18 @@ def fingerprint(task: Task) -> str:
 
 
 def make_labels(task: Task) -> ScanLabels:
-    """Returns what refinement makes of a scan; frames without a position are left out."""
+    """Returns what refinement makes of a scan; frames without a position are left out.
+
+    Which of object and probe has a phase ramp is free. Simulated objects have none, and a network that must
+    add one to its patches makes larger errors.
+    """
     scan, preprocess = task.scan, task.preprocess
     result = reconstruct(scan, task.options, preprocess=preprocess)
     corners = window_corners(result.geometry.to_pixels(result.positions_m)) - result.bounds.origin
+    object_, slope = flattened(result.object, result.photons > WELL_LIT * result.photons.max())
     return ScanLabels(
-        object=result.object,
-        probe=result.probe,
+        object=object_,
+        probe=result.probe * phase_ramp(result.probe.shape[1:], slope),
         corners=corners,
         patterns=preprocess(scan.frames[task.used]),
         valid=preprocess.mask,

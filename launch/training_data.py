@@ -32,10 +32,10 @@ Samples = tuple[Tensor, Tensor, Illumination]
 def open_source(recipe: Recipe, directory: Path, device: str = "cpu") -> "Simulator | Mixture":
     """Return what a recipe's samples are drawn from; `directory` has the labels of a recorded scan."""
     n_processes = cores_of_process() if recipe.n_textures >= WORTH_PROCESSES else 1
-    simulator = Simulator(recipe, device, n_processes)
     if recipe.scan is None:
-        return simulator
-    return Mixture(simulator, ScanSampler(recipe, labels_of(recipe, directory), device), recipe.scan.share)
+        return Simulator(recipe, device, n_processes)
+    scan = ScanSampler(recipe, labels_of(recipe, directory), device)
+    return Mixture(Simulator(recipe, device, n_processes), scan, recipe.scan.share)
 
 
 class Simulator:

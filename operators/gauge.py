@@ -6,7 +6,8 @@ before two independent reconstructions are compared, by benchmarks, tests and th
 
 from dataclasses import dataclass
 
-from operators.arrays import Array, ArrayModule, Object, abs2, array_module, fft2, ifft2
+from operators.arrays import Array, ArrayModule, Mask, Object, abs2, array_module, fft2, ifft2
+from operators.probe import phase_ramp, probe_tilt
 
 ZOOM_LEVELS = 4  # each narrows the search for a peak eightfold, in the end to 1/8000 of a Fourier pixel
 ROUNDS = 3  # of ramp and shift in turns; the second already agrees with the first to 0.01 pixel
@@ -99,6 +100,28 @@ def find_gauge(
     aligned = _shifted_back(_deramped(a, slope), moved)
     factor = complex((window * aligned * reference.conj()).sum() / (window * abs2(reference)).sum())
     return Gauge(shift_px=moved, ramp=slope, factor=factor if scale else factor / abs(factor))
+
+
+def flattened(object_: Object, where: Mask) -> tuple[Object, Array]:
+    """Return an object without its mean phase ramp, and that ramp.
+
+    A probe times the ramp (`operators.probe.phase_ramp`) makes the same patterns of the flattened object.
+
+    Parameters
+    ----------
+    object_ : (row, col) complex64
+    where : (row, col) bool
+        Where the object is known.
+
+    Returns
+    -------
+    object : (row, col) complex64
+    slope : (2,) float32, rad/pixel
+        Mean phase step between neighbours, along y and along x.
+    """
+    xp = array_module(object_)
+    slope = probe_tilt(xp.where(where, object_, 0)[None])
+    return object_ * phase_ramp(object_.shape, -slope), slope
 
 
 def hann_window(xp: ArrayModule, shape: tuple[int, int]) -> Array:

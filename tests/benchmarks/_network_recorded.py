@@ -17,16 +17,15 @@ from rich.console import Console
 
 from launch.evaluate import BRIGHT, LIT, Outcome, SimulatedScan, error_in_sigmas, outcome_of
 from launch.recipe import Recipe, read_recipe
-from launch.scan_labels import ScanLabels, labels_of, with_scan
+from launch.scan_labels import ScanLabels, labels_of
 from launch.train import progress_bar, train
 from operators.arrays import Array, Mask, Object, abs2
 from operators.backends import get_backend
 from operators.calibration import ErrorModel, coverage
-from operators.gauge import Gauge, find_gauge
+from operators.gauge import remove_gauge
 from operators.geometry import Bounds
 from operators.metrics import nrmse, phase_correlation_coefficient
 from operators.predict import Predictor
-from operators.probe import phase_ramp
 from operators.refiner import Refiner, RefinerConfig
 from operators.stitch import stitch
 from stream.weights import load_network
@@ -42,10 +41,10 @@ MOST_EPOCHS = 40
 def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     """Return the figures by name; trains unless the weights lie in the folder.
 
-    Errors are differences from the refined object that the labels come from, without its phase ramp. Only
-    ground that no frame of the training has lit counts (`unseen_*`), or patches of frames kept aside
-    (`patch_c`, and what their 68 and 95 % bars hold). `flat_epochs` are the epochs that rPIE, which is told
-    the same refined probe, needs from a flat start for the same error there.
+    Errors are differences from the refined object that the labels come from. Only ground that no frame of the
+    training has lit counts (`unseen_*`), or patches of frames kept aside (`patch_c`, and what their 68 and
+    95 % bars hold). `flat_epochs` are the epochs that rPIE, which is told the same refined probe, needs from
+    a flat start for the same error there.
 
     Parameters
     ----------
@@ -67,11 +66,7 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     mosaic = stitch(outcome.patches, outcome.sigma, weights, labels.corners, model)
     picture = mosaic.picture(Bounds(0, 0, *labels.object.shape))
     lit = picture.photons > LIT * picture.photons.max()
-    level = find_gauge(
-        labels.object, np.ones_like(labels.object), shift=False, weights=lit.astype(np.float64)
-    )
-    ramp = Gauge(ramp=level.ramp)
-    truth, found = ramp.remove_from(labels.object), ramp.remove_from(picture.object)
+    truth, found = labels.object, picture.object
     unseen = lit & (np.arange(lit.shape[0])[:, None] < _first_lit_row(labels, n_trained))
     c = nrmse(found, truth, unseen).c
     _draw(found, truth, picture.sigma, lit, unseen, folder / "siemens-network.png")
@@ -81,7 +76,7 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
         "unseen_pixels": float(unseen.sum()),
         "unseen_c": c,
         "unseen_phase_correlation": phase_correlation_coefficient(found, truth, unseen),
-        "flat_epochs": _flat_epochs(labels, ramp, truth, unseen, c),
+        "flat_epochs": _flat_epochs(labels, unseen, c),
     }
 
 
@@ -89,10 +84,6 @@ def _weights(recipe: Recipe, folder: Path) -> Path:
     weights = folder / f"{recipe.name}.safetensors"
     if weights.exists():
         return weights
-    probe_path = folder / "probe.npy"
-    np.save(probe_path, labels_of(with_scan(recipe, SCAN, folder), folder).probe)
-    probe = recipe.probe.model_copy(update={"path": probe_path})
-    recipe = recipe.model_copy(update={"probe": probe})
     with progress_bar(recipe) as on_report:
         train(recipe, folder, from_scan=SCAN, on_report=on_report)
     return weights
@@ -114,19 +105,15 @@ def _coverage(outcome: Outcome, weights: Array) -> dict[str, float]:
     return {"patch_coverage68": within.within68, "patch_coverage95": within.within95}
 
 
-def _flat_epochs(labels: ScanLabels, ramp: Gauge, truth: Object, where: Mask, c: float) -> float:
+def _flat_epochs(labels: ScanLabels, where: Mask, c: float) -> float:
     """Return the epochs after which rPIE from a flat start is as good, infinite where they do not suffice."""
-    config = RefinerConfig(probe_step=0, batch_size=BATCH_SIZE, levels=False)
-    # The ramp that was taken from the object: patterns stay as they are.
-    slope = 2 * np.pi * np.array(ramp.ramp)
-    probe = labels.probe * phase_ramp(labels.probe.shape[1:], slope, (0.0, 0.0))
-    refiner = Refiner(config, probe, mask=labels.valid, run_update=get_backend("auto").update)
+    config, truth = RefinerConfig(probe_step=0, batch_size=BATCH_SIZE, levels=False), labels.object
+    refiner = Refiner(config, labels.probe, mask=labels.valid, run_update=get_backend("auto").update)
     refiner.append(range(len(labels.corners)), labels.patterns, labels.corners.astype(np.float64))
     for n_epochs in range(1, MOST_EPOCHS + 1):
         snapshot = refined_to(refiner, n_epochs)
         object_ = snapshot.object[Bounds(0, 0, *truth.shape).slices_in(snapshot.bounds)]
-        free = find_gauge(object_, truth, weights=where.astype(np.float64)).remove_from(object_)
-        if nrmse(free, truth, where).c <= c:
+        if nrmse(remove_gauge(object_, truth, weights=where.astype(float)), truth, where).c <= c:
             return float(n_epochs)
     return float("inf")
 

@@ -16,6 +16,7 @@ from launch.simulation import SimulatedScan, Simulation, simulate_scan
 from launch.train import train
 from launch.training_data import ScanSampler, open_source
 from operators.predict import Predictor
+from operators.probe import probe_tilt, with_power
 from stream.weights import load_network
 
 N = 32
@@ -82,6 +83,30 @@ def test_labels_are_the_refined_scan(matched: Recipe, folder: Path) -> None:
     expected = (np.abs(np.fft.fft2(waves, norm="ortho")) ** 2).sum(axis=1)
     residual = np.square(np.sqrt(expected) - np.sqrt(labels.patterns)).sum() / labels.patterns.sum()
     assert residual < 0.01
+
+
+def test_patterns_off_centre_give_the_probe_a_ramp_and_not_the_object(tmp_path: Path) -> None:
+    scan = simulated(tmp_path)
+    write_scan(tmp_path / "moved.cxi", replace(scan, frames=np.roll(scan.frames, 2, axis=1)), "test")
+    matched = with_scan(read_recipe(recipe_file(tmp_path)), str(tmp_path / "moved.cxi"), tmp_path)
+    labels = labels_of(matched, tmp_path)
+    known = np.zeros(labels.object.shape)
+    for row, column in labels.corners:
+        known[row + 8 : row + N - 8, column + 8 : column + N - 8] = 1
+    of_object, of_probe = probe_tilt((labels.object * known)[None]), probe_tilt(labels.probe)
+    np.testing.assert_allclose(of_object, 0, atol=0.03)
+    np.testing.assert_allclose(of_probe, (2 * np.pi * 2 / N, 0), atol=0.05)
+    np.testing.assert_array_equal(np.load(tmp_path / "tiny-probe.npy"), labels.probe)
+
+
+def test_a_recipe_may_take_the_probe_of_the_scan(folder: Path, matched: Recipe, tmp_path: Path) -> None:
+    probe = TINY["probe"] | {"optics": "file"}
+    taken = with_scan(
+        read_recipe(recipe_file(tmp_path, probe=probe)), str(folder / "scan.cxi"), tmp_path
+    ).probe.nominal(N)
+    np.testing.assert_allclose(taken, with_power(labels_of(matched, folder).probe[0], 1.0), atol=1e-6)
+    with pytest.raises(ValueError, match="optics `file` need a `path`, or a section `scan`"):
+        read_recipe(recipe_file(tmp_path, probe=probe, scan=None))
 
 
 def test_every_sample_of_a_scan_explains_its_pattern(matched: Recipe, folder: Path) -> None:

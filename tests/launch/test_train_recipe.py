@@ -182,8 +182,7 @@ def test_a_measured_probe_is_the_nominal_one_and_training_defocuses_it(tmp_path:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"optics": "file"}, "optics `file` and `path` go together"),
-        ({"path": "probe.npy"}, "optics `file` and `path` go together"),
+        ({"path": "probe.npy"}, "`path` is that of optics `file`"),
         ({"optics": []}, "at least 1 item"),
         ({"central_stop": [0.4, 0.1]}, r"a range is \[least, most\], got \[0.4, 0.1\]"),
         ({"central_stop": 1.0}, "less than 1"),

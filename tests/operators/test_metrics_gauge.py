@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from operators.arrays import to_numpy
-from operators.gauge import Gauge, find_gauge, remove_gauge
+from operators.arrays import abs2, fft2, to_numpy
+from operators.gauge import Gauge, find_gauge, flattened, remove_gauge
 from operators.metrics import fourier_ring_correlation, nrmse, phase_correlation_coefficient
+from operators.probe import phase_ramp, zone_plate_probe
 from tests.helpers import SHARED_DATA, needs_shared_data
 
 SHAPE = (96, 110)
@@ -45,6 +46,20 @@ def test_a_known_gauge_is_found_and_removed(xp, gauge):
     np.testing.assert_allclose(found.ramp, gauge.ramp, atol=2e-5)
     assert abs(found.factor) == pytest.approx(1)
     assert nrmse(found.remove_from(other)[INSIDE], truth[INSIDE]).c < 0.02
+
+
+def test_a_flattened_object_has_no_ramp_and_its_patterns_stay_where_the_probe_takes_it(xp):
+    object_ = xp.asarray(in_gauge(Gauge(ramp=(0.013, -0.041))).astype(np.complex64))
+    known = xp.zeros(SHAPE, bool)
+    known[5:-5, 7:-7] = True
+    flat, slope = flattened(xp.where(known, object_, xp.nan), known)
+    np.testing.assert_allclose(to_numpy(slope) / (2 * np.pi), (0.013, -0.041), atol=2e-3)
+    np.testing.assert_allclose(to_numpy(flattened(flat, known)[1]), 0, atol=1e-5)
+    probe = xp.asarray(zone_plate_probe(32, 6, 7)[None])
+    turned = probe * phase_ramp(probe.shape[1:], slope)
+    window = slice(20, 52), slice(30, 62)
+    before, after = (to_numpy(abs2(fft2(p * o[window]))) for p, o in ((probe, object_), (turned, flat)))
+    np.testing.assert_allclose(after, before, atol=1e-4 * before.max())
 
 
 def test_noisy_halves_agree_only_after_their_gauge_is_removed(xp):
