@@ -4,6 +4,7 @@ Every process draws the same batch and works on its share of it, so that a recip
 number of processes. Separate from `launch.train` so that its loop reads as if there were one.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,4 +110,5 @@ def join_processes(device: str) -> Iterator[Processes]:
     try:
         yield Processes(distributed.get_rank(), size, device)
     finally:
+        gc.collect()  # a wrapped network has cycles: left to the interpreter's end, its threads abort it
         distributed.destroy_process_group()

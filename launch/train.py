@@ -88,6 +88,7 @@ def train(
                     checkpoint.save(reports)
                     write_log(directory / f"{recipe.name}.csv", reports)
                     on_report(reports[-1])
+        del parallel  # before the processes part: see `join_processes`
     if not processes.is_first:
         return None
     card = finish(recipe, network, parent, directory, device)
