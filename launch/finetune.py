@@ -21,7 +21,7 @@ from launch.finetune_labels import Labels, labels_of
 from launch.recipe import Recipe
 from launch.tuning import Samples, Tuner, TuningConfig
 from operators.arrays import Probe, abs2
-from operators.network_interface import Network
+from operators.network_interface import Network, probe_tensor
 from stream.prepare import Optics
 from stream.scan import Numbers, Scan, State
 from stream.snapshots import read_snapshot
@@ -178,7 +178,7 @@ class Finetuning:
         if not self._has_enough:
             return False
         if self._tuner is None:
-            modes = torch.from_numpy(np.ascontiguousarray(probe, np.complex64))
+            modes = probe_tensor(probe)
             self._tuner = Tuner(self._current, self._recipe, modes, self.config.tuning, self._trained)
         self._tuner.step(self._learned)
         if self._is_due:

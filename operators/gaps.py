@@ -6,12 +6,11 @@ and a wrong one. Called wherever patterns go into a network, in use and in train
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from operators.arrays import Mask, Patterns, Probe
-from operators.network_interface import Illumination, illuminate
+from operators.network_interface import Illumination, illuminate, probe_tensor
 
 NEARBY_PX = 0.7  # standard deviation of what counts as near; wider was worse for gaps of 3 and 5 pixels
 _LEAST_LIGHT = 1e-3  # of the open beam's brightest pixel: with less around, the whole pattern's share counts
@@ -49,7 +48,7 @@ def fill_patterns(patterns: Patterns, valid: Mask, probe: Probe) -> Patterns:
     valid : (ky, kx) bool
     probe : (mode, y, x) complex64
     """
-    illumination = illuminate(torch.from_numpy(np.ascontiguousarray(probe, np.complex64)))
+    illumination = illuminate(probe_tensor(probe))
     return fill_gaps(torch.from_numpy(patterns), torch.from_numpy(valid), illumination).numpy()
 
 

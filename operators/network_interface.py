@@ -6,10 +6,13 @@ probe is an input, not part of the weights: a new probe within the trained range
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from operators.arrays import Probe
 
 NORMS = nn.BatchNorm2d, nn.SyncBatchNorm  # the second in trainings on several GPUs
 
@@ -161,6 +164,11 @@ def illuminate(probe: Tensor, photons: Tensor | float | None = None) -> Illumina
         modes.conj() / peak,
         flux,
     )
+
+
+def probe_tensor(probe: Probe) -> Tensor:
+    """Return a probe (mode, y, x) of any layout in memory as `illuminate` takes it, complex64, on the CPU."""
+    return torch.from_numpy(np.ascontiguousarray(probe, np.complex64))
 
 
 def joined(first: Illumination, second: Illumination) -> Illumination:

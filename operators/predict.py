@@ -15,7 +15,7 @@ from torch import Tensor
 from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
 from operators.cuda_graph import Run, recorded
 from operators.gaps import fill_gaps
-from operators.network_interface import Network, channels_last, illuminate
+from operators.network_interface import Network, channels_last, illuminate, probe_tensor
 from operators.patches import middle, widened
 from operators.unet_openvino import compile_unets, has_openvino
 
@@ -87,8 +87,7 @@ class Predictor:
         self.batch_size, self.crop = batch_size, network.crop
         self.photons_per_frame = float(power.sum())
         self._sigma_factor = network.sigma_factor(self.photons_per_frame)
-        modes = torch.from_numpy(np.ascontiguousarray(probe, np.complex64))
-        self._illumination = illuminate(modes.to(device))
+        self._illumination = illuminate(probe_tensor(probe).to(device))
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
         self._mask = None if mask is None or mask.all() else torch.from_numpy(mask).to(device)
         on_gpu = self._device.type == "cuda"
@@ -208,7 +207,7 @@ def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> floa
     exit_waves = probe * np.exp(1j * phase / phase.std())[:, None]
     patterns = abs2(fft2(exit_waves)).sum(axis=1).astype(np.float32)
     with torch.inference_mode():
-        illumination = illuminate(torch.from_numpy(np.ascontiguousarray(probe, np.complex64)))
+        illumination = illuminate(probe_tensor(probe))
         intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
         exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
     exact, weights = middle(exact, predictor.crop), middle(abs2(probe).sum(axis=0), predictor.crop)
