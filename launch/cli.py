@@ -90,11 +90,11 @@ def demo(
     browser: Browser = False,
 ) -> None:
     """Runs a simulated beamline and the whole pipeline, and says how well it did."""
-    from launch.demo import DemoOptions
-    from launch.demo import demo as run_demo
+    from launch.commands.demo import DemoOptions
+    from launch.commands.demo import demo as run_demo
 
     if adaptive:
-        from launch.demo_adaptive import demo_adaptive as run_demo
+        from launch.commands.demo_adaptive import demo_adaptive as run_demo
     n_frames, family = (324, "glyphs") if adaptive else (625, "siemens")
     options = DemoOptions(
         save=save,
@@ -120,8 +120,8 @@ def run(
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
     """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""
-    from launch.config_file import load_config
-    from launch.run import run as run_pipeline
+    from launch.commands.run import run as run_pipeline
+    from launch.config.file import load_config
 
     if save is not None:
         overrides = [*overrides, f"save={save.absolute()}"]
@@ -138,8 +138,8 @@ def check(
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
     """Tries every address, file and device of a configuration; exit status 1 if one fails."""
-    from launch.check import check as try_everything
-    from launch.config_file import load_config
+    from launch.commands.check import check as try_everything
+    from launch.config.file import load_config
 
     findings = try_everything(load_config(config, overrides=overrides, environ=os.environ), timeout)
     for what, result, detail in findings:
@@ -170,10 +170,10 @@ def replay(
     insecure: Insecure = False,
 ) -> None:
     """Plays a recorded scan as a detector would send it."""
-    from launch.recorded import open_recorded
-    from launch.replay import ReplayOptions
-    from launch.replay import replay as play
-    from stream.sockets import Endpoint
+    from launch.commands.replay import ReplayOptions
+    from launch.commands.replay import replay as play
+    from launch.offline.recorded import open_recorded
+    from stream.wire.sockets import Endpoint
 
     options = ReplayOptions(
         endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
@@ -222,8 +222,8 @@ def reconstruct(
 
     What is not given is as in the run that recorded the scan; for a file: rpie, 40 epochs, one mode.
     """
-    from launch.offline import options_for, reconstruct_file
-    from operators.projections import ProjectionConfig
+    from launch.commands.reconstruct import options_for, reconstruct_file
+    from operators.engine.projections import ProjectionConfig
 
     projections = None
     if algorithm == "dm" or algorithm == "raar":
@@ -265,8 +265,8 @@ def simulate(
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
 ) -> None:
     """Writes a simulated scan to a CXI file; by default 25 x 25 positions with the demo's probe."""
-    from launch.simulate import read_simulation, write_scan
-    from launch.simulation import Simulation, simulate_scan
+    from launch.beamline.simulation import Simulation, simulate_scan
+    from launch.commands.simulate import read_simulation, write_scan
 
     given: dict[str, Any] = {
         "n_rows": rows,
@@ -293,9 +293,9 @@ def train(
     ] = None,
 ) -> None:
     """Trains a network on simulated scans; goes on where an interrupted training stopped."""
-    from launch.recipe import read_recipe
-    from launch.train import progress_bar
-    from launch.train import train as train_network
+    from launch.training.recipe import read_recipe
+    from launch.training.train import progress_bar
+    from launch.training.train import train as train_network
 
     settings = read_recipe(recipe)
     with progress_bar(settings) as show:
@@ -315,7 +315,7 @@ def watch(
     peers: Annotated[Path | None, typer.Option(help="Public key file of the pipeline.")] = None,
 ) -> None:
     """Follows a live reconstruction in the terminal."""
-    from launch.watch import watch as follow
+    from launch.commands.watch import watch as follow
 
     raise typer.Exit(follow(address, insecure=insecure, key=key, peers=peers))
 
@@ -332,8 +332,8 @@ def steer(
     peers: Annotated[Path | None, typer.Option(help="Public key file of the policy.")] = None,
 ) -> None:
     """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
-    from launch.steer import steer as say
-    from stream.sockets import Endpoint
+    from launch.commands.steer import steer as say
+    from stream.wire.sockets import Endpoint
 
     endpoint = Endpoint(address=address, insecure=insecure, key=key, peers=peers)
     raise typer.Exit(say(endpoint, action, values or ()))
@@ -342,7 +342,7 @@ def steer(
 @app.command("replay-decisions")
 def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a recorded scan.")]) -> None:
     """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
-    from launch.steer import replay_decisions as replay_all
+    from launch.commands.steer import replay_decisions as replay_all
 
     raise typer.Exit(replay_all(scan))
 
@@ -371,7 +371,7 @@ def keys(
     name: Annotated[str, typer.Argument(help="Whose keys they are.")],
 ) -> None:
     """Creates a CURVE key pair: NAME.key to give away, NAME.key_secret to keep."""
-    from stream.sockets import create_keys
+    from stream.wire.sockets import create_keys
 
     secret = create_keys(folder, name)
     typer.echo(f"secret key   {secret}\npublic key   {secret.with_suffix('.key')}")

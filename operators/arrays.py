@@ -1,8 +1,6 @@
 """The array backends and the array types, in one place.
 
-Separate because this is the only file that imports CuPy: every other operator asks `array_module` where
-its arguments live and computes there. Everything in `operators`, `stream` and `launch` that handles
-arrays takes its type names from here.
+Everything in `operators`, `stream` and `launch` that handles arrays takes its type names from here.
 """
 
 import importlib

@@ -1,7 +1,6 @@
 """Where things are: metres at the sample, pixels of the object, and which pixels an array covers.
 
-Separate because positions cross this line exactly once, on arrival; behind it everything is pixels. Called
-by the position stage, the refinement and the stitcher (growing canvases) and by the simulators.
+Positions cross this line exactly once, on arrival; behind it everything is pixels.
 """
 
 import math

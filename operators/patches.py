@@ -1,13 +1,9 @@
-"""Read and add the object under each probe: an exactly adjoint pair.
-
-Separate because both are written once per backend for speed and used everywhere: by the forward model, the
-engine's updates (object and illumination) and the stitcher.
-"""
+"""Read and add the object under each probe: an exactly adjoint pair."""
 
 import numpy as np
 
 from operators.arrays import Array, ArrayModule, Corners, Object, Patches, array_module, to_numpy
-from operators.calibration import UNIFORM_PHASE_SIGMA
+from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
 
 _WINDOWS_AT_A_TIME = 512  # bounds the memory of the indices that a device makes of each pixel
 

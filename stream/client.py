@@ -6,10 +6,8 @@
         for image in live:
             print(image.version, image.frames_seen, image.object.shape)
 
-Separate and small because it also runs where nothing else of ptychostream does, in a bluesky session or a
-notebook: it takes NumPy, pyzmq and msgspec. The client asks, the server answers with the tiles that changed
-since, so a slow client skips versions and never delays anybody. The web page, the terminal watcher and the
-scan policy are built on it.
+The client asks, the server answers with the tiles that changed since, so a slow client skips versions and
+never delays anybody. The web page, the terminal watcher and the scan policy are built on it.
 """
 
 import dataclasses
@@ -23,10 +21,10 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from stream.live_image import Canvas, LiveImage, checked_buffers
-from stream.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
-from stream.sockets import Endpoint, Socket
-from stream.wire import ProtocolError, decode, encode, greeting
+from stream.live.image import Canvas, LiveImage, checked_buffers
+from stream.wire.codec import ProtocolError, decode, encode, greeting
+from stream.wire.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire.sockets import Endpoint, Socket
 
 SILENCE_S = 3.0  # the server answers within a second; three mean that it is gone or was started anew
 _WAKE_S = 0.2
@@ -43,7 +41,7 @@ class LiveReconstruction:
     address : str
         Where the pipeline publishes, as it prints at its start.
     insecure, key, peers
-        As in `stream.sockets.Endpoint`; needed when the pipeline runs on another machine.
+        As in `stream.wire.sockets.Endpoint`; needed when the pipeline runs on another machine.
     timeout_s : float
         How long iteration bears silence before it raises; a live server is never silent for more than 1 s.
     follow : bool
@@ -51,7 +49,7 @@ class LiveReconstruction:
 
     Raises
     ------
-    stream.sockets.EndpointError
+    stream.wire.sockets.EndpointError
         If the address is malformed or open to strangers.
     """
 

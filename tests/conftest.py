@@ -72,7 +72,7 @@ def _threads() -> set[str]:
 
 
 def _sockets() -> set[str]:
-    if "stream.sockets" not in sys.modules:
+    if "stream.wire.sockets" not in sys.modules:
         return set()
-    context = sys.modules["stream.sockets"]._context()
+    context = sys.modules["stream.wire.sockets"]._context()
     return {f"socket {socket!r}" for socket in list(context._sockets) if not socket.closed}

@@ -1,8 +1,4 @@
-"""The samples of the benchmark of adaptive scanning, its planned arms, and the refiner that all arms share.
-
-Separate from `tests.benchmarks.adaptive`, which compares them, and `_adaptive_steered`, whose arms decide as
-they go.
-"""
+"""The samples of the adaptive benchmark, its planned arms, and the refiner that all arms share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,17 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
-from operators.backends import get_backend
-from operators.forward import simulate_counts
-from operators.gauge import remove_gauge
+from operators.engine.backends import get_backend
+from operators.engine.refiner import Refiner, RefinerConfig, closing_fraction
 from operators.geometry import Geometry
-from operators.network_interface import Network
-from operators.objects import HELD_OUT_FAMILIES, object_from_texture, texture
-from operators.predict import Predictor
-from operators.probe import with_power
-from operators.refiner import Refiner, RefinerConfig, closing_fraction
-from operators.routing import snake_route
-from operators.scan import fermat_spiral, jittered_raster
+from operators.metrics.gauge import remove_gauge
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
+from operators.optics.forward import simulate_counts
+from operators.optics.probe import with_power
+from operators.optics.samples import HELD_OUT_FAMILIES, object_from_texture, texture
+from operators.optics.trajectories import fermat_spiral, jittered_raster
+from operators.steering.routes import snake_route
 
 SIDE, N_PIXELS = 384, 64
 SPAN = SIDE - N_PIXELS  # centres and corners move over so many pixels

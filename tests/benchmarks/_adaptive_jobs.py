@@ -1,8 +1,4 @@
-"""Every scan of the benchmark of adaptive scanning as a job, worked off by a pool of processes.
-
-Separate from `tests.benchmarks.adaptive`, which says what is compared: this knows how a scan is made, and
-that the first positions of a steered scan are the scan that would have ended there.
-"""
+"""Every scan of the benchmark of adaptive scanning as a job, worked off by a pool of processes."""
 
 import multiprocessing
 import os
@@ -13,10 +9,10 @@ from functools import cache
 
 import torch
 
-from launch.config_stages import DEMO_WEIGHTS
-from launch.recipe import DEMO_RECIPE, read_recipe
-from operators.routing import Travel
-from stream.weights import load_network
+from launch.config.stages import DEMO_WEIGHTS
+from launch.training.recipe import DEMO_RECIPE, read_recipe
+from operators.steering.routes import Travel
+from stream.files.weights import load_network
 from tests.benchmarks._adaptive_arms import (
     N_PIXELS,
     Instrument,

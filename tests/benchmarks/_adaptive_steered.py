@@ -1,7 +1,7 @@
 """The arms of the benchmark of adaptive scanning that decide as they go, from what a live image shows them.
 
-Separate from `_adaptive_arms`, which has the planned ones. The image is that of the live pipeline: the demo's
-network on Poisson counts, stitched, with its own sigma; no stand-in.
+The image is that of the live pipeline: the demo's network on Poisson counts, stitched, with its own sigma;
+no stand-in.
 """
 
 import heapq
@@ -13,13 +13,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from operators.arrays import abs2
-from operators.importance import PRIOR_VARIANCE, RELEVANT, StopRule
-from operators.routing import Travel, snake_route
-from operators.stitch import Mosaic, phase_variance
-from operators.superpixels import block_mean
-from stream.live_image import LiveImage
-from stream.motor_axes import Axes
-from stream.policy import Policy, PolicyConfig
+from operators.mosaic.mosaic import Mosaic, phase_variance
+from operators.steering.importance import PRIOR_VARIANCE, RELEVANT, StopRule
+from operators.steering.maps import block_mean
+from operators.steering.routes import Travel, snake_route
+from stream.live.image import LiveImage
+from stream.steering.motor_axes import Axes
+from stream.steering.policy import Policy, PolicyConfig
 from tests.benchmarks._adaptive_arms import GEOMETRY, N_PIXELS, SIDE, SPAN, Sample, Scan
 
 BATCH = 32

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter
 
-from operators.metrics import nrmse, remove_gauge
+from operators.metrics.errors import nrmse, remove_gauge
 
 N_PIXELS, SIDE, STEP, MARGIN = 128, 20, 15, 4
 PHOTONS = 1e6

@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from operators.arrays import ArrayModule, to_numpy
-from operators.backends import Backend, get_backend
-from operators.epie import Accumulators, Batch, Steps, update
-from operators.forward import simulate_counts
-from operators.frame_store import FrameStore
-from operators.refinement import RefinerConfig
-from operators.refiner import Refiner
+from operators.engine.backends import Backend, get_backend
+from operators.engine.config import RefinerConfig
+from operators.engine.epie import Accumulators, Batch, Steps, update
+from operators.engine.frame_store import FrameStore
+from operators.engine.refiner import Refiner
+from operators.optics.forward import simulate_counts
 from tests.benchmarks._engines_data import MARGIN, N_PIXELS, STEP, discs, make_probes
 
 SIDES = 50, 40  # 2000 positions

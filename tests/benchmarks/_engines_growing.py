@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from operators.backends import get_backend
-from operators.refinement import RefinerConfig, closing_fraction
-from operators.refiner import Refiner
+from operators.engine.backends import get_backend
+from operators.engine.config import RefinerConfig, closing_fraction
+from operators.engine.refiner import Refiner
 from tests.benchmarks._engines_data import Benchmark, error
 
 N_EPOCHS = 50

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from operators.backends import get_backend
-from operators.refinement import RefinerConfig
-from operators.refiner import Refiner
+from operators.engine.backends import get_backend
+from operators.engine.config import RefinerConfig
+from operators.engine.refiner import Refiner
 from tests.benchmarks._engines_data import N_PIXELS, SIDE, STEP, Benchmark
 
 N_COPIES = 50

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from launch.reconstruct import ReconstructOptions, half_data_correlation, reconstruct
-from launch.recorded import RecordedScan, open_recorded
-from launch.results import Reconstruction
-from operators.metrics import phase_correlation_coefficient, remove_gauge
-from operators.refinement import RefinerConfig
-from tests.helpers import SHARED_DATA
+from launch.offline.reconstruct import ReconstructOptions, half_data_correlation, reconstruct
+from launch.offline.recorded import RecordedScan, open_recorded
+from launch.results.cxi import Reconstruction
+from operators.engine.config import RefinerConfig
+from operators.metrics.errors import phase_correlation_coefficient, remove_gauge
+from tests.helpers.recorded import SHARED_DATA
 
 SIEMENS = SHARED_DATA / "siemens"
 DISTURBANCE_PX = 3.0

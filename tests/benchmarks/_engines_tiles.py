@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from launch.reconstruct import ReconstructOptions, reconstruct
-from launch.recorded import open_recorded
-from launch.results import Reconstruction
-from launch.simulate import write_scan
-from launch.simulation import SimulatedScan
+from launch.beamline.simulation import SimulatedScan
+from launch.commands.simulate import write_scan
+from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.recorded import open_recorded
+from launch.results.cxi import Reconstruction
 from operators.arrays import centre_origin
 from operators.geometry import Geometry
 from tests.benchmarks._engines_data import N_PIXELS, Benchmark, error

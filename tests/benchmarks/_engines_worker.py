@@ -62,9 +62,9 @@ class Ptychostream:
     backend = "compiled"
 
     def __init__(self, scan: Scan) -> None:
-        from operators.refinement import RefinerConfig
-        from operators.refiner import Refiner
-        from stream.backend import open_backend
+        from operators.engine.config import RefinerConfig
+        from operators.engine.refiner import Refiner
+        from stream.stages.backend import open_backend
 
         config = RefinerConfig()
         self.settings = f"{config.algorithm}, batches of {config.batch_size}, {self.backend}, {THREADS} cores"

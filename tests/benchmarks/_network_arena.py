@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from launch.evaluate import LIT, SimulatedScan
+from launch.training.evaluate import LIT, SimulatedScan
 from operators.arrays import Probe, abs2
-from operators.backends import get_backend
+from operators.engine.backends import get_backend
+from operators.engine.config import RefinerConfig, closing_fraction
+from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
-from operators.metrics import NRMSE, nrmse
+from operators.metrics.errors import NRMSE, nrmse
+from operators.mosaic.mosaic import Mosaic, stitch
+from operators.network.predictor import Predictor
 from operators.patches import add_patches
-from operators.predict import Predictor
-from operators.refinement import RefinerConfig, closing_fraction
-from operators.refiner import Refiner
-from operators.stitch import Mosaic, stitch
 from tests.benchmarks._network_scans import seed
 
 SEEDED_EPOCHS = 20

@@ -1,16 +1,16 @@
 """What a beamline that is not an ideal one costs: bad pixels, gaps, beam stop, background, partial coherence.
 
-Called by `bench network`. The same objects are seen through each effect; the weights know none of them from
-training. Gaps are filled as in a run (`operators.gaps`). Of background the network is told nothing, as no run
-could; of partial coherence it is told nothing, or the modes of the probe, as by a run whose probe was refined
-with them.
+The same objects are seen through each effect; the weights know none of them from training. Gaps are filled
+as in a run (`operators.network.gaps`). Of background the network is told nothing, as no run could; of
+partial coherence it is told nothing, or the modes of the probe, as by a run whose probe was refined with
+them.
 """
 
-from launch.evaluate import evaluation_probe, scan_figures, simulate_scans, trained_families
-from launch.recipe import EffectsRecipe, Recipe
+from launch.training.evaluate import evaluation_probe, scan_figures, simulate_scans, trained_families
+from launch.training.recipe import EffectsRecipe, Recipe
 from operators.arrays import abs2
-from operators.network_interface import Network
-from operators.predict import Predictor
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
 
 SEED = 2**32 + 5
 N_POSITIONS = 10

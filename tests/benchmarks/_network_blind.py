@@ -1,22 +1,22 @@
 """What is left of a network's accuracy when the probe is not known: `blind_retained`.
 
-Called by `bench network`. The probe is found from the first 96 frames of each scan as the stage `probe` does,
-which takes twice as many where they do not tell, and again. Where none is found, no accuracy is left.
-Errors are those of whole mosaics without shift, ramp and scale, with the known probe as with the others.
+The probe is found from the first 96 frames of each scan as the stage `probe` does, which takes twice as
+many where they do not tell, and again. Where none is found, no accuracy is left. Errors are those of whole
+mosaics without shift, ramp and scale, with the known probe as with the others.
 """
 
 from typing import Any
 
 import numpy as np
 
-from launch.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
-from launch.recipe import Recipe
+from launch.training.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
+from launch.training.recipe import Recipe
 from operators.arrays import Probe, abs2
-from operators.backends import get_backend
-from operators.network_interface import Network
-from operators.probe import with_power, zone_plate_probe
-from operators.probe_search import probe_from_burst
-from stream.weights import ModelCard
+from operators.engine.backends import get_backend
+from operators.engine.probe_search import probe_from_burst
+from operators.network.interface import Network
+from operators.optics.probe import with_power, zone_plate_probe
+from stream.files.weights import ModelCard
 from tests.benchmarks._network_scans import mosaic_error
 
 SEED = 2**32 + 6000

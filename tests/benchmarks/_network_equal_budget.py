@@ -1,10 +1,10 @@
 """PtychoNet and the default network, trained from nothing on the same data with the same processor time.
 
-Called by `bench network`. The published error of PtychoNet is of other data; here both learn by the loop of
-`ptychostream train` from the families and the photons of the shipped weights, with one probe, since PtychoNet
-is not told of it, each with the loss, the optimiser and the learning rate of its own recipe. At 32 x 32
-pixels some minutes of one thread are worth comparing; neither is trained to its end. Batches are of 16: of
-the 64 in its recipe, PtychoNet would see a few hundred.
+The published error of PtychoNet is of other data; here both learn by the loop of `ptychostream train` from
+the families and the photons of the shipped weights, with one probe, since PtychoNet is not told of it, each
+with the loss, the optimiser and the learning rate of its own recipe. At 32 x 32 pixels some minutes of one
+thread are worth comparing; neither is trained to its end. Batches are of 16: of the 64 in its recipe,
+PtychoNet would see a few hundred.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch.checkpoint import Report
-from launch.recipe import DEMO_RECIPE, Recipe, read_recipe
-from launch.train import train
-from stream.weights import ModelCard
+from launch.training.checkpoint import Report
+from launch.training.recipe import DEMO_RECIPE, Recipe, read_recipe
+from launch.training.train import train
+from stream.files.weights import ModelCard
 
 N_PIXELS = 32
 CPU_S = 180.0  # of each training

@@ -1,7 +1,7 @@
 """What 30 processor seconds of learning from a scan bring, and what they cost.
 
-Called by `bench network`. The material was never trained. The first half of the scan is refined as far as a
-run gets and learned from; the error is that of the patches of the second half against the truth.
+The material was never trained. The first half of the scan is refined as far as a run gets and learned from;
+the error is that of the patches of the second half against the truth.
 """
 
 import time
@@ -10,17 +10,17 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from launch.config_stages import FinetuneSection
-from launch.evaluate import evaluation_probe, simulate_scans
-from launch.finetune import BLENDS
-from launch.recipe import Recipe
-from launch.tuning import Samples, Tuner, TuningConfig
+from launch.config.stages import FinetuneSection
+from launch.training.evaluate import evaluation_probe, simulate_scans
+from launch.training.finetune import BLENDS
+from launch.training.recipe import Recipe
+from launch.training.tuning import Samples, Tuner, TuningConfig
 from operators.arrays import Array, Patches, abs2
-from operators.backends import get_backend
-from operators.network_interface import Network
+from operators.engine.backends import get_backend
+from operators.engine.refiner import Refiner, RefinerConfig
+from operators.network.interface import Network
 from operators.patches import extract_patches
-from operators.refiner import Refiner, RefinerConfig
-from stream.weights import ModelCard
+from stream.files.weights import ModelCard
 from tests.benchmarks._network_scans import refined_to
 
 SEED = 2**32 + 7000

@@ -15,15 +15,15 @@ import torch
 from rich.console import Console
 
 from operators.geometry import Geometry
-from operators.network import NETWORKS
-from operators.physics_net import PhysicsNet
-from operators.probe import with_power, zone_plate_probe
-from stream.inference import Inference, InferenceConfig
-from stream.prepare import Optics
-from stream.scan import Scan, ScanHeader, State
-from stream.stage import WorkerLoop
-from stream.weights import save_network
-from tests.untrained import untrained_card
+from operators.network.physics_net import PhysicsNet
+from operators.network.registry import NETWORKS
+from operators.optics.probe import with_power, zone_plate_probe
+from stream.files.weights import save_network
+from stream.record.scan import Scan, ScanHeader, State
+from stream.stages.inference import Inference, InferenceConfig
+from stream.stages.inputs import Optics
+from stream.stages.loop import WorkerLoop
+from tests.helpers.untrained import untrained_card
 
 N_PIXELS = 128
 # The shape of the demo's network, for windows of twice the side; speed does not depend on the weights.

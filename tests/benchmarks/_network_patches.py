@@ -1,7 +1,7 @@
 """The error of single patches, as the published work judges, on many objects of trained and unseen families.
 
-Called by `bench network`. Objects differ far more than the patches of one object do: of each only every n-th
-position of a scan is looked at, and the interval of the comparison comes from drawing objects anew.
+Objects differ far more than the patches of one object do: of each only every n-th position of a scan is
+looked at, and the interval of the comparison comes from drawing objects anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from launch.evaluate import (
+from launch.training.evaluate import (
     Outcome,
     evaluation_probe,
     outcome_of,
@@ -18,11 +18,11 @@ from launch.evaluate import (
     simulate_scans,
     trained_families,
 )
-from launch.recipe import Recipe
+from launch.training.recipe import Recipe
 from operators.arrays import abs2
-from operators.network_interface import Network
-from operators.objects import HELD_OUT_FAMILIES
-from operators.predict import Predictor
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
+from operators.optics.samples import HELD_OUT_FAMILIES
 
 OBJECTS_PER_FAMILY = 10  # for each seed
 N_POSITIONS = 10  # along each side of the field

@@ -13,19 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from launch.config_stages import DEMO_WEIGHTS
-from launch.evaluate import EVALUATION_SEED, SimulatedScan, evaluation_probe, simulate_scans
-from launch.recipe import Recipe
+from launch.config.stages import DEMO_WEIGHTS
+from launch.training.evaluate import EVALUATION_SEED, SimulatedScan, evaluation_probe, simulate_scans
+from launch.training.recipe import Recipe
 from operators.arrays import Patches, Probe, abs2
-from operators.calibration import ErrorModel
 from operators.geometry import Bounds
-from operators.metrics import align_phase
-from operators.network_interface import illuminate
+from operators.metrics.errors import align_phase
+from operators.mosaic.error_bars import ErrorModel
+from operators.mosaic.mosaic import stitch
+from operators.network.interface import illuminate
+from operators.network.physics_net import first_estimate
+from operators.network.predictor import Predictor
 from operators.patches import extract_patches
-from operators.physics_net import first_estimate
-from operators.predict import Predictor
-from operators.stitch import stitch
-from stream.weights import load_network
+from stream.files.weights import load_network
 from tests.benchmarks._network_arena import SEEDED_EPOCHS, Arena
 
 FAMILIES = {"siemens": "a family it was trained on", "filaments": "a family it has never seen"}

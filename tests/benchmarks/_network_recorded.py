@@ -15,20 +15,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from launch.evaluate import BRIGHT, LIT, Outcome, SimulatedScan, error_in_sigmas, outcome_of
-from launch.recipe import Recipe, read_recipe
-from launch.scan_labels import ScanLabels, labels_of
-from launch.train import progress_bar, train
+from launch.training.evaluate import BRIGHT, LIT, Outcome, SimulatedScan, error_in_sigmas, outcome_of
+from launch.training.recipe import Recipe, read_recipe
+from launch.training.scan_labels import ScanLabels, labels_of
+from launch.training.train import progress_bar, train
 from operators.arrays import Array, Mask, Object, abs2
-from operators.backends import get_backend
-from operators.calibration import ErrorModel, coverage
-from operators.gauge import remove_gauge
+from operators.engine.backends import get_backend
+from operators.engine.refiner import Refiner, RefinerConfig
 from operators.geometry import Bounds
-from operators.metrics import nrmse, phase_correlation_coefficient
-from operators.predict import Predictor
-from operators.refiner import Refiner, RefinerConfig
-from operators.stitch import stitch
-from stream.weights import load_network
+from operators.metrics.errors import nrmse, phase_correlation_coefficient
+from operators.metrics.gauge import remove_gauge
+from operators.mosaic.error_bars import ErrorModel, coverage
+from operators.mosaic.mosaic import stitch
+from operators.network.predictor import Predictor
+from stream.files.weights import load_network
 from tests.benchmarks._engines_siemens import SIEMENS
 from tests.benchmarks._network_scans import refined_to
 

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from launch.evaluate import LIT, SimulatedScan
+from launch.training.evaluate import LIT, SimulatedScan
 from operators.arrays import Probe, abs2
+from operators.engine.config import RefinerSnapshot
+from operators.engine.refiner import Refiner
+from operators.engine.seeding import Seeding
 from operators.geometry import Bounds
-from operators.metrics import nrmse, remove_gauge
-from operators.network_interface import Network
-from operators.predict import Predictor
-from operators.refinement import RefinerSnapshot
-from operators.refiner import Refiner
-from operators.seeding import Seeding
-from operators.stitch import Mosaic, stitch
+from operators.metrics.errors import nrmse, remove_gauge
+from operators.mosaic.mosaic import Mosaic, stitch
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
 
 FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
 

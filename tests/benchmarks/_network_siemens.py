@@ -1,23 +1,23 @@
 """How fine a Siemens star is resolved: the width of a spoke where its contrast has fallen to 0.7.
 
-Called by `bench network`. With the demo's photons iterations resolve the star down to the pixel, and there is
-nothing left to compare: here the photons are so few that they do not.
+With the demo's photons iterations resolve the star down to the pixel, and there is nothing left to compare:
+here the photons are so few that they do not.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from launch.evaluate import SimulatedScan, evaluation_probe
-from launch.recipe import Recipe
-from launch.simulation import DETECTOR_DISTANCE_M, DETECTOR_PIXEL_M, ENERGY_EV
-from operators.forward import simulate_counts
+from launch.beamline.simulation import DETECTOR_DISTANCE_M, DETECTOR_PIXEL_M, ENERGY_EV
+from launch.training.evaluate import SimulatedScan, evaluation_probe
+from launch.training.recipe import Recipe
 from operators.geometry import Geometry, window_corners
-from operators.metrics import align_phase
-from operators.network_interface import Network
-from operators.objects import half_pitch_px, object_from_texture, siemens_star
-from operators.predict import Predictor
-from operators.scan import jittered_raster
+from operators.metrics.errors import align_phase
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
+from operators.optics.forward import simulate_counts
+from operators.optics.samples import half_pitch_px, object_from_texture, siemens_star
+from operators.optics.trajectories import jittered_raster
 from tests.benchmarks._network_arena import MANY_EPOCHS, Arena
 
 PHOTONS = 1e4  # per frame

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from launch.config_stages import DEMO_WEIGHTS
-from launch.evaluate import trained_families
-from launch.recipe import Recipe
-from launch.train import progress_bar, train
-from operators.network_interface import Network
-from operators.objects import HELD_OUT_FAMILIES
-from stream.weights import load_network
+from launch.config.stages import DEMO_WEIGHTS
+from launch.training.evaluate import trained_families
+from launch.training.recipe import Recipe
+from launch.training.train import progress_bar, train
+from operators.network.interface import Network
+from operators.optics.samples import HELD_OUT_FAMILIES
+from stream.files.weights import load_network
 from tests.benchmarks._network_patches import (
     OBJECTS_PER_FAMILY,
     errors_of_objects,

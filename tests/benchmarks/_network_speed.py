@@ -9,10 +9,10 @@ import time
 import numpy as np
 import torch
 
-from launch.recipe import demo_probe
-from operators.network import NETWORKS
-from operators.network_interface import Network
-from operators.predict import Predictor, rounding_error
+from launch.training.recipe import demo_probe
+from operators.network.interface import Network
+from operators.network.predictor import Predictor, rounding_error
+from operators.network.registry import NETWORKS
 
 BATCH_SIZE = 16
 LIVE_BATCH, LIVE_PATHS = 4, ("openvino", "torch")

@@ -1,7 +1,7 @@
 """How true the error bars of mosaics are: on objects never seen, on families never trained, and in a run.
 
-Called by `bench network`. Errors are phases against the truth without the offset of each 64-pixel tile,
-where the mosaic is lit. Error bars come from the model on the card, in a run also from the dial.
+Errors are phases against the truth without the offset of each 64-pixel tile, where the mosaic is lit. Error
+bars come from the model on the card, in a run also from the dial.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from launch.calibrate import doses, errors_of_mosaics, mosaic_errors
-from launch.evaluate import (
+from launch.training.calibrate import doses, errors_of_mosaics, mosaic_errors
+from launch.training.evaluate import (
     LIT,
     SimulatedScan,
     evaluation_probe,
@@ -18,19 +18,19 @@ from launch.evaluate import (
     simulate_scans,
     trained_families,
 )
-from launch.recipe import Recipe
+from launch.training.recipe import Recipe
 from operators.arrays import abs2
-from operators.backends import get_backend
-from operators.calibration import LEAST_95, Dial, ErrorModel, ause, coverage, tile_errors
+from operators.engine.backends import get_backend
+from operators.engine.refiner import Refiner, RefinerConfig
 from operators.geometry import Bounds
-from operators.network_interface import Network
-from operators.objects import HELD_OUT_FAMILIES
-from operators.predict import Predictor
-from operators.refiner import Refiner, RefinerConfig
-from operators.stitch import Mosaic, stitch
-from stream.calibration import LEAST_PIXELS
-from stream.composition import Refined
-from stream.weights import ModelCard
+from operators.mosaic.error_bars import LEAST_95, Dial, ErrorModel, ause, coverage, tile_errors
+from operators.mosaic.mosaic import Mosaic, stitch
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
+from operators.optics.samples import HELD_OUT_FAMILIES
+from stream.files.weights import ModelCard
+from stream.stages.composition import Refined
+from stream.stages.error_bars import LEAST_PIXELS
 from tests.benchmarks._network_patches import sparse_scans
 from tests.benchmarks._network_scans import refined_to, seed
 
@@ -154,7 +154,7 @@ def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: SimulatedSc
 
 
 def _dial(mosaic: Mosaic, refined: Refined, whole: Bounds) -> Dial:
-    """Return the dial after all tiles, as `stream.calibration` shows them to it."""
+    """Return the dial after all tiles, as `stream.stages.error_bars` shows them to it."""
     dial, picture = Dial(), mosaic.picture(whole)
     window = whole.slices_in(refined.bounds)
     object_, sigma, photons = refined.object[window], refined.sigma[window], refined.photons[window]

@@ -1,7 +1,7 @@
 """How long after a frame a recommendation knows of it, in the demo's real processes on this machine.
 
-Separate from `tests.benchmarks.adaptive`, whose arms run without a pipeline. A client asks the policy without
-pause while the demo scans; the time of a frame ends with the first answer whose image has as many frames.
+A client asks the policy without pause while the demo scans; the time of a frame ends with the first answer
+whose image has as many frames.
 """
 
 import tempfile
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from launch.demo import DemoOptions, demo_config, run_demo
-from stream.policy_client import PolicyClient
-from stream.scan import Scan
+from launch.commands.demo import DemoOptions, demo_config, run_demo
+from stream.record.scan import Scan
+from stream.steering.policy_client import PolicyClient
 
 N_FRAMES, RATE_HZ, PAUSE_S = 400, 100.0, 0.01
 

@@ -18,13 +18,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from launch.demo import free_port
+from launch.commands.demo import free_port
 from operators.arrays import abs2
 from operators.geometry import Geometry
-from operators.probe import with_power, zone_plate_probe
-from operators.routing import Travel
-from stream.motor_axes import Axes
-from stream.policy import Policy, PolicyConfig
+from operators.optics.probe import with_power, zone_plate_probe
+from operators.steering.routes import Travel
+from stream.steering.motor_axes import Axes
+from stream.steering.policy import Policy, PolicyConfig
 from tests.benchmarks._adaptive_arms import PHOTONS, SHARES, SIDE
 from tests.benchmarks._adaptive_jobs import STEERED, Job, Outcome, Result, work_off
 from tests.benchmarks._adaptive_steered import live_image

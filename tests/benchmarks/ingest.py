@@ -25,12 +25,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from stream.dectris import ImageMessage, decode_message, encode_message
-from stream.replay import DetectorReplay, ReplayConfig, series_messages
-from stream.sockets import Endpoint, Socket, wait_for_message
-from stream.stage import MESSAGES_PER_TURN
-from stream.subscriber import Subscriber, SubscriberConfig
-from stream.wire import Buffer
+from stream.detector.dectris import ImageMessage, decode_message, encode_message
+from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
+from stream.stages.loop import MESSAGES_PER_TURN
+from stream.stages.subscriber import Subscriber, SubscriberConfig
+from stream.wire.codec import Buffer
+from stream.wire.sockets import Endpoint, Socket, wait_for_message
 
 N_FRAMES, N_REPETITIONS = 2000, 7
 SHAPE = (256, 256)

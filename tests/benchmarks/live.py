@@ -18,17 +18,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from launch.accuracy import error_of
-from launch.config import Config
-from launch.demo import DemoOptions, demo_config, run_demo
-from launch.reconstruct import ReconstructOptions, reconstruct
-from launch.recorded import open_recorded
-from launch.results import Reconstruction
-from launch.simulation import simulate_scan
-from launch.stages import refiner_config
-from operators.objects import FAMILIES, HELD_OUT_FAMILIES
-from stream.scan import Scan
-from stream.snapshots import read_snapshot
+from launch.beamline.accuracy import error_of
+from launch.beamline.simulation import simulate_scan
+from launch.commands.demo import DemoOptions, demo_config, run_demo
+from launch.config.config import Config
+from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.recorded import open_recorded
+from launch.results.cxi import Reconstruction
+from launch.run.stages import refiner_config
+from operators.optics.samples import FAMILIES, HELD_OUT_FAMILIES
+from stream.record.scan import Scan
+from stream.record.snapshot import read_snapshot
 from tests.benchmarks._machine import machine
 
 RATE_HZ, N_FRAMES = 100.0, 625

@@ -2,8 +2,8 @@
 
 Fresh specimens of every family that training draws from, and of those that it never does, are scanned with
 the demo's probe and photons; every arm gets the same counts and the same known probe. Errors are given in
-both definitions (`operators.metrics.NRMSE`), the constant object beside them; costs are processor time of one
-thread. Run by `ptychostream bench network`.
+both definitions (`operators.metrics.errors.NRMSE`), the constant object beside them; costs are processor
+time of one thread. Run by `ptychostream bench network`.
 """
 
 import json
@@ -18,21 +18,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from launch.config_stages import DEMO_WEIGHTS
-from launch.evaluate import (
+from launch.config.stages import DEMO_WEIGHTS
+from launch.training.data import pairs_per_cpu_s
+from launch.training.evaluate import (
     EVALUATION_SEED,
     evaluation_probe,
     scan_figures,
     simulate_scans,
     trained_families,
 )
-from launch.recipe import Recipe
-from launch.training_data import pairs_per_cpu_s
+from launch.training.recipe import Recipe
 from operators.arrays import abs2
-from operators.network_interface import Network
-from operators.objects import HELD_OUT_FAMILIES
-from operators.predict import Predictor
-from stream.weights import load_network
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
+from operators.optics.samples import HELD_OUT_FAMILIES
+from stream.files.weights import load_network
 from tests.benchmarks._machine import machine
 from tests.benchmarks._network_arena import MANY_EPOCHS, SEEDED_EPOCHS, Arena, Arm
 from tests.benchmarks._network_beamline import beamline_figures

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.pipeline import Outcome, Pipeline
-from tests.end_to_end.sample import ScannedSample, scan_sample
+from tests.helpers.pipeline import Outcome, Pipeline
+from tests.helpers.sample import ScannedSample, scan_sample
 
 
 @pytest.fixture(scope="package")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from launch.processes import RunFailedError
-from stream.dectris import encode_message
-from stream.replay import ReplayConfig, series_messages
-from tests.end_to_end.commands import ptychostream
-from tests.end_to_end.documents import PositionRun
-from tests.end_to_end.pipeline import Pipeline
-from tests.end_to_end.sample import ScannedSample
+from launch.run.processes import RunFailedError
+from stream.detector.dectris import encode_message
+from stream.detector.simulator import ReplayConfig, series_messages
+from tests.helpers.commands import ptychostream
+from tests.helpers.documents import PositionRun
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.sample import ScannedSample
 
 
 def messages(frames: np.ndarray, series: str) -> list[bytes]:

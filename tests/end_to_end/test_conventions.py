@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from launch.reconstruct import ReconstructOptions, reconstruct
-from operators.metrics import NRMSE, nrmse
-from operators.refinement import RefinerConfig
+from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from operators.engine.config import RefinerConfig
+from operators.metrics.errors import NRMSE, nrmse
 from stream.client import LiveReconstruction
-from tests.end_to_end.pipeline import Outcome, Pipeline
-from tests.end_to_end.sample import N_PIXELS, ScannedSample
+from tests.helpers.pipeline import Outcome, Pipeline
+from tests.helpers.sample import N_PIXELS, ScannedSample
 
 OFFLINE = ReconstructOptions(refiner=RefinerConfig(algorithm="epie", probe_step=0), scale_probe=False)
 

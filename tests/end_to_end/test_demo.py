@@ -13,15 +13,15 @@ pytest.importorskip("databroker", reason="the extra 'beamline' is not installed"
 
 import dask.array
 
-from launch.demo import DemoOptions
-from launch.results import read_result
-from launch.simulation import SimulatedScan, simulate_scan
-from launch.store import open_store
-from operators.metrics import nrmse
-from stream.scan import Scan, account, scans_in
-from tests.end_to_end.commands import processes_of, ptychostream, running
-from tests.end_to_end.pipeline import Pipeline
-from tests.end_to_end.sample import ScannedSample, illuminated
+from launch.beamline.simulation import SimulatedScan, simulate_scan
+from launch.commands.demo import DemoOptions
+from launch.results.cxi import read_result
+from launch.results.store import open_store
+from operators.metrics.errors import nrmse
+from stream.record.scan import Scan, account, scans_in
+from tests.helpers.commands import processes_of, ptychostream, running
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.sample import ScannedSample, illuminated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

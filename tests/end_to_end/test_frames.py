@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.end_to_end.documents import PositionRun
-from tests.end_to_end.pipeline import Outcome, Pipeline
-from tests.end_to_end.sample import ScannedSample, scan_sample
+from tests.helpers.documents import PositionRun
+from tests.helpers.pipeline import Outcome, Pipeline
+from tests.helpers.sample import ScannedSample, scan_sample
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.simulation import Simulation, simulate_scan
-from operators.metrics import nrmse
+from launch.beamline.simulation import Simulation, simulate_scan
+from operators.metrics.errors import nrmse
 from stream.client import LiveReconstruction
-from stream.live_image import LiveImage
-from stream.scan import State, account
-from tests.end_to_end.commands import processes_of
-from tests.end_to_end.documents import PositionRun
-from tests.end_to_end.pipeline import Pipeline
-from tests.end_to_end.sample import ScannedSample, illuminated
+from stream.live.image import LiveImage
+from stream.record.scan import State, account
+from tests.helpers.commands import processes_of
+from tests.helpers.documents import PositionRun
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.sample import ScannedSample, illuminated
 
 pytestmark = pytest.mark.slow
 
@@ -189,7 +189,9 @@ def test_a_store_that_hangs_does_not_delay_the_next_scan_and_ends_with_the_run(
         for series in ("first", "second"):
             pipeline.publish(PositionRun(series, sample.positions_m).documents())
             pipeline.play(sample, series)
-        pipeline.until(lambda: any("launch.store_process" in line for line in processes_of(run_folder)))
+        pipeline.until(
+            lambda: any("launch.results.store_process" in line for line in processes_of(run_folder))
+        )
         pipeline.until(
             lambda: pipeline.find("second") and pipeline.scan("second").count("stitcher", "closed")
         )

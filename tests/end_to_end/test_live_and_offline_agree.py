@@ -2,12 +2,12 @@
 
 import pytest
 
-from launch.reconstruct import reconstruct
-from launch.recorded import open_recorded
-from operators.metrics import nrmse
-from tests.end_to_end.pipeline import Outcome
-from tests.end_to_end.sample import ScannedSample
+from launch.offline.reconstruct import reconstruct
+from launch.offline.recorded import open_recorded
+from operators.metrics.errors import nrmse
 from tests.end_to_end.test_conventions import OFFLINE
+from tests.helpers.pipeline import Outcome
+from tests.helpers.sample import ScannedSample
 
 
 def test_offline_makes_the_same_object_of_the_recorded_scan(

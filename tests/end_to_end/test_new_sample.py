@@ -6,21 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.recipe import demo_probe
+from launch.training.recipe import demo_probe
 from operators.arrays import centre_origin
-from operators.forward import simulate_counts
 from operators.geometry import Geometry, window_corners
-from operators.metrics import nrmse, remove_gauge
-from operators.objects import object_from_texture, texture
-from operators.scan import jittered_raster
+from operators.metrics.errors import nrmse, remove_gauge
+from operators.optics.forward import simulate_counts
+from operators.optics.samples import object_from_texture, texture
+from operators.optics.trajectories import jittered_raster
 from stream.client import LiveReconstruction
-from stream.found_probe import found_probe
-from stream.scan import State
-from stream.versions import version_path
-from stream.weights import load_network
-from tests.end_to_end.documents import PositionRun
-from tests.end_to_end.pipeline import Pipeline
-from tests.end_to_end.sample import DETECTOR_PIXEL_M, DISTANCE_M, ENERGY_EV, ScannedSample, illuminated
+from stream.files.weights import load_network
+from stream.record.probe import found_probe
+from stream.record.scan import State
+from stream.record.tuned_weights import version_path
+from tests.helpers.documents import PositionRun
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.sample import DETECTOR_PIXEL_M, DISTANCE_M, ENERGY_EV, ScannedSample, illuminated
 
 N_SIDE, STEP_PX, N_PIXELS = 15, 8, 64
 TRAINED, UNSEEN = 0.3 + 1.2j, 0.9 + 0.3j

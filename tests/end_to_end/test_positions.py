@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from operators.metrics import nrmse
-from stream.scan import State
-from tests.end_to_end.documents import PositionRun
-from tests.end_to_end.pipeline import Outcome, Pipeline, in_pages
-from tests.end_to_end.sample import ScannedSample
+from operators.metrics.errors import nrmse
+from stream.record.scan import State
+from tests.helpers.documents import PositionRun
+from tests.helpers.pipeline import Outcome, Pipeline, in_pages
+from tests.helpers.sample import ScannedSample
 
 SAME = 0.02  # loose NRMSE between two runs that saw the same frames in another order
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.end_to_end.documents import PositionRun
-from tests.end_to_end.pipeline import Pipeline
-from tests.end_to_end.sample import ScannedSample
+from tests.helpers.documents import PositionRun
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.sample import ScannedSample
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 ADDRESS = "tcp://127.0.0.1:5810"

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.results import Reconstruction, read_result
+from launch.results.cxi import Reconstruction, read_result
 from operators.arrays import corner_origin
 from operators.geometry import window_corners
-from operators.metrics import amplitude_error, phase_correlation_coefficient, remove_gauge
-from stream.files import read_scan
-from tests.end_to_end.commands import ptychostream, running
-from tests.helpers import SHARED_DATA, needs_shared_data
+from operators.metrics.errors import amplitude_error, phase_correlation_coefficient, remove_gauge
+from stream.files.cxi import read_scan
+from tests.helpers.commands import ptychostream, running
+from tests.helpers.recorded import SHARED_DATA, needs_shared_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), needs_shared_data]
 

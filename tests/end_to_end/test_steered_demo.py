@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
-from launch.steered_sample import SparseSample, simulate_specimen
-from stream.decisions import PATTERN
-from stream.documents import decisions_of, read_documents
-from stream.scan import Scan, account, scans_in
-from tests.end_to_end.commands import ptychostream, running
+from launch.beamline.steered_sample import SparseSample, simulate_specimen
+from stream.documents.codec import decisions_of, read_documents
+from stream.record.scan import Scan, account, scans_in
+from stream.steering.record import PATTERN
+from tests.helpers.commands import ptychostream, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launch import cli
-from stream.sockets import Endpoint, Socket
+from stream.wire.sockets import Endpoint, Socket
 
 CONFIG = """
 geometry: {energy_ev: 8800, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 128}
@@ -84,7 +84,7 @@ def test_check_tells_silence_from_refusal(call, config, monkeypatch):
     def never(*_, **__):
         raise TimeoutError
 
-    monkeypatch.setattr("launch.check.socket.create_connection", never)
+    monkeypatch.setattr("launch.commands.check.socket.create_connection", never)
     status, out, _ = call("check", config("tcp://127.0.0.1:9"), "--timeout", "0.5")
     assert status == 1
     assert out.startswith("TIMEOUT detector tcp://127.0.0.1:9: no answer in 0.5 s")

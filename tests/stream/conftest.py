@@ -1,6 +1,6 @@
 import pytest
 
-from stream.sockets import Endpoint, create_keys
+from stream.wire.sockets import Endpoint, create_keys
 
 
 class Keys:

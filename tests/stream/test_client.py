@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
-from stream.answers import Door
 from stream.client import SILENCE_S, LiveReconstruction
-from stream.live_image import LiveImage
-from stream.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
-from stream.sockets import Endpoint, EndpointError, Socket
-from stream.wire import ProtocolError, encode
-from tests.stream.fake_door import TILE_PX, FakeDoor
+from stream.live.image import LiveImage
+from stream.live.server import Door
+from stream.wire.codec import ProtocolError, encode
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
+from stream.wire.sockets import Endpoint, EndpointError, Socket
+from tests.helpers.fake_door import TILE_PX, FakeDoor
 
 
 class Clock:

@@ -1,0 +1,1 @@
+"""One module for each word that a user types after `ptychostream`."""

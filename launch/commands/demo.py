@@ -1,0 +1,269 @@
+"""The demo: a simulated beamline, the whole pipeline in its real processes, and how well it did.
+
+Everything the pipeline sees comes over the wires of a beamline; only this file knows the truth.
+"""
+
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from launch.beamline.accuracy import accuracy
+from launch.beamline.flown import BeamlineConfig
+from launch.beamline.simulation import Simulation, simulate_scan
+from launch.commands.run import ends_on_sigterm
+from launch.config.config import Config
+from launch.config.file import load_config
+from launch.results.summary import read_summary, table
+from launch.run.processes import RunFailedError
+from launch.run.progress import ProgressLine
+from launch.run.stages import resolve
+from launch.run.supervisor import Supervisor
+from stream.record.columns import write_atomically
+from stream.record.scan import Scan
+from stream.wire.sockets import Endpoint
+
+SCAN_TIMEOUT_S = 300.0
+LOG_LINES = 15
+PORTS = range(20_000, 32_000)  # below those that the system gives to outgoing connections
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the demo shows.
+
+    Attributes
+    ----------
+    save : Path
+        Folder for scans, results, store and logs.
+    rate_hz : float
+        Frames per second.
+    n_frames : int
+        Rounded up to whole rows of a square raster.
+    sample : str
+        Family of simulated samples (operators.optics.samples).
+    seed : int
+    stores : bool
+        Whether the scan goes into the store.
+    """
+
+    save: Path
+    rate_hz: float = 100.0
+    n_frames: int = 625
+    sample: str = "siemens"
+    seed: int = 7
+    stores: bool = True
+
+    @property
+    def simulation(self) -> Simulation:
+        """The simulated scan."""
+        n_rows = max(round(self.n_frames**0.5), 2)
+        n_columns = max(-(-self.n_frames // n_rows), 2)
+        return Simulation(n_rows=n_rows, n_columns=n_columns, family=self.sample, seed=self.seed)
+
+
+def demo(
+    options: DemoOptions,
+    *,
+    json_file: Path | None = None,
+    opens_browser: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Runs the demo; returns 0 if every frame is in the picture, otherwise 1."""
+    console = console or Console()
+    begin_s = time.monotonic()
+    config = demo_config(options)
+    page = f"http://{config.viewer.host}:{config.viewer.port}"
+    console.print(f"live page   {page}", soft_wrap=True)
+    figures = run_demo(options, config, console, page if opens_browser else "")
+    figures["wall_s"] = time.monotonic() - begin_s
+    console.print(table(figures))
+    if json_file:
+        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+    return 0 if figures["is_complete"] else 1
+
+
+def run_demo(
+    options: DemoOptions,
+    config: Config,
+    console: Console,
+    opens: str = "",
+    on_scan: Callable[[Scan], None] = lambda scan: None,
+) -> dict[str, Any]:
+    """Runs the simulated beamline and the pipeline; returns the figures of the summary.
+
+    Parameters
+    ----------
+    options : DemoOptions
+    config : Config
+        Of `demo_config`.
+    console : rich.console.Console
+    opens : str
+        Address of the page to open in a browser.
+    on_scan : callable
+        Gets the scan many times a second while it goes on.
+
+    Raises
+    ------
+    RunFailedError
+        If the beamline or a stage cannot run.
+    """
+    settings = BeamlineConfig(
+        detector=Endpoint(address=config.detector.address),
+        positions=config.positions.address,
+        rate_hz=options.rate_hz,
+        simulation=options.simulation,
+    )
+    command = ("launch.beamline.flown", settings, "--wait")
+    (scan,), restarts = run_beside_beamline(config, command, console, opens=opens, on_scan=on_scan)
+    figures = read_summary(config.save, scan) | {"restarts": restarts, "offered_hz": options.rate_hz}
+    return figures | accuracy(scan, simulate_scan(options.simulation))
+
+
+def run_beside_beamline(
+    config: Config,
+    beamline: tuple[Any, ...],
+    console: Console,
+    *,
+    opens: str = "",
+    n_series: int = 1,
+    on_scan: Callable[[Scan], None] = lambda scan: None,
+) -> tuple[list[Scan], int]:
+    """Runs the pipeline and a simulated beamline; returns the scans and how often a stage was restarted.
+
+    Parameters
+    ----------
+    config : Config
+    beamline : tuple
+        Module of the beamline's process, what its file of settings holds, and further arguments.
+    console, opens, on_scan
+        As for `run_demo`.
+    n_series : int
+        The beamline is told to go for each, when the one before is done.
+
+    Raises
+    ------
+    RunFailedError
+        If the beamline or a stage cannot run.
+    """
+    with (
+        ends_on_sigterm(),
+        ProgressLine(console) as line,
+        Supervisor(resolve(config), on_notice=line.notice) as supervisor,
+        _process(*beamline, folder=supervisor.run.folder) as process,
+    ):
+        supervisor.start()
+        if opens:
+            webbrowser.open(opens)
+
+        def on_turn(scans: list[Scan]) -> None:
+            process.check()
+            line.show(scans)
+            for scan in scans:
+                on_scan(scan)
+
+        for index in range(n_series):
+            process.go()
+            supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
+        scans = supervisor.scans()
+        supervisor.stop()
+        return scans, supervisor.n_restarts
+
+
+def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> Config:
+    """Returns the configuration `demo` of launch/recipes on free addresses of this machine.
+
+    Parameters
+    ----------
+    options : DemoOptions
+    policy : dict, optional
+        Settings of a policy that runs beside the pipeline.
+    """
+    detector, positions, live, viewer, door = _free_ports(5)
+    settings = {
+        "save": options.save.absolute(),
+        "detector.address": f"tcp://127.0.0.1:{detector}",
+        "detector.bind": "true",
+        "positions.address": f"tcp://127.0.0.1:{positions}",
+        "live.address": f"tcp://127.0.0.1:{live}",
+        "viewer.port": viewer,
+        "store.enabled": str(options.stores).lower(),
+    }
+    config = load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+    if policy is None:
+        return config
+    steering = {"enabled": True, "address": f"tcp://127.0.0.1:{door}", **policy}
+    return Config.model_validate(config.model_dump() | {"policy": steering})
+
+
+class _Beamline:
+    """The process of the simulated beamline, waiting to be told to go."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self._log = process, log
+
+    def go(self) -> None:
+        """Starts the scan."""
+        assert self._process.stdin is not None  # noqa: S101  (it was opened with a pipe)
+        self.check()
+        self._process.stdin.write(b"go\n")
+        self._process.stdin.flush()
+
+    def check(self) -> None:
+        """Raises RunFailedError if the beamline died."""
+        if self._process.poll():
+            tail = "\n".join(self._log.read_text().splitlines()[-LOG_LINES:])
+            raise RunFailedError(f"the simulated beamline ended with {self._process.returncode}:\n{tail}")
+
+
+@contextmanager
+def _process(module: str, settings: object, *arguments: str, folder: Path) -> Iterator[_Beamline]:
+    """Start a beamline, so that it prepares its scan while the stages get ready."""
+    file, log = folder / "beamline.json", folder / "beamline.log"
+    file.write_bytes(msgspec.json.encode(settings, enc_hook=str))
+    command = [sys.executable, "-m", module, str(file), *arguments]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield _Beamline(process, log)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdin:
+            process.stdin.close()
+
+
+def _free_ports(n_ports: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < n_ports:
+        ports.add(free_port())
+    return list(ports)
+
+
+def free_port() -> int:
+    """Returns a TCP port of this machine that nobody uses.
+
+    Raises
+    ------
+    OSError
+        If a hundred of them are in use.
+    """
+    for _ in range(100):
+        with suppress(OSError):
+            port = secrets.choice(PORTS)
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+    raise OSError(f"found no free port between {PORTS.start} and {PORTS.stop}")

@@ -1,0 +1,244 @@
+"""The `replay` command: a recorded scan leaves again as a detector sends it, positions as bluesky does."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launch.offline.recorded import RecordedScan
+from operators.arrays import Positions
+from operators.geometry import METRES_PER_UNIT
+from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid
+from stream.documents.publisher import DocumentPublisher
+from stream.wire.sockets import Endpoint
+
+log = logging.getLogger(__name__)
+
+LISTENER_TIMEOUT_S = 5.0  # the position stage is ready about when the subscriber is
+PAGE_S = 0.1  # positions are published as often as a beamline does
+FIELDS = ("stage-y", "stage-x")
+
+Publish = Callable[[str, dict[str, Any]], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions:
+    """How a scan is played.
+
+    Attributes
+    ----------
+    endpoint : Endpoint
+        Where frames go.
+    pattern : {"PUSH", "PUB"}
+    rate_hz : float
+        Frames per second; 0 for as fast as they are taken.
+    n_frames : int or None
+        Only the first so many.
+    series_id : int
+    positions : Endpoint or None
+        Where the position stage is bound; None publishes no documents.
+    unit : {"m", "mm", "um", "nm"}
+        Of the positions in the documents; the pipeline is configured for one.
+    """
+
+    endpoint: Endpoint
+    pattern: Literal["PUSH", "PUB"] = "PUSH"
+    rate_hz: float = 0.0
+    n_frames: int | None = None
+    series_id: int = 1
+    positions: Endpoint | None = None
+    unit: str = "um"
+
+
+class PositionDocuments:
+    """The documents of one run that lets positions out as their frames leave.
+
+    Parameters
+    ----------
+    publish : callable
+        Gets the name and content of each document.
+    numbers : (frame,) int64
+    positions_m : (frame, 2) float64, metres
+        Frames without a finite position are left out.
+    series : str
+        The detector's name of the series.
+    page_frames : int
+        Frames of one event page.
+    unit : {"m", "mm", "um", "nm"}
+    """
+
+    def __init__(
+        self,
+        publish: Publish,
+        numbers: NDArray[np.int64],
+        positions_m: Positions,
+        series: str,
+        page_frames: int,
+        unit: str = "um",
+    ) -> None:
+        try:
+            from event_model import compose_run
+        except ImportError as error:
+            raise ImportError(
+                f"publishing positions needs event-model ({error}): pip install 'ptychostream[beamline]', "
+                "or leave positions out with --no-positions"
+            ) from error
+
+        self._publish, self._page_frames = publish, page_frames
+        is_known = np.isfinite(positions_m).all(axis=1)
+        self._numbers, self._positions = numbers[is_known], positions_m[is_known] / METRES_PER_UNIT[unit]
+        self._n_published = 0
+        self._run = compose_run(metadata={"plan_name": "replay", "detector_series_id": series})
+        key = {"source": "replay", "dtype": "number", "shape": [], "units": unit}
+        self._descriptor = self._run.compose_descriptor(
+            name="primary",
+            data_keys={name: dict(key) for name in FIELDS},
+            hints={"stage": {"fields": list(FIELDS)}},
+            object_keys={"stage": list(FIELDS)},
+        )
+
+    def begin(self) -> None:
+        """Publishes that the run has begun and what its events hold."""
+        self._publish("start", dict(self._run.start_doc))
+        self._publish("descriptor", dict(self._descriptor.descriptor_doc))
+
+    def reach(self, number: int) -> None:
+        """Publishes a page when enough frames up to `number` have left."""
+        n_left = int(np.searchsorted(self._numbers, number, side="right"))
+        if n_left - self._n_published >= self._page_frames:
+            self._page(n_left)
+
+    def end(self) -> None:
+        """Publishes the rest and that the run is over."""
+        self._page(len(self._numbers))
+        self._publish("stop", dict(self._run.compose_stop()))
+
+    def _page(self, stop: int) -> None:
+        rows = slice(self._n_published, stop)
+        if rows.start == rows.stop:
+            return
+        self._n_published = stop
+        stamps = [time.time()] * (rows.stop - rows.start)
+        page = self._descriptor.compose_event_page(
+            data=dict(zip(FIELDS, self._positions[rows].T.tolist(), strict=True)),
+            timestamps=dict.fromkeys(FIELDS, stamps),
+            seq_num=(self._numbers[rows] + 1).tolist(),
+            time=stamps,
+            validate=False,
+        )
+        self._publish("event_page", dict(page))
+
+
+def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None = None) -> int:
+    """Plays `scan` and returns how many frames left.
+
+    Positions go along if somebody listens for them; a pipeline that has them from a file does not.
+
+    Parameters
+    ----------
+    scan : RecordedScan
+    options : ReplayOptions
+    publish : callable, optional
+        Where documents go, instead of `options.positions`.
+
+    Raises
+    ------
+    ValueError
+        If the frames are not counts.
+    """
+    with (
+        DetectorReplay(options.endpoint, options.pattern) as detector,
+        _publisher(options.positions) as publisher,
+    ):
+        detector.wait_for_receiver()
+        if publish is None and publisher is not None:
+            publish = publisher if publisher.is_heard(LISTENER_TIMEOUT_S) else None
+            if publish is None:
+                log.warning("nobody listens for positions: only frames are sent")
+        return _play(scan, options, detector, publish)
+
+
+def _play(
+    scan: RecordedScan, options: ReplayOptions, detector: DetectorReplay, publish: Publish | None
+) -> int:
+    numbers = scan.frame_numbers[: options.n_frames]
+    series = new_series_uid(scan.name)
+    config = _config(scan, numbers, series, options)
+    if publish is None:
+        return detector.play(_frames(scan, numbers), config, _length(numbers))
+    page_frames = max(1, round(options.rate_hz * PAGE_S))
+    documents = PositionDocuments(publish, numbers, scan.positions_m[: len(numbers)], series, page_frames)
+    documents.begin()
+    n_sent = detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
+    documents.end()
+    return n_sent
+
+
+@contextmanager
+def _publisher(endpoint: Endpoint | None) -> Iterator[DocumentPublisher | None]:
+    if endpoint is None:
+        yield None
+        return
+    with closing(DocumentPublisher(endpoint)) as publisher:
+        yield publisher
+
+
+def _config(
+    scan: RecordedScan, numbers: NDArray[np.int64], series: str, options: ReplayOptions
+) -> ReplayConfig:
+    lost = frozenset(range(_length(numbers))) - frozenset(numbers.tolist())
+    config = ReplayConfig(
+        series_id=options.series_id,
+        series_uid=series,
+        rate_hz=options.rate_hz,
+        faults=Faults(drop=lost),
+    )
+    if scan.geometry is None:
+        return config
+    return replace(
+        config,
+        energy_ev=scan.geometry.energy_ev,
+        detector_distance_m=scan.geometry.detector_distance_m,
+        detector_pixel_m=scan.geometry.detector_pixel_m,
+    )
+
+
+def _length(numbers: NDArray[np.int64]) -> int:
+    return int(numbers[-1]) + 1 if len(numbers) else 0
+
+
+def _frames(
+    scan: RecordedScan, numbers: NDArray[np.int64], reach: Callable[[int], None] = lambda number: None
+) -> Iterator[NDArray[Any]]:
+    """Yield a frame per number from 0; one that was lost when it was recorded is blank, and dropped later."""
+    blank = None
+    index = 0
+    for number in range(_length(numbers)):
+        if number == numbers[index]:
+            blank = as_counts(np.asarray(scan.frames[index]), f"frame {number} of {scan.name}")
+            index += 1
+        elif blank is None:
+            blank = as_counts(np.asarray(scan.frames[0]), scan.name)
+        reach(number)
+        yield blank
+
+
+def as_counts(frame: NDArray[Any], name: str) -> NDArray[Any]:
+    """Returns the frame in the unsigned integers that a detector sends.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything else than counts.
+    """
+    if frame.dtype.kind == "u":
+        return frame
+    counts = frame.astype(np.uint32)
+    if not np.array_equal(counts, frame):
+        raise ValueError(f"{name} holds {frame.dtype} values that are no counts: a detector cannot send them")
+    return counts

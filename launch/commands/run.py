@@ -1,0 +1,187 @@
+"""The `run` command: start the pipeline, show progress, finish what is recorded, say what became of it."""
+
+import json
+import logging
+import signal
+import sys
+import time
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from launch.config.config import Config, config_hash
+from launch.results.summary import read_summary, table
+from launch.run.progress import ProgressLine
+from launch.run.stages import resolve
+from launch.run.supervisor import Supervisor
+from launch.run.warnings import doubts
+from stream.record.columns import write_atomically
+from stream.record.scan import Scan
+
+WARN_EVERY_S = 10.0
+
+
+class SilenceWatch:
+    """Notices that nothing has come from the detector since the run was ready.
+
+    Parameters
+    ----------
+    address : str
+        Of the detector, for the message.
+    timeout_s : float
+        Gives up after this; 0 waits for ever.
+    warn : callable
+        Gets the message every ten seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        timeout_s: float,
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address, self._timeout_s, self._warn, self._clock = address, timeout_s, warn, clock
+        self._since = self._warned_at = clock()
+
+    def look(self, scans: Sequence[Scan]) -> None:
+        """Warns, or gives up, while there is no scan.
+
+        Raises
+        ------
+        TimeoutError
+            If nothing came for the time given.
+        """
+        if scans:
+            return
+        now = self._clock()
+        if self._timeout_s and now - self._since >= self._timeout_s:
+            raise TimeoutError(self.message())
+        if now - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = now
+            self._warn(self.message())
+
+    def message(self) -> str:
+        """Returns what is wrong and what to do."""
+        return (
+            f"nothing from {self._address} for {self._clock() - self._since:.0f} s: is the detector armed? "
+            "`ptychostream check` tries every address"
+        )
+
+
+def run(
+    config: Config,
+    *,
+    n_series: int | None = None,
+    timeout_s: float = float("inf"),
+    json_file: Path | None = None,
+    opens_browser: bool = False,
+    console: Console | None = None,
+) -> int:
+    """Runs the pipeline until `n_series` series are done or Ctrl-C; returns the exit status.
+
+    Parameters
+    ----------
+    config : Config
+    n_series : int, optional
+        Without it the run goes on until Ctrl-C, which finishes what is recorded.
+    timeout_s : float
+        Longest time to wait for the series.
+    json_file : Path, optional
+        Gets the figures of the summary by name.
+    opens_browser : bool
+        Whether to show the page.
+    console : rich.console.Console, optional
+
+    Returns
+    -------
+    int
+        0 if every frame of every series is in the picture, otherwise 1.
+    """
+    console = console or Console()
+    with (
+        ends_on_sigterm(),
+        ProgressLine(console) as line,
+        Supervisor(resolve(config), on_notice=line.notice) as supervisor,
+    ):
+        supervisor.start()
+        _announce(supervisor, console, line, opens_browser=opens_browser)
+        trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
+        if trouble is None:
+            console.print("finishing what is recorded; Ctrl-C again stops at once")
+        supervisor.stop(on_turn=line.show)
+        figures = _figures(supervisor)
+    for scan in figures["scans"]:
+        console.print(table(scan))
+    if trouble:
+        print(trouble, file=sys.stderr)
+    if json_file:
+        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+    return 0 if figures["is_complete"] and not trouble else 1
+
+
+def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s: float) -> str | None:
+    """Wait for the series; return what went wrong, "" if nothing did, None after Ctrl-C."""
+    detector = supervisor.run.config.detector
+    watch = SilenceWatch(
+        detector.address,
+        detector.timeout_s,
+        lambda text: line.notice("subscriber", logging.WARNING, text),
+    )
+
+    def on_turn(scans: list[Scan]) -> None:
+        watch.look(scans)
+        line.show(scans)
+
+    try:
+        supervisor.wait_for_series(n_series, timeout_s, on_turn)
+    except TimeoutError as error:
+        return str(error) if supervisor.scans() else watch.message()
+    except KeyboardInterrupt:
+        return None
+    return ""
+
+
+def _announce(supervisor: Supervisor, console: Console, line: ProgressLine, *, opens_browser: bool) -> None:
+    config, page = supervisor.run.config, supervisor.address("viewer")
+    detector = supervisor.address("subscriber") or config.detector.address
+    console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
+    console.print(
+        f"live image on {supervisor.address('stitcher')}{page and f', page {page}'}", soft_wrap=True
+    )
+    if policy := supervisor.address("policy"):
+        console.print(f"plans ask the policy at {policy}", soft_wrap=True)
+    for doubt in doubts(config):
+        line.notice("inference", logging.WARNING, doubt)
+    if page and opens_browser:
+        webbrowser.open(page)
+
+
+def _figures(supervisor: Supervisor) -> dict[str, Any]:
+    scans = [read_summary(supervisor.run.config.save, scan) for scan in supervisor.scans()]
+    return {
+        "run_id": supervisor.run.run_id,
+        "config_hash": config_hash(supervisor.run.config),
+        "restarts": supervisor.n_restarts,
+        "is_complete": bool(scans) and all(scan["is_complete"] for scan in scans),
+        "scans": scans,
+    }
+
+
+@contextmanager
+def ends_on_sigterm() -> Iterator[None]:
+    """Makes a polite kill clean up as an exception does, instead of leaving processes and folders."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

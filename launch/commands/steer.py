@@ -1,0 +1,134 @@
+"""The commands `steer` and `replay-decisions`: a person's word to a scan, and its decisions made again."""
+
+import getpass
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from launch.results.summary import facts_table
+from stream.documents.codec import decisions_of
+from stream.steering.control_client import Report, SteeringClient
+from stream.steering.controls import sentence
+from stream.steering.record import PATTERN, RecordError, replay
+from stream.wire.messages import Box, Deed
+from stream.wire.sockets import Endpoint
+
+STATUS = "status"
+
+
+def steer(endpoint: Endpoint, action: str, values: Sequence[str] = (), console: Console | None = None) -> int:
+    """Says something to a steered scan, shows how it stands then, and returns 0.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Of the policy.
+    action : str
+        status, hold, resume, stop or region.
+    values : sequence of str
+        Of a region: y low, y high, x low, x high as motor positions, or "clear".
+
+    Raises
+    ------
+    ValueError
+        If that is no action, or the policy refuses.
+    TimeoutError
+        If nobody answers.
+    """
+    console = console or Console()
+    deed, region = _understood(action, values)
+    with SteeringClient(endpoint) as client:
+        report = client.report() if deed is None else client.say(deed, region, by=getpass.getuser())
+    console.print(described(report))
+    return 0
+
+
+def _understood(action: str, values: Sequence[str]) -> tuple[Deed | None, Box | None]:
+    if action == "region" and list(values) == ["clear"]:
+        return "clear", None
+    if action == "region":
+        try:
+            y_low, y_high, x_low, x_high = map(float, values)
+        except ValueError:
+            raise ValueError(
+                f"region: wanted four numbers Y0 Y1 X0 X1 or 'clear', got {' '.join(values)!r}"
+            ) from None
+        return "region", ((y_low, y_high), (x_low, x_high))
+    actions = [STATUS, *(deed for deed in get_args(Deed) if deed != "clear")]
+    if action not in actions or values:
+        wrong = " ".join([action, *values])
+        raise ValueError(f"wanted one of {', '.join(actions)} (a region with its numbers), got {wrong!r}")
+    return (None if action == STATUS else cast(Deed, action)), None
+
+
+def described(report: Report) -> Table:
+    """Returns what a terminal shows: the same facts as the page."""
+    facts = report.steering
+    rows = facts_table()
+    plans = {"none": "no plan has asked yet", "running": f"heard {facts.asked_s:.1f} s ago", "ended": "ended"}
+    words = ["held"] * facts.held + ["stopped"] * facts.stopped
+    rows.add_row("plan", ", ".join([plans[facts.plan], *words]))
+    rows.add_row("last decision", f"{facts.source}: {facts.reason}" if facts.source else "none yet")
+    rows.add_row("policy", "; ".join(facts.reasons) or "no question yet")
+    n_next = f"{len(report.points)} recommended"
+    rows.add_row("points", f"{facts.n_measured} measured, {facts.n_left} left, {n_next}")
+    most = "no limit" if facts.max_dose is None else f"{facts.max_dose:.4g} allowed"
+    rows.add_row("dose", f"{facts.dose_peak:.4g} photons on the pixel that has most, {most}")
+    rows.add_row(
+        "gain of a batch", f"{facts.predicted_gain:.4g} predicted, {facts.realised_gain:.4g} came true"
+    )
+    rows.add_row("region", _box(facts.region, facts.unit) if facts.region else "everywhere within the limits")
+    rows.add_row("limits", _box(facts.limits, facts.unit))
+    for control in facts.controls[-3:]:
+        rows.add_row("said", sentence(control))
+    return rows
+
+
+def _box(box: Box, unit: str) -> str:
+    (y_low, y_high), (x_low, x_high) = box
+    return f"y {y_low:.6g} to {y_high:.6g}, x {x_low:.6g} to {x_high:.6g} {unit}"
+
+
+def replay_decisions(folder: Path, console: Console | None = None) -> int:
+    """Makes all decisions of a recorded scan again; returns 0 only if each is the same to the last bit.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the scan.
+    console : rich.console.Console, optional
+
+    Notes
+    -----
+    The decisions that the run's own documents hold must be among them, so a missing end is found as well.
+
+    Raises
+    ------
+    ValueError
+        If the scan holds no record of decisions.
+    """
+    console = console or Console()
+    files = sorted(folder.glob(PATTERN))
+    if not files:
+        raise ValueError(f"{folder} holds no decisions ({PATTERN}): was the scan steered?")
+    answers: set[tuple[int, str]] = set()
+    n_same, is_damaged = 0, False
+    for file in files:
+        try:
+            for again in replay(file):
+                answers.add((again.answer.sequence, again.answer.map_hash))
+                n_same += not again.difference
+                if again.difference:
+                    console.print(f"recommendation {again.answer.sequence}: not the same {again.difference}")
+        except RecordError as error:
+            is_damaged = True
+            console.print(str(error), soft_wrap=True)
+    followed = [d for d in decisions_of(folder) if d.get("source") == "agent"]
+    missing = [d["sequence"] for d in followed if (d["sequence"], d["map_hash"]) not in answers]
+    if missing:
+        console.print(f"the run followed recommendations that are not on record: {missing}")
+    console.print(f"{n_same} of {len(answers)} recommendations are the same, {len(followed)} were followed")
+    return int(is_damaged or bool(missing) or n_same < len(answers))

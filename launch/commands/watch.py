@@ -1,0 +1,128 @@
+"""The live reconstruction in a terminal, for those who cannot open the web page."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from launch.page.status import Level, RateMeter, Status, status_of
+from stream.client import LiveReconstruction
+from stream.live.image import LiveImage
+
+POLL_S = 0.2
+PLAIN_INTERVAL_S = 1.0
+STAGES = {
+    "expected": "expected",
+    "recorded": "recorded",
+    "inferred": "inferred",
+    "mosaicked": "in the image",
+    "refined": "refined",
+}
+_STYLES: dict[Level, str] = {
+    "waiting": "dim",
+    "live": "cyan",
+    "stale": "bold yellow",
+    "complete": "bold green",
+    "incomplete": "bold red",
+}
+
+
+def watch(
+    address: str,
+    *,
+    insecure: bool = False,
+    key: Path | None = None,
+    peers: Path | None = None,
+    timeout_s: float = 10.0,
+    console: Console | None = None,
+) -> int:
+    """Shows the scan until its final image and returns 0.
+
+    Parameters
+    ----------
+    address : str
+        Where the pipeline publishes.
+    insecure, key, peers, timeout_s
+        As in `stream.client.LiveReconstruction`.
+    console : rich.console.Console, optional
+        A terminal gets a table that changes, anything else a line now and then.
+
+    Raises
+    ------
+    TimeoutError
+        If nobody answers for `timeout_s`.
+    ProtocolError
+        If the server refuses this client.
+    """
+    console = console or Console()
+    with LiveReconstruction(address, insecure=insecure, key=key, peers=peers, timeout_s=timeout_s) as live:
+        (_watch_on_terminal if console.is_terminal else _watch_in_lines)(live, console)
+    return 0
+
+
+def _watch_on_terminal(live: LiveReconstruction, console: Console) -> None:
+    image, rates = None, RateMeter()
+    with Live(console=console, auto_refresh=False) as screen:
+        while image is None or not image.is_final:
+            image = live.poll(POLL_S) or image
+            rates.add(time.monotonic(), image.scan if image else "", live.counts)
+            status = status_of(image, live.age_s, live.endpoint.address)
+            screen.update(describe(image, rates.rates(), status), refresh=True)
+            live.check_silence()
+
+
+def _watch_in_lines(live: LiveReconstruction, console: Console) -> None:
+    image, shown_at = None, float("-inf")
+    while image is None or not image.is_final:
+        image = live.poll(POLL_S) or image
+        if time.monotonic() - shown_at >= PLAIN_INTERVAL_S or (image is not None and image.is_final):
+            shown_at = time.monotonic()
+            status = status_of(image, live.age_s, live.endpoint.address)
+            console.print(line(image, status), highlight=False, markup=False, soft_wrap=True)
+        live.check_silence()
+
+
+def describe(image: LiveImage | None, rates: dict[str, float], status: Status) -> Group:
+    """Returns what a terminal shows: how the scan stands, frames and rates by stage, the image's figures."""
+    head = Text(status.text, _STYLES[status.level])
+    if image is None:
+        return Group(head)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("frames")
+    for title in STAGES.values():
+        table.add_column(title, justify="right", min_width=9)
+    table.add_row("count", *(_number(image.counts.get(name)) for name in STAGES))
+    table.add_row("per second", *(_number(rates.get(name)) for name in STAGES), style="dim")
+    return Group(Text.assemble((image.scan, "bold"), "  ", head), table, Text(figures(image)))
+
+
+def line(image: LiveImage | None, status: Status) -> str:
+    """Returns the same in one line of plain text."""
+    if image is None:
+        return status.text
+    counts = [f"{title} {image.counts[name]}" for name, title in STAGES.items() if name in image.counts]
+    return f"{image.scan}  {', '.join(counts)}  {figures(image)}  {status.text}"
+
+
+def figures(image: LiveImage) -> str:
+    """Returns version, size, epoch, error, error bars and time to image as far as there are any."""
+    n_rows, n_columns = image.object.shape
+    parts = [f"version {image.version}", f"{n_rows} x {n_columns} px of {image.object_pixel_m * 1e9:.3g} nm"]
+    if image.error is not None:
+        parts.append(f"epoch {image.epoch:.1f}, amplitude error {image.error:.4f}")
+    if image.coverage68 is not None and image.coverage95 is not None:
+        parts.append(f"68 / 95 % error bars hold {image.coverage68:.0%} / {image.coverage95:.0%}")
+    if len(image.models) > 1:
+        parts.append("patches by " + ", ".join(f"{name}: {n}" for name, n in image.models.items()))
+    if image.time_to_image_ms is not None:
+        parts.append("time to image {:.0f} ms, 99 % {:.0f} ms".format(*image.time_to_image_ms))
+    if image.alarm:
+        parts.append(f"ALARM: {image.alarm}")
+    return "  ".join(parts)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"

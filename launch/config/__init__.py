@@ -1,0 +1,1 @@
+"""The configuration of a run and the YAML that it is read from."""

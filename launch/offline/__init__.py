@@ -1,0 +1,1 @@
+"""Reconstruction of recorded scans, in one process or in tiles."""

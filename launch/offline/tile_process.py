@@ -1,0 +1,125 @@
+"""One tile of a scan in a process of its own: it refines the tile's frames and takes part in the exchanges.
+
+A tile reads its frames itself, where the scan was recorded, and knows nothing of the others. What goes
+through the pipe are the messages of `stream.wire.messages` and raw buffers.
+"""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launch.offline.reconstruct import ReconstructOptions, refine, task_of
+from launch.offline.recorded import open_recorded
+from operators.arrays import use_gpu
+from operators.engine.refiner import Refiner, RefinerSnapshot
+from operators.geometry import Bounds
+from stream.record.scan import Numbers
+from stream.stages.backend import open_backend
+from stream.wire.codec import decode, encode
+from stream.wire.messages import AnyMessage, Reject, TileExchange, TileReady, TileState
+
+MAX_REASON = 2000  # what the protocol allows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileJob:
+    """What a tile's process is told when it starts.
+
+    Attributes
+    ----------
+    number : int
+        Of the tile, from 0; also chooses its GPU.
+    source : str
+        The scan, as for `launch.offline.recorded.open_recorded`.
+    store : Path or None
+    options : ReconstructOptions
+    used : (frame,) int64
+        Indices of the tile's frames in the scan.
+    """
+
+    number: int
+    source: str
+    store: Path | None
+    options: ReconstructOptions
+    used: Numbers
+
+
+def send(connection: Connection, message: AnyMessage, arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Sends `message` and its arrays; blocks until the other end takes what the pipe does not hold."""
+    parts = encode(message, arrays)
+    connection.send_bytes(bytes([len(parts)]))
+    for part in parts:
+        connection.send_bytes(part)
+
+
+def receive(connection: Connection) -> tuple[AnyMessage, list[NDArray[Any]]]:
+    """Returns the next message and read-only views of its arrays; EOFError or OSError if the peer is gone."""
+    n_parts = connection.recv_bytes()[0]
+    return decode([connection.recv_bytes() for _ in range(n_parts)])
+
+
+def run_tile(connection: Connection, job: TileJob) -> None:
+    """Holds the tile's frames and refines them, exchange after exchange, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends this
+    try:
+        refiner = _refiner(job)
+    except (ValueError, OSError, ImportError) as error:
+        send(connection, Reject(reason=str(error)[:MAX_REASON]))
+        return
+    try:
+        send(connection, TileReady(n_frames=refiner.n_frames, mean_photons=refiner.mean_photons))
+        while True:
+            exchange, arrays = receive(connection)
+            assert isinstance(exchange, TileExchange)  # noqa: S101 -- nothing else is sent
+            _take(refiner, exchange, arrays)
+            refine(refiner, exchange.stop, exchange.n_epochs)
+            end, positions_px = refiner.snapshot(), refiner.positions_px(job.used.tolist())
+            state = TileState(
+                bounds=(end.bounds.top, end.bounds.left, end.bounds.bottom, end.bounds.right),
+                error=end.error,
+                n_divergences=end.n_divergences,
+            )
+            send(connection, state, [end.object, end.illumination, end.probe, positions_px])
+    except (EOFError, BrokenPipeError):  # the parent has what it wants, or is gone
+        return
+
+
+def _refiner(job: TileJob) -> Refiner:
+    """Return a refiner that holds the frames of the tile; its probe comes with the first exchange."""
+    options = job.options
+    if options.device in ("auto", "cupy"):
+        use_gpu(job.number)
+    backend = open_backend(options.device, options.threads)
+    with open_recorded(job.source, job.store) as scan:
+        preprocess = scan.preprocess() if scan.preprocess else None
+        task = task_of(scan, options, preprocess, job.used)
+        return task.refiner(
+            np.ones((1, task.geometry.n_pixels, task.geometry.n_pixels), np.complex64), backend
+        )
+
+
+def _take(refiner: Refiner, exchange: TileExchange, arrays: Sequence[NDArray[Any]]) -> None:
+    """Go on from what all tiles agree on; a process that was started anew learns how far it had come."""
+    object_, illumination, probe = arrays
+    bounds = Bounds(*exchange.bounds)
+    if refiner.epoch or not exchange.epoch:
+        refiner.adopt(object_, bounds, probe)
+        return
+    before = RefinerSnapshot(
+        object=object_,
+        bounds=bounds,
+        probe=probe,
+        illumination=illumination,
+        n_frames=refiner.n_frames,
+        n_updates=round(exchange.epoch * refiner.n_frames),
+        error=exchange.error,
+        error_history=(),
+        n_divergences=0,
+    )
+    refiner.restore(before)

@@ -1,0 +1,332 @@
+"""The live web page: one small server that follows the pipeline and shows any number of browsers its image.
+
+A browser asks for each picture when it has drawn the last one, so a slow one skips versions and nothing
+ever queues.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import WSMsgType, web
+from aiohttp.typedefs import Handler, Middleware
+
+from launch.page.picture import encode_picture
+from launch.page.status import RateMeter, status_of
+from launch.page.steering_feed import SteeringFeed, Words
+from stream.client import LiveReconstruction
+from stream.live.image import LiveImage
+from stream.wire.codec import ProtocolError
+from stream.wire.sockets import Endpoint, EndpointError
+
+log = logging.getLogger(__name__)
+
+FILES = Path(__file__).parent / "web"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POLL_S = 0.1
+IMAGE_INTERVAL_S = 0.1  # more often than anybody can look would only take time from the pipeline
+STATE_INTERVAL_S = 0.25
+TURN_S = 0.02
+FAREWELL_S = 2.0  # for browsers to get the final image when the run ends
+RETRY_S = 2.0  # after a refusal, which does not go away by itself
+_SHOWN = (
+    *("scan", "run_id", "version", "frames_seen", "epoch", "model", "config_hash", "error"),
+    *("time_to_image_ms", "is_final", "models", "coverage68", "coverage95", "sigma_factor", "alarm"),
+)
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewerConfig:
+    """What the page shows and who can see it.
+
+    Attributes
+    ----------
+    live_address : str
+        Where the pipeline publishes.
+    host, port : str, int
+        Where the page is; port 0 takes a free one.
+    insecure : bool
+        Allows a host that other machines can reach: the page has no password.
+    live_insecure, key, peers
+        For a pipeline on another machine, as in `stream.wire.sockets.Endpoint`.
+    policy : Endpoint or None
+        Of the policy that steers; without one the page shows nothing of steering.
+    controls : bool
+        Whether the page may hold, stop and restrict the scan also where other machines can reach it.
+
+    Raises
+    ------
+    EndpointError
+        If other machines could see the page and nobody said that they may.
+    """
+
+    live_address: str = "tcp://127.0.0.1:5810"
+    host: str = "127.0.0.1"
+    port: int = 8010
+    insecure: bool = False
+    live_insecure: bool = False
+    key: Path | None = None
+    peers: Path | None = None
+    policy: Endpoint | None = None
+    controls: bool = False
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not self.insecure:
+            raise EndpointError(
+                f"the page at {self.host} can be seen from other machines and has no password: use host "
+                "127.0.0.1 (and an SSH tunnel), or say `insecure: true` if the network is trusted"
+            )
+
+    @property
+    def may_steer(self) -> bool:
+        """Whether who sees the page may also steer."""
+        return self.policy is not None and (self.host in LOOPBACK or self.controls)
+
+
+class LiveFeed:
+    """The newest image and state, kept by one thread and read by every connection."""
+
+    def __init__(self, config: ViewerConfig) -> None:
+        self.address = config.live_address
+        self._live = LiveReconstruction(
+            config.live_address,
+            insecure=config.live_insecure,
+            key=config.key,
+            peers=config.peers,
+            follow=True,
+        )
+        self._image: LiveImage | None = None
+        self._refusal = ""
+        self._rates = RateMeter()
+        self._lock = threading.Lock()
+        self._packet: tuple[LiveImage | None, bytes] = (None, b"")
+        self.steering = SteeringFeed(config.policy) if config.policy else None
+        # A page of another site may send what it likes, but cannot read this out of ours.
+        self.token = secrets.token_urlsafe(24) if config.may_steer else ""
+
+    def follow(self, stopping: threading.Event) -> None:
+        """Keeps the newest image until `stopping` is set; blocks."""
+        with self._live as live:
+            while not stopping.is_set():
+                try:
+                    image = live.poll(POLL_S)
+                except ProtocolError as error:
+                    log.warning("%s", error)
+                    self._refusal = str(error)
+                    stopping.wait(RETRY_S)
+                    continue
+                self._note(image, live)
+                if image is not None:
+                    stopping.wait(IMAGE_INTERVAL_S)
+
+    def _note(self, image: LiveImage | None, live: LiveReconstruction) -> None:
+        if live.is_connected:
+            self._refusal = ""
+        self._image = image or self._image
+        self._rates.add(time.monotonic(), self._image.scan if self._image else "", live.counts)
+
+    @property
+    def image(self) -> LiveImage | None:
+        """The newest image."""
+        return self._image
+
+    def packet(self) -> tuple[LiveImage | None, bytes]:
+        """Returns the newest image and the bytes the page draws; made once for all connections."""
+        with self._lock:
+            image = self._image
+            if image is not None and self._packet[0] is not image:
+                self._packet = image, encode_picture(image)
+            return self._packet
+
+    def state(self) -> bytes:
+        """Returns what the page says beside the image, JSON."""
+        image, age_s = self._image, self._live.age_s
+        status = status_of(image, age_s, self.address)
+        state: dict[str, Any] = {
+            "level": "stale" if self._refusal else status.level,
+            "text": self._refusal or status.text,
+            "address": self.address,
+            "counts": dict(self._live.counts),
+            "rates": self._rates.rates(),
+        }
+        if image is not None:
+            state |= {name: getattr(image, name) for name in _SHOWN}
+        if self.steering is not None:
+            state["steering"] = self.steering.state() | {"token": self.token}
+        return msgspec.json.encode(state)
+
+
+def run_viewer(
+    config: ViewerConfig,
+    on_ready: Callable[[str], None] | None = None,
+    stopping: threading.Event | None = None,
+) -> None:
+    """Serves the page until interrupted, or until `stopping` is set; blocks.
+
+    Parameters
+    ----------
+    config : ViewerConfig
+        Where and what.
+    on_ready : callable, optional
+        Called with the URL once a browser can open it.
+    stopping : threading.Event, optional
+        Ends the viewer from another thread.
+
+    Raises
+    ------
+    EndpointError
+        If host and port cannot be used.
+    """
+    stopping = stopping or threading.Event()
+    feed = LiveFeed(config)
+    with _following(feed):
+        asyncio.run(_serve(feed, config, on_ready, stopping))
+
+
+@contextlib.contextmanager
+def _following(feed: LiveFeed) -> Iterator[None]:
+    stopping = threading.Event()
+    followers = [feed.follow] if feed.steering is None else [feed.follow, feed.steering.follow]
+    threads = [
+        threading.Thread(target=follow, args=(stopping,), name="live-feed", daemon=True)
+        for follow in followers
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+async def _serve(
+    feed: LiveFeed,
+    config: ViewerConfig,
+    on_ready: Callable[[str], None] | None,
+    stopping: threading.Event,
+) -> None:
+    page = Page(feed, is_open=config.insecure)
+    runner = web.AppRunner(page.app, access_log=None, shutdown_timeout=FAREWELL_S)
+    await runner.setup()
+    try:
+        await _listen(runner, config)
+        if on_ready:
+            on_ready(_url(*runner.addresses[0][:2]))
+        while not stopping.is_set():
+            await asyncio.sleep(POLL_S)
+        await page.farewell()
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, config: ViewerConfig) -> None:
+    try:
+        await web.TCPSite(runner, config.host, config.port).start()
+    except OSError as error:
+        raise EndpointError(
+            f"cannot serve the page at {config.host}:{config.port}: {error.strerror}; another viewer may run "
+            "there, port 0 takes a free one"
+        ) from error
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Page:
+    """The web application: the page at /, its files under /web, the image at /live, words go to /steer."""
+
+    def __init__(self, feed: LiveFeed, *, is_open: bool = False) -> None:
+        self._feed = feed
+        self._shown: dict[web.WebSocketResponse, LiveImage | None] = {}
+        self.app = web.Application(middlewares=[_guard(is_open)], client_max_size=4096)
+        self.app.router.add_get("/", self._index)
+        self.app.router.add_get("/live", self._live)
+        self.app.router.add_post("/steer", self._steer)
+        self.app.router.add_static("/web", FILES)
+
+    async def farewell(self) -> None:
+        """Waits a moment for browsers that do not show the newest image yet, and closes their connections."""
+        deadline = time.monotonic() + FAREWELL_S
+        while time.monotonic() < deadline and any(
+            shown is not self._feed.image for shown in self._shown.values()
+        ):
+            await asyncio.sleep(TURN_S)
+        await asyncio.gather(*(socket.close() for socket in list(self._shown)))
+
+    async def _index(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(FILES / "index.html")
+
+    async def _live(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(max_msg_size=4096, compress=False, timeout=FAREWELL_S)
+        await socket.prepare(request)
+        self._shown[socket] = None
+        try:
+            async for message in socket:
+                if message.type == WSMsgType.TEXT:
+                    await self._answer(socket)
+        finally:
+            del self._shown[socket]
+        return socket
+
+    async def _steer(self, request: web.Request) -> web.Response:
+        """Passes on what a person says on the page: only our own page knows the token."""
+        feed = self._feed
+        token, origin = request.headers.get("X-Steering-Token", ""), request.headers.get("Origin")
+        if feed.steering is None or not feed.token:
+            raise web.HTTPForbidden(text="this page only shows: `viewer.controls` would let it steer")
+        if origin is None or not secrets.compare_digest(token.encode(), feed.token.encode()):
+            raise web.HTTPForbidden(text="wanted the origin and the token of this page: load it again")
+        who = "the page" if request.remote in LOOPBACK else f"the page at {request.remote}"
+        try:
+            words = msgspec.json.decode(await request.read(), type=Words)
+            await asyncio.wrap_future(feed.steering.say(words, who))
+        except (ValueError, TimeoutError) as error:
+            raise web.HTTPConflict(text=str(error)) from error
+        return web.Response()
+
+    async def _answer(self, socket: web.WebSocketResponse) -> None:
+        """Sends the newest picture, if the browser does not show it, and in any case the state."""
+        deadline = time.monotonic() + STATE_INTERVAL_S
+        while self._feed.image is self._shown[socket] and time.monotonic() < deadline:
+            await asyncio.sleep(TURN_S)
+        with contextlib.suppress(ConnectionError):  # the browser left; the loop over its messages ends
+            if self._feed.image is not self._shown[socket]:
+                image, packet = await asyncio.to_thread(self._feed.packet)
+                await socket.send_bytes(packet)
+                self._shown[socket] = image
+            await socket.send_str(self._feed.state().decode())
+
+
+def _guard(is_open: bool) -> Middleware:
+    """Keeps pages of other sites, which the same browser may have open, away from the image."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.url.host or ""
+        origin = request.headers.get("Origin")
+        if not is_open and host not in LOOPBACK:
+            raise web.HTTPForbidden(text=f"this page answers to {', '.join(LOOPBACK)}, not to {host}")
+        if origin is not None and origin != f"{request.scheme}://{request.host}":
+            raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
+        response = await handler(request)
+        if not response.prepared:
+            response.headers.update(_SECURITY)
+        return response
+
+    return guard

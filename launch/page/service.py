@@ -1,0 +1,42 @@
+"""The web page as a process of a run: the server in one thread, the ties to the supervisor in the other."""
+
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from launch.page.server import ViewerConfig, run_viewer
+from stream.stages.link import Link
+
+TURN_S = 0.2
+
+
+class ViewerService:
+    """Serves the page until the run ends; a `launch.run.stage_process.Service`."""
+
+    name = "viewer"
+
+    def __init__(self, config: ViewerConfig) -> None:
+        self._config = config
+
+    def run(self, link: Link) -> None:
+        """Serves the page; returns when the run stops.
+
+        Raises
+        ------
+        EndpointError
+            If host and port cannot be used.
+        """
+        stopping, urls = threading.Event(), queue.SimpleQueue[str]()
+        with ThreadPoolExecutor(1, thread_name_prefix="viewer") as pool:
+            server = pool.submit(run_viewer, self._config, urls.put, stopping)
+            server.add_done_callback(lambda _: urls.put(""))
+            try:
+                if url := urls.get():
+                    link.ready(url)
+                while not server.done() and not link.is_stopped:
+                    link.wait(TURN_S)
+                    link.report("", {}, time.monotonic())
+            finally:
+                stopping.set()
+        server.result()

@@ -1,0 +1,87 @@
+"""What is to be said about the live image in one line, and how fast frames move through the stages."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from stream.client import SILENCE_S
+from stream.live.image import LiveImage
+
+Level = Literal["waiting", "live", "stale", "complete", "incomplete"]
+
+RATE_WINDOW_S = 2.0
+MOVING = {"recorded", "inferred", "mosaicked", "refined"}  # what is expected or missing has no speed
+_MISSING = {"lost": "lost", "no_position": "no position", "pending": "pending"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the scan stands: a level that decides the colour and a sentence for people."""
+
+    level: Level
+    text: str
+
+
+def status_of(image: LiveImage | None, age_s: float, address: str) -> Status:
+    """Returns how the scan stands.
+
+    Parameters
+    ----------
+    image : LiveImage or None
+        The newest image.
+    age_s : float
+        Seconds since the server was last heard; infinite before its first word.
+    address : str
+        Where the server should be.
+    """
+    if image is not None and image.is_final:
+        return _final_status(image)
+    if age_s == float("inf"):
+        return Status(level="waiting", text=f"nobody has answered at {address} yet")
+    if age_s > SILENCE_S:
+        return Status(level="stale", text=f"stale: no data for {age_s:.1f} s")
+    if image is None or not image.frames_seen:
+        return Status(level="waiting", text="waiting for the first frame")
+    return Status(level="live", text=f"live: {image.note}" if image.note else "live")
+
+
+def _final_status(image: LiveImage) -> Status:
+    counts = image.counts
+    expected = counts.get("expected", image.frames_seen)
+    missing = [f"{words}: {counts[name]} frames" for name, words in _MISSING.items() if counts.get(name)]
+    # The server's note gives the numbers of the frames, which the counts cannot.
+    reasons = image.note or "; ".join(missing)
+    if not reasons and image.frames_seen >= expected:
+        return Status(level="complete", text=f"scan complete: all {expected} frames are in the image")
+    shown = f"{image.frames_seen} of {expected} frames are in the image"
+    return Status(
+        level="incomplete", text=f"incomplete: {reasons}; {shown}" if reasons else f"incomplete: {shown}"
+    )
+
+
+class RateMeter:
+    """Frames per second of every stage, over the last two seconds."""
+
+    def __init__(self) -> None:
+        self._scan = ""
+        self._seen: deque[tuple[float, Mapping[str, int]]] = deque()
+
+    def add(self, now: float, scan: str, counts: Mapping[str, int]) -> None:
+        """Takes the counts of `scan` at the time `now`; another scan begins anew."""
+        if scan != self._scan:
+            self._scan = scan
+            self._seen.clear()
+        self._seen.append((now, counts))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= RATE_WINDOW_S:
+            self._seen.popleft()
+
+    def rates(self) -> dict[str, float]:
+        """Returns frames/s by the names of the counts; empty before there are two readings."""
+        if len(self._seen) < 2:
+            return {}
+        (began, first), (ended, last) = self._seen[0], self._seen[-1]
+        duration_s = max(ended - began, 1e-3)
+        return {
+            name: max(last.get(name, 0) - first.get(name, 0), 0) / duration_s for name in MOVING & set(last)
+        }

@@ -1,0 +1,104 @@
+"""How the steering stands, kept for the web page by one thread, and the page's words passed on."""
+
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream.steering.control_client import Report, SteeringClient
+from stream.steering.controls import sentence
+from stream.wire.codec import ProtocolError
+from stream.wire.messages import Deed
+from stream.wire.sockets import Endpoint
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.25
+TIMEOUT_S = 1.0
+MOST_POINTS = 2000  # that a page draws
+
+Box = tuple[tuple[float, float], tuple[float, float]]
+
+
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a browser sends: a deed, and for a region its corners, absolute object pixels (row, col)."""
+
+    deed: Deed
+    corners: Box | None = None
+
+
+class SteeringFeed:
+    """The newest report of a policy; one thread talks to it.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Where the policy listens.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._client = SteeringClient(endpoint, TIMEOUT_S)
+        self._words: queue.SimpleQueue[tuple[Words, str, Future[None]]] = queue.SimpleQueue()
+        self._report: Report | None = None
+        self._trouble = "the policy has not answered yet"
+
+    def follow(self, stopping: threading.Event) -> None:
+        """Keeps the newest report until `stopping` is set; blocks."""
+        with self._client:
+            while not stopping.is_set():
+                self._look()
+                self._pass_on(LOOK_S)
+
+    def say(self, words: Words, by: str) -> "Future[None]":
+        """Passes something on to the policy; the result is an error where it was refused."""
+        future: Future[None] = Future()
+        self._words.put((words, by, future))
+        return future
+
+    def state(self) -> dict[str, Any]:
+        """Returns what the page shows, JSON can hold all of it; pixels are absolute object pixels (y, x)."""
+        report = self._report
+        if report is None:
+            return {"trouble": self._trouble}
+        steering = report.steering
+        facts = msgspec.to_builtins(steering)
+        facts |= {
+            "trouble": self._trouble,
+            "points_px": np.round(report.pixels(report.points[:MOST_POINTS]), 1).tolist(),
+            "region_px": steering.region and _corners(report, steering.region),
+            "limits_px": _corners(report, steering.limits),
+            "said": [sentence(control) for control in steering.controls],
+        }
+        return facts
+
+    def _look(self) -> None:
+        try:
+            self._report, self._trouble = self._client.report(), ""
+        except (TimeoutError, ProtocolError) as error:
+            if not self._trouble:
+                log.warning("the policy: %s", error)
+            self._trouble = f"the policy does not answer: {error}"
+
+    def _pass_on(self, timeout_s: float) -> None:
+        try:
+            words, by, future = self._words.get(timeout=timeout_s)
+        except queue.Empty:
+            return
+        try:
+            region = None
+            if words.corners is not None and self._report is not None:
+                region = self._report.box_of(np.array(words.corners))
+            self._report, self._trouble = self._client.say(words.deed, region, by), ""
+            future.set_result(None)
+        except (TimeoutError, ProtocolError, ValueError) as error:
+            future.set_exception(error)
+
+
+def _corners(report: Report, box: Box) -> list[list[float]]:
+    """Return [[top, left], [bottom, right]] of a box of motor positions."""
+    pixels = report.pixels(np.array(box).T)
+    return [pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()]

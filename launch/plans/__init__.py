@@ -1,0 +1,1 @@
+"""Bluesky plans that follow the policy."""

@@ -1,0 +1,1 @@
+"""What a finished scan leaves: CXI, picture, report, entry in the store."""

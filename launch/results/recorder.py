@@ -1,0 +1,211 @@
+"""Stage: what stays of a scan, off the hot path: CXI, picture, figures, and the entry in the store.
+
+Last of the stages: it waits until all others have closed a scan. The store is written by a process of its own
+(launch.results.store_process), so a store that is slow, broken or missing costs its entry and nothing else.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.results.cxi import Reconstruction, write_cxi, write_png
+from launch.results.summary import result_folder, summarise, write_summary
+from operators.arrays import Probe, abs2
+from operators.mosaic.error_bars import ErrorModel
+from operators.mosaic.mosaic import Mosaic, Picture, stitch
+from stream.record.scan import Numbers, Scan, State
+from stream.record.snapshot import read_snapshot
+from stream.stages.composition import Refined
+from stream.stages.error_bars import read_calibration
+from stream.stages.inputs import Optics, read_corners, read_patches
+from stream.wire.codec import Buffer
+from stream.wire.sockets import Endpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderConfig:
+    """Settings of the recorder.
+
+    Attributes
+    ----------
+    optics : Optics
+    save : Path
+        Results go into `results` below it.
+    uses_network, uses_refinement : bool
+        Which pictures there are.
+    run_id, config_hash, model : str
+        Written into every result.
+    error_model : ErrorModel
+        Of the network's mosaics.
+    store : Path or None
+        Folder of the store, None for no entry.
+    store_timeout_s : float
+        Longest time to wait for the store.
+    """
+
+    optics: Optics
+    save: Path
+    uses_network: bool
+    uses_refinement: bool
+    run_id: str = ""
+    config_hash: str = ""
+    model: str = ""
+    error_model: ErrorModel = field(default_factory=ErrorModel)
+    store: Path | None = None
+    store_timeout_s: float = 120.0
+
+
+class Recorder:
+    """Worker: one result per scan."""
+
+    name = "recorder"
+    door: Endpoint | None = None
+    newest_first = False
+    batch_size = 4096
+    deadline_s = 0.5
+
+    def __init__(self, config: RecorderConfig) -> None:
+        self.config = config
+        self.inputs: tuple[str, ...] = ("stitcher",)
+        self.waits_for: tuple[str, ...] = ("subscriber", "positions")
+        self.waits_for += ("inference",) if config.uses_network else ()
+        self.waits_for += ("refinement",) if config.uses_refinement else ()
+        self._scan: Scan | None = None
+
+    def prepare(self) -> None:
+        """Makes the folder of results, so that one that cannot be written is reported before the scan."""
+        result_folder(self.config.save).mkdir(parents=True, exist_ok=True)
+
+    def open(self, scan: Scan) -> None:
+        """Begins with a scan."""
+        self._scan = scan
+
+    def handle(self, numbers: Numbers) -> None:
+        """Notes that these frames are in the record: they are in the columns."""
+        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
+        self._scan.mark(self.name, numbers, State.DONE)
+
+    def idle(self, deadline: float) -> bool:
+        """Has nothing to do before the end."""
+        return False
+
+    def close(self) -> None:
+        """Writes the results of the scan."""
+        scan, self._scan = self._scan, None
+        if scan is None:
+            return
+        figures = summarise(scan)
+        result = reconstruction_of(
+            scan,
+            self.config.optics,
+            uses_network=self.config.uses_network,
+            error_model=self.config.error_model,
+        )
+        stem = result_folder(self.config.save) / scan.name
+        if result is not None:
+            write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
+            write_png(stem.with_suffix(".png"), result)
+            figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}
+        write_summary(stem.with_suffix(".json"), figures)
+        if self.config.store is not None:
+            figures["uid"] = self._store(scan, stem)
+            write_summary(stem.with_suffix(".json"), figures)
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Has no door."""
+        return []
+
+    def counts(self) -> dict[str, int]:
+        """Returns nothing: what it does is in the folder of results."""
+        return {}
+
+    def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
+        own = {name: getattr(self.config, name) for name in ("run_id", "config_hash", "model")}
+        own["models"] = ", ".join(f"{name}: {n}" for name, n in figures["models"].items())
+        return own | {
+            name: value
+            for name, value in figures.items()
+            if value is not None and not isinstance(value, dict)
+        }
+
+    def _store(self, scan: Scan, stem: Path) -> str:
+        """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""
+        command = [sys.executable, "-P", "-m", "launch.results.store_process", "--parent", str(os.getpid())]
+        command += [str(self.config.store), str(scan.folder)]
+        command += [str(stem.with_suffix(".cxi"))] if stem.with_suffix(".cxi").exists() else []
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=self.config.store_timeout_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            log.warning("%s is not in the store: no answer in %g s", scan.name, self.config.store_timeout_s)
+            return ""
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            log.warning("%s is not in the store: %s", scan.name, reason)
+            return ""
+        return done.stdout.strip().splitlines()[-1]
+
+
+def reconstruction_of(
+    scan: Scan,
+    optics: Optics,
+    *,
+    uses_network: bool,
+    error_model: ErrorModel,
+) -> Reconstruction | None:
+    """Returns what a closed scan became, None if no frame got into a picture."""
+    snapshot = read_snapshot(scan.folder)
+    mosaic = _mosaic(scan, optics, error_model) if uses_network else None
+    factor = np.float32(read_calibration(scan.folder).sigma_factor)
+    if snapshot is not None and snapshot.is_finite:
+        used = _done(scan, "refinement")
+        refined = Refined.of(snapshot, Mosaic(np.ones((1, 1), np.float32)), before=None)
+        maps = {"sigma": refined.sigma}
+        picture = Picture(
+            object=snapshot.object, photons=snapshot.illumination, sigma=refined.sigma, bounds=snapshot.bounds
+        )
+        probe: Probe | None = snapshot.probe
+        history = np.array(snapshot.error_history)
+    elif mosaic is not None and mosaic.bounds is not None:
+        used, picture = _done(scan, "inference", "positions"), mosaic.picture(mosaic.bounds)
+        maps, history = {"sigma": factor * picture.sigma}, np.zeros(0)
+        probe = optics.probe_of(scan)
+    else:
+        return None
+    if mosaic is not None and mosaic.bounds is not None and mosaic.bounds.contains(picture.bounds):
+        below = mosaic.picture(picture.bounds)
+        maps |= {"mosaic": below.object, "mosaic_sigma": factor * below.sigma}
+    return Reconstruction(
+        object=picture.object,
+        bounds=picture.bounds,
+        probe=probe,
+        photons=picture.photons,
+        positions_m=scan.column("positions_m").read(used),
+        frame_numbers=used,
+        geometry=optics.geometry,
+        error_history=history,
+        maps=maps,
+    )
+
+
+def _done(scan: Scan, *stages: str) -> Numbers:
+    return np.flatnonzero(np.all([scan.states(stage) == State.DONE for stage in stages], axis=0))
+
+
+def _mosaic(scan: Scan, optics: Optics, error_model: ErrorModel) -> Mosaic | None:
+    numbers, probe = _done(scan, "inference", "positions"), optics.probe_of(scan)
+    if probe is None or not numbers.size:
+        return None
+    patches, sigma = read_patches(scan, optics.geometry.n_pixels, numbers)
+    illumination, corners = abs2(probe).sum(axis=0), read_corners(scan, optics.geometry, numbers)
+    return stitch(patches, sigma, illumination, corners, error_model=error_model)

@@ -1,0 +1,164 @@
+"""A report about a reconstruction: object, probe, convergence, positions and, if known, agreement of halves.
+
+A page of HTML carries its pictures inside, opens anywhere without a network and is set for a projector; a
+PNG has the same on one sheet.
+"""
+
+import base64
+import html
+import io
+import string
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, FigureBase
+
+from launch.results.cxi import Reconstruction, show_object
+from operators.arrays import Positions
+from operators.metrics.errors import FRC
+from stream.record.columns import write_atomically
+
+MOST_MODES = 4
+THRESHOLDS = {"0.5": 0.5, "1/7": 1 / 7}
+TEMPLATE = Path(__file__).with_name("report.html")
+DPI = 110
+PROJECTED: dict[Any, Any] = {"font.size": 15, "lines.linewidth": 2.5}
+MOVED = 1e-3  # object pixels: less is rounding
+
+
+def write_report(
+    path: Path, result: Reconstruction, correlation: FRC | None = None, measured_m: Positions | None = None
+) -> None:
+    """Writes the sheet as PNG.
+
+    Parameters
+    ----------
+    path : Path
+    result : Reconstruction
+    correlation : FRC, optional
+        Of two halves of the frames.
+    measured_m : (frame, 2) float64, metres, optional
+        Positions of the result's frames before they were refined.
+    """
+    figure = Figure(figsize=(14, 11), dpi=DPI, layout="constrained")
+    above, middle, below = np.asarray(figure.subfigures(3, 1, height_ratios=(5, 2.6, 3.4)))
+    show_object(above, result)
+    _show_probe(middle, result.probe)
+    errors, where, *rest = below.subplots(1, 2 if correlation is None else 3)
+    _plot_errors(errors, result.error_history)
+    _plot_positions(where, result, measured_m)
+    if correlation is not None:
+        _plot_correlation(rest[0], correlation)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_png(figure))
+
+
+def write_page(
+    path: Path,
+    result: Reconstruction,
+    provenance: Mapping[str, Any],
+    correlation: FRC | None = None,
+    measured_m: Positions | None = None,
+) -> None:
+    """Writes the page as HTML; the file appears when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+    result : Reconstruction
+    provenance : mapping
+        Plain values for the table; `scan` is the title, `frames`, `epochs` and `error` the line below it.
+    correlation, measured_m
+        As for `write_report`.
+    """
+    pictures: list[tuple[str, float, Callable[[Figure], object]]] = [
+        ("Object", 6.6, lambda figure: show_object(figure, result)),
+        ("Probe", 4.2, lambda figure: _show_probe(figure, result.probe)),
+        ("Convergence", 5.4, lambda figure: _plot_errors(figure.subplots(), result.error_history)),
+    ]
+    if correlation is not None:
+        known = correlation  # for the type checker, which does not look into the lambda
+        pictures.append(("Resolution", 5.4, lambda figure: _plot_correlation(figure.subplots(), known)))
+    pictures.append(("Positions", 7.0, lambda figure: _plot_positions(figure.subplots(), result, measured_m)))
+    page = string.Template(TEMPLATE.read_text()).substitute(
+        title=html.escape(str(provenance["scan"])),
+        summary=html.escape(
+            f"{provenance['frames']} frames, {provenance['epochs']:g} epochs, "
+            f"amplitude error {provenance['error']:.4f}, pixel {1e9 * result.geometry.object_pixel_m:.3g} nm"
+        ),
+        sections="\n".join(_section(*picture) for picture in pictures),
+        rows="\n".join(
+            f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(_shown(value))}</td></tr>"
+            for name, value in provenance.items()
+        ),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page.encode())
+
+
+def _section(title: str, height: float, draw: Callable[[Figure], object]) -> str:
+    with rc_context(PROJECTED):
+        figure = Figure(figsize=(14, height), dpi=DPI, layout="constrained")
+        draw(figure)
+        picture = base64.b64encode(_png(figure)).decode()
+    return f'<section><h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{picture}"></section>'
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _show_probe(figure: FigureBase, probe: Any) -> None:
+    powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
+    modes = probe[:MOST_MODES]
+    all_axes = np.atleast_1d(np.asarray(figure.subplots(1, len(modes))))
+    for number, (axes, mode) in enumerate(zip(all_axes, modes, strict=True)):
+        axes.imshow(np.abs(mode), cmap="magma", interpolation="nearest")
+        axes.set_title(f"mode {number + 1}: {powers[number] / powers.sum():.1%} of the power")
+        axes.set_axis_off()
+
+
+def _plot_errors(axes: Any, errors: Any) -> None:
+    axes.semilogy(np.arange(1, len(errors) + 1), errors)
+    axes.set(xlabel="epoch", ylabel="amplitude error", title=f"last {errors[-1]:.4f}")
+    axes.grid(alpha=0.3)
+
+
+def _plot_positions(axes: Any, result: Reconstruction, measured_m: Positions | None) -> None:
+    y, x = 1e6 * result.positions_m.T
+    axes.plot(x, y, lw=0.3, color="0.7")
+    title = f"{len(x)} positions"
+    if measured_m is not None:
+        moves_px = result.geometry.to_pixels(result.positions_m - measured_m)
+        distance_px = np.sqrt((moves_px**2).sum(axis=1).mean())
+        if distance_px > MOVED:
+            axes.scatter(*(1e6 * measured_m[:, ::-1].T), s=14, marker="x", color="0.5", label="as measured")
+            title += f", moved by {distance_px:.2f} pixels rms"
+    points = axes.scatter(x, y, c=result.frame_numbers, s=8, label="as refined")
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+    axes.figure.colorbar(points, ax=axes, label="frame")
+    axes.set(xlabel="x / µm", ylabel="y / µm", title=title, aspect="equal")
+    axes.invert_yaxis()
+
+
+def _plot_correlation(axes: Any, correlation: FRC) -> None:
+    axes.plot(correlation.frequency, correlation.correlation)
+    for name, threshold in THRESHOLDS.items():
+        crossing = correlation.crossing(threshold)
+        axes.axhline(threshold, color="0.6", lw=0.8, ls="--")
+        axes.text(0.5, threshold, f"{name} at {crossing:.3f}", ha="right", va="bottom")
+    axes.set(xlabel="cycles/pixel", ylabel="correlation", title="agreement of halves", xlim=(0, 0.5))

@@ -1,0 +1,138 @@
+"""What a run says at its end: where every frame is, how long the image took, how good it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from stream.record.columns import write_atomically
+from stream.record.scan import Scan, State, account, time_to_image_s
+from stream.record.snapshot import read_snapshot
+from stream.record.tuned_weights import count_models
+from stream.stages.error_bars import read_calibration
+from stream.stages.stitcher import incompleteness
+
+STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
+
+
+def summarise(scan: Scan) -> dict[str, Any]:
+    """Returns the figures of one scan by name; JSON can hold all of them."""
+    recorded = account(scan, "subscriber")
+    subscriber = scan.counters("subscriber").as_dict()
+    figures: dict[str, Any] = {
+        "scan": scan.name,
+        "frames_expected": recorded.expected,
+        "frames_recorded": recorded.recorded,
+        "frames_lost": recorded.lost,
+        "frames_without_position": account(scan, "positions").dropped.get("no_position", 0),
+        "duplicates": subscriber["duplicates"],
+        "rejected": subscriber["rejected"],
+        "late": subscriber["late"],
+        "position_conflicts": scan.count("positions", "conflicts"),
+    }
+    pending = [recorded.pending]
+    for stage, key in STAGES.items():
+        if (scan.folder / "ledger" / stage).exists():
+            stage_account = account(scan, stage)
+            figures[f"frames_{key}"] = stage_account.done
+            pending.append(stage_account.pending)
+    figures["frames_pending"] = max(pending)
+    figures |= _latency(scan, "mosaicked_s", "time_to_image") | _latency(scan, "refined_s", "time_to_refined")
+    snapshot = read_snapshot(scan.folder)
+    if snapshot is not None:
+        figures |= {
+            "epochs": snapshot.epoch,
+            "updates": snapshot.n_updates,
+            "amplitude_error": snapshot.error,
+            "divergences": snapshot.n_divergences,
+        }
+    figures |= msgspec.structs.asdict(read_calibration(scan.folder))
+    figures["models"] = count_models(scan, np.flatnonzero(scan.states("inference") == State.DONE))
+    figures["incomplete"] = incompleteness(scan)
+    figures["is_complete"] = not figures["incomplete"]
+    return figures
+
+
+def write_summary(path: Path, figures: dict[str, Any]) -> None:
+    """Writes the figures of one scan to `path`."""
+    write_atomically(path, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """Returns the figures as people read them."""
+    rows = facts_table()
+    rows.add_row("scan", escape(str(figures["scan"])))
+    rows.add_row("frames", _frames(figures))
+    for key, words in (("time_to_image", "time to image"), ("time_to_refined", "time to refined image")):
+        if f"{key}_ms_p50" in figures:
+            p50, p99 = figures[f"{key}_ms_p50"], figures[f"{key}_ms_p99"]
+            rows.add_row(words, f"p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    if "epochs" in figures:
+        error = figures["amplitude_error"]
+        rows.add_row("refined", f"{figures['epochs']:.1f} epochs, amplitude error {error:.4f}")
+    if figures.get("coverage68") is not None:
+        rows.add_row("error bars", _error_bars(figures))
+    if len(figures.get("models", {})) > 1:
+        rows.add_row("patches by", ", ".join(f"{name}: {n}" for name, n in figures["models"].items()))
+    if "c_constant" in figures:
+        rows.add_row("against the truth", _accuracy(figures))
+    for key, words in (("result", "result"), ("picture", "picture"), ("uid", "stored run")):
+        if figures.get(key):
+            rows.add_row(words, escape(str(figures[key])))
+    verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
+    rows.add_row("result is", verdict)
+    return rows
+
+
+def facts_table() -> Table:
+    """Returns an empty table of names and what they stand for."""
+    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows.add_column()
+    rows.add_column(overflow="fold")  # a path that is cut leads nowhere
+    return rows
+
+
+def _frames(figures: dict[str, Any]) -> str:
+    parts = [
+        f"{figures['frames_expected']} expected = {figures['frames_recorded']} recorded"
+        f" + {figures['frames_lost']} lost"
+    ]
+    parts += [f"{figures[f'frames_{key}']} {key}" for key in STAGES.values() if f"frames_{key}" in figures]
+    parts.append(f"{figures['frames_pending']} pending")
+    return ", ".join(parts)
+
+
+def _error_bars(figures: dict[str, Any]) -> str:
+    held = f"68 / 95 % hold {figures['coverage68']:.0%} / {figures['coverage95']:.0%}"
+    return held + (f"; [red]{figures['alarm']}" if figures["alarm"] else "")
+
+
+def _accuracy(figures: dict[str, Any]) -> str:
+    names = {"c_mosaic": "network mosaic", "c_refined": "refined", "c_constant": "constant object"}
+    return ", ".join(f"{words} c = {figures[key]:.3f}" for key, words in names.items() if key in figures)
+
+
+def _latency(scan: Scan, column: str, name: str) -> dict[str, float]:
+    seconds = time_to_image_s(scan, column)
+    if not seconds.size:
+        return {}
+    p50, p99 = np.percentile(seconds * 1e3, [50, 99])
+    return {f"{name}_ms_p50": float(p50), f"{name}_ms_p99": float(p99)}
+
+
+def result_folder(save: Path) -> Path:
+    """Returns where the recorder puts results."""
+    return save / "results"
+
+
+def read_summary(save: Path, scan: Scan) -> dict[str, Any]:
+    """Returns what the recorder has written about `scan`, or what the scan itself tells if it has not."""
+    path = result_folder(save) / f"{scan.name}.json"
+    if path.exists():
+        figures: dict[str, Any] = json.loads(path.read_text())
+        return figures
+    return summarise(scan)

@@ -1,0 +1,1 @@
+"""A run as processes: which there are, their start, supervision and end."""

@@ -1,0 +1,162 @@
+"""One stage's process as its supervisor sees it: start, death, restart with growing pauses, and the end.
+
+No sockets.
+"""
+
+import os
+import site
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from launch.run.run_file import ResolvedRun, StageSpec
+from launch.run.stage_process import REFUSED
+from stream.wire.messages import Progress
+
+MAX_DEATHS = 5
+DEATHS_WINDOW_S = 60.0
+FIRST_PAUSE_S = 0.1
+TERM_GRACE_S = 2.0
+TAIL_LINES = 12
+
+_SOURCE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class RunFailedError(RuntimeError):
+    """A run that cannot go on, and why."""
+
+
+class StageProcess:
+    """The process of one stage, started anew when it dies.
+
+    Parameters
+    ----------
+    spec : StageSpec
+    run : ResolvedRun
+        Its written file is what the process reads.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, spec: StageSpec, run: ResolvedRun, clock: Callable[[], float]) -> None:
+        self.spec, self.name = spec, spec.name
+        self.log_file = run.logs / f"{spec.name}.log"
+        self.is_ready = False
+        self.is_stopping = False
+        self.identity = b""  # of its socket, once it has greeted
+        self.complaint = ""  # the last error it reported
+        self.progress: Progress | None = None
+        self.n_restarts = 0
+        self._run_file, self._clock = run.file, clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        self.was_ready = False
+        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
+        self._start_at: float | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id, 0 when there is none."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it was ever started."""
+        return self._process is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a live process."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Starts the process; what it prints goes to its log file."""
+        self._start_at = None
+        self.is_ready, self.identity, self.complaint = False, b"", ""
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        arguments = (self.name, str(self._run_file), "--parent", str(os.getpid()))
+        with self.log_file.open("ab") as output:
+            self._log_start = output.tell()
+            self._process = subprocess.Popen(
+                # -P: a `stream.py` in the user's folder must not stand in for ours
+                [sys.executable, "-P", "-m", "launch.run.stage_process", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=_environment(self.spec.threads),
+                process_group=0,  # out of reach of the terminal's Ctrl-C
+            )
+
+    def ready(self) -> None:
+        """Takes note that the stage has everything it needs."""
+        self.is_ready = self.was_ready = True
+
+    def look_after(self) -> str:
+        """Starts the process again if it died and its pause is over; returns what there is to tell, or "".
+
+        Raises
+        ------
+        RunFailedError
+            If the stage refuses to run, never got ready, or dies too often; it is not started again.
+        """
+        if self._start_at is not None:
+            if self._clock() >= self._start_at:
+                self.n_restarts += 1
+                self.start()
+        elif self._process is not None and not self.is_stopping and self._process.poll() is not None:
+            return self._bury(self._process.returncode)
+        return ""
+
+    def _bury(self, status: int) -> str:
+        now = self._clock()
+        self._deaths.append(now)
+        self.is_ready, self.identity = False, b""
+        self.is_stopping = True  # unless there is a reason to start it again
+        recent = [death for death in self._deaths if now - death <= DEATHS_WINDOW_S]
+        if status == REFUSED or not self.was_ready:
+            raise RunFailedError(f"stage {self.name} cannot run: {self.complaint or self.tail()}")
+        if len(recent) > MAX_DEATHS:
+            raise RunFailedError(
+                f"stage {self.name} died {len(recent)} times in {DEATHS_WINDOW_S:g} s, the last time "
+                f"{describe_status(status)}; the end of {self.log_file}:\n{self.tail()}"
+            )
+        pause_s = FIRST_PAUSE_S * 2 ** (len(recent) - 1)
+        self._start_at, self.is_stopping = now + pause_s, False
+        return f"{describe_status(status)}; starts again in {pause_s:.1f} s"
+
+    def tail(self) -> str:
+        """Returns the last lines this process wrote to its log."""
+        with self.log_file.open("rb") as file:
+            file.seek(self._log_start)
+            lines = file.read().decode(errors="replace").rstrip().splitlines()
+        return "\n".join(lines[-TAIL_LINES:]) or f"it wrote nothing to {self.log_file}"
+
+    def kill(self) -> None:
+        """Ends the process, politely if it listens, and waits until it is gone."""
+        self.is_stopping, self._start_at = True, None
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(TERM_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+
+def describe_status(status: int) -> str:
+    """Returns an exit status in words."""
+    return f"was killed by signal {-status}" if status < 0 else f"left with exit status {status}"
+
+
+def _environment(threads: int) -> dict[str, str]:
+    environment = dict(os.environ)
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        environment[f"{library}_NUM_THREADS"] = str(threads)
+    if str(_SOURCE_ROOT) not in site.getsitepackages():  # run from a checkout that is not installed
+        paths = [str(_SOURCE_ROOT), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment

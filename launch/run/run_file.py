@@ -1,0 +1,127 @@
+"""A run as its processes see it: the configuration, where everything lies, and which stages there are."""
+
+import secrets
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from launch.config.config import Config, config_hash
+from stream.record.columns import write_atomically
+from stream.stages.link import StageContext
+
+
+class StageSpec(BaseModel):
+    """One process of a run.
+
+    Attributes
+    ----------
+    name : str
+        Of the stage, and of its ledger, log and bell.
+    builder : str
+        "module:function" that makes the stage from the `ResolvedRun`; tests bring their own.
+    is_source : bool
+        Listens to the world outside: is stopped first.
+    closes : bool
+        Marks a scan closed when it is done with it: the end of the run waits for that.
+    is_vital : bool
+        The run fails when it cannot be kept alive; otherwise the run goes on without it.
+    after : tuple of str
+        Stages whose addresses it needs: started when they are ready.
+    nice : int
+        Added to the priority number, so that recording never waits for refining.
+    threads : int
+        Of the numerical libraries.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    builder: str
+    is_source: bool = False
+    closes: bool = True
+    is_vital: bool = True
+    after: tuple[str, ...] = ()
+    nice: int = 0
+    threads: int = 1
+
+
+class ResolvedRun(BaseModel):
+    """Everything a process needs to know to take part in a run.
+
+    Attributes
+    ----------
+    run_id : str
+    config : Config
+    folder : Path
+        Of this run's own files, inside `config.save`.
+    rendezvous : Path
+        Short-lived folder of the run's local sockets.
+    stages : tuple of StageSpec
+        In the order in which they are stopped.
+    addresses : dict
+        By stage, where it can really be reached; a restarted stage takes the same address again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    config: Config
+    folder: Path
+    rendezvous: Path = Path()
+    stages: tuple[StageSpec, ...]
+    addresses: dict[str, str] = {}
+
+    @property
+    def scans(self) -> Path:
+        """Folder of scans."""
+        return self.config.save / "scans"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the stages' logs."""
+        return self.config.save / "logs"
+
+    @property
+    def file(self) -> Path:
+        """Where the run is written down."""
+        return self.folder / "run.json"
+
+    def context(self) -> StageContext:
+        """Returns what the stages are told about their run."""
+        return StageContext(
+            scans=self.scans,
+            rendezvous=self.rendezvous,
+            run_id=self.run_id,
+            config_hash=config_hash(self.config),
+        )
+
+    def stage(self, name: str) -> StageSpec:
+        """Returns the stage called `name`.
+
+        Raises
+        ------
+        ValueError
+            If the run has no such stage.
+        """
+        for spec in self.stages:
+            if spec.name == name:
+                return spec
+        names = ", ".join(spec.name for spec in self.stages)
+        raise ValueError(f"run {self.run_id} has no stage {name!r}; it has {names}")
+
+    def write(self) -> None:
+        """Writes the run down."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.file, self.model_dump_json(indent=1).encode())
+
+    @classmethod
+    def read(cls, file: Path) -> "ResolvedRun":
+        """Returns the run that was written to `file`."""
+        return cls.model_validate_json(file.read_bytes())
+
+
+def new_run(config: Config, stages: tuple[StageSpec, ...]) -> ResolvedRun:
+    """Returns a run of `config` with an id of its own: when it began, and a few random digits."""
+    run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
+    return ResolvedRun(run_id=run_id, config=config, folder=config.save / "runs" / run_id, stages=stages)

@@ -1,0 +1,301 @@
+"""The processes of a run: started together, watched, started again when they die, stopped in order.
+
+One thread: whoever owns the supervisor calls `poll`, and everything happens there.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from launch.run.processes import RunFailedError, StageProcess
+from launch.run.run_file import ResolvedRun
+from stream.record.scan import Scan
+from stream.wire.codec import ProtocolError, decode, encode, refusal
+from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, Reject, Stop, Welcome
+from stream.wire.sockets import Socket, wait_for_message
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120.0
+STOP_GRACE_S = 10.0
+DRAIN_TIMEOUT_S = 300.0
+TURN_S = 0.05  # longest wait between two looks at the processes
+
+OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
+OnTurn = Callable[[list[Scan]], None]
+
+
+def _log_notice(stage: str, level: int, text: str) -> None:
+    log.log(level, "%s: %s", stage, text)
+
+
+def _has_closed(stage: str, scan: Scan) -> bool:
+    return bool(scan.count(stage, "closed"))
+
+
+class Supervisor:
+    """Owns the processes and the control socket of one run; a context manager that leaves nothing behind.
+
+    Parameters
+    ----------
+    run : ResolvedRun
+    on_notice : callable, optional
+        Gets (stage, logging level, text) of what a stage has to tell; logs it by default.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        run: ResolvedRun,
+        *,
+        on_notice: OnNotice = _log_notice,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run, self.clock = run, clock
+        self._on_notice = on_notice
+        self._stages: dict[str, StageProcess] = {}
+        self._scans: dict[Path, Scan] = {}
+        self._closed: set[str] = set()
+
+    def __enter__(self) -> Self:
+        """Claims the folder of results and opens the control socket.
+
+        Raises
+        ------
+        RunFailedError
+            If another run is writing to the same folder.
+        """
+        self._lock = self._claim(self.run.config.save)
+        # Not under `save`: addresses of local sockets end at 107 bytes.
+        self._rendezvous = Path(tempfile.mkdtemp(prefix="ptychostream-"))
+        self.run = self.run.model_copy(update={"rendezvous": self._rendezvous})
+        self.run.scans.mkdir(parents=True, exist_ok=True)
+        self.run.write()
+        self._control = Socket("ROUTER", self.run.context().local("control", bind=True))
+        self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop(drain=False)
+        finally:
+            for stage in self._stages.values():
+                stage.kill()
+            self._control.close()
+            shutil.rmtree(self._rendezvous, ignore_errors=True)
+            os.close(self._lock)
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Starts all stages and returns when each is ready for the first frame.
+
+        Raises
+        ------
+        RunFailedError
+            If a stage cannot run or is not ready in time; the message ends with what it last logged.
+        """
+        deadline = self.clock() + timeout_s
+        while missing := [stage for stage in self._stages.values() if not stage.is_ready]:
+            for stage in missing:
+                if not stage.is_started and all(self._stages[name].is_ready for name in stage.spec.after):
+                    stage.start()
+            if self.clock() >= deadline:
+                tails = "\n".join(f"{stage.name}: {stage.tail()}" for stage in missing if stage.is_started)
+                names = ", ".join(stage.name for stage in missing)
+                raise RunFailedError(f"not ready after {timeout_s:g} s: {names}\n{tails}")
+            self.poll(TURN_S)
+
+    def poll(self, timeout_s: float = TURN_S) -> None:
+        """Takes what the stages have to say, and starts again those that died.
+
+        Raises
+        ------
+        RunFailedError
+            If a stage refused to run or dies too often.
+        """
+        wait_for_message([self._control], min(timeout_s, TURN_S))
+        while (parts := self._control.receive()) is not None:
+            identity = bytes(parts[0])
+            try:
+                message, _ = decode(parts[1:])
+            except ProtocolError as error:
+                log.warning("control socket: %s", error)
+                continue
+            self._take(identity, message)
+        for stage in self._stages.values():
+            try:
+                if event := stage.look_after():
+                    self._on_notice(stage.name, logging.WARNING, event)
+            except RunFailedError as error:
+                if stage.spec.is_vital or not stage.was_ready:
+                    raise
+                self._on_notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
+
+    @property
+    def progress(self) -> dict[str, Progress]:
+        """The last report of every stage that has reported."""
+        return {name: stage.progress for name, stage in self._stages.items() if stage.progress}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every stage has everything it needs."""
+        return all(stage.is_ready for stage in self._stages.values())
+
+    @property
+    def n_restarts(self) -> int:
+        """How often stages died and were started again."""
+        return sum(stage.n_restarts for stage in self._stages.values())
+
+    def pid(self, stage: str) -> int:
+        """Returns the process id of `stage`, 0 when it is not started."""
+        return self._stages[stage].pid
+
+    def address(self, stage: str) -> str:
+        """Returns where `stage` can be reached, "" when it has no door."""
+        return self.run.addresses.get(stage, "")
+
+    def scans(self) -> list[Scan]:
+        """Returns the scans this run has begun, in order."""
+        for file in sorted(self.run.scans.glob("*/scan.json")):
+            if file.parent not in self._scans:
+                self._scans[file.parent] = Scan(file.parent)
+        return [scan for scan in self._scans.values() if scan.header.run_id == self.run.run_id]
+
+    def is_closed(self, scan: Scan) -> bool:
+        """Says whether every stage is done with `scan`."""
+        if scan.name not in self._closed and all(
+            _has_closed(spec.name, scan) for spec in self.run.stages if spec.closes
+        ):
+            self._closed.add(scan.name)
+        return scan.name in self._closed
+
+    def wait_for_series(
+        self,
+        n_series: int,
+        timeout_s: float = float("inf"),
+        on_turn: OnTurn | None = None,
+    ) -> None:
+        """Returns when `n_series` series are closed by every stage.
+
+        Parameters
+        ----------
+        n_series : int
+        timeout_s : float
+        on_turn : callable, optional
+            Gets the scans of the run a few times a second; draws the progress.
+
+        Raises
+        ------
+        TimeoutError
+            If they are not closed after `timeout_s`.
+        """
+        deadline = self.clock() + timeout_s
+        while True:
+            scans = self.scans()
+            n_closed = sum(map(self.is_closed, scans))
+            if on_turn:
+                on_turn(scans)
+            if n_closed >= n_series:
+                return
+            if self.clock() >= deadline:
+                raise TimeoutError(f"{n_closed} of {n_series} series complete after {timeout_s:g} s")
+            self.poll()
+
+    def stop(
+        self, *, drain: bool = True, timeout_s: float = DRAIN_TIMEOUT_S, on_turn: OnTurn | None = None
+    ) -> None:
+        """Stops the sources one after the other, lets the workers finish what is recorded, and stops them.
+
+        Parameters
+        ----------
+        drain : bool
+            Whether to wait for the workers to close every scan.
+        timeout_s : float
+            How long to wait for that.
+        on_turn : callable, optional
+            As in `wait_for_series`.
+        """
+        deadline = self.clock() + (timeout_s if drain else 0.0)
+        sources = [stage for stage in self._stages.values() if stage.spec.is_source]
+        for stage in sources:
+            if stage is not sources[0]:  # positions of the last frames may still be on their way
+                self._wait_until_closed(partial(_has_closed, stage.name), deadline)
+            self._stop(stage)
+        self._wait_until_closed(self.is_closed, deadline, on_turn)
+        for stage in self._stages.values():
+            if not stage.spec.is_source:
+                self._stop(stage)
+
+    def _wait_until_closed(
+        self, is_closed: Callable[[Scan], bool], deadline: float, on_turn: OnTurn | None = None
+    ) -> None:
+        while self.clock() < deadline and not all(map(is_closed, scans := self.scans())):
+            if on_turn:
+                on_turn(scans)
+            self.poll()
+
+    def _stop(self, stage: StageProcess) -> None:
+        """Asks one stage to finish and leave; ends it if it does not."""
+        stage.is_stopping = True
+        deadline = self.clock() + STOP_GRACE_S
+        if stage.is_ready and self._send(stage.identity, Stop()):
+            while stage.is_running and self.clock() < deadline:
+                with suppress(RunFailedError):  # one that fails now must not keep the others from their end
+                    self.poll()
+        stage.kill()
+
+    def _take(self, identity: bytes, message: AnyMessage) -> None:
+        if isinstance(message, Hello):
+            self._greet(identity, message)
+            return
+        stage = next((stage for stage in self._stages.values() if stage.identity == identity), None)
+        if stage is None:  # last words of a process that is already replaced
+            return
+        if isinstance(message, Ready):
+            stage.ready()
+            if message.address:
+                addresses = self.run.addresses | {stage.name: message.address}
+                self.run = self.run.model_copy(update={"addresses": addresses})
+                self.run.write()
+        elif isinstance(message, Progress):
+            stage.progress = message
+        elif isinstance(message, Notice):
+            if message.level >= logging.ERROR:
+                stage.complaint = message.text
+            self._on_notice(stage.name, message.level, message.text)
+
+    def _greet(self, identity: bytes, hello: Hello) -> None:
+        stage = self._stages.get(hello.role)
+        reason = refusal(hello)
+        if stage is None or stage.pid != hello.pid:
+            reason = reason or f"run {self.run.run_id} did not start process {hello.pid} as {hello.role!r}"
+        if reason or stage is None:
+            self._send(identity, Reject(reason=reason))
+            return
+        stage.identity = identity
+        self._send(identity, Welcome(run_id=self.run.run_id))
+
+    def _send(self, identity: bytes, message: AnyMessage) -> bool:
+        return self._control.send([identity, *encode(message)])
+
+    @staticmethod
+    def _claim(save: Path) -> int:
+        save.mkdir(parents=True, exist_ok=True)
+        lock = os.open(save / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise RunFailedError(f"another run is writing to {save}: stop it, or set `save`") from None
+        return lock

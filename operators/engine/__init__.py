@@ -1,0 +1,1 @@
+"""Iterative reconstruction: ePIE and its relatives on NumPy, compiled loops or CUDA."""

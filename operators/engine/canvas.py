@@ -1,0 +1,80 @@
+"""The object on the ground it covers so far, which grows with the scan."""
+
+from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe, abs2
+from operators.engine.epie import Accumulators
+from operators.geometry import Bounds
+from operators.patches import add_patches
+
+_BELIEVED = 0.1  # of the largest weight: outside, a guess is mostly extrapolation
+_REFINED = 0.1  # of the probe's peak intensity: light enough for refinement to know better than a guess
+_TINY = 1e-20
+
+
+class Canvas:
+    """Object, illumination and update sums on the pixels of `bounds`, in place until `grown`.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Absolute pixels covered. New ground is transparent: an object of 1.
+    xp : numpy or cupy
+    """
+
+    def __init__(self, bounds: Bounds, xp: ArrayModule) -> None:
+        self._xp = xp
+        self.bounds = bounds
+        self.object: Object = xp.ones(bounds.shape, xp.complex64)
+        self.illumination: Array = xp.zeros(bounds.shape, xp.float32)
+        self.sums = Accumulators(bounds.shape, xp)
+
+    def grown(self, bounds: Bounds) -> "Canvas":
+        """Return a canvas of larger bounds with the same content."""
+        larger = Canvas(bounds, self._xp)
+        inside = self.bounds.slices_in(bounds)
+        larger.object[inside] = self.object
+        larger.illumination[inside] = self.illumination
+        return larger
+
+    def local(self, corners: Corners) -> Corners:
+        """Return absolute corners as corners in these arrays."""
+        return corners - self.bounds.origin
+
+    def illuminate(self, probe: Probe, corners: Corners) -> None:
+        """Note that frames at these absolute corners take part in refinement."""
+        if not len(corners):
+            return
+        add_patches(self.illumination, abs2(probe).sum(axis=0), self.local(corners))
+
+    def turn(self, phase: Array) -> None:
+        """Add `phase`, (row, col) float32, rad, to the ground that frames have lit."""
+        turned = self.object * self._xp.exp(1j * phase)
+        self.object[...] = self._xp.where(self.illumination > 0, turned, self.object)
+
+    def seed(self, patches: Patches, weights: Array, corners: Corners, peak: Array) -> None:
+        """Write the weighted mean of `patches` where it is given and no frame has been refined.
+
+        Parameters
+        ----------
+        patches : (frame, y, x) complex64
+        weights : (frame, y, x) or (y, x) float32
+        corners : (frame, 2) int64, absolute
+        peak : float, photons
+            Of the probe's intensity; ground lit by less than a tenth of it is not refined.
+        """
+        region = Bounds.of_windows(corners, patches.shape[-1]).slices_in(self.bounds)
+        add_patches(self.sums.correction, patches * weights, self.local(corners))
+        add_patches(self.sums.illumination, weights, self.local(corners))
+        total = self.sums.illumination[region]
+        is_given = total > _BELIEVED * weights.max()
+        guess = self.sums.correction[region] / self._xp.where(is_given, total, 1)
+        is_refined = self.illumination[region] > _REFINED * peak
+        object_ = self.object[region]
+        turn = self._common_phase(guess, object_, is_given & is_refined)
+        self.object[region] = self._xp.where(is_given & ~is_refined, guess * turn, object_)
+        self.sums.correction[region] = 0
+        self.sums.illumination[region] = 0
+
+    def _common_phase(self, guess: Array, object_: Array, where: Array) -> Array:
+        overlap = (guess.conj() * object_ * where).sum()
+        size = abs(overlap)
+        return self._xp.where(size > 0, overlap / self._xp.maximum(size, _TINY), 1)

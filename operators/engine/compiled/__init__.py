@@ -1,0 +1,1 @@
+"""The update as compiled loops and FFTW on several cores."""

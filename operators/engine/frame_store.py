@@ -1,0 +1,213 @@
+"""The frames an engine holds: amplitudes, positions and how well each is explained, by frame number."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions, array_module, to_numpy
+from operators.optics.forward import noise_residual
+
+_UNKNOWN = 0.0  # best residual of a frame not visited yet
+
+
+_LARGEST_AMPLITUDE = float(np.finfo(np.float16).max)  # 4 10^9 photons in one pixel
+
+
+class Selection:
+    """Some frames' amplitudes: copied only when a part of them is asked for, as an update does.
+
+    Parameters
+    ----------
+    amplitudes : (slot, ky, kx) float16, sqrt(photons)
+    slots : (frame,) int64, on the host
+    """
+
+    def __init__(self, amplitudes: Array, slots: np.ndarray) -> None:
+        self.amplitudes, self.slots = amplitudes, slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getitem__(self, part: int | slice) -> Array:
+        """Return one frame as a view, or a copy of several."""
+        slots = self.slots[part]
+        return self.amplitudes[array_module(self.amplitudes).asarray(slots) if slots.ndim else slots]
+
+
+def held(xp: ArrayModule, amplitudes: Array) -> tuple[Array, np.ndarray]:
+    """Return amplitudes, (slot, ky, kx) float16, and the slots that are meant, (frame,) int64.
+
+    `amplitudes` is a `Selection`, which is not copied, or an array of any float dtype, sqrt(photons).
+    """
+    if isinstance(amplitudes, Selection):
+        return amplitudes.amplitudes, amplitudes.slots
+    return xp.asarray(amplitudes, np.float16), np.arange(len(amplitudes))
+
+
+class FrameStore:
+    """Frames in slots that never move; capacity doubles, and slots not filled are zero.
+
+    Amplitudes are kept in half precision. Its steps stay below a tenth of the photon noise up to 40 000
+    photons in a pixel, and below all of it up to 4 million.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of a pattern.
+    mask : (ky, kx) bool, True where valid, corner-origin, or None
+        Photons of other pixels do not count as measured power.
+    xp : numpy or cupy
+        Where the amplitudes live. All else stays on the host, where it decides what is read; the residuals
+        of updates come there together when one of them is asked for, so that no update waits for its own.
+    """
+
+    def __init__(self, n_pixels: int, mask: Mask | None, xp: ArrayModule) -> None:
+        self._xp = xp
+        self._mask = mask
+        self._slot_of: dict[int, int] = {}
+        self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float16)
+        self.positions_px = np.zeros((16, 2))
+        self.n_visits = np.zeros(16, np.int64)
+        self.powers = np.zeros(16)
+        self._latest = np.zeros(16, np.float32)
+        self._best = np.zeros(16, np.float32)
+        self._noise = np.zeros(16, np.float32)
+        self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def put(self, numbers: Sequence[int], patterns: Patterns, positions_px: Positions) -> list[int]:
+        """Hold the frames and return the slots of those not held before; a frame sent again replaces itself.
+
+        Parameters
+        ----------
+        numbers : (frame,) int
+        patterns : (frame, ky, kx) float32, photons, corner-origin, on the host
+        positions_px : (frame, 2) float64, (y, x), absolute object pixels
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree, or a pattern or position is not finite.
+        """
+        numbers = [int(number) for number in numbers]
+        self._check(numbers, patterns, positions_px)
+        n_before = len(self)
+        slots = [self._slot_of.setdefault(number, len(self._slot_of)) for number in numbers]
+        self._reserve(len(self))
+        positive = np.maximum(patterns, 0)
+        amplitudes = np.minimum(np.sqrt(positive, dtype=np.float32), _LARGEST_AMPLITUDE)
+        self.amplitudes[self._xp.asarray(slots)] = self._xp.asarray(amplitudes.astype(np.float16))
+        self.positions_px[slots] = positions_px
+        valid = positive if self._mask is None else positive * self._mask
+        self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
+        self._noise[slots] = noise_residual(positive, self._mask)
+        return list(range(n_before, len(self)))
+
+    def select(self, slots: np.ndarray) -> Selection:
+        """Return the amplitudes of these slots, (frame,) int64."""
+        return Selection(self.amplitudes, slots)
+
+    def record(self, slots: np.ndarray, errors: Array) -> None:
+        """Note the residuals of frames just visited, (frame,) float32, photons; nothing is read back."""
+        self._not_read.append((slots, errors))
+        self.n_visits[slots] += 1
+
+    def restore(self, n_visits: int, error: float) -> None:
+        """Count all frames held as visited and as well explained as they are together.
+
+        What was best for each is not known any more: the next visit says it.
+        """
+        self.n_visits[: len(self)] = n_visits
+        self._not_read.clear()
+        self._latest = (error * self.powers).astype(np.float32)
+
+    def visited(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return those of `numbers`, all held, that have been visited at least once, (n,) int64."""
+        slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
+        return np.asarray(numbers, np.int64)[self.n_visits[slots] > 0]
+
+    def visits_of(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return how often each of these frames, all held, has been visited, (frame,) int64."""
+        return self.n_visits[[self._slot_of[int(number)] for number in numbers]]
+
+    def positions_of(self, numbers: Sequence[int]) -> Positions:
+        """Return a copy of the positions of these frames, all held, (frame, 2) absolute object pixels."""
+        return self.positions_px[[self._slot_of[int(number)] for number in numbers]]
+
+    def mean_power(self) -> float:
+        """Return the mean photons of a frame, over valid pixels."""
+        return float(self.powers[: len(self)].mean())
+
+    def error(self) -> float:
+        """Return the residual over the measured power of the frames visited, NaN if there are none."""
+        self._read()
+        is_seen = self.n_visits > 0
+        power = self.powers[is_seen].sum()
+        return float(self._latest.sum()) / float(power) if power else float("nan")
+
+    def error_growth(self) -> float:
+        """Return the latest residual over the best, over the frames visited twice here; 1 if there are none.
+
+        Comparing each frame with itself, new frames, whose residuals start high, do not look like divergence.
+        Nor do frames that had no neighbours yet and were explained better than their noise allows.
+        """
+        self._read()
+        slots = np.flatnonzero(self.n_visits > 1)
+        bests = self._best[slots]
+        latest = float(self._latest[slots][bests != _UNKNOWN].sum())
+        best = float(np.maximum(bests, self._noise[slots])[bests != _UNKNOWN].sum())
+        return latest / best if best else 1.0
+
+    def forget_growth(self) -> None:
+        """Take the best residuals for the latest, as after going back to a good state."""
+        self._read()
+        # a frame never explained by anything finite is as far away as no model at all
+        self._best = np.where(np.isfinite(self._best), self._best, self.powers.astype(np.float32))
+        self._latest = np.where(self._best == _UNKNOWN, self._latest, self._best)
+
+    def _read(self) -> None:
+        """Bring the residuals of all updates since the last time to the host, in one copy."""
+        if not self._not_read:
+            return
+        slots = np.concatenate([slots for slots, _ in self._not_read])
+        errors = to_numpy(self._xp.concatenate([errors for _, errors in self._not_read]))
+        self._not_read.clear()
+        self._latest[slots] = errors  # of a frame visited twice, the last stays
+        self._best[slots[self._best[slots] == _UNKNOWN]] = np.nan  # which any number is better than
+        np.fmin.at(self._best, slots, errors)
+
+    def _check(self, numbers: list[int], patterns: Patterns, positions_px: Positions) -> None:
+        expected = (len(numbers), *self.amplitudes.shape[1:])
+        if patterns.shape != expected:
+            raise ValueError(
+                f"{len(numbers)} frame numbers need patterns of shape {expected}, got {patterns.shape}"
+            )
+        if positions_px.shape != (len(numbers), 2):
+            raise ValueError(
+                f"{len(numbers)} frame numbers need positions of shape {(len(numbers), 2)}, "
+                f"got {positions_px.shape}"
+            )
+        is_finite = np.isfinite(patterns).all(axis=(1, 2)) & np.isfinite(positions_px).all(axis=1)
+        if not is_finite.all():
+            first = numbers[int(is_finite.argmin())]
+            raise ValueError(
+                f"pattern or position of frame {first} is not finite; mask dead pixels before refinement"
+            )
+
+    def _reserve(self, n_slots: int) -> None:
+        capacity = len(self.powers)
+        while capacity < n_slots:
+            capacity *= 2
+        if capacity == len(self.powers):
+            return
+        self.amplitudes = _grown(self._xp, self.amplitudes, capacity)
+        for name in ("positions_px", "n_visits", "powers", "_latest", "_best", "_noise"):
+            setattr(self, name, _grown(np, getattr(self, name), capacity))
+
+
+def _grown(xp: ArrayModule, values: Array, capacity: int) -> Array:
+    grown = xp.zeros((capacity, *values.shape[1:]), values.dtype)
+    grown[: len(values)] = values
+    return grown

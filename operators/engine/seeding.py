@@ -1,0 +1,102 @@
+"""Decide what refinement starts from: the network's patches where they help, transparent ground elsewhere.
+
+A network that was trained on another material is confident and wrong, and a wrong start is worse than a
+flat one.
+"""
+
+import numpy as np
+
+from operators.arrays import Array, Mask, Patches, Patterns, Probe, array_module
+from operators.optics.forward import intensities, noise_residual
+
+EXPLAINED = 0.25
+"""Share of what a transparent object leaves unexplained that the mosaic may leave: 0.04 to 0.2 was measured
+on samples like those of the training, 0.05 to 0.8 on other materials."""
+
+
+def forward_residual(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:
+    """Returns (frame,) float32, sum (|F[P patch]| - sqrt(I))^2 / sum I over valid pixels.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons
+    probe : (mode, y, x) complex64
+    patches : (frame, y, x) complex64
+    mask : (ky, kx) bool, True where valid
+    """
+    xp = array_module(patterns)
+    difference = xp.sqrt(intensities(probe, patches)) - xp.sqrt(patterns)
+    weights = xp.float32(1) if mask is None else mask.astype(xp.float32)
+    return (difference**2 * weights).sum(axis=(1, 2)) / _photons(patterns, mask)
+
+
+class Seeding:
+    """The gate of one scan: what new ground starts from, and how far the network is to be believed at all.
+
+    A frame is started from its window of the mosaic if that explains it better than the object as it is and
+    than a transparent one. `seeds` are windows of the mosaic, so what a frame is asked to explain also comes
+    from its neighbours; a patch that merely fits its own pattern, which one wrong by 90 % can do, does not
+    pass on that alone. Other frames start transparent in the phase that the mosaic has there: an empty place
+    between two structures ties their phases together, and a step of phase around either would stay.
+
+    Over all frames together, the better of the two must leave at most a quarter of what a transparent object
+    leaves unexplained. Otherwise the sample is not what the network was trained on, and nothing is started
+    from it.
+
+    Parameters
+    ----------
+    mask : (ky, kx) bool, True where valid
+
+    Attributes
+    ----------
+    n_refused : int
+        Frames that were not started from the network.
+    """
+
+    def __init__(self, mask: Mask | None = None) -> None:
+        self._mask = mask
+        self._left = self._left_by_blank = 0.0
+        self.n_refused = 0
+
+    @property
+    def trusts_network(self) -> bool:
+        """Whether it explains the frames seen so far; without any it does."""
+        return self._left <= EXPLAINED * self._left_by_blank
+
+    def starts(
+        self, patterns: Patterns, probe: Probe, seeds: Patches, weights: Array, current: Patches
+    ) -> Patches | None:
+        """Return what the ground of more frames starts from, (frame, y, x) complex64, None for as it is.
+
+        Parameters
+        ----------
+        patterns : (frame, ky, kx) float32, photons
+        probe : (mode, y, x) complex64
+        seeds : (frame, y, x) complex64
+            Windows of the mosaic.
+        weights : (y, x) float32
+            How far each pixel of a seed is to be believed.
+        current : (frame, y, x) complex64
+            Windows of the object as it is.
+        """
+        xp = array_module(patterns)
+        phases = (seeds * weights).sum(axis=(1, 2))
+        phases = phases / xp.maximum(abs(phases), np.float32(1e-20))
+        blank = xp.broadcast_to(phases[:, None, None].astype(seeds.dtype), seeds.shape)
+        left = [forward_residual(patterns, probe, patches, self._mask) for patches in (seeds, blank, current)]
+        noise = noise_residual(patterns, self._mask) / _photons(patterns, self._mask)
+        self._left += float((xp.minimum(left[0], left[1]) - noise).sum())
+        self._left_by_blank += float((left[1] - noise).sum())
+        if not self.trusts_network:
+            self.n_refused += len(patterns)
+            return None
+        helps = left[0] < xp.minimum(left[1], left[2])
+        self.n_refused += int((~helps).sum())
+        return xp.where(helps[:, None, None], seeds, blank)
+
+
+def _photons(patterns: Patterns, mask: Mask | None) -> Array:
+    """Return (frame,) float32, the photons on valid pixels, never 0."""
+    xp = array_module(patterns)
+    valid = patterns if mask is None else xp.where(mask, patterns, np.float32(0))
+    return xp.maximum(valid.sum(axis=(1, 2)), np.float32(1e-6))

@@ -1,0 +1,1 @@
+"""How far a reconstruction is from truth or from another one."""

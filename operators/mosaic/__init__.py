@@ -1,0 +1,1 @@
+"""From patches to an image: stitching, matching of phases, error bars."""

@@ -1,0 +1,218 @@
+"""Stitch patches into a mosaic of the object, with what is known about its error.
+
+The live image where nothing better is known yet. A patch fixes the object only up to a global phase, so
+each one is turned to agree with what lies under it before it is added.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators.arrays import Array, Corners, Object, Patches
+from operators.geometry import Bounds
+from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
+from operators.mosaic.phase_sync import synchronise
+from operators.patches import extract_patches
+
+KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
+LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """The object on the pixels `bounds`, with its illumination and error.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+        Zero where nothing is known.
+    photons : (row, col) float32
+        Photons that fell on each pixel.
+    sigma : (row, col) float32, radians
+        Standard deviation of the phase; infinite where nothing is known.
+    bounds : Bounds
+        Absolute object pixels covered.
+    """
+
+    object: Object
+    photons: Array
+    sigma: Array
+    bounds: Bounds
+
+
+class Mosaic:
+    """Weighted sums over patches on a canvas that grows with the scan.
+
+    Parameters
+    ----------
+    illumination : (y, x) float32, photons
+        |P|^2 summed over modes. A pixel of a patch weighs |P|^3: towards the rim of the probe patches are
+        wrong by more than their photons say. Their own sigma would not weigh better: phases drift then.
+    error_model : ErrorModel
+        How its sigma is made of what is known about its error.
+    """
+
+    def __init__(self, illumination: Array, error_model: ErrorModel = DEFAULT_ERROR_MODEL) -> None:
+        self.weights = np.asarray(illumination, np.float32)
+        self.error_model = error_model
+        self.n_patches = 0
+        self.n_islands = 0  # patches that had nothing to agree with
+        self.bounds: Bounds | None = None
+        self._steep = self.weights * np.sqrt(self.weights / self.weights.max())
+        self._photons = np.zeros((0, 0), np.float32)
+        self._sums = np.zeros((0, 0), np.complex64)  # of w p
+        self._gains = np.zeros((0, 0), np.float32)  # of w
+        self._squares = np.zeros((3, 0, 0), np.float32)  # of w |p|^2, w s^2, w^2 s^2
+
+    def add(self, patches: Patches, sigma: Array, corners: Corners, *, turn: bool = True) -> None:
+        """Adds patches one after the other, each in the phase of what already lies under it.
+
+        Parameters
+        ----------
+        patches : (frame, y, x) complex64
+        sigma : (frame, y, x) float32, radians
+            Standard deviation of each patch's phase.
+        corners : (frame, 2) int64, absolute object pixels
+        turn : bool
+            False where the phases agree already.
+        """
+        if not len(patches):
+            return
+        self.grow(Bounds.of_windows(corners, self.weights.shape[-1]))
+        for patch, spread, corner in zip(patches, sigma, corners, strict=True):
+            window = self._window(corner)
+            self._add_one(patch * self._turn(patch, window) if turn else patch, spread, window)
+
+    def grow(self, bounds: Bounds) -> None:
+        """Makes room for `bounds`; nothing moves in absolute pixels."""
+        if self.bounds is not None and self.bounds.contains(bounds):
+            return
+        n = self.weights.shape[-1]
+        # Growing copies the canvas: a margin makes it rare.
+        new = bounds if self.bounds is None else self.bounds.union(bounds.padded(n))
+        for name in ("_photons", "_sums", "_gains", "_squares"):
+            old = getattr(self, name)
+            grown = np.zeros((*old.shape[:-2], *new.shape), old.dtype)
+            if self.bounds is not None:
+                rows, columns = self.bounds.slices_in(new)
+                grown[..., rows, columns] = old
+            setattr(self, name, grown)
+        self.bounds = new
+
+    def picture(self, bounds: Bounds) -> Picture:
+        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside the canvas."""
+        if self.bounds is None:
+            raise ValueError("the mosaic is empty: no patch has been added")
+        window = bounds.slices_in(self.bounds)
+        photons = self._photons[window]
+        known = photons > KNOWN_FRACTION * self.weights.max()
+        mean = np.where(known, self._sums[window] / self._known_gains(window), np.complex64(0))
+        variance = self.error_model.variance(self._error_terms(window, mean))
+        sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
+        return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
+
+    def windows(self, corners: Corners) -> Patches:
+        """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
+        n = self.weights.shape[-1]
+        bounds = Bounds.of_windows(corners, n)
+        picture = self.picture(bounds)
+        known = np.where(np.isfinite(picture.sigma), picture.object, np.complex64(1))
+        return extract_patches(known, corners - bounds.origin, n)
+
+    def error_terms(self, bounds: Bounds) -> Array:
+        """Returns (4, row, col) float32, rad^2: what `ErrorModel` weighs, on `bounds` inside the canvas."""
+        picture = self.picture(bounds)
+        assert self.bounds is not None  # noqa: S101  (there is a picture)
+        return self._error_terms(bounds.slices_in(self.bounds), picture.object)
+
+    def _known_gains(self, window: tuple[slice, slice]) -> Array:
+        gains = self._gains[window]
+        return np.where(gains > 0, gains, np.float32(1))
+
+    def _error_terms(self, window: tuple[slice, slice], mean: Object) -> Array:
+        """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
+        gains = self._known_gains(window)
+        power, spread, spread_weighted = (square[window] / gains for square in self._squares)
+        amplitude2 = np.maximum(np.abs(mean) ** 2, 1e-3)
+        disagreement = np.maximum(power - np.abs(mean) ** 2, 0) / (2 * amplitude2)
+        floor = 1 / (2 * np.maximum(self._photons[window] * amplitude2, 1e-3))
+        return np.stack([floor, spread, spread_weighted / gains, disagreement])
+
+    def _window(self, corner: Array) -> tuple[slice, slice]:
+        assert self.bounds is not None  # noqa: S101  (grow has run)
+        n = self.weights.shape[-1]
+        top, left = int(corner[0]) - self.bounds.top, int(corner[1]) - self.bounds.left
+        return slice(top, top + n), slice(left, left + n)
+
+    def _turn(self, patch: Array, window: tuple[slice, slice]) -> np.complex64:
+        """Return the phase factor that makes the patch agree with the mosaic under it."""
+        agreement = np.vdot(patch * self.weights, self._sums[window])
+        if agreement == 0 or self._photons[window].max() < KNOWN_FRACTION * self.weights.max():
+            self.n_islands += 1
+            return np.complex64(1)
+        return np.complex64(agreement / abs(agreement))
+
+    def _add_one(self, patch: Array, sigma: Array, window: tuple[slice, slice]) -> None:
+        weights, variance = self._steep, sigma.astype(np.float32) ** 2
+        self._photons[window] += self.weights
+        self._sums[window] += weights * patch
+        self._gains[window] += weights
+        self._squares[(0, *window)] += weights * np.abs(patch) ** 2
+        self._squares[(1, *window)] += weights * variance
+        self._squares[(2, *window)] += weights**2 * variance
+        self.n_patches += 1
+
+
+def stitch(
+    patches: Patches,
+    sigma: Array,
+    illumination: Array,
+    corners: Corners,
+    error_model: ErrorModel = DEFAULT_ERROR_MODEL,
+) -> Mosaic:
+    """Returns the mosaic of all patches, whatever the order in which they arrived.
+
+    Parameters
+    ----------
+    patches, sigma, corners
+        As for `Mosaic.add`, in frame order.
+    illumination : (y, x) float32, photons
+    error_model
+        As for `Mosaic`.
+    """
+    mosaic = Mosaic(illumination, error_model)
+    order = _neighbours_first(corners)
+    mosaic.add(patches[order], sigma[order], corners[order])
+    if mosaic.bounds is None:
+        return mosaic
+    mean = mosaic.picture(mosaic.bounds).object
+    under = extract_patches(mean, corners - mosaic.bounds.origin, mosaic.weights.shape[-1])
+    agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
+    turns = np.where(agreement == 0, 1, agreement / np.maximum(np.abs(agreement), 1e-30))
+    turns = synchronise(patches, mosaic.weights, corners, turns)
+    mosaic = Mosaic(illumination, error_model)
+    mosaic.add(patches * turns[:, None, None], sigma, corners, turn=False)
+    return mosaic
+
+
+def _neighbours_first(corners: Corners) -> Array:
+    """Return an order in which every patch comes next to one before it, if it has a neighbour at all.
+
+    Taken at random, patches would join islands whose phases have nothing to do with each other: a bad start
+    for matching them all.
+    """
+    order = np.zeros(len(corners), np.int64)
+    y, x = corners.T.astype(np.float64, order="C")
+    distance2 = np.full(len(corners), np.inf)
+    for i in range(1, len(corners)):
+        newest = order[i - 1]
+        top, left = y[newest], x[newest]
+        y[newest] = distance2[newest] = np.inf  # taken
+        np.minimum(distance2, (y - top) ** 2 + (x - left) ** 2, out=distance2)
+        order[i] = distance2.argmin()
+    return order
+
+
+def phase_variance(photons: Array) -> Array:
+    """Returns the Cramer-Rao bound on the phase of a pixel that `photons` have passed, radians^2."""
+    return LOSS_OF_INFORMATION / (2 * np.maximum(photons, 1e-3))

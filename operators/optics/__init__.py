@@ -1,0 +1,1 @@
+"""The instrument: forward model, probes, coherence, detector effects, samples, trajectories."""

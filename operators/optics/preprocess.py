@@ -1,0 +1,189 @@
+"""Raw frames to prepared patterns: crop, background, binning, bad pixels, photons, corner origin.
+
+The live subscriber and the offline reader prepare frames by the same few lines.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from operators.arrays import Array, Frames, Mask, Patterns, array_module, corner_origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Preprocess:
+    """Turns frames of one detector into patterns: an instance is called with frames.
+
+    Parameters
+    ----------
+    frame_shape : (int, int)
+        Shape (row, col) of the frames as sent.
+    n_pixels : int
+        Side of a pattern, after binning.
+    centre : (int, int), optional
+        Pixel (row, col) of zero frequency in a frame; by default the array centre, n // 2.
+    binning : int
+        Side of the square of detector pixels summed into one pixel of a pattern.
+    valid_pixels : bool, optional
+        True = valid. Of the frame's shape, or (n_pixels, n_pixels) for the cropped and binned frame; zero
+        frequency at the centre. A binned pixel is valid if all its detector pixels are.
+    background : float or (row, col) array
+        Counts per detector pixel of a frame without beam, of the frame's shape.
+    photons_per_count : float
+        The detector's gain.
+
+    Attributes
+    ----------
+    mask : (ky, kx) bool
+        True = valid, corner-origin like the patterns.
+
+    Raises
+    ------
+    ValueError
+        If the crop reaches outside the frame or a shape is not as described.
+
+    Notes
+    -----
+    With even binning, zero frequency lies half a detector pixel beside the middle of its binned pixel: a
+    slight, constant phase ramp in the object.
+    """
+
+    frame_shape: tuple[int, int]
+    n_pixels: int
+    centre: tuple[int, int] | None = None
+    binning: int = 1
+    valid_pixels: Mask | None = None
+    background: float | Array = 0.0
+    photons_per_count: float = 1.0
+    mask: Mask = field(init=False, repr=False)
+    _crop: tuple[slice, slice] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("n_pixels", "binning"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"preprocess: {name} must be one positive whole number, got {value!r}")
+        if not self.photons_per_count > 0:
+            raise ValueError(
+                f"preprocess: photons_per_count must be positive, got {self.photons_per_count!r}"
+            )
+        background_shape = np.shape(self.background)
+        if background_shape not in ((), self.frame_shape):
+            raise ValueError(
+                f"preprocess: the background has shape {background_shape}, frames have {self.frame_shape}"
+            )
+        # The two derived fields of a frozen instance are set once, here.
+        object.__setattr__(self, "_crop", self._crop_slices())
+        object.__setattr__(self, "mask", self._corner_mask())
+
+    def __call__(self, frames: Frames) -> Patterns:
+        """Return the patterns of `frames`, photons; bad pixels are zero.
+
+        Parameters
+        ----------
+        frames : (frame, row, col) unsigned integers, counts
+
+        Returns
+        -------
+        (frame, ky, kx) float32, photons, zero frequency in the corner
+            Never negative: a background above the counts leaves zero.
+
+        Raises
+        ------
+        ValueError
+            If the frames are not of the announced shape.
+        """
+        if frames.ndim != 3 or frames.shape[1:] != self.frame_shape:
+            raise ValueError(
+                f"expected frames of shape {('frame', *self.frame_shape)}, got {frames.shape}; "
+                "one frame needs a leading axis of length 1"
+            )
+        xp = array_module(frames)
+        counts = frames[:, *self._crop].astype(xp.float32)
+        if np.ndim(self.background):
+            counts -= xp.asarray(self.background, dtype=xp.float32)[self._crop]
+        elif self.background:
+            counts -= xp.float32(self.background)
+        # In place: at kHz frame rates, fresh pages for temporaries cost more than the arithmetic.
+        photons = _sum_bins(counts, self.binning)
+        photons *= xp.float32(self.photons_per_count)
+        xp.maximum(photons, 0, out=photons)
+        patterns = corner_origin(photons)
+        patterns *= xp.asarray(self.mask)
+        return patterns
+
+    def _crop_slices(self) -> tuple[slice, slice]:
+        side = self.n_pixels * self.binning
+        centre = self.centre or (self.frame_shape[0] // 2, self.frame_shape[1] // 2)
+        if not all(isinstance(c, int | np.integer) for c in centre):
+            raise ValueError(f"preprocess: centre must be a detector pixel, two whole numbers, got {centre}")
+        top, left = (c - side // 2 for c in centre)
+        bottom, right = top + side, left + side
+        if min(top, left) < 0 or bottom > self.frame_shape[0] or right > self.frame_shape[1]:
+            raise ValueError(
+                f"preprocess: {self.n_pixels} pixels of {self.binning} x {self.binning} around {centre} need "
+                f"rows {top}..{bottom - 1} and columns {left}..{right - 1}, but frames have shape "
+                f"{self.frame_shape}; choose fewer pixels or another centre"
+            )
+        return slice(top, bottom), slice(left, right)
+
+    def _corner_mask(self) -> Mask:
+        pattern_shape = (self.n_pixels, self.n_pixels)
+        if self.valid_pixels is None:
+            return np.ones(pattern_shape, bool)
+        valid = np.asarray(self.valid_pixels)
+        if valid.dtype != bool or valid.shape not in (self.frame_shape, pattern_shape):
+            raise ValueError(
+                f"preprocess: expected valid_pixels of bool, {self.frame_shape} as the frames or "
+                f"{pattern_shape} as the patterns, got {valid.dtype} {valid.shape}"
+            )
+        if valid.shape == self.frame_shape:
+            n_bad = _sum_bins((~valid[self._crop]).astype(np.int64)[None], self.binning)[0]
+            valid = n_bad == 0
+        return corner_origin(valid)
+
+
+def find_valid_pixels(frames: Frames, *, saturation: int | None = None, hot_factor: float = 10.0) -> Mask:
+    """Return which detector pixels can be trusted, judged from many frames.
+
+    Parameters
+    ----------
+    frames : (frame, row, col) unsigned integers, counts
+        A few hundred frames of one scan, so that a healthy pixel has counted something.
+    saturation : int, optional
+        Counts at which the detector no longer counts; by default the largest value of the dtype, which
+        detectors also use to mark dead pixels.
+    hot_factor : float
+        A pixel is hot if its mean exceeds this many times the median of its 3 x 3 neighbourhood by more than
+        five standard deviations of counting, and dead if it never counts where that median says it should
+        have done so 25 times.
+
+    Returns
+    -------
+    (row, col) bool
+        True = valid.
+    """
+    xp = array_module(frames)
+    saturation = int(xp.iinfo(frames.dtype).max) if saturation is None else saturation
+    is_saturated = (frames >= saturation).any(axis=0)
+    total = xp.where(frames < saturation, frames, 0).sum(axis=0, dtype=xp.float64)
+    neighbours = _median_of_neighbours(total)
+    is_hot = total > hot_factor * neighbours + 5 * xp.sqrt(hot_factor * neighbours + 1)
+    is_dead = (total == 0) & (neighbours >= 25)
+    return ~(is_saturated | is_hot | is_dead)
+
+
+def _median_of_neighbours(picture: Array) -> Array:
+    xp = array_module(picture)
+    rows, columns = picture.shape
+    padded = xp.pad(picture, 1, mode="reflect")
+    offsets = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    return xp.median(xp.stack([padded[i : i + rows, j : j + columns] for i, j in offsets]), axis=0)
+
+
+def _sum_bins(frames: Array, binning: int) -> Array:
+    if binning == 1:
+        return frames
+    n_frames, rows, columns = frames.shape
+    bins = frames.reshape(n_frames, rows // binning, binning, columns // binning, binning)
+    return bins.sum(axis=(2, 4))

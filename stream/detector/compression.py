@@ -1,0 +1,240 @@
+"""bslz4 and lz4 with the framing of the HDF5 filters: what detectors put on the wire.
+
+A block of data is `>Q` decoded bytes, `>I` bytes per block, then per block `>I` compressed bytes and those
+bytes. Bitshuffle leaves up to seven elements that fill no group of eight at the end, uncompressed.
+"""
+
+import contextlib
+import ctypes
+import functools
+import logging
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+import hdf5plugin
+import lz4.block
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Algorithm = Literal["bslz4", "lz4"]
+Bytes = NDArray[np.uint8]
+
+BLOCK_BYTES = 8192
+ITEM_SIZES = (1, 2, 4, 8)
+_HEADER, _LENGTH = struct.Struct(">QI"), struct.Struct(">I")
+_GROUP = 8  # elements that bitshuffle transposes together
+# 41 elements in blocks of 16, so a full block, a shorter one and an uncompressed rest.
+_KNOWN = (np.arange(41) * 1597).astype("<u2")
+_KNOWN_ENCODED = bytes.fromhex(
+    "00000000000000520000002000000022f011aaaacccc5a5ac6393ef8fe0754559899e0e1aa5466ccb49638e7c00700f80000"
+    "00000022f011aaaacccc5a5ac639c107c0ff95aa1933e1c3ab569831d25a1c631f7c1f80e0ff00000012f001aacc5ac63e01"
+    "aa33c3a9674a8cf0ffff88f9"
+)
+
+
+class CompressionError(ValueError):
+    """Compressed bytes that are damaged, cut short or of another size than announced."""
+
+
+def decode_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: int = 0) -> None:
+    """Fills `out` with the array that was compressed to `data`.
+
+    Parameters
+    ----------
+    out : ndarray
+        Writable and C-contiguous; its size in bytes is what `data` must decode to. After an error its
+        content is undefined.
+    data : bytes
+        Compressed data with its framing.
+    algorithm : {"bslz4", "lz4"}
+        "bslz4" is bitshuffle followed by LZ4.
+    item_size : int
+        Bytes per bitshuffled element; "lz4" has no use for it.
+
+    Raises
+    ------
+    CompressionError
+        If `data` is not such a block or decodes to another size.
+    """
+    if not out.flags.c_contiguous:
+        raise ValueError("decoding needs a C-contiguous array to write into")
+    flat = out.reshape(-1).view(np.uint8)
+    if algorithm == "bslz4":
+        _check_item_size(item_size)
+        _bitshuffle().decode(flat, data, item_size)
+    elif algorithm == "lz4":
+        _decode_lz4(flat, data)
+    else:
+        raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
+
+
+def encode(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES) -> bytes:
+    """Returns the compressed bytes of `array`, elements in C order, with the framing `decode_into` reads."""
+    array = np.ascontiguousarray(array)
+    if algorithm == "bslz4":
+        _check_item_size(array.itemsize)
+        return _bitshuffle().encode(array, block_bytes)
+    if algorithm == "lz4":
+        return _encode_lz4(array)
+    raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
+
+
+def _check_item_size(item_size: int) -> None:
+    if item_size not in ITEM_SIZES:
+        raise CompressionError(f"bitshuffled elements of {item_size} bytes: wanted one of {ITEM_SIZES}")
+
+
+def _block_bytes(flat: Bytes, data: bytes) -> int:
+    """Checks the header of `data` against the space for it; returns decoded bytes per block."""
+    if len(data) < _HEADER.size:
+        raise CompressionError(f"compressed data of {len(data)} bytes: the header alone has {_HEADER.size}")
+    n_bytes, block_bytes = _HEADER.unpack_from(data)
+    if n_bytes != flat.size:
+        raise CompressionError(f"compressed data say they hold {n_bytes} bytes, the frame has {flat.size}")
+    if block_bytes == 0:
+        raise CompressionError("compressed data say that a block has 0 bytes")
+    return int(block_bytes)
+
+
+def _blocks(data: bytes, n_bytes: int, block_bytes: int, rest_bytes: int = 0) -> list[tuple[int, int]]:
+    """Returns start and end in `data` of each block; with the rest they fill `data` exactly."""
+    start, blocks = _HEADER.size, []
+    try:
+        for _ in range(0, n_bytes, block_bytes):
+            end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
+            blocks.append((start + _LENGTH.size, end))
+            start = end
+    except struct.error as error:
+        raise CompressionError(f"compressed data end after {len(data)} bytes, within their blocks") from error
+    if start + rest_bytes != len(data):
+        raise CompressionError(f"compressed data have {len(data)} bytes, their blocks {start + rest_bytes}")
+    return blocks
+
+
+def _unpack(data: bytes, start: int, end: int, n_bytes: int) -> Bytes:
+    try:
+        raw = lz4.block.decompress(memoryview(data)[start:end], uncompressed_size=n_bytes)
+    except lz4.block.LZ4BlockError as error:
+        raise CompressionError(f"damaged LZ4 block at byte {start}: {error}") from error
+    if len(raw) != n_bytes:
+        raise CompressionError(f"damaged LZ4 block at byte {start}: {len(raw)} bytes, wanted {n_bytes}")
+    return np.frombuffer(raw, np.uint8)
+
+
+def _decode_lz4(flat: Bytes, data: bytes) -> None:
+    block_bytes, done = _block_bytes(flat, data), 0
+    for start, end in _blocks(data, flat.size, block_bytes):
+        out = flat[done : done + block_bytes]
+        # A block that did not shrink is stored as it is.
+        if end - start == out.size:
+            out[:] = np.frombuffer(data, np.uint8, out.size, start)
+        else:
+            out[:] = _unpack(data, start, end, out.size)
+        done += block_bytes
+
+
+def _encode_lz4(array: NDArray[Any]) -> bytes:
+    # One block, as detectors send it; the framing allows no block beyond 2 GB.
+    raw = array.tobytes()
+    if not raw:
+        return _HEADER.pack(0, 1)
+    packed = lz4.block.compress(raw, store_size=False)
+    body = packed if len(packed) < len(raw) else raw
+    return _HEADER.pack(len(raw), len(raw)) + _LENGTH.pack(len(body)) + body
+
+
+def _shuffled_bytes(n_bytes: int, item_size: int) -> int:
+    return n_bytes - n_bytes % (item_size * _GROUP)
+
+
+def _bitshuffled_blocks(flat: Bytes, data: bytes, item_size: int) -> tuple[int, list[tuple[int, int]]]:
+    """Returns decoded bytes per block, and start and end of the blocks before the uncompressed rest."""
+    block_bytes = _block_bytes(flat, data)
+    if block_bytes % (item_size * _GROUP) or flat.size % item_size:
+        raise CompressionError(
+            f"{flat.size} bytes in blocks of {block_bytes} are no multiple of elements of {item_size} bytes"
+        )
+    shuffled = _shuffled_bytes(flat.size, item_size)
+    return block_bytes, _blocks(data, shuffled, block_bytes, flat.size - shuffled)
+
+
+class _NumpyBitshuffle:
+    """Bitshuffle in numpy: a hundred times slower than the library, and there on every platform."""
+
+    def decode(self, flat: Bytes, data: bytes, item_size: int) -> None:
+        block_bytes, blocks = _bitshuffled_blocks(flat, data, item_size)
+        shuffled = _shuffled_bytes(flat.size, item_size)
+        for done, (start, end) in zip(range(0, shuffled, block_bytes), blocks, strict=True):
+            out = flat[done : min(done + block_bytes, shuffled)]
+            planes = _unpack(data, start, end, out.size).reshape(item_size * 8, -1)
+            bits = np.unpackbits(planes, axis=1, bitorder="little")
+            out[:] = np.packbits(bits.T, axis=1, bitorder="little").reshape(-1)
+        flat[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (flat.size - shuffled) :]
+
+    def encode(self, array: NDArray[Any], block_bytes: int) -> bytes:
+        flat, item_size = array.reshape(-1).view(np.uint8), array.itemsize
+        shuffled = _shuffled_bytes(flat.size, item_size)
+        parts = [_HEADER.pack(flat.size, block_bytes)]
+        for start in range(0, shuffled, block_bytes):
+            elements = flat[start : min(start + block_bytes, shuffled)].reshape(-1, item_size)
+            bits = np.unpackbits(elements, axis=1, bitorder="little")
+            planes = np.packbits(bits.T, axis=1, bitorder="little")
+            packed = lz4.block.compress(planes.tobytes(), store_size=False)
+            parts += [_LENGTH.pack(len(packed)), packed]
+        return b"".join([*parts, flat[shuffled:].tobytes()])
+
+
+class _LibraryBitshuffle:
+    """Bitshuffle by the C library that comes with hdf5plugin.
+
+    The library reads lengths from the data and believes them; `_bitshuffled_blocks` has checked them before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        sizes = [ctypes.c_size_t] * 3  # elements, bytes per element, elements per block
+        self._decompress = library.bshuf_decompress_lz4
+        self._compress = library.bshuf_compress_lz4
+        self._bound = library.bshuf_compress_lz4_bound
+        self._decompress.argtypes = self._compress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *sizes]
+        self._bound.argtypes = sizes
+        self._decompress.restype = self._compress.restype = ctypes.c_int64
+        self._bound.restype = ctypes.c_size_t
+
+    def decode(self, flat: Bytes, data: bytes, item_size: int) -> None:
+        block_bytes, _ = _bitshuffled_blocks(flat, data, item_size)
+        body = np.frombuffer(data, np.uint8).ctypes.data + _HEADER.size
+        n_items, per_block = flat.size // item_size, block_bytes // item_size
+        status = self._decompress(body, flat.ctypes.data, n_items, item_size, per_block)
+        if status != len(data) - _HEADER.size:
+            raise CompressionError(f"damaged bslz4 data (bitshuffle status {status})")
+
+    def encode(self, array: NDArray[Any], block_bytes: int) -> bytes:
+        sizes = array.size, array.itemsize, block_bytes // array.itemsize
+        out = np.empty(self._bound(*sizes), np.uint8)
+        length = self._compress(array.ctypes.data, out.ctypes.data, *sizes)
+        if length < 0:
+            raise CompressionError(f"{array.dtype} array {array.shape} cannot be packed (status {length})")
+        return _HEADER.pack(array.nbytes, block_bytes) + out[:length].tobytes()
+
+
+@functools.cache
+def _bitshuffle() -> _LibraryBitshuffle | _NumpyBitshuffle:
+    """Returns the fastest implementation that decodes a known block correctly here."""
+    for path in sorted(Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*")):
+        try:
+            library = _LibraryBitshuffle(path)
+        except (OSError, AttributeError) as error:
+            log.warning("cannot use %s: %s", path, error)
+            continue
+        decoded = np.zeros_like(_KNOWN)
+        with contextlib.suppress(CompressionError):
+            library.decode(decoded.view(np.uint8), _KNOWN_ENCODED, _KNOWN.itemsize)
+        if np.array_equal(decoded, _KNOWN):
+            return library
+        log.warning("%s decodes a known block wrongly", path)
+    log.warning("bslz4 is decoded by numpy, a hundred times slower than by hdf5plugin's libh5bshuf")
+    return _NumpyBitshuffle()

@@ -1,0 +1,276 @@
+"""A detector to try things with: frames from anywhere, in the exact format and pace of Stream V2.
+
+It loses nothing: where a real detector would drop frames, it waits.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.detector.dectris import (
+    DetectorMessage,
+    EndMessage,
+    ImageMessage,
+    StartMessage,
+    encode_frame,
+    encode_message,
+)
+from stream.wire.sockets import Endpoint, Socket
+
+log = logging.getLogger(__name__)
+
+TIME_BASE_HZ = 50_000_000  # of the detector's clock
+SEND_TIMEOUT_S = 0.1  # how long a full queue is waited for before somebody may have said stop
+MOMENT_S = 2.0  # after which whoever waits for a receiver is told why nothing happens
+FLUSH_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What goes wrong on the way, by frame number.
+
+    Attributes
+    ----------
+    drop, duplicate : frozenset of int
+        Frames that are not sent, or sent twice.
+    order : tuple of int
+        The order in which frames leave; all of them are then held in memory.
+    without_start, without_end : bool
+        Whether the first or last message is missing.
+    announce : int or None
+        Number of images announced, instead of the true one.
+    stop_after : int or None
+        The detector dies after so many image messages: no end either.
+    """
+
+    drop: frozenset[int] = frozenset()
+    duplicate: frozenset[int] = frozenset()
+    order: tuple[int, ...] | None = None
+    without_start: bool = False
+    without_end: bool = False
+    announce: int | None = None
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayConfig:
+    """One series of a detector.
+
+    Attributes
+    ----------
+    series_id : int
+    series_uid : str
+        Unique id; "" for a detector that has none.
+    rate_hz : float
+        Frames per second; 0 for as fast as they are taken.
+    compression : {"bslz4", "lz4", ""}
+    channel : str
+        Name of the one channel.
+    energy_ev, detector_distance_m, detector_pixel_m : float or None
+        Said in the start message.
+    faults : Faults
+    """
+
+    series_id: int = 1
+    series_uid: str = ""
+    rate_hz: float = 0.0
+    compression: Literal["bslz4", "lz4", ""] = "bslz4"
+    channel: str = "threshold_1"
+    energy_ev: float | None = None
+    detector_distance_m: float | None = None
+    detector_pixel_m: float | None = None
+    faults: Faults = Faults()
+
+
+def new_series_uid(name: str, now_s: float | None = None) -> str:
+    """Return the name of a series, with the time in it: a detector never names two alike.
+
+    A scan of the same name may lie in the folder already, and its frames would not be taken twice. `now_s` is
+    Unix time, now unless given.
+    """
+    return f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.localtime(now_s))}"
+
+
+class DetectorReplay:
+    """Plays series through one socket, as a detector does; a context manager.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Where the socket binds (a detector does) or connects.
+    pattern : {"PUSH", "PUB"}
+        PUSH waits for a receiver and for room in its queue. PUB sends to whoever listens and drops what a
+        slow listener's queue cannot hold.
+    queue : int
+        Messages that may wait on either side.
+    clock, sleep : callable
+        Monotonic seconds, and what waits.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        pattern: Literal["PUSH", "PUB"] = "PUSH",
+        queue: int = 1000,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._endpoint, self._clock, self._sleep = endpoint, clock, sleep
+        self._socket = Socket(pattern, endpoint, queue=queue)
+
+    @property
+    def address(self) -> str:
+        """Where the socket is bound, "" if it connects."""
+        return self._socket.address
+
+    def wait_for_receiver(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Waits until somebody receives; says whether somebody does. PUB never knows and does not wait.
+
+        Who waits longer than a moment is told so in the log.
+        """
+        tells_at: float | None = self._clock() + MOMENT_S
+        while not self._socket.has_room(SEND_TIMEOUT_S):
+            if is_stopped():
+                return False
+            if tells_at is not None and self._clock() >= tells_at:
+                log.warning("nobody receives at %s yet: waiting", self.address or self._endpoint.address)
+                tells_at = None
+        return True
+
+    def play(
+        self,
+        frames: Iterable[NDArray[Any]],
+        config: ReplayConfig,
+        n_frames: int | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Sends one series; returns how many image messages left before the end or `is_stopped`.
+
+        Parameters
+        ----------
+        frames : iterable of (row, column) integer arrays
+            Zero frequency at the centre; taken one at a time, when its turn comes.
+        config : ReplayConfig
+        n_frames : int or None
+            How many are announced; the length of `frames` where it has one.
+        is_stopped : callable
+            Asked before every message and while the queue is full.
+        """
+        if n_frames is None and isinstance(frames, Sequence | np.ndarray):
+            n_frames = len(frames)
+        begin_s = self._clock()
+        n_sent = 0
+        for due_s, message in series_messages(frames, config, n_frames, lambda: self._clock() - begin_s):
+            encoded = encode_message(message)
+            # Due times count from the beginning: a late frame does not delay those after it.
+            if (wait_s := begin_s + due_s - self._clock()) > 0:
+                self._sleep(wait_s)
+            if not self.send(encoded, is_stopped):
+                break
+            n_sent += isinstance(message, ImageMessage)
+        return n_sent
+
+    def send(self, message: bytes, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Sends one message; says whether it went before `is_stopped`."""
+        while not is_stopped():
+            if self._socket.send([message], SEND_TIMEOUT_S):
+                return True
+        return False
+
+    def close(self) -> None:
+        """Gives what is queued a few seconds to leave."""
+        self._socket.flush_and_close(FLUSH_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def series_messages(
+    frames: Iterable[NDArray[Any]],
+    config: ReplayConfig,
+    n_frames: int | None = None,
+    elapsed_s: Callable[[], float] = lambda: 0.0,
+) -> Iterator[tuple[float, DetectorMessage]]:
+    """Yields the messages of one series, faults included, and when each is due, seconds from the beginning.
+
+    The exposure of frame k ends at (k + 1) / rate; without a rate, when the frame is asked for (`elapsed_s`).
+    """
+    faults = config.faults
+    numbered = _in_order(frames, faults.order)
+    first = next(numbered, None)
+    if not faults.without_start:
+        announced = n_frames if faults.announce is None else faults.announce
+        yield 0.0, _start(config, first[1] if first else None, announced)
+    frame_s = 1 / config.rate_hz if config.rate_hz else 0.0
+    n_sent, due_s = 0, 0.0
+    for place, (number, frame) in enumerate(itertools.chain([first] if first else [], numbered)):
+        due_s = (place + 1) * frame_s
+        exposed_s = (number + 1) * frame_s or elapsed_s()
+        for _ in range((number not in faults.drop) * (2 if number in faults.duplicate else 1)):
+            yield due_s, _image(config, number, frame, exposed_s - frame_s, exposed_s)
+            n_sent += 1
+            if n_sent == faults.stop_after:
+                return
+    if not faults.without_end:
+        yield due_s, EndMessage(series_id=config.series_id, series_unique_id=config.series_uid or None)
+
+
+def _in_order(
+    frames: Iterable[NDArray[Any]], order: tuple[int, ...] | None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    if order is None:
+        return iter(enumerate(frames))
+    held = list(frames)
+    if sorted(order) != list(range(len(held))):
+        raise ValueError(f"the order of {len(held)} frames must name each of 0 to {len(held) - 1} once")
+    return ((number, held[number]) for number in order)
+
+
+def _start(config: ReplayConfig, frame: NDArray[Any] | None, n_frames: int | None) -> StartMessage:
+    distance_m, pixel_m = config.detector_distance_m, config.detector_pixel_m
+    frame_s = 1 / config.rate_hz if config.rate_hz else None
+    return StartMessage(
+        series_id=config.series_id,
+        series_unique_id=config.series_uid or None,
+        number_of_images=n_frames,
+        image_size_y=None if frame is None else frame.shape[0],
+        image_size_x=None if frame is None else frame.shape[1],
+        image_dtype=None if frame is None else frame.dtype.name,
+        channels=(config.channel,),
+        arm_date=datetime.now(UTC),
+        count_time=frame_s,
+        frame_time=frame_s,
+        detector_description="ptychostream replay",
+        detector_translation=None if distance_m is None else (0.0, 0.0, distance_m),
+        incident_energy=config.energy_ev,
+        pixel_size_x=pixel_m,
+        pixel_size_y=pixel_m,
+    )
+
+
+def _image(
+    config: ReplayConfig, number: int, frame: NDArray[Any], start_s: float, stop_s: float
+) -> ImageMessage:
+    start, stop = round(start_s * TIME_BASE_HZ), round(stop_s * TIME_BASE_HZ)
+    return ImageMessage(
+        series_id=config.series_id,
+        series_unique_id=config.series_uid or None,
+        image_id=number,
+        real_time=(stop - start, TIME_BASE_HZ),
+        start_time=(start, TIME_BASE_HZ),
+        stop_time=(stop, TIME_BASE_HZ),
+        data={config.channel: encode_frame(frame, config.compression)},
+    )

@@ -1,0 +1,1 @@
+"""Bluesky's documents as a source of positions."""

@@ -1,0 +1,172 @@
+"""Bluesky documents on the wire and on disk, without bluesky and without pickle.
+
+The wire is that of bluesky's ZeroMQ publisher, `prefix + b" " + name + b" " + payload`; the payload is
+msgpack (arrays as msgpack-numpy writes them) or JSON, told apart by their first bytes.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgpack
+import numpy as np
+
+from stream.wire.codec import Buffer
+
+Document = dict[str, Any]
+Serializer = Literal["msgpack", "json"]
+
+DOCUMENT_NAMES = frozenset(
+    {"start", "descriptor", "event", "event_page", "stop"}
+    | {"resource", "datum", "datum_page", "stream_resource", "stream_datum"}
+)
+MAX_PREFIX_BYTES = 256
+RECORD_FILE = "documents.msgpack"
+_LENGTH_BYTES = 4
+_PLAIN_DTYPE = re.compile(r"[<>|=][biufcUS][1-9][0-9]{0,4}")
+_PICKLE_ADVICE = (
+    "pickle runs code of whoever sends it and is never read here: give the publisher a serializer, "
+    "Publisher(address, serializer=stream.documents.codec.to_msgpack), or functools.partial(msgpack.packb, "
+    "default=msgpack_numpy.encode), or one that returns JSON bytes"
+)
+
+
+class DocumentError(ValueError):
+    """Bytes that are not a bluesky document, or a document that does not say what it should."""
+
+
+def encode_document(
+    name: str, document: Mapping[str, Any], *, serializer: Serializer = "msgpack", prefix: bytes = b""
+) -> bytes:
+    """Returns the message that bluesky's publisher would send."""
+    payload = to_msgpack(document) if serializer == "msgpack" else to_json(document)
+    return b" ".join([prefix, name.encode(), payload])
+
+
+def decode_document(message: Buffer) -> tuple[str, Document]:
+    """Returns the name and the content of a document.
+
+    Raises
+    ------
+    DocumentError
+        If the message is not a document in msgpack or JSON; pickle is refused, never read.
+    """
+    message = bytes(message)
+    head = message.split(b" ", 2)
+    if len(head) < 3 or len(head[0]) > MAX_PREFIX_BYTES:
+        raise DocumentError(f"wanted 'prefix name payload', got {len(message)} bytes {message[:24]!r}...")
+    name = head[1].decode(errors="replace")
+    if name not in DOCUMENT_NAMES:
+        raise DocumentError(f"unknown document {name[:40]!r}: wanted {', '.join(sorted(DOCUMENT_NAMES))}")
+    try:
+        document = _loads(head[2])
+    except DocumentError as error:
+        raise DocumentError(f"{name} document: {error}") from error
+    if not isinstance(document, dict):
+        raise DocumentError(f"{name} document: wanted a mapping, got {type(document).__name__}")
+    return name, document
+
+
+def to_msgpack(document: Any) -> bytes:
+    """Returns msgpack, arrays in the layout of msgpack-numpy; the serializer for bluesky's publisher."""
+    packed: bytes = msgpack.packb(document, default=_from_numpy, use_bin_type=True)
+    return packed
+
+
+def to_json(document: Any) -> bytes:
+    """Returns JSON, arrays as lists; for publishers whose readers have no msgpack."""
+    return json.dumps(document, default=lambda value: np.asarray(value).tolist()).encode()
+
+
+def append_documents(folder: Path, documents: Iterable[tuple[str, Document]]) -> None:
+    """Appends documents to the record in `folder`, each msgpack behind its length of four bytes."""
+    records = [to_msgpack([name, document]) for name, document in documents]
+    with (folder / RECORD_FILE).open("ab") as file:
+        file.write(b"".join(len(record).to_bytes(_LENGTH_BYTES, "little") + record for record in records))
+
+
+def read_documents(folder: Path) -> list[tuple[str, Document]]:
+    """Returns the documents recorded in `folder`, in order of arrival; a torn last record is left out.
+
+    Raises
+    ------
+    DocumentError
+        If the record holds something else than documents.
+    """
+    return [(name, document) for name, document, _ in _records(folder)]
+
+
+def repair_record(folder: Path) -> None:
+    """Cuts off a record that a crash left half written, so that the next one can be appended."""
+    path = folder / RECORD_FILE
+    if not path.exists():
+        return
+    end = max((end for _, _, end in _records(folder)), default=0)
+    with path.open("r+b") as file:
+        file.truncate(end)
+
+
+def _records(folder: Path) -> Iterable[tuple[str, Document, int]]:
+    path = folder / RECORD_FILE
+    content = path.read_bytes() if path.exists() else b""
+    start = 0
+    while start + _LENGTH_BYTES <= len(content):
+        end = start + _LENGTH_BYTES + int.from_bytes(content[start : start + _LENGTH_BYTES], "little")
+        if end > len(content):
+            return
+        record = _loads(content[start + _LENGTH_BYTES : end])
+        if not (isinstance(record, list) and len(record) == 2 and record[0] in DOCUMENT_NAMES):
+            raise DocumentError(f"{path}: no document at byte {start}")
+        yield record[0], record[1], end
+        start = end
+
+
+def _loads(payload: bytes) -> Any:
+    if payload[:1] == b"\x80" and payload[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise DocumentError(_PICKLE_ADVICE)
+    try:
+        if payload[:1] == b"{":
+            return json.loads(payload)
+        return msgpack.unpackb(payload, object_hook=_to_numpy, strict_map_key=False)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise DocumentError(f"neither msgpack nor JSON ({error}); {_PICKLE_ADVICE}") from error
+
+
+def _from_numpy(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufcUS":
+        is_array = isinstance(value, np.ndarray)
+        head = {b"nd": is_array, b"type": value.dtype.str, b"data": np.ascontiguousarray(value).tobytes()}
+        return {**head, b"kind": b"", b"shape": list(value.shape)} if is_array else head
+    raise TypeError(f"a document cannot carry {type(value).__name__} {value!r:.80}")
+
+
+def _to_numpy(value: dict[Any, Any]) -> Any:
+    # Not msgpack_numpy.decode: that unpickles arrays of objects.
+    if b"nd" not in value:
+        return value
+    # NumPy would evaluate parts of other descriptions.
+    if not _PLAIN_DTYPE.fullmatch(str(value.get(b"type"))) or not isinstance(value.get(b"data"), bytes):
+        raise DocumentError(f"array of type {value.get(b'type')!r:.60}: wanted plain numbers or strings")
+    dtype = np.dtype(value[b"type"])
+    if not value[b"nd"]:
+        return np.frombuffer(value[b"data"], dtype, count=1)[0]
+    shape = tuple(value.get(b"shape", ()))
+    if not all(isinstance(length, int) and length >= 0 for length in shape):
+        raise DocumentError(f"array of shape {shape!r}: wanted whole numbers")
+    if math.prod(shape) * dtype.itemsize != len(value[b"data"]):
+        raise DocumentError(f"array {dtype.str} {shape} does not fit {len(value[b'data'])} bytes")
+    return np.frombuffer(value[b"data"], dtype).reshape(shape)
+
+
+def decisions_of(folder: Path) -> list[dict[str, Any]]:
+    """Returns what a steered run has written into its stream `decisions`, a mapping per decision."""
+    documents = list(read_documents(folder))
+    streams = {d["uid"]: d["name"] for name, d in documents if name == "descriptor"}
+    return [
+        {key.removeprefix("decision_"): value for key, value in document["data"].items()}
+        for name, document in documents
+        if name == "event" and streams.get(document["descriptor"]) == "decisions"
+    ]

@@ -1,0 +1,80 @@
+"""Which bluesky run belongs to which detector series.
+
+A run that names its series is paired by name; the others by order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class _Run:
+    series: str  # named in the start document, "" if not
+    scan: str | None = None
+    is_open: bool = True
+
+
+@dataclass(slots=True)
+class _Series:
+    ids: frozenset[str]
+    run: str | None = None
+    is_orphan: bool = False
+
+
+@dataclass(slots=True)
+class RunPairing:
+    """Pairs runs and series as they come; both sides are told apart by their names.
+
+    A run whose start document names a series waits for that one. Otherwise a series that appears while an
+    unpaired run is open gets that run; one that appears while the open run has its series already (the
+    detector was restarted) is an orphan; one that appears with no run open gets the next run that starts.
+    """
+
+    _runs: dict[str, _Run] = field(default_factory=dict)
+    _series: dict[str, _Series] = field(default_factory=dict)
+
+    def start_run(self, uid: str, series: str = "") -> None:
+        """Takes note of a run that starts; `series` is the id its start document names."""
+        run = self._runs.setdefault(uid, _Run(series))
+        if run.scan is not None:
+            return
+        for name, waiting in reversed(self._series.items()):
+            if waiting.run is None and (series in waiting.ids if series else not waiting.is_orphan):
+                self.pair(uid, name)
+                return
+
+    def stop_run(self, uid: str) -> None:
+        """Takes note that a run has stopped."""
+        if uid in self._runs:
+            self._runs[uid].is_open = False
+
+    def add_series(self, scan: str, ids: Iterable[str]) -> None:
+        """Takes note of a series that appears as `scan`; `ids` are the detector's names of it."""
+        series = self._series.setdefault(scan, _Series(frozenset(ids) - {""}))
+        if series.run is not None:
+            return
+        named = [uid for uid, run in self._runs.items() if run.series in series.ids and run.scan is None]
+        unnamed = [uid for uid, run in self._runs.items() if run.is_open and not run.series]
+        if named:
+            self.pair(named[-1], scan)
+        elif unnamed and self._runs[unnamed[-1]].scan is None:
+            self.pair(unnamed[-1], scan)
+        else:
+            series.is_orphan = bool(unnamed)
+
+    def pair(self, uid: str, scan: str) -> None:
+        """Pairs a run and a series, whatever the rules say."""
+        self._runs.setdefault(uid, _Run("")).scan = scan
+        self._series.setdefault(scan, _Series(frozenset())).run = uid
+
+    def give_up(self, scan: str) -> None:
+        """Takes note that a series that waits for a run will not get one."""
+        self._series.setdefault(scan, _Series(frozenset())).is_orphan = True
+
+    def scan_of(self, uid: str) -> str | None:
+        """Returns the scan of a run, None while it has none."""
+        return self._runs[uid].scan if uid in self._runs else None
+
+    def run_of(self, scan: str) -> str | None:
+        """Returns the run of a scan, None while it has none."""
+        return self._series[scan].run if scan in self._series else None

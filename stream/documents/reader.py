@@ -1,0 +1,234 @@
+"""Positions out of the documents of one bluesky run: which field, which unit, which frame number.
+
+Pure: documents in, frame numbers and positions out. Fields come from the descriptors' hints or are named,
+never guessed: an axis taken for another is a wrong picture that looks right.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.geometry import METRES_PER_UNIT, probe_positions
+from stream.documents.codec import Document, DocumentError
+
+log = logging.getLogger(__name__)
+
+MAX_SEQ_NUM = 2**40
+_SPELLINGS = {
+    "m": ("metre", "meter", "metres", "meters"),
+    "mm": ("millimetre", "millimeter", "millimetres", "millimeters"),
+    "um": ("µm", "μm", "micron", "microns", "micrometre", "micrometer", "micrometres", "micrometers"),
+    "nm": ("nanometre", "nanometer", "nanometres", "nanometers"),
+}
+_UNIT_OF = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)}
+
+Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionFields:
+    """What the recorded positions mean.
+
+    Attributes
+    ----------
+    unit : {"m", "mm", "um", "nm"}
+        Unit of the recorded values. There is no default.
+    y, x : str
+        Motor or field of each axis; both empty take the hinted fields called y and x, one of each.
+    signs : (int, int)
+        +1 or -1 for y and x: -1 where the motor moves the sample instead of the probe.
+    frames_per_event : int
+        Frames exposed for each event; an event holds one position for all of them or one for each.
+    stream : str
+        Name of the event stream; empty takes the first one that has the fields.
+
+    Raises
+    ------
+    ValueError
+        If a value is not one of those above.
+    """
+
+    unit: str
+    y: str = ""
+    x: str = ""
+    signs: tuple[int, int] = (1, 1)
+    frames_per_event: int = 1
+    stream: str = ""
+
+    def __post_init__(self) -> None:
+        probe_positions(np.zeros((0, 2)), unit=self.unit, signs=self.signs)
+        if bool(self.y) != bool(self.x) or (self.y and self.y == self.x):
+            raise ValueError(f"positions: name two different fields or none, got y {self.y!r}, x {self.x!r}")
+        if self.frames_per_event < 1:
+            raise ValueError(f"positions: frames_per_event must be >= 1, got {self.frames_per_event}")
+
+
+class PositionReader:
+    """Reads the documents of one run in order.
+
+    `read` returns positions as recorded; `to_metres` turns them into positions of the probe on the sample.
+    """
+
+    def __init__(self, fields: PositionFields) -> None:
+        self.fields = fields
+        self._stream = fields.stream
+        self._pairs: dict[str, tuple[str, str]] = {}  # uid of a descriptor: its fields for y and x
+        self._without: list[str] = []
+        self._is_warned = False
+
+    def read(self, name: str, document: Document) -> Rows:
+        """Returns frame numbers (frame,) and raw positions (frame, 2), (y, x); empty where there are none.
+
+        Parameters
+        ----------
+        name : str
+            The document's name; `event` and `event_page` hold positions, frame number = seq_num - 1 (or
+            (seq_num - 1) * frames_per_event + j).
+        document : dict
+            As decoded; it may hold anything.
+
+        Raises
+        ------
+        DocumentError
+            If the fields do not exist or are ambiguous, the unit contradicts the configured one, or an event
+            does not hold what its descriptor promised.
+        """
+        if name == "descriptor":
+            self._describe(document)
+        elif name in ("event", "event_page"):
+            pair = self._pairs.get(str(document.get("descriptor")))
+            if pair is not None:
+                return self._rows(document, pair, is_page=name == "event_page")
+            self._warn_once()
+        elif name == "stop" and not self._pairs:
+            raise DocumentError(f"the run ended without positions: {self._missing()}")
+        return _NONE
+
+    def to_metres(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns probe positions on the sample, (frame, 2) float64, metres, (y, x)."""
+        return probe_positions(raw, unit=self.fields.unit, signs=self.fields.signs)
+
+    def _describe(self, descriptor: Document) -> None:
+        stream = str(descriptor.get("name"))
+        if self._stream not in ("", stream):
+            return
+        data_keys, hints = _mapping(descriptor, "data_keys"), _hinted_fields(descriptor)
+        pair = self._pick(data_keys, hints)
+        if pair is None:
+            self._without.append(f"stream {stream!r} hints {_listed(hints)}")
+            if self._stream:
+                raise DocumentError(self._missing())
+            return
+        for field in pair:
+            self._check_unit(field, data_keys[field])
+        self._stream = stream
+        self._pairs[str(descriptor.get("uid"))] = pair
+
+    def _pick(self, data_keys: Document, hints: dict[str, list[str]]) -> tuple[str, str] | None:
+        if not self.fields.y:
+            hinted = {field for fields in hints.values() for field in fields if field in data_keys}
+            ys, xs = _named(hinted, "y"), _named(hinted, "x")
+            return (ys[0], xs[0]) if len(ys) == len(xs) == 1 else None
+        y, x = (_field_of(name, data_keys, hints) for name in (self.fields.y, self.fields.x))
+        return None if y is None or x is None else (y, x)
+
+    def _check_unit(self, field: str, data_key: Any) -> None:
+        units = data_key.get("units") if isinstance(data_key, dict) else None
+        if units and _UNIT_OF.get(str(units).strip().lower()) != self.fields.unit:
+            raise DocumentError(
+                f"field {field!r} is in {units!r} says its descriptor, the configuration says "
+                f"{self.fields.unit!r}: correct positions.unit (one of {', '.join(METRES_PER_UNIT)})"
+            )
+
+    def _rows(self, document: Document, pair: tuple[str, str], *, is_page: bool) -> Rows:
+        data = _mapping(document, "data")
+        seq_nums = (
+            document.get("seq_num") if not is_page else document.get("seq_nums", document.get("seq_num"))
+        )
+        events = np.asarray(seq_nums if is_page else [seq_nums], object)
+        if events.ndim != 1 or not all(_is_seq_num(value) for value in events):
+            raise DocumentError(f"event with seq_num {seq_nums!r:.60}: wanted whole numbers from 1")
+        events = events.astype(np.int64)
+        per_event = self.fields.frames_per_event
+        numbers = ((events - 1)[:, None] * per_event + np.arange(per_event)).reshape(-1)
+        values = [self._values(data, field, len(events)) for field in pair]
+        return numbers, np.stack(values, axis=-1).reshape(-1, 2)
+
+    def _values(self, data: Document, field: str, n_events: int) -> NDArray[np.float64]:
+        try:
+            values = np.asarray(data[field], np.float64)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise DocumentError(f"event without numbers in field {field!r}: {error}") from error
+        per_event = self.fields.frames_per_event
+        if values.size == n_events:
+            return np.repeat(values.reshape(n_events, 1), per_event, axis=1)
+        if values.size == n_events * per_event:
+            return values.reshape(n_events, per_event)
+        raise DocumentError(
+            f"field {field!r} holds {values.size} values for {n_events} events of {per_event} frames each: "
+            "set positions.frames_per_event"
+        )
+
+    def _missing(self) -> str:
+        wanted = (
+            f"{self.fields.y!r} and {self.fields.x!r}"
+            if self.fields.y
+            else "one hinted field for y, one for x"
+        )
+        where = f" in stream {self.fields.stream!r}" if self.fields.stream else ""
+        found = "; ".join(self._without) or "no such descriptor came"
+        return f"wanted {wanted}{where}; {found}. Name motors or fields in positions.y and positions.x"
+
+    def _warn_once(self) -> None:
+        # A baseline without the fields is nothing to worry about, a primary stream without them is.
+        if not self._pairs and not self._is_warned and any("'primary'" in text for text in self._without):
+            self._is_warned = True
+            log.warning("events without positions: %s", self._missing())
+
+
+_NONE: Rows = (np.zeros(0, np.int64), np.zeros((0, 2)))
+
+
+def _is_seq_num(value: Any) -> bool:
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_whole and 1 <= int(value) <= MAX_SEQ_NUM
+
+
+def _mapping(document: Document, key: str) -> Document:
+    value = document.get(key)
+    if not isinstance(value, dict):
+        raise DocumentError(f"wanted a mapping {key!r} in the document, got {type(value).__name__}")
+    return value
+
+
+def _hinted_fields(descriptor: Document) -> dict[str, list[str]]:
+    hints = descriptor.get("hints") or {}
+    if not isinstance(hints, dict):
+        return {}
+    return {
+        str(device): [str(field) for field in hint.get("fields") or ()]
+        for device, hint in hints.items()
+        if isinstance(hint, dict)
+    }
+
+
+def _field_of(name: str, data_keys: Document, hints: dict[str, list[str]]) -> str | None:
+    hinted = [field for field in hints.get(name, ()) if field in data_keys]
+    if len(hinted) > 1 and name not in hinted:
+        raise DocumentError(f"motor {name!r} hints {', '.join(hinted)}: name one of these fields")
+    if len(hinted) == 1:
+        return hinted[0]
+    return name if name in data_keys else None
+
+
+def _named(fields: set[str], axis: str) -> list[str]:
+    return [field for field in fields if re.search(rf"(^|[-_.:]){axis}$", field, re.IGNORECASE)]
+
+
+def _listed(hints: dict[str, list[str]]) -> str:
+    listed = [f"{device} ({', '.join(fields)})" for device, fields in sorted(hints.items())]
+    return ", ".join(listed) or "no fields"

@@ -1,0 +1,117 @@
+"""Positions into the columns of one scan: the first value stays, and every frame ends with a byte."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.arrays import Positions
+from stream.record.scan import Numbers, Scan, State
+
+STAGE = "positions"
+# A position may come long before its frame; a wild number must not fill the disk with empty segments.
+MAX_FRAMES_AHEAD = 1_000_000
+
+
+class PositionWriter:
+    """The one writer of a scan's `positions_m`, its ledger and its counters.
+
+    Parameters
+    ----------
+    scan : Scan
+    field_m : float, metres
+        A position further than this from the first ones of the scan is impossible: one wild reading would
+        make the canvas of the object as large as the way to it.
+    """
+
+    def __init__(self, scan: Scan, field_m: float = float("inf")) -> None:
+        self.scan, self._field_m = scan, field_m
+        self._centre_m: Positions | None = None
+        self.counters = scan.counters(STAGE, writable=True)
+        self._column = scan.column("positions_m", writable=True)
+        self._ledger = scan.ledger(STAGE, writable=True)
+        states = self._ledger.head(self.counters["head"])
+        self._n_done = int(np.count_nonzero(states == State.DONE))
+        self._n_without = int(np.count_nonzero(states == State.NO_POSITION))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether every frame of the scan has its byte."""
+        return bool(self.counters["closed"])
+
+    def write(self, numbers: Numbers, positions_m: Positions) -> None:
+        """Stores what is new; counts what is late, impossible, or there already.
+
+        Parameters
+        ----------
+        numbers : (frame,) int64
+            Frame numbers, in any order and with repetitions.
+        positions_m : (frame, 2) float64, metres
+            Probe on the sample, (y, x).
+        """
+        if self.is_closed:
+            self._count("late", len(numbers))
+            return
+        is_usable = np.isfinite(positions_m).all(axis=1)
+        is_usable &= (numbers >= 0) & (numbers < self.scan.n_frames + MAX_FRAMES_AHEAD)
+        is_usable &= self._is_in_field(positions_m, is_usable)
+        self._count("rejected", len(numbers) - int(is_usable.sum()))
+        numbers, positions_m = numbers[is_usable], positions_m[is_usable]
+        self._store(numbers, positions_m, self._is_first(numbers))
+
+    def restore(self, numbers: Numbers, positions_m: Positions) -> None:
+        """Stores what is not there yet and counts nothing: after a restart, from the recorded documents."""
+        if self.is_closed:
+            return
+        is_new = self._is_first(numbers) & np.isfinite(positions_m).all(axis=1)
+        is_new &= numbers < self.scan.n_frames + MAX_FRAMES_AHEAD
+        self._store(numbers[is_new], positions_m[is_new], np.ones(int(is_new.sum()), bool))
+
+    def reject(self, n_positions: int) -> None:
+        """Counts positions that are no numbers; their frames stay pending."""
+        self._count("rejected", n_positions)
+
+    def close(self) -> None:
+        """Marks frames that have no position and will get none, and ends the scan for this stage."""
+        if self.is_closed:
+            return
+        without = np.flatnonzero(self.scan.states(STAGE) == State.PENDING)
+        self.scan.mark(STAGE, without, State.NO_POSITION)
+        self._n_without += len(without)
+        self.counters["head"] = max(self.counters["head"], self.scan.n_frames)
+        self.counters["ended"] = 1
+        self.counters["closed"] = 1
+
+    def counts(self) -> dict[str, int]:
+        """Returns figures for the progress report."""
+        counted = {name: self.counters[name] for name in ("duplicates", "conflicts", "rejected", "late")}
+        return {"done": self._n_done, "no_position": self._n_without, **counted}
+
+    def _store(self, numbers: Numbers, positions_m: Positions, is_first: NDArray[np.bool_]) -> None:
+        new = numbers[is_first]
+        if new.size:
+            self._column.write(new, positions_m[is_first])
+            self.scan.mark(STAGE, new, State.DONE)
+            self._n_done += len(new)
+            self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)
+        again = ~is_first
+        if again.any():
+            differs = (self._column.read(numbers[again]) != positions_m[again]).any(axis=1)
+            self._count("duplicates", int(again.sum()))
+            self._count("conflicts", int(differs.sum()))
+
+    def _is_in_field(self, positions_m: Positions, is_usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        if self._centre_m is None and is_usable.any():
+            self._centre_m = np.median(positions_m[is_usable], axis=0)
+        if self._centre_m is None:
+            return is_usable
+        with np.errstate(invalid="ignore"):
+            is_near: NDArray[np.bool_] = (np.abs(positions_m - self._centre_m) <= self._field_m).all(axis=1)
+        return is_near
+
+    def _is_first(self, numbers: Numbers) -> NDArray[np.bool_]:
+        is_first = np.zeros(len(numbers), bool)
+        is_first[np.unique(numbers, return_index=True)[1]] = True
+        return is_first & (self._ledger.read(numbers) != State.DONE)
+
+    def _count(self, name: str, n: int) -> None:
+        if n:
+            self.counters[name] += n

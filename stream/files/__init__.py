@@ -1,0 +1,1 @@
+"""Files of scans, probes and weights, ours and those of other programs."""

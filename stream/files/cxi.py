@@ -1,0 +1,173 @@
+"""Recorded scans as other programs write them: whichever format it is, and CXI."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401 -- registers the filters that detectors compress with
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.arrays import Probe
+from operators.geometry import PLANCK_TIMES_LIGHT_EV_M, Geometry
+from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames
+from stream.files.ptychodus import is_diffraction, is_product, read_product
+from stream.files.ptypy import is_ptyd, read_ptyd
+
+__all__ = ["JOULES_PER_EV", "ScanFile", "ScanFileError", "read_illumination", "read_scan"]
+
+JOULES_PER_EV = 1.602176634e-19
+ENTRY = "entry_1"
+FRAMES = ("instrument_1/detector_1/data", "data_1/data")
+TRANSLATION = ("sample_1/geometry_1/translation", "data_1/translation", "instrument_1/detector_1/translation")
+DISTANCE, PITCH = "instrument_1/detector_1/distance", "instrument_1/detector_1/{}_pixel_size"
+ENERGY, WAVELENGTH = "instrument_1/source_1/energy", "instrument_1/source_1/wavelength"
+PROBE, MASK = "instrument_1/source_1/illumination", "instrument_1/detector_1/mask"
+BACKGROUND = "instrument_1/detector_1/background"  # ours: CXI has no name for what is still to subtract
+
+
+def read_scan(path: Path) -> ScanFile:
+    """Returns the scan in a file; its frames stay in the file until they are sliced.
+
+    Parameters
+    ----------
+    path : Path
+        CXI, ptypy's .ptyd, or a product of ptychodus (.h5 or .npz) beside its diffraction file; what it is
+        is told by its content.
+
+    Raises
+    ------
+    ScanFileError
+        If it is none of them, or frames or positions are missing or do not fit each other.
+    """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    file = _open_hdf5(path)
+    try:
+        return _read_hdf5(path, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def read_illumination(path: Path) -> Probe | None:
+    """Returns the probe in a file that `read_scan` reads, or in a result, which has no frames.
+
+    (mode, y, x) complex64; None if there is none.
+
+    Raises
+    ------
+    ScanFileError
+        If the file is neither.
+    """
+    if path.suffix != ".npz":
+        with _open_hdf5(path) as file:
+            probe = file.get(f"{ENTRY}/{PROBE}")
+            if probe is not None:
+                return as_modes(path, np.asarray(probe), probe.shape[-1])
+    with read_scan(path) as scan:
+        return scan.probe
+
+
+def _open_hdf5(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ScanFileError(f"{path}: wanted a CXI (HDF5) file: {error}") from error
+
+
+def _read_hdf5(path: Path, file: h5py.File) -> ScanFile:
+    if is_ptyd(file):
+        return read_ptyd(path, file)
+    if is_product(file):
+        with file:
+            return read_product(path, file)
+    if is_diffraction(file):
+        raise ScanFileError(f"{path}: patterns without positions; name the ptychodus product beside it")
+    return _read_entry(path, file)
+
+
+def _read_npz(path: Path) -> ScanFile:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if is_product(arrays):
+                return read_product(path, dict(arrays))
+            found = ", ".join(arrays)
+    except OSError as error:
+        raise ScanFileError(f"{path}: wanted a ptychodus product (.npz): {error}") from error
+    raise ScanFileError(f"{path}: wanted probe_position_x_m of a ptychodus product, found {found}")
+
+
+def _read_entry(path: Path, file: h5py.File) -> ScanFile:
+    entry = file.get(ENTRY)
+    if entry is None:
+        raise ScanFileError(
+            f"{path}: wanted the group '{ENTRY}' of a CXI file, chunks and meta of a .ptyd file or "
+            f"probe_position_x_m of a ptychodus product, found {', '.join(file)}"
+        )
+    frames = _first(path, entry, FRAMES)
+    check_frames(path, frames, frames.name)
+    translation = np.asarray(_first(path, entry, TRANSLATION), np.float64)
+    if translation.ndim != 2 or translation.shape[1] < 2 or len(translation) != len(frames):
+        raise ScanFileError(
+            f"{path}: translation has shape {translation.shape}, {len(frames)} frames want ({len(frames)}, 3)"
+        )
+    return ScanFile(
+        frames=frames,
+        # CXI gives the motion of the sample, (x, y, z); the probe moves the other way on it.
+        positions_m=-translation[:, [1, 0]],
+        geometry=_geometry(entry, frames.shape[1]),
+        probe=_probe(path, entry, frames.shape[1]),
+        mask=None if MASK not in entry else np.asarray(entry[MASK]) == 0,
+        background=_background(path, entry, frames.shape[1:]),
+        name=path.stem,
+        file=file,
+    )
+
+
+def _first(path: Path, entry: h5py.Group, names: tuple[str, ...]) -> h5py.Dataset:
+    for name in names:
+        if isinstance(entry.get(name), h5py.Dataset):
+            return entry[name]
+    raise ScanFileError(f"{path}: wanted one of {', '.join(f'{entry.name}/{name}' for name in names)}")
+
+
+def _geometry(entry: h5py.Group, n_pixels: int) -> Geometry | None:
+    energy_ev = _energy_ev(entry)
+    values = [_number(entry, DISTANCE), *(_number(entry, PITCH.format(axis)) for axis in "xy")]
+    if energy_ev is None or None in values:
+        return None
+    distance_m, pitch_x_m, pitch_y_m = values
+    if pitch_x_m != pitch_y_m:
+        raise ScanFileError(
+            f"{entry.file.filename}: pixels of {pitch_x_m} x {pitch_y_m} m, wanted square ones"
+        )
+    return Geometry(
+        energy_ev=energy_ev, detector_distance_m=distance_m, detector_pixel_m=pitch_x_m, n_pixels=n_pixels
+    )
+
+
+def _energy_ev(entry: h5py.Group) -> float | None:
+    energy_j, wavelength_m = _number(entry, ENERGY), _number(entry, WAVELENGTH)
+    if energy_j:
+        return energy_j / JOULES_PER_EV
+    return PLANCK_TIMES_LIGHT_EV_M / wavelength_m if wavelength_m else None
+
+
+def _number(entry: h5py.Group, name: str) -> Any:
+    return float(np.asarray(entry[name]).reshape(-1)[0]) if name in entry else None
+
+
+def _probe(path: Path, entry: h5py.Group, n_pixels: int) -> Probe | None:
+    if PROBE not in entry:
+        return None
+    return as_modes(path, np.asarray(entry[PROBE]), n_pixels)
+
+
+def _background(path: Path, entry: h5py.Group, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    if BACKGROUND not in entry:
+        return None
+    background = np.asarray(entry[BACKGROUND], np.float32)
+    if background.shape != shape:
+        raise ScanFileError(f"{path}: background has shape {background.shape}, frames have {shape}")
+    return background

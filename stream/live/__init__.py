@@ -1,0 +1,1 @@
+"""What clients of the live image are sent."""

@@ -1,0 +1,203 @@
+"""The live image as a client holds it: what one version is, and the tiles it is put together from.
+
+Like the client it runs where nothing else of ptychostream does, so it needs NumPy and the messages only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.wire.codec import ProtocolError
+from stream.wire.messages import ObjectUpdate
+
+MAX_PIXELS = 1 << 28
+_LAYERS = {"object": "<c8", "sigma": "<f4", "photons": "<f4", "source": "|u1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LiveImage:
+    """One version of the live image; its arrays are this image's own.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+        Transmission of the sample, 0 where nothing is known yet.
+    sigma : (row, col) float32, radians
+        Standard uncertainty of the phase.
+    photons : (row, col) float32, photons
+        What fell on each pixel.
+    source : (row, col) uint8
+        0 nothing known, 1 from the network, 2 refined.
+    path : (frame, 2) float32, absolute object pixels
+        Probe centres (y, x) of the frames shown, in frame order.
+    origin_px : (int, int)
+        Absolute object pixel (row, col) of element [0, 0].
+    object_pixel_m : float
+        Pitch of the pixels, metres.
+    scan, run_id, model, config_hash : str
+        What the image belongs to and which weights and configuration made it; model is "" without a network.
+    version, frames_seen : int
+        Grows with every publication; frames that contributed.
+    epoch : float
+        Epochs of refinement.
+    error : float or None
+        Amplitude error of the refinement, None while there is none.
+    time_to_image_ms : (float, float) or None
+        Median and 99th percentile from exposure to publication, over the last frames.
+    counts : mapping of str to int
+        Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position; what is missing
+        is not part of the run.
+    models : mapping of str to int
+        Frames shown, by the weights that made their patch.
+    coverage68, coverage95 : float or None
+        Shares of the differences from refined ground within 1 and 1.96 `sigma` as it was published; None
+        until there is refined ground to tell.
+    sigma_factor : float
+        By which error bars of network ground were scaled to make them true.
+    n_calibrated : int
+        Tiles that these three rest on.
+    alarm : str
+        Why error bars of network ground are not to be believed, "" if they are.
+    is_final : bool
+        Whether the scan is over and nothing more will change.
+    note : str
+        What the server has to say about this image, for people.
+    age_s : float
+        How long ago, when the image was handed out, the server was last heard: nothing newer existed then.
+    """
+
+    object: NDArray[np.complex64]
+    sigma: NDArray[np.float32]
+    photons: NDArray[np.float32]
+    source: NDArray[np.uint8]
+    path: NDArray[np.float32]
+    origin_px: tuple[int, int]
+    object_pixel_m: float
+    scan: str
+    run_id: str
+    version: int
+    frames_seen: int
+    epoch: float
+    model: str
+    config_hash: str
+    error: float | None
+    time_to_image_ms: tuple[float, float] | None
+    counts: Mapping[str, int]
+    is_final: bool
+    note: str
+    models: Mapping[str, int] = field(default_factory=dict)
+    coverage68: float | None = None
+    coverage95: float | None = None
+    sigma_factor: float = 1.0
+    n_calibrated: int = 0
+    alarm: str = ""
+    age_s: float = 0.0
+
+    @property
+    def coverage(self) -> NDArray[np.bool_]:
+        """The mask (row, col) bool of the pixels about which something is known."""
+        return self.source > 0
+
+
+class Canvas:
+    """The tiles of one scan as far as they have come."""
+
+    def __init__(self, update: ObjectUpdate) -> None:
+        self.scan, self.version = update.scan, -1
+        self._run_id, self._tile_px = update.run_id, update.tile_px
+        self._tiles: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
+
+    def continues_with(self, update: ObjectUpdate) -> bool:
+        """Says whether the tiles of `update` belong beside those already here."""
+        is_same = (update.run_id, update.tile_px) == (self._run_id, self._tile_px)
+        return is_same and update.version > self.version
+
+    def put(self, update: ObjectUpdate, layers: Mapping[str, NDArray[Any]]) -> LiveImage:
+        """Takes the tiles that changed and returns the image they complete.
+
+        Parameters
+        ----------
+        update : ObjectUpdate
+            What the server says about the image.
+        layers : mapping of str to array
+            The update's buffers by name (`checked_buffers`).
+        """
+        for index, (row, column) in enumerate(layers["tiles"].tolist()):
+            # Copies: a whole message must not stay in memory for the one tile of it that never changes.
+            self._tiles[row, column] = {name: layers[name][index].copy() for name in _LAYERS}
+        self.version = update.version
+        return self._image(update, layers["path"])
+
+    def _image(self, update: ObjectUpdate, path: NDArray[np.float32]) -> LiveImage:
+        top, left, bottom, right = update.bounds
+        layers = {name: np.zeros((bottom - top, right - left), dtype) for name, dtype in _LAYERS.items()}
+        for (row, column), tile in self._tiles.items():
+            for name, layer in layers.items():
+                _paste(tile[name], layer, row * self._tile_px - top, column * self._tile_px - left)
+        return LiveImage(
+            object=layers["object"],
+            sigma=layers["sigma"],
+            photons=layers["photons"],
+            source=layers["source"],
+            path=path.copy(),
+            origin_px=(top, left),
+            object_pixel_m=update.object_pixel_m,
+            scan=update.scan,
+            run_id=update.run_id,
+            version=update.version,
+            frames_seen=update.frames_seen,
+            epoch=update.epoch,
+            model=update.model,
+            config_hash=update.config_hash,
+            error=update.error,
+            time_to_image_ms=update.time_to_image_ms,
+            counts=update.counts,
+            is_final=update.is_final,
+            note=update.note,
+            models=update.models,
+            coverage68=update.coverage68,
+            coverage95=update.coverage95,
+            sigma_factor=update.sigma_factor,
+            n_calibrated=update.n_calibrated,
+            alarm=update.alarm,
+        )
+
+
+def _paste(tile: NDArray[Any], layer: NDArray[Any], top: int, left: int) -> None:
+    """Writes the part of `tile` that falls inside `layer` when its corner is put at (top, left)."""
+    n_rows, n_columns = tile.shape
+    inside = layer[max(top, 0) : max(top + n_rows, 0), max(left, 0) : max(left + n_columns, 0)]
+    inside[...] = tile[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]]
+
+
+def checked_buffers(update: ObjectUpdate, arrays: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Returns the buffers of `update` by name, once they are what the protocol says.
+
+    Raises
+    ------
+    ProtocolError
+        If bounds, number, dtype or shape are not.
+    """
+    top, left, bottom, right = update.bounds
+    if bottom < top or right < left or (bottom - top) * (right - left) > MAX_PIXELS:
+        raise ProtocolError(f"an image has the bounds {update.bounds}, expected at most {MAX_PIXELS} pixels")
+    names = ObjectUpdate.BUFFERS
+    if len(arrays) != len(names):
+        raise ProtocolError(f"an image has {len(arrays)} buffers, expected {', '.join(names)}")
+    n_tiles, n_frames = len(np.atleast_1d(arrays[0])), len(np.atleast_1d(arrays[-1]))
+    tile_shape = (n_tiles, update.tile_px, update.tile_px)
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        "tiles": ("<i4", (n_tiles, 2)),
+        "path": ("<f4", (n_frames, 2)),
+    }
+    expected |= {name: (dtype, tile_shape) for name, dtype in _LAYERS.items()}
+    layers = dict(zip(names, arrays, strict=True))
+    for name, layer in layers.items():
+        if (layer.dtype.str, layer.shape) != expected[name]:
+            raise ProtocolError(
+                f"buffer {name!r} of an image is {layer.dtype.str} {layer.shape}, expected {expected[name]}"
+            )
+    return layers

@@ -1,0 +1,86 @@
+"""The stitcher's door: who asked for what, and who is owed an answer.
+
+Every `Ask` gets exactly one answer: an update as soon as there is one, or `NoNews` after a second; a client
+that asks again before its answer has changed its question. A client that does not ask costs nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from stream.wire.codec import Buffer, ProtocolError, decode, encode, refusal
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Welcome
+
+HEARTBEAT_S = 1.0
+MOST_CLIENTS = 256
+
+FindNews = Callable[[str, int], tuple[ObjectUpdate, list[NDArray[Any]]] | None]
+
+
+class Door:
+    """Answers clients of one live picture.
+
+    Parameters
+    ----------
+    run_id : str
+        Told to every client that is welcome.
+    find_news : callable
+        (scan, after) -> update and its buffers, or None when the client has everything.
+    clock : callable
+        Monotonic seconds.
+    count : callable
+        Frames by where they are, sent along when there is no news.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        find_news: FindNews,
+        clock: Callable[[], float],
+        count: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        self._run_id, self._find_news, self._clock, self._count = run_id, find_news, clock, count
+        self._waiting: dict[bytes, tuple[Ask, float]] = {}
+        self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Takes [client, message, ...] parts and returns those to send."""
+        replies = [reply for request in requests for reply in self._take(request)]
+        now = self._clock()
+        for client, (ask, since) in list(self._waiting.items()):
+            news = self._find_news(ask.scan, ask.after)
+            if news is not None:
+                replies.append([client, *encode(*news)])
+            elif now - since >= HEARTBEAT_S:
+                replies.append([client, *encode(NoNews(counts=self._count()))])
+            else:
+                continue
+            del self._waiting[client]
+        return replies
+
+    def _take(self, request: Sequence[Buffer]) -> list[list[Buffer]]:
+        client = bytes(request[0])
+        try:
+            message, _ = decode(request[1:])
+        except ProtocolError as error:
+            return [[client, *encode(Reject(reason=str(error)[:2000]))]]
+        if isinstance(message, Hello):
+            reason = refusal(message)
+            if not reason:
+                self._remember(client)
+            answer = Reject(reason=reason) if reason else Welcome(run_id=self._run_id)
+            return [[client, *encode(answer)]]
+        if isinstance(message, Ask) and client in self._welcome:
+            self._remember(client)
+            self._waiting[client] = (message, self._clock())
+            return []
+        reason = f"{type(message).__name__} before Hello: greet first, then Ask"
+        return [[client, *encode(Reject(reason=reason))]]
+
+    def _remember(self, client: bytes) -> None:
+        """Note that `client` has spoken; forget who has been silent longest: clients leave without a word."""
+        self._welcome.pop(client, None)
+        self._welcome[client] = None
+        if len(self._welcome) > MOST_CLIENTS:
+            del self._welcome[next(iter(self._welcome))]

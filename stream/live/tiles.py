@@ -1,0 +1,62 @@
+"""The published picture in square tiles with versions, so that a client gets only what it does not have."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.geometry import Bounds
+
+LAYERS: dict[str, Any] = {
+    "object": np.complex64,
+    "sigma": np.float32,
+    "photons": np.float32,
+    "source": np.uint8,
+}
+
+
+@dataclass(slots=True)
+class Tile:
+    """Layers (y, x) of one tile and the version that changed them last."""
+
+    version: int
+    layers: dict[str, NDArray[Any]]
+
+
+class TileStore:
+    """The tiles of one scan."""
+
+    def __init__(self, tile_px: int) -> None:
+        self.tile_px = tile_px
+        self._tiles: dict[tuple[int, int], Tile] = {}
+
+    def touched_by(self, bounds: Bounds) -> Iterator[tuple[int, int]]:
+        """Yields the indices of the tiles that share a pixel with `bounds`."""
+        side = self.tile_px
+        for row in range(bounds.top // side, -(-bounds.bottom // side)):
+            for column in range(bounds.left // side, -(-bounds.right // side)):
+                yield row, column
+
+    def bounds_of(self, index: tuple[int, int]) -> Bounds:
+        """Returns the absolute object pixels of a tile."""
+        top, left = index[0] * self.tile_px, index[1] * self.tile_px
+        return Bounds(top, left, top + self.tile_px, left + self.tile_px)
+
+    def put(self, index: tuple[int, int], layers: dict[str, NDArray[Any]], version: int) -> None:
+        """Replaces a tile."""
+        self._tiles[index] = Tile(version, layers)
+
+    def changed_after(self, version: int) -> list[NDArray[Any]]:
+        """Returns the buffers of an ObjectUpdate: indices (tile, 2), then each layer (tile, y, x)."""
+        news = [index for index, tile in self._tiles.items() if tile.version > version]
+        indices = np.array(news, np.int32).reshape(-1, 2)
+        shape = (len(news), self.tile_px, self.tile_px)
+        buffers: list[NDArray[Any]] = [indices]
+        for name, dtype in LAYERS.items():
+            layer = np.zeros(shape, dtype)
+            for row, index in enumerate(news):
+                layer[row] = self._tiles[index].layers[name]
+            buffers.append(layer)
+        return buffers

@@ -1,0 +1,242 @@
+"""One quantity of every frame in memory-mapped segments, addressed by frame number."""
+
+import contextlib
+import errno
+import json
+import math
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEGMENT_BYTES = 4 << 20  # small enough that threads which store a batch have a file each
+LARGE_BYTES = 4096  # values from this size on are written to their file, smaller ones stored in its map
+MIN_SEGMENT_FRAMES, MAX_SEGMENT_FRAMES = 64, 4096
+_DESCRIPTION = "column.json"
+_FENCE = threading.Lock()
+
+
+def fence() -> None:
+    """Orders the memory accesses before it ahead of those after it, also where the processor does not."""
+    # Two lock round trips are a full barrier: nothing moves up past the second, nothing down past the first.
+    for _ in range(2):
+        with _FENCE:
+            pass
+
+
+class DiskFullError(OSError):
+    """The file system of the scan has no room for another segment."""
+
+
+class Column:
+    """Values of one dtype and shape per frame, in files of equal length.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the segments lie; `create` makes it.
+    writable : bool
+        Whether this process is the column's one writer.
+
+    Attributes
+    ----------
+    is_writable : bool
+
+    Raises
+    ------
+    FileNotFoundError
+        If the column has not been created.
+    """
+
+    def __init__(self, folder: Path, *, writable: bool = False) -> None:
+        description = json.loads((folder / _DESCRIPTION).read_text())
+        self.folder = folder
+        self.dtype = np.dtype(description["dtype"])
+        self.item_shape: tuple[int, ...] = tuple(description["item_shape"])
+        self.segment_frames: int = description["segment_frames"]
+        self.is_writable = writable
+        self._segments: list[NDArray[Any]] = []
+        self._item_bytes = self.dtype.itemsize * math.prod(self.item_shape)
+        self._file: FileIO | None = None
+        self._file_index = -1
+        self._close_file: Callable[[], object] = lambda: None
+
+    @classmethod
+    def create(cls, folder: Path, dtype: str, item_shape: Sequence[int] = ()) -> "Column":
+        """Returns the writable column in `folder`, made new or, after a restart, as it was left.
+
+        Raises
+        ------
+        ValueError
+            If it was left with another dtype or shape.
+        DiskFullError
+            If there is no room even for its description.
+        """
+        if not (folder / _DESCRIPTION).exists():
+            item_bytes = np.dtype(dtype).itemsize * int(np.prod(item_shape, dtype=np.int64))
+            frames = min(max(SEGMENT_BYTES // max(item_bytes, 1), MIN_SEGMENT_FRAMES), MAX_SEGMENT_FRAMES)
+            description = {"dtype": dtype, "item_shape": list(item_shape), "segment_frames": frames}
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / _DESCRIPTION, json.dumps(description).encode())
+        column = cls(folder, writable=True)
+        if (column.dtype, column.item_shape) != (np.dtype(dtype), tuple(item_shape)):
+            raise ValueError(
+                f"{folder} holds {column.dtype} of shape {column.item_shape} per frame, wanted {dtype} of "
+                f"shape {tuple(item_shape)}: was the configuration changed? choose another --save"
+            )
+        return column
+
+    def reserve(self, n_frames: int) -> None:
+        """Allocates room for frames 0 to `n_frames` - 1.
+
+        Raises
+        ------
+        DiskFullError
+            If the file system cannot hold another segment; what is recorded stays as it is.
+        """
+        while self._map_existing() * self.segment_frames < n_frames:
+            self._allocate(self._path(len(self._segments)))
+
+    def write(self, numbers: Any, values: Any) -> None:
+        """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed.
+
+        Large values of frames that have room already (`reserve`) may be stored by several threads at once.
+        """
+        numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
+        if not numbers.size:
+            return
+        self.reserve(int(numbers.max()) + 1)
+        values = np.broadcast_to(np.asarray(values, self.dtype), (len(numbers), *self.item_shape))
+        if self._item_bytes >= LARGE_BYTES:
+            self._write_runs(numbers, values)
+            return
+        for segment, rows, within in self._grouped(numbers):
+            segment[within] = values[rows]
+
+    def put(self, number: int, value: NDArray[Any]) -> None:
+        """Stores one large value, of the column's dtype and shape, at frame `number`; allocates as needed.
+
+        Notes
+        -----
+        It goes through the file: the first store to a page of its map costs a fault, twice the copy. Every
+        map sees it at once all the same.
+        """
+        index, within = divmod(number, self.segment_frames)
+        if index >= len(self._segments):
+            self.reserve(number + 1)
+        if self._file is None or index != self._file_index:
+            self._close_file()
+            self._file, self._file_index = self._path(index).open("r+b", buffering=0), index
+            self._close_file = weakref.finalize(self, self._file.close)
+        self._pwrite(self._file, within, value)
+
+    def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Stores large values through the files, frames that are neighbours there in one piece."""
+        index, within = np.divmod(numbers, self.segment_frames)
+        starts = np.flatnonzero((np.diff(numbers) != 1) | (within[1:] == 0)) + 1
+        for run in np.split(np.arange(len(numbers)), starts):
+            with self._path(int(index[run[0]])).open("r+b", buffering=0) as file:
+                self._pwrite(file, int(within[run[0]]), values[run[0] : run[-1] + 1])
+
+    def _pwrite(self, file: FileIO, within: int, values: NDArray[Any]) -> None:
+        data = np.ascontiguousarray(values, self.dtype)
+        n_written = os.pwrite(file.fileno(), data.data, within * self._item_bytes)
+        if n_written != data.nbytes:
+            raise OSError(errno.EIO, f"{n_written} of {data.nbytes} bytes written", str(file.name))
+
+    def read(self, numbers: Any) -> NDArray[Any]:
+        """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet."""
+        numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
+        out = np.empty((len(numbers), *self.item_shape), self.dtype)
+        for segment, rows, within in self._grouped(numbers):
+            if isinstance(rows, slice):
+                segment.take(within, axis=0, out=out[rows], mode="clip")  # any other mode copies twice
+            else:
+                out[rows] = segment[within]
+        out[numbers >= len(self._segments) * self.segment_frames] = 0
+        return out
+
+    def head(self, n_frames: int) -> NDArray[Any]:
+        """Returns a copy of the values of frames 0 to `n_frames` - 1, zero where nothing is allocated."""
+        out = np.zeros((n_frames, *self.item_shape), self.dtype)
+        if n_frames > len(self._segments) * self.segment_frames:
+            self._map_existing()
+        for start, segment in zip(range(0, n_frames, self.segment_frames), self._segments, strict=False):
+            part = out[start : start + self.segment_frames]
+            part[...] = segment[: len(part)]
+        return out
+
+    def _grouped(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], Any, Any]]:
+        if not numbers.size:
+            return
+        if int(numbers.min()) < 0:
+            raise ValueError(f"frame number {int(numbers.min())} in column {self.folder.name}: wanted >= 0")
+        if int(numbers.max()) >= len(self._segments) * self.segment_frames:
+            self._map_existing()
+        which, within = np.divmod(numbers, self.segment_frames)
+        for index in np.unique(which):
+            if index < len(self._segments):
+                rows = np.flatnonzero(which == index)
+                is_run = rows[-1] - rows[0] + 1 == len(rows)
+                yield self._segments[index], slice(rows[0], rows[-1] + 1) if is_run else rows, within[rows]
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.bin"
+
+    def _allocate(self, path: Path) -> None:
+        n_bytes = self._item_bytes * self.segment_frames
+        temporary = path.with_suffix(".new")
+        what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
+        with _removed_on_failure(temporary, what), temporary.open("wb") as file:
+            # Without this a full disk would be a SIGBUS at some later frame.
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        temporary.rename(path)
+
+    def _map_existing(self) -> int:
+        while (path := self._path(len(self._segments))).exists():
+            with path.open("r+b" if self.is_writable else "rb") as file:
+                # Faulting pages in one by one costs more than storing small values; large ones take another
+                # way (`put`), and filling memory with zeros for them would be in vain.
+                populate = self.is_writable and self._item_bytes < LARGE_BYTES
+                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+                prot = mmap.PROT_READ | (mmap.PROT_WRITE if self.is_writable else 0)
+                mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
+            shape = (self.segment_frames, *self.item_shape)
+            self._segments.append(np.frombuffer(mapped, self.dtype).reshape(shape))
+        return len(self._segments)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Leaves `path` with `content` or as it was; a reader never sees a part.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _removed_on_failure(temporary, f"{path.name} ({len(content)} bytes)"):
+        temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(temporary: Path, what: str) -> Iterator[None]:
+    """Leave no part of a file that could not be written, and call a full disk by its name."""
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DiskFullError(
+            error.errno, f"no room for {what}: free space or choose another --save", str(temporary.parent)
+        ) from error

@@ -1,0 +1,283 @@
+"""The scan: columns addressed by frame number, and a ledger with one byte per stage and frame.
+
+Everything a stage knows about a frame is here, so a stage that dies restarts by looking, frame and position
+meet by number, and a scan directory is a complete record. Every stage opens the same directory; each column
+and each ledger has one writer.
+
+    SCANS/0000-<name>/scan.json            what the detector announced
+                      columns/<name>/      values per frame (stream.record.columns)
+                      ledger/<stage>/      one byte per frame: a `State`
+                      counters/<writer>    a few numbers per writer: head, ended, closed, duplicates ...
+"""
+
+import mmap
+import shutil
+from collections.abc import Container, Iterator, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.record.columns import Column, fence, write_atomically
+
+Numbers = NDArray[np.int64]
+
+COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
+    # name: dtype, shape per frame; None stands for the shape the scan announces
+    "frames": ("", None),
+    "exposed_s": ("<f8", ()),  # end of the exposure on the detector's clock, from the start of the series
+    "received_s": ("<f8", ()),  # monotonic clock of this machine
+    "positions_m": ("<f8", (2,)),
+    "inferred_s": ("<f8", ()),
+    "model": ("<u8", ()),  # which weights made the patch
+    "mosaicked_s": ("<f8", ()),  # when an image with this frame's patch was published
+    "refined_s": ("<f8", ()),
+    "visits": ("<u4", ()),  # updates of the newest published object that the frame took part in
+}
+PATCH_COLUMNS = {"patches": "<c8", "sigma": "<f2"}
+COUNTERS = (
+    "head",  # largest frame number seen + 1
+    "announced",  # frames the detector promised, -1 unknown
+    "ended",  # no more input will come
+    "closed",  # this writer is done with the scan
+    "duplicates",
+    "conflicts",  # duplicates with another value: the first stays
+    "rejected",  # input that could not be understood
+    "late",  # arrived after the end
+    "version",
+    "epochs_milli",
+    "divergences",
+)
+
+
+class State(IntEnum):
+    """What a stage has done with a frame; everything above DONE is a reason why it did nothing."""
+
+    PENDING = 0
+    DONE = 1
+    LOST = 2  # never arrived
+    BAD = 3  # arrived and could not be used
+    NO_POSITION = 4
+    NO_ROOM = 5  # the disk was full
+    UNFINISHED = 6  # the stage was stopped before it came to this frame
+
+
+class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known when a series starts.
+
+    Attributes
+    ----------
+    series_id, series_uid
+        The detector's own names of the series.
+    frame_shape, frame_dtype
+        Of the frames as sent.
+    started_s : float
+        Wall clock, for people; nothing is computed from it.
+    run_id, config_hash
+        Which run of which configuration recorded it.
+    """
+
+    series_id: int
+    series_uid: str
+    frame_shape: tuple[int, int]
+    frame_dtype: str
+    started_s: float
+    run_id: str = ""
+    config_hash: str = ""
+
+
+class Counters:
+    """A few named integers of one writer that other processes can read at any time."""
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.is_writable = writable
+        if writable and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, np.full(64, 0, "<i8").tobytes())
+        with path.open("r+b" if writable else "rb") as file:
+            prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=prot)
+        self._values = np.frombuffer(mapped, "<i8")
+
+    def __getitem__(self, name: str) -> int:
+        return int(self._values[COUNTERS.index(name)])
+
+    def __setitem__(self, name: str, value: int) -> None:
+        fence()
+        self._values[COUNTERS.index(name)] = value
+
+    def as_dict(self) -> dict[str, int]:
+        """Returns all counters by name."""
+        return {name: self[name] for name in COUNTERS}
+
+
+class Scan:
+    """One series of frames and all that became of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self.header = msgspec.json.decode((folder / "scan.json").read_bytes(), type=ScanHeader)
+        self._open: dict[str, Column] = {}
+        self._counters: dict[str, Counters] = {}
+
+    @classmethod
+    def create(cls, folder: Path, header: ScanHeader, reserve: int = 0) -> "Scan":
+        """Returns a new scan in `folder` with room for `reserve` frames; it appears to others all at once.
+
+        Raises
+        ------
+        DiskFullError
+            If the announced frames do not fit: better known now than in the middle of the scan. What was
+            allocated is given back.
+        FileExistsError
+            If there is a scan already.
+        """
+        if (folder / "scan.json").exists():
+            raise FileExistsError(f"{folder} holds a scan already: open it with Scan(folder)")
+        try:
+            frames = Column.create(folder / "columns" / "frames", header.frame_dtype, header.frame_shape)
+            frames.reserve(reserve)
+            write_atomically(folder / "scan.json", msgspec.json.encode(header))
+        except OSError:
+            # Half of the room for a scan that is not there would keep the disk full.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return cls(folder)
+
+    def column(self, name: str, *, writable: bool = False, shape: Sequence[int] | None = None) -> Column:
+        """Returns the column `name`; its one writer asks for it `writable` and creates it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If its writer has not created it yet.
+        """
+        return self._cached(f"columns/{name}", writable, *self._layout(name, shape))
+
+    def ledger(self, stage: str, *, writable: bool = False) -> Column:
+        """Returns the ledger of `stage`: a `State` per frame."""
+        return self._cached(f"ledger/{stage}", writable, "|u1", ())
+
+    def counters(self, writer: str, *, writable: bool = False) -> Counters:
+        """Returns the counters of `writer`; only that writer asks for them `writable`."""
+        if writer not in self._counters or (writable and not self._counters[writer].is_writable):
+            self._counters[writer] = Counters(self.folder / "counters" / writer, writable=writable)
+        return self._counters[writer]
+
+    def has(self, column: str) -> bool:
+        """Says whether somebody has begun to write `column`."""
+        return (self.folder / "columns" / column / "column.json").exists()
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that exist or should exist: one more than the largest number known."""
+        return self.count("subscriber", "head")
+
+    def count(self, writer: str, counter: str) -> int:
+        """Returns one counter of `writer`, zero where the writer has not begun."""
+        try:
+            value = self.counters(writer)[counter]
+        except FileNotFoundError:
+            return 0
+        fence()  # what is read after a counter is at least as new
+        return value
+
+    def states(self, stage: str) -> NDArray[np.uint8]:
+        """Returns (frame,) uint8, the `State` of every frame for `stage`."""
+        try:
+            states = self.ledger(stage).head(self.n_frames)
+        except FileNotFoundError:
+            return np.zeros(self.n_frames, np.uint8)
+        fence()  # values read after a byte are at least as new
+        return states
+
+    def mark(self, stage: str, numbers: Any, state: State) -> None:
+        """Writes the byte of `stage` for frames whose column values are already stored."""
+        fence()
+        self.ledger(stage, writable=True).write(numbers, int(state))
+
+    def _layout(self, name: str, shape: Sequence[int] | None) -> tuple[str, Sequence[int]]:
+        if name in PATCH_COLUMNS:
+            return PATCH_COLUMNS[name], tuple(shape or ())
+        dtype, item_shape = COLUMNS[name]
+        if item_shape is None:
+            return self.header.frame_dtype, self.header.frame_shape
+        return dtype, item_shape
+
+    def _cached(self, key: str, writable: bool, dtype: str, shape: Sequence[int]) -> Column:
+        if key not in self._open or (writable and not self._open[key].is_writable):
+            folder = self.folder / key
+            self._open[key] = Column.create(folder, dtype, shape) if writable else Column(folder)
+        return self._open[key]
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Where every frame of a scan is, for one stage, at any moment.
+
+    expected = recorded + lost + awaited, and recorded = done + pending + all of dropped. Nothing is awaited
+    any more when the subscriber has closed the scan.
+    """
+
+    expected: int
+    recorded: int
+    lost: int
+    awaited: int
+    done: int
+    pending: int
+    dropped: dict[str, int]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every expected frame is done."""
+        return self.done == self.expected
+
+
+def account(scan: Scan, stage: str) -> Account:
+    """Returns what became of every frame at `stage`."""
+    recorded = scan.states("subscriber")
+    states = scan.states(stage)[: len(recorded)]  # frames may have come in between
+    of_recorded, of_stage = (
+        np.bincount(values, minlength=max(State) + 1) for values in (recorded, states[recorded == State.DONE])
+    )
+    expected = max(len(recorded), scan.count("subscriber", "announced"))
+    return Account(
+        expected=expected,
+        recorded=int(of_recorded[State.DONE]),
+        lost=int(of_recorded[State.DONE + 1 :].sum()),
+        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()),
+        done=int(of_stage[State.DONE]),
+        pending=int(of_stage[State.PENDING]),
+        dropped={
+            state.name.lower(): int(n)
+            for state, n in zip(State, of_stage, strict=True)
+            if state > State.DONE and n
+        },
+    )
+
+
+def scans_in(folder: Path, besides: Container[str] = ()) -> Iterator[Scan]:
+    """Yields the scans below `folder`, in the order in which they began; those `besides` stay unread."""
+    for path in sorted(folder.glob("*/scan.json")):
+        if path.parent.name not in besides:
+            yield Scan(path.parent)
+
+
+def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:
+    """Returns (frame,) float64 seconds from the end of exposure to publication, for the frames published.
+
+    Notes
+    -----
+    Detector and computer clocks differ by an unknown offset. The fastest frame on its way is taken as the
+    zero of that path, so time spent in any queue counts and the offset does not.
+    """
+    done = np.flatnonzero(scan.states("subscriber") == State.DONE)
+    if not done.size or not scan.has(stage_column):
+        return np.zeros(0)
+    received = scan.column("received_s").read(done)
+    published = scan.column(stage_column).read(done)
+    path_s = received - scan.column("exposed_s").read(done)
+    return (published - received + path_s - path_s.min())[published > 0]

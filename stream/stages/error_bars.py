@@ -1,0 +1,109 @@
+"""The network's error bars held against refined ground, tile by tile, while the scan runs.
+
+The arithmetic is that of `operators.mosaic.error_bars`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from operators.mosaic.error_bars import Dial, tile_errors
+from operators.mosaic.mosaic import Mosaic
+from stream.live.tiles import TileStore
+from stream.record.columns import write_atomically
+from stream.record.scan import Scan
+from stream.stages.composition import Refined, shared_bounds
+
+FILE_NAME = "calibration.json"
+SETTLED_VISITS = 12  # of every frame that touches a tile, before refinement knows better than the network
+LIT = 0.3  # of the brightest pixel: the fringe of a scan is refined badly
+LEAST_PIXELS = 256  # of a tile, from which on its offset is known
+
+Tile = tuple[int, int]
+
+
+class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the error bars of a scan; the fields are those of `ObjectUpdate`."""
+
+    coverage68: float | None = None
+    coverage95: float | None = None
+    sigma_factor: float = 1.0
+    n_calibrated: int = 0
+    alarm: str = ""
+
+
+class Calibration:
+    """Judges each tile once, when all frames that touch it have been refined often enough.
+
+    Parameters
+    ----------
+    scan : Scan
+    tiles : TileStore
+        As published.
+    """
+
+    def __init__(self, scan: Scan, tiles: TileStore) -> None:
+        self._scan, self._tiles = scan, tiles
+        self._dial = Dial()
+        self._waiting: dict[Tile, list[int]] = {}  # frames that touch it
+        self._judged: set[Tile] = set()
+
+    @property
+    def factor(self) -> float:
+        """What the mosaic's sigma is to be multiplied by."""
+        return self._dial.factor
+
+    @property
+    def record(self) -> CalibrationRecord:
+        """How true the error bars have turned out so far."""
+        within68, within95 = self._dial.coverage or (None, None)
+        return CalibrationRecord(
+            coverage68=within68,
+            coverage95=within95,
+            sigma_factor=self.factor,
+            n_calibrated=self._dial.n_tiles,
+            alarm=self._dial.alarm,
+        )
+
+    def place(self, number: int, touched: Iterable[Tile]) -> None:
+        """Takes note of the tiles that a frame touches."""
+        for tile in touched:
+            if tile not in self._judged:
+                self._waiting.setdefault(tile, []).append(number)
+
+    def look(self, mosaic: Mosaic, refined: Refined) -> None:
+        """Judges the tiles that have settled."""
+        if not self._scan.has("visits"):
+            return
+        visits = self._scan.column("visits").head(self._scan.n_frames)
+        settled = [tile for tile, numbers in self._waiting.items() if visits[numbers].min() >= SETTLED_VISITS]
+        for tile in settled:
+            del self._waiting[tile]
+            self._judged.add(tile)
+            self._judge(tile, mosaic, refined)
+
+    def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined) -> None:
+        bounds = shared_bounds(self._tiles.bounds_of(tile), refined.bounds)
+        bounds = None if bounds is None or mosaic.bounds is None else shared_bounds(bounds, mosaic.bounds)
+        if bounds is None:
+            return
+        window, picture = bounds.slices_in(refined.bounds), mosaic.picture(bounds)
+        known = np.isfinite(picture.sigma) & (refined.photons[window] > LIT * refined.photons.max())
+        if np.count_nonzero(known) < LEAST_PIXELS:
+            return
+        errors = tile_errors(picture.object, refined.object[window], picture.photons, known)
+        self._dial.add(errors, picture.sigma[known], refined.sigma[window][known])
+
+    def write(self) -> None:
+        """Leaves the record in the scan's folder."""
+        write_atomically(self._scan.folder / FILE_NAME, msgspec.json.encode(self.record))
+
+
+def read_calibration(folder: Path) -> CalibrationRecord:
+    """Returns what became of the error bars of the scan in `folder`; nothing is known without a record."""
+    try:
+        return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=CalibrationRecord)
+    except FileNotFoundError:
+        return CalibrationRecord()

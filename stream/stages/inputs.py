@@ -1,0 +1,148 @@
+"""From the columns of a scan to what the operators take: patterns and pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from operators.arrays import (
+    Array,
+    ArrayModule,
+    Corners,
+    Mask,
+    Patches,
+    Patterns,
+    Positions,
+    Probe,
+    corner_origin,
+)
+from operators.geometry import Geometry, window_corners
+from operators.optics.preprocess import Preprocess
+from operators.patches import widened
+from stream.record.probe import found_probe
+from stream.record.scan import Numbers, Scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optics:
+    """What is known about instrument and frames before the scan.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    centre : (int, int) or None
+        Row and column of zero frequency in the frame, None for the array centre.
+    binning : int
+    mask : Path or None
+        .npy of the frame's shape, True (or 1) = valid.
+    photons_per_count : float
+    probe : Path or None
+        .npy (mode, y, x) complex64, None if it is found during the scan.
+    """
+
+    geometry: Geometry
+    centre: tuple[int, int] | None = None
+    binning: int = 1
+    mask: Path | None = None
+    photons_per_count: float = 1.0
+    probe: Path | None = None
+
+    def preprocess(self, scan: Scan) -> Preprocess:
+        """Returns the preparation of this scan's frames.
+
+        Raises
+        ------
+        ValueError
+            If the frames are smaller than the patterns wanted, or the mask is of another shape.
+        """
+        return self._preprocess(scan.header.frame_shape, self._valid_pixels())
+
+    def pattern_mask(self) -> Mask | None:
+        """Returns where the patterns are measured, (ky, kx) bool, corner-origin, None where everywhere.
+
+        Raises
+        ------
+        ValueError
+            If patterns do not fit into the mask.
+        """
+        valid = self._valid_pixels()
+        if valid is None:
+            return None
+        if valid.shape == (self.geometry.n_pixels, self.geometry.n_pixels):
+            return corner_origin(valid)
+        return self._preprocess((valid.shape[0], valid.shape[-1]), valid).mask
+
+    def _valid_pixels(self) -> Mask | None:
+        return None if self.mask is None else np.load(self.mask, allow_pickle=False).astype(bool)
+
+    def _preprocess(self, frame_shape: tuple[int, int], valid: Mask | None) -> Preprocess:
+        return Preprocess(
+            frame_shape=frame_shape,
+            n_pixels=self.geometry.n_pixels,
+            centre=self.centre,
+            binning=self.binning,
+            valid_pixels=valid,
+            photons_per_count=self.photons_per_count,
+        )
+
+    def load_probe(self) -> Probe:
+        """Returns the known probe, (mode, y, x) complex64.
+
+        Raises
+        ------
+        ValueError
+            If there is none or its size is not that of a pattern.
+        """
+        if self.probe is None:
+            raise ValueError("this stage needs a known probe: set probe.source to 'file' or 'zone_plate'")
+        return load_probe(self.probe, self.geometry.n_pixels)
+
+    def probe_of(self, scan: Scan) -> Probe | None:
+        """Returns the known probe, or the one found in this scan, None while there is none."""
+        return found_probe(scan) if self.probe is None else self.load_probe()
+
+
+def load_probe(path: Path, n_pixels: int) -> Probe:
+    """Returns the probe in a .npy file, (mode, y, x) complex64.
+
+    Raises
+    ------
+    ValueError
+        If its size is not that of a pattern.
+    """
+    probe = np.load(path, allow_pickle=False).astype(np.complex64)
+    probe = probe[None] if probe.ndim == 2 else probe
+    if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
+        raise ValueError(
+            f"{path}: probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels: wanted "
+            f"(mode, {n_pixels}, {n_pixels}); crop or pad the probe, or change geometry.n_pixels"
+        )
+    return probe
+
+
+def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers, xp: ArrayModule = np) -> Patterns:
+    """Returns the prepared patterns of recorded frames, prepared where arrays of `xp` live."""
+    return preprocess(xp.asarray(scan.column("frames").read(numbers)))
+
+
+def read_patches(scan: Scan, n_pixels: int, numbers: Numbers) -> tuple[Patches, Array]:
+    """Returns what the network made of frames it has done, as windows of `n_pixels`.
+
+    Returns
+    -------
+    patches : (frame, y, x) complex64
+        Each has a global phase of its own.
+    sigma : (frame, y, x) float16, rad
+        Standard deviation of the phase.
+    """
+    return widened(scan.column("patches").read(numbers), scan.column("sigma").read(numbers), n_pixels)
+
+
+def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Positions:
+    """Returns (frame, 2) float64, top-left corners of the probe windows in absolute object pixels."""
+    return geometry.to_pixels(scan.column("positions_m").read(numbers))
+
+
+def read_corners(scan: Scan, geometry: Geometry, numbers: Numbers) -> Corners:
+    """Returns (frame, 2) int64, the windows' corners rounded to whole object pixels."""
+    return window_corners(read_positions_px(scan, geometry, numbers))

@@ -1,0 +1,334 @@
+"""The position stage: bluesky documents or a file in, `positions_m` of each scan out.
+
+Every document of a run is also recorded in the scan's folder as it comes, for the store and for a restart
+of this stage. Run by `stream.stages.loop.run_stage`.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from operators.arrays import Positions as PositionArray
+from operators.geometry import probe_positions
+from stream.documents.codec import (
+    Document,
+    DocumentError,
+    append_documents,
+    decode_document,
+    read_documents,
+    repair_record,
+)
+from stream.documents.pairing import RunPairing
+from stream.documents.reader import PositionFields, PositionReader, Rows
+from stream.documents.writer import STAGE, PositionWriter
+from stream.files.cxi import read_scan
+from stream.record.scan import Scan, scans_in
+from stream.stages.refusals import Complaints
+from stream.wire.codec import Buffer
+from stream.wire.sockets import Endpoint, Kind
+
+log = logging.getLogger(__name__)
+
+KEPT_RUNS = 8  # runs that have ended and may still be named by a series or get a late document
+_PARENT = {
+    "descriptor": "run_start",
+    "event": "descriptor",
+    "event_page": "descriptor",
+    "resource": "run_start",
+    "datum": "resource",
+    "datum_page": "resource",
+    "stream_resource": "run_start",
+    "stream_datum": "descriptor",
+    "stop": "run_start",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionsConfig:
+    """Where positions come from and what they mean.
+
+    Attributes
+    ----------
+    source : {"documents", "file"}
+        Bluesky documents over ZeroMQ, or one file used for every scan.
+    endpoints : tuple of Endpoint
+        Where documents arrive; bluesky's publisher connects, so this side usually binds.
+    queue : int
+        Messages held before the socket drops.
+    fields : PositionFields or None
+        Meaning of documents and of .npy and .csv files; a CXI file says it itself.
+    path : Path or None
+        The file: CXI, or .npy or .csv with (frame, 2) values in the order (y, x).
+    series_key : str
+        Key of the start document that names the detector's series.
+    late_s : float
+        How long after the end of the detector's series missing positions are waited for.
+    field_m : float, metres
+        Largest distance of a position from the first ones of its scan; beyond, it is rejected.
+
+    Raises
+    ------
+    ValueError
+        If the source lacks what it needs.
+    """
+
+    source: Literal["documents", "file"]
+    endpoints: tuple[Endpoint, ...] = ()
+    queue: int = 20_000
+    fields: PositionFields | None = None
+    path: Path | None = None
+    series_key: str = "detector_series_id"
+    late_s: float = 5.0
+    field_m: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.source == "documents" and self.fields is None:
+            raise ValueError("positions from documents: wanted at least positions.unit (m, mm, um or nm)")
+        if self.source == "file" and self.path is None:
+            raise ValueError("positions from a file: wanted positions.path")
+
+
+@dataclass(slots=True)
+class _Run:
+    uid: str
+    reader: PositionReader
+    is_over: bool = False
+    documents: list[tuple[str, Document]] = field(default_factory=list)  # not recorded yet
+    rows: list[Rows] = field(default_factory=list)  # not written yet
+
+
+@dataclass(slots=True)
+class _Series:
+    writer: PositionWriter
+    detector_closed_at: float | None = None
+
+
+class Positions:
+    """Brings positions to their frames; a `stream.stages.loop.Source`."""
+
+    name = STAGE
+
+    def __init__(self, config: PositionsConfig) -> None:
+        self.config = config
+        self.inlet: tuple[Kind, tuple[Endpoint, ...], int] | None = None
+        if config.source == "documents":
+            self.inlet = ("SUB", config.endpoints, config.queue)
+        self._scans = Path()
+        self._seen: set[str] = set()
+        self._series: dict[str, _Series] = {}
+        self._runs: dict[str, _Run] = {}
+        self._owner: dict[str, str] = {}  # uid of a descriptor or resource: uid of its run
+        self._pairing = RunPairing()
+        self._table: Rows | None = None
+        self._current: PositionWriter | None = None
+        self._complaints = Complaints(log, "documents")
+        self._n_refused = 0
+
+    def prepare(self, scans: Path) -> None:
+        """Reads the file of positions, or the documents of scans that an earlier process left open.
+
+        Raises
+        ------
+        ValueError
+            If the file of positions cannot be used.
+        """
+        self._scans = scans
+        if self.config.path is not None and self.config.source == "file":
+            positions_m = load_positions(self.config.path, self.config.fields)
+            self._table = np.arange(len(positions_m)), positions_m
+        found = list(scans_in(scans))
+        for scan in found:
+            # The newest may lack only the end of its documents.
+            if scan is found[-1] or not scan.count(STAGE, "closed"):
+                self._resume(scan)
+            else:
+                self._seen.add(scan.name)
+
+    def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
+        """Takes documents in the order of arrival; what is none is counted and named, never fatal."""
+        self._look_for_series()
+        for parts in messages:
+            try:
+                self._take(*decode_document(parts[0] if len(parts) == 1 else b"".join(parts)))
+            except DocumentError as error:
+                self._refuse(error)
+        self._write_out()
+
+    def idle(self, now: float) -> None:
+        """Looks for new series and ends those for which no more positions will come."""
+        self._look_for_series()
+        self._write_out()
+        for name, series in list(self._series.items()):
+            if not series.writer.is_closed and self._is_due(name, series, now):
+                self._pairing.give_up(name)
+                series.writer.close()
+        self._forget()
+        self._complaints.say(now)
+
+    def close(self) -> None:
+        """Writes what has come and ends every scan."""
+        self._look_for_series()
+        self._write_out()
+        for series in self._series.values():
+            series.writer.close()
+        self._complaints.say(0.0, force=True)
+
+    def progress(self) -> tuple[str, dict[str, int]]:
+        """Returns the newest scan and what became of its positions."""
+        if self._current is None:
+            return "", {"refused": self._n_refused}
+        return self._current.scan.name, {**self._current.counts(), "refused": self._n_refused}
+
+    def _look_for_series(self) -> None:
+        for path in sorted(self._scans.glob("*/scan.json")):
+            if path.parent.name not in self._seen:
+                self._open(Scan(path.parent))
+
+    def _open(self, scan: Scan) -> None:
+        self._seen.add(scan.name)
+        self._current = PositionWriter(scan, self.config.field_m)
+        self._series[scan.name] = _Series(self._current)
+        if self._table is not None:
+            self._current.write(*self._table)
+        else:
+            self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
+
+    def _resume(self, scan: Scan) -> None:
+        repair_record(scan.folder)
+        documents = read_documents(scan.folder)
+        if documents:
+            self._pairing.pair(str(documents[0][1].get("uid")), scan.name)
+        self._open(scan)
+        for name, document in documents:
+            try:
+                run = self._take(name, document)
+            except DocumentError as error:
+                self._refuse(error)
+                continue
+            for rows in run.rows:
+                self._series[scan.name].writer.restore(*_in_metres(run.reader, rows))
+            run.rows.clear()
+        for run in self._runs.values():
+            run.documents.clear()
+
+    def _take(self, name: str, document: Document) -> _Run:
+        run = self._start(document) if name == "start" else self._owner_of(name, document)
+        run.documents.append((name, document))
+        if name in ("descriptor", "resource", "stream_resource"):
+            self._owner[str(document.get("uid"))] = run.uid
+        if name == "stop":
+            run.is_over = True
+            self._pairing.stop_run(run.uid)
+        rows = run.reader.read(name, document)
+        if len(rows[0]):
+            run.rows.append(rows)
+        return run
+
+    def _start(self, document: Document) -> _Run:
+        uid = document.get("uid")
+        if not (isinstance(uid, str) and uid) or self.config.fields is None:
+            raise DocumentError(f"start document with uid {uid!r:.60}")
+        if uid in self._runs:
+            raise DocumentError(f"run {uid} started twice")
+        for earlier in self._runs.values():
+            earlier.is_over = True
+        self._runs[uid] = run = _Run(uid, PositionReader(self.config.fields))
+        self._owner[uid] = uid
+        self._pairing.start_run(uid, str(document.get(self.config.series_key) or ""))
+        return run
+
+    def _owner_of(self, name: str, document: Document) -> _Run:
+        parent = str(document.get(_PARENT[name]))
+        uid = self._owner.get(parent)
+        if uid is None:
+            raise DocumentError(
+                f"{name} document of unknown {_PARENT[name]} {parent!r:.60}: was its start lost?"
+            )
+        return self._runs[uid]
+
+    def _write_out(self) -> None:
+        for run in self._runs.values():
+            series = self._series.get(self._pairing.scan_of(run.uid) or "")
+            if series is None or not (run.documents or run.rows):
+                continue
+            # Recorded first: what a crash keeps from the columns is in the documents.
+            append_documents(series.writer.scan.folder, run.documents)
+            for rows in run.rows:
+                _write(series.writer, run.reader, rows)
+            run.documents.clear()
+            run.rows.clear()
+
+    def _is_due(self, name: str, series: _Series, now: float) -> bool:
+        if not series.writer.scan.count("subscriber", "closed"):
+            return False
+        if series.detector_closed_at is None:
+            series.detector_closed_at = now
+        run = self._runs.get(self._pairing.run_of(name) or "")
+        is_all_here = self._table is not None or (run is not None and run.is_over)
+        return is_all_here or now - series.detector_closed_at >= self.config.late_s
+
+    def _refuse(self, error: DocumentError) -> None:
+        self._n_refused += 1
+        self._complaints.add(str(error))
+
+    def _forget(self) -> None:
+        over = [run.uid for run in self._runs.values() if run.is_over]
+        for uid in over[: max(len(over) - KEPT_RUNS, 0)]:
+            del self._runs[uid]
+            self._owner = {child: owner for child, owner in self._owner.items() if owner != uid}
+        for name, series in list(self._series.items()):
+            if series.writer.is_closed and self._pairing.run_of(name) not in self._runs:
+                del self._series[name]
+
+
+def load_positions(path: Path, fields: PositionFields | None) -> PositionArray:
+    """Returns (frame, 2) float64, metres, the probe on the sample, (y, x); NaN where the file has none.
+
+    Parameters
+    ----------
+    path : Path
+        CXI, which says what its positions mean, or .npy or .csv with two columns y, x ("#" starts a comment).
+    fields : PositionFields or None
+        Unit and signs of .npy and .csv.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read as positions.
+    """
+    if path.suffix in (".cxi", ".h5", ".hdf5", ".ptyd"):
+        with read_scan(path) as scan:
+            return scan.positions_m
+    if fields is None:
+        raise ValueError(f"{path}: say the unit of the positions (positions.unit: m, mm, um or nm)")
+    try:
+        raw: Any = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_csv(path)
+        raw = np.asarray(raw, np.float64)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: wanted .npy or .csv with numbers: {error}") from error
+    if raw.ndim != 2 or raw.shape[1] != 2:
+        raise ValueError(f"{path}: wanted positions (frame, 2) in the order (y, x), got shape {raw.shape}")
+    positions_m = np.full(raw.shape, np.nan)
+    is_number = np.isfinite(raw).all(axis=1)
+    positions_m[is_number] = probe_positions(raw[is_number], unit=fields.unit, signs=fields.signs)
+    return positions_m
+
+
+def _read_csv(path: Path) -> PositionArray:
+    return np.loadtxt(path, delimiter=",", ndmin=2)
+
+
+def _in_metres(reader: PositionReader, rows: Rows) -> Rows:
+    numbers, raw = rows
+    is_number = np.isfinite(raw).all(axis=1)
+    return numbers[is_number], reader.to_metres(raw[is_number])
+
+
+def _write(writer: PositionWriter, reader: PositionReader, rows: Rows) -> None:
+    numbers, positions_m = _in_metres(reader, rows)
+    writer.reject(len(rows[0]) - len(numbers))
+    writer.write(numbers, positions_m)

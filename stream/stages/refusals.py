@@ -1,0 +1,33 @@
+"""What was refused, said at most once a second."""
+
+import logging
+
+INTERVAL_S = 1.0
+
+
+class Complaints:
+    """Counts what was refused; `say` writes the number and the last reason to the log as a warning.
+
+    Parameters
+    ----------
+    log : Logger
+        Of the stage.
+    what : str
+        What is counted, plural: "frames".
+    """
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log, self._what = log, what
+        self._n, self._reason = 0, ""
+        self._said_at = float("-inf")
+
+    def add(self, reason: str, n: int = 1) -> None:
+        """Counts `n` refusals for the same reason."""
+        self._n += n
+        self._reason = reason
+
+    def say(self, now: float, *, force: bool = False) -> None:
+        """Writes what has come together if the last warning is a second old, or now with `force`."""
+        if self._n and (force or now - self._said_at >= INTERVAL_S):
+            self._log.warning("%d %s refused, the last: %s", self._n, self._what, self._reason)
+            self._n, self._said_at = 0, now

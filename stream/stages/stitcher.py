@@ -1,0 +1,326 @@
+"""Stage: assembles the object from the scan positions and publishes it to whoever asks.
+
+The network's mosaic where nothing better is known, the refined object where it is, with illumination, error
+and origin of every pixel. Clients ask for what is newer than what they have (`Ask`) and get changed tiles,
+so a slow client slows nobody and a late one gets everything.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.arrays import abs2
+from operators.engine.refiner import RefinerSnapshot
+from operators.geometry import Bounds
+from operators.mosaic.error_bars import ErrorModel
+from operators.mosaic.mosaic import Mosaic, stitch
+from stream.live.server import Door
+from stream.live.tiles import TileStore
+from stream.record.scan import Numbers, Scan, State, account
+from stream.record.snapshot import read_snapshot
+from stream.record.tuned_weights import count_models
+from stream.stages.composition import Refined, compose
+from stream.stages.error_bars import Calibration
+from stream.stages.inputs import Optics, read_corners, read_patches
+from stream.wire.codec import Buffer
+from stream.wire.messages import ObjectUpdate
+from stream.wire.sockets import Endpoint
+
+_UPSTREAM = {State.PENDING: "not seen", State.LOST: "lost", State.BAD: "bad", State.NO_ROOM: "no room"}
+LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StitcherConfig:
+    """Settings of the stitcher.
+
+    Attributes
+    ----------
+    optics : Optics
+    door : Endpoint
+        Where clients ask for the live image.
+    uses_network, uses_refinement : bool
+        Which pictures there are to stitch.
+    tile_px : int
+        Side of a published tile.
+    interval_s : float
+        Least time between two versions.
+    run_id, config_hash, model : str
+        Stamped on every update.
+    error_model : ErrorModel
+        Of the network's mosaics, as its model card has it.
+    """
+
+    optics: Optics
+    door: Endpoint
+    uses_network: bool = True
+    uses_refinement: bool = True
+    tile_px: int = 64
+    interval_s: float = 0.04
+    run_id: str = ""
+    config_hash: str = ""
+    model: str = ""
+    error_model: ErrorModel = field(default_factory=ErrorModel)
+
+
+class Stitcher:
+    """Worker: one published picture per scan, in versions."""
+
+    name = "stitcher"
+    batch_size = 64
+    deadline_s = 0.0
+    newest_first = False
+
+    def __init__(self, config: StitcherConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config, self._clock = config, clock
+        self.door: Endpoint | None = config.door
+        first = "inference" if config.uses_network else "refinement"
+        self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
+        self.waits_for: tuple[str, ...] = ("refinement",) if config.uses_refinement else ()
+        self._scan: Scan | None = None
+        self._answers = Door(config.run_id, self._update_after, clock, self._frame_counts)
+
+    def prepare(self) -> None:
+        """Checks the known probe before the scan."""
+        if self.config.optics.probe:
+            self.config.optics.load_probe()
+
+    def open(self, scan: Scan) -> None:
+        """Begins a picture; after a restart all frames already stitched are stitched again first."""
+        self._scan = scan
+        self._counters = scan.counters(self.name, writable=True)
+        self._stitched_s = scan.column("mosaicked_s", writable=True)
+        self._tiles = TileStore(self.config.tile_px)
+        self._calibration = Calibration(scan, self._tiles)
+        self._mosaic = self._empty_mosaic()
+        self._refined: Refined | None = None
+        self._refined_version = 0
+        self._bounds: Bounds | None = None
+        self._dirty: set[tuple[int, int]] = set()
+        self._unpublished: list[int] = []
+        self._placed = self._shown = np.zeros(0, np.int64)  # frames in the mosaic, and of these published
+        self._fastest_path_s = np.inf
+        self._is_final = False
+        # Clients have seen versions of the process before this one.
+        self.version = self._counters["version"]
+        self._published_at = float("-inf")
+        before = np.flatnonzero(scan.states(self.name) == State.DONE)
+        if before.size:
+            self._place(before)
+
+    def handle(self, numbers: Numbers) -> None:
+        """Adds these frames to the picture; it is published at the next interval."""
+        self._place(numbers)
+        self._unpublished.extend(numbers.tolist())
+        self._publish_if_due()
+
+    def idle(self, deadline: float) -> bool:
+        """Takes up a newer refined object and publishes what is due."""
+        if self._scan is not None:
+            self._take_up_refined()
+            self._publish_if_due()
+        return False
+
+    def close(self) -> None:
+        """Publishes the final picture: the mosaic in frame order and the last refined object."""
+        if self._scan is None:
+            return
+        self._take_up_refined()
+        self._restitch()
+        self._calibration.write()
+        self._is_final = True
+        self._publish()
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Answers clients that have something new to get."""
+        return self._answers.exchange(requests)
+
+    def counts(self) -> dict[str, int]:
+        """Returns the version published last."""
+        return {"version": self.version} if self._scan is not None else {}
+
+    @property
+    def _open_scan(self) -> Scan:
+        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
+        return self._scan
+
+    def _place(self, numbers: Numbers) -> None:
+        scan, n = self._open_scan, self.config.optics.geometry.n_pixels
+        corners = read_corners(scan, self.config.optics.geometry, numbers)
+        if self.config.uses_network:
+            patches, sigma = read_patches(scan, n, numbers)
+            if not self._mosaic.n_patches:  # the probe was found since the scan was opened
+                self._mosaic = self._empty_mosaic()
+            self._mosaic.add(patches, sigma, corners)
+        bounds = Bounds.of_windows(corners, n)
+        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        for number, corner in zip(numbers.tolist(), corners, strict=True):
+            touched = set(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
+            self._dirty |= touched
+            self._calibration.place(number, touched)
+        self._placed = np.union1d(self._placed, numbers)
+
+    def _empty_mosaic(self) -> Mosaic:
+        """Return a mosaic whose patches will weigh as they are illuminated."""
+        n, probe = self.config.optics.geometry.n_pixels, self.config.optics.probe_of(self._open_scan)
+        illumination = np.ones((n, n), np.float32) if probe is None else abs2(probe).sum(axis=0)
+        return Mosaic(illumination, self.config.error_model)
+
+    def _restitch(self) -> None:
+        if not self.config.uses_network or not self._placed.size:
+            return
+        scan, numbers = self._open_scan, self._placed
+        geometry = self.config.optics.geometry
+        self._mosaic = stitch(
+            *read_patches(scan, geometry.n_pixels, numbers),
+            self._mosaic.weights,
+            read_corners(scan, geometry, numbers),
+            error_model=self.config.error_model,
+        )
+        if self._refined is not None:
+            self._refined = self._refined.turned_to(self._mosaic)
+        self._dirty_all()
+
+    def _take_up_refined(self) -> None:
+        version = self._open_scan.count("refinement", "version")
+        if version == self._refined_version:
+            return
+        snapshot: RefinerSnapshot | None = read_snapshot(self._open_scan.folder)
+        if snapshot is None:
+            return
+        self._refined_version = version
+        if not snapshot.is_finite:
+            return  # the last finite picture stays
+        if self._refined is not None and self._refined.n_updates == snapshot.n_updates:
+            return  # the file was ahead of its version: compared with itself nothing moves
+        self._refined = Refined.of(snapshot, self._mosaic, before=self._refined)
+        bounds = snapshot.bounds
+        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        self._calibration.look(self._mosaic, self._refined)
+        self._dirty_all()
+
+    def _dirty_all(self) -> None:
+        if self._bounds is not None:
+            self._dirty.update(self._tiles.touched_by(self._bounds))
+
+    def _publish_if_due(self) -> None:
+        if self._dirty and self._clock() - self._published_at >= self.config.interval_s:
+            self._publish()
+
+    def _publish(self) -> None:
+        self.version += 1
+        for index in self._dirty:
+            bounds, factor = self._tiles.bounds_of(index), self._calibration.factor
+            layers = compose(bounds, self._mosaic, self._refined, sigma_factor=factor)
+            self._tiles.put(index, layers, self.version)
+        self._dirty.clear()
+        now = self._published_at = self._clock()
+        numbers = np.array(self._unpublished, np.int64)
+        self._stitched_s.write(numbers, now)
+        self._open_scan.mark(self.name, numbers, State.DONE)
+        self._counters["version"] = self.version
+        self._unpublished.clear()
+        self._shown = self._placed
+
+    def _update_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
+        """Return what a client with version `after` of `scan` does not have, None if nothing."""
+        if self._scan is None or self._published_at == float("-inf"):
+            return None
+        after = after if scan == self._scan.name else -1
+        if after >= self.version:
+            return None
+        geometry, refined = self.config.optics.geometry, self._refined
+        bounds = self._bounds or Bounds(0, 0, 1, 1)
+        update = ObjectUpdate(
+            scan=self._scan.name,
+            run_id=self.config.run_id,
+            version=self.version,
+            tile_px=self.config.tile_px,
+            object_pixel_m=geometry.object_pixel_m,
+            bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
+            frames_seen=len(self._shown),
+            epoch=refined.epoch if refined else 0.0,
+            model=self.config.model,
+            config_hash=self.config.config_hash,
+            error=refined.error if refined else None,
+            time_to_image_ms=self._time_to_image_ms(),
+            counts=frame_counts(self._scan),
+            models=count_models(self._scan, self._shown),
+            **msgspec.structs.asdict(self._calibration.record),
+            is_final=self._is_final,
+            note=incompleteness(self._scan) if self._is_final else "",
+        )
+        return update, [*self._tiles.changed_after(after), self._path()]
+
+    def _path(self) -> NDArray[np.float32]:
+        if not self._shown.size:  # nobody may have made the columns
+            return np.zeros((0, 2), np.float32)
+        geometry = self.config.optics.geometry
+        corners = read_corners(self._open_scan, geometry, self._shown)
+        return (corners + geometry.n_pixels / 2).astype(np.float32)
+
+    def _frame_counts(self) -> dict[str, int]:
+        return frame_counts(self._scan) if self._scan is not None else {}
+
+    def _time_to_image_ms(self) -> tuple[float, float] | None:
+        if not self._shown.size:
+            return None
+        numbers = self._shown[-LATENCY_WINDOW:]
+        published = self._stitched_s.read(numbers)
+        received = self._open_scan.column("received_s").read(numbers)
+        path_s = received - self._open_scan.column("exposed_s").read(numbers)
+        if not np.any(published > 0):
+            return None
+        self._fastest_path_s = min(self._fastest_path_s, float(path_s.min()))
+        waited_s = (published - received + path_s - self._fastest_path_s)[published > 0]
+        p50, p99 = np.percentile(waited_s * 1e3, [50, 99])
+        return float(p50), float(p99)
+
+
+def frame_counts(scan: Scan) -> dict[str, int]:
+    """Returns how many frames are where, for people who watch."""
+    recorded = account(scan, "subscriber")
+    stages = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
+    counts = {"expected": recorded.expected, "recorded": recorded.recorded, "lost": recorded.lost}
+    positions = account(scan, "positions")
+    counts["no_position"] = positions.dropped.get("no_position", 0)
+    pending = 0
+    for stage, key in stages.items():
+        if (scan.folder / "ledger" / stage).exists():
+            stage_account = account(scan, stage)
+            counts[key] = stage_account.done
+            pending = max(pending, stage_account.pending)
+    counts["pending"] = pending
+    return counts
+
+
+def incompleteness(scan: Scan, most: int = 20) -> str:
+    """Returns "" if every expected frame is in the picture, otherwise what is missing, by number.
+
+    A frame is named once, with the first stage that did not get through with it.
+    """
+    parts = []
+    recorded = scan.states("subscriber")
+    for state, what in _UPSTREAM.items():
+        parts += _listed(what, np.flatnonzero(recorded == state), most)
+    good = recorded == State.DONE
+    for stage in ("positions", "inference", "refinement", "stitcher"):
+        if (scan.folder / "ledger" / stage).exists() or stage == "positions":
+            done = scan.states(stage)[: len(good)] == State.DONE
+            what = "no position" if stage == "positions" else f"not through {stage}"
+            parts += _listed(what, np.flatnonzero(good & ~done), most)
+            good &= done
+    if not len(recorded):
+        parts.append("no frames")
+    return "; ".join(parts)
+
+
+def _listed(what: str, numbers: Numbers, most: int) -> list[str]:
+    if not numbers.size:
+        return []
+    names = ", ".join(str(number) for number in numbers[:most])
+    return [f"{what}: {numbers.size} frames ({names}{', ...' if numbers.size > most else ''})"]

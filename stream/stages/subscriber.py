@@ -1,0 +1,346 @@
+"""The stage that listens to the detector: messages become frames of a scan, and every frame is accounted for.
+
+A series of the detector is a scan; what `stream.stages.recording` writes is all that other stages know
+about it. Run by `stream.stages.loop`.
+
+A series ends when its end message has come and no frame has for `end_grace_s` (at once if all announced
+frames are there), when all announced frames are there and the end message stays away, when another series
+begins, or after `silence_s`. Frames that never came are then LOST; what comes later is counted, not stored.
+"""
+
+import contextlib
+import logging
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stream.detector.dectris import (
+    DetectorMessage,
+    DetectorMessageError,
+    ImageMessage,
+    SeriesMessage,
+    StartMessage,
+    decode_message,
+)
+from stream.record.columns import DiskFullError
+from stream.record.scan import Scan, ScanHeader, scans_in
+from stream.stages.recording import STAGE, Recording, check_room
+from stream.stages.refusals import Complaints
+from stream.wire.codec import Buffer
+from stream.wire.sockets import Endpoint, Kind
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = -1
+
+FrameKind = tuple[tuple[int, int], str]  # shape, dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberConfig:
+    """Where the detector is and when a series is over.
+
+    Attributes
+    ----------
+    endpoints : tuple of Endpoint
+        Addresses of the detector, or of the proxy before it.
+    pattern : {"PULL", "SUB"}
+        PULL from a detector that pushes, SUB to one that publishes.
+    queue : int
+        Messages held while this stage is busy.
+    channel : str
+        Which channel to record, "" for the first.
+    end_grace_s : float
+        How long frames may still come after the end of their series.
+    silence_s : float
+        A series without frames for so long is over; 0 waits for ever.
+    frame_shape, frame_dtype
+        Rows and columns, and for example "<u2", where they are known beforehand: room for a series is then
+        reserved when the detector is armed, and frames of another kind are refused.
+    max_frames : int
+        Frame numbers from here on are damage, not frames.
+    """
+
+    endpoints: tuple[Endpoint, ...]
+    pattern: Literal["PULL", "SUB"] = "PULL"
+    queue: int = 1000
+    channel: str = ""
+    end_grace_s: float = 2.0
+    silence_s: float = 0.0
+    frame_shape: tuple[int, int] | None = None
+    frame_dtype: str = ""
+    max_frames: int = 10_000_000
+
+
+class _Series:
+    """A series of the detector while it is open; its recording exists once the kind of frame is known."""
+
+    def __init__(self, series_id: int, series_uid: str | None) -> None:
+        self.series_id, self.series_uid = series_id, series_uid
+        self.key = SeriesMessage(series_id=series_id, series_unique_id=series_uid).key
+        self.start: StartMessage | None = None
+        self.recording: Recording | None = None
+        self.n_announced = UNKNOWN
+        self.last_at: float | None = None  # when the last frame came
+        self.end_at: float | None = None  # when the end message came
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every announced frame is here, and none is missing below the last."""
+        if self.n_announced == UNKNOWN:
+            return False
+        n_seen, head = (self.recording.n_seen, self.recording.head) if self.recording else (0, 0)
+        return n_seen >= max(self.n_announced, head)
+
+    def is_over(self, now: float, config: SubscriberConfig) -> bool:
+        """Whether nothing more is to be expected."""
+        if self.end_at is not None and self.is_complete:
+            return True
+        quiet_since = max((at for at in (self.last_at, self.end_at) if at is not None), default=now)
+        quiet_s = now - quiet_since
+        if self.end_at is not None or self.is_complete:
+            return quiet_s >= config.end_grace_s
+        return 0 < config.silence_s <= quiet_s
+
+
+class Subscriber:
+    """Records every series of a detector into a scan of its own.
+
+    Parameters
+    ----------
+    config : SubscriberConfig
+    clock : callable
+        Monotonic seconds; stamps the arrival of frames.
+    run_id, config_hash : str
+        Stamped on the scans.
+
+    Raises
+    ------
+    DiskFullError
+        From `handle`, when the frames that a series announces do not fit: nothing of it is recorded yet.
+    """
+
+    name = STAGE
+
+    def __init__(
+        self,
+        config: SubscriberConfig,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        run_id: str = "",
+        config_hash: str = "",
+    ) -> None:
+        self.config, self._clock = config, clock
+        self._run_id, self._config_hash = run_id, config_hash
+        self.inlet: tuple[Kind, tuple[Endpoint, ...], int] | None = (
+            config.pattern,
+            config.endpoints,
+            config.queue,
+        )
+        self._scans = Path()
+        self._series: _Series | None = None
+        self._last: Recording | None = None
+        self._closed: dict[str, Path] = {}
+        self._n_rejected = 0
+        self._complaints = Complaints(log, "messages of the detector")
+
+    def prepare(self, scans: Path) -> None:
+        """Goes on with the newest scan if it is unfinished, and closes older ones that are."""
+        self._scans = scans
+        scans.mkdir(parents=True, exist_ok=True)
+        for scan in scans_in(scans):
+            self._close_series()  # it was left unfinished and is not the newest
+            if scan.count(STAGE, "closed"):
+                self._remember_closed(scan)
+            else:
+                self._resume(scan)
+
+    def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
+        """Takes messages in the order of arrival."""
+        now = self._clock()
+        images: list[ImageMessage] = []
+        for parts in messages:
+            message = self._understand(parts)
+            if images and not (isinstance(message, ImageMessage) and message.key == images[0].key):
+                self._record(images, now)
+                images = []
+            if isinstance(message, ImageMessage):
+                images.append(message)
+            elif isinstance(message, StartMessage):
+                self._start(message)
+            elif message is not None and self._series is not None and self._series.key == message.key:
+                self._series.end_at = now
+        if images:
+            self._record(images, now)
+
+    def idle(self, now: float) -> None:
+        """Closes the series when nothing more is to be expected, and says what was refused."""
+        if self._series is not None and self._series.is_over(now, self.config):
+            self._close_series()
+        self._complaints.say(now)
+
+    def close(self) -> None:
+        """Ends the open series; frames that never came are LOST."""
+        self._close_series()
+        self._complaints.say(self._clock(), force=True)
+
+    def progress(self) -> tuple[str, dict[str, int]]:
+        """Returns the name of the current or last scan, and how many frames came and were refused."""
+        recording = (self._series and self._series.recording) or self._last
+        if recording is None:
+            return "", {"rejected": self._n_rejected}
+        counters = {name: recording.counters[name] for name in ("duplicates", "conflicts", "late")}
+        expected = max(recording.head, recording.counters["announced"])
+        seen = {"expected": expected, "recorded": recording.n_recorded, "rejected": self._n_rejected}
+        return recording.scan.name, seen | counters
+
+    def _understand(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
+        try:
+            return self._decode(parts)
+        except DetectorMessageError as error:
+            self._reject(str(error))
+            return None
+
+    def _decode(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
+        if len(parts) != 1:
+            raise DetectorMessageError(f"message of {len(parts)} parts: Stream V2 has one")
+        message = decode_message(parts[0])
+        if isinstance(message, ImageMessage) and message.image_id >= self.config.max_frames:
+            raise DetectorMessageError(
+                f"image {message.image_id} of {message.key}: wanted less than {self.config.max_frames}"
+            )
+        return message
+
+    def _reject(self, reason: str, n: int = 1) -> None:
+        self._n_rejected += n
+        self._complaints.add(reason, n)
+        if self._series is not None and self._series.recording is not None:
+            self._series.recording.counters["rejected"] += n
+
+    def _start(self, start: StartMessage) -> None:
+        series = self._series
+        if start.series_unique_id and start.key in self._closed:
+            self._complaints.add(f"start of series {start.key}, which is over")
+            return
+        # Without a unique id a second start can only be that of another series.
+        is_again = series is not None and series.start is not None and not start.series_unique_id
+        if series is None or series.key != start.key or is_again:
+            self._close_series()
+            self._closed.pop(start.key, None)
+            series = self._series = _Series(start.series_id, start.series_unique_id)
+        series.start = start
+        series.n_announced = UNKNOWN if start.number_of_images is None else start.number_of_images
+        if series.recording is not None:
+            series.recording.counters["announced"] = series.n_announced
+        elif (kind := self._kind_of_frames(series, [])) is not None:
+            self._open(series, *kind, series.n_announced)
+
+    def _record(self, images: list[ImageMessage], now: float) -> None:
+        key = images[0].key
+        if key in self._closed:
+            Scan(self._closed[key]).counters(STAGE, writable=True)["late"] += len(images)
+            self._complaints.add(f"frame {images[-1].image_id} of series {key}, which is over", len(images))
+            return
+        series = self._series
+        if series is None or series.key != key:
+            self._close_series()
+            series = self._series = _Series(images[0].series_id, images[0].series_unique_id)
+        series.last_at = now
+        if series.recording is None and (kind := self._kind_of_frames(series, images)) is not None:
+            self._open(series, *kind, series.n_announced)
+        if series.recording is None:
+            self._reject(f"frame {images[-1].image_id} has no channel {self.config.channel!r}", len(images))
+            return
+        series.recording.record(images, now)
+        for problem in series.recording.problems:
+            self._complaints.add(problem)
+        series.recording.problems.clear()
+
+    def _kind_of_frames(self, series: _Series, images: list[ImageMessage]) -> FrameKind | None:
+        """Returns shape and dtype as configured, as announced, or as the first usable frame has them."""
+        shape = self.config.frame_shape or (series.start and series.start.frame_shape)
+        dtype = self.config.frame_dtype or (series.start and series.start.frame_dtype)
+        for image in images:
+            if shape and dtype:
+                break
+            with contextlib.suppress(DetectorMessageError):
+                frame = image.frame(self.config.channel)
+                shape, dtype = shape or frame.shape, dtype or frame.dtype
+        return (shape, dtype) if shape and dtype else None
+
+    def _open(self, series: _Series, shape: tuple[int, int], dtype: str, n_reserve: int) -> Recording:
+        n_reserve = max(n_reserve, 0)
+        header = ScanHeader(
+            series_id=series.series_id,
+            series_uid=series.series_uid or "",
+            frame_shape=shape,
+            frame_dtype=dtype,
+            started_s=time.time(),
+            run_id=self._run_id,
+            config_hash=self._config_hash,
+        )
+        folder = self._scans / f"{_next_index(self._scans):04d}-{_file_name(series.key)}"
+        n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize
+        check_room(self._scans, n_bytes, f"the {n_reserve} frames that series {series.key} announces")
+        try:
+            recording = Recording(Scan.create(folder, header, n_reserve), self.config.channel)
+            recording.counters["announced"] = series.n_announced
+            recording.reserve(n_reserve)
+        except DiskFullError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        series.recording = recording
+        name, n_announced = recording.scan.name, series.n_announced
+        log.info("scan %s begins: %d frames of %s %s announced", name, n_announced, shape, dtype)
+        return recording
+
+    def _resume(self, scan: Scan) -> None:
+        series = self._series = _Series(scan.header.series_id, scan.header.series_uid or None)
+        series.recording = Recording(scan, self.config.channel)
+        # Zero is what stands there when the process died before it wrote the number.
+        series.n_announced = series.recording.counters["announced"] or UNKNOWN
+        series.last_at = self._clock()
+        log.info("scan %s goes on after %d frames", scan.name, series.recording.n_recorded)
+
+    def _close_series(self) -> None:
+        series = self._series
+        if series is None:
+            return
+        recording = series.recording
+        if recording is None:  # not one frame came, which is worth a record too
+            recording = self._open(series, *(self._kind_of_frames(series, []) or ((1, 1), "<u2")), 0)
+        self._last = recording
+        n_lost = recording.close(series.n_announced)
+        for problem in recording.problems:
+            self._complaints.add(problem)
+        level = logging.WARNING if n_lost else logging.INFO
+        log.log(
+            level,
+            "scan %s is over: %d frames recorded, %d lost",
+            recording.scan.name,
+            recording.n_recorded,
+            n_lost,
+        )
+        self._remember_closed(recording.scan)
+        self._closed[series.key] = recording.scan.folder
+        self._series = None
+
+    def _remember_closed(self, scan: Scan) -> None:
+        # A number without unique id says nothing about another process's series.
+        if scan.header.series_uid:
+            self._closed[scan.header.series_uid] = scan.folder
+
+
+def _next_index(scans: Path) -> int:
+    indices = [int(found[0]) for path in scans.iterdir() if (found := re.match(r"\d+(?=-)", path.name))]
+    return max(indices, default=-1) + 1
+
+
+def _file_name(key: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", key)[:80]

@@ -1,0 +1,121 @@
+"""A person's side of a steered run: how it stands, and hold, resume, stop, a region of interest."""
+
+import os
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from operators.arrays import Positions
+from stream.wire.codec import ProtocolError, decode, encode, greeting
+from stream.wire.messages import AskSteering, Box, Command, Deed, Reject, Steering, Welcome
+from stream.wire.sockets import Endpoint, Socket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """How the steering stands.
+
+    Attributes
+    ----------
+    steering : Steering
+    points : (point, 2) float64, motor positions (y, x)
+        Recommended last.
+    """
+
+    steering: Steering
+    points: Positions
+
+    def pixels(self, positions: Positions) -> Positions:
+        """Returns where the probe's centre is, absolute object pixels (point, 2), at motor positions."""
+        return (np.asarray(positions, np.float64).reshape(-1, 2) - self.steering.origin) / self.steering.pitch
+
+    def box_of(self, corners: Positions) -> Box:
+        """Returns the box of motor positions between two corners, absolute object pixels (2, 2)."""
+        ends = np.asarray(corners, np.float64).reshape(2, 2) * self.steering.pitch + self.steering.origin
+        low, high = ends.min(axis=0).tolist(), ends.max(axis=0).tolist()
+        return (low[0], high[0]), (low[1], high[1])
+
+
+class SteeringClient:
+    """Talks to a policy process; a context manager.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        Where the policy listens, as the run prints it.
+    timeout_s : float
+        How long to wait for an answer.
+
+    Raises
+    ------
+    stream.wire.sockets.EndpointError
+        If the address is malformed or open to strangers.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout_s: float = 5.0) -> None:
+        endpoint.check()
+        self.endpoint, self.timeout_s = endpoint, timeout_s
+        self._socket: Socket | None = None
+
+    def report(self) -> Report:
+        """Returns how the steering stands; errors as of `say`."""
+        return self._ask(AskSteering())
+
+    def say(self, deed: Deed, region: Box | None = None, by: str = "") -> Report:
+        """Says something to the run that is being steered, and returns how it stands then.
+
+        Parameters
+        ----------
+        deed : str
+            hold, resume, stop, region or clear.
+        region : ((y_low, y_high), (x_low, x_high)), motor positions
+            Of the deed `region`.
+        by : str
+            Who says it; it will stand in the run.
+
+        Raises
+        ------
+        TimeoutError
+            If nobody answers.
+        ProtocolError
+            If the policy refuses, or the answer is not of this protocol.
+        """
+        return self._ask(Command(deed=deed, region=region, by=by))
+
+    def close(self) -> None:
+        """Hangs up; the next call would connect again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, message: AskSteering | Command) -> Report:
+        if self._socket is None:
+            self._socket = Socket("DEALER", self.endpoint, queue=16)
+            self._socket.send(encode(greeting("person", os.getpid())))
+        self._socket.send(encode(message), self.timeout_s)
+        while (parts := self._socket.receive(self.timeout_s)) is not None:
+            answer, arrays = decode(parts)
+            match answer:
+                case Welcome():
+                    continue
+                case Steering() if len(arrays) == 1 and arrays[0].shape[1:] == (2,):
+                    return Report(steering=answer, points=np.array(arrays[0], np.float64))
+                case Reject(reason=reason):
+                    raise ProtocolError(reason)
+                case _:
+                    raise ProtocolError(f"wanted Steering, got {type(answer).__name__}")
+        self.close()  # an answer that comes now would be taken for that to the next question
+        raise TimeoutError(
+            f"nobody has answered at {self.endpoint.address} for {self.timeout_s:g} s: is `policy.enabled` "
+            "set, and is this the address the policy printed?"
+        )

@@ -1,0 +1,259 @@
+"""A plan's side of the conversation with the policy: ask, look for the answer, believe only what is fresh.
+
+What is not a newer answer of the policy to this plan is dropped and counted as a complaint.
+"""
+
+import math
+import os
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from operators.arrays import Positions
+from stream.client import LiveReconstruction
+from stream.steering.controls import Controls as Heard
+from stream.steering.policy import Policy
+from stream.wire.codec import Buffer, ProtocolError, decode, encode, greeting
+from stream.wire.messages import Box, Consult, Controls, Decided, Deed, Recommendation, Reject, Welcome
+from stream.wire.sockets import Endpoint, Socket
+
+FAREWELL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Advice:
+    """One recommendation that belongs to this plan and is newer than all before.
+
+    Attributes
+    ----------
+    recommendation : Recommendation
+    points : (point, 2) float64, motor positions (y, x)
+        Not yet checked against anything.
+    age_s : float
+        Since the question was asked, when the answer was found.
+    """
+
+    recommendation: Recommendation
+    points: Positions
+    age_s: float
+
+
+class Advisor(Protocol):
+    """Whom a plan asks where to measure; no method waits.
+
+    Attributes
+    ----------
+    heard : stream.steering.controls.Controls
+        What persons have said to this run, as far as `poll` has found it.
+    """
+
+    heard: Heard
+
+    def ask(self, measured: Positions, n_points: int) -> None:
+        """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
+
+    def poll(self) -> Advice | None:
+        """Return the answer to the last question, once."""
+
+    def complaint(self) -> str:
+        """Return what was wrong with what came since the last question, "" if nothing came."""
+
+    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
+        """Say what the plan decided and how many exposures it may still make."""
+
+    def close(self) -> None:
+        """End the conversation."""
+
+
+class _Questions:
+    """What has been asked, what may be believed, and what persons have said."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.run, self.clock = uuid.uuid4().hex, clock
+        self.number, self.high_water = 0, -1
+        self.asked_s = math.inf
+        self.complaint = ""
+        self.heard = Heard()
+
+    def next(self, n_points: int) -> Consult:
+        self.number, self.asked_s, self.complaint = self.number + 1, self.clock(), ""
+        return Consult(
+            run=self.run,
+            question=self.number,
+            after=self.high_water,
+            n_points=n_points,
+            heard=self.heard.number,
+            held=self.heard.held,
+            region=self.heard.region,
+        )
+
+    def hear(self, controls: Controls) -> None:
+        if controls.run != self.run:
+            self.complaint = f"foreign: controls of run {controls.run[:8]!r}"
+            return
+        for control in controls.controls:
+            self.heard.take(control)
+
+    def judge(self, answer: Recommendation, points: Positions) -> Advice | None:
+        if answer.run != self.run:
+            self.complaint = f"foreign: an answer to run {answer.run[:8]!r}"
+        elif answer.sequence <= self.high_water:
+            self.complaint = f"frozen: sequence {answer.sequence} again, had {self.high_water}"
+        elif answer.question != self.number:
+            self.complaint = f"late: an answer to question {answer.question}, asked {self.number}"
+        elif points.ndim != 2 or points.shape[1] != 2 or points.dtype != np.float64:
+            self.complaint = f"garbage: points of shape {points.shape} {points.dtype}"
+        else:
+            self.high_water = answer.sequence
+            return Advice(recommendation=answer, points=points, age_s=self.clock() - self.asked_s)
+        return None
+
+
+class PolicyClient:
+    """An `Advisor` that asks a policy process.
+
+    Parameters
+    ----------
+    address : str
+        Where the policy listens, as the run prints it.
+    insecure, key, peers
+        As in `stream.wire.sockets.Endpoint`; a file may be given as a string.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        insecure: bool = False,
+        key: Path | str | None = None,
+        peers: Path | str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        own, theirs = (None if file is None else Path(file) for file in (key, peers))
+        self.endpoint = Endpoint(address=address, insecure=insecure, key=own, peers=theirs)
+        self.endpoint.check()
+        self._questions = _Questions(clock)
+        self.heard = self._questions.heard
+        self._socket: Socket | None = None
+
+    def ask(self, measured: Positions, n_points: int) -> None:
+        """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
+        if self._socket is None:
+            self._socket = Socket("DEALER", self.endpoint, queue=4)
+            self._socket.send(encode(greeting("plan", os.getpid())))
+        consult = self._questions.next(n_points)
+        # Nobody there: the queue fills, the question is lost, and the plan goes on as planned.
+        self._socket.send(encode(consult, [np.asarray(measured, np.float64).reshape(-1, 2)]))
+
+    def poll(self) -> Advice | None:
+        """Return the answer to the last question, once."""
+        advice = None
+        # All that has come: what a person said stands behind an answer that has been waiting.
+        while self._socket is not None and (parts := self._socket.receive()) is not None:
+            advice = self._take(parts) or advice
+        return advice
+
+    def complaint(self) -> str:
+        """Return what was wrong with what came since the last question, "" if nothing came."""
+        return self._questions.complaint
+
+    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
+        """Say what the plan decided and how many exposures it may still make."""
+        if self._socket is not None:
+            run, reason = self._questions.run, reason[:2000]
+            said = Decided(run=run, source=source, reason=reason, n_points=n_points, n_left=n_left)
+            self._socket.send(encode(said))
+
+    def close(self) -> None:
+        """End the conversation; the last word may still be on its way."""
+        if self._socket is not None:
+            self._socket.flush_and_close(FAREWELL_S)
+            self._socket = None
+
+    def _take(self, parts: list[Buffer]) -> Advice | None:
+        try:
+            message, arrays = decode(parts)
+        except ProtocolError as error:
+            self._questions.complaint = f"garbage: {error}"[:200]
+            return None
+        match message:
+            case Recommendation() if len(arrays) == 1:
+                return self._questions.judge(message, arrays[0])
+            case Welcome():
+                return None
+            case Controls():
+                self._questions.hear(message)
+            case Reject(reason=reason):
+                self._questions.complaint = f"refused: {reason}"[:200]
+            case _:
+                self._questions.complaint = f"garbage: {type(message).__name__} from the policy"
+        return None
+
+
+class InProcess:
+    """An `Advisor` that asks a policy in this process; the thinking is done in a thread of its own.
+
+    Parameters
+    ----------
+    policy : Policy
+    live : LiveReconstruction, optional
+        The live image to follow, in that thread; without it somebody else shows images to the policy.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        live: LiveReconstruction | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy, self._live, self._questions = policy, live, _Questions(clock)
+        self.heard = self._questions.heard
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self._answer: Future[tuple[Recommendation, Positions]] | None = None
+
+    def ask(self, measured: Positions, n_points: int) -> None:
+        """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
+        consult = self._questions.next(n_points)
+        self._answer = self._thread.submit(self._think, consult, np.array(measured, np.float64))
+
+    def poll(self) -> Advice | None:
+        """Return the answer to the last question, once."""
+        if self._answer is None or not self._answer.done():
+            return None
+        answer, self._answer = self._answer, None
+        if (error := answer.exception()) is not None:
+            self._questions.complaint = f"failed: {type(error).__name__}: {error}"[:200]
+            return None
+        return self._questions.judge(*answer.result())
+
+    def complaint(self) -> str:
+        """Return what was wrong with what came since the last question, "" if nothing came."""
+        return self._questions.complaint
+
+    def say(self, deed: Deed, region: Box | None = None, by: str = "") -> None:
+        """Say something to the run, as a person does on the page; errors as of `Controls.say`."""
+        self.heard.say(deed, region, by)
+
+    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
+        """Take note of nothing: who shares the process reads the run's own `decisions`."""
+
+    def close(self) -> None:
+        """End the conversation."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _think(self, consult: Consult, measured: Positions) -> tuple[Recommendation, Positions]:
+        image = self._live.poll() if self._live else None
+        if image is not None:
+            self._policy.look(image)
+        self._policy.restrict(consult.region)
+        self._policy.count(measured)
+        return self._policy.recommend(
+            consult.n_points, run=consult.run, question=consult.question, after=consult.after
+        )

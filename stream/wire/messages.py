@@ -1,0 +1,304 @@
+"""The messages between processes: tagged, bounded, immutable; arrays travel beside them as raw buffers.
+
+Anything a peer may send is listed here with its bounds; what does not fit is refused before it is used.
+"""
+
+import hashlib
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL = 1
+
+Name = Annotated[str, Meta(max_length=200)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
+Coordinate = Annotated[float, Meta(ge=-1e12, le=1e12)]  # of a motor, in its own unit
+Box = tuple[tuple[Coordinate, Coordinate], tuple[Coordinate, Coordinate]]  # lowest and highest y, and x
+Deed = Literal["hold", "resume", "stop", "region", "clear"]
+Dtype = Annotated[str, Meta(pattern=r"^(\|[ui]1|<[uif][248]|<c8|<c16)$")]
+
+
+class ArrayHeader(msgspec.Struct, frozen=True, array_like=True):
+    """Dtype and shape of one buffer that follows the message."""
+
+    dtype: Dtype
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=4)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every message can carry: headers of the buffers behind it."""
+
+    arrays: Annotated[tuple[ArrayHeader, ...], Meta(max_length=16)] = ()
+
+
+class Hello(Message, frozen=True, tag=True, kw_only=True):
+    """First word of a client: which protocol it speaks and who it is."""
+
+    protocol: int
+    schema: Name
+    role: Name
+    pid: Count = 0
+
+
+class Welcome(Message, frozen=True, tag=True, kw_only=True):
+    """The peer speaks our protocol; this is the run it has reached."""
+
+    run_id: Name
+
+
+class Reject(Message, frozen=True, tag=True, kw_only=True):
+    """The peer cannot be served, and why."""
+
+    reason: Annotated[str, Meta(max_length=2000)]
+
+
+class Ready(Message, frozen=True, tag=True, kw_only=True):
+    """The stage has everything it needs before the first frame."""
+
+    stage: Name
+    address: Name = ""  # where the stage can be reached, when it has its own door
+
+
+class Progress(Message, frozen=True, tag=True, kw_only=True):
+    """A stage is alive and this far; also the doorbell for stages that wait for its column."""
+
+    stage: Name
+    scan: Name = ""
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+
+
+class Notice(Message, frozen=True, tag=True, kw_only=True):
+    """A stage has something to tell the person at the terminal."""
+
+    stage: Name
+    level: Count
+    text: Annotated[str, Meta(max_length=4000)]
+
+
+class Stop(Message, frozen=True, tag=True, kw_only=True):
+    """The stage finishes what it holds and leaves."""
+
+
+class Ask(Message, frozen=True, tag=True, kw_only=True):
+    """A client asks for what is newer than the version it has of a scan; its one credit until answered."""
+
+    scan: Name = ""
+    after: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+
+
+class NoNews(Message, frozen=True, tag=True, kw_only=True):
+    """Nothing newer yet; the server is alive. The client asks again."""
+
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+
+
+class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
+    """The tiles of the live image that changed after the version that was asked for.
+
+    Buffers, in order: `tiles` (tile, 2) int32 row and column indices, tile (i, j) covers absolute object
+    pixels [i * tile_px, (i + 1) * tile_px); `object` (tile, y, x) complex64; `sigma` (tile, y, x) float32,
+    radians of phase; `photons` (tile, y, x) float32, photons that fell on the pixel; `source` (tile, y, x)
+    uint8: 0 nothing, 1 network mosaic, 2 refined; `path` (frame, 2) float32, probe centres in absolute object
+    pixels (y, x), of the frames shown, in frame order.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("tiles", "object", "sigma", "photons", "source", "path")
+
+    scan: Name
+    run_id: Name
+    version: Count
+    tile_px: Annotated[int, Meta(ge=1, le=4096)]
+    object_pixel_m: Annotated[float, Meta(gt=0)]
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated
+    frames_seen: Count
+    epoch: Annotated[float, Meta(ge=0)]
+    model: Name  # hash of the weights the run began with, "" without a network
+    config_hash: Name
+    error: float | None = None  # amplitude error of the refinement
+    time_to_image_ms: tuple[float, float] | None = None  # p50, p99 over the last frames
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+    models: Annotated[
+        dict[Name, Count], Meta(max_length=64)
+    ] = {}  # frames shown, by the weights of their patch
+    coverage68: Share | None = None  # of published error bars, as refined ground has shown; None until known
+    coverage95: Share | None = None
+    sigma_factor: Annotated[float, Meta(gt=0)] = 1.0  # by which the network's own error bars were scaled
+    n_calibrated: Count = 0  # tiles this rests on
+    alarm: Annotated[str, Meta(max_length=500)] = ""  # why error bars are not to be believed
+    is_final: bool = False
+    note: Annotated[str, Meta(max_length=2000)] = ""
+
+
+class Consult(Message, frozen=True, tag=True, kw_only=True):
+    """A plan tells the policy what it has triggered and asks where to measure next.
+
+    Buffer: `measured` (point, 2) float64, motor positions (y, x) of every exposure triggered in this run, in
+    order. All of them each time: whoever answers may have been started anew.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("measured",)
+
+    run: Name
+    question: Count
+    after: Annotated[int, Meta(ge=-1, le=2**53)]  # the highest sequence number the plan has taken
+    n_points: Annotated[int, Meta(ge=1, le=65536)]
+    heard: Count = 0  # the highest number of a control the plan knows of, and what they amount to:
+    held: bool = False
+    region: Box | None = None
+
+
+class Recommendation(Message, frozen=True, tag=True, kw_only=True):
+    """Where the policy would measure next, and why; the plan decides.
+
+    Buffer: `points` (point, 2) float64, motor positions (y, x) in the order of travel.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("points",)
+
+    run: Name
+    question: Count
+    sequence: Count  # above every one the plan has taken, also after the policy was started anew
+    scan: Name = ""
+    frames_seen: Count = 0  # frames in the image it was derived from
+    n_measured: Count = 0  # exposures it took into account
+    map_hash: Name = ""  # of the weights and distances that decided
+    expires_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    predicted_gain: Annotated[float, Meta(ge=0)] = 0.0  # fall of the weighted phase variance, rad^2 x pixels
+    realised_gain: float = 0.0  # the same of the last batch that the image shows, as it came true
+    stop: bool = False
+    reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
+
+
+class TileReady(Message, frozen=True, tag=True, kw_only=True):
+    """A tile's process holds its frames; once."""
+
+    n_frames: Count
+    mean_photons: Annotated[float, Meta(ge=0)]
+
+
+class TileExchange(Message, frozen=True, tag=True, kw_only=True):
+    """What all tiles of a reconstruction agree on, for one of them, which refines it until `stop`.
+
+    Buffers: `object` (row, col) complex64; `illumination` (row, col) float32, photons per pixel from the
+    tile's own frames; `probe` (mode, y, x) complex64.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("object", "illumination", "probe")
+
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right
+    epoch: Annotated[float, Meta(ge=0)]  # that all have reached
+    stop: Annotated[float, Meta(gt=0)]
+    n_epochs: Annotated[float, Meta(gt=0)]
+    error: float  # of the tile's frames, when last visited
+
+
+class TileState(Message, frozen=True, tag=True, kw_only=True):
+    """What a tile found until `TileExchange.stop`.
+
+    Buffers: as of `TileExchange`, and `positions_px` (frame, 2) float64, absolute object pixels.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = (*TileExchange.BUFFERS, "positions_px")
+
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]
+    error: float
+    n_divergences: Count
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One thing that a person said to a steered run."""
+
+    number: Annotated[int, Meta(ge=1, le=2**53)]  # in the order in which they were said
+    deed: Deed
+    region: Box | None = None  # motor positions; of the deed `region`
+    by: Name = ""
+
+
+class Controls(Message, frozen=True, tag=True, kw_only=True):
+    """The policy passes on to the plan what persons have said; one that is known already changes nothing."""
+
+    run: Name
+    controls: Annotated[tuple[Control, ...], Meta(max_length=64)]
+
+
+class Decided(Message, frozen=True, tag=True, kw_only=True):
+    """The plan tells the policy what it does and why: the same as in its run, for those who watch."""
+
+    run: Name
+    source: Name
+    reason: Annotated[str, Meta(max_length=2000)]
+    n_points: Count = 0
+    n_left: Count = 0  # exposures that the plan may still make
+
+
+class Command(Message, frozen=True, tag=True, kw_only=True):
+    """A person has something to say to the steered run; the answer is `Steering` or `Reject`."""
+
+    deed: Deed
+    region: Box | None = None
+    by: Name = ""
+
+
+class AskSteering(Message, frozen=True, tag=True, kw_only=True):
+    """A person asks how the steering stands; the answer is `Steering`."""
+
+
+class Steering(Message, frozen=True, tag=True, kw_only=True):
+    """How the steering stands, for people.
+
+    Buffer: `points` (point, 2) float64, motor positions (y, x) recommended last.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("points",)
+
+    plan: Literal["none", "running", "ended"] = "none"
+    asked_s: Annotated[float, Meta(ge=0)] = 0.0  # since the plan was last heard
+    held: bool = False
+    stopped: bool = False
+    region: Box | None = None
+    limits: Box
+    unit: Name
+    origin: tuple[Coordinate, Coordinate]  # motor position of a probe centred on the absolute pixel (0, 0)
+    pitch: tuple[Coordinate, Coordinate]  # motor unit per object pixel, with its sign
+    n_measured: Count = 0
+    n_left: Count = 0
+    sequence: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+    dose_peak: Annotated[float, Meta(ge=0)] = 0.0  # photons on the pixel that has most
+    max_dose: Annotated[float, Meta(gt=0)] | None = None
+    predicted_gain: float = 0.0
+    realised_gain: float = 0.0
+    reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
+    source: Name = ""  # of the plan's last decision
+    reason: Annotated[str, Meta(max_length=2000)] = ""
+    controls: Annotated[tuple[Control, ...], Meta(max_length=64)] = ()  # the last ones, oldest first
+
+
+AnyMessage = (
+    Hello
+    | Welcome
+    | Reject
+    | Ready
+    | Progress
+    | Notice
+    | Stop
+    | Ask
+    | NoNews
+    | ObjectUpdate
+    | Consult
+    | Recommendation
+    | TileReady
+    | TileExchange
+    | TileState
+    | Controls
+    | Decided
+    | Command
+    | AskSteering
+    | Steering
+)
+
+SCHEMA_HASH = hashlib.sha256(
+    msgspec.json.encode(msgspec.json.schema(AnyMessage), order="sorted")
+).hexdigest()[:16]

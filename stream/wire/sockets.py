@@ -1,0 +1,240 @@
+"""The only file that knows ZeroMQ: sockets with bounds, doors that are closed to strangers, waiting.
+
+A socket that is reachable from other machines needs CURVE keys, or somebody who says `insecure`. Every
+socket has a bounded queue and a largest message.
+"""
+
+import atexit
+import functools
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import zmq
+import zmq.auth
+import zmq.auth.thread
+
+from stream.wire.codec import Buffer
+
+Kind = Literal["PULL", "PUSH", "PUB", "XPUB", "SUB", "ROUTER", "DEALER"]
+
+MAX_MESSAGE_BYTES = 512 << 20
+MAX_PORT = 65535
+_ADDRESS = re.compile(r"(?:ipc|inproc)://.+|tcp://[^;]+:(?:\*|(\d+))")
+_LOOPBACK = re.compile(r"(ipc|inproc)://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)")
+
+
+class EndpointError(ValueError):
+    """An address that cannot or must not be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a socket connects to or binds, and who may use it.
+
+    Attributes
+    ----------
+    address : str
+        "tcp://host:port" or "ipc://path"; port "*" with `bind` takes a free one.
+    bind : bool
+        Whether this side owns the address.
+    insecure : bool
+        Allows an address that other machines can reach without encryption.
+    key : Path or None
+        Own CURVE secret key file (as written by `ptychostream keys`).
+    peers : Path or None
+        With `bind` the folder of allowed clients' public keys, otherwise the server's public key file.
+    """
+
+    address: str
+    bind: bool = False
+    insecure: bool = False
+    key: Path | None = None
+    peers: Path | None = None
+
+    def check(self) -> None:
+        """Raises EndpointError unless the address is local, encrypted or knowingly open."""
+        address = _ADDRESS.fullmatch(self.address)
+        if address is None or int(address[1] or 0) > MAX_PORT:
+            raise EndpointError(f"address {self.address!r}: wanted tcp://host:port or ipc://path")
+        if (self.key is None) != (self.peers is None):
+            raise EndpointError(f"{self.address}: CURVE needs both `key` and `peers`")
+        if _LOOPBACK.fullmatch(self.address) or self.insecure or self.key:
+            return
+        raise EndpointError(
+            f"{self.address} can be reached from other machines: give `key` and `peers` (CURVE), "
+            "or say `insecure: true` if the network is trusted"
+        )
+
+
+@functools.cache
+def _context() -> zmq.Context[Any]:
+    context = zmq.Context(io_threads=1)
+    # What `flush_and_close` left to send would die with the interpreter.
+    atexit.register(context.destroy, linger=0)
+    return context
+
+
+class Socket:
+    """A socket with bounded queues; a context manager.
+
+    Parameters
+    ----------
+    kind : str
+        ZeroMQ pattern.
+    endpoints : Endpoint or sequence of Endpoint
+        All are used by this one socket.
+    queue : int
+        Messages held on each side before the socket waits or, for PUB, drops.
+
+    Raises
+    ------
+    EndpointError
+        If an address is malformed, taken, or open to strangers.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        endpoints: Endpoint | Sequence[Endpoint],
+        *,
+        queue: int = 1000,
+        identity: bytes = b"",
+    ) -> None:
+        endpoints = [endpoints] if isinstance(endpoints, Endpoint) else endpoints
+        for endpoint in endpoints:
+            endpoint.check()
+        if len({endpoint.key is None for endpoint in endpoints}) > 1:
+            raise EndpointError("wanted `key` and `peers` at all addresses of one socket or at none")
+        self.kind = kind
+        self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
+        context = _context()
+        if any(endpoint.key and endpoint.bind for endpoint in endpoints):
+            context = zmq.Context(io_threads=1)  # has one guard at most
+            self._guard = zmq.auth.thread.ThreadAuthenticator(context)
+            self._guard.start()
+        self._socket = context.socket(getattr(zmq, kind))
+        self._socket.linger = 0
+        self._socket.rcvhwm = self._socket.sndhwm = queue
+        self._socket.maxmsgsize = MAX_MESSAGE_BYTES
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if identity:
+            self._socket.identity = identity
+        if kind == "ROUTER":
+            self._socket.router_handover = 1
+        if kind == "SUB":
+            self._socket.subscribe(b"")
+        self.address = ""
+        try:
+            for endpoint in endpoints:
+                self._attach(endpoint)
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self, endpoint: Endpoint) -> None:
+        if endpoint.key and endpoint.peers:
+            self._encrypt(endpoint, endpoint.key, endpoint.peers)
+        try:
+            if endpoint.bind:
+                self._socket.bind(endpoint.address)
+                self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            else:
+                self._socket.connect(endpoint.address)
+        except zmq.ZMQError as error:
+            verb = "bind" if endpoint.bind else "connect to"
+            raise EndpointError(f"cannot {verb} {endpoint.address}: {error.strerror}") from error
+
+    def _encrypt(self, endpoint: Endpoint, key: Path, peers: Path) -> None:
+        socket = self._socket
+        try:
+            socket.curve_publickey, secret = zmq.auth.load_certificate(key)
+            if secret is None:
+                raise ValueError(f"{key} holds no secret key")  # noqa: TRY301
+            socket.curve_secretkey = secret
+            if self._guard and endpoint.bind:
+                if not peers.is_dir():
+                    raise ValueError(f"{peers} is no folder of public keys")  # noqa: TRY301
+                socket.zap_domain = endpoint.address.encode()
+                self._guard.configure_curve(domain=endpoint.address, location=str(peers))
+                socket.curve_server = True
+            else:
+                socket.curve_serverkey, _ = zmq.auth.load_certificate(peers)
+        except (OSError, ValueError) as error:
+            raise EndpointError(f"{endpoint.address}: cannot use the CURVE keys: {error}") from error
+
+    def send(self, parts: Sequence[Buffer], timeout_s: float | None = 0.0) -> bool:
+        """Sends a message; says whether it went within `timeout_s` (None waits)."""
+        if timeout_s != 0.0 and not self._poll(zmq.POLLOUT, timeout_s):
+            return False
+        try:
+            # Copied: the caller may go on writing into its arrays, and so may the end of the process.
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.ENOTSUP):
+                return False
+            raise
+        return True
+
+    def has_room(self, timeout_s: float | None = 0.0) -> bool:
+        """Says whether a message could be sent, after waiting for it at most `timeout_s`."""
+        return bool(self._poll(zmq.POLLOUT, timeout_s))
+
+    def receive(self, timeout_s: float | None = 0.0) -> list[Buffer] | None:
+        """Returns the parts of the next message, None if none came within `timeout_s` (None waits)."""
+        if timeout_s != 0.0 and not self._poll(zmq.POLLIN, timeout_s):
+            return None
+        try:
+            return [part.buffer for part in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+        except zmq.Again:
+            return None
+
+    def _poll(self, event: int, timeout_s: float | None) -> int:
+        return self._socket.poll(None if timeout_s is None else max(timeout_s, 0.0) * 1e3, event)
+
+    def close(self) -> None:
+        """Closes at once; messages still queued for sending are dropped."""
+        self.flush_and_close(0.0)
+
+    def flush_and_close(self, timeout_s: float) -> None:
+        """Closes and gives queued messages `timeout_s` to leave; the process waits for them at its end."""
+        self._socket.close(int(timeout_s * 1e3))
+        if self._guard:
+            self._guard.stop()
+            self._guard.context.term()
+            self._guard = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def wait_for_message(sockets: Iterable[Socket], timeout_s: float) -> list[Socket]:
+    """Returns the sockets with something to receive, after at most `timeout_s`."""
+    poller = zmq.Poller()
+    by_raw = {socket._socket: socket for socket in sockets}  # noqa: SLF001
+    if not by_raw:
+        time.sleep(max(timeout_s, 0.0))
+        return []
+    for raw in by_raw:
+        poller.register(raw, zmq.POLLIN)
+    return [by_raw[raw] for raw, _ in poller.poll(int(max(timeout_s, 0.0) * 1e3))]
+
+
+def create_keys(folder: Path, name: str) -> Path:
+    """Writes a CURVE key pair `name`.key and `name`.key_secret into `folder`; returns the secret's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _, secret = zmq.auth.create_certificates(folder, name)
+    Path(secret).chmod(0o600)
+    return Path(secret)

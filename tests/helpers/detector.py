@@ -1,0 +1,75 @@
+"""A detector for tests of the subscriber: frames that say in their pixels which they are, and a clock."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stream.detector.dectris import encode_message
+from stream.detector.simulator import Faults, ReplayConfig, series_messages
+from stream.record.scan import Account, Scan, State, account, scans_in
+from stream.stages.recording import STAGE
+from stream.stages.subscriber import Subscriber, SubscriberConfig
+
+SHAPE = (6, 8)
+
+
+def pixels(number: int, series: int = 0) -> np.ndarray:
+    """The frame `number` of series `series`: no two are alike."""
+    frame = np.full(SHAPE, number, "<u2")
+    frame[0] = series
+    return frame
+
+
+def series(uid: str, n_frames: int, *, content: int = 0, series_id: int = 1, **faults: Any) -> list[bytes]:
+    """The messages of one series; `content` is what `pixels` calls its series."""
+    config = ReplayConfig(series_uid=uid, series_id=series_id, rate_hz=100.0, faults=Faults(**faults))
+    frames = [pixels(number, content) for number in range(n_frames)]
+    return [encode_message(message) for _, message in series_messages(frames, config, n_frames)]
+
+
+class Recorder:
+    """A subscriber with a clock that tests move, fed with messages instead of a socket."""
+
+    def __init__(self, scans: Path, **config: Any) -> None:
+        self.now = 100.0
+        self.scans = scans
+        self.subscriber = Subscriber(SubscriberConfig(endpoints=(), **config), lambda: self.now)
+        self.subscriber.prepare(scans)
+
+    def take(self, messages: Iterable[bytes], *, per_turn: int = 64) -> None:
+        """Hands over messages as `run_stage` does."""
+        held = list(messages)
+        for first in range(0, len(held), per_turn):
+            self.subscriber.handle([[message] for message in held[first : first + per_turn]])
+            self.subscriber.idle(self.now)
+
+    def wait(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.now += seconds
+        self.subscriber.idle(self.now)
+
+    def scan(self, index: int = -1) -> Scan:
+        """The scan recorded as the `index`-th."""
+        return [*scans_in(self.scans)][index]
+
+    def account(self, index: int = -1) -> Account:
+        """What became of the frames of a scan."""
+        return account(self.scan(index), STAGE)
+
+    def counters(self, index: int = -1) -> dict[str, int]:
+        """The subscriber's counters of a scan."""
+        return self.scan(index).counters(STAGE).as_dict()
+
+
+def numbers_in(scan: Scan, state: State) -> list[int]:
+    """Frames that the subscriber left in `state`."""
+    return np.flatnonzero(scan.states(STAGE) == state).tolist()
+
+
+def assert_recorded(scan: Scan, numbers: Sequence[int], content: int = 0) -> None:
+    """Exactly these frames are recorded, each with its own pixels."""
+    assert numbers_in(scan, State.DONE) == sorted(numbers)
+    for number, frame in zip(sorted(numbers), scan.column("frames").read(sorted(numbers)), strict=True):
+        np.testing.assert_array_equal(frame, pixels(number, content))

@@ -1,0 +1,59 @@
+"""A viewer in a thread, and what a browser shows of it, for tests of the page."""
+
+import contextlib
+import threading
+
+import numpy as np
+
+from launch.page.server import ViewerConfig, run_viewer
+
+# Colour (red, green, blue, alpha) of the left panel at a part of the image's width and height, as drawn.
+COLOUR_AT = """([x, y, nRows, nColumns]) => {
+  const canvas = document.querySelector(".panel .image");
+  const scale = Math.min((canvas.width - 8) / nColumns, (canvas.height - 8) / nRows);
+  const column = canvas.width / 2 + (x - 0.5) * nColumns * scale;
+  const row = canvas.height / 2 + (y - 0.5) * nRows * scale;
+  return [...canvas.getContext("2d").getImageData(column, row, 1, 1).data];
+}"""
+
+
+@contextlib.contextmanager
+def viewer(address, port=0, **options):
+    """A running viewer; gives its URL."""
+    ready, stopping, urls = threading.Event(), threading.Event(), []
+
+    def on_ready(url):
+        urls.append(url)
+        ready.set()
+
+    config = ViewerConfig(live_address=address, port=port, **options)
+    thread = threading.Thread(target=run_viewer, args=(config, on_ready, stopping))
+    thread.start()
+    try:
+        assert ready.wait(10.0)
+        yield urls[0]
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def corner_object():
+    """Dark except for its right top quarter, with an unknown pixel block at the right bottom."""
+    object_ = np.full((40, 60), 0.5, np.complex64)
+    object_[:20, 30:] = 1.0
+    object_[30:, 50:] = 0.0
+    return object_
+
+
+def wait_for_text(page, selector, text):
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_text(text, timeout=10_000)
+
+
+def wait_for_version(page, version):
+    page.wait_for_selector(f'body[data-version="{version}"]')
+
+
+def colour_at(page, x, y, shape=(40, 60)):
+    return page.evaluate(COLOUR_AT, [x, y, *shape])

@@ -1,0 +1,60 @@
+"""A small policy and the live images of a sample with structure in one corner, for tests."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from operators.geometry import Geometry
+from operators.optics.probe import probe_fwhm_px, with_power, zone_plate_probe
+from stream.live.image import LiveImage
+from stream.steering.motor_axes import Axes
+from stream.steering.policy import Policy, PolicyConfig
+
+N_PIXELS, SIDE = 32, 232
+GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
+PIXEL_UM = GEOMETRY.object_pixel_m * 1e6
+AXES = Axes(geometry=GEOMETRY, unit="um")
+LIMITS = ((-0.4 * PIXEL_UM, (SIDE - N_PIXELS + 0.4) * PIXEL_UM),) * 2
+PROBE = with_power(zone_plate_probe(N_PIXELS, 10, 9)[None], 1e4)
+ILLUMINATION = (np.abs(PROBE) ** 2).sum(axis=0)
+DIAMETER_PX = probe_fwhm_px(PROBE)
+
+
+def policy(**options: Any) -> Policy:
+    return Policy(PolicyConfig(**{"axes": AXES, "limits": LIMITS, **options}), ILLUMINATION)
+
+
+def image(
+    version: int = 1, path: Any = (), sigma_rad: float = 0.1, corner_px: int = 80, **fields: Any
+) -> LiveImage:
+    rng = np.random.default_rng(0)
+    rows, columns = np.indices((SIDE, SIDE))
+    phase = np.where((rows < corner_px) & (columns < corner_px), 0.8 * ((rows // 5 + columns // 5) % 2), 0.0)
+    object_ = np.exp(1j * (phase + rng.normal(0, 0.02, phase.shape))).astype(np.complex64)
+    values = {
+        "object": object_,
+        "sigma": np.full(object_.shape, sigma_rad, np.float32),
+        "photons": np.full(object_.shape, 60, np.float32),
+        "source": np.ones(object_.shape, np.uint8),
+        "path": np.asarray(path, np.float32).reshape(-1, 2),
+        "origin_px": (0, 0),
+        "object_pixel_m": GEOMETRY.object_pixel_m,
+        "scan": "0000-star",
+        "run_id": "run",
+        "version": version,
+        "frames_seen": len(path),
+        "epoch": 0.0,
+        "model": "",
+        "config_hash": "",
+        "error": None,
+        "time_to_image_ms": None,
+        "counts": {},
+        "is_final": False,
+        "note": "",
+    }
+    return LiveImage(**values | fields)
+
+
+def calibrated(coverage68: float | None, **fields_: Any) -> LiveImage:
+    return replace(image(**fields_), coverage68=coverage68)

@@ -1,0 +1,11 @@
+"""What several tests share: where the recorded data lie and how to skip without them."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+needs_shared_data = pytest.mark.skipif(
+    not SHARED_DATA.is_dir(), reason=f"the recorded data are not at {SHARED_DATA}"
+)

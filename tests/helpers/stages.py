@@ -1,0 +1,90 @@
+"""Stages with nothing to do, for processes whose start, death and end are tested."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from launch.run.run_file import ResolvedRun
+from stream.record.columns import DiskFullError
+
+
+class Quiet:
+    inlet = None
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self._folder = name, folder
+        self._turns = 0
+
+    def prepare(self, scans: Path) -> None:
+        pass
+
+    def handle(self, messages) -> None:
+        raise AssertionError("a stage without an inlet gets no messages")
+
+    def idle(self, now: float) -> None:
+        self._turns += 1
+
+    def close(self) -> None:
+        with (self._folder / "closed").open("a") as file:
+            file.write(f"{self.name}\n")
+
+    def progress(self) -> tuple[str, dict[str, int]]:
+        return "", {"turns": self._turns}
+
+
+def first(run: ResolvedRun) -> Quiet:
+    return Quiet("first", run.config.save)
+
+
+def second(run: ResolvedRun) -> Quiet:
+    return Quiet("second", run.config.save)
+
+
+def third(run: ResolvedRun) -> Quiet:
+    return Quiet("third", run.config.save)
+
+
+def refusing(run: ResolvedRun) -> Quiet:
+    raise ValueError("probe.npy: probe has shape (3, 3), patterns have 64 x 64 pixels")
+
+
+class Dying(Quiet):
+    def idle(self, now: float) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying(run: ResolvedRun) -> Quiet:
+    return Dying("dying", run.config.save)
+
+
+class FullDisk(Quiet):
+    def idle(self, now: float) -> None:
+        raise DiskFullError("no room for 100 frames in /scans")
+
+
+def full_disk(run: ResolvedRun) -> Quiet:
+    return FullDisk("full_disk", run.config.save)
+
+
+class Slow(Quiet):
+    def prepare(self, scans: Path) -> None:
+        time.sleep(600)
+
+
+def slow(run: ResolvedRun) -> Quiet:
+    return Slow("slow", run.config.save)
+
+
+class Deaf(Quiet):
+    """Does not hear that it should stop."""
+
+    def idle(self, now: float) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._turns:
+            time.sleep(600)
+        self._turns += 1
+
+
+def deaf(run: ResolvedRun) -> Quiet:
+    return Deaf("deaf", run.config.save)

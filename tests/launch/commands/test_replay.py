@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from launch.beamline.simulation import Simulation, simulate_scan
+from launch.commands.replay import ReplayOptions, as_counts, replay
+from launch.commands.simulate import sample_translation, write_scan
+from launch.offline.recorded import RecordedScan, open_recorded
+from launch.run.run_file import ResolvedRun
+from stream.detector.dectris import ImageMessage, StartMessage, decode_message
+from stream.documents.reader import PositionFields, PositionReader
+from stream.record.scan import Scan, ScanHeader, State
+from stream.wire.sockets import Endpoint, Socket
+from tests.launch.run.test_supervisor import make_run
+
+N_FRAMES = 12
+LOST = 3
+WITHOUT_POSITION = 5
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ResolvedRun:
+    run = make_run(tmp_path, "first")
+    run.write()
+    return run
+
+
+@pytest.fixture
+def scan_folder(run: ResolvedRun) -> Path:
+    """A recorded scan whose pixels hold the frame number, with one lost frame and one unknown position."""
+    header = ScanHeader(
+        series_id=7,
+        series_uid="seven",
+        frame_shape=(8, 8),
+        frame_dtype="<u2",
+        started_s=0.0,
+        run_id=run.run_id,
+    )
+    scan = Scan.create(run.scans / "0000-seven", header)
+    numbers = np.delete(np.arange(N_FRAMES), LOST)
+    scan.column("frames", writable=True).write(numbers, np.tile(numbers[:, None, None], (1, 8, 8)))
+    placed = np.delete(np.arange(N_FRAMES), WITHOUT_POSITION)
+    positions = scan.column("positions_m", writable=True)
+    positions.write(placed, np.stack([placed * 1e-6, placed * -2e-6], axis=1))
+    scan.counters("subscriber", writable=True)["head"] = N_FRAMES
+    scan.mark("subscriber", numbers, State.DONE)
+    scan.mark("subscriber", np.array([LOST]), State.LOST)
+    scan.mark("positions", placed, State.DONE)
+    return scan.folder
+
+
+def played(scan: RecordedScan, publish=None, **options) -> list:
+    """The detector's messages."""
+    with Socket("PULL", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as inlet:
+        replay(scan, ReplayOptions(endpoint=Endpoint(address=inlet.address), **options), publish)
+        messages = []
+        while (parts := inlet.receive(0.5)) is not None:
+            messages.append(decode_message(bytes(parts[0])))
+    return messages
+
+
+def test_a_scan_folder_reads_as_a_recorded_scan(scan_folder):
+    with open_recorded(str(scan_folder)) as scan:
+        assert scan.frame_numbers.tolist() == [n for n in range(N_FRAMES) if n != LOST]
+        assert scan.frames.shape == (N_FRAMES - 1, 8, 8)
+        assert scan.frames[2:5][:, 0, 0].tolist() == [2, 4, 5]
+        assert scan.frames[-1][0, 0] == N_FRAMES - 1
+        assert scan.positions_m[6].tolist() == [7e-6, -14e-6]
+        assert np.isnan(scan.positions_m[4]).all()
+        assert scan.geometry is not None and scan.geometry.n_pixels == 64
+
+
+def test_lost_frames_stay_lost_and_numbers_stay_theirs(scan_folder):
+    with open_recorded(str(scan_folder)) as scan:
+        start, *images, _ = played(scan)
+    assert isinstance(start, StartMessage) and start.number_of_images == N_FRAMES
+    assert start.incident_energy == 8800
+    assert all(isinstance(image, ImageMessage) for image in images)
+    pixels = {image.image_id: int(next(iter(image.data.values())).decode()[0, 0]) for image in images}
+    assert pixels == {n: n for n in range(N_FRAMES) if n != LOST}
+
+
+def test_only_the_first_frames_leave_when_asked(scan_folder):
+    with open_recorded(str(scan_folder)) as scan:
+        messages = played(scan, n_frames=4)
+    assert [message.image_id for message in messages[1:-1]] == [0, 1, 2, 4]
+
+
+def test_positions_leave_beside_the_frames_as_documents(scan_folder):
+    documents = []
+    with open_recorded(str(scan_folder)) as scan:
+        start, *_ = played(scan, lambda *document: documents.append(document), rate_hz=50.0)
+    names = [name for name, _ in documents]
+    assert names[:2] == ["start", "descriptor"] and names[-1] == "stop" and names.count("event_page") >= 2
+    assert documents[0][1]["detector_series_id"] == start.series_unique_id
+    reader = PositionReader(PositionFields(unit="um"))
+    rows = [reader.read(name, document) for name, document in documents]
+    numbers, positions = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    expected = [n for n in range(N_FRAMES) if n not in (LOST, WITHOUT_POSITION)]
+    assert numbers.tolist() == expected
+    np.testing.assert_allclose(reader.to_metres(positions), np.outer(expected, [1e-6, -2e-6]))
+
+
+@pytest.mark.parametrize("source", [".", "nowhere.cxi", "scans/0000-gone"])
+def test_what_is_no_scan_is_refused_and_not_sought_in_the_store(tmp_path, monkeypatch, source):
+    (tmp_path / "demo" / "store").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="neither a file nor a scan folder"), open_recorded(source):
+        pass
+
+
+def test_frames_that_are_no_counts_are_refused():
+    assert as_counts(np.array([[3.0]]), "x").dtype == np.uint32
+    for frame in (np.array([[0.5]]), np.array([[-1]])):
+        with pytest.raises(ValueError, match="values that are no counts"):
+            as_counts(frame, "frame 3")
+
+
+def test_cxi_records_the_motion_of_the_sample():
+    np.testing.assert_array_equal(sample_translation(np.array([[1.0, 2.0]])), [[-2.0, -1.0, 0.0]])
+
+
+def test_a_simulated_scan_replays_from_its_file(tmp_path):
+    simulated = simulate_scan(Simulation(n_rows=2, n_columns=3))
+    path = tmp_path / "simulated.cxi"
+    write_scan(path, simulated, "test")
+    with open_recorded(str(path)) as scan:
+        np.testing.assert_allclose(scan.positions_m, simulated.positions_m, atol=1e-12)
+        np.testing.assert_array_equal(scan.frames[:], simulated.frames)
+        np.testing.assert_array_equal(scan.probe, simulated.probe)
+        assert scan.geometry.object_pixel_m == pytest.approx(simulated.geometry.object_pixel_m)
+        assert len(played(scan)) == 6 + 2
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["truth/object"], simulated.object)
+
+
+def test_simulating_overwrites_nothing(tmp_path):
+    path = tmp_path / "measured.cxi"
+    path.write_bytes(b"a week of beamtime")
+    with pytest.raises(FileExistsError):
+        write_scan(path, simulate_scan(Simulation(n_rows=2, n_columns=2)), "test")
+    assert path.read_bytes() == b"a week of beamtime"

@@ -1,0 +1,124 @@
+import io
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from launch.commands.run import SilenceWatch, _announce, run
+from launch.config.file import load_config
+from launch.run.progress import ProgressLine, describe
+from stream.record.scan import Scan, ScanHeader, State
+from tests.launch.run.test_stages import make_config
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def scan(tmp_path) -> Scan:
+    header = ScanHeader(series_id=1, series_uid="s", frame_shape=(4, 4), frame_dtype="<u2", started_s=0.0)
+    scan = Scan.create(tmp_path / "0000-siemens", header)
+    scan.counters("subscriber", writable=True)["head"] = 10
+    scan.mark("subscriber", np.arange(8), State.DONE)
+    scan.mark("subscriber", np.array([8]), State.LOST)
+    scan.mark("positions", np.array([3]), State.NO_POSITION)
+    return scan
+
+
+def make_line(clock: Clock, *, is_terminal: bool = False) -> tuple[ProgressLine, io.StringIO]:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=is_terminal, width=120)
+    return ProgressLine(console, clock), output
+
+
+def test_silence_is_mentioned_every_ten_seconds():
+    clock, warnings = Clock(), []
+    watch = SilenceWatch("tcp://detector:1", 0.0, warnings.append, clock)
+    for _ in range(25):
+        clock.now += 1.0
+        watch.look([])
+    assert warnings == [
+        f"nothing from tcp://detector:1 for {seconds} s: is the detector armed? "
+        "`ptychostream check` tries every address"
+        for seconds in (10, 20)
+    ]
+
+
+def test_silence_ends_the_run_when_asked_to():
+    clock = Clock()
+    watch = SilenceWatch("tcp://detector:1", 5.0, lambda text: None, clock)
+    clock.now += 5.0
+    with pytest.raises(TimeoutError, match="nothing from tcp://detector:1 for 5 s"):
+        watch.look([])
+
+
+def test_a_detector_that_has_sent_is_not_silent(scan):
+    clock = Clock()
+    watch = SilenceWatch("tcp://detector:1", 5.0, pytest.fail, clock)
+    clock.now += 50.0
+    watch.look([scan])
+
+
+def test_the_line_accounts_for_the_frames(scan):
+    assert describe(scan) == "0000-siemens  8/10 frames  1 lost  0 pending  1 without position"
+
+
+def test_lines_come_once_a_second_and_when_they_say_something_new_where_there_is_no_terminal(scan):
+    clock = Clock()
+    line, output = make_line(clock)
+    said = ["waiting for the first frame", describe(scan)]
+    with line:
+        line.show([])
+        for _ in range(10):
+            clock.now += 0.25
+            line.show([scan])
+        scan.counters("stitcher", writable=True)["closed"] = 1
+        for _ in range(10):
+            clock.now += 0.25
+            line.show([scan])
+    assert output.getvalue().splitlines() == [*said, describe(scan)]
+    assert describe(scan).endswith("image complete, writing results")
+
+
+def test_notices_name_their_stage():
+    line, output = make_line(Clock())
+    line.notice("subscriber", logging.WARNING, "3 frames rejected [shape]")
+    assert output.getvalue() == "subscriber: 3 frames rejected [shape]\n"
+
+
+def test_a_run_begins_by_saying_what_the_network_was_not_trained_for(tmp_path):
+    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 100}
+    config = make_config(tmp_path, network={"weights": "demo"}, probe=probe)
+    supervisor = SimpleNamespace(run=SimpleNamespace(config=config), address=lambda stage: "")
+    line, output = make_line(Clock())
+    _announce(supervisor, Console(file=io.StringIO()), line, opens_browser=False)
+    assert output.getvalue().startswith(
+        "inference: the network was trained for 8e+03 to 2e+06 photons a frame"
+    )
+
+
+@pytest.mark.slow
+def test_a_silent_detector_ends_in_a_message_and_not_in_a_hang(run_folder, capfd):
+    np.save(run_folder / "positions.npy", np.zeros((4, 2)))
+    (run_folder / "config.yaml").write_text(
+        "geometry: {energy_ev: 8800, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 128}\n"
+        f"detector: {{address: 'ipc://{run_folder}/detector'}}\n"
+        "positions: {source: file, path: positions.npy, unit: m}\n"
+        "live: {address: 'tcp://127.0.0.1:*'}\n"
+        "viewer: {enabled: false}\n"
+    )
+    config = load_config(run_folder / "config.yaml")
+    figures = run_folder / "figures.json"
+    assert run(config, n_series=1, timeout_s=0.5, json_file=figures, console=Console(width=200)) == 1
+    out, err = capfd.readouterr()
+    assert "live image on tcp://127.0.0.1:" in out
+    assert err.startswith(f"nothing from ipc://{run_folder}/detector for ")
+    assert json.loads(figures.read_text())["is_complete"] is False

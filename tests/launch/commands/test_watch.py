@@ -1,0 +1,59 @@
+import io
+import threading
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from launch.commands.watch import watch
+from tests.helpers.fake_door import FakeDoor
+
+
+def watched(console, *, is_final_at=3):
+    with FakeDoor() as door:
+        door.begin("0001-star")
+        done = threading.Event()
+
+        def publish():
+            for number in range(1, is_final_at + 1):
+                door.publish(
+                    np.ones((5, 7), np.complex64),
+                    frames_seen=10 * number,
+                    counts={"expected": 10 * number, "recorded": 10 * number, "lost": 0},
+                    error=0.25,
+                    epoch=1.5,
+                    time_to_image_ms=(20.0, 45.0),
+                    is_final=number == is_final_at,
+                )
+                done.wait(0.02)
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        status = watch(door.address, console=console)
+        publisher.join()
+    return status
+
+
+def test_lines_end_with_the_final_state():
+    out = io.StringIO()
+    assert watched(Console(file=out)) == 0
+    *_, last = out.getvalue().splitlines()
+    assert last == (
+        "0001-star  expected 30, recorded 30  version 3  5 x 7 px of 10 nm  "
+        "epoch 1.5, amplitude error 0.2500  time to image 20 ms, 99 % 45 ms  "
+        "scan complete: all 30 frames are in the image"
+    )
+
+
+def test_a_terminal_shows_a_table_by_stage():
+    out = io.StringIO()
+    assert watched(Console(file=out, force_terminal=True, width=120, color_system=None)) == 0
+    assert "in the image" in out.getvalue()
+    assert "scan complete: all 30 frames are in the image" in out.getvalue()
+
+
+def test_nobody_answering_is_an_error():
+    door = FakeDoor()
+    door.close()
+    with pytest.raises(TimeoutError, match="nobody has answered"):
+        watch(door.address, timeout_s=0.05, console=Console(file=io.StringIO()))

@@ -1,0 +1,205 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.config.config import Config, config_hash
+from launch.config.file import ConfigError, load_config, recipes
+
+MINIMAL = """
+geometry: {energy_ev: 8.8e3, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 128}
+detector: {address: "tcp://127.0.0.1:31001"}
+positions: {unit: um}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "siemens.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def mistakes(file: Path, **options) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, **options)
+    return str(caught.value).splitlines()
+
+
+def test_a_minimal_file_gives_every_other_setting_its_default(file):
+    config = load_config(file)
+    assert config.geometry.energy_ev == 8800.0
+    assert config.detector.pattern == "PULL"
+    assert config.positions.endpoint().bind
+    assert config.save == file.parent / "recordings"
+
+
+def test_geometry_counts_the_binning_into_the_pixel(file):
+    config = load_config(file, overrides=["geometry.binning=2"])
+    assert config.geometry.geometry().detector_pixel_m == pytest.approx(150e-6)
+
+
+def test_a_wrong_value_names_file_key_what_was_wanted_and_what_came(file):
+    file.write_text(MINIMAL.replace("detector: {", "detector: {pattern: PUSH, "))
+    assert mistakes(file) == ["siemens.yaml: detector.pattern: wanted 'PULL' or 'SUB', got 'PUSH'"]
+
+
+def test_every_mistake_gets_its_own_line(file):
+    file.write_text(
+        MINIMAL.replace("energy_ev: 8.8e3", "energy_ev: -1").replace("n_pixels: 128", "n_pixels: 1.5")
+    )
+    assert mistakes(file) == [
+        "siemens.yaml: geometry.energy_ev: wanted more than 0, got -1",
+        "siemens.yaml: geometry.n_pixels: wanted a whole number, got 1.5",
+    ]
+
+
+def test_a_misspelt_key_is_recognised(file):
+    file.write_text(MINIMAL + "refinment: {epochs: 3}\n")
+    assert mistakes(file) == ["siemens.yaml: refinment: unknown key, did you mean 'refinement'?"]
+
+
+def test_a_key_like_no_other_lists_the_keys_there_are(file):
+    [line] = mistakes(file, overrides=["viewer.zzz=1"])
+    assert line.startswith("--set: viewer.zzz: unknown key; the keys here are enabled, host, port")
+
+
+def test_a_missing_key_says_what_it_is_for(file):
+    file.write_text(MINIMAL.replace("energy_ev: 8.8e3, ", ""))
+    assert mistakes(file) == ["siemens.yaml: geometry.energy_ev: missing: photon energy, eV"]
+
+
+def test_a_section_that_is_no_section_is_refused(file):
+    file.write_text(MINIMAL + "viewer: 8010\n")
+    assert mistakes(file) == ["siemens.yaml: viewer: wanted a section with keys, got 8010"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("geometry: [", "siemens.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
+        ("save: a\nsave: b", "siemens.yaml:1: not YAML: key 'save' is given twice"),
+        ("just text", "siemens.yaml: wanted sections with keys, got 'just text'"),
+    ],
+)
+def test_what_is_not_a_configuration_is_refused(file, text, line):
+    file.write_text(text)
+    assert mistakes(file) == [line]
+
+
+def test_an_unknown_file_lists_the_recipes(tmp_path):
+    [line] = mistakes(tmp_path / "nothing.yaml")
+    assert line.endswith(f"no such file, and no recipe; the recipes are {', '.join(recipes())}")
+
+
+def test_overrides_beat_the_environment_which_beats_the_file(file):
+    environ = {"PTYCHOSTREAM__REFINEMENT__EPOCHS": "7", "PTYCHOSTREAM__REFINEMENT__SEED": "8", "HOME": "/"}
+    config = load_config(file, overrides=["refinement.seed=9"], environ=environ)
+    assert (config.refinement.epochs, config.refinement.seed) == (7, 9)
+
+
+def test_a_mistake_names_the_override_or_variable_it_came_from(file):
+    environ = {"PTYCHOSTREAM__REFINEMENT__SEED": "-1"}
+    assert mistakes(file, environ=environ, overrides=["detector.queue=none"]) == [
+        "--set: detector.queue: wanted a whole number, got 'none'",
+        "environment PTYCHOSTREAM__REFINEMENT__SEED: refinement.seed: wanted 0 or more, got -1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("detector.queue", "--set detector.queue: wanted section.key=value"),
+        ("save.folder=x", "--set: save is a value, not a section"),
+    ],
+)
+def test_an_override_that_is_none_is_refused(file, override, line):
+    file.write_text(MINIMAL + "save: here\n")
+    assert mistakes(file, overrides=[override]) == [line]
+
+
+def test_paths_start_at_the_folder_of_the_file(file, monkeypatch):
+    np.save(file.parent / "mask.npy", np.ones((4, 4), bool))
+    monkeypatch.chdir("/")
+    config = load_config(file, overrides=["geometry.mask=mask.npy"])
+    assert config.geometry.mask == file.parent / "mask.npy"
+
+
+def test_a_file_that_is_not_there_is_noticed_at_once(file):
+    assert mistakes(file, overrides=["geometry.mask=no.npy"]) == [
+        f"--set: geometry.mask: there is no file {file.parent / 'no.npy'}"
+    ]
+
+
+def test_an_open_address_needs_keys_or_a_word(file):
+    [line] = mistakes(file, overrides=["live.address=tcp://0.0.0.0:5810"])
+    assert line.startswith("siemens.yaml: live: tcp://0.0.0.0:5810 can be reached from other machines")
+    config = load_config(file, overrides=["live.address=tcp://0.0.0.0:5810", "live.insecure=true"])
+    assert config.live.endpoint().insecure
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("probe.source=file", "probe: source 'file' needs `path`"),
+        ("probe.source=zone_plate", "probe: source 'zone_plate' needs `pupil_radius_px`"),
+        ("positions.source=file", "positions: source 'file' needs `path`"),
+        ("positions.unit=", "positions: `unit` is required: one of m, mm, um, nm"),
+        (
+            "refinement.enabled=false",
+            "nothing makes an image: give `network.weights` or set `refinement.enabled`",
+        ),
+    ],
+)
+def test_settings_that_need_each_other_are_checked_together(file, override, complaint):
+    assert mistakes(file, overrides=[override])[0].endswith(complaint)
+
+
+def test_a_network_finds_its_probe_where_none_is_known(file):
+    (file.parent / "some.safetensors").touch()
+    config = load_config(file, overrides=["network.weights=some.safetensors"])
+    assert config.finds_probe
+    assert not config.scales_probe
+    assert not load_config(file).finds_probe, "refinement alone finds its own"
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("probe.is_guess=true", "`probe.is_guess` is for a probe that is known and a network that needs it"),
+        (
+            "finetune.enabled=true",
+            "`finetune` needs `network.weights` to tune and `refinement` to learn from",
+        ),
+    ],
+)
+def test_what_only_a_network_needs_is_refused_without_one(file, override, complaint):
+    assert mistakes(file, overrides=[override])[0].endswith(complaint)
+
+
+def test_weights_are_not_tuned_beside_members_that_stay_as_they_are(file):
+    for name in ("some", "other"):
+        (file.parent / f"{name}.safetensors").touch()
+    tuned = ["network.weights=some.safetensors", "finetune.enabled=true"]
+    for disagreement in ("ensemble", "round_robin"):
+        mixed = [*tuned, f"network.disagreement={disagreement}", "network.members=[other.safetensors]"]
+        assert "`finetune` tunes one network, and disagreement" in mistakes(file, overrides=mixed)[0]
+        assert load_config(file, overrides=[*mixed, "finetune.enabled=false"]).network.members
+    assert load_config(file, overrides=[*tuned, "network.disagreement=dropout"]).finetune.enabled
+
+
+def test_the_hash_changes_with_settings_and_not_with_the_folder(file):
+    plain, elsewhere = load_config(file), load_config(file, overrides=["save=/elsewhere"])
+    other = load_config(file, overrides=["refinement.seed=1"])
+    assert config_hash(plain) == config_hash(elsewhere) != config_hash(other)
+
+
+def test_a_configuration_survives_being_written_down(file):
+    config = load_config(file, overrides=["detector.frame_shape=[514, 1030]"])
+    assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("name", ["beamline", "siemens"])
+def test_recipes_are_valid_and_write_to_the_current_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name).save == tmp_path / "recordings"

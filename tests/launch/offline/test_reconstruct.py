@@ -1,0 +1,165 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from launch.offline.reconstruct import ReconstructOptions, half_data_correlation, provenance_of, reconstruct
+from launch.offline.recorded import RecordedScan, open_recorded
+from operators.arrays import centre_origin
+from operators.engine.config import RefinerConfig
+from operators.engine.projections import ProjectionConfig
+from operators.geometry import Geometry
+from operators.metrics.errors import nrmse, phase_correlation_coefficient, remove_gauge
+from tests.benchmarks._engines_siemens import distance_px
+from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.refining import N_PIXELS, make_scene
+
+GEOMETRY = Geometry(energy_ev=8800, detector_distance_m=2.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
+KNOWN = ReconstructOptions(refiner=RefinerConfig(probe_step=0), epochs=20, scale_probe=False, device="numpy")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene()
+
+
+@pytest.fixture(scope="module")
+def scan(scene):
+    """Frames as a detector sends them: counts, zero frequency at the centre; numbers have gaps."""
+    return RecordedScan(
+        frames=centre_origin(scene.patterns).astype(np.uint32),
+        frame_numbers=2 * np.arange(len(scene.corners)),
+        positions_m=GEOMETRY.to_metres(scene.corners.astype(np.float64)),
+        geometry=GEOMETRY,
+        probe=scene.probe,
+        mask=None,
+        name="simulated",
+    )
+
+
+def test_the_object_is_found_where_the_truth_has_it(scene, scan):
+    result = reconstruct(scan, KNOWN)
+    inside = result.bounds.padded(-N_PIXELS // 2)
+    found = result.object[inside.slices_in(result.bounds)]
+    truth = scene.truth[inside.top : inside.bottom, inside.left : inside.right]
+    assert nrmse(found, truth).c < 0.15
+    assert nrmse(found, np.roll(truth, 2, axis=0)).c > 0.3
+    np.testing.assert_array_equal(result.frame_numbers, scan.frame_numbers)
+    assert result.error_history[-1] < 0.3 * result.error_history[0]
+
+
+@pytest.mark.parametrize("algorithm", ["dm", "raar"])
+def test_projections_find_the_same_object_and_say_so(scan, algorithm):
+    options = replace(KNOWN, projections=ProjectionConfig(algorithm=algorithm, probe_start=1000), epochs=60)
+    found, refined = reconstruct(scan, options), reconstruct(scan, KNOWN)
+    assert found.bounds == refined.bounds
+    assert phase_correlation_coefficient(*(r.object[16:-16, 16:-16] for r in (found, refined))) > 0.95
+    made = provenance_of(scan, options, found)
+    assert made["algorithm"] == algorithm
+    assert len(found.error_history) == 60
+
+
+@pytest.mark.parametrize("projections", [None, ProjectionConfig()])
+def test_progress_is_told_once_an_epoch(scan, projections):
+    seen = []
+    options = replace(KNOWN, epochs=6, projections=projections)
+    reconstruct(scan, options, progress=lambda epoch, error: seen.append((epoch, error)))
+    epochs, errors = zip(*seen, strict=True)
+    assert [int(epoch) for epoch in epochs] == [1, 2, 3, 4, 5, 6]
+    assert errors[-1] < errors[0]
+
+
+def test_the_probe_of_the_scan_is_scaled_to_its_photons(scan):
+    too_bright = replace(scan, probe=10 * scan.probe)
+    result = reconstruct(too_bright, replace(KNOWN, epochs=1, scale_probe=True))
+    photons = scan.frames.sum() / len(scan.frames)
+    assert float((np.abs(result.probe) ** 2).sum()) == pytest.approx(photons, rel=1e-3)
+
+
+def test_a_probe_can_be_found_from_the_data(scene, scan):
+    options = replace(KNOWN, probe="data", refiner=RefinerConfig(), n_modes=2)
+    result = reconstruct(replace(scan, probe=None), options)
+    assert result.probe.shape == (2, N_PIXELS, N_PIXELS)
+    overlap = abs(np.vdot(result.probe[0], scene.probe[0]))
+    assert overlap > 0.9 * np.linalg.norm(result.probe[0]) * np.linalg.norm(scene.probe[0])
+
+
+def test_halves_share_no_frame_and_agree(scan):
+    even, odd = (reconstruct(scan, replace(KNOWN, every=2, offset=offset)) for offset in (0, 1))
+    assert not set(even.frame_numbers) & set(odd.frame_numbers)
+    assert len(even.frame_numbers) + len(odd.frame_numbers) == len(scan.frame_numbers)
+    correlation = half_data_correlation(scan, KNOWN)
+    assert 0.05 < correlation.crossing(0.5) <= 0.5
+
+
+def test_frames_without_position_are_left_out_and_counted(scan, caplog):
+    positions_m = scan.positions_m.copy()
+    positions_m[[3, 9]] = np.nan
+    result = reconstruct(replace(scan, positions_m=positions_m), replace(KNOWN, epochs=1))
+    assert len(result.frame_numbers) == len(scan.frame_numbers) - 2
+    assert not {6, 18} & set(result.frame_numbers.tolist())
+    assert "2 of 64 frames have no position" in caplog.text
+
+
+def test_what_made_a_result_is_written_and_its_hash_changes_with_it(scan):
+    result = reconstruct(scan, replace(KNOWN, epochs=1))
+    made = provenance_of(scan, KNOWN, result)
+    assert (made["scan"], made["algorithm"], made["frames"]) == ("simulated", "rpie", 64)
+    assert made["error"] == result.error_history[-1]
+    other = provenance_of(scan, replace(KNOWN, refiner=RefinerConfig(alpha=0.2)), result)
+    assert other["config_hash"] != made["config_hash"]
+    assert all(isinstance(value, str | int | float) for value in made.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"geometry": None}, "'simulated' does not say its energy, distance"),
+        ({"probe": None}, "has no probe: choose probe 'data'"),
+        ({"positions_m": np.full((64, 2), np.nan)}, "none of 64 frames has a position"),
+        ({"geometry": replace(GEOMETRY, n_pixels=64)}, "frames have shape"),
+    ],
+)
+def test_what_a_scan_lacks_is_named(scan, change, message):
+    with pytest.raises(ValueError, match=message):
+        reconstruct(replace(scan, **change), KNOWN)
+
+
+@pytest.mark.parametrize("setting", [{"probe": "none"}, {"epochs": 0}, {"every": 2, "offset": 2}])
+def test_options_that_make_no_sense_are_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        ReconstructOptions(**setting)
+
+
+@needs_shared_data
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.parametrize("probe", ["file", "data"])
+def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_other(probe):
+    options = ReconstructOptions(n_modes=3, probe=probe, device="numpy")
+    with (
+        open_recorded(str(SHARED_DATA / "siemens" / "siemens.cxi")) as scan,
+        np.load(SHARED_DATA / "siemens" / "reference.npz", allow_pickle=False) as reference,
+    ):
+        result = reconstruct(scan, options)
+        inside = np.s_[64:-64, 64:-64]
+        rows, columns = np.minimum(result.object.shape, reference["O"].shape)
+        found, known = result.object[:rows, :columns][inside], reference["O"][:rows, :columns][inside]
+        assert result.error_history[-1] < 0.0115
+        assert phase_correlation_coefficient(remove_gauge(found, known), known) > 0.95
+        if probe == "file":
+            assert half_data_correlation(scan, options).crossing(0.5) > 0.2
+
+
+@needs_shared_data
+@pytest.mark.slow
+def test_disturbed_positions_of_a_real_scan_come_back():
+    options = ReconstructOptions(refiner=RefinerConfig(refines_positions=True), epochs=60)
+    with open_recorded(str(SHARED_DATA / "siemens" / "siemens.cxi")) as scan:
+        pixel_m = scan.geometry.object_pixel_m
+        noise = np.random.default_rng(5).normal(0, 3 / np.sqrt(2), scan.positions_m.shape)
+        disturbed = replace(scan, positions_m=scan.positions_m + pixel_m * noise)
+        result = reconstruct(disturbed, options)
+        assert distance_px(scan.positions_m / pixel_m, disturbed.positions_m / pixel_m) > 2.9
+        assert distance_px(scan.positions_m / pixel_m, result.positions_m / pixel_m) < 0.8
+        assert result.error_history[-1] < 0.0115

@@ -1,0 +1,188 @@
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.config.config import Config
+from launch.config.stages import DEMO_WEIGHTS
+from launch.run.processes import RunFailedError
+from launch.run.run_file import ResolvedRun, StageSpec, new_run
+from launch.run.stages import (
+    PROBE_FILE,
+    finetune,
+    model_id,
+    optics,
+    positions,
+    probe,
+    read_probe,
+    refinement,
+    resolve,
+    stages_of,
+    stitcher,
+    subscriber,
+)
+from launch.run.supervisor import Supervisor
+from stream.record.tuned_weights import ensemble_id
+from stream.stages.loop import Worker
+from stream.wire.sockets import Endpoint, Socket
+
+
+def make_config(save: Path, **sections) -> Config:
+    settings = {
+        "geometry": {
+            "energy_ev": 8800,
+            "detector_distance_m": 1.92,
+            "detector_pixel_m": 75e-6,
+            "n_pixels": 64,
+        },
+        "detector": {"address": "ipc://detector"},
+        "positions": {"unit": "um"},
+        "save": save,
+    }
+    return Config.model_validate(settings | sections)
+
+
+def names(config: Config) -> list[str]:
+    return [spec.name for spec in stages_of(config)]
+
+
+def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
+    ends = ["stitcher", "recorder", "viewer"]
+    assert names(make_config(tmp_path)) == ["subscriber", "positions", "refinement", *ends]
+    (tmp_path / "w.safetensors").touch()
+    known = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    network = {"weights": tmp_path / "w.safetensors"}
+    config = make_config(
+        tmp_path, network=network, probe=known, refinement={"enabled": False}, viewer={"enabled": False}
+    )
+    assert names(config) == ["subscriber", "positions", "inference", "stitcher", "recorder"]
+
+
+def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
+    computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    for settings in ({"source": "data", "n_frames": 64}, computed | {"is_guess": True}):
+        config = make_config(
+            tmp_path, network={"weights": "demo"}, probe=settings, finetune={"enabled": True}
+        )
+        order = ["subscriber", "positions", "probe", "inference", "refinement", "finetune", "stitcher"]
+        assert names(config)[:7] == order
+        run = resolve(config)
+        assert optics(run).probe is None
+        found = probe(run).config
+        assert found.n_frames == settings.get("n_frames", 96)
+        assert (found.guess is not None) == ("is_guess" in settings)
+        assert 0.7 < found.transmission < 0.8, "as the model card has it"
+        assert not refinement(run).config.scale_probe, "the network's scale"
+        assert stitcher(run).config.error_model.own != 0.4, "as the model card has it"
+
+
+def test_a_run_has_the_version_of_its_weights_and_that_of_an_ensemble_where_it_is_the_mean(tmp_path):
+    def version(**network) -> str:
+        return model_id(make_config(tmp_path, network={"weights": "demo"} | network))
+
+    alone = version()
+    assert version(disagreement="round_robin", members=[DEMO_WEIGHTS]) == alone
+    mean = version(disagreement="ensemble", members=[DEMO_WEIGHTS])
+    assert mean == ensemble_id([alone, alone]) != alone
+
+
+def test_settings_of_tuning_reach_its_stage(tmp_path):
+    computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    section = {"enabled": True, "budget_s": 7.0, "replayed": 0.3}
+    run = resolve(make_config(tmp_path, network={"weights": "demo"}, probe=computed, finetune=section))
+    config = finetune(run).config
+    assert (config.budget_s, config.tuning.replayed) == (7.0, 0.3)
+    spec = run.stage("finetune")
+    assert not spec.is_vital
+    assert not spec.closes
+    assert config.nice > max(stage.nice for stage in run.stages)
+
+
+def test_settings_reach_their_stages(tmp_path):
+    config = make_config(
+        tmp_path,
+        detector={
+            "address": "ipc://detector",
+            "pattern": "SUB",
+            "end_grace_s": 7.0,
+            "channel": "threshold_2",
+        },
+        positions={"unit": "nm", "signs": [-1, 1], "y": "sy", "x": "sx", "late_s": 3.0},
+        refinement={"algorithm": "rpie", "object_step": 0.7, "epochs": 9.0},
+        probe={"source": "data", "n_modes": 3},
+        live={"address": "ipc://live", "tile_px": 32},
+    )
+    run = resolve(config)
+    assert subscriber(run).inlet[:2] == ("SUB", (Endpoint(address="ipc://detector"),))
+    assert subscriber(run).config.end_grace_s == 7.0
+    assert positions(run).config.fields.signs == (-1, 1)
+    assert positions(run).config.late_s == 3.0
+    assert refinement(run).config.refiner.object_step == 0.7
+    assert (refinement(run).config.epochs, refinement(run).config.n_modes) == (9.0, 3)
+    assert stitcher(run).config.tile_px == 32
+    assert stitcher(run).config.run_id == run.run_id
+    assert all(isinstance(build(run), Worker) for build in (refinement, stitcher))
+
+
+def test_a_stage_started_again_takes_the_address_it_had(tmp_path):
+    config = make_config(tmp_path, live={"address": "tcp://127.0.0.1:*"})
+    run = resolve(config).model_copy(update={"addresses": {"stitcher": "tcp://127.0.0.1:43210"}})
+    assert stitcher(run).door == Endpoint(address="tcp://127.0.0.1:43210", bind=True)
+
+
+def test_a_computed_probe_is_written_with_its_photons(tmp_path):
+    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+    run = resolve(make_config(tmp_path, probe=probe))
+    written = np.load(run.folder / PROBE_FILE)
+    assert written.shape == (1, 64, 64) and written.dtype == np.complex64
+    assert (np.abs(written) ** 2).sum() == pytest.approx(4e5)
+    np.testing.assert_array_equal(optics(run).load_probe(), written)
+
+
+def test_without_a_known_probe_stages_are_told_of_none(tmp_path):
+    assert optics(resolve(make_config(tmp_path))).probe is None
+
+
+def test_a_probe_of_one_mode_gets_its_axis(tmp_path):
+    np.save(tmp_path / "probe.npy", np.ones((8, 8), np.complex128))
+    assert read_probe(tmp_path / "probe.npy").shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("wrong", [np.ones((8, 8)), np.ones(8, complex)])
+def test_what_is_no_probe_is_refused(tmp_path, wrong):
+    np.save(tmp_path / "probe.npy", wrong)
+    with pytest.raises(ValueError, match="wanted a complex probe"):
+        read_probe(tmp_path / "probe.npy")
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path):
+    run = resolve(make_config(tmp_path))
+    run.write()
+    assert ResolvedRun.read(run.file) == run
+    with pytest.raises(
+        ValueError, match="has no stage 'inference'; it has subscriber, positions, refinement"
+    ):
+        run.stage("inference")
+
+
+def viewer_run(save: Path, port: int) -> ResolvedRun:
+    spec = StageSpec(name="viewer", builder="launch.run.stages:viewer", closes=False, is_vital=False)
+    return new_run(make_config(save, viewer={"port": port}), (spec,))
+
+
+def test_the_page_is_a_process_of_the_run(run_folder):
+    with Supervisor(viewer_run(run_folder, 0)) as supervisor:
+        supervisor.start()
+        with urllib.request.urlopen(supervisor.address("viewer"), timeout=10) as page:
+            assert b"<html" in page.read().lower()
+
+
+def test_a_page_that_cannot_be_served_is_refused_before_the_run(run_folder):
+    with Socket("ROUTER", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as other:
+        port = int(other.address.rpartition(":")[2])
+        with (
+            Supervisor(viewer_run(run_folder, port)) as supervisor,
+            pytest.raises(RunFailedError, match=f"cannot serve the page at 127.0.0.1:{port}"),
+        ):
+            supervisor.start()

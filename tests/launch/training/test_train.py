@@ -1,0 +1,262 @@
+import copy
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from launch.training.data import Simulator
+from launch.training.recipe import Recipe
+from launch.training.train import Report, descend, finish, learning_rate, progress_bar, start_network, train
+from operators.optics import forward
+from stream.files.weights import load_network
+from tests.helpers.tiny_recipe import TINY_RECIPE
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
+    monkeypatch.setattr("launch.training.calibrate.N_DOSES", 1)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.model_validate(TINY_RECIPE)
+
+
+class PowerCutError(Exception):
+    """Ends a training from its report."""
+
+
+def cut_at(step: int) -> object:
+    def on_report(report: Report) -> None:
+        if report.step == step:
+            raise PowerCutError
+
+    return on_report
+
+
+def test_a_training_leaves_weights_card_and_log(tmp_path: Path, recipe: Recipe) -> None:
+    card = train(recipe, tmp_path)
+    network, loaded_card = load_network(tmp_path / "tiny.safetensors")
+    assert loaded_card == card
+    assert card.recipe == recipe.model_dump(mode="json")
+    assert card.probe["disc_radius_px"] == pytest.approx((6.3, 7.7))
+    assert network.sigma_scale > 0
+    assert network.largest_intensity > 0
+    rows = list(csv.DictReader((tmp_path / "tiny.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.json", "tiny.csv"}
+
+
+@pytest.mark.slow
+def test_the_same_recipe_gives_the_same_weights(tmp_path: Path, recipe: Recipe) -> None:
+    first, second = (train(recipe, tmp_path / name) for name in ("first", "second"))
+    other = train(recipe.model_copy(update={"seed": 4}), tmp_path / "other")
+    assert first.sha256 == second.sha256 != other.sha256
+    assert first.metrics == second.metrics
+
+
+def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(PowerCutError):
+        train(recipe, tmp_path / "cut", on_report=cut_at(4))
+    assert not (tmp_path / "cut" / "tiny.safetensors").exists()
+    resumed: list[Report] = []
+    card = train(recipe, tmp_path / "cut", on_report=resumed.append)
+    assert [report.step for report in resumed] == [6]
+    assert card.sha256 == train(recipe, tmp_path / "whole").sha256
+    logs = [(tmp_path / name / "tiny.csv").read_text() for name in ("cut", "whole")]
+    assert logs[0] == logs[1]
+
+
+def test_a_training_cut_before_its_evaluation_is_only_evaluated(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(PowerCutError):
+        train(recipe, tmp_path, on_report=cut_at(6))
+    reports: list[Report] = []
+    train(recipe, tmp_path, on_report=reports.append)
+    assert reports == []
+    assert (tmp_path / "tiny.safetensors").exists()
+
+
+def test_a_training_goes_on_where_random_numbers_have_another_state(tmp_path: Path, recipe: Recipe) -> None:
+    """A GPU's generator, whose state is shorter; what it would have drawn next cannot be drawn here."""
+    with pytest.raises(PowerCutError):
+        train(recipe, tmp_path, on_report=cut_at(4))
+    checkpoint = tmp_path / "tiny.checkpoint"
+    with safe_open(checkpoint, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors | {"generator": tensors["generator"][:16]}, checkpoint, metadata)
+    resumed: list[Report] = []
+    assert train(recipe, tmp_path, on_report=resumed.append) is not None
+    assert [report.step for report in resumed] == [6]
+
+
+def test_the_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(PowerCutError):
+        train(recipe, tmp_path, on_report=cut_at(2))
+    with pytest.raises(ValueError, match=r"tiny\.checkpoint belongs to another recipe"):
+        train(recipe.model_copy(update={"batch_size": 5}), tmp_path)
+
+
+def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: Path, recipe: Recipe) -> None:
+    first = train(recipe, tmp_path)
+    assert first is not None
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "learning_rate": 1e-9}
+    second = train(recipe.model_copy(update=changes), tmp_path)
+    assert second is not None
+    assert second.parent == first.model_id != second.model_id
+    networks = [load_network(tmp_path / f"{name}.safetensors")[0] for name in ("tiny", "second")]
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_error_bars_are_calibrated_anew_whatever_the_weights_bring(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    network, _ = load_network(tmp_path / "tiny.safetensors")
+    scale = network.sigma_scale.item()
+    network.sigma_scale.fill_(5 * scale)
+    network.sigma_exponent.fill_(0.3)
+    finish(recipe, network, "", tmp_path / "again", "cpu")
+    again, _ = load_network(tmp_path / "again" / "tiny.safetensors")
+    assert again.sigma_scale.item() == pytest.approx(scale, rel=1e-3)
+    assert again.sigma_exponent == 0, "there is nothing to fit to one dose"
+
+
+def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    smaller = recipe.network_config | {"crop": recipe.network_config["crop"] - 8}
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": smaller}
+    card = train(recipe.model_copy(update=changes), tmp_path)
+    assert card is not None
+    assert load_network(tmp_path / "second.safetensors")[0].config.crop == smaller["crop"]
+
+
+def test_weights_of_another_network_to_go_on_from_are_refused(tmp_path: Path, recipe: Recipe) -> None:
+    train(recipe, tmp_path)
+    wider = recipe.network_config | {"widths": [16, 48]}
+    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": wider}
+    with pytest.raises(ValueError, match=r"tiny\.safetensors holds physics.*32.*the recipe wants.*48"):
+        train(recipe.model_copy(update=changes), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"loss": "amplitude_phase"}, {"optimiser": "adam"}])
+def test_loss_and_optimiser_are_those_of_the_recipe(
+    tmp_path: Path, recipe: Recipe, changes: dict[str, object]
+) -> None:
+    weights = []
+    for name, update in (("plain", {}), ("changed", changes)):
+        card = train(recipe.model_copy(update=update), tmp_path / name)
+        assert card is not None
+        weights.append(card.sha256)
+    assert weights[0] != weights[1]
+
+
+def test_gradients_are_cut_only_where_the_recipe_says_at_what(recipe: Recipe) -> None:
+    network, _ = start_network(recipe, Path(), "cpu")
+    batch = Simulator(recipe).draw(4, torch.Generator().manual_seed(0))
+    steps = {}
+    for most in (None, 1e9, 1e-3):
+        learning = copy.deepcopy(network)
+        optimiser = torch.optim.SGD(learning.parameters(), lr=1.0)
+        descend(recipe.model_copy(update={"gradient_clip": most}), learning, optimiser, batch)
+        moved = zip(learning.parameters(), network.parameters(), strict=True)
+        steps[most] = float(sum((after - before).detach().square().sum() for after, before in moved)) ** 0.5
+    assert steps[None] == pytest.approx(steps[1e9])
+    assert steps[None] > 2e-3
+    assert steps[1e-3] == pytest.approx(1e-3, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["ptychonet", "ptychonn"])
+def test_networks_of_the_literature_are_trained_by_the_same_loop(
+    tmp_path: Path, recipe: Recipe, name: str
+) -> None:
+    config = {"n_pixels": 32, "widths": [8, 16]}
+    card = train(recipe.model_copy(update={"network": name, "network_config": config}), tmp_path)
+    assert card is not None
+    assert card.network == name
+    assert np.isfinite(list(card.metrics.values())).all()
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_calibrated_and_judged_on_imperfect_detectors_and_probes(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    detect = forward.detect
+    monkeypatch.setattr(forward, "detect", lambda *values: seen.append(values) or detect(*values))
+    probe = {"coherence_px": [10, 40], "travel_px": [0, 2], "blur_px": [0, 1], "n_modes": 3}
+    effects = {"gain_spread": [0, 0.05], "dead_share": 0.01, "hot_share": 0.01, "background": [0, 1]}
+    effects |= {"beam_stop_px": [0, 2], "gap_px": [0, 3], "saturation": [500, 5000], "flux_spread": 0.1}
+    fields = TINY_RECIPE | {"probe": TINY_RECIPE["probe"] | probe, "effects": effects | {"n_detectors": 3}}
+    fields["evaluation"] = TINY_RECIPE["evaluation"] | {"draws_probes": True}
+    recipe = Recipe.model_validate(fields)
+    card = train(recipe, tmp_path)
+    assert card is not None
+    assert Recipe.model_validate(card.recipe) == recipe
+    assert np.isfinite(list(card.metrics.values())).all()
+    assert {name.removeprefix("drawn_probe_") for name in card.metrics if name.startswith("drawn_")} == {
+        name for name in card.metrics if not name.startswith(("drawn_", "unseen_"))
+    }
+    assert seen, "scans to judge by were counted by imperfect detectors"
+
+
+def test_convolutions_are_trained_in_bfloat16_where_the_recipe_says_so(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    logs = {}
+    for bfloat16 in (False, True):
+        directory = tmp_path / str(bfloat16)
+        card = train(recipe.model_copy(update={"bfloat16": bfloat16}), directory)
+        assert card is not None
+        assert np.isfinite(list(card.metrics.values())).all()
+        network, _ = load_network(directory / "tiny.safetensors")
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+        rows = csv.DictReader((directory / "tiny.csv").read_text().splitlines())
+        logs[bfloat16] = [float(row["c"]) for row in rows]
+    assert logs[True] != logs[False]
+    assert logs[True] == pytest.approx(logs[False], rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_short_training_beats_the_constant_object(tmp_path: Path, recipe: Recipe) -> None:
+    longer = recipe.model_copy(
+        update={"n_steps": 400, "batch_size": 16, "n_textures": 50, "report_every": 100}
+    )
+    card = train(longer, tmp_path)
+    assert card.metrics["patch_c"] < 0.75
+    assert card.metrics["mosaic_c"] < card.metrics["patch_c"]
+    assert card.metrics["coverage68"] == pytest.approx(0.68, abs=0.1)
+
+
+def test_the_learning_rate_rises_and_falls_to_zero(recipe: Recipe) -> None:
+    recipe = recipe.model_copy(update={"n_steps": 100, "warm_up_steps": 10})
+    rates = [learning_rate(recipe, step) for step in range(100)]
+    assert rates.index(max(rates)) == 9
+    assert max(rates) == pytest.approx(recipe.learning_rate, rel=0.05)
+    assert rates[-1] == pytest.approx(0)
+
+
+def test_a_rate_that_falls_in_steps_is_halved_at_each(recipe: Recipe) -> None:
+    changes = {"n_steps": 100, "warm_up_steps": 1, "schedule": "steps", "decay_steps": 40}
+    recipe = recipe.model_copy(update=changes)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in (0, 39, 40, 79, 80, 99)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
+def test_a_trapezoid_stays_up_until_its_last_steps(recipe: Recipe) -> None:
+    changes = {"n_steps": 100, "warm_up_steps": 10, "schedule": "trapezoid", "decay_steps": 20}
+    recipe = recipe.model_copy(update=changes)
+    rates = [learning_rate(recipe, step) / recipe.learning_rate for step in (0, 9, 50, 79, 89, 99)]
+    assert rates == pytest.approx([0.1, 1, 1, 1, 0.5, 0])
+
+
+def test_the_progress_bar_follows_the_reports(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(recipe) as show:
+        show(Report(step=6, learning_rate=0.0, c=0.4321, sigma_loss=0.0))
+    shown = capsys.readouterr().out
+    assert "c 0.432" in shown
+    assert "6/6" in shown

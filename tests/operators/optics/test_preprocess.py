@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+
+from operators.arrays import centre_origin, to_numpy
+from operators.optics.preprocess import Preprocess, find_valid_pixels
+from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+
+SHAPE = (12, 10)
+
+
+def numbered_frames(n_frames=2):
+    return np.arange(n_frames * 120, dtype=np.uint16).reshape(n_frames, *SHAPE)
+
+
+def test_patterns_are_the_centre_of_the_frame_in_photons_with_the_origin_in_the_corner(xp):
+    prepare = Preprocess(frame_shape=SHAPE, n_pixels=8, photons_per_count=0.5)
+    patterns = prepare(xp.asarray(numbered_frames()))
+    assert patterns.dtype == np.float32
+    np.testing.assert_array_equal(to_numpy(centre_origin(patterns)), numbered_frames()[:, 2:10, 1:9] * 0.5)
+    assert float(patterns[0, 0, 0]) == numbered_frames()[0, 6, 5] * 0.5
+
+
+@pytest.mark.parametrize("binning", [1, 2])
+def test_the_configured_centre_lands_on_zero_frequency(xp, binning):
+    frame = np.zeros((1, *SHAPE), np.uint32)
+    frame[0, 5, 4] = 7
+    patterns = Preprocess(frame_shape=SHAPE, n_pixels=4, centre=(5, 4), binning=binning)(xp.asarray(frame))
+    assert float(patterns[0, 0, 0]) == 7
+    assert float(patterns.sum()) == 7
+
+
+def test_binning_sums_counts(xp):
+    frames = numbered_frames()
+    patterns = Preprocess(frame_shape=SHAPE, n_pixels=5, centre=(5, 5), binning=2)(xp.asarray(frames))
+    expected = sum(frames[:, i:10:2, j:10:2].astype(float) for i in (0, 1) for j in (0, 1))
+    np.testing.assert_array_equal(to_numpy(centre_origin(patterns)), expected)
+
+
+@pytest.mark.parametrize("background", [3.0, np.full(SHAPE, 3, np.uint16)])
+def test_background_is_taken_from_every_detector_pixel_and_never_leaves_less_than_nothing(xp, background):
+    frames = np.zeros((1, *SHAPE), np.uint16)
+    frames[0, 4:6, 4:6] = 5
+    prepare = Preprocess(frame_shape=SHAPE, n_pixels=4, centre=(6, 4), binning=2, background=background)
+    patterns = to_numpy(centre_origin(prepare(xp.asarray(frames))))
+    assert patterns[0, 1, 2] == 4 * (5 - 3)
+    assert patterns.sum() == 4 * (5 - 3)
+
+
+def test_an_invalid_pixel_is_zero_and_masked_in_the_corner_origin_pattern(xp):
+    valid = np.ones(SHAPE, bool)
+    valid[6, 5] = False  # the centre of the frame
+    prepare = Preprocess(frame_shape=SHAPE, n_pixels=8, valid_pixels=valid)
+    patterns = prepare(xp.asarray(numbered_frames(1) + np.uint16(1)))
+    assert not prepare.mask[0, 0]
+    assert prepare.mask.sum() == 63
+    np.testing.assert_array_equal(to_numpy(patterns)[0] > 0, prepare.mask)
+
+
+def test_one_bad_detector_pixel_spoils_its_binned_pixel():
+    valid = np.ones(SHAPE, bool)
+    valid[0, 0] = False
+    mask = Preprocess(frame_shape=SHAPE, n_pixels=5, centre=(5, 5), binning=2, valid_pixels=valid).mask
+    assert centre_origin(mask).tolist() == [[False] + [True] * 4] + [[True] * 5] * 4
+
+
+def test_a_mask_of_the_pattern_is_taken_as_it_is():
+    valid = np.ones((5, 5), bool)
+    valid[4, 3] = False
+    mask = Preprocess(frame_shape=SHAPE, n_pixels=5, binning=2, valid_pixels=valid).mask
+    np.testing.assert_array_equal(centre_origin(mask), valid)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_pixels": 11}, r"columns 0\.\.10, but frames have shape \(12, 10\)"),
+        ({"n_pixels": 8, "centre": (3, 5)}, r"rows -1\.\.6"),
+        ({"n_pixels": (8, 6)}, "n_pixels must be one positive whole number"),
+        ({"n_pixels": 8, "binning": 0}, "binning must be"),
+        ({"n_pixels": 8, "centre": (5.5, 4)}, "centre must be a detector pixel"),
+        ({"n_pixels": 8, "photons_per_count": 0.0}, "photons_per_count must be positive"),
+        ({"n_pixels": 8, "background": np.zeros((8, 8))}, r"background has shape \(8, 8\)"),
+        ({"n_pixels": 8, "valid_pixels": np.ones((9, 9), bool)}, r"got bool \(9, 9\)"),
+        ({"n_pixels": 8, "valid_pixels": np.ones(SHAPE)}, "got float64"),
+    ],
+)
+def test_impossible_preparation_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocess(frame_shape=SHAPE, **options)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 12), (12, 10)])
+def test_frames_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="expected frames of shape"):
+        Preprocess(frame_shape=SHAPE, n_pixels=8)(np.zeros(shape, np.uint16))
+
+
+def test_frames_are_not_changed():
+    frames = numbered_frames()
+    Preprocess(frame_shape=SHAPE, n_pixels=8, background=2.0, photons_per_count=3.0)(frames)
+    np.testing.assert_array_equal(frames, numbered_frames())
+
+
+def test_hot_dead_and_saturated_pixels_are_found_and_no_others(xp):
+    rng = np.random.default_rng(0)
+    row, column = np.mgrid[-16:16, -16:16]
+    brightness = 50 * np.exp(-(row**2 + column**2) / 40)
+    frames = rng.poisson(brightness, (300, 32, 32)).astype(np.uint16)
+    bad = {"hot": (3, 4), "dead": (16, 17), "saturated once": (14, 12), "hot beside the beam": (20, 20)}
+    frames[:, 3, 4] = 40
+    frames[:, 16, 17] = 0
+    frames[7, 14, 12] = 65535
+    frames[:, 20, 20] = 2000
+    valid = to_numpy(find_valid_pixels(xp.asarray(frames)))
+    assert {tuple(pixel) for pixel in np.argwhere(~valid).tolist()} == set(bad.values())
+
+
+def test_a_known_saturation_is_used():
+    frames = np.full((4, 6, 6), 10, np.uint32)
+    frames[2, 1, 1] = 12
+    assert find_valid_pixels(frames).all()
+    assert np.argwhere(~find_valid_pixels(frames, saturation=12)).tolist() == [[1, 1]]
+
+
+@needs_shared_data
+def test_no_pixel_of_the_siemens_scan_is_called_bad():
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(SHARED_DATA / "siemens" / "siemens.cxi") as file:
+        frames = file["entry_1/instrument_1/detector_1/data"][::4]
+    assert find_valid_pixels(frames).all()

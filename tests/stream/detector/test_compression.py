@@ -1,0 +1,123 @@
+"""Compressed frames come back unchanged, and damaged ones are refused without harm."""
+
+import numpy as np
+import pytest
+
+from stream.detector import compression
+from stream.detector.compression import CompressionError, _bitshuffle, _LibraryBitshuffle, _NumpyBitshuffle
+
+SHAPES = [(0,), (3,), (8,), (7, 5), (64, 64), (1, 4097), (257, 33)]
+
+
+def counts(shape: tuple[int, ...], dtype: str, mean: float = 3.0) -> np.ndarray:
+    return np.random.default_rng(1).poisson(mean, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("algorithm", ["bslz4", "lz4"])
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4", "<u8"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_frames_come_back_unchanged(shape: tuple[int, ...], dtype: str, algorithm: str) -> None:
+    frame = counts(shape, dtype)
+    out = np.full_like(frame, 7)
+    compression.decode_into(out, compression.encode(frame, algorithm), algorithm, frame.itemsize)
+    np.testing.assert_array_equal(out, frame)
+
+
+def test_noise_that_does_not_shrink_is_stored_as_it_is() -> None:
+    noise = np.random.default_rng(2).integers(0, 256, 5000, dtype=np.uint8)
+    encoded = compression.encode(noise, "lz4")
+    out = np.empty_like(noise)
+    compression.decode_into(out, encoded, "lz4")
+    np.testing.assert_array_equal(out, noise)
+    assert len(encoded) == noise.size + 16
+
+
+def test_the_library_is_used_where_it_works() -> None:
+    assert isinstance(_bitshuffle(), _LibraryBitshuffle)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_numpy_and_library_read_each_other(shape: tuple[int, ...], dtype: str) -> None:
+    frame = counts(shape, dtype)
+    both = [_bitshuffle(), _NumpyBitshuffle()]
+    for writer, reader in [both, both[::-1]]:
+        out = np.full_like(frame, 7)
+        encoded = writer.encode(np.ascontiguousarray(frame), 1024)
+        reader.decode(out.reshape(-1).view(np.uint8), encoded, frame.itemsize)
+        np.testing.assert_array_equal(out, frame)
+
+
+def test_a_library_that_decodes_wrongly_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_LibraryBitshuffle, "decode", lambda *_: None)
+    _bitshuffle.cache_clear()
+    try:
+        assert isinstance(_bitshuffle(), _NumpyBitshuffle)
+    finally:
+        _bitshuffle.cache_clear()
+    assert "decodes a known block wrongly" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "header"),
+        (b"\0" * 11, "header"),
+        (b"\0" * 12, "0 bytes, the frame has 128"),
+        ((128).to_bytes(8, "big") + (0).to_bytes(4, "big"), "a block has 0 bytes"),
+        ((128).to_bytes(8, "big") + (7).to_bytes(4, "big"), "no multiple"),
+        ((128).to_bytes(8, "big") + (64).to_bytes(4, "big"), "within their blocks"),
+        ((128).to_bytes(8, "big") + (64).to_bytes(4, "big") + b"\xff" * 4, "within their blocks"),
+        ((128).to_bytes(8, "big") + (128).to_bytes(4, "big") + b"\xff" * 4, "have 16 bytes"),
+        ((128).to_bytes(8, "big") + (128).to_bytes(4, "big") + b"\0\0\0\1\0", "damaged"),
+    ],
+)
+def test_damage_is_named(data: bytes, reason: str) -> None:
+    for decoder in (_bitshuffle(), _NumpyBitshuffle()):
+        with pytest.raises(CompressionError, match=reason):
+            decoder.decode(np.empty(128, np.uint8), data, 2)
+
+
+def test_a_buffer_of_another_size_is_refused_before_it_is_touched() -> None:
+    encoded = compression.encode(counts((16, 16), "<u2"), "bslz4")
+    out = np.full((16, 15), 9, "<u2")
+    with pytest.raises(CompressionError, match="hold 512 bytes, the frame has 480"):
+        compression.decode_into(out, encoded, "bslz4", 2)
+    assert (out == 9).all()
+    with pytest.raises(ValueError, match="C-contiguous"):
+        compression.decode_into(np.empty((16, 32), "<u2")[:, ::2], encoded, "bslz4", 2)
+
+
+@pytest.mark.parametrize("item_size", [0, 3, -1, 2**40])
+def test_absurd_element_sizes_are_refused(item_size: int) -> None:
+    with pytest.raises(CompressionError, match="wanted one of"):
+        compression.decode_into(np.empty(8, "<u2"), b"", "bslz4", item_size)
+
+
+def test_unknown_algorithms_are_refused() -> None:
+    for call in (compression.encode, lambda array, name: compression.decode_into(array, b"", name)):
+        with pytest.raises(CompressionError, match="'bszstd'"):
+            call(np.zeros(8, "<u2"), "bszstd")
+
+
+@pytest.mark.parametrize("algorithm", ["bslz4", "lz4"])
+def test_ten_thousand_mutations_never_write_outside_the_frame(algorithm: str) -> None:
+    rng = np.random.default_rng(3)
+    frame = counts((24, 20), "<u2")
+    encoded = np.frombuffer(compression.encode(frame, algorithm, 256), np.uint8)
+    guarded = np.full(3 * frame.size, 0xA5A5, "<u2")
+    out = guarded[frame.size : 2 * frame.size].reshape(frame.shape)
+    n_refused = 0
+    for _ in range(10_000):
+        damaged = encoded.copy()[: rng.integers(len(encoded) // 2, len(encoded) + 1)]
+        where = rng.integers(0, len(damaged), rng.integers(1, 5))
+        damaged[where] = rng.integers(0, 256, where.size)
+        try:
+            compression.decode_into(out, damaged.tobytes(), algorithm, int(rng.choice([1, 2, 4])))
+        except CompressionError:
+            n_refused += 1
+    assert n_refused > 5_000
+    assert (guarded[: frame.size] == 0xA5A5).all()
+    assert (guarded[2 * frame.size :] == 0xA5A5).all()

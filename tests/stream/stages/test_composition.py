@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+
+from operators.geometry import Bounds
+from operators.mosaic.mosaic import Mosaic, phase_variance, stitch
+from stream.stages.composition import MOSAIC, NOTHING, REFINED, Refined, compose
+from tests.helpers.building import Sample, sample, snapshot_of
+
+
+@pytest.fixture(scope="module")
+def scanned():
+    return Sample()
+
+
+@pytest.fixture(scope="module")
+def mosaic(scanned):
+    sigma = np.full(scanned.patches.shape, 0.1, np.float32)
+    return stitch(scanned.patches, sigma, scanned.illumination, scanned.corners)
+
+
+def part(scanned, bounds):
+    """Return the truth on `bounds` in a phase of its own, as refinement leaves it."""
+    top, left = scanned.origin
+    return scanned.truth[bounds.top - top : bounds.bottom - top, bounds.left - left : bounds.right - left]
+
+
+def inside(mosaic, margin=6):
+    b = mosaic.bounds
+    return Bounds(b.top + margin, b.left + margin, b.bottom - 2 * margin, b.right - 2 * margin)
+
+
+def phase_between(a, b):
+    return np.angle(np.vdot(a, b))
+
+
+def test_an_empty_picture_knows_nothing():
+    layers = compose(Bounds(-4, -4, 4, 4), Mosaic(np.ones((8, 8))), None)
+    assert (layers["source"] == NOTHING).all()
+    assert (layers["object"] == 0).all()
+    assert (layers["photons"] == 0).all()
+    assert np.isinf(layers["sigma"]).all()
+
+
+def test_the_mosaic_is_shown_where_it_is_known_also_on_tiles_that_reach_beyond_it(mosaic):
+    picture = mosaic.picture(mosaic.bounds)
+    window = mosaic.bounds.padded(5)
+    layers = compose(window, mosaic, None)
+    known = np.zeros(window.shape, bool)
+    known[mosaic.bounds.slices_in(window)] = np.isfinite(picture.sigma)
+    assert (layers["source"] == np.where(known, MOSAIC, NOTHING)).all()
+    for name in ("object", "sigma", "photons"):
+        np.testing.assert_array_equal(layers[name][known], getattr(picture, name)[np.isfinite(picture.sigma)])
+
+
+def test_the_refined_object_is_shown_over_the_mosaic_where_it_was_illuminated(scanned, mosaic):
+    bounds = inside(mosaic)
+    illumination = np.full(bounds.shape, 500.0, np.float32)
+    illumination[:3] = 0.04  # the probe of the snapshot has a peak of 1
+    refined = Refined.of(snapshot_of(part(scanned, bounds), bounds, illumination=illumination), mosaic, None)
+    layers = compose(mosaic.bounds, mosaic, refined)
+    expected = compose(mosaic.bounds, mosaic, None)["source"]
+    lit = expected[bounds.slices_in(mosaic.bounds)]
+    lit[3:] = REFINED
+    assert (layers["source"] == expected).all()
+    np.testing.assert_array_equal(layers["object"][expected == REFINED], refined.object[3:].ravel())
+    assert (layers["photons"][expected == REFINED] == 500).all()
+
+
+def test_refined_ground_beside_the_mosaic_is_shown_too(scanned, mosaic):
+    far = Bounds(1000, 1000, 1020, 1020)
+    refined = Refined.of(snapshot_of(sample(far.shape), far), mosaic, None)
+    assert (compose(far, mosaic, refined)["source"] == REFINED).all()
+    assert (compose(Bounds(0, 500, 8, 508), mosaic, refined)["source"] == NOTHING).all()
+
+
+@pytest.mark.parametrize("turn", [0.0, 1.0, 3.0, -2.0])
+def test_the_first_refined_object_continues_the_phase_of_the_mosaic(scanned, mosaic, turn):
+    bounds = inside(mosaic)
+    object_ = (part(scanned, bounds) * np.exp(1j * turn)).astype(np.complex64)
+    refined = Refined.of(snapshot_of(object_, bounds), mosaic, None)
+    assert abs(phase_between(refined.object, mosaic.picture(bounds).object)) < 1e-3
+    np.testing.assert_allclose(np.abs(refined.object), np.abs(object_), rtol=1e-5)
+
+
+def test_the_next_one_continues_the_one_before_however_the_mosaic_has_turned(scanned, mosaic):
+    bounds = inside(mosaic)
+    first = Refined.of(snapshot_of(part(scanned, bounds), bounds), mosaic, None)
+    sigma = np.full(scanned.patches.shape, 0.1, np.float32)
+    turned = stitch(scanned.patches * np.complex64(1j), sigma, scanned.illumination, scanned.corners)
+    larger = Bounds(bounds.top - 4, bounds.left, bounds.bottom, bounds.right + 3)
+    object_ = (part(scanned, larger) * np.exp(2.0j)).astype(np.complex64)
+    second = Refined.of(snapshot_of(object_, larger), turned, first)
+    assert abs(phase_between(second.object[bounds.slices_in(larger)], first.object)) < 1e-3
+
+
+def test_a_refined_object_can_be_turned_to_a_mosaic_made_anew(scanned, mosaic):
+    bounds = inside(mosaic)
+    refined = Refined.of(snapshot_of(part(scanned, bounds), bounds), mosaic, None)
+    sigma = np.full(scanned.patches.shape, 0.1, np.float32)
+    turned = stitch(scanned.patches * np.complex64(1j), sigma, scanned.illumination, scanned.corners)
+    again = refined.turned_to(turned)
+    assert abs(phase_between(again.object, turned.picture(bounds).object)) < 1e-3
+    np.testing.assert_array_equal(again.sigma, refined.sigma)
+
+
+def test_without_anything_to_agree_with_the_object_stays_as_it_is(scanned, mosaic):
+    far = Bounds(1000, 1000, 1020, 1020)
+    object_ = sample(far.shape)
+    np.testing.assert_array_equal(Refined.of(snapshot_of(object_, far), mosaic, None).object, object_)
+    dark = Mosaic(scanned.illumination)
+    np.testing.assert_array_equal(Refined.of(snapshot_of(object_, far), dark, None).object, object_)
+
+
+def test_the_error_bar_of_a_still_pixel_is_its_photon_noise(scanned, mosaic):
+    bounds = inside(mosaic)
+    snapshot = snapshot_of(part(scanned, bounds), bounds)
+    first = Refined.of(snapshot, mosaic, None)
+    floor = np.sqrt(phase_variance(1e3 * np.abs(first.object) ** 2))
+    np.testing.assert_allclose(first.sigma, floor, rtol=1e-5)
+    np.testing.assert_allclose(Refined.of(snapshot, mosaic, first).sigma, floor, rtol=1e-2)
+
+
+def test_a_pixel_that_still_moves_has_a_larger_error_bar(scanned, mosaic):
+    bounds = inside(mosaic)
+    object_ = part(scanned, bounds)
+    first = Refined.of(snapshot_of(object_, bounds), mosaic, None)
+    moved = object_.copy()
+    moved[5:8, 5:8] *= np.exp(0.5j).astype(np.complex64)
+    second = Refined.of(snapshot_of(moved, bounds), mosaic, first)
+    assert second.sigma[6, 6] > 0.2
+    assert (second.sigma[12:] < 2 * first.sigma[12:]).all()
+
+
+def test_at_the_growing_edge_the_mosaic_is_shown_until_refinement_has_used_as_much_light():
+    mosaic = Mosaic(np.ones((8, 8), np.float32))
+    patches = np.full((4, 8, 8), 0.5, np.complex64)
+    mosaic.add(patches, np.full((4, 8, 8), 0.1), np.zeros((4, 2), np.int64))
+    assert mosaic.bounds is not None
+    behind, level = (
+        Refined(
+            object=np.ones((8, 8), np.complex64),
+            photons=np.full((8, 8), photons, np.float32),
+            sigma=np.full((8, 8), 0.1, np.float32),
+            least=0.05,
+            bounds=Bounds(0, 0, 8, 8),
+            n_updates=1,
+            epoch=1.0,
+            error=0.0,
+        )
+        for photons in (1.0, 4.0)
+    )
+    window = Bounds(0, 0, 8, 8)
+    assert (compose(window, mosaic, behind)["source"] == MOSAIC).all()
+    assert (compose(window, mosaic, level)["source"] == REFINED).all()

@@ -1,0 +1,405 @@
+import dataclasses
+from concurrent.futures import Executor, Future, wait
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from operators.network.physics_net import PhysicsNet
+from operators.network.predictor import Predictor
+from operators.network.registry import NETWORKS
+from operators.optics.forward import intensities
+from stream.files.weights import save_network
+from stream.record.probe import publish_probe
+from stream.record.scan import Scan, State, account
+from stream.record.tuned_weights import count_models, ensemble_id, version_path
+from stream.stages.inference import Inference, InferenceConfig
+from stream.stages.inputs import Optics
+from stream.stages.loop import WorkerLoop
+from stream.stages.predictors import UncertaintyConfig
+from tests.helpers.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
+from tests.helpers.untrained import untrained_card
+
+SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
+CARD = untrained_card(SHAPE_OF_NETWORK)
+
+
+def network(seed=0):
+    """Return a network that has learnt nothing and yet says something of its own about every pixel."""
+    torch.manual_seed(seed)
+    it: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
+    torch.nn.init.normal_(it.stages[-1].head.weight, std=0.3)
+    it.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
+    return it
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("inference"))
+
+
+class Bench:
+    """A sample, its frames and a network on disk."""
+
+    def __init__(self, folder):
+        self.scanned = Sample()
+        self.card = save_network(folder / "weights.safetensors", network(), CARD)
+        self.optics = self.scanned.optics(folder)
+        self.weights = folder / "weights.safetensors"
+        rng = np.random.default_rng(0)
+        patterns = rng.poisson(intensities(self.scanned.probe, self.scanned.patches))
+        self.frames = np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2")
+
+    def stage(self, **changes):
+        values = {"optics": self.optics, "weights": self.weights, "batch_size": 8, "device": "cpu"}
+        stage = Inference(InferenceConfig(**values | changes), clock=Clock())
+        stage.prepare()
+        return stage
+
+    def run(self, scans, *, order=None, later=False, **changes):
+        """Return what inference leaves of a scan whose frames arrive in `order`, six at a time."""
+        scan, numbers = make_scan(scans), np.arange(len(self.scanned)) if order is None else order
+        stage = self.stage(**changes)
+        stage._on_gpu |= later
+        loop = WorkerLoop(stage, scans, Clock())
+        for start in range(0, len(numbers), 6):
+            record(scan, numbers[start : start + 6], self.frames[numbers[start : start + 6]])
+            loop.turn()
+        close(scan, "subscriber")
+        for _ in range(20):
+            loop.turn()
+        return Scan(scan.folder)
+
+
+def test_every_frame_gets_patch_sigma_and_the_model_that_made_them(tmp_path, bench):
+    scan = bench.run(tmp_path)
+    n = scan.n_frames
+    assert n == len(bench.scanned)
+    assert account(scan, "inference").is_complete
+    assert scan.count("inference", "closed") == 1
+    patches, sigma = scan.column("patches").head(n), scan.column("sigma").head(n)
+    assert patches.shape == sigma.shape == (n, 16, 16)
+    assert (np.isfinite(patches) & np.isfinite(sigma) & (sigma > 0)).all()
+    assert (scan.column("model").head(n) == int(bench.card.model_id, 16)).all()
+    assert (scan.column("inferred_s").head(n) == 100.0).all()
+
+
+def test_patches_are_those_of_their_own_frames(tmp_path, bench):
+    scan = bench.run(tmp_path)
+    patches = scan.column("patches").head(len(bench.scanned))
+    assert len(np.unique(patches.reshape(len(patches), -1), axis=0)) == len(patches)
+    again = make_scan(tmp_path / "again")
+    numbers = np.array([30, 3, 17])
+    record(again, numbers, bench.frames[numbers])
+    stage = bench.stage()
+    stage.open(again)
+    stage.handle(numbers)
+    np.testing.assert_array_equal(again.column("patches").read(numbers), patches[numbers])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_results_do_not_depend_on_batch_mates_or_arrival(tmp_path, bench, seed):
+    n = len(bench.scanned)
+    one = bench.run(tmp_path / "in order")
+    other = bench.run(tmp_path / "shuffled", order=np.random.default_rng(seed).permutation(n))
+    for column in ("patches", "sigma"):
+        assert (one.column(column).head(n) == other.column(column).head(n)).all(), "to the last bit"
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (20, 24)], ids=["of patterns", "of frames"])
+def test_the_network_is_told_which_pixels_the_detector_does_not_measure(tmp_path, bench, shape):
+    valid = np.ones(shape, bool)
+    valid[shape[0] // 2 + 2] = False
+    np.save(tmp_path / "mask.npy", valid)
+    stage = bench.stage(optics=dataclasses.replace(bench.optics, mask=tmp_path / "mask.npy"))
+    expected = np.ones((16, 16), bool)
+    expected[2] = False  # zero frequency in the corner
+    np.testing.assert_array_equal(stage._predictor_before._mask.numpy(), expected)
+
+
+def assert_same_values(scan, expected, rtol):
+    numbers = np.arange(expected.n_frames)
+    assert (scan.states("inference") == State.DONE).all()
+    for name in ("patches", "sigma"):
+        found, wanted = (it.column(name).read(numbers) for it in (scan, expected))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=rtol * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("how", [{"later": True}, {"threads": 3}])
+def test_batches_stored_while_a_gpu_works_and_by_several_threads_are_the_same(tmp_path, bench, how):
+    assert_same_values(bench.run(tmp_path / "how", **how), bench.run(tmp_path / "plain"), rtol=1e-5)
+
+
+def test_a_batch_on_the_gpu_is_stored_as_soon_as_there_is_nothing_else_to_do(tmp_path, bench):
+    scan, stage = make_scan(tmp_path), bench.stage()
+    stage._on_gpu = True
+    record(scan, np.arange(8), bench.frames[:8])
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    assert loop.turn() == 0  # and so the next turn follows at once
+    assert (states(scan, "inference") == State.PENDING).all()
+    loop.turn()
+    assert (states(scan, "inference") == State.DONE).all()
+
+
+@pytest.mark.cuda
+def test_a_gpu_goes_on_while_tuned_weights_are_recorded(tmp_path, bench):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    scan, stage, n = make_scan(tmp_path), bench.stage(device="cuda"), len(bench.scanned)
+    record(scan, np.arange(n), bench.frames)
+    stage.open(scan)
+    tune(scan)
+    n_before = 0
+    stage.handle(np.arange(8))
+    while stage._predictor is stage._predictor_before:
+        stage.handle(np.arange(8))
+        n_before += 1
+    stage.handle(np.arange(n))
+    stage.close()
+    assert n_before > 0
+    assert stage._predictor._run != stage._predictor._eager, "recorded"
+    other = tmp_path / "other.safetensors"
+    save_network(other, other_network(), CARD)
+    assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # bfloat16
+
+
+@pytest.mark.cuda
+def test_a_gpu_gives_the_patches_of_a_cpu(tmp_path, bench):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = bench.run(tmp_path / "gpu", device="cuda", threads=2)
+    assert_same_values(found, bench.run(tmp_path / "cpu"), rtol=0.03)  # bfloat16
+
+
+def test_the_last_frames_do_not_wait_for_a_full_batch(tmp_path, bench):
+    scan = bench.run(tmp_path, order=np.arange(5), batch_size=64)
+    assert states(scan, "inference").tolist() == [State.DONE] * 5
+
+
+def test_frames_that_were_never_recorded_are_not_made_up(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, [0, 2], bench.frames[[0, 2]])
+    lose(scan, [1])
+    close(scan, "subscriber")
+    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
+    for _ in range(5):
+        loop.turn()
+    assert states(scan, "inference").tolist() == [State.DONE, State.LOST, State.DONE]
+    assert not scan.column("patches").read(1).any()
+
+
+def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(4), bench.frames[:4])
+    stage = bench.stage()
+    stage.open(scan)
+    predict = stage._predictor.predict
+
+    def submit_badly(patterns):
+        patches, sigma = predict(patterns)
+        patches[1, 3, 3], sigma[2, 0, 0] = np.nan, np.inf
+        return lambda: (patches, sigma)
+
+    stage._predictor = SimpleNamespace(submit=submit_badly)
+    stage.handle(np.arange(4))
+    expected = [State.DONE, State.BAD, State.BAD, State.DONE]
+    assert states(scan, "inference").tolist() == expected
+    assert stage.counts() == {"inferred": 2}
+
+
+def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_what(tmp_path, bench):
+    scan = make_scan(tmp_path / "scans")
+    record(scan, np.arange(8), bench.frames[:8])
+    WorkerLoop(bench.stage(), tmp_path / "scans", Clock()).turn()
+    other = network()
+    torch.nn.init.normal_(other.stages[-1].head.weight, std=0.1)
+    card = save_network(tmp_path / "other.safetensors", other, CARD)
+    record(scan, np.arange(8, 12), bench.frames[8:12])
+    close(scan, "subscriber")
+    loop = WorkerLoop(bench.stage(weights=tmp_path / "other.safetensors"), tmp_path / "scans", Clock())
+    loop.turn()
+    models = Scan(scan.folder).column("model").head(12)
+    assert models.tolist() == [int(bench.card.model_id, 16)] * 8 + [int(card.model_id, 16)] * 4
+
+
+def test_frames_wait_for_a_probe_that_is_found_during_the_scan(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(12), bench.frames[:12])
+    loop = WorkerLoop(bench.stage(optics=Optics(geometry=GEOMETRY), batch_size=4), tmp_path, Clock())
+    for _ in range(5):
+        loop.turn()
+    assert (states(scan, "inference") == State.PENDING).all()
+    publish_probe(scan, bench.scanned.probe)
+    record(scan, np.arange(12, 14), bench.frames[12:14])
+    close(scan, "subscriber", "probe")
+    for _ in range(8):
+        loop.turn()
+    scan = Scan(scan.folder)
+    assert account(scan, "inference").is_complete
+    known = bench.run(tmp_path / "known")
+    for column in ("patches", "sigma"):
+        np.testing.assert_array_equal(scan.column(column).head(14), known.column(column).head(14))
+
+
+def test_without_any_probe_the_frames_are_left_unfinished(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(4), bench.frames[:4])
+    close(scan, "subscriber", "probe")
+    loop = WorkerLoop(bench.stage(optics=Optics(geometry=GEOMETRY)), tmp_path, Clock())
+    for _ in range(4):
+        loop.turn()
+    assert states(scan, "inference").tolist() == [State.UNFINISHED] * 4
+
+
+def other_network():
+    other = network()
+    torch.nn.init.normal_(other.stages[-1].head.weight, std=0.1)
+    return other
+
+
+def tune(scan):
+    """Leave a version of the weights as the stage `finetune` does, and return its card."""
+    card = save_network(version_path(scan, 1), other_network(), CARD)
+    scan.counters("finetune", writable=True)["version"] = 1
+    return card
+
+
+class ByHand(Executor):
+    """A thread that works only when told to."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, job, *arguments):
+        future = Future()
+        self.jobs.append((future, job, arguments))
+        return future
+
+    def work(self):
+        for future, job, arguments in self.jobs:
+            future.set_result(job(*arguments))
+        self.jobs.clear()
+
+
+def test_no_frame_waits_while_tuned_weights_are_made_ready_and_the_columns_tell_which_it_got(tmp_path, bench):
+    scan, stage, builder = make_scan(tmp_path), bench.stage(), ByHand()
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    loop.turn()
+    stage._builder = builder
+    card = tune(scan)
+    loop.turn()
+    assert len(builder.jobs) == 1, "at once, not with the next frame"
+    for start in (0, 8):
+        record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
+        loop.turn()
+    assert (states(scan, "inference") == State.DONE).all()
+    assert len(builder.jobs) == 1
+    builder.work()
+    record(scan, np.arange(16, 24), bench.frames[16:24])
+    loop.turn()
+    models = {bench.card.model_id: 16, card.model_id: 8}
+    assert count_models(Scan(scan.folder), np.arange(24)) == models
+    assert not builder.jobs
+
+
+def test_a_scan_ends_while_tuned_weights_are_made_ready_and_the_next_begins_without_them(tmp_path, bench):
+    scan, stage, builder = make_scan(tmp_path), bench.stage(), ByHand()
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    loop.turn()
+    stage._builder = builder
+    tune(scan)
+    record(scan, np.arange(8), bench.frames[:8])
+    loop.turn()
+    close(scan, "subscriber")
+    loop.turn()
+    assert account(Scan(scan.folder), "inference").is_complete
+    builder.work()
+    again = make_scan(tmp_path, "0001-next")
+    record(again, np.arange(8), bench.frames[:8])
+    loop.turn()
+    loop.turn()
+    assert count_models(Scan(again.folder), np.arange(8)) == {bench.card.model_id: 8}, "a new sample"
+
+
+def test_after_a_restart_the_first_batch_gets_the_weights_tuned_before(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    card = tune(scan)
+    record(scan, np.arange(8), bench.frames[:8])
+    WorkerLoop(bench.stage(), tmp_path, Clock()).turn()
+    assert count_models(Scan(scan.folder), np.arange(8)) == {card.model_id: 8}
+
+
+@pytest.mark.parametrize("how", ["probe", "weights"])
+def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
+    tmp_path, bench, how, monkeypatch
+):
+    warm, warm_up = [], Predictor.warm_up
+    monkeypatch.setattr(Predictor, "warm_up", lambda self: (warm.append(self), warm_up(self)))
+    changes = {"optics": Optics(geometry=GEOMETRY)} if how == "probe" else {}
+    scan, stage = make_scan(tmp_path), bench.stage(**changes)
+    loop = WorkerLoop(stage, tmp_path, Clock())
+    loop.turn()
+    if how == "probe":
+        publish_probe(scan, bench.scanned.probe)
+    else:
+        tune(scan)
+    for start in (0, 8):
+        record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
+        loop.turn()
+        if stage._coming:
+            wait([stage._coming])
+    assert stage._predictor is not stage._predictor_before
+    assert warm == [stage._predictor_before, stage._predictor]
+
+
+@pytest.fixture
+def members(tmp_path):
+    """Weights files and versions of two networks beside that of the bench."""
+    paths = tuple(tmp_path / f"{seed}.safetensors" for seed in (1, 2))
+    cards = [save_network(path, network(seed), CARD) for seed, path in enumerate(paths, 1)]
+    return paths, [card.column_value for card in cards]
+
+
+def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_path, bench, members):
+    paths, versions = members
+    uncertainty = UncertaintyConfig(disagreement="round_robin", members=paths)
+    scan = bench.run(tmp_path / "turns", uncertainty=uncertainty)
+    numbers = np.arange(scan.n_frames)
+    models, patches = (scan.column(name).read(numbers) for name in ("model", "patches"))
+    makers = {bench.card.column_value: bench.weights} | dict(zip(versions, paths, strict=True))
+    assert set(models) == set(makers)
+    for version, path in makers.items():
+        made = models == version
+        alone = bench.run(tmp_path / f"{version}", weights=path).column("patches").read(numbers)
+        np.testing.assert_allclose(patches[made], alone[made], atol=1e-5)
+    counts = {f"{version:012x}": np.count_nonzero(models == version) for version in makers}
+    assert count_models(scan, numbers) == counts
+
+
+def test_the_mean_of_an_ensemble_has_a_version_of_its_own(tmp_path, bench, members):
+    paths, versions = members
+    uncertainty = UncertaintyConfig(disagreement="ensemble", members=paths)
+    scan = bench.run(tmp_path / "mean", order=np.arange(6), uncertainty=uncertainty)
+    expected = ensemble_id([bench.card.model_id, *(f"{version:012x}" for version in versions)])
+    assert count_models(scan, np.arange(6)) == {expected: 6}
+
+
+def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    version_path(scan, 1).parent.mkdir()
+    version_path(scan, 1).write_bytes(b"half a file")
+    scan.counters("finetune", writable=True)["version"] = 1
+    record(scan, np.arange(8), bench.frames[:8])
+    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
+    loop.turn()
+    loop.finish()
+    assert count_models(Scan(scan.folder), np.arange(8)) == {bench.card.model_id: 8}
+
+
+def test_what_cannot_work_is_said_before_the_first_frame(tmp_path, bench):
+    np.save(tmp_path / "small.npy", np.ones((1, 8, 8), np.complex64))
+    with pytest.raises(ValueError, match=r"small\.npy: probe has shape \(1, 8, 8\), patterns have 16 x 16"):
+        bench.stage(optics=dataclasses.replace(bench.optics, probe=tmp_path / "small.npy"))
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        bench.stage(weights=tmp_path / "none.safetensors")

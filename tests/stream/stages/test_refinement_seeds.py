@@ -1,0 +1,133 @@
+"""The gate between network and refinement, where frames come in and pictures go out."""
+
+import numpy as np
+import pytest
+
+from operators.arrays import to_numpy
+from operators.engine.backends import Backend
+from operators.engine.epie import update
+from operators.engine.refiner import RefinerConfig
+from operators.optics.forward import intensities
+from operators.patches import extract_patches
+from stream.record.probe import publish_probe
+from stream.record.scan import Scan
+from stream.stages import refinement
+from stream.stages.inputs import Optics
+from stream.stages.refinement import Refinement, RefinementConfig
+from tests.helpers.building import GEOMETRY, N_PIXELS, Clock, Sample, close, infer, make_scan, place, record
+from tests.helpers.strict_cupy import strict_cupy
+
+N = 16  # frames
+
+
+@pytest.fixture(params=["numpy", "strict"])
+def bench(request, tmp_path, monkeypatch):
+    if request.param == "numpy":
+        yield Bench(tmp_path)
+        return
+    with strict_cupy() as cupy:
+        monkeypatch.setattr(refinement, "open_backend", lambda *_: Backend("cupy", cupy, update))
+        yield Bench(tmp_path)
+
+
+class Bench:
+    """A scan whose frames are as the sample makes them, and a stage that has not begun."""
+
+    def __init__(self, folder):
+        self.folder, self.scanned, self.numbers = folder, Sample(n_side=4), np.arange(N)
+        patterns = np.random.default_rng(0).poisson(intensities(self.scanned.probe, self.scanned.patches))
+        self.scan = make_scan(folder / "scans")
+        record(self.scan, self.numbers, np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2"))
+        place(self.scan, self.numbers, self.scanned.corners)
+
+    def take(self, patches, optics=None, **settings):
+        """Return the stage after it has taken all frames with these patches."""
+        infer(self.scan, self.numbers, patches)
+        stage = Refinement(
+            RefinementConfig(
+                optics=optics or self.scanned.optics(self.folder),
+                refiner=RefinerConfig(probe_step=0),
+                scale_probe=False,
+                uses_network=True,
+                first_frames=4,
+                publish_s=0.0,
+                device="numpy",
+                **settings,
+            ),
+            clock=Clock(),
+        )
+        stage.prepare()
+        stage.open(self.scan)
+        stage.handle(self.numbers)
+        return stage
+
+    def windows(self, stage):
+        return to_numpy(stage._engine.windows(self.scanned.corners))
+
+
+def test_a_seed_that_explains_the_frames_is_where_refinement_starts(bench):
+    stage = bench.take(bench.scanned.patches)
+    assert stage.counts()["seeds_refused"] == 0
+    windows = bench.windows(stage)
+    bright = bench.scanned.illumination > 0.5 * bench.scanned.illumination.max()
+    truth = extract_patches(bench.scanned.truth, bench.scanned.corners - bench.scanned.origin, N_PIXELS)
+    product = (windows * truth.conj())[:, bright]
+    assert np.abs(product.sum()) > 0.99 * np.sqrt(
+        (np.abs(windows[:, bright]) ** 2).sum() * (np.abs(truth[:, bright]) ** 2).sum()
+    )
+
+
+def test_a_seed_that_harms_is_refused_and_refinement_starts_flat(bench):
+    rng = np.random.default_rng(1)
+    harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
+    stage = bench.take(harmful)
+    assert stage.counts()["seeds_refused"] == N
+    assert (bench.windows(stage) == 1).all()
+
+
+def test_how_often_each_frame_was_visited_is_published_with_the_picture(bench):
+    stage = bench.take(bench.scanned.patches)
+    stage.idle(deadline=Clock()() - 1)  # one batch, which is all frames, and the picture of it
+    visits = Scan(bench.scan.folder).column("visits").read(bench.numbers)
+    assert visits.tolist() == stage._engine.n_visits(bench.numbers.tolist()).tolist()
+    assert visits.sum() == stage._engine.n_updates > 0
+
+
+def test_a_probe_found_in_the_scan_is_taken_as_it_is(bench):
+    publish_probe(bench.scan, 1.1 * bench.scanned.probe)
+    stage = bench.take(bench.scanned.patches, optics=Optics(geometry=GEOMETRY))
+    np.testing.assert_allclose(to_numpy(stage._engine.probe), 1.1 * bench.scanned.probe, rtol=1e-5)
+
+
+def likeness(a, b):
+    return np.abs(np.vdot(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def test_a_sparse_scan_is_started_again_from_all_patches_once_all_frames_are_there(bench):
+    stage = bench.take(bench.scanned.patches, starts_over=True)
+    for _ in range(20):
+        stage.idle(deadline=-np.inf)
+    upright = bench.windows(stage)
+    rows = stage._engine._canvas.object
+    rows[: len(rows) // 2] *= -1  # what was refined before its neighbours came keeps its own phase
+    assert likeness(bench.windows(stage), upright) < 0.8
+    n_before = stage.counts()["updates"]
+    close(bench.scan, "subscriber", "positions", "inference")
+    stage.idle(deadline=-np.inf)
+    assert stage.counts()["updates"] < n_before
+    assert likeness(bench.windows(stage), upright) > 0.95
+    n_now = stage.counts()["updates"]
+    stage.idle(deadline=-np.inf)
+    assert stage.counts()["updates"] > n_now, "it starts again once"
+
+
+def test_a_scan_that_the_network_does_not_explain_is_not_started_again(bench):
+    rng = np.random.default_rng(1)
+    harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
+    stage = bench.take(harmful, starts_over=True)
+    for _ in range(20):
+        stage.idle(deadline=-np.inf)
+    n_before = stage.counts()["updates"]
+    close(bench.scan, "subscriber", "positions", "inference")
+    stage.idle(deadline=-np.inf)
+    assert stage.counts()["updates"] > n_before

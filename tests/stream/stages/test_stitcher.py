@@ -1,0 +1,416 @@
+import numpy as np
+import pytest
+
+from operators.geometry import Bounds
+from operators.metrics.errors import nrmse
+from stream.record.scan import Scan, State
+from stream.record.snapshot import write_snapshot
+from stream.stages.error_bars import read_calibration
+from stream.stages.loop import WorkerLoop
+from stream.stages.stitcher import Stitcher, StitcherConfig, frame_counts, incompleteness
+from stream.wire.sockets import Endpoint
+from tests.helpers.building import (
+    GEOMETRY,
+    N_PIXELS,
+    Clock,
+    Sample,
+    close,
+    lose,
+    make_scan,
+    place,
+    record,
+    snapshot_of,
+    states,
+)
+from tests.helpers.watching import Watcher
+
+INTERVAL_S = 0.04
+INPUTS = ("subscriber", "positions", "inference")
+
+
+@pytest.fixture(scope="module")
+def scanned():
+    return Sample()
+
+
+class Bench:
+    """A stitcher in its loop, the scan it works on and somebody who watches."""
+
+    def __init__(self, folder, scanned, **config):
+        self.scanned, self.scans, self.clock = scanned, folder / "scans", Clock()
+        self.scans.mkdir()
+        self._config = {
+            "optics": scanned.optics(folder),
+            "door": Endpoint(address="inproc://unused"),
+            "uses_refinement": False,
+            "tile_px": 16,
+            "interval_s": INTERVAL_S,
+            "run_id": "run-7",
+            **config,
+        }
+        self.scan = make_scan(self.scans)
+        self.restart()
+        self.watcher = Watcher(self.stitcher)
+
+    def restart(self):
+        """Begin with a new process."""
+        self.stitcher = Stitcher(StitcherConfig(**self._config), clock=self.clock)
+        self.stitcher.prepare()
+        self.loop = WorkerLoop(self.stitcher, self.scans, self.clock)
+
+    def turns(self, n=12):
+        for _ in range(n):
+            self.loop.turn()
+            self.clock.now += INTERVAL_S
+
+    def ends(self, *others):
+        close(self.scan, *INPUTS, *others)
+        self.turns()
+
+    def sees(self):
+        return self.watcher.asks()
+
+
+@pytest.fixture
+def bench(tmp_path, scanned):
+    return Bench(tmp_path, scanned)
+
+
+@pytest.fixture
+def bench_with_refinement(tmp_path, scanned):
+    return Bench(tmp_path, scanned, uses_refinement=True)
+
+
+def error(image, scanned):
+    """Return the error of a live image against the truth, where something is known."""
+    (top, left), (n_rows, n_columns) = image.origin_px - scanned.origin, image.object.shape
+    truth = scanned.truth[top : top + n_rows, left : left + n_columns]
+    return nrmse(image.object, truth, image.coverage).c
+
+
+def refine(bench, turn=1.0, version=1, **changes):
+    """Publish the left half of the truth as refined, in a phase of its own."""
+    scanned = bench.scanned
+    (top, left), (n_rows, n_columns) = scanned.origin.tolist(), scanned.truth.shape
+    bounds = Bounds(top, left, top + n_rows, left + n_columns // 2)
+    object_ = (scanned.truth[:, : n_columns // 2] * np.exp(1j * turn)).astype(np.complex64)
+    write_snapshot(bench.scan.folder, snapshot_of(object_, bounds, **{"n_updates": 30 * version, **changes}))
+    bench.scan.counters("refinement", writable=True)["version"] = version
+    return bounds
+
+
+def test_a_scan_becomes_the_object(bench, scanned):
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.ends()
+    image = bench.sees()
+    assert error(image, scanned) < 1e-4
+    assert (np.isfinite(image.sigma) == image.coverage).all()
+    assert image.object_pixel_m == GEOMETRY.object_pixel_m
+    assert (image.run_id, image.scan, image.frames_seen) == ("run-7", "0000-series", len(scanned))
+    assert (states(bench.scan, "stitcher") == State.DONE).all()
+
+
+def test_the_picture_grows_in_versions(bench, scanned):
+    versions, seen, covered = [], [], []
+    for numbers in np.array_split(np.arange(len(scanned)), 4):
+        scanned.fill(bench.scan, numbers)
+        bench.turns()
+        image = bench.sees()
+        versions.append(image.version)
+        seen.append(image.frames_seen)
+        covered.append(image.coverage.sum())
+        assert not image.is_final
+    assert seen == [9, 18, 27, 36]
+    assert versions == sorted(set(versions))
+    assert covered == sorted(set(covered))
+
+
+def test_only_tiles_that_changed_are_sent(bench, scanned):
+    scanned.fill(bench.scan, np.arange(len(scanned) - 1))
+    bench.turns()
+    bench.sees()
+    n_before = len(bench.watcher.tiles)
+    scanned.fill(bench.scan, [len(scanned) - 1])
+    bench.turns()
+    image = bench.sees()
+    assert 0 < len(bench.watcher.tiles) <= 4 < n_before
+    bench.turns()
+    assert bench.sees() is None, "nothing has changed since"
+    late = Watcher(bench.stitcher, b"late").asks()
+    np.testing.assert_array_equal(late.object, image.object)
+    np.testing.assert_array_equal(late.sigma, image.sigma)
+
+
+def test_how_true_the_error_bars_are_travels_with_the_picture_and_stays_with_the_scan(tmp_path):
+    scanned = Sample(n_side=14)
+    bench = Bench(tmp_path, scanned, uses_refinement=True)
+    numbers = np.arange(len(scanned))
+    scanned.fill(bench.scan, numbers)
+    bench.turns()
+    before = bench.sees()
+    assert (before.coverage68, before.coverage95, before.n_calibrated) == (None, None, 0)
+    visits = bench.scan.column("visits", writable=True)
+    for version in (1, 2):
+        visits.write(numbers, 20 * version)
+        refine(bench, version=version)
+        bench.turns()
+    image = bench.sees()
+    assert image.n_calibrated > 0
+    assert 0 <= image.coverage68 <= image.coverage95 <= 1
+    network = (image.source == 1) & (before.source == 1)
+    np.testing.assert_allclose(image.sigma[network], image.sigma_factor * before.sigma[network], rtol=1e-4)
+    bench.ends("refinement")
+    assert read_calibration(bench.scan.folder).coverage68 == bench.sees().coverage68
+
+
+def test_the_picture_says_which_weights_made_how_many_patches(bench, scanned):
+    numbers = np.arange(10)
+    scanned.fill(bench.scan, numbers)
+    bench.scan.column("model", writable=True).write(numbers, [0xABC] * 6 + [0xDEF] * 4)
+    bench.turns()
+    assert bench.sees().models == {"000000000abc": 6, "000000000def": 4}
+
+
+def test_versions_come_no_faster_than_asked_for(bench, scanned):
+    for number in range(10):
+        scanned.fill(bench.scan, [number])
+        bench.loop.turn()
+        bench.clock.now += INTERVAL_S / 5
+    assert bench.stitcher.version == 2
+
+
+def test_there_is_no_picture_before_the_first(bench, scanned):
+    assert bench.sees() is None
+    bench.loop.turn()
+    assert bench.sees() is None
+    assert bench.stitcher.counts() == {"version": 0}
+
+
+def test_frames_count_as_seen_when_they_are_published(bench, scanned):
+    scanned.fill(bench.scan, [0, 1, 2])
+    bench.loop.turn()
+    scanned.fill(bench.scan, [3])
+    bench.loop.turn()
+    image = bench.sees()
+    assert image.frames_seen == len(image.path) == 3
+    assert states(bench.scan, "stitcher").tolist() == [State.DONE] * 3 + [State.PENDING]
+
+
+def test_the_path_is_that_of_the_probe_centres_in_frame_order(bench, scanned):
+    numbers = np.array([5, 1, 9])
+    scanned.fill(bench.scan, numbers)
+    bench.turns()
+    expected = scanned.corners[np.sort(numbers)] + N_PIXELS / 2
+    np.testing.assert_array_equal(bench.sees().path, expected)
+
+
+def test_the_final_picture_says_that_it_is(bench, scanned):
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.ends()
+    image = bench.sees()
+    assert image.is_final
+    assert image.note == ""
+    assert image.counts["expected"] == image.counts["mosaicked"] == len(scanned)
+    assert image.counts["pending"] == 0
+    assert Scan(bench.scan.folder).count("stitcher", "closed") == 1
+    bench.turns()
+    assert bench.sees() is None
+    assert Watcher(bench.stitcher, b"late").asks().is_final, "who comes late gets it too"
+
+
+def test_a_restart_goes_on_with_versions_and_shows_all_frames(bench, scanned):
+    scanned.fill(bench.scan, np.arange(20))
+    bench.turns()
+    before = bench.sees()
+    bench.restart()
+    bench.watcher.meets(bench.stitcher)
+    bench.turns()
+    after = bench.sees()
+    assert after.version > before.version
+    assert after.frames_seen == 20
+    assert error(after, scanned) < 1e-4
+    scanned.fill(bench.scan, np.arange(20, len(scanned)))
+    bench.ends()
+    image = bench.sees()
+    assert image.frames_seen == len(scanned)
+    assert error(image, scanned) < 1e-4
+
+
+def test_a_restart_keeps_when_a_frame_was_first_shown(bench, scanned):
+    scanned.fill(bench.scan, np.arange(20))
+    bench.turns()
+    first = Scan(bench.scan.folder).column("mosaicked_s").head(20)
+    bench.restart()
+    bench.turns()
+    np.testing.assert_array_equal(Scan(bench.scan.folder).column("mosaicked_s").head(20), first)
+
+
+def test_time_to_image_is_quoted_with_the_picture(bench, scanned):
+    numbers = np.arange(8)
+    record(bench.scan, numbers, received_s=bench.clock.now)
+    scanned.fill(bench.scan, numbers, "positions", "inference")
+    bench.clock.now += 0.25
+    bench.loop.turn()
+    assert bench.sees().time_to_image_ms == pytest.approx((250, 250))
+
+
+def test_the_next_series_is_a_new_picture(bench, scanned):
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.ends()
+    assert bench.sees().is_final
+    second = make_scan(bench.scans, "0001-next")
+    scanned.fill(second, np.arange(4))
+    bench.turns()
+    image = bench.sees()
+    assert (image.scan, image.frames_seen, image.is_final) == ("0001-next", 4, False)
+
+
+def test_a_series_without_frames_ends_with_a_picture_that_says_so(bench):
+    bench.ends()
+    image = bench.sees()
+    assert image.is_final
+    assert image.note == "no frames"
+    assert image.frames_seen == 0
+    assert not image.coverage.any()
+
+
+def test_what_is_missing_is_named(bench, scanned):
+    numbers = np.arange(len(scanned))
+    scanned.fill(bench.scan, np.setdiff1d(numbers, [3, 4, 30]))
+    lose(bench.scan, [3])
+    lose(bench.scan, [4], State.BAD)
+    record(bench.scan, [30])
+    bench.scan.mark("positions", [30], State.NO_POSITION)
+    bench.scan.mark("inference", [8], State.UNFINISHED)
+    bench.ends()
+    image = bench.sees()
+    assert image.is_final
+    assert image.frames_seen == len(scanned) - 4
+    expected = ["lost: 1 frames (3)", "bad: 1 frames (4)", "no position: 1 frames (30)"]
+    assert image.note.split("; ") == [*expected, "not through inference: 1 frames (8)"]
+    assert image.counts["no_position"] == 1
+    assert image.counts["lost"] == 2
+
+
+def test_a_stitcher_stopped_in_the_middle_names_every_frame_that_is_not_in_the_picture(bench, scanned):
+    scanned.fill(bench.scan, np.arange(10))
+    bench.turns()
+    bench.sees()
+    scanned.fill(bench.scan, [10, 14], "subscriber", "positions")
+    scanned.fill(bench.scan, [12])
+    bench.loop.finish()
+    image = bench.sees()
+    assert image.is_final
+    not_seen, not_inferred, not_stitched = image.note.split("; ")
+    assert not_seen == "not seen: 2 frames (11, 13)"
+    assert not_inferred == "not through inference: 2 frames (10, 14)"
+    assert not_stitched == "not through stitcher: 1 frames (12)"
+
+
+def test_many_missing_frames_are_counted_and_the_first_named(tmp_path):
+    scan = make_scan(tmp_path)
+    lose(scan, np.arange(500))
+    assert incompleteness(scan, most=3) == "lost: 500 frames (0, 1, 2, ...)"
+    assert len(incompleteness(scan)) < 300
+
+
+def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
+    scan = make_scan(tmp_path)
+    record(scan, [0])
+    place(scan, [0], [[0, 0]])
+    assert incompleteness(scan) == ""
+    counts = frame_counts(scan)
+    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 0}
+
+
+def test_the_refined_object_takes_the_place_of_the_mosaic_in_its_phase(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.turns()
+    bench.sees()
+    for version, turn in enumerate([2.0, -1.0], start=1):
+        refine(bench, turn, version)
+        bench.turns()
+        image = bench.sees()
+        assert set(np.unique(image.source)) >= {1, 2}
+        assert (image.epoch, image.error) == (3.0 * version, 0.1)
+        assert error(image, scanned) < 1e-3, "one phase across mosaic and refined object"
+
+
+def test_the_final_picture_is_in_one_phase_although_the_mosaic_was_made_anew(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    # The live mosaic begins with frame 29 and has its phase, the final one has that of frame 0.
+    order = np.roll(np.arange(len(scanned)), 7)
+    for numbers in np.array_split(order, 4):
+        scanned.fill(bench.scan, numbers)
+        bench.turns()
+    refine(bench)
+    bench.turns()
+    bench.ends("refinement")
+    image = bench.sees()
+    assert image.is_final
+    assert set(np.unique(image.source)) >= {1, 2}
+    assert error(image, scanned) < 1e-3
+
+
+def test_the_stitcher_waits_for_the_last_refined_object(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.ends()
+    assert not bench.sees().is_final
+    refine(bench)
+    close(bench.scan, "refinement")
+    bench.turns()
+    image = bench.sees()
+    assert image.is_final
+    assert (image.source == 2).any()
+
+
+def test_a_refined_object_that_is_not_finite_is_not_shown(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bounds = refine(bench)
+    bench.turns()
+    before = bench.sees()
+    refine(bench, version=2, object=np.full(bounds.shape, np.nan, np.complex64))
+    bench.turns()
+    assert bench.sees() is None
+    refine(bench, version=3)
+    bench.turns()
+    image = bench.sees()
+    assert image.epoch > before.epoch
+    assert np.isfinite(image.object).all()
+
+
+def test_a_snapshot_read_before_its_version_was_raised_keeps_its_error_bar(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bounds = refine(bench)
+    bench.turns()
+    still = bench.sees()
+    moved = scanned.truth[:, : bounds.shape[1]] * np.exp(0.3j * np.indices(bounds.shape)[0])
+    refine(bench, version=2, object=moved.astype(np.complex64))
+    bench.turns()
+    moving = bench.sees()
+    refined = still.source == 2
+    assert np.median(moving.sigma[refined]) > 10 * np.median(still.sigma[refined]), "it moved since"
+    bench.scan.counters("refinement", writable=True)["version"] = 3  # of the file that has been read already
+    bench.turns()
+    np.testing.assert_array_equal(Watcher(bench.stitcher, b"late").asks().sigma, moving.sigma)
+
+
+def test_without_a_network_the_refined_object_is_all_there_is(tmp_path, scanned):
+    bench = Bench(tmp_path, scanned, uses_network=False)
+    assert bench.stitcher.inputs == ("subscriber", "positions", "refinement")
+    scanned.fill(bench.scan, np.arange(len(scanned)), "subscriber", "positions")
+    bounds = refine(bench)
+    bench.scan.mark("refinement", np.arange(len(scanned)), State.DONE)
+    bench.turns()
+    image = bench.sees()
+    assert set(np.unique(image.source)) == {0, 2}
+    assert (image.source == 2).sum() == bounds.shape[0] * bounds.shape[1]
+    close(bench.scan, "subscriber", "positions", "refinement")
+    bench.turns()
+    final = bench.sees()
+    assert final.is_final
+    assert final.note == ""

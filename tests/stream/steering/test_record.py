@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from stream.steering.policy import Policy
+from stream.steering.policy_client import InProcess
+from stream.steering.policy_server import PolicyDoor
+from stream.steering.record import DecisionRecord, RecordError, read, replay
+from stream.wire.codec import decode, encode
+from stream.wire.messages import Command
+from tests.helpers.policies import AXES, ILLUMINATION, LIMITS, image, policy
+
+SCAN = "0000-star"
+MIDDLE = (LIMITS[0][0] + LIMITS[0][1]) / 2
+UPPER = (LIMITS[0][0], MIDDLE), LIMITS[1]
+
+
+def conversation(folder, n_questions=8, restarts=()):
+    """Answers of a door with a record in `folder`; its policy is started anew before some questions."""
+    (folder / "scans" / SCAN).mkdir(parents=True, exist_ok=True)
+    door, heard = None, InProcess(policy())
+    measured, answers = np.zeros((0, 2)), []
+    for question in range(n_questions):
+        if door is None or question in restarts:
+            record = DecisionRecord(folder / "scans", folder, ILLUMINATION)
+            door = PolicyDoor(policy(seed=3), "run", lambda: 0.0, record)
+        if question >= 2:
+            path = AXES.centres(measured)[: 16 * (question - 1)]
+            counts = {"lost": question // 4}
+            door.show(image(question, path=path, corner_px=60 + 4 * question, counts=counts))
+        consult = heard._questions.next(16)
+        (reply,) = door.exchange([[b"plan", *encode(consult, [measured])]])
+        answer, (points,) = decode(reply[1:])
+        heard._questions.high_water = answer.sequence
+        measured = np.concatenate([measured, points])
+        answers.append((answer, points))
+        if question == 5:
+            door.exchange([[b"me", *encode(command("region", UPPER))]])
+            for control in door._controls.since(0):
+                heard.heard.take(control)
+    return answers
+
+
+def command(deed, region=None):
+    return Command(deed=deed, region=region, by="test")
+
+
+def record_of(folder):
+    (file,) = (folder / "scans" / SCAN).glob("decisions-*.log")
+    return file
+
+
+def test_every_decision_is_made_again_to_the_last_bit(tmp_path):
+    answers = conversation(tmp_path)
+    again = list(replay(record_of(tmp_path)))
+    assert [one.difference for one in again] == [""] * len(answers)
+    assert [one.answer.map_hash for one in again] == [answer.map_hash for answer, _ in answers]
+    assert [one.n_points for one in again] == [len(points) for _, points in answers]
+    assert list(tmp_path.glob("decisions-*.log")) == []
+    points_after = np.concatenate([points for _, points in answers[6:]])
+    assert (points_after[:, 0] <= MIDDLE).all()
+    assert any(answer.reasons[0].startswith("importance") for answer, _ in answers)
+
+
+def test_a_policy_that_was_started_anew_goes_on_in_the_same_record(tmp_path):
+    answers = conversation(tmp_path, restarts=(4,))
+    again = list(replay(record_of(tmp_path)))
+    assert [one.answer.sequence for one in again] == list(range(len(answers)))
+    assert not any(one.difference for one in again)
+
+
+def test_the_record_is_small(tmp_path):
+    conversation(tmp_path)
+    n_bytes = sum(image(0).object.nbytes for _ in range(6))
+    assert record_of(tmp_path).stat().st_size < n_bytes / 20
+
+
+def test_a_record_that_was_touched_anywhere_is_found(tmp_path):
+    conversation(tmp_path)
+    file = record_of(tmp_path)
+    whole = file.read_bytes()
+    assert len(list(read(file))) == 9
+    for at in [0, 1, 3, 5, *np.linspace(24, len(whole) - 1, 23).astype(int)]:
+        touched = bytearray(whole)
+        touched[at] ^= 1
+        file.write_bytes(touched)
+        with pytest.raises(RecordError, match="entry"):
+            list(read(file))
+    file.write_bytes(whole[:-5])
+    with pytest.raises(RecordError, match="entry 8"):
+        list(read(file))
+
+
+def test_a_decision_that_was_not_made_by_this_policy_is_told(tmp_path, monkeypatch):
+    """With digests that are right, as an able forger would write them."""
+    recommend = Policy.recommend
+
+    def forged(self, *arguments, **options):
+        answer, points = recommend(self, *arguments, **options)
+        return answer, points + 1e-3 * (answer.sequence == 4)
+
+    monkeypatch.setattr(Policy, "recommend", forged)
+    answers = conversation(tmp_path, n_questions=5)
+    monkeypatch.undo()
+    assert [one.difference for one in replay(record_of(tmp_path))] == [""] * 4 + ["points"]
+    assert len(answers) == 5
