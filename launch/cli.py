@@ -222,7 +222,8 @@ def reconstruct(
 
     What is not given is as in the run that recorded the scan; for a file: rpie, 40 epochs, one mode.
     """
-    from launch.commands.reconstruct import options_for, reconstruct_file
+    from launch.commands.reconstruct import reconstruct_file
+    from launch.offline.task import options_for
     from operators.engine.projections import ProjectionConfig
 
     projections = None

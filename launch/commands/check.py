@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from launch.config.config import Config
+from launch.config.probe import known_probe
 from launch.config.section import EndpointSection
-from launch.run.stages import known_probe
 from launch.run.warnings import doubts
 from operators.engine.backends import get_backend
 from stream.wire.sockets import EndpointError, Kind, Socket

@@ -22,7 +22,7 @@ from rich.console import Console
 from launch.beamline.accuracy import accuracy
 from launch.beamline.flown import BeamlineConfig
 from launch.beamline.simulation import Simulation, simulate_scan
-from launch.commands.run import ends_on_sigterm
+from launch.child_process import ends_on_sigterm
 from launch.config.config import Config
 from launch.config.file import load_config
 from launch.results.summary import read_summary, table

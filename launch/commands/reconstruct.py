@@ -2,9 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from launch.offline.reconstruct import (
-    Progress as OnProgress,
-)
-from launch.offline.reconstruct import (
-    ReconstructOptions,
-    half_data_correlation,
-    provenance_of,
-    reconstruct,
-)
+from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
+from launch.offline.task import Progress as OnProgress
+from launch.offline.task import ReconstructOptions
 from launch.results.cxi import write_cxi, write_png
 from launch.results.report import write_page, write_report
 from launch.results.summary import facts_table
-from launch.run.stages import refiner_config
-from operators.engine.config import RefinerConfig
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
 from stream.record.columns import write_atomically
@@ -37,31 +28,6 @@ HALF, ONE_SEVENTH = 0.5, 1 / 7  # customary thresholds of ring correlations
 
 
 Choose = Callable[[RecordedScan], ReconstructOptions]
-
-
-def options_for(scan: RecordedScan, refiner: Mapping[str, Any], **others: Any) -> ReconstructOptions:
-    """Returns what was chosen, and for what is None the settings of the run that recorded the scan.
-
-    Parameters
-    ----------
-    scan : RecordedScan
-    refiner : mapping
-        Choices of `RefinerConfig` by name.
-    **others
-        Choices of `ReconstructOptions` by name.
-    """
-    config = scan.config
-    own: dict[str, Any] = {"scale_probe": not scan.trusts_probe, "refiner": RefinerConfig()}
-    if config is not None:
-        own["refiner"], own["epochs"] = refiner_config(config), config.refinement.epochs
-        own["n_modes"] = config.probe.n_modes
-        own["probe"] = "data" if scan.probe is None else "file"
-    own["refiner"] = replace(own["refiner"], **_given(refiner))
-    return ReconstructOptions(**{**own, **_given(others)})
-
-
-def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in choices.items() if value is not None}
 
 
 def reconstruct_file(

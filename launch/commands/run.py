@@ -2,18 +2,16 @@
 
 import json
 import logging
-import signal
 import sys
 import time
 import webbrowser
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
+from launch.child_process import ends_on_sigterm
 from launch.config.config import Config, config_hash
 from launch.results.summary import read_summary, table
 from launch.run.progress import ProgressLine
@@ -171,17 +169,3 @@ def _figures(supervisor: Supervisor) -> dict[str, Any]:
         "is_complete": bool(scans) and all(scan["is_complete"] for scan in scans),
         "scans": scans,
     }
-
-
-@contextmanager
-def ends_on_sigterm() -> Iterator[None]:
-    """Makes a polite kill clean up as an exception does, instead of leaving processes and folders."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.config.config import Config
-from launch.run.run_file import ResolvedRun
-from launch.run.stages import optics
+from launch.config.run_file import ResolvedRun, optics
 from operators.arrays import Frames, Mask, Positions, Probe
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess

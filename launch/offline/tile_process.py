@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launch.offline.reconstruct import ReconstructOptions, refine, task_of
 from launch.offline.recorded import open_recorded
+from launch.offline.task import ReconstructOptions, refine, task_of
 from operators.arrays import use_gpu
 from operators.engine.refiner import Refiner, RefinerSnapshot
 from operators.geometry import Bounds

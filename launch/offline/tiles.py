@@ -14,9 +14,9 @@ from typing import Literal, Self
 
 import numpy as np
 
-from launch.offline.reconstruct import Progress, ReconstructOptions, Solution, Task
+from launch.child_process import describe_status
+from launch.offline.task import Progress, ReconstructOptions, Solution, Task
 from launch.offline.tile_process import TileJob, receive, run_tile, send
-from launch.run.processes import describe_status
 from operators.arrays import Positions, Probe
 from operators.engine.backends import Backend
 from operators.engine.tiling import TileObject, combine_objects, combine_probes, match_gauge, partition

@@ -46,9 +46,9 @@ def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
     if not isinstance(limit, str):
         return limit
     from launch.config.file import load_config
-    from launch.run.policy_process import policy_config
-    from launch.run.run_file import ResolvedRun
-    from launch.run.stages import known_probe
+    from launch.config.policy import policy_config
+    from launch.config.probe import known_probe
+    from launch.config.run_file import ResolvedRun
 
     path = Path(limit)
     config = ResolvedRun.read(path).config if path.suffix == ".json" else load_config(limit)

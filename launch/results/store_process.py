@@ -8,10 +8,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from launch.child_process import die_with
 from launch.results.cxi import Reconstruction, read_result
 from launch.results.store import Result, open_store
 from launch.results.summary import summarise
-from launch.run.stage_process import die_with
 from stream.documents.codec import read_documents
 from stream.record.scan import Scan
 

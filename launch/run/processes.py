@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from launch.run.run_file import ResolvedRun, StageSpec
-from launch.run.stage_process import REFUSED
+from launch.child_process import REFUSED, describe_status
+from launch.config.run_file import ResolvedRun, StageSpec
 from stream.wire.messages import Progress
 
 MAX_DEATHS = 5
@@ -145,11 +145,6 @@ class StageProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
-
-
-def describe_status(status: int) -> str:
-    """Returns an exit status in words."""
-    return f"was killed by signal {-status}" if status < 0 else f"left with exit status {status}"
 
 
 def _environment(threads: int) -> dict[str, str]:

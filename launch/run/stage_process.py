@@ -4,7 +4,6 @@ It logs to standard error, which the supervisor points at the stage's log file.
 """
 
 import argparse
-import ctypes
 import faulthandler
 import importlib
 import logging
@@ -15,15 +14,12 @@ import threading
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from launch.run.run_file import ResolvedRun
+from launch.child_process import REFUSED, die_with
+from launch.config.run_file import ResolvedRun
 from stream.record.columns import DiskFullError
 from stream.stages.link import Link, NoticeHandler, StageContext
 from stream.stages.loop import Source, Worker, run_stage
 from stream.wire.sockets import EndpointError
-
-REFUSED = 2  # exit status: the same start would fail in the same way
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,13 +76,6 @@ def build(run: ResolvedRun, name: str) -> Worker | Source | Service:
     module, _, function = spec.builder.partition(":")
     stage: Worker | Source | Service = getattr(importlib.import_module(module), function)(run)
     return stage
-
-
-def die_with(parent: int) -> None:
-    """Makes this process end with the process that started it, however that ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        sys.exit(f"the supervisor, process {parent}, is gone")
 
 
 def _log_to_stderr() -> None:

@@ -4,23 +4,15 @@
 process; imports are inside them so that a process loads only what its stage needs.
 """
 
-import re
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from launch.config.config import Config
-from launch.config.inputs import ProbeSection
-from launch.config.section import EndpointSection
-from launch.run.run_file import ResolvedRun, StageSpec, new_run
-from operators.engine.config import RefinerConfig
-from operators.mosaic.error_bars import ErrorModel
-from operators.optics.probe import with_power, zone_plate_probe
-from stream.record.tuned_weights import ensemble_id
-from stream.stages.inputs import Optics
+from launch.config.probe import error_model, known_probe, model_card, model_id
+from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
 from stream.stages.loop import Source, Worker
 from stream.wire.sockets import Endpoint
 
@@ -28,7 +20,6 @@ if TYPE_CHECKING:
     from launch.page.service import ViewerService
     from stream.stages.positions import PositionsConfig
 
-PROBE_FILE = "probe.npy"
 # Frames and the live picture come first; what takes long takes the time that they leave.
 REFINEMENT_NICE, FINETUNE_NICE = 10, 19
 
@@ -79,91 +70,6 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
 
 def _spec(name: str, **options: object) -> StageSpec:
     return StageSpec.model_validate({"name": name, "builder": f"{__name__}:{name}"} | options)
-
-
-def known_probe(section: ProbeSection, n_pixels: int) -> np.ndarray | None:
-    """Returns the probe known before the scan, (mode, y, x) complex64, None if it comes from the data.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no probe.
-    """
-    if section.source == "zone_plate" and section.pupil_radius_px and section.disc_radius_px is not None:
-        radii = section.pupil_radius_px, section.disc_radius_px
-        probe = zone_plate_probe(n_pixels, *radii, section.central_stop)[None]
-    elif section.source == "file" and section.path:
-        probe = read_probe(section.path)
-    else:
-        return None
-    return probe if section.photons is None else with_power(probe, section.photons)
-
-
-def read_probe(path: Path) -> np.ndarray:
-    """Returns the probe in a file, (mode, y, x) complex64: .npy, a recorded scan, or a result of ours.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no probe.
-    """
-    if path.suffix == ".npy":
-        probe = np.load(path, allow_pickle=False)
-    else:
-        from stream.files.cxi import read_illumination
-
-        probe = read_illumination(path)
-    if probe is None or not np.iscomplexobj(probe) or probe.ndim not in (2, 3):
-        found = "no probe" if probe is None else f"{probe.dtype} of shape {probe.shape}"
-        raise ValueError(f"{path}: wanted a complex probe (mode, y, x), found {found}")
-    return np.asarray(probe, np.complex64).reshape(-1, *probe.shape[-2:])
-
-
-def optics(run: ResolvedRun) -> Optics:
-    """Returns what the stages know about instrument and frames."""
-    section = run.config.geometry
-    probe = run.folder / PROBE_FILE
-    return Optics(
-        geometry=section.geometry(),
-        centre=section.centre,
-        binning=section.binning,
-        mask=section.mask,
-        photons_per_count=section.photons_per_count,
-        probe=probe if probe.exists() and not run.config.finds_probe else None,
-    )
-
-
-def model_card(config: Config) -> dict[str, Any]:
-    """Returns the card of the network's weights (`stream.files.weights.ModelCard`), read without torch.
-
-    Empty without a network.
-    """
-    return {} if config.network.weights is None else _read_card(config.network.weights)
-
-
-def _read_card(weights: Path) -> dict[str, Any]:
-    import json
-
-    from safetensors import safe_open
-
-    with safe_open(weights, "numpy") as file:
-        card: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
-    return card
-
-
-def model_id(config: Config) -> str:
-    """Returns the version of the network's weights, of an ensemble that of its mean, "" without a network."""
-    section = config.network
-    if section.weights is None:
-        return ""
-    paths = (section.weights, *section.members) if section.disagreement == "ensemble" else (section.weights,)
-    model_ids = [str(_read_card(path).get("sha256", ""))[:12] for path in paths]
-    return ensemble_id(model_ids) if len(model_ids) > 1 else model_ids[0]
-
-
-def error_model(config: Config) -> ErrorModel:
-    """Returns how the error bars of the network's mosaics are made."""
-    return ErrorModel(**model_card(config).get("error_model", {}))
 
 
 def _own(endpoint: Endpoint, run: ResolvedRun, stage: str) -> Endpoint:
@@ -265,11 +171,6 @@ def inference(run: ResolvedRun) -> Worker:
     )
 
 
-def refiner_config(config: Config) -> RefinerConfig:
-    """Returns the engine's own settings."""
-    return config.refinement.refiner()
-
-
 def refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that refines the object."""
     from stream.stages.refinement import Refinement, RefinementConfig
@@ -278,7 +179,7 @@ def refinement(run: ResolvedRun) -> Worker:
     return Refinement(
         RefinementConfig(
             optics=optics(run),
-            refiner=refiner_config(run.config),
+            refiner=section.refiner(),
             epochs=section.epochs,
             n_modes=run.config.probe.n_modes,
             scale_probe=run.config.scales_probe,
@@ -357,16 +258,6 @@ def viewer(run: ResolvedRun) -> "ViewerService":
     )
 
 
-def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoint:
-    """Returns how another process of the run reaches the door of `stage`: the run has one pair of keys."""
-    return Endpoint(
-        address=reachable(run.addresses.get(stage, section.address)),
-        insecure=section.insecure,
-        key=section.key,
-        peers=section.key and section.key.with_suffix(".key"),
-    )
-
-
 def finetune(run: ResolvedRun) -> Worker:
     """Returns the stage that tunes the weights to the sample."""
     from launch.training.finetune import Finetuning, FinetuningConfig
@@ -384,8 +275,3 @@ def finetune(run: ResolvedRun) -> Worker:
             **section.model_dump(exclude={"enabled", "learning_rate", "replayed"}),
         )
     )
-
-
-def reachable(address: str) -> str:
-    """Returns a bound address as a client on this machine connects to it."""
-    return re.sub(r"^tcp://(0\.0\.0\.0|\*):", "tcp://127.0.0.1:", address)

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError, StageProcess
-from launch.run.run_file import ResolvedRun
 from stream.record.scan import Scan
 from stream.wire.codec import ProtocolError, decode, encode, refusal
 from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, Reject, Stop, Welcome

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from launch.config.config import Config
-from launch.run.stages import known_probe, model_card
+from launch.config.probe import known_probe, model_card
 from operators.arrays import abs2
 
 

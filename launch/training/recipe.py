@@ -17,8 +17,8 @@ from launch.training.recipe_optics import (
     RecipeSection,
     Share,
 )
-from launch.training.samples import TRAINING_FAMILIES
 from operators.arrays import Probe
+from operators.optics.samples import TRAINING_FAMILIES
 
 Checked = TypeVar("Checked")
 

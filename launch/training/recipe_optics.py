@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from launch.config.section import OutputPath
-from launch.run.stages import read_probe
 from operators.arrays import Probe, fft2, ifft2
 from operators.optics.coherence import blurred_probe, mixed_probe
 from operators.optics.detector_effects import DetectorEffects
@@ -22,6 +21,7 @@ from operators.optics.probe import (
     with_power,
     zone_plate_probe,
 )
+from stream.files.probe import read_probe
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from operators.arrays import Object
 from operators.optics.samples import (
-    FAMILIES,
+    PHOTOGRAPHS,
     Shape,
     Texture,
     object_from_texture,
@@ -22,25 +22,6 @@ from operators.optics.samples import (
 
 if TYPE_CHECKING:
     from launch.training.recipe_optics import MaterialRecipe
-
-PHOTOGRAPHS = {
-    "natural": (
-        "astronaut",
-        "brick",
-        "camera",
-        "cat",
-        "coffee",
-        "coins",
-        "grass",
-        "gravel",
-        "immunohistochemistry",
-        "moon",
-        "retina",
-    ),
-    "natural_unseen": ("cell", "hubble_deep_field", "rocket"),
-}
-"""Names in `skimage.data`. The second are never trained on: the first are judged by them."""
-TRAINING_FAMILIES = (*FAMILIES, "natural")
 
 
 def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:

@@ -12,9 +12,9 @@ from typing import Self
 
 import numpy as np
 
-from launch.commands.reconstruct import options_for
-from launch.offline.reconstruct import Task, reconstruct, task_of
+from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
+from launch.offline.task import Task, options_for, task_of
 from launch.results.cxi import WELL_LIT
 from launch.training.evaluate import SimulatedScan, outcome_of, patch_squares
 from launch.training.recipe import Recipe, ScanRecipe

@@ -14,9 +14,10 @@ import torch
 from operators.arrays import Patches, Patterns, to_numpy
 from operators.metrics.errors import align_phase
 from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
+from operators.mosaic.mosaic import widened
 from operators.network.interface import NORMS, Network
 from operators.network.predictor import Results
-from operators.patches import middle, widened
+from operators.patches import middle
 
 
 class Predicting(Protocol):

@@ -363,3 +363,21 @@ _DRAW: dict[str, Callable[[Shape, np.random.Generator], NDArray]] = {
 }
 HELD_OUT_FAMILIES = ("glyphs", "filaments")
 FAMILIES = tuple(name for name in _DRAW if name not in HELD_OUT_FAMILIES)
+PHOTOGRAPHS = {
+    "natural": (
+        "astronaut",
+        "brick",
+        "camera",
+        "cat",
+        "coffee",
+        "coins",
+        "grass",
+        "gravel",
+        "immunohistochemistry",
+        "moon",
+        "retina",
+    ),
+    "natural_unseen": ("cell", "hubble_deep_field", "rocket"),
+}
+"""Names in `skimage.data`. The second are never trained on: the first are judged by them."""
+TRAINING_FAMILIES = (*FAMILIES, "natural")

@@ -17,8 +17,8 @@ from operators.arrays import (
     corner_origin,
 )
 from operators.geometry import Geometry, window_corners
+from operators.mosaic.mosaic import widened
 from operators.optics.preprocess import Preprocess
-from operators.patches import widened
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from launch.beamline.simulation import SimulatedScan
 from launch.commands.simulate import write_scan
-from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
+from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction
 from operators.arrays import centre_origin
 from operators.geometry import Geometry

@@ -22,10 +22,10 @@ from launch.beamline.accuracy import error_of
 from launch.beamline.simulation import simulate_scan
 from launch.commands.demo import DemoOptions, demo_config, run_demo
 from launch.config.config import Config
-from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
+from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction
-from launch.run.stages import refiner_config
 from operators.optics.samples import FAMILIES, HELD_OUT_FAMILIES
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
@@ -113,7 +113,7 @@ def _scan(sample: str, console: Console) -> dict[str, Any]:
 
 def _offline(folder: Path, config: Config) -> Reconstruction:
     options = ReconstructOptions(
-        refiner=refiner_config(config), epochs=OFFLINE_EPOCHS, scale_probe=config.probe.scale
+        refiner=config.refinement.refiner(), epochs=OFFLINE_EPOCHS, scale_probe=config.probe.scale
     )
     with open_recorded(str(folder)) as scan:
         return reconstruct(scan, options, preprocess=scan.preprocess() if scan.preprocess else None)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.reconstruct import reconstruct
+from launch.offline.task import ReconstructOptions
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import NRMSE, nrmse
 from stream.client import LiveReconstruction

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from launch.offline.reconstruct import Task
+from launch.offline.task import Task
 from launch.training import scan_labels
 from launch.training.checkpoint import Report
 from launch.training.recipe import read_recipe

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from launch.run.run_file import ResolvedRun
+from launch.config.run_file import ResolvedRun
 from stream.record.columns import DiskFullError
 
 

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from launch.beamline.simulation import Simulation, simulate_scan
-from launch.commands.reconstruct import options_for, reconstruct_file
+from launch.commands.reconstruct import reconstruct_file
 from launch.commands.simulate import write_scan
 from launch.config.config import Config
-from launch.offline.reconstruct import ReconstructOptions
 from launch.offline.recorded import RecordedScan
+from launch.offline.task import ReconstructOptions, options_for
 from launch.results.cxi import read_result
 from launch.results.report import write_page
 from operators.engine.config import RefinerConfig

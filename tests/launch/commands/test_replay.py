@@ -7,8 +7,8 @@ import pytest
 from launch.beamline.simulation import Simulation, simulate_scan
 from launch.commands.replay import ReplayOptions, as_counts, replay
 from launch.commands.simulate import sample_translation, write_scan
+from launch.config.run_file import ResolvedRun
 from launch.offline.recorded import RecordedScan, open_recorded
-from launch.run.run_file import ResolvedRun
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message
 from stream.documents.reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State

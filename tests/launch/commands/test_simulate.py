@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from launch.beamline.simulation import BeamEffects, SimulatedScan, Simulation, StageEffects, simulate_scan
 from launch.cli import app
 from launch.commands.simulate import read_simulation, write_scan
-from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
+from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import nrmse, remove_gauge

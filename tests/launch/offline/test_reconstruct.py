@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from launch.offline.reconstruct import ReconstructOptions, half_data_correlation, provenance_of, reconstruct
+from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
+from launch.offline.task import ReconstructOptions
 from operators.arrays import centre_origin
 from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig

@@ -7,8 +7,9 @@ import pytest
 
 from launch.beamline.simulation import Simulation, simulate_scan
 from launch.commands.simulate import write_scan
-from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
+from launch.offline.task import ReconstructOptions
 from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.metrics.errors import nrmse, remove_gauge

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.image import imread
 
 from launch.results.cxi import Reconstruction, read_result, write_cxi, write_png
-from launch.run.stages import read_probe
 from operators.geometry import Bounds, Geometry
 from operators.optics.probe import zone_plate_probe
+from stream.files.probe import read_probe
 
 N = 16
 SHAPE = (60, 48)

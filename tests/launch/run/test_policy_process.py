@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from launch.run.policy_process import policy_config
-from launch.run.run_file import ResolvedRun
+from launch.config.policy import policy_config
+from launch.config.run_file import ResolvedRun
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from stream.steering.policy_client import PolicyClient

@@ -5,24 +5,13 @@ import numpy as np
 import pytest
 
 from launch.config.config import Config
+from launch.config.probe import model_id
+from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, new_run, optics
 from launch.config.stages import DEMO_WEIGHTS
 from launch.run.processes import RunFailedError
-from launch.run.run_file import ResolvedRun, StageSpec, new_run
-from launch.run.stages import (
-    PROBE_FILE,
-    finetune,
-    model_id,
-    optics,
-    positions,
-    probe,
-    read_probe,
-    refinement,
-    resolve,
-    stages_of,
-    stitcher,
-    subscriber,
-)
+from launch.run.stages import finetune, positions, probe, refinement, resolve, stages_of, stitcher, subscriber
 from launch.run.supervisor import Supervisor
+from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
 from stream.stages.loop import Worker
 from stream.wire.sockets import Endpoint, Socket

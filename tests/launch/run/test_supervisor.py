@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from launch.config.config import Config
+from launch.config.run_file import ResolvedRun, StageSpec, new_run
 from launch.run.processes import RunFailedError
-from launch.run.run_file import ResolvedRun, StageSpec, new_run
 from launch.run.supervisor import Supervisor
 from stream.record.scan import Scan, ScanHeader
 

@@ -7,9 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from launch.training.recipe import DEMO_RECIPE, ProbeRecipe, Recipe, demo_probe, read_recipe
-from launch.training.samples import TRAINING_FAMILIES
 from operators.network.registry import NETWORKS
 from operators.optics.probe import kb_mirror_probe, with_power
+from operators.optics.samples import TRAINING_FAMILIES
 
 
 def with_changes(path: Path, **changes: object) -> Path:

@@ -9,7 +9,7 @@ import yaml
 
 from launch.beamline.simulation import SimulatedScan, Simulation, simulate_scan
 from launch.commands.simulate import write_scan
-from launch.offline.reconstruct import Task
+from launch.offline.task import Task
 from launch.training import scan_labels
 from launch.training.data import ScanSampler, open_source
 from launch.training.recipe import DEMO_RECIPE, Recipe, read_recipe

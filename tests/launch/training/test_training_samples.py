@@ -5,15 +5,8 @@ import pytest
 
 from launch.training import samples
 from launch.training.recipe import MaterialRecipe
-from launch.training.samples import (
-    PHOTOGRAPHS,
-    TRAINING_FAMILIES,
-    draw_object,
-    draw_texture,
-    draw_textures,
-    unseen,
-)
-from operators.optics.samples import HELD_OUT_FAMILIES
+from launch.training.samples import draw_object, draw_texture, draw_textures, unseen
+from operators.optics.samples import HELD_OUT_FAMILIES, PHOTOGRAPHS, TRAINING_FAMILIES
 
 FIXED = MaterialRecipe(absorption=0.3, phase_shift_rad=1.2)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from launch.beamline.simulation import Simulation, simulate_scan
-from launch.offline.reconstruct import ReconstructOptions, reconstruct
+from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
+from launch.offline.task import ReconstructOptions
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import phase_correlation_coefficient
 from stream.files.cxi import ScanFileError, read_scan

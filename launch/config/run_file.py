@@ -1,5 +1,6 @@
 """A run as its processes see it: the configuration, where everything lies, and which stages there are."""
 
+import re
 import secrets
 import time
 from pathlib import Path
@@ -7,8 +8,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from launch.config.config import Config, config_hash
+from launch.config.section import EndpointSection
 from stream.record.columns import write_atomically
+from stream.stages.inputs import Optics
 from stream.stages.link import StageContext
+from stream.wire.sockets import Endpoint
 
 
 class StageSpec(BaseModel):
@@ -125,3 +129,35 @@ def new_run(config: Config, stages: tuple[StageSpec, ...]) -> ResolvedRun:
     """Returns a run of `config` with an id of its own: when it began, and a few random digits."""
     run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
     return ResolvedRun(run_id=run_id, config=config, folder=config.save / "runs" / run_id, stages=stages)
+
+
+PROBE_FILE = "probe.npy"
+
+
+def optics(run: ResolvedRun) -> Optics:
+    """Returns what the stages know about instrument and frames."""
+    section = run.config.geometry
+    probe = run.folder / PROBE_FILE
+    return Optics(
+        geometry=section.geometry(),
+        centre=section.centre,
+        binning=section.binning,
+        mask=section.mask,
+        photons_per_count=section.photons_per_count,
+        probe=probe if probe.exists() and not run.config.finds_probe else None,
+    )
+
+
+def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoint:
+    """Returns how another process of the run reaches the door of `stage`: the run has one pair of keys."""
+    return Endpoint(
+        address=reachable(run.addresses.get(stage, section.address)),
+        insecure=section.insecure,
+        key=section.key,
+        peers=section.key and section.key.with_suffix(".key"),
+    )
+
+
+def reachable(address: str) -> str:
+    """Returns a bound address as a client on this machine connects to it."""
+    return re.sub(r"^tcp://(0\.0\.0\.0|\*):", "tcp://127.0.0.1:", address)

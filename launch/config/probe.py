@@ -1,0 +1,64 @@
+"""What is known before a run of its probe and of its network, from the configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.config.config import Config
+from launch.config.inputs import ProbeSection
+from operators.mosaic.error_bars import ErrorModel
+from operators.optics.probe import with_power, zone_plate_probe
+from stream.files.probe import read_probe
+from stream.record.tuned_weights import ensemble_id
+
+
+def known_probe(section: ProbeSection, n_pixels: int) -> np.ndarray | None:
+    """Returns the probe known before the scan, (mode, y, x) complex64, None if it comes from the data.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no probe.
+    """
+    if section.source == "zone_plate" and section.pupil_radius_px and section.disc_radius_px is not None:
+        radii = section.pupil_radius_px, section.disc_radius_px
+        probe = zone_plate_probe(n_pixels, *radii, section.central_stop)[None]
+    elif section.source == "file" and section.path:
+        probe = read_probe(section.path)
+    else:
+        return None
+    return probe if section.photons is None else with_power(probe, section.photons)
+
+
+def model_card(config: Config) -> dict[str, Any]:
+    """Returns the card of the network's weights (`stream.files.weights.ModelCard`), read without torch.
+
+    Empty without a network.
+    """
+    return {} if config.network.weights is None else _read_card(config.network.weights)
+
+
+def _read_card(weights: Path) -> dict[str, Any]:
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(weights, "numpy") as file:
+        card: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
+    return card
+
+
+def model_id(config: Config) -> str:
+    """Returns the version of the network's weights, of an ensemble that of its mean, "" without a network."""
+    section = config.network
+    if section.weights is None:
+        return ""
+    paths = (section.weights, *section.members) if section.disagreement == "ensemble" else (section.weights,)
+    model_ids = [str(_read_card(path).get("sha256", ""))[:12] for path in paths]
+    return ensemble_id(model_ids) if len(model_ids) > 1 else model_ids[0]
+
+
+def error_model(config: Config) -> ErrorModel:
+    """Returns how the error bars of the network's mosaics are made."""
+    return ErrorModel(**model_card(config).get("error_model", {}))

@@ -1,0 +1,25 @@
+"""The probe in a file of any kind that is read here."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def read_probe(path: Path) -> np.ndarray:
+    """Returns the probe in a file, (mode, y, x) complex64: .npy, a recorded scan, or a result of ours.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no probe.
+    """
+    if path.suffix == ".npy":
+        probe = np.load(path, allow_pickle=False)
+    else:
+        from stream.files.cxi import read_illumination
+
+        probe = read_illumination(path)
+    if probe is None or not np.iscomplexobj(probe) or probe.ndim not in (2, 3):
+        found = "no probe" if probe is None else f"{probe.dtype} of shape {probe.shape}"
+        raise ValueError(f"{path}: wanted a complex probe (mode, y, x), found {found}")
+    return np.asarray(probe, np.complex64).reshape(-1, *probe.shape[-2:])
