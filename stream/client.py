@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from stream.live.image import Canvas, LiveImage, checked_buffers
+from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.wire.codec import ProtocolError, decode, encode, greeting
 from stream.wire.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
 from stream.wire.sockets import Endpoint, Socket
@@ -74,7 +74,7 @@ class LiveReconstruction:
         self._is_welcome = self._is_served = False
         self._spoke_at = self._heard_at = -math.inf
         self._owed_since: float | None = None
-        self._canvas: Canvas | None = None
+        self._canvas: TiledImage | None = None
         self._image: LiveImage | None = None
 
     def poll(self, timeout_s: float = 0.0) -> LiveImage | None:
@@ -205,7 +205,7 @@ class LiveReconstruction:
         layers = checked_buffers(update, arrays)
         canvas = self._canvas
         if canvas is None or update.scan != canvas.scan:
-            canvas = self._canvas = Canvas(update)
+            canvas = self._canvas = TiledImage(update)
         elif not canvas.continues_with(update):
             self._canvas = None  # another process behind the same address: ask for everything
             return None

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from launch.results.summary import facts_table
 from stream.documents.codec import decisions_of
-from stream.steering.control_client import Report, SteeringClient
+from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
 from stream.steering.record import PATTERN, RecordError, replay
 from stream.wire.messages import Box, Deed
@@ -64,7 +64,7 @@ def _understood(action: str, values: Sequence[str]) -> tuple[Deed | None, Box | 
     return (None if action == STATUS else cast(Deed, action)), None
 
 
-def described(report: Report) -> Table:
+def described(report: SteeringReport) -> Table:
     """Returns what a terminal shows: the same facts as the page."""
     facts = report.steering
     rows = facts_table()

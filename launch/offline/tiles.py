@@ -31,7 +31,7 @@ MOST_STARTS = 2
 LEAVE_S = 5.0  # for a process whose pipe is closed
 
 
-class Tile:
+class TileRefinement:
     """One tile as the others see it: its process, and what it has found; a context manager that ends it.
 
     Parameters
@@ -188,7 +188,7 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
     return Solution(whole.object, whole.bounds, probe, whole.illumination, positions_px[task.used], history)
 
 
-def _tiles(task: Task, probe: Probe) -> list[Tile]:
+def _tiles(task: Task, probe: Probe) -> list[TileRefinement]:
     if task.scan.origin is None:
         raise ValueError(
             f"scan {task.scan.name!r} is not in a file that other processes could open: use 1 tile"
@@ -197,7 +197,7 @@ def _tiles(task: Task, probe: Probe) -> list[Tile]:
     options = _share(task.options)
     placed_px = task.positions_px[task.used]
     return [
-        Tile(
+        TileRefinement(
             TileJob(number=number, source=source, store=store, options=options, used=task.used[chosen]),
             placed_px[chosen],
             probe,
@@ -216,7 +216,9 @@ def _share(options: ReconstructOptions) -> ReconstructOptions:
     return replace(options, refiner=refiner, threads=max(1, options.threads // n_tiles))
 
 
-def _refine(tiles: Sequence[Tile], probe: Probe, epoch: float, stop: float, n_epochs: float) -> list[Tile]:
+def _refine(
+    tiles: Sequence[TileRefinement], probe: Probe, epoch: float, stop: float, n_epochs: float
+) -> list[TileRefinement]:
     """Let all tiles that are ready refine, and return those that came to the end."""
     while not (ready := [tile for tile in tiles if tile.state == "ready"]):
         _listen(tiles)
@@ -227,16 +229,18 @@ def _refine(tiles: Sequence[Tile], probe: Probe, epoch: float, stop: float, n_ep
     return [tile for tile in ready if tile.state == "ready"]
 
 
-def _listen(tiles: Sequence[Tile]) -> None:
+def _listen(tiles: Sequence[TileRefinement]) -> None:
     """Wait until a process has something to say or is gone, and take it."""
-    awaited: dict[object, Tile] = {t.connection: t for t in tiles if t.state in ("loading", "refining")}
+    awaited: dict[object, TileRefinement] = {
+        t.connection: t for t in tiles if t.state in ("loading", "refining")
+    }
     if not awaited:
         raise RuntimeError(f"the processes of all {len(tiles)} tiles are lost: nothing more can be refined")
     for connection in wait([tile.connection for tile in awaited.values()]):
         awaited[connection].take()
 
 
-def _exchange(tiles: Sequence[Tile]) -> TileObject:
+def _exchange(tiles: Sequence[TileRefinement]) -> TileObject:
     """Return the object of all tiles, and give each its part of it, halo included."""
     whole = combine_objects([tile.found for tile in tiles])
     for tile in tiles:
@@ -244,13 +248,13 @@ def _exchange(tiles: Sequence[Tile]) -> TileObject:
     return whole
 
 
-def _error(tiles: Sequence[Tile]) -> float:
+def _error(tiles: Sequence[TileRefinement]) -> float:
     """Return the amplitude error of all frames that have been refined."""
     known = [tile for tile in tiles if np.isfinite(tile.error)]
     return sum(tile.error * tile.photons for tile in known) / sum(tile.photons for tile in known)
 
 
-def _warn(tiles: Sequence[Tile], task: Task) -> None:
+def _warn(tiles: Sequence[TileRefinement], task: Task) -> None:
     n_divergences = sum(tile.n_divergences for tile in tiles)
     if n_divergences:
         log.warning("refinement diverged %d times and went back, with halved steps", n_divergences)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from stream.steering.control_client import Report, SteeringClient
+from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
 from stream.wire.codec import ProtocolError
 from stream.wire.messages import Deed
@@ -43,7 +43,7 @@ class SteeringFeed:
     def __init__(self, endpoint: Endpoint) -> None:
         self._client = SteeringClient(endpoint, TIMEOUT_S)
         self._words: queue.SimpleQueue[tuple[Words, str, Future[None]]] = queue.SimpleQueue()
-        self._report: Report | None = None
+        self._report: SteeringReport | None = None
         self._trouble = "the policy has not answered yet"
 
     def follow(self, stopping: threading.Event) -> None:
@@ -98,7 +98,7 @@ class SteeringFeed:
             future.set_exception(error)
 
 
-def _corners(report: Report, box: Box) -> list[list[float]]:
+def _corners(report: SteeringReport, box: Box) -> list[list[float]]:
     """Return [[top, left], [bottom, right]] of a box of motor positions."""
     pixels = report.pixels(np.array(box).T)
     return [pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()]

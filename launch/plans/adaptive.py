@@ -17,7 +17,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.utils import MsgGenerator
 
-from launch.plans.advice import Steering
+from launch.plans.advice import Conversation
 from launch.plans.ledger import Ledger, MaxDose, max_dose_of
 from operators.arrays import Positions
 from stream.steering.motor_axes import Limits
@@ -148,14 +148,14 @@ def _steering(
     stale_after: float,
     wait_s: float,
     hold_s: float,
-) -> Steering:
+) -> Conversation:
     if batch < 1:
         raise ValueError(f"expected at least one point per batch, got {batch}")
     if isinstance(policy, str):
         policy = PolicyClient(policy)
     elif isinstance(policy, Mapping):
         policy = PolicyClient(**policy)
-    return Steering(
+    return Conversation(
         ledger=ledger,
         advisor=policy,
         batch=batch,
@@ -167,7 +167,7 @@ def _steering(
 
 
 def _run(
-    steering: Steering, devices: Sequence[Any], measure: Measure, md: dict[str, Any]
+    steering: Conversation, devices: Sequence[Any], measure: Measure, md: dict[str, Any]
 ) -> MsgGenerator[None]:
     """Runs batches until there is nothing left to measure; one bluesky run."""
     ledger = steering.ledger

@@ -75,7 +75,7 @@ class DecisionSignal:
 
 
 @dataclass(slots=True, kw_only=True)
-class Steering:
+class Conversation:
     """One scan's conversation with its advisor.
 
     Attributes

@@ -13,7 +13,7 @@ from launch.training.recipe import Recipe
 from operators.network.interface import Network
 
 
-class Report(NamedTuple):
+class TrainingReport(NamedTuple):
     """What is logged: `c` of the training patches and the sigma loss, means since the report before."""
 
     step: int
@@ -44,7 +44,7 @@ class Checkpoint:
         self.path, self.recipe = directory / f"{recipe.name}.checkpoint", recipe
         self._network, self._optimiser, self._generator = network, optimiser, generator
 
-    def save(self, reports: list[Report]) -> None:
+    def save(self, reports: list[TrainingReport]) -> None:
         """Replace the checkpoint in one step."""
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
@@ -55,7 +55,7 @@ class Checkpoint:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
         partial.replace(self.path)
 
-    def load(self) -> list[Report]:
+    def load(self) -> list[TrainingReport]:
         """Restore the state and return the reports so far; none where there is no checkpoint."""
         if not self.path.exists():
             return []
@@ -65,7 +65,7 @@ class Checkpoint:
             raise ValueError(
                 f"{self.path} belongs to another recipe; finish that one, or delete it to start afresh"
             )
-        reports = [Report(*report) for report in json.loads(metadata["reports"])]
+        reports = [TrainingReport(*report) for report in json.loads(metadata["reports"])]
         self._restore_generator(tensors.pop("generator"), reports[-1].step)
         parts: dict[str, dict[str, Any]] = {"network": {}, "optimiser": {}}
         for name, tensor in tensors.items():

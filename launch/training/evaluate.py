@@ -33,7 +33,7 @@ EVALUATION_SEED = 2**32 + 2
 DRAWN_PROBES_SEED = 2**32 + 3
 
 
-class SimulatedScan(NamedTuple):
+class EvaluationScan(NamedTuple):
     """A scan of a known object.
 
     Attributes
@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
 
     Attributes
     ----------
-    scan : SimulatedScan
+    scan : EvaluationScan
     patches : (frame, y, x) complex64
         As predicted: the mosaic is stitched from them, without knowledge of the truth.
     aligned, true_patches : (frame, y, x) complex64
@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
     sigma : (frame, y, x) float32, rad
     """
 
-    scan: SimulatedScan
+    scan: EvaluationScan
     patches: Patches
     aligned: Patches
     true_patches: Patches
@@ -152,7 +152,7 @@ def evaluation_probe(recipe: Recipe) -> Probe:
     return with_power(recipe.probe.nominal_modes(recipe.n_pixels), recipe.evaluation.photons_per_frame)
 
 
-def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterator[SimulatedScan]:
+def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterator[EvaluationScan]:
     """Yield scans of fresh objects, `objects_per_family` of each family."""
     rng = np.random.default_rng(seed)
     for family in families:
@@ -160,7 +160,7 @@ def simulate_scans(recipe: Recipe, families: Sequence[str], seed: int) -> Iterat
             yield _simulate_scan(recipe, family, evaluation_probe(recipe), rng)
 
 
-def _simulate_scan(recipe: Recipe, family: str, probe: Probe, rng: np.random.Generator) -> SimulatedScan:
+def _simulate_scan(recipe: Recipe, family: str, probe: Probe, rng: np.random.Generator) -> EvaluationScan:
     corners = _corners(recipe.evaluation, rng)
     rows, columns = corners.max(axis=0) + recipe.n_pixels
     object_ = draw_object(family, recipe.material, (rows, columns), rng)
@@ -172,7 +172,7 @@ def _simulate_scan(recipe: Recipe, family: str, probe: Probe, rng: np.random.Gen
     patterns = counts.astype(np.float32)
     if detector is not None:
         patterns = fill_patterns(patterns, detector.valid, probe)
-    return SimulatedScan(object_, corners, patterns)
+    return EvaluationScan(object_, corners, patterns)
 
 
 def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
@@ -181,7 +181,7 @@ def _corners(evaluation: EvaluationRecipe, rng: np.random.Generator) -> Corners:
     return corners - corners.min(axis=0)
 
 
-def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: SimulatedScan) -> Outcome:
+def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: EvaluationScan) -> Outcome:
     """Return what a network makes of one scan; `weights` is the illumination |P|^2, (y, x) float32."""
     patches, sigma = predictor.predict(scan.patterns)
     true_patches = extract_patches(scan.object, scan.corners, weights.shape[-1])
@@ -190,7 +190,7 @@ def outcome_of(predictor: Predictor, weights: NDArray[np.float32], scan: Simulat
 
 
 def scan_figures(
-    predictor: Predictor, weights: NDArray[np.float32], scans: Iterable[SimulatedScan]
+    predictor: Predictor, weights: NDArray[np.float32], scans: Iterable[EvaluationScan]
 ) -> dict[str, float]:
     """Return the figures of `evaluate` over some scans, without a prefix; `weights` as for `outcome_of`."""
     return pooled_figures([score_of(outcome_of(predictor, weights, scan), weights) for scan in scans])

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from launch.training.finetune_labels import Labels, labels_of
+from launch.training.finetune_labels import Labels, refined_labels
 from launch.training.recipe import Recipe
 from launch.training.tuning import Samples, Tuner, TuningConfig
 from operators.arrays import Probe, abs2
@@ -198,7 +198,7 @@ class Finetuning:
         if snapshot is None or not snapshot.is_finite or not scan.has("visits"):
             return
         self._labelled_version, self._n_labelled = version, len(self._held)
-        self._labels = labels_of(
+        self._labels = refined_labels(
             scan,
             np.array(self._held, np.int64),
             snapshot,

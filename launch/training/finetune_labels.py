@@ -49,7 +49,7 @@ class Labels:
         return len(self.patterns)
 
 
-def labels_of(
+def refined_labels(
     scan: Scan,
     numbers: Numbers,
     snapshot: RefinerSnapshot,

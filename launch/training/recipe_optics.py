@@ -102,15 +102,15 @@ class ProbeRecipe(RecipeSection):
     def nominal_modes(self, n_pixels: int) -> Probe:
         """Return the probe without deviations, (mode, y, x) complex64 of unit power; it has no diffuser."""
         if self.optics[0] == "zone_plate":
-            stop = middle(self.central_stop)
+            stop = nominal(self.central_stop)
             probe = zone_plate_probe(n_pixels, self.pupil_radius_px, self.disc_radius_px, stop)[None]
         elif self.optics[0] == "kb_mirrors":
-            pupil = _half_widths(self.pupil_radius_px, middle(self.aspect))
+            pupil = _half_widths(self.pupil_radius_px, nominal(self.aspect))
             probe = kb_mirror_probe(n_pixels, pupil, (self.disc_radius_px,) * 2)[None]
         else:
             probe = self._measured(n_pixels)
-        coherence_px = middle(self.coherence_px) if self.coherence_px else None
-        return self._mixed(probe, coherence_px, (0.0, middle(self.travel_px)), middle(self.blur_px))
+        coherence_px = nominal(self.coherence_px) if self.coherence_px else None
+        return self._mixed(probe, coherence_px, (0.0, nominal(self.travel_px)), nominal(self.blur_px))
 
     def random(self, n_pixels: int, rng: np.random.Generator) -> Probe:
         """Return a probe with random deviations, (mode, y, x) complex64 of unit power."""
@@ -197,7 +197,7 @@ class MaterialRecipe(RecipeSection):
     @property
     def complex(self) -> complex:
         """The nominal material as one number, as `operators.optics.samples` takes it."""
-        return complex(middle(self.absorption), middle(self.phase_shift_rad))
+        return complex(nominal(self.absorption), nominal(self.phase_shift_rad))
 
     def random(self, rng: np.random.Generator) -> np.complex128:
         """Return a material within the ranges, as one number."""
@@ -257,7 +257,7 @@ def draw(bounds: tuple[float, float], rng: np.random.Generator) -> float:
     return bounds[0] if bounds[0] == bounds[1] else float(rng.uniform(*bounds))
 
 
-def middle(bounds: tuple[float, float]) -> float:
+def nominal(bounds: tuple[float, float]) -> float:
     """Return the nominal value of a range."""
     return sum(bounds) / 2
 

@@ -16,7 +16,7 @@ from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import Task, options_for, task_of
 from launch.results.cxi import WELL_LIT
-from launch.training.evaluate import SimulatedScan, outcome_of, patch_squares
+from launch.training.evaluate import EvaluationScan, outcome_of, patch_squares
 from launch.training.recipe import Recipe, ScanRecipe
 from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2
 from operators.geometry import window_corners
@@ -173,6 +173,6 @@ def held_out_error(predictor: Predictor, labels: ScanLabels, held_out: float) ->
     rest, weights = slice(labels.split(held_out), None), abs2(labels.probe).sum(axis=0)
     if not len(labels.corners[rest]):
         return {}
-    scan = SimulatedScan(labels.object, labels.corners[rest], labels.patterns[rest])
+    scan = EvaluationScan(labels.object, labels.corners[rest], labels.patterns[rest])
     error, variation, _ = patch_squares(outcome_of(predictor, weights, scan), weights)
     return {"scan_patch_c": float(np.sqrt(error / variation))}

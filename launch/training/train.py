@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from launch.training.calibrate import calibrate_mosaic, calibrate_sigma
-from launch.training.checkpoint import Checkpoint, Report
+from launch.training.checkpoint import Checkpoint, TrainingReport
 from launch.training.data import Samples, open_source
 from launch.training.evaluate import judge
 from launch.training.parallel import is_first_process, join_processes
@@ -40,7 +40,7 @@ def train(
     *,
     device: str = "cpu",
     from_scan: str | None = None,
-    on_report: Callable[[Report], None] = lambda report: None,
+    on_report: Callable[[TrainingReport], None] = lambda report: None,
 ) -> ModelCard | None:
     """Train, calibrate and evaluate a network; write weights, card, log and checkpoints to a directory.
 
@@ -58,7 +58,7 @@ def train(
     from_scan : str, optional
         Recorded scan to learn from, as for `launch.training.scan_labels.with_scan`.
     on_report : callable
-        Gets a `Report` every `recipe.report_every` steps, after the checkpoint.
+        Gets a `TrainingReport` every `recipe.report_every` steps, after the checkpoint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
@@ -114,7 +114,7 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """Return what the training descends, and its figures for the report.
 
-    The figures are those of `Report.c`, squared error and variation, and the sigma loss, detached.
+    The figures are those of `TrainingReport.c`, squared error and variation, and the sigma loss, detached.
     """
     weights, loss = illumination.weights, LOSSES[recipe.loss]
     patch_loss = loss(prediction.patches, objects, weights)
@@ -126,13 +126,13 @@ def losses(
 
 
 @contextmanager
-def progress_bar(recipe: Recipe) -> Iterator[Callable[[Report], None]]:
+def progress_bar(recipe: Recipe) -> Iterator[Callable[[TrainingReport], None]]:
     """Show a training on the terminal; yields what to give `train` as `on_report`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not is_first_process()) as progress:
         task = progress.add_task(recipe.name, total=recipe.n_steps)
 
-        def show(report: Report) -> None:
+        def show(report: TrainingReport) -> None:
             progress.update(task, completed=report.step, description=f"{recipe.name}  c {report.c:.3f}")
 
         yield show
@@ -178,16 +178,16 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * min(1.0, done / recipe.warm_up_steps) * left
 
 
-def new_report(recipe: Recipe, step: int, means: Tensor) -> Report:
+def new_report(recipe: Recipe, step: int, means: Tensor) -> TrainingReport:
     """Return the report after a step from the mean figures of `losses`; here the CPU waits for the device."""
     square, variance, sigma_loss = means.tolist()
-    return Report(step + 1, learning_rate(recipe, step), math.sqrt(square / variance), sigma_loss)
+    return TrainingReport(step + 1, learning_rate(recipe, step), math.sqrt(square / variance), sigma_loss)
 
 
-def write_log(path: Path, reports: list[Report]) -> None:
+def write_log(path: Path, reports: list[TrainingReport]) -> None:
     """Write all reports so far as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([Report._fields, *reports])
+        csv.writer(file).writerows([TrainingReport._fields, *reports])
 
 
 def finish(recipe: Recipe, network: Network, parent: str, directory: Path, device: str) -> ModelCard:

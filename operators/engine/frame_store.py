@@ -13,7 +13,7 @@ _UNKNOWN = 0.0  # best residual of a frame not visited yet
 _LARGEST_AMPLITUDE = float(np.finfo(np.float16).max)  # 4 10^9 photons in one pixel
 
 
-class Selection:
+class FrameView:
     """Some frames' amplitudes: copied only when a part of them is asked for, as an update does.
 
     Parameters
@@ -37,9 +37,9 @@ class Selection:
 def held(xp: ArrayModule, amplitudes: Array) -> tuple[Array, np.ndarray]:
     """Return amplitudes, (slot, ky, kx) float16, and the slots that are meant, (frame,) int64.
 
-    `amplitudes` is a `Selection`, which is not copied, or an array of any float dtype, sqrt(photons).
+    `amplitudes` is a `FrameView`, which is not copied, or an array of any float dtype, sqrt(photons).
     """
-    if isinstance(amplitudes, Selection):
+    if isinstance(amplitudes, FrameView):
         return amplitudes.amplitudes, amplitudes.slots
     return xp.asarray(amplitudes, np.float16), np.arange(len(amplitudes))
 
@@ -105,9 +105,9 @@ class FrameStore:
         self._noise[slots] = noise_residual(positive, self._mask)
         return list(range(n_before, len(self)))
 
-    def select(self, slots: np.ndarray) -> Selection:
+    def select(self, slots: np.ndarray) -> FrameView:
         """Return the amplitudes of these slots, (frame,) int64."""
-        return Selection(self.amplitudes, slots)
+        return FrameView(self.amplitudes, slots)
 
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited, (frame,) float32, photons; nothing is read back."""

@@ -39,7 +39,7 @@ class CompressionError(ValueError):
     """Compressed bytes that are damaged, cut short or of another size than announced."""
 
 
-def decode_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: int = 0) -> None:
+def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: int = 0) -> None:
     """Fills `out` with the array that was compressed to `data`.
 
     Parameters
@@ -71,12 +71,12 @@ def decode_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: int =
         raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
 
 
-def encode(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES) -> bytes:
-    """Returns the compressed bytes of `array`, elements in C order, with the framing `decode_into` reads."""
+def compress(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES) -> bytes:
+    """Returns the compressed bytes of `array`, elements in C order, framed as `decompress_into` reads."""
     array = np.ascontiguousarray(array)
     if algorithm == "bslz4":
         _check_item_size(array.itemsize)
-        return _bitshuffle().encode(array, block_bytes)
+        return _bitshuffle().compress(array, block_bytes)
     if algorithm == "lz4":
         return _encode_lz4(array)
     raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
@@ -174,7 +174,7 @@ class _NumpyBitshuffle:
             out[:] = np.packbits(bits.T, axis=1, bitorder="little").reshape(-1)
         flat[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (flat.size - shuffled) :]
 
-    def encode(self, array: NDArray[Any], block_bytes: int) -> bytes:
+    def compress(self, array: NDArray[Any], block_bytes: int) -> bytes:
         flat, item_size = array.reshape(-1).view(np.uint8), array.itemsize
         shuffled = _shuffled_bytes(flat.size, item_size)
         parts = [_HEADER.pack(flat.size, block_bytes)]
@@ -212,7 +212,7 @@ class _LibraryBitshuffle:
         if status != len(data) - _HEADER.size:
             raise CompressionError(f"damaged bslz4 data (bitshuffle status {status})")
 
-    def encode(self, array: NDArray[Any], block_bytes: int) -> bytes:
+    def compress(self, array: NDArray[Any], block_bytes: int) -> bytes:
         sizes = array.size, array.itemsize, block_bytes // array.itemsize
         out = np.empty(self._bound(*sizes), np.uint8)
         length = self._compress(array.ctypes.data, out.ctypes.data, *sizes)

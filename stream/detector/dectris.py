@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from stream.detector.compression import Algorithm, CompressionError, decode_into, encode
+from stream.detector.compression import Algorithm, CompressionError, compress, decompress_into
 from stream.wire.codec import Buffer
 
 MAX_PIXELS = 1 << 28
@@ -83,7 +83,7 @@ class EncodedFrame(msgspec.Struct, frozen=True, kw_only=True):
             out[...] = np.frombuffer(self.data, self.dtype).reshape(self.shape)
             return
         try:
-            decode_into(out, self.data, self.compression, self.item_size)
+            decompress_into(out, self.data, self.compression, self.item_size)
         except CompressionError as error:
             raise DetectorMessageError(f"frame {self.shape} {self.dtype}: {error}") from error
 
@@ -231,7 +231,7 @@ def encode_frame(frame: NDArray[Any], compression: Algorithm | str = "bslz4") ->
         dtype=dtype,
         compression=compression,
         item_size=frame.itemsize if compression == "bslz4" else 0,
-        data=encode(frame, compression) if compression else frame.tobytes(),
+        data=compress(frame, compression) if compression else frame.tobytes(),
     )
 
 

@@ -102,7 +102,7 @@ class LiveImage:
         return self.source > 0
 
 
-class Canvas:
+class TiledImage:
     """The tiles of one scan as far as they have come."""
 
     def __init__(self, update: ObjectUpdate) -> None:

@@ -14,7 +14,7 @@ from stream.wire.sockets import Endpoint, Socket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Report:
+class SteeringReport:
     """How the steering stands.
 
     Attributes
@@ -59,11 +59,11 @@ class SteeringClient:
         self.endpoint, self.timeout_s = endpoint, timeout_s
         self._socket: Socket | None = None
 
-    def report(self) -> Report:
+    def report(self) -> SteeringReport:
         """Returns how the steering stands; errors as of `say`."""
         return self._ask(AskSteering())
 
-    def say(self, deed: Deed, region: Box | None = None, by: str = "") -> Report:
+    def say(self, deed: Deed, region: Box | None = None, by: str = "") -> SteeringReport:
         """Says something to the run that is being steered, and returns how it stands then.
 
         Parameters
@@ -98,7 +98,7 @@ class SteeringClient:
     ) -> None:
         self.close()
 
-    def _ask(self, message: AskSteering | Command) -> Report:
+    def _ask(self, message: AskSteering | Command) -> SteeringReport:
         if self._socket is None:
             self._socket = Socket("DEALER", self.endpoint, queue=16)
             self._socket.send(encode(greeting("person", os.getpid())))
@@ -109,7 +109,7 @@ class SteeringClient:
                 case Welcome():
                     continue
                 case Steering() if len(arrays) == 1 and arrays[0].shape[1:] == (2,):
-                    return Report(steering=answer, points=np.array(arrays[0], np.float64))
+                    return SteeringReport(steering=answer, points=np.array(arrays[0], np.float64))
                 case Reject(reason=reason):
                     raise ProtocolError(reason)
                 case _:

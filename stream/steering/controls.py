@@ -11,7 +11,7 @@ ENDED = "end"  # source of a plan's last decision
 MOST_CONTROLS = 64  # that a message holds; of more the last ones count
 
 
-class Controls:
+class ControlLog:
     """The words of persons in order, and what they amount to.
 
     Attributes

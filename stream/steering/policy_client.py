@@ -17,7 +17,7 @@ import numpy as np
 
 from operators.arrays import Positions
 from stream.client import LiveReconstruction
-from stream.steering.controls import Controls as Heard
+from stream.steering.controls import ControlLog
 from stream.steering.policy import Policy
 from stream.wire.codec import Buffer, ProtocolError, decode, encode, greeting
 from stream.wire.messages import Box, Consult, Controls, Decided, Deed, Recommendation, Reject, Welcome
@@ -49,11 +49,11 @@ class Advisor(Protocol):
 
     Attributes
     ----------
-    heard : stream.steering.controls.Controls
+    heard : stream.steering.controls.ControlLog
         What persons have said to this run, as far as `poll` has found it.
     """
 
-    heard: Heard
+    heard: ControlLog
 
     def ask(self, measured: Positions, n_points: int) -> None:
         """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
@@ -79,7 +79,7 @@ class _Questions:
         self.number, self.high_water = 0, -1
         self.asked_s = math.inf
         self.complaint = ""
-        self.heard = Heard()
+        self.heard = ControlLog()
 
     def next(self, n_points: int) -> Consult:
         self.number, self.asked_s, self.complaint = self.number + 1, self.clock(), ""
@@ -238,7 +238,7 @@ class InProcess:
         return self._questions.complaint
 
     def say(self, deed: Deed, region: Box | None = None, by: str = "") -> None:
-        """Say something to the run, as a person does on the page; errors as of `Controls.say`."""
+        """Say something to the run, as a person does on the page; errors as of `ControlLog.say`."""
         self.heard.say(deed, region, by)
 
     def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:

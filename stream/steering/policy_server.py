@@ -18,7 +18,7 @@ from operators.arrays import Positions
 from stream.client import SILENCE_S, LiveReconstruction
 from stream.live.image import LiveImage
 from stream.stages.link import Link
-from stream.steering.controls import ENDED, Controls, sentence
+from stream.steering.controls import ENDED, ControlLog, sentence
 from stream.steering.policy import Policy
 from stream.steering.record import DecisionRecord
 from stream.wire.codec import Buffer, ProtocolError, decode, encode, refusal
@@ -27,6 +27,7 @@ from stream.wire.messages import (
     Command,
     Consult,
     Control,
+    Controls,
     Decided,
     Hello,
     Recommendation,
@@ -34,7 +35,6 @@ from stream.wire.messages import (
     Steering,
     Welcome,
 )
-from stream.wire.messages import Controls as PassedOn
 from stream.wire.sockets import Endpoint, Socket
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class PolicyDoor:
 
     def _begin(self) -> None:
         """Forget the plan that was steered before."""
-        self._controls = Controls()
+        self._controls = ControlLog()
         self._said = Decided(run=self._run, source="", reason="")
         self._asked_at = self._clock()
         self._measured: Positions = np.zeros((0, 2))
@@ -175,7 +175,7 @@ class PolicyDoor:
         return [self._pass_on((control,)), [sender, *self._steering()]]
 
     def _pass_on(self, controls: tuple[Control, ...]) -> list[Buffer]:
-        return [self._plan, *encode(PassedOn(run=self._run, controls=controls))]
+        return [self._plan, *encode(Controls(run=self._run, controls=controls))]
 
     @property
     def _state(self) -> Literal["none", "running", "ended"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from launch.training.evaluate import LIT, SimulatedScan
+from launch.training.evaluate import LIT, EvaluationScan
 from operators.arrays import Probe, abs2
 from operators.engine.backends import get_backend
 from operators.engine.config import RefinerConfig, closing_fraction
@@ -41,11 +41,11 @@ class Arena:
 
     Attributes
     ----------
-    scan : SimulatedScan
+    scan : EvaluationScan
     probe : (mode, y, x) complex64
     """
 
-    scan: SimulatedScan
+    scan: EvaluationScan
     probe: Probe
     _flat: dict[tuple[str, int, bool], Arm] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.training.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
+from launch.training.evaluate import EvaluationScan, evaluation_probe, simulate_scans, trained_families
 from launch.training.recipe import Recipe
 from operators.arrays import Probe, abs2
 from operators.engine.backends import get_backend
@@ -42,7 +42,7 @@ def blind(network: Network, card: ModelCard) -> dict[str, float]:
     return dict(zip(names, retained.mean(axis=0).tolist(), strict=True)) | refused
 
 
-def _retained(network: Network, card: ModelCard, recipe: Recipe, scan: SimulatedScan) -> list[float]:
+def _retained(network: Network, card: ModelCard, recipe: Recipe, scan: EvaluationScan) -> list[float]:
     known = evaluation_probe(recipe)
     photons = float(abs2(known).sum())
     error = mosaic_error(network, known, scan)
@@ -59,7 +59,7 @@ def _retained(network: Network, card: ModelCard, recipe: Recipe, scan: Simulated
     ]
 
 
-def _found(scan: SimulatedScan, n_frames: int | None = None, **options: Any) -> Probe | None:
+def _found(scan: EvaluationScan, n_frames: int | None = None, **options: Any) -> Probe | None:
     n_frames = n_frames or BURST
     burst, positions_px = scan.patterns[:n_frames], scan.corners[:n_frames].astype(np.float64)
     try:

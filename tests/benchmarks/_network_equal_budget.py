@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from launch.training.checkpoint import Report
+from launch.training.checkpoint import TrainingReport
 from launch.training.recipe import DEMO_RECIPE, Recipe, read_recipe
 from launch.training.train import train
 from stream.files.weights import ModelCard
@@ -116,7 +116,7 @@ def seconds_per_step(recipe: Recipe, folder: Path) -> float:
     """Return the processor time of a step of training, checkpoints left out; the first steps do not count."""
     times: list[float] = []
 
-    def on_report(report: Report) -> None:
+    def on_report(report: TrainingReport) -> None:
         times.append(time.process_time())
         if len(times) == 2:
             raise _EnoughError

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from launch.config.stages import DEMO_WEIGHTS
-from launch.training.evaluate import EVALUATION_SEED, SimulatedScan, evaluation_probe, simulate_scans
+from launch.training.evaluate import EVALUATION_SEED, EvaluationScan, evaluation_probe, simulate_scans
 from launch.training.recipe import Recipe
 from operators.arrays import Patches, Probe, abs2
 from operators.geometry import Bounds
@@ -46,7 +46,7 @@ def draw(folder: Path) -> None:
     _write(_mosaics(scans, probe, predictor, model), folder / "network-mosaics.png")
 
 
-def _patches(scans: list[SimulatedScan], probe: Probe, predictor: Predictor) -> Figure:
+def _patches(scans: list[EvaluationScan], probe: Probe, predictor: Predictor) -> Figure:
     """One pattern of each scan, what physics alone makes of it, and the network."""
     figure, axes = _grid(len(scans), 6)
     for row, scan, title in zip(axes, scans, FAMILIES.values(), strict=True):
@@ -66,7 +66,7 @@ def _patches(scans: list[SimulatedScan], probe: Probe, predictor: Predictor) -> 
     return figure
 
 
-def _mosaics(scans: list[SimulatedScan], probe: Probe, predictor: Predictor, model: ErrorModel) -> Figure:
+def _mosaics(scans: list[EvaluationScan], probe: Probe, predictor: Predictor, model: ErrorModel) -> Figure:
     """Each scan after one pass of the network, and after some epochs from there and from a flat start."""
     figure, axes = _grid(len(scans), 6)
     for row, scan, title in zip(axes, scans, FAMILIES.values(), strict=True):

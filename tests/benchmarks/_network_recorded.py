@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from launch.training.evaluate import BRIGHT, LIT, Outcome, SimulatedScan, error_in_sigmas, outcome_of
+from launch.training.evaluate import BRIGHT, LIT, EvaluationScan, Outcome, error_in_sigmas, outcome_of
 from launch.training.recipe import Recipe, read_recipe
 from launch.training.scan_labels import ScanLabels, labels_of
 from launch.training.train import progress_bar, train
@@ -60,7 +60,7 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     labels = labels_of(recipe, folder)
     n_trained = labels.split(recipe.scan.held_out)
     predictor, weights = Predictor(network, labels.probe, mask=labels.valid), abs2(labels.probe).sum(axis=0)
-    scan = SimulatedScan(labels.object, labels.corners, labels.patterns)
+    scan = EvaluationScan(labels.object, labels.corners, labels.patterns)
     outcome = outcome_of(predictor, weights, scan)
     model = ErrorModel(**card.error_model)
     mosaic = stitch(outcome.patches, outcome.sigma, weights, labels.corners, model)

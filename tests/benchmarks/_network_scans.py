@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from launch.training.evaluate import LIT, SimulatedScan
+from launch.training.evaluate import LIT, EvaluationScan
 from operators.arrays import Probe, abs2
 from operators.engine.config import RefinerSnapshot
 from operators.engine.refiner import Refiner
@@ -23,7 +23,7 @@ def refined_to(refiner: Refiner, n_epochs: float) -> RefinerSnapshot:
     return refiner.snapshot()
 
 
-def seed(refiner: Refiner, probe: Probe, scan: SimulatedScan, mosaic: Mosaic) -> None:
+def seed(refiner: Refiner, probe: Probe, scan: EvaluationScan, mosaic: Mosaic) -> None:
     """Start all frames of a scan from its mosaic where that explains them, as the refinement stage does."""
     seeding, numbers = Seeding(), np.arange(len(scan.patterns))
     for start in range(0, len(numbers), FRAMES_AT_A_TIME):
@@ -35,7 +35,7 @@ def seed(refiner: Refiner, probe: Probe, scan: SimulatedScan, mosaic: Mosaic) ->
             refiner.seed_object(starts, mosaic.weights, corners)
 
 
-def mosaic_error(network: Network, probe: Probe, scan: SimulatedScan) -> float:
+def mosaic_error(network: Network, probe: Probe, scan: EvaluationScan) -> float:
     """Return the error `c` of a scan's mosaic without what an unknown probe leaves free.
 
     That is shift, ramp and scale; taken off also where the probe is known, so that both compare.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from launch.beamline.simulation import DETECTOR_DISTANCE_M, DETECTOR_PIXEL_M, ENERGY_EV
-from launch.training.evaluate import SimulatedScan, evaluation_probe
+from launch.training.evaluate import EvaluationScan, evaluation_probe
 from launch.training.recipe import Recipe
 from operators.geometry import Geometry, window_corners
 from operators.metrics.errors import align_phase
@@ -56,7 +56,7 @@ def siemens(network: Network, recipe: Recipe, seeds: Sequence[int]) -> dict[str,
     }
 
 
-def siemens_scan(recipe: Recipe, seed: int) -> SimulatedScan:
+def siemens_scan(recipe: Recipe, seed: int) -> EvaluationScan:
     """Return a scan of a star whose spokes meet in the middle of the field."""
     evaluation, rng = recipe.evaluation, np.random.default_rng(seed)
     n = evaluation.n_positions
@@ -66,7 +66,7 @@ def siemens_scan(recipe: Recipe, seed: int) -> SimulatedScan:
     star = siemens_star((shape[0], shape[1]), N_SPOKES, angle_rad=rng.uniform(0, 2 * np.pi))
     object_ = object_from_texture(star, recipe.material.complex)
     patterns = simulate_counts(object_, evaluation_probe(recipe), corners, rng).astype(np.float32)
-    return SimulatedScan(object_, corners, patterns)
+    return EvaluationScan(object_, corners, patterns)
 
 
 def resolved_half_pitch_px(object_: np.ndarray, truth: np.ndarray) -> float:

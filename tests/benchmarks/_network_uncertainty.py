@@ -12,7 +12,7 @@ import numpy as np
 from launch.training.calibrate import doses, errors_of_mosaics, mosaic_errors
 from launch.training.evaluate import (
     LIT,
-    SimulatedScan,
+    EvaluationScan,
     evaluation_probe,
     scan_figures,
     simulate_scans,
@@ -134,7 +134,7 @@ def _errors_and_sigma(
     ]
 
 
-def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: SimulatedScan) -> tuple[float, bool]:
+def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: EvaluationScan) -> tuple[float, bool]:
     """Return how many true errors the 95 % bands hold with the dial's factor, and whether it is alarmed."""
     probe = evaluation_probe(recipe)
     patches, sigma = Predictor(network, probe).predict(scan.patterns)

@@ -11,7 +11,7 @@ import torch
 
 from launch.config.stages import DEMO_WEIGHTS
 from launch.training.calibrate import calibrate_mosaic
-from launch.training.evaluate import SimulatedScan, evaluation_probe, simulate_scans, trained_families
+from launch.training.evaluate import EvaluationScan, evaluation_probe, simulate_scans, trained_families
 from launch.training.recipe import Recipe, read_recipe
 from operators.arrays import Probe
 from operators.mosaic.error_bars import ErrorModel
@@ -216,7 +216,7 @@ def test_error_bars_are_fitted_on_the_families_of_the_recipe(
 ) -> None:
     drawn: set[str] = set()
 
-    def simulate(recipe: Recipe, families: tuple[str, ...], seed: int) -> Iterator[SimulatedScan]:
+    def simulate(recipe: Recipe, families: tuple[str, ...], seed: int) -> Iterator[EvaluationScan]:
         drawn.update(families)
         yield from simulate_scans(recipe, families[:1], seed)
 

@@ -15,7 +15,7 @@ import torch
 
 from launch.offline.task import Task
 from launch.training import scan_labels
-from launch.training.checkpoint import Report
+from launch.training.checkpoint import TrainingReport
 from launch.training.recipe import read_recipe
 from launch.training.train import train
 
@@ -32,7 +32,7 @@ def main(recipe: Path, scan: str, output: Path, cut: int | None) -> None:
         errors = np.random.default_rng().standard_normal(labels.object.shape)
         return replace(labels, object=labels.object + np.complex64(1e-6) * errors.astype(np.float32))
 
-    def on_report(report: Report) -> None:
+    def on_report(report: TrainingReport) -> None:
         if report.step == cut:
             raise KeyboardInterrupt
 

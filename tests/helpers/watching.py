@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stream.live.image import Canvas, LiveImage, checked_buffers
+from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.stages.stitcher import Stitcher
 from stream.wire.codec import decode, encode, greeting
 from stream.wire.messages import Ask, ObjectUpdate
@@ -33,6 +33,6 @@ class Watcher:
         [(update, arrays)] = updates
         layers = checked_buffers(update, arrays)
         if self.canvas is None or self.canvas.scan != update.scan:
-            self.canvas = Canvas(update)
+            self.canvas = TiledImage(update)
         self.tiles = layers["tiles"]
         return self.canvas.put(update, layers)

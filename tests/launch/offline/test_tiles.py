@@ -33,13 +33,13 @@ def path(simulated, tmp_path_factory):
 def started(monkeypatch):
     """The tiles of the reconstruction that runs, as soon as they exist."""
     tiles = []
-    start = tiles.Tile.__enter__
+    start = tiles.TileRefinement.__enter__
 
     def enter(tile):
         tiles.append(tile)
         return start(tile)
 
-    monkeypatch.setattr(tiles.Tile, "__enter__", enter)
+    monkeypatch.setattr(tiles.TileRefinement, "__enter__", enter)
     return tiles
 
 

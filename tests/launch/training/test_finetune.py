@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from launch.training.finetune import Finetuning, FinetuningConfig
-from launch.training.finetune_labels import labels_of
+from launch.training.finetune_labels import refined_labels
 from launch.training.recipe import Recipe
 from launch.training.train import start_network
 from launch.training.tuning import TuningConfig
@@ -99,7 +99,7 @@ class Bench:
         snapshot = self.snapshot(**changes)
         numbers = np.arange(len(self)) if numbers is None else numbers
         preprocess = self.optics.preprocess(scan)
-        return labels_of(
+        return refined_labels(
             scan,
             numbers,
             snapshot,

@@ -10,7 +10,15 @@ from safetensors.torch import save_file
 
 from launch.training.data import Simulator
 from launch.training.recipe import Recipe
-from launch.training.train import Report, descend, finish, learning_rate, progress_bar, start_network, train
+from launch.training.train import (
+    TrainingReport,
+    descend,
+    finish,
+    learning_rate,
+    progress_bar,
+    start_network,
+    train,
+)
 from operators.optics import forward
 from stream.files.weights import load_network
 from tests.helpers.tiny_recipe import TINY_RECIPE
@@ -33,7 +41,7 @@ class PowerCutError(Exception):
 
 
 def cut_at(step: int) -> object:
-    def on_report(report: Report) -> None:
+    def on_report(report: TrainingReport) -> None:
         if report.step == step:
             raise PowerCutError
 
@@ -65,7 +73,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path: Path, reci
     with pytest.raises(PowerCutError):
         train(recipe, tmp_path / "cut", on_report=cut_at(4))
     assert not (tmp_path / "cut" / "tiny.safetensors").exists()
-    resumed: list[Report] = []
+    resumed: list[TrainingReport] = []
     card = train(recipe, tmp_path / "cut", on_report=resumed.append)
     assert [report.step for report in resumed] == [6]
     assert card.sha256 == train(recipe, tmp_path / "whole").sha256
@@ -76,7 +84,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path: Path, reci
 def test_a_training_cut_before_its_evaluation_is_only_evaluated(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(PowerCutError):
         train(recipe, tmp_path, on_report=cut_at(6))
-    reports: list[Report] = []
+    reports: list[TrainingReport] = []
     train(recipe, tmp_path, on_report=reports.append)
     assert reports == []
     assert (tmp_path / "tiny.safetensors").exists()
@@ -90,7 +98,7 @@ def test_a_training_goes_on_where_random_numbers_have_another_state(tmp_path: Pa
     with safe_open(checkpoint, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     save_file(tensors | {"generator": tensors["generator"][:16]}, checkpoint, metadata)
-    resumed: list[Report] = []
+    resumed: list[TrainingReport] = []
     assert train(recipe, tmp_path, on_report=resumed.append) is not None
     assert [report.step for report in resumed] == [6]
 
@@ -256,7 +264,7 @@ def test_a_trapezoid_stays_up_until_its_last_steps(recipe: Recipe) -> None:
 
 def test_the_progress_bar_follows_the_reports(recipe: Recipe, capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar(recipe) as show:
-        show(Report(step=6, learning_rate=0.0, c=0.4321, sigma_loss=0.0))
+        show(TrainingReport(step=6, learning_rate=0.0, c=0.4321, sigma_loss=0.0))
     shown = capsys.readouterr().out
     assert "c 0.432" in shown
     assert "6/6" in shown

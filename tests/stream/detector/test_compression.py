@@ -19,15 +19,15 @@ def counts(shape: tuple[int, ...], dtype: str, mean: float = 3.0) -> np.ndarray:
 def test_frames_come_back_unchanged(shape: tuple[int, ...], dtype: str, algorithm: str) -> None:
     frame = counts(shape, dtype)
     out = np.full_like(frame, 7)
-    compression.decode_into(out, compression.encode(frame, algorithm), algorithm, frame.itemsize)
+    compression.decompress_into(out, compression.compress(frame, algorithm), algorithm, frame.itemsize)
     np.testing.assert_array_equal(out, frame)
 
 
 def test_noise_that_does_not_shrink_is_stored_as_it_is() -> None:
     noise = np.random.default_rng(2).integers(0, 256, 5000, dtype=np.uint8)
-    encoded = compression.encode(noise, "lz4")
+    encoded = compression.compress(noise, "lz4")
     out = np.empty_like(noise)
-    compression.decode_into(out, encoded, "lz4")
+    compression.decompress_into(out, encoded, "lz4")
     np.testing.assert_array_equal(out, noise)
     assert len(encoded) == noise.size + 16
 
@@ -43,7 +43,7 @@ def test_numpy_and_library_read_each_other(shape: tuple[int, ...], dtype: str) -
     both = [_bitshuffle(), _NumpyBitshuffle()]
     for writer, reader in [both, both[::-1]]:
         out = np.full_like(frame, 7)
-        encoded = writer.encode(np.ascontiguousarray(frame), 1024)
+        encoded = writer.compress(np.ascontiguousarray(frame), 1024)
         reader.decode(out.reshape(-1).view(np.uint8), encoded, frame.itemsize)
         np.testing.assert_array_equal(out, frame)
 
@@ -81,23 +81,23 @@ def test_damage_is_named(data: bytes, reason: str) -> None:
 
 
 def test_a_buffer_of_another_size_is_refused_before_it_is_touched() -> None:
-    encoded = compression.encode(counts((16, 16), "<u2"), "bslz4")
+    encoded = compression.compress(counts((16, 16), "<u2"), "bslz4")
     out = np.full((16, 15), 9, "<u2")
     with pytest.raises(CompressionError, match="hold 512 bytes, the frame has 480"):
-        compression.decode_into(out, encoded, "bslz4", 2)
+        compression.decompress_into(out, encoded, "bslz4", 2)
     assert (out == 9).all()
     with pytest.raises(ValueError, match="C-contiguous"):
-        compression.decode_into(np.empty((16, 32), "<u2")[:, ::2], encoded, "bslz4", 2)
+        compression.decompress_into(np.empty((16, 32), "<u2")[:, ::2], encoded, "bslz4", 2)
 
 
 @pytest.mark.parametrize("item_size", [0, 3, -1, 2**40])
 def test_absurd_element_sizes_are_refused(item_size: int) -> None:
     with pytest.raises(CompressionError, match="wanted one of"):
-        compression.decode_into(np.empty(8, "<u2"), b"", "bslz4", item_size)
+        compression.decompress_into(np.empty(8, "<u2"), b"", "bslz4", item_size)
 
 
 def test_unknown_algorithms_are_refused() -> None:
-    for call in (compression.encode, lambda array, name: compression.decode_into(array, b"", name)):
+    for call in (compression.compress, lambda array, name: compression.decompress_into(array, b"", name)):
         with pytest.raises(CompressionError, match="'bszstd'"):
             call(np.zeros(8, "<u2"), "bszstd")
 
@@ -106,7 +106,7 @@ def test_unknown_algorithms_are_refused() -> None:
 def test_ten_thousand_mutations_never_write_outside_the_frame(algorithm: str) -> None:
     rng = np.random.default_rng(3)
     frame = counts((24, 20), "<u2")
-    encoded = np.frombuffer(compression.encode(frame, algorithm, 256), np.uint8)
+    encoded = np.frombuffer(compression.compress(frame, algorithm, 256), np.uint8)
     guarded = np.full(3 * frame.size, 0xA5A5, "<u2")
     out = guarded[frame.size : 2 * frame.size].reshape(frame.shape)
     n_refused = 0
@@ -115,7 +115,7 @@ def test_ten_thousand_mutations_never_write_outside_the_frame(algorithm: str) ->
         where = rng.integers(0, len(damaged), rng.integers(1, 5))
         damaged[where] = rng.integers(0, 256, where.size)
         try:
-            compression.decode_into(out, damaged.tobytes(), algorithm, int(rng.choice([1, 2, 4])))
+            compression.decompress_into(out, damaged.tobytes(), algorithm, int(rng.choice([1, 2, 4])))
         except CompressionError:
             n_refused += 1
     assert n_refused > 5_000

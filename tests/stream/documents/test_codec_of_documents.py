@@ -62,7 +62,7 @@ def test_pickle_is_refused_unread_and_the_remedy_named(protocol, tmp_path):
             return (tmp_path.joinpath("exploded").write_text, ("boom",))
 
     payload = pickle.dumps({"uid": "x", "bomb": Bomb()}, protocol=protocol)
-    with pytest.raises(DocumentError, match=r"serializer=stream\.documents\.to_msgpack"):
+    with pytest.raises(DocumentError, match=r"serializer=stream\.documents\.codec\.to_msgpack"):
         decode_document(b" start " + payload)
     assert not (tmp_path / "exploded").exists()
 

@@ -2,16 +2,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.steering.controls import Controls, sentence
+from stream.steering.controls import ControlLog, sentence
 from stream.wire.codec import ProtocolError, decode, encode
-from stream.wire.messages import Consult, Control
-from stream.wire.messages import Controls as PassedOn
+from stream.wire.messages import Consult, Control, Controls
 
 BOX = ((0.0, 1.0), (2.0, 3.0))
 
 
 def test_words_are_numbered_and_the_last_of_each_kind_counts():
-    controls = Controls()
+    controls = ControlLog()
     for deed, region in (("hold", None), ("region", BOX), ("resume", None), ("clear", None), ("hold", None)):
         controls.say(deed, region, "lab")
     assert [control.number for control in controls.said] == [1, 2, 3, 4, 5]
@@ -20,7 +19,7 @@ def test_words_are_numbered_and_the_last_of_each_kind_counts():
 
 
 def test_who_hears_a_word_twice_hears_it_once():
-    person, plan = Controls(), Controls()
+    person, plan = ControlLog(), ControlLog()
     person.say("region", BOX)
     person.say("hold")
     for _ in range(2):
@@ -32,7 +31,7 @@ def test_who_hears_a_word_twice_hears_it_once():
 
 
 def test_who_was_started_anew_takes_over_what_the_plan_knows_and_counts_on():
-    anew = Controls()
+    anew = ControlLog()
     anew.adopt(Consult(run="r", question=9, after=4, n_points=3, heard=7, held=True, region=BOX))
     assert (anew.held, anew.region) == (True, BOX)
     assert anew.say("resume").number == 8
@@ -41,7 +40,7 @@ def test_who_was_started_anew_takes_over_what_the_plan_knows_and_counts_on():
 
 
 def test_what_makes_no_sense_is_refused():
-    controls = Controls()
+    controls = ControlLog()
     for deed, region in (("region", None), ("hold", BOX), ("region", ((1.0, 1.0), (0.0, 1.0)))):
         with pytest.raises(ValueError, match=f"{deed}: expected"):
             controls.say(deed, region)
@@ -55,4 +54,4 @@ def test_what_makes_no_sense_is_refused():
 def test_a_region_that_is_nowhere_is_no_message(edge):
     control = msgspec.structs.replace(Control(number=1, deed="region"), region=((0.0, edge), (0.0, 1.0)))
     with pytest.raises(ProtocolError, match="region"):
-        decode(encode(PassedOn(run="r", controls=(control,))))
+        decode(encode(Controls(run="r", controls=(control,))))
