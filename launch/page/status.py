@@ -7,11 +7,12 @@ from typing import Literal
 
 from stream.client import SILENCE_S
 from stream.live.image import LiveImage
+from stream.record.account import STAGES
 
 Level = Literal["waiting", "live", "stale", "complete", "incomplete"]
 
 RATE_WINDOW_S = 2.0
-MOVING = {"recorded", "inferred", "mosaicked", "refined"}  # what is expected or missing has no speed
+MOVING = {"recorded", *STAGES.values()}  # what is expected or missing has no speed
 _MISSING = {"lost": "lost", "no_position": "no position", "pending": "pending"}
 
 

@@ -9,39 +9,30 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
 from stream.record.columns import write_atomically
-from stream.record.scan import Scan, State, account, time_to_image_s
+from stream.record.scan import Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
 from stream.stages.error_bars import read_calibration
-from stream.stages.stitcher import incompleteness
-
-STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
 
 
 def summarise(scan: Scan) -> dict[str, Any]:
     """Returns the figures of one scan by name; JSON can hold all of them."""
-    recorded = account(scan, "subscriber")
+    counts = frame_counts(scan)
     subscriber = scan.counters("subscriber").as_dict()
     figures: dict[str, Any] = {
         "scan": scan.name,
-        "frames_expected": recorded.expected,
-        "frames_recorded": recorded.recorded,
-        "frames_lost": recorded.lost,
-        "frames_without_position": account(scan, "positions").dropped.get("no_position", 0),
+        "frames_without_position": counts.pop("no_position"),
+        **{f"frames_{name}": n_frames for name, n_frames in counts.items()},
         "duplicates": subscriber["duplicates"],
         "rejected": subscriber["rejected"],
         "late": subscriber["late"],
         "position_conflicts": scan.count("positions", "conflicts"),
     }
-    pending = [recorded.pending]
-    for stage, key in STAGES.items():
-        if (scan.folder / "ledger" / stage).exists():
-            stage_account = account(scan, stage)
-            figures[f"frames_{key}"] = stage_account.done
-            pending.append(stage_account.pending)
-    figures["frames_pending"] = max(pending)
-    figures |= _latency(scan, "mosaicked_s", "time_to_image") | _latency(scan, "refined_s", "time_to_refined")
+    for column, name in (("mosaicked_s", "time_to_image"), ("refined_s", "time_to_refined")):
+        if (times_ms := percentiles_ms(time_to_image_s(scan, column))) is not None:
+            figures[f"{name}_ms_p50"], figures[f"{name}_ms_p99"] = times_ms
     snapshot = read_snapshot(scan.folder)
     if snapshot is not None:
         figures |= {
@@ -114,14 +105,6 @@ def _error_bars(figures: dict[str, Any]) -> str:
 def _accuracy(figures: dict[str, Any]) -> str:
     names = {"c_mosaic": "network mosaic", "c_refined": "refined", "c_constant": "constant object"}
     return ", ".join(f"{words} c = {figures[key]:.3f}" for key, words in names.items() if key in figures)
-
-
-def _latency(scan: Scan, column: str, name: str) -> dict[str, float]:
-    seconds = time_to_image_s(scan, column)
-    if not seconds.size:
-        return {}
-    p50, p99 = np.percentile(seconds * 1e3, [50, 99])
-    return {f"{name}_ms_p50": float(p50), f"{name}_ms_p99": float(p99)}
 
 
 def result_folder(save: Path) -> Path:

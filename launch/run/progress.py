@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from stream.record.scan import Scan, time_to_image_s
+from stream.record.account import frame_counts, time_to_image_s
+from stream.record.scan import Scan
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
-from stream.stages.stitcher import frame_counts
 
 TERMINAL_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 1.0

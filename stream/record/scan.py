@@ -215,69 +215,8 @@ class Scan:
         return self._open[key]
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Where every frame of a scan is, for one stage, at any moment.
-
-    expected = recorded + lost + awaited, and recorded = done + pending + all of dropped. Nothing is awaited
-    any more when the subscriber has closed the scan.
-    """
-
-    expected: int
-    recorded: int
-    lost: int
-    awaited: int
-    done: int
-    pending: int
-    dropped: dict[str, int]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every expected frame is done."""
-        return self.done == self.expected
-
-
-def account(scan: Scan, stage: str) -> Account:
-    """Returns what became of every frame at `stage`."""
-    recorded = scan.states("subscriber")
-    states = scan.states(stage)[: len(recorded)]  # frames may have come in between
-    of_recorded, of_stage = (
-        np.bincount(values, minlength=max(State) + 1) for values in (recorded, states[recorded == State.DONE])
-    )
-    expected = max(len(recorded), scan.count("subscriber", "announced"))
-    return Account(
-        expected=expected,
-        recorded=int(of_recorded[State.DONE]),
-        lost=int(of_recorded[State.DONE + 1 :].sum()),
-        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()),
-        done=int(of_stage[State.DONE]),
-        pending=int(of_stage[State.PENDING]),
-        dropped={
-            state.name.lower(): int(n)
-            for state, n in zip(State, of_stage, strict=True)
-            if state > State.DONE and n
-        },
-    )
-
-
 def scans_in(folder: Path, besides: Container[str] = ()) -> Iterator[Scan]:
     """Yields the scans below `folder`, in the order in which they began; those `besides` stay unread."""
     for path in sorted(folder.glob("*/scan.json")):
         if path.parent.name not in besides:
             yield Scan(path.parent)
-
-
-def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:
-    """Returns (frame,) float64 seconds from the end of exposure to publication, for the frames published.
-
-    Notes
-    -----
-    Detector and computer clocks differ by an unknown offset. The fastest frame on its way is taken as the
-    zero of that path, so time spent in any queue counts and the offset does not.
-    """
-    done = np.flatnonzero(scan.states("subscriber") == State.DONE)
-    if not done.size or not scan.has(stage_column):
-        return np.zeros(0)
-    received = scan.column("received_s").read(done)
-    published = scan.column(stage_column).read(done)
-    path_s = received - scan.column("exposed_s").read(done)
-    return (published - received + path_s - path_s.min())[published > 0]

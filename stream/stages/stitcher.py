@@ -20,7 +20,8 @@ from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door
 from stream.live.tiles import TileStore
-from stream.record.scan import Numbers, Scan, State, account
+from stream.record.account import Delay, frame_counts, incompleteness, percentiles_ms
+from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
 from stream.stages.composition import Refined, compose
@@ -30,7 +31,6 @@ from stream.wire.codec import Buffer
 from stream.wire.messages import ObjectUpdate
 from stream.wire.sockets import Endpoint
 
-_UPSTREAM = {State.PENDING: "not seen", State.LOST: "lost", State.BAD: "bad", State.NO_ROOM: "no room"}
 LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
 
 
@@ -103,7 +103,7 @@ class Stitcher:
         self._dirty: set[tuple[int, int]] = set()
         self._unpublished: list[int] = []
         self._placed = self._shown = np.zeros(0, np.int64)  # frames in the mosaic, and of these published
-        self._fastest_path_s = np.inf
+        self._delay = Delay(scan)
         self._is_final = False
         # Clients have seen versions of the process before this one.
         self.version = self._counters["version"]
@@ -247,7 +247,7 @@ class Stitcher:
             model=self.config.model,
             config_hash=self.config.config_hash,
             error=refined.error if refined else None,
-            time_to_image_ms=self._time_to_image_ms(),
+            time_to_image_ms=percentiles_ms(self._delay.seconds(self._shown[-LATENCY_WINDOW:])),
             counts=frame_counts(self._scan),
             models=count_models(self._scan, self._shown),
             **msgspec.structs.asdict(self._calibration.record),
@@ -265,62 +265,3 @@ class Stitcher:
 
     def _frame_counts(self) -> dict[str, int]:
         return frame_counts(self._scan) if self._scan is not None else {}
-
-    def _time_to_image_ms(self) -> tuple[float, float] | None:
-        if not self._shown.size:
-            return None
-        numbers = self._shown[-LATENCY_WINDOW:]
-        published = self._stitched_s.read(numbers)
-        received = self._open_scan.column("received_s").read(numbers)
-        path_s = received - self._open_scan.column("exposed_s").read(numbers)
-        if not np.any(published > 0):
-            return None
-        self._fastest_path_s = min(self._fastest_path_s, float(path_s.min()))
-        waited_s = (published - received + path_s - self._fastest_path_s)[published > 0]
-        p50, p99 = np.percentile(waited_s * 1e3, [50, 99])
-        return float(p50), float(p99)
-
-
-def frame_counts(scan: Scan) -> dict[str, int]:
-    """Returns how many frames are where, for people who watch."""
-    recorded = account(scan, "subscriber")
-    stages = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
-    counts = {"expected": recorded.expected, "recorded": recorded.recorded, "lost": recorded.lost}
-    positions = account(scan, "positions")
-    counts["no_position"] = positions.dropped.get("no_position", 0)
-    pending = 0
-    for stage, key in stages.items():
-        if (scan.folder / "ledger" / stage).exists():
-            stage_account = account(scan, stage)
-            counts[key] = stage_account.done
-            pending = max(pending, stage_account.pending)
-    counts["pending"] = pending
-    return counts
-
-
-def incompleteness(scan: Scan, most: int = 20) -> str:
-    """Returns "" if every expected frame is in the picture, otherwise what is missing, by number.
-
-    A frame is named once, with the first stage that did not get through with it.
-    """
-    parts = []
-    recorded = scan.states("subscriber")
-    for state, what in _UPSTREAM.items():
-        parts += _listed(what, np.flatnonzero(recorded == state), most)
-    good = recorded == State.DONE
-    for stage in ("positions", "inference", "refinement", "stitcher"):
-        if (scan.folder / "ledger" / stage).exists() or stage == "positions":
-            done = scan.states(stage)[: len(good)] == State.DONE
-            what = "no position" if stage == "positions" else f"not through {stage}"
-            parts += _listed(what, np.flatnonzero(good & ~done), most)
-            good &= done
-    if not len(recorded):
-        parts.append("no frames")
-    return "; ".join(parts)
-
-
-def _listed(what: str, numbers: Numbers, most: int) -> list[str]:
-    if not numbers.size:
-        return []
-    names = ", ".join(str(number) for number in numbers[:most])
-    return [f"{what}: {numbers.size} frames ({names}{', ...' if numbers.size > most else ''})"]

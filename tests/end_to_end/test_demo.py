@@ -18,7 +18,8 @@ from launch.commands.demo import DemoOptions
 from launch.results.cxi import read_result
 from launch.results.store import open_store
 from operators.metrics.errors import nrmse
-from stream.record.scan import Scan, account, scans_in
+from stream.record.account import account
+from stream.record.scan import Scan, scans_in
 from tests.helpers.commands import processes_of, ptychostream, running
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.sample import ScannedSample, illuminated

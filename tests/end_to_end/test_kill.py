@@ -12,7 +12,8 @@ from launch.beamline.simulation import Simulation, simulate_scan
 from operators.metrics.errors import nrmse
 from stream.client import LiveReconstruction
 from stream.live.image import LiveImage
-from stream.record.scan import State, account
+from stream.record.account import account
+from stream.record.scan import State
 from tests.helpers.commands import processes_of
 from tests.helpers.documents import PositionRun
 from tests.helpers.pipeline import Pipeline

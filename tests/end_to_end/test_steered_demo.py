@@ -13,7 +13,8 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
 from launch.beamline.steered_sample import SparseSample, simulate_specimen
 from stream.documents.codec import decisions_of, read_documents
-from stream.record.scan import Scan, account, scans_in
+from stream.record.account import account
+from stream.record.scan import Scan, scans_in
 from stream.steering.record import PATTERN
 from tests.helpers.commands import ptychostream, running
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import Faults, ReplayConfig, series_messages
-from stream.record.scan import Account, Scan, State, account, scans_in
+from stream.record.account import Account, account
+from stream.record.scan import Scan, State, scans_in
 from stream.stages.recording import STAGE
 from stream.stages.subscriber import Subscriber, SubscriberConfig
 

@@ -22,7 +22,8 @@ from launch.results.cxi import Reconstruction, read_result
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig
-from stream.record.scan import Scan, State, account
+from stream.record.account import account
+from stream.record.scan import Scan, State
 from stream.wire.sockets import Endpoint
 from tests.helpers.documents import Documents, PositionRun
 from tests.helpers.sample import ScannedSample

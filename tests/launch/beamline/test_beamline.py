@@ -22,7 +22,8 @@ from launch.beamline.flown import (
 )
 from launch.beamline.simulation import Simulation, simulate_scan
 from stream.documents.reader import PositionFields, PositionReader
-from stream.record.scan import account, scans_in
+from stream.record.account import account
+from stream.record.scan import scans_in
 from stream.stages.positions import Positions, PositionsConfig
 from stream.stages.subscriber import Subscriber, SubscriberConfig
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message

@@ -13,7 +13,8 @@ import pytest
 
 from stream.detector.dectris import EndMessage, ImageMessage, StartMessage
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid, series_messages
-from stream.record.scan import account, scans_in
+from stream.record.account import account
+from stream.record.scan import scans_in
 from stream.stages.loop import MESSAGES_PER_TURN
 from stream.stages.recording import STAGE
 from stream.stages.subscriber import Subscriber, SubscriberConfig

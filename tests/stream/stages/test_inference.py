@@ -11,8 +11,9 @@ from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
 from operators.optics.forward import intensities
 from stream.files.weights import save_network
+from stream.record.account import account
 from stream.record.probe import publish_probe
-from stream.record.scan import Scan, State, account
+from stream.record.scan import Scan, State
 from stream.record.tuned_weights import count_models, ensemble_id, version_path
 from stream.stages.inference import Inference, InferenceConfig
 from stream.stages.inputs import Optics

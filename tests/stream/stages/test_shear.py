@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from operators.metrics.errors import nrmse
-from stream.record.scan import account
+from stream.record.account import account
 from stream.stages.loop import WorkerLoop
 from stream.stages.stitcher import Stitcher, StitcherConfig
 from stream.wire.sockets import Endpoint

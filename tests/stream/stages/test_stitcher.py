@@ -7,7 +7,7 @@ from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
 from stream.stages.error_bars import read_calibration
 from stream.stages.loop import WorkerLoop
-from stream.stages.stitcher import Stitcher, StitcherConfig, frame_counts, incompleteness
+from stream.stages.stitcher import Stitcher, StitcherConfig
 from stream.wire.sockets import Endpoint
 from tests.helpers.building import (
     GEOMETRY,
@@ -17,7 +17,6 @@ from tests.helpers.building import (
     close,
     lose,
     make_scan,
-    place,
     record,
     snapshot_of,
     states,
@@ -305,22 +304,6 @@ def test_a_stitcher_stopped_in_the_middle_names_every_frame_that_is_not_in_the_p
     assert not_seen == "not seen: 2 frames (11, 13)"
     assert not_inferred == "not through inference: 2 frames (10, 14)"
     assert not_stitched == "not through stitcher: 1 frames (12)"
-
-
-def test_many_missing_frames_are_counted_and_the_first_named(tmp_path):
-    scan = make_scan(tmp_path)
-    lose(scan, np.arange(500))
-    assert incompleteness(scan, most=3) == "lost: 500 frames (0, 1, 2, ...)"
-    assert len(incompleteness(scan)) < 300
-
-
-def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
-    scan = make_scan(tmp_path)
-    record(scan, [0])
-    place(scan, [0], [[0, 0]])
-    assert incompleteness(scan) == ""
-    counts = frame_counts(scan)
-    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 0}
 
 
 def test_the_refined_object_takes_the_place_of_the_mosaic_in_its_phase(bench_with_refinement, scanned):

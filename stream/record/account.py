@@ -1,0 +1,145 @@
+"""The account of a scan: where every frame is, what is missing, and how long it took to be seen."""
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.record.scan import Numbers, Scan, State
+
+# What a stage has done to a frame that it is through with, as counts name it.
+STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
+_UPSTREAM = {State.PENDING: "not seen", State.LOST: "lost", State.BAD: "bad", State.NO_ROOM: "no room"}
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Where every frame of a scan is, for one stage, at any moment.
+
+    expected = recorded + lost + awaited, and recorded = done + pending + all of dropped. Nothing is awaited
+    any more when the subscriber has closed the scan.
+    """
+
+    expected: int
+    recorded: int
+    lost: int
+    awaited: int
+    done: int
+    pending: int
+    dropped: dict[str, int]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every expected frame is done."""
+        return self.done == self.expected
+
+
+def account(scan: Scan, stage: str) -> Account:
+    """Returns what became of every frame at `stage`."""
+    recorded = scan.states("subscriber")
+    states = scan.states(stage)[: len(recorded)]  # frames may have come in between
+    of_recorded, of_stage = (
+        np.bincount(values, minlength=max(State) + 1) for values in (recorded, states[recorded == State.DONE])
+    )
+    expected = max(len(recorded), scan.count("subscriber", "announced"))
+    return Account(
+        expected=expected,
+        recorded=int(of_recorded[State.DONE]),
+        lost=int(of_recorded[State.DONE + 1 :].sum()),
+        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()),
+        done=int(of_stage[State.DONE]),
+        pending=int(of_stage[State.PENDING]),
+        dropped={
+            state.name.lower(): int(n)
+            for state, n in zip(State, of_stage, strict=True)
+            if state > State.DONE and n
+        },
+    )
+
+
+def has_begun(scan: Scan, stage: str) -> bool:
+    """Says whether `stage` has a ledger in this scan: it takes part in the run, and has opened the scan."""
+    return (scan.folder / "ledger" / stage).exists()
+
+
+def frame_counts(scan: Scan) -> dict[str, int]:
+    """Returns how many frames are where, for people who watch; of the stages, those that have begun."""
+    recorded, positions = account(scan, "subscriber"), account(scan, "positions")
+    stages = {key: account(scan, stage) for stage, key in STAGES.items() if has_begun(scan, stage)}
+    return {
+        "expected": recorded.expected,
+        "recorded": recorded.recorded,
+        "lost": recorded.lost,
+        "no_position": positions.dropped.get("no_position", 0),
+        **{key: stage.done for key, stage in stages.items()},
+        "pending": max((stage.pending for stage in stages.values()), default=0),
+    }
+
+
+def incompleteness(scan: Scan, most: int = 20) -> str:
+    """Returns "" if every expected frame is in the picture, otherwise what is missing, by number.
+
+    A frame is named once, with the first stage that did not get through with it.
+    """
+    parts = []
+    recorded = scan.states("subscriber")
+    for state, what in _UPSTREAM.items():
+        parts += _listed(what, np.flatnonzero(recorded == state), most)
+    good = recorded == State.DONE
+    for stage in ("positions", "inference", "refinement", "stitcher"):
+        if has_begun(scan, stage) or stage == "positions":
+            done = scan.states(stage)[: len(good)] == State.DONE
+            what = "no position" if stage == "positions" else f"not through {stage}"
+            parts += _listed(what, np.flatnonzero(good & ~done), most)
+            good &= done
+    if not len(recorded):
+        parts.append("no frames")
+    return "; ".join(parts)
+
+
+def _listed(what: str, numbers: Numbers, most: int) -> list[str]:
+    if not numbers.size:
+        return []
+    names = ", ".join(str(number) for number in numbers[:most])
+    return [f"{what}: {numbers.size} frames ({names}{', ...' if numbers.size > most else ''})"]
+
+
+class Delay:
+    """How long frames took from the end of exposure to what a stage made of them.
+
+    Detector and computer clocks differ by an unknown offset. The fastest frame on its way, of all that were
+    looked at so far, is taken as the zero of that path, so time spent in any queue counts and the offset does
+    not.
+
+    Parameters
+    ----------
+    scan : Scan
+    stage_column : str
+        The column with the time at which the stage published.
+    """
+
+    def __init__(self, scan: Scan, stage_column: str = "mosaicked_s") -> None:
+        self._scan, self._stage_column = scan, stage_column
+        self._fastest_s = np.inf
+
+    def seconds(self, numbers: Numbers) -> NDArray[np.float64]:
+        """Returns (frame,) float64 seconds, of those of the recorded frames `numbers` that are published."""
+        if not numbers.size or not self._scan.has(self._stage_column):
+            return np.zeros(0)
+        published_s = self._scan.column(self._stage_column).read(numbers)
+        received_s = self._scan.column("received_s").read(numbers)
+        path_s = received_s - self._scan.column("exposed_s").read(numbers)
+        self._fastest_s = min(self._fastest_s, float(path_s.min()))
+        return (published_s - received_s + path_s - self._fastest_s)[published_s > 0]
+
+
+def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:
+    """Returns (frame,) float64 seconds from the end of exposure to publication, for the frames published."""
+    recorded = np.flatnonzero(scan.states("subscriber") == State.DONE)
+    return Delay(scan, stage_column).seconds(recorded)
+
+
+def percentiles_ms(seconds: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Returns median and 99th percentile in milliseconds, None of no times."""
+    if not seconds.size:
+        return None
+    p50, p99 = np.percentile(seconds * 1e3, [50, 99])
+    return float(p50), float(p99)

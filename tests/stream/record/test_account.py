@@ -1,0 +1,118 @@
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.record.account import (
+    Delay,
+    account,
+    frame_counts,
+    incompleteness,
+    percentiles_ms,
+    time_to_image_s,
+)
+from stream.record.scan import State
+from tests.helpers.building import close, lose, make_scan, place, record
+
+LEDGERS = st.lists(st.tuples(st.sampled_from(State), st.sampled_from(State)), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LEDGERS, st.integers(-1, 80))
+def test_every_frame_is_somewhere_at_all_times(ledgers, announced):
+    with tempfile.TemporaryDirectory() as folder:
+        scan = make_scan(Path(folder))
+        counters = scan.counters("subscriber", writable=True)
+        counters["announced"], counters["head"] = announced, len(ledgers)
+        for number, (recorded, done) in enumerate(ledgers):
+            scan.mark("subscriber", number, recorded)
+            scan.mark("inference", number, done)
+        for stage in ("subscriber", "inference", "refinement"):
+            it = account(scan, stage)
+            assert it.expected == max(len(ledgers), announced)
+            assert it.recorded + it.lost + it.awaited == it.expected
+            assert it.done + it.pending + sum(it.dropped.values()) == it.recorded
+            assert it.is_complete == (it.done == it.expected)
+            assert min(it.recorded, it.lost, it.awaited, it.done, it.pending) >= 0
+
+
+def test_an_account_names_the_reasons(tmp_path):
+    scan = make_scan(tmp_path)
+    record(scan, [0, 1, 2, 3])
+    lose(scan, [5])
+    scan.mark("inference", [0, 5], State.DONE)
+    scan.mark("inference", [1, 2], State.UNFINISHED)
+    it = account(scan, "inference")
+    assert (it.expected, it.recorded, it.lost, it.awaited) == (6, 4, 1, 1)
+    assert (it.done, it.pending, it.dropped) == (1, 1, {"unfinished": 2})
+    assert not it.is_complete
+
+
+def test_a_complete_scan_is_complete(tmp_path):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(5))
+    scan.mark("stitcher", np.arange(5), State.DONE)
+    close(scan, "subscriber")
+    assert account(scan, "stitcher").is_complete
+
+
+def timed_scan(folder, exposed_s, received_s, published_s):
+    scan = make_scan(folder)
+    numbers = np.arange(len(received_s))
+    record(scan, numbers)
+    scan.column("exposed_s", writable=True).write(numbers, exposed_s)
+    scan.column("received_s", writable=True).write(numbers, received_s)
+    scan.column("mosaicked_s", writable=True).write(numbers, published_s)
+    return scan
+
+
+EXPOSED_S = np.arange(20) * 0.01
+
+
+@pytest.mark.parametrize("offset_s", [0.0, 3600.0, -1e6])
+def test_time_to_image_does_not_see_the_offset_of_two_clocks(tmp_path, offset_s):
+    received_s = 5e6 + EXPOSED_S + 0.002
+    scan = timed_scan(tmp_path, EXPOSED_S + offset_s, received_s, received_s + 0.03)
+    np.testing.assert_allclose(time_to_image_s(scan), 0.03, atol=1e-6)
+
+
+def test_time_to_image_sees_time_spent_in_a_queue_before_this_machine(tmp_path):
+    queued_s = np.where(np.arange(20) >= 15, 0.5, 0.0)
+    received_s = 5e3 + EXPOSED_S + queued_s
+    scan = timed_scan(tmp_path, EXPOSED_S, received_s, received_s + 0.03)
+    np.testing.assert_allclose(time_to_image_s(scan), 0.03 + queued_s, atol=1e-9)
+
+
+def test_frames_without_an_image_have_no_time_to_it(tmp_path):
+    received_s = 5e3 + EXPOSED_S
+    scan = timed_scan(tmp_path, EXPOSED_S, received_s, np.where(np.arange(20) < 7, received_s + 0.1, 0.0))
+    np.testing.assert_allclose(time_to_image_s(scan), [0.1] * 7)
+    assert time_to_image_s(make_scan(tmp_path, "0001-empty")).shape == (0,)
+    assert percentiles_ms(time_to_image_s(make_scan(tmp_path, "0002-empty"))) is None
+
+
+def test_while_frames_come_the_fastest_of_all_before_is_the_zero_of_their_way(tmp_path):
+    received_s = 5e3 + EXPOSED_S + np.where(np.arange(20) < 10, 0.0, 0.2)
+    delay = Delay(timed_scan(tmp_path, EXPOSED_S, received_s, received_s + 0.03))
+    first, second = np.split(np.arange(20), 2)
+    np.testing.assert_allclose(delay.seconds(first), 0.03, atol=1e-9)
+    np.testing.assert_allclose(delay.seconds(second), 0.23, atol=1e-9)
+
+
+def test_many_missing_frames_are_counted_and_the_first_named(tmp_path):
+    scan = make_scan(tmp_path)
+    lose(scan, np.arange(500))
+    assert incompleteness(scan, most=3) == "lost: 500 frames (0, 1, 2, ...)"
+    assert len(incompleteness(scan)) < 300
+
+
+def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
+    scan = make_scan(tmp_path)
+    record(scan, [0])
+    place(scan, [0], [[0, 0]])
+    assert incompleteness(scan) == ""
+    counts = frame_counts(scan)
+    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 0}
