@@ -334,16 +334,16 @@ def steer(
 ) -> None:
     """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
     from launch.commands.steer import steer as say
-    from stream.wire.sockets import Endpoint
+    from stream.client import SteeringClient
 
-    endpoint = Endpoint(address=address, insecure=insecure, key=key, peers=peers)
-    raise typer.Exit(say(endpoint, action, values or ()))
+    client = SteeringClient(address, insecure=insecure, key=key, peers=peers)
+    raise typer.Exit(say(client, action, values or ()))
 
 
 @app.command("replay-decisions")
 def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a recorded scan.")]) -> None:
     """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
-    from launch.commands.steer import replay_decisions as replay_all
+    from launch.commands.replay_decisions import replay_decisions as replay_all
 
     raise typer.Exit(replay_all(scan))
 

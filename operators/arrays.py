@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.fft
 
 # NumPy and CuPy share no base class, so the aliases tell the reader, not the type checker, what is inside.
 Array: TypeAlias = Any  # any array of either backend
@@ -94,8 +93,8 @@ def ifft2(x: Array) -> Array:
 
 
 def _fft_module(x: Array) -> ModuleType:
-    # scipy.fft, unlike older numpy.fft, stays in single precision.
-    return scipy.fft if array_module(x) is np else importlib.import_module("cupyx.scipy.fft")
+    # scipy.fft, unlike older numpy.fft, stays in single precision. Clients use the types above without SciPy.
+    return importlib.import_module("scipy.fft" if array_module(x) is np else "cupyx.scipy.fft")
 
 
 def abs2(x: Array) -> Array:

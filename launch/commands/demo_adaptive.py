@@ -21,7 +21,8 @@ from launch.beamline.steered import SteeredBeamlineConfig
 from launch.beamline.steered_sample import SparseSample, Specimen, simulate_specimen
 from launch.commands.demo import DemoOptions, demo_config, run_beside_beamline
 from launch.config.config import Config
-from launch.results.summary import facts_table, read_summary, table
+from launch.results.facts_table import facts_table
+from launch.results.summary import read_summary, table
 from operators.arrays import abs2
 from stream.documents.codec import decisions_of
 from stream.record.columns import write_atomically

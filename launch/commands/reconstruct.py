@@ -18,8 +18,8 @@ from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import Progress as OnProgress
 from launch.offline.task import ReconstructOptions
 from launch.results.cxi import write_cxi, write_png
+from launch.results.facts_table import facts_table
 from launch.results.report import write_page, write_report
-from launch.results.summary import facts_table
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
 from stream.record.columns import write_atomically

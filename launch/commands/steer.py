@@ -1,31 +1,29 @@
-"""The commands `steer` and `replay-decisions`: a person's word to a scan, and its decisions made again."""
+"""The command `steer`: a person's word to a steered scan, and how it stands."""
 
 import getpass
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast, get_args
 
 from rich.console import Console
 from rich.table import Table
 
-from launch.results.summary import facts_table
-from stream.documents.codec import decisions_of
+from launch.results.facts_table import facts_table
 from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
-from stream.steering.record import PATTERN, RecordError, replay
 from stream.wire.messages import Box, Deed
-from stream.wire.sockets import Endpoint
 
 STATUS = "status"
 
 
-def steer(endpoint: Endpoint, action: str, values: Sequence[str] = (), console: Console | None = None) -> int:
+def steer(
+    client: SteeringClient, action: str, values: Sequence[str] = (), console: Console | None = None
+) -> int:
     """Says something to a steered scan, shows how it stands then, and returns 0.
 
     Parameters
     ----------
-    endpoint : Endpoint
-        Of the policy.
+    client : SteeringClient
+        Hangs up at the end.
     action : str
         status, hold, resume, stop or region.
     values : sequence of str
@@ -40,7 +38,7 @@ def steer(endpoint: Endpoint, action: str, values: Sequence[str] = (), console: 
     """
     console = console or Console()
     deed, region = _understood(action, values)
-    with SteeringClient(endpoint) as client:
+    with client:
         report = client.report() if deed is None else client.say(deed, region, by=getpass.getuser())
     console.print(described(report))
     return 0
@@ -90,45 +88,3 @@ def described(report: SteeringReport) -> Table:
 def _box(box: Box, unit: str) -> str:
     (y_low, y_high), (x_low, x_high) = box
     return f"y {y_low:.6g} to {y_high:.6g}, x {x_low:.6g} to {x_high:.6g} {unit}"
-
-
-def replay_decisions(folder: Path, console: Console | None = None) -> int:
-    """Makes all decisions of a recorded scan again; returns 0 only if each is the same to the last bit.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the scan.
-    console : rich.console.Console, optional
-
-    Notes
-    -----
-    The decisions that the run's own documents hold must be among them, so a missing end is found as well.
-
-    Raises
-    ------
-    ValueError
-        If the scan holds no record of decisions.
-    """
-    console = console or Console()
-    files = sorted(folder.glob(PATTERN))
-    if not files:
-        raise ValueError(f"{folder} holds no decisions ({PATTERN}): was the scan steered?")
-    answers: set[tuple[int, str]] = set()
-    n_same, is_damaged = 0, False
-    for file in files:
-        try:
-            for again in replay(file):
-                answers.add((again.answer.sequence, again.answer.map_hash))
-                n_same += not again.difference
-                if again.difference:
-                    console.print(f"recommendation {again.answer.sequence}: not the same {again.difference}")
-        except RecordError as error:
-            is_damaged = True
-            console.print(str(error), soft_wrap=True)
-    followed = [d for d in decisions_of(folder) if d.get("source") == "agent"]
-    missing = [d["sequence"] for d in followed if (d["sequence"], d["map_hash"]) not in answers]
-    if missing:
-        console.print(f"the run followed recommendations that are not on record: {missing}")
-    console.print(f"{n_same} of {len(answers)} recommendations are the same, {len(followed)} were followed")
-    return int(is_damaged or bool(missing) or n_same < len(answers))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launch.page.status import Level, RateMeter, Status, status_of
-from stream.client import LiveReconstruction
+from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 
 POLL_S = 0.2

@@ -22,7 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 from launch.page.picture import encode_picture
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
-from stream.client import LiveReconstruction
+from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.wire.codec import ProtocolError
 from stream.wire.sockets import Endpoint, EndpointError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from stream.client import SILENCE_S
+from stream.live.client import SILENCE_S
 from stream.live.image import LiveImage
 from stream.record.account import STAGES
 

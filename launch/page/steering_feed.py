@@ -41,7 +41,13 @@ class SteeringFeed:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._client = SteeringClient(endpoint, TIMEOUT_S)
+        self._client = SteeringClient(
+            endpoint.address,
+            insecure=endpoint.insecure,
+            key=endpoint.key,
+            peers=endpoint.peers,
+            timeout_s=TIMEOUT_S,
+        )
         self._words: queue.SimpleQueue[tuple[Words, str, Future[None]]] = queue.SimpleQueue()
         self._report: SteeringReport | None = None
         self._trouble = "the policy has not answered yet"

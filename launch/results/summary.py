@@ -9,6 +9,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from launch.results.facts_table import facts_table
 from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
 from stream.record.columns import write_atomically
 from stream.record.scan import Scan, State
@@ -76,14 +77,6 @@ def table(figures: dict[str, Any]) -> Table:
             rows.add_row(words, escape(str(figures[key])))
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
     rows.add_row("result is", verdict)
-    return rows
-
-
-def facts_table() -> Table:
-    """Returns an empty table of names and what they stand for."""
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows.add_column()
-    rows.add_column(overflow="fold")  # a path that is cut leads nowhere
     return rows
 
 

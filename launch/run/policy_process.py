@@ -6,7 +6,7 @@ from functools import partial
 from launch.config.policy import policy_config
 from launch.config.run_file import PROBE_FILE, ResolvedRun, client_of
 from operators.arrays import abs2
-from stream.client import LiveReconstruction
+from stream.live.client import LiveReconstruction
 from stream.stages.inputs import load_probe
 from stream.steering.policy import Policy
 from stream.steering.policy_server import PolicyService

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +11,7 @@ import numpy as np
 from operators.arrays import Positions
 from stream.wire.codec import ProtocolError, decode, encode, greeting
 from stream.wire.messages import AskSteering, Box, Command, Deed, Reject, Steering, Welcome
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.sockets import Socket, client_endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,8 +44,10 @@ class SteeringClient:
 
     Parameters
     ----------
-    endpoint : Endpoint
+    address : str
         Where the policy listens, as the run prints it.
+    insecure, key, peers
+        As in `stream.wire.sockets.Endpoint`; a file may be given as a string.
     timeout_s : float
         How long to wait for an answer.
 
@@ -54,9 +57,17 @@ class SteeringClient:
         If the address is malformed or open to strangers.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float = 5.0) -> None:
-        endpoint.check()
-        self.endpoint, self.timeout_s = endpoint, timeout_s
+    def __init__(
+        self,
+        address: str = "tcp://127.0.0.1:5811",
+        *,
+        insecure: bool = False,
+        key: Path | str | None = None,
+        peers: Path | str | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        self.timeout_s = timeout_s
         self._socket: Socket | None = None
 
     def report(self) -> SteeringReport:

@@ -8,7 +8,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from operators.arrays import Positions
-from stream.client import LiveReconstruction
 from stream.steering.controls import ControlLog
-from stream.steering.policy import Policy
 from stream.wire.codec import Buffer, ProtocolError, decode, encode, greeting
-from stream.wire.messages import Box, Consult, Controls, Decided, Deed, Recommendation, Reject, Welcome
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.messages import Consult, Controls, Decided, Recommendation, Reject, Welcome
+from stream.wire.sockets import Socket, client_endpoint
 
 FAREWELL_S = 0.5
 
@@ -71,7 +68,7 @@ class Advisor(Protocol):
         """End the conversation."""
 
 
-class _Questions:
+class Questions:
     """What has been asked, what may be believed, and what persons have said."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -82,6 +79,7 @@ class _Questions:
         self.heard = ControlLog()
 
     def next(self, n_points: int) -> Consult:
+        """Return the next question; an earlier one is void."""
         self.number, self.asked_s, self.complaint = self.number + 1, self.clock(), ""
         return Consult(
             run=self.run,
@@ -94,6 +92,7 @@ class _Questions:
         )
 
     def hear(self, controls: Controls) -> None:
+        """Take what persons have said to this run."""
         if controls.run != self.run:
             self.complaint = f"foreign: controls of run {controls.run[:8]!r}"
             return
@@ -101,6 +100,7 @@ class _Questions:
             self.heard.take(control)
 
     def judge(self, answer: Recommendation, points: Positions) -> Advice | None:
+        """Return an answer that may be believed; None otherwise, and `complaint` says why."""
         if answer.run != self.run:
             self.complaint = f"foreign: an answer to run {answer.run[:8]!r}"
         elif answer.sequence <= self.high_water:
@@ -124,21 +124,24 @@ class PolicyClient:
         Where the policy listens, as the run prints it.
     insecure, key, peers
         As in `stream.wire.sockets.Endpoint`; a file may be given as a string.
+
+    Raises
+    ------
+    stream.wire.sockets.EndpointError
+        If the address is malformed or open to strangers.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str = "tcp://127.0.0.1:5811",
         *,
         insecure: bool = False,
         key: Path | str | None = None,
         peers: Path | str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        own, theirs = (None if file is None else Path(file) for file in (key, peers))
-        self.endpoint = Endpoint(address=address, insecure=insecure, key=own, peers=theirs)
-        self.endpoint.check()
-        self._questions = _Questions(clock)
+        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        self._questions = Questions(clock)
         self.heard = self._questions.heard
         self._socket: Socket | None = None
 
@@ -194,66 +197,3 @@ class PolicyClient:
             case _:
                 self._questions.complaint = f"garbage: {type(message).__name__} from the policy"
         return None
-
-
-class InProcess:
-    """An `Advisor` that asks a policy in this process; the thinking is done in a thread of its own.
-
-    Parameters
-    ----------
-    policy : Policy
-    live : LiveReconstruction, optional
-        The live image to follow, in that thread; without it somebody else shows images to the policy.
-    """
-
-    def __init__(
-        self,
-        policy: Policy,
-        live: LiveReconstruction | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._policy, self._live, self._questions = policy, live, _Questions(clock)
-        self.heard = self._questions.heard
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
-        self._answer: Future[tuple[Recommendation, Positions]] | None = None
-
-    def ask(self, measured: Positions, n_points: int) -> None:
-        """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
-        consult = self._questions.next(n_points)
-        self._answer = self._thread.submit(self._think, consult, np.array(measured, np.float64))
-
-    def poll(self) -> Advice | None:
-        """Return the answer to the last question, once."""
-        if self._answer is None or not self._answer.done():
-            return None
-        answer, self._answer = self._answer, None
-        if (error := answer.exception()) is not None:
-            self._questions.complaint = f"failed: {type(error).__name__}: {error}"[:200]
-            return None
-        return self._questions.judge(*answer.result())
-
-    def complaint(self) -> str:
-        """Return what was wrong with what came since the last question, "" if nothing came."""
-        return self._questions.complaint
-
-    def say(self, deed: Deed, region: Box | None = None, by: str = "") -> None:
-        """Say something to the run, as a person does on the page; errors as of `ControlLog.say`."""
-        self.heard.say(deed, region, by)
-
-    def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
-        """Take note of nothing: who shares the process reads the run's own `decisions`."""
-
-    def close(self) -> None:
-        """End the conversation."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _think(self, consult: Consult, measured: Positions) -> tuple[Recommendation, Positions]:
-        image = self._live.poll() if self._live else None
-        if image is not None:
-            self._policy.look(image)
-        self._policy.restrict(consult.region)
-        self._policy.count(measured)
-        return self._policy.recommend(
-            consult.n_points, run=consult.run, question=consult.question, after=consult.after
-        )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Positions
-from stream.client import SILENCE_S, LiveReconstruction
+from stream.live.client import SILENCE_S, LiveReconstruction
 from stream.live.image import LiveImage
 from stream.stages.link import Link
 from stream.steering.controls import ENDED, ControlLog, sentence

@@ -71,6 +71,16 @@ class Endpoint:
         )
 
 
+def client_endpoint(
+    address: str, *, insecure: bool, key: Path | str | None, peers: Path | str | None
+) -> Endpoint:
+    """Returns where a client connects, checked (`Endpoint.check`); files may be given as strings."""
+    own, theirs = (None if file is None else Path(file) for file in (key, peers))
+    endpoint = Endpoint(address=address, insecure=insecure, key=own, peers=theirs)
+    endpoint.check()
+    return endpoint
+
+
 @functools.cache
 def _context() -> zmq.Context[Any]:
     context = zmq.Context(io_threads=1)

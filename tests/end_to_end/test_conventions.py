@@ -10,7 +10,7 @@ from launch.offline.reconstruct import reconstruct
 from launch.offline.task import ReconstructOptions
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import NRMSE, nrmse
-from stream.client import LiveReconstruction
+from stream.live.client import LiveReconstruction
 from tests.helpers.pipeline import Outcome, Pipeline
 from tests.helpers.sample import N_PIXELS, ScannedSample
 

@@ -10,7 +10,7 @@ import pytest
 
 from launch.beamline.simulation import Simulation, simulate_scan
 from operators.metrics.errors import nrmse
-from stream.client import LiveReconstruction
+from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import account
 from stream.record.scan import State

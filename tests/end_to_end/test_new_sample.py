@@ -13,8 +13,8 @@ from operators.metrics.errors import nrmse, remove_gauge
 from operators.optics.forward import simulate_counts
 from operators.optics.samples import object_from_texture, texture
 from operators.optics.trajectories import jittered_raster
-from stream.client import LiveReconstruction
 from stream.files.weights import load_network
+from stream.live.client import LiveReconstruction
 from stream.record.probe import found_probe
 from stream.record.scan import State
 from stream.record.tuned_weights import version_path

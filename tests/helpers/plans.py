@@ -194,7 +194,7 @@ def respoilt(reply, points=None, **fields):
 
 def said(address, deed, region=None, by="lab"):
     """How the steering stands after a person has said something."""
-    with SteeringClient(Endpoint(address=address)) as person:
+    with SteeringClient(address) as person:
         return person.say(deed, region, by)
 
 

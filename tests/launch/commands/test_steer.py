@@ -6,11 +6,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from launch.cli import app
-from launch.commands.steer import replay_decisions, steer
+from launch.commands.replay_decisions import replay_decisions
+from launch.commands.steer import steer
 from stream.documents.codec import append_documents
+from stream.steering.control_client import SteeringClient
 from stream.steering.policy_client import PolicyClient
 from stream.wire.codec import ProtocolError
-from stream.wire.sockets import Endpoint
 from tests.helpers.plans import answering
 from tests.helpers.policies import LIMITS, policy
 from tests.stream.steering.test_record import SCAN, conversation, record_of
@@ -18,28 +19,28 @@ from tests.stream.steering.test_record import SCAN, conversation, record_of
 LOW, HIGH = LIMITS[0]
 
 
-def shown(endpoint, *words):
+def shown(client, *words):
     screen = Console(file=io.StringIO(), width=200)
-    assert steer(endpoint, words[0], words[1:], screen) == 0
+    assert steer(client, words[0], words[1:], screen) == 0
     return screen.file.getvalue()
 
 
 @pytest.fixture
 def steered():
-    """The endpoint of a policy that answers a plan, and the plan's side."""
+    """A person's client of a policy that answers a plan, and the plan's side."""
     with answering(steers=policy(max_dose=1e4)) as address:
         client = PolicyClient(address)
         client.ask(np.zeros((0, 2)), 5)
         while (advice := client.poll()) is None:
             pass
         client.tell("agent", "survey: not seen everywhere", 5, 31)
-        yield Endpoint(address=address), client, advice
+        yield SteeringClient(address), client, advice
         client.close()
 
 
 def test_a_terminal_shows_the_same_facts_as_the_page(steered):
-    endpoint, _, _ = steered
-    text = shown(endpoint, "status")
+    person, _, _ = steered
+    text = shown(person, "status")
     for fact in (
         "agent: survey: not seen everywhere",
         "0 measured, 31 left, 5 recommended",
@@ -52,17 +53,17 @@ def test_a_terminal_shows_the_same_facts_as_the_page(steered):
 
 def test_a_person_at_a_terminal_holds_resumes_restricts_and_stops(steered, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "lab")
-    endpoint, client, _ = steered
-    assert "held" in shown(endpoint, "hold").splitlines()[0]
-    assert "held" not in shown(endpoint, "resume").splitlines()[0]
-    assert f"y {LOW:.6g} to {HIGH / 2:.6g}" in shown(endpoint, "region", str(LOW), str(HIGH / 2), "0", "3")
-    assert "everywhere within the limits" in shown(endpoint, "region", "clear")
-    assert "stopped by lab" in shown(endpoint, "stop")
+    person, client, _ = steered
+    assert "held" in shown(person, "hold").splitlines()[0]
+    assert "held" not in shown(person, "resume").splitlines()[0]
+    assert f"y {LOW:.6g} to {HIGH / 2:.6g}" in shown(person, "region", str(LOW), str(HIGH / 2), "0", "3")
+    assert "everywhere within the limits" in shown(person, "region", "clear")
+    assert "stopped by lab" in shown(person, "stop")
     while client.heard.number < 5:
         client.poll()
     assert [control.deed for control in client.heard.said] == ["hold", "resume", "region", "clear", "stop"]
     with pytest.raises(ProtocolError, match="hold: the run was stopped by lab"):
-        shown(endpoint, "hold")
+        shown(person, "hold")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_person_at_a_terminal_holds_resumes_restricts_and_stops(steered, monke
 )
 def test_what_is_no_action_is_refused_before_anything_is_sent(words):
     with pytest.raises(ValueError, match="wanted"):
-        steer(Endpoint(address="tcp://127.0.0.1:9"), words[0], words[1:])
+        steer(SteeringClient("tcp://127.0.0.1:9"), words[0], words[1:])
 
 
 def test_an_open_address_needs_keys_or_a_decision():

@@ -10,7 +10,7 @@ from tests.helpers.pages import COLOUR_AT, colour_at, corner_object, viewer, wai
 
 @pytest.fixture(autouse=True)
 def shorter_silence(monkeypatch):
-    monkeypatch.setattr("stream.client.SILENCE_S", 0.5)
+    monkeypatch.setattr("stream.live.client.SILENCE_S", 0.5)
     monkeypatch.setattr("launch.page.status.SILENCE_S", 0.5)
 
 

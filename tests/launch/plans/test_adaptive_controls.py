@@ -9,9 +9,8 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 from bluesky.utils import RunEngineInterrupted
 
 from stream.steering.control_client import SteeringClient
-from stream.steering.policy_client import InProcess
+from stream.steering.in_process import InProcess
 from stream.wire.codec import ProtocolError
-from stream.wire.sockets import Endpoint
 from tests.helpers.plans import (
     BATCH,
     BLOCKED_S,
@@ -191,7 +190,7 @@ def test_who_speaks_when_nobody_listens_is_told_so():
         with pytest.raises(ProtocolError, match="no plan is being steered"):
             said(address, "resume")
     with pytest.raises(TimeoutError, match=r"nobody has answered at tcp://127\.0\.0\.1:9"):
-        SteeringClient(Endpoint(address="tcp://127.0.0.1:9"), timeout_s=0.05).report()
+        SteeringClient("tcp://127.0.0.1:9", timeout_s=0.05).report()
 
 
 def test_the_loop_is_not_blocked_while_persons_talk():

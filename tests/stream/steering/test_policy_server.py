@@ -2,7 +2,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.steering.policy_client import InProcess, PolicyClient
+from stream.steering.in_process import InProcess
+from stream.steering.policy_client import PolicyClient
 from stream.steering.policy_server import PolicyDoor
 from stream.wire.codec import decode, encode, greeting
 from stream.wire.messages import Recommendation, Reject, Stop, Welcome

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from stream.steering.in_process import InProcess
 from stream.steering.policy import Policy
-from stream.steering.policy_client import InProcess
 from stream.steering.policy_server import PolicyDoor
 from stream.steering.record import DecisionRecord, RecordError, read, replay
 from stream.wire.codec import decode, encode

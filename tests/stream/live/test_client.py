@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
-from stream.client import SILENCE_S, LiveReconstruction
+from stream.live.client import SILENCE_S, LiveReconstruction
 from stream.live.image import LiveImage
 from stream.live.server import Door
 from stream.wire.codec import ProtocolError, encode
@@ -315,7 +315,7 @@ def test_an_image_of_nothing_is_an_image():
 
 def test_the_client_needs_numpy_pyzmq_and_msgspec_only():
     code = (
-        "import sys, stream.client; "
+        "import sys, stream.live.client; "
         "print(sorted({'torch', 'scipy', 'h5py', 'aiohttp', 'bluesky', 'operators'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,228 @@
+"""The live image in another process: connect to a running pipeline and iterate.
+
+    from stream.live.client import LiveReconstruction
+
+    with LiveReconstruction("tcp://127.0.0.1:5810") as live:
+        for image in live:
+            print(image.version, image.frames_seen, image.object.shape)
+
+The client asks, the server answers with the tiles that changed since, so a slow client skips versions and
+never delays anybody. The web page, the terminal watcher and the scan policy are built on it.
+"""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from stream.live.image import LiveImage, TiledImage, checked_buffers
+from stream.wire.codec import ProtocolError, decode, encode, greeting
+from stream.wire.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire.sockets import Socket, client_endpoint
+
+SILENCE_S = 3.0  # the server answers within a second; three mean that it is gone or was started anew
+_WAKE_S = 0.2
+
+
+class LiveReconstruction:
+    """The live image of a running pipeline; a context manager and an iterator of `LiveImage`.
+
+    Iteration gives the newest image each time, skips what a slow loop missed, and ends after the final image
+    of a scan. One thread at a time may use it.
+
+    Parameters
+    ----------
+    address : str
+        Where the pipeline publishes, as it prints at its start.
+    insecure, key, peers
+        As in `stream.wire.sockets.Endpoint`, for a pipeline elsewhere; a file may be given as a string.
+    timeout_s : float
+        How long iteration bears silence before it raises; a live server is never silent for more than 1 s.
+    follow : bool
+        Whether iteration goes on with the next scan instead of ending.
+
+    Raises
+    ------
+    stream.wire.sockets.EndpointError
+        If the address is malformed or open to strangers.
+    """
+
+    def __init__(
+        self,
+        address: str = "tcp://127.0.0.1:5810",
+        *,
+        insecure: bool = False,
+        key: Path | str | None = None,
+        peers: Path | str | None = None,
+        timeout_s: float = 10.0,
+        follow: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        self.timeout_s, self.follow = timeout_s, follow
+        self.counts: Mapping[str, int] = {}  # the newest the server told, with or without an image
+        self._clock = clock
+        self._socket: Socket | None = None
+        self._question: Ask | None = None
+        self._is_welcome = self._is_served = False
+        self._spoke_at = self._heard_at = -math.inf
+        self._owed_since: float | None = None
+        self._canvas: TiledImage | None = None
+        self._image: LiveImage | None = None
+
+    def poll(self, timeout_s: float = 0.0) -> LiveImage | None:
+        """Returns the next image, None if there was none within `timeout_s`; connects anew where needed.
+
+        Raises
+        ------
+        ProtocolError
+            If the server refuses this client or sends what cannot be understood.
+        """
+        deadline = self._clock() + timeout_s
+        while True:
+            image = self._turn(min(max(deadline - self._clock(), 0.0), _WAKE_S))
+            if image is not None or self._clock() >= deadline:
+                return image
+
+    def latest(self, timeout_s: float = 1.0) -> LiveImage:
+        """Returns the newest image, after waiting at most `timeout_s` for one newer than the last.
+
+        Its `age_s` tells a quiet sample from a dead server.
+
+        Raises
+        ------
+        TimeoutError
+            If no image has ever come.
+        """
+        self.poll()  # an answer that has been waiting is as old as its question
+        self.poll(timeout_s)
+        if self._image is None:
+            raise TimeoutError(self._complaint())
+        return dataclasses.replace(self._image, age_s=self.age_s)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server has accepted this client; it may have fallen silent since."""
+        return self._is_welcome
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the server was last heard, infinite before its first word."""
+        return self._clock() - self._heard_at
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds for which the server has owed an answer; unlike `age_s` zero while nothing was asked."""
+        return 0.0 if self._owed_since is None else self._clock() - self._owed_since
+
+    def check_silence(self) -> None:
+        """Raises TimeoutError once the server has owed an answer for longer than `timeout_s`."""
+        if self.silence_s > self.timeout_s:
+            raise TimeoutError(self._complaint())
+
+    def close(self) -> None:
+        """Hangs up; the next call would connect again."""
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._question = None, None
+        self._is_welcome = self._is_served = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[LiveImage]:
+        return self
+
+    def __next__(self) -> LiveImage:
+        if self._image is not None and self._image.is_final and not self.follow:
+            raise StopIteration
+        while (image := self.poll(_WAKE_S)) is None:
+            self.check_silence()
+        return image
+
+    def _turn(self, timeout_s: float) -> LiveImage | None:
+        socket = self._speak()
+        parts = socket.receive(timeout_s=timeout_s)
+        if parts is None:
+            if self._clock() - self._spoke_at > SILENCE_S:
+                self.close()
+            return None
+        self._heard_at, self._owed_since = self._clock(), None
+        try:
+            return self._take(*decode(parts))
+        except ProtocolError as error:
+            self.close()
+            raise ProtocolError(f"{self.endpoint.address}: {error}") from error
+
+    def _speak(self) -> Socket:
+        if self._socket is None:
+            self._socket = Socket("DEALER", self.endpoint, queue=4)
+            self._say(self._socket, greeting("client", os.getpid()))
+        elif self._is_welcome and self._question is None:
+            # A connection that was made anew starts from a snapshot: versions may have begun anew as well.
+            canvas = self._canvas
+            self._question = Ask(scan=canvas.scan, after=canvas.version) if canvas else Ask()
+            self._say(self._socket, self._question)
+        return self._socket
+
+    def _say(self, socket: Socket, message: AnyMessage) -> None:
+        socket.send(encode(message), timeout_s=_WAKE_S)
+        self._spoke_at = self._clock()
+        if self._owed_since is None:
+            self._owed_since = self._spoke_at
+
+    def _take(self, message: AnyMessage, arrays: list[NDArray[Any]]) -> LiveImage | None:
+        match message:
+            case Welcome():
+                self._is_welcome, self._is_served, self._canvas = True, False, None
+            case Reject() if self._is_served:
+                self.close()  # this server has never met us: it was started anew since we greeted
+            case Reject(reason=reason):
+                raise ProtocolError(f"this client is refused: {reason}")
+            case NoNews(counts=counts):
+                self._question, self._is_served = None, True
+                self.counts = counts or self.counts
+            case ObjectUpdate():
+                self._question, self._is_served = None, True
+                return self._apply(message, arrays)
+            case _:
+                raise ProtocolError(f"wanted Welcome, ObjectUpdate or NoNews, got {type(message).__name__}")
+        return None
+
+    def _apply(self, update: ObjectUpdate, arrays: list[NDArray[Any]]) -> LiveImage | None:
+        layers = checked_buffers(update, arrays)
+        canvas = self._canvas
+        if canvas is None or update.scan != canvas.scan:
+            canvas = self._canvas = TiledImage(update)
+        elif not canvas.continues_with(update):
+            self._canvas = None  # another process behind the same address: ask for everything
+            return None
+        self.counts = update.counts
+        previous, self._image = self._image, canvas.put(update, layers)
+        return None if _is_same(previous, update) else self._image
+
+    def _complaint(self) -> str:
+        if self._heard_at > -math.inf and self.silence_s < SILENCE_S:
+            return f"the pipeline at {self.endpoint.address} has no image yet; is the scan running?"
+        return (
+            f"nobody has answered at {self.endpoint.address} for {self.silence_s:.1f} s; is the pipeline "
+            "running, and is this the address it printed at its start (`ptychostream run`)?"
+        )
+
+
+def _is_same(image: LiveImage | None, update: ObjectUpdate) -> bool:
+    """Whether `update` is the snapshot, after a new connection, of the image already given."""
+    if image is None:
+        return False
+    return (image.scan, image.run_id, image.version) == (update.scan, update.run_id, update.version)
