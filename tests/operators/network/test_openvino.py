@@ -46,12 +46,22 @@ def test_a_predictor_on_one_thread_gives_the_same_with_openvino_and_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    forward, runs = CompiledUNet.forward, []
+
+    def counted(graph: CompiledUNet, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        runs.append(graph)
+        return forward(graph, x)
+
+    monkeypatch.setattr(CompiledUNet, "forward", counted)
     network, patterns = some_network(), some_patterns()
     with_graphs = Predictor(network, PROBE, batch_size=4)
-    assert 0 < rounding_error(network, with_graphs, PROBE) < 1e-4
-    without = Predictor(network, PROBE, batch_size=4, openvino=False)
-    for one, other in zip(with_graphs.predict(patterns), without.predict(patterns), strict=True):
-        assert not np.array_equal(one, other)
+    assert rounding_error(network, with_graphs, PROBE) < 1e-4
+    results = with_graphs.predict(patterns)
+    assert len(set(runs)) == len(network.stages)
+    runs.clear()
+    without = Predictor(network, PROBE, batch_size=4, openvino=False).predict(patterns)
+    assert not runs
+    for one, other in zip(results, without, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
