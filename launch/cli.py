@@ -349,24 +349,6 @@ def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a reco
 
 
 @app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark; without a known name lists them.")],
-    json: JsonFile = None,
-) -> None:
-    """Measures one thing and prints what, how fast, and on which machine."""
-    import importlib
-
-    folder = Path(__file__).resolve().parents[1] / "tests" / "benchmarks"
-    if not folder.is_dir():
-        raise ValueError("benchmarks are part of the source: run this in a checkout of the repository")
-    names = sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
-    if name not in names:
-        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(names)}")
-    sys.path.insert(0, str(folder.parents[1]))
-    importlib.import_module(f"tests.benchmarks.{name}").run(json)
-
-
-@app.command()
 def keys(
     folder: Annotated[Path, typer.Argument(help="Where the two key files go.")],
     name: Annotated[str, typer.Argument(help="Whose keys they are.")],

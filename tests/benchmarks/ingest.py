@@ -4,26 +4,19 @@ The baseline takes the same messages from the same socket and decodes every fram
 nothing else to do; the ratio is what the columns, the ledger and the accounting cost. Repetitions of both
 alternate, and the median of the ratios of neighbours counts, so that a busy computer disturbs both alike;
 the ratio of processor times beside it does not know the neighbours at all.
-Run by `ptychostream bench ingest`.
 """
 
-import json
 import multiprocessing
-import os
-import platform
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from stream.detector.dectris import ImageMessage, decode_message, encode_message
 from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
@@ -31,6 +24,7 @@ from stream.stages.loop import MESSAGES_PER_TURN
 from stream.stages.subscriber import Subscriber, SubscriberConfig
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
+from tests.benchmarks.report import Benchmark, Figures
 
 N_FRAMES, N_REPETITIONS = 2000, 7
 SHAPE = (256, 256)
@@ -57,35 +51,25 @@ class Stopwatch:
         return Cost(time.perf_counter() - self._begin.seconds, time.process_time() - self._begin.cpu_s)
 
 
-def run(
-    json_path: Path | None = None, *, n_frames: int = N_FRAMES, repetitions: int = N_REPETITIONS
-) -> dict[str, Any]:
-    """Returns the figures by name, shows them, and writes them to `json_path`."""
+def measure(folder: Path, *, n_frames: int = N_FRAMES, repetitions: int = N_REPETITIONS) -> Iterator[Figures]:
+    """Yield the figures, and as `measured_on` what was sent and where scans lie."""
     messages = _messages(n_frames)
     bare, recorded = [], []
-    with _detector(messages) as (inlet, go), tempfile.TemporaryDirectory(prefix="ingest-") as folder:
+    with _detector(messages) as (inlet, go):
         # The first pair pays for imports, caches and connections.
         for repetition in range(repetitions + 1):
             bare.append(_receive_and_decode(inlet, go, n_frames))
-            recorded.append(_record(inlet, go, messages[0], n_frames, Path(folder) / str(repetition)))
-        place = _file_system(Path(folder))
-    figures = _figures(bare[1:], recorded[1:], n_frames) | {
-        "measured_on": {
-            "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)),
-            "scans_on": place,
-            "frames": f"{n_frames} of {SHAPE[0]}x{SHAPE[1]} uint16 bslz4",
-            "kilobytes_per_message": round(len(messages[1]) / 1e3, 1),
-            "repetitions": repetitions,
-        },
+            recorded.append(_record(inlet, go, messages[0], n_frames, folder / str(repetition)))
+    measured_on = {
+        "scans_on": _file_system(folder),
+        "frames": f"{n_frames} of {SHAPE[0]}x{SHAPE[1]} uint16 bslz4",
+        "kilobytes_per_message": round(len(messages[1]) / 1e3, 1),
+        "repetitions": repetitions,
     }
-    _show(figures)
-    if json_path is not None:
-        json_path.write_text(json.dumps(figures, indent=2) + "\n")
-    return figures
+    yield _figures(bare[1:], recorded[1:], n_frames) | {"measured_on": measured_on}
 
 
-def _figures(bare: list[Cost], recorded: list[Cost], n_frames: int) -> dict[str, Any]:
+def _figures(bare: list[Cost], recorded: list[Cost], n_frames: int) -> Figures:
     pairs = [*zip(bare, recorded, strict=True)]
     return {
         "efficiency": statistics.median(b.seconds / r.seconds for b, r in pairs),
@@ -175,27 +159,6 @@ def _record(inlet: Socket, go: Connection, start: bytes, n_frames: int, scans: P
     return cost
 
 
-def _show(figures: dict[str, Any]) -> None:
-    table = Table(title="Ingest: frames from the socket into the scan")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_row("efficiency (recorded / received and decoded)", f"{figures['efficiency']:.2f}")
-    table.add_row("the same in processor time", f"{figures['cpu_efficiency']:.2f}")
-    table.add_row("frames/s recorded", f"{figures['frames_per_s']:.0f}")
-    table.add_row("frames/s received and decoded only", f"{figures['bare_frames_per_s']:.0f}")
-    table.add_row("CPU ms per 1000 frames recorded", f"{figures['cpu_ms_per_1000']:.0f}")
-    table.add_row("CPU ms per 1000 frames decoded only", f"{figures['bare_cpu_ms_per_1000']:.0f}")
-    for name, value in figures["measured_on"].items():
-        table.add_row(name.replace("_", " "), str(value))
-    Console().print(table)
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
 def _file_system(folder: Path) -> str:
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     return max(
@@ -203,5 +166,4 @@ def _file_system(folder: Path) -> str:
     )[1]
 
 
-if __name__ == "__main__":
-    run()
+BENCHMARK = Benchmark(measure=measure, targets={"efficiency": (">=", 0.7)})

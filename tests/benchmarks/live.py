@@ -4,19 +4,16 @@ The demo's own processes and wires at 100 Hz, 64 x 64 pixels, once for every fam
 network's training (other specimens) and those it has never seen. The refined object is judged two seconds
 after the last frame, against the truth and against 200 epochs of offline reconstruction of the very same
 recorded frames from a flat start. Counts are sums and latencies the worst over all scans, errors their
-medians; every scan's own figures are in `by_sample`. Run by `ptychostream bench live`.
+medians; every scan's own figures are in `by_sample`.
 """
 
-import json
 import statistics
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from launch.beamline.accuracy import error_of
 from launch.beamline.simulation import simulate_scan
@@ -29,7 +26,7 @@ from launch.results.cxi import Reconstruction
 from operators.optics.samples import FAMILIES, HELD_OUT_FAMILIES
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
-from tests.benchmarks._machine import machine
+from tests.benchmarks.report import Benchmark, Figures
 
 RATE_HZ, N_FRAMES = 100.0, 625
 AFTER_S = 2.0
@@ -44,12 +41,13 @@ WORST = {
 }
 MEDIANS = ("c_mosaic", "c_refined", "c_constant", "c_offline", "c_refined_over_offline", "epochs_refined")
 TARGETS = {
-    "frames_lost": ("0", lambda figures: figures["frames_lost"] == 0),
-    "frames_pending": ("0", lambda figures: figures["frames_pending"] == 0),
-    "time_to_mosaic_ms_p50": ("<= 150", lambda figures: figures["time_to_mosaic_ms_p50"] <= 150),
-    "time_to_mosaic_ms_p99": ("<= 500", lambda figures: figures["time_to_mosaic_ms_p99"] <= 500),
-    "c_refined_over_offline": ("<= 1.10", lambda figures: figures["c_refined_over_offline"] <= 1.10),
+    "frames_lost": ("<=", 0),
+    "frames_pending": ("<=", 0),
+    "time_to_mosaic_ms_p50": ("<=", 150),
+    "time_to_mosaic_ms_p99": ("<=", 500),
+    "c_refined_over_offline": ("<=", 1.10),
 }
+COLUMNS = ("c_mosaic", "c_refined", "c_offline", "c_refined_over_offline", "time_to_image_ms_p99")
 
 
 class SnapshotLater:
@@ -68,41 +66,34 @@ class SnapshotLater:
             self.snapshot = read_snapshot(scan.folder)
 
 
-def run(json_path: Path | None = None, samples: tuple[str, ...] = SAMPLES) -> dict[str, Any]:
-    """Return the figures by name, show them, and write them to `json_path`."""
-    console = Console()
-    by_sample = {}
+def measure(folder: Path, samples: tuple[str, ...] = SAMPLES) -> Iterator[Figures]:
+    """Yield the figures of every scan as `by_sample`, then those over all."""
+    console, by_sample = Console(), {}
     for sample in samples:
         console.print(f"sample {sample}")
-        by_sample[sample] = _scan(sample, console)
-    figures = summary(by_sample) | {"by_sample": by_sample, "measured_on": machine()}
-    _show(console, figures)
-    if json_path is not None:
-        json_path.write_text(json.dumps(figures, indent=2, default=float) + "\n")
-    return figures
+        by_sample[sample] = _scan(sample, folder / sample, console)
+        yield {"by_sample": by_sample}
+    yield summary(by_sample)
 
 
-def summary(by_sample: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def summary(by_sample: Mapping[str, Mapping[str, Any]]) -> Figures:
     """Return the figures over all scans: sums of counts, worst latencies, median errors."""
     scans = by_sample.values()
-    figures: dict[str, Any] = {"offered_hz": RATE_HZ}
+    figures: Figures = {"offered_hz": RATE_HZ}
     figures |= {name: sum(scan[name] for scan in scans) for name in SUMS}
     figures |= {name: max(scan[own] for scan in scans) for name, own in WORST.items()}
     return figures | {name: statistics.median(scan[name] for scan in scans) for name in MEDIANS}
 
 
-def _scan(sample: str, console: Console) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="bench-live-") as folder:
-        options = DemoOptions(
-            save=Path(folder), rate_hz=RATE_HZ, n_frames=N_FRAMES, sample=sample, stores=False
-        )
-        truth = simulate_scan(options.simulation)
-        later = SnapshotLater(len(truth.frames), AFTER_S)
-        config = demo_config(options)
-        figures = run_demo(options, config, console, on_scan=later.look)
-        if later.snapshot is None:
-            raise RuntimeError(f"refinement had published nothing {AFTER_S} s after the last frame")
-        offline = _offline(config.save / "scans" / figures["scan"], config)
+def _scan(sample: str, folder: Path, console: Console) -> Figures:
+    options = DemoOptions(save=folder, rate_hz=RATE_HZ, n_frames=N_FRAMES, sample=sample, stores=False)
+    truth = simulate_scan(options.simulation)
+    later = SnapshotLater(len(truth.frames), AFTER_S)
+    config = demo_config(options)
+    figures = run_demo(options, config, console, on_scan=later.look)
+    if later.snapshot is None:
+        raise RuntimeError(f"refinement had published nothing {AFTER_S} s after the last frame")
+    offline = _offline(config.save / "scans" / figures["scan"], config)
     figures["c_refined_at_the_end"] = figures["c_refined"]
     figures["c_refined"] = error_of(later.snapshot.object, later.snapshot.bounds, truth).c
     figures["epochs_refined"] = later.snapshot.epoch
@@ -119,18 +110,4 @@ def _offline(folder: Path, config: Config) -> Reconstruction:
         return reconstruct(scan, options, preprocess=scan.preprocess() if scan.preprocess else None)
 
 
-def _show(console: Console, figures: Mapping[str, Any]) -> None:
-    scans = Table(title=f"{RATE_HZ:g} Hz, 64 x 64 pixels, {N_FRAMES} frames a scan")
-    columns = ("c_mosaic", "c_refined", "c_offline", "c_refined_over_offline", "time_to_image_ms_p99")
-    for heading in ("sample", *columns):
-        scans.add_column(heading)
-    for sample, own in figures["by_sample"].items():
-        scans.add_row(sample, *(f"{own[name]:.3g}" for name in columns))
-    rows = Table(title=f"live, {len(figures['by_sample'])} scans on {figures['measured_on']}")
-    for heading in ("figure", "measured", "target", ""):
-        rows.add_column(heading)
-    for name in ("offered_hz", *SUMS, *WORST, *MEDIANS):
-        target, is_met = TARGETS.get(name, ("", None))
-        verdict = "" if is_met is None else "met" if is_met(figures) else "missed"
-        rows.add_row(name, f"{figures[name]:.4g}", target, verdict)
-    console.print(scans, rows)
+BENCHMARK = Benchmark(measure=measure, targets=TARGETS, columns={"by_sample": COLUMNS})

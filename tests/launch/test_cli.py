@@ -123,16 +123,3 @@ def test_keys_are_written_and_the_secret_one_is_private(call, tmp_path):
     assert str(secret) in out and str(public) in out
     assert public.is_file()
     assert secret.stat().st_mode & 0o077 == 0
-
-
-def test_an_unknown_benchmark_lists_those_there_are(call):
-    status, _, err = call("bench", "nothing")
-    assert status == 2
-    assert err.startswith("ptychostream: there is no benchmark 'nothing'; there are ")
-
-
-def test_benchmarks_need_the_source(call, monkeypatch):
-    monkeypatch.setattr(cli, "__file__", "/site-packages/launch/cli.py")
-    status, _, err = call("bench", "ingest")
-    assert status == 2
-    assert "run this in a checkout" in err

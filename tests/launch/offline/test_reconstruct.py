@@ -11,7 +11,7 @@ from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.geometry import Geometry
 from operators.metrics.errors import nrmse, phase_correlation_coefficient, remove_gauge
-from tests.benchmarks._engines_siemens import distance_px
+from tests.benchmarks.engines.recorded import distance_px
 from tests.helpers.recorded import SHARED_DATA, needs_shared_data
 from tests.helpers.refining import N_PIXELS, make_scene
 

@@ -18,7 +18,7 @@ from operators.engine.refiner import Refiner
 from operators.optics.forward import intensities
 from operators.optics.probe import probe_modes, with_power, zone_plate_probe
 from operators.patches import extract_patches
-from tests.benchmarks import _engines_gpu
+from tests.benchmarks.engines import gpu
 from tests.helpers.cuda_on_host import HostDevice, needs_compiler
 from tests.helpers.refining import (
     N_PIXELS,
@@ -295,22 +295,22 @@ def test_the_benchmark_finds_its_figures(monkeypatch):
         "N_EPOCHS": 12,
     }
     for name, value in sizes.items():
-        monkeypatch.setattr(_engines_gpu, name, value)
-    monkeypatch.setattr(_engines_gpu, "_device_name", lambda xp: "no device")
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu, "_device_name", lambda xp: "no device")
     monkeypatch.setattr(
-        _engines_gpu,
+        gpu,
         "get_backend",
         lambda name: Backend(name, np, CudaUpdate(HostDevice, np, is_fused=name == "cupy-fused")),
     )
-    figures = _engines_gpu.gpu_figures()
-    assert set(figures) > set(_engines_gpu.GPU_TARGETS)
+    figures = gpu.gpu_figures()
+    assert set(figures) > set(gpu.GPU_TARGETS)
     assert figures["gpu_equal_to_reference"] < TOLERANCE
     assert figures["gpu_fraction_of_limit"] > 0
 
 
 def test_without_a_device_there_are_no_figures(monkeypatch):
     monkeypatch.setattr("operators.arrays._usable_cupy", lambda: None)
-    assert _engines_gpu.gpu_figures() == {"gpu": "no CUDA device: not measured"}
+    assert gpu.gpu_figures() == {"gpu": "no CUDA device: not measured"}
 
 
 def test_what_is_missing_is_named(monkeypatch):

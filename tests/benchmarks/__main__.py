@@ -1,0 +1,59 @@
+"""Measures one thing, prints what came of it and on which machine, and writes the figures by name.
+
+`python -m tests.benchmarks` lists what can be measured.
+"""
+
+import argparse
+import ast
+import importlib
+import importlib.util
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+BENCHMARKS = {
+    "live": "tests.benchmarks.live",
+    "ingest": "tests.benchmarks.ingest",
+    "engines": "tests.benchmarks.engines.comparison",
+    "engines_gpu": "tests.benchmarks.engines.gpu",
+    "network": "tests.benchmarks.network.comparison",
+    "network_gpu": "tests.benchmarks.network.gpu",
+    "network_recorded": "tests.benchmarks.network.recorded",
+    "adaptive": "tests.benchmarks.adaptive.comparison",
+}
+
+
+def main() -> None:
+    """Runs the benchmark that the command line names, or lists all."""
+    listed = "\n".join(f"  {name:<18}{_summary(module)}" for name, module in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description=f"{(__doc__ or '').splitlines()[0]}\n\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, metavar="NAME", help="one of the above")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go, by name")
+    parser.add_argument("--folder", type=Path, help="keeps what it writes: scans, weights, pictures")
+    options = parser.parse_args()
+    if options.name is None:
+        parser.print_help()
+        return
+    module = importlib.import_module(BENCHMARKS[options.name])
+    with tempfile.TemporaryDirectory(prefix=f"benchmark-{options.name}-") as temporary:
+        folder = (options.folder or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = module.BENCHMARK.run(folder, options.json)
+    module.BENCHMARK.show(options.name, figures, Console())
+
+
+def _summary(module: str) -> str:
+    """Return the first line of a module's docstring, without what importing it takes."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
+    return (docstring or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What the parts of this benchmark share: refining a scan, and mosaics against the truth."""
+
+import numpy as np
+
+from launch.training.evaluate import LIT, EvaluationScan
+from operators.arrays import Probe, abs2
+from operators.engine.config import RefinerSnapshot
+from operators.engine.refiner import Refiner
+from operators.engine.seeding import Seeding
+from operators.geometry import Bounds
+from operators.metrics.errors import nrmse, remove_gauge
+from operators.mosaic.mosaic import Mosaic, stitch
+from operators.network.interface import Network
+from operators.network.predictor import Predictor
+
+FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
+
+
+def refined_to(refiner: Refiner, n_epochs: float) -> RefinerSnapshot:
+    """Return the picture after so many epochs, full steps to the end."""
+    while refiner.epoch < n_epochs:
+        refiner.step()
+    return refiner.snapshot()
+
+
+def seed(refiner: Refiner, probe: Probe, scan: EvaluationScan, mosaic: Mosaic) -> None:
+    """Start all frames of a scan from its mosaic where that explains them, as the refinement stage does."""
+    seeding, numbers = Seeding(), np.arange(len(scan.patterns))
+    for start in range(0, len(numbers), FRAMES_AT_A_TIME):
+        some = numbers[start : start + FRAMES_AT_A_TIME]
+        seeds, corners = mosaic.windows(scan.corners[some]), scan.corners[some]
+        current = refiner.windows(corners)
+        starts = seeding.starts(scan.patterns[some], probe, seeds, mosaic.weights, current)
+        if starts is not None:
+            refiner.seed_object(starts, mosaic.weights, corners)
+
+
+def mosaic_error(network: Network, probe: Probe, scan: EvaluationScan) -> float:
+    """Return the error `c` of a scan's mosaic without what an unknown probe leaves free.
+
+    That is shift, ramp and scale; taken off also where the probe is known, so that both compare.
+    """
+    patches, sigma = Predictor(network, probe).predict(scan.patterns)
+    mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), scan.corners)
+    picture = mosaic.picture(Bounds(0, 0, *scan.object.shape))
+    lit = picture.photons > LIT * picture.photons.max()
+    object_ = np.where(lit, picture.object, np.complex64(1))
+    freed = remove_gauge(object_, scan.object, scale=True, weights=lit.astype(np.float64))
+    return nrmse(freed, scan.object, lit).c

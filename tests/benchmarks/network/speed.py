@@ -1,0 +1,78 @@
+"""How fast the networks run, and what the fast paths cost in accuracy.
+
+Networks take turns batch by batch, so that a machine that is busy with other things slows all of them alike,
+and the least time of each counts: what is above it is the work of others.
+"""
+
+import time
+
+import numpy as np
+import torch
+
+from launch.training.recipe import demo_probe
+from operators.network.interface import Network
+from operators.network.predictor import Predictor, rounding_error
+from operators.network.registry import NETWORKS
+
+BATCH_SIZE = 16
+LIVE_BATCH, LIVE_PATHS = 4, ("openvino", "torch")
+N_ROUNDS = 30
+PHOTONS = 4e5
+
+
+def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
+    """Return milliseconds per pattern and rounding errors, by name.
+
+    Parameters
+    ----------
+    physics : Network
+        The default network, trained: rounding errors depend on the weights, speed does not.
+    n_threads : int
+        Of the CPU.
+
+    Returns
+    -------
+    dict of float
+        `ms_per_pattern` of the default network, `ms_per_pattern_bf16` of convolutions in bfloat16,
+        `ms_per_pattern_ptychonet`, the ratio `ptychonet_over_physics`, and how far patches are from those of
+        single precision without short cuts: `rounding_error`, `rounding_error_bf16`. For the few frames of a
+        live scan on one thread `openvino_over_torch`, the ratio of times, and `rounding_error_openvino`.
+    """
+    torch.set_num_threads(n_threads)
+    probe = demo_probe(PHOTONS)
+    torch.manual_seed(0)
+    ptychonet = NETWORKS["ptychonet"]().eval()
+    predictors = {
+        "physics": Predictor(physics, probe, BATCH_SIZE),
+        "bf16": Predictor(physics, probe, BATCH_SIZE, dtype=torch.bfloat16),
+        "ptychonet": Predictor(ptychonet, probe, BATCH_SIZE),
+    }
+    times = _least_ms_per_pattern(predictors)
+    torch.set_num_threads(1)
+    live = {name: Predictor(physics, probe, LIVE_BATCH, openvino=name == "openvino") for name in LIVE_PATHS}
+    live_times = _least_ms_per_pattern(live)
+    return {
+        "ms_per_pattern": times["physics"],
+        "ms_per_pattern_bf16": times["bf16"],
+        "ms_per_pattern_ptychonet": times["ptychonet"],
+        "ptychonet_over_physics": times["ptychonet"] / times["physics"],
+        "rounding_error": rounding_error(physics, predictors["physics"], probe),
+        "rounding_error_bf16": rounding_error(physics, predictors["bf16"], probe),
+        "openvino_over_torch": live_times["openvino"] / live_times["torch"],
+        "rounding_error_openvino": rounding_error(physics, live["openvino"], probe),
+    }
+
+
+def _least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    n_frames = next(iter(predictors.values())).batch_size
+    patterns = rng.poisson(PHOTONS / 64**2, (n_frames, 64, 64)).astype(np.float32)
+    durations: dict[str, list[float]] = {name: [] for name in predictors}
+    for predictor in predictors.values():
+        predictor.warm_up()
+    for _ in range(N_ROUNDS):
+        for name, predictor in predictors.items():
+            start = time.perf_counter()
+            predictor.predict(patterns)
+            durations[name].append(time.perf_counter() - start)
+    return {name: min(values) / n_frames * 1e3 for name, values in durations.items()}
