@@ -1,7 +1,7 @@
 """One tile of a scan in a process of its own: it refines the tile's frames and takes part in the exchanges.
 
 A tile reads its frames itself, where the scan was recorded, and knows nothing of the others. What goes
-through the pipe are the messages of `stream.wire.messages` and raw buffers.
+through the pipe are the messages of this file and raw buffers.
 """
 
 import signal
@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from launch.offline.recorded import open_recorded
@@ -21,10 +23,50 @@ from operators.engine.refiner import Refiner, RefinerSnapshot
 from operators.geometry import Bounds
 from stream.record.scan import Numbers
 from stream.stages.backend import open_backend
-from stream.wire.codec import decode, encode
-from stream.wire.messages import AnyMessage, Reject, TileExchange, TileReady, TileState
+from stream.wire.codec import decode_with, encode
+from stream.wire.messages import Count, Message, Pixel, Reject
 
-MAX_REASON = 2000  # what the protocol allows
+MAX_REASON = 2000  # what `Reject` allows
+
+
+class TileReady(Message, frozen=True, tag=True, kw_only=True):
+    """A tile's process holds its frames; once."""
+
+    n_frames: Count
+    mean_photons: Annotated[float, Meta(ge=0)]
+
+
+class TileExchange(Message, frozen=True, tag=True, kw_only=True):
+    """What all tiles of a reconstruction agree on, for one of them, which refines it until `stop`.
+
+    Buffers: `object` (row, col) complex64; `illumination` (row, col) float32, photons per pixel from the
+    tile's own frames; `probe` (mode, y, x) complex64.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("object", "illumination", "probe")
+
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right
+    epoch: Annotated[float, Meta(ge=0)]  # that all have reached
+    stop: Annotated[float, Meta(gt=0)]
+    n_epochs: Annotated[float, Meta(gt=0)]
+    error: float  # of the tile's frames, when last visited
+
+
+class TileState(Message, frozen=True, tag=True, kw_only=True):
+    """What a tile found until `TileExchange.stop`.
+
+    Buffers: as of `TileExchange`, and `positions_px` (frame, 2) float64, absolute object pixels.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = (*TileExchange.BUFFERS, "positions_px")
+
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]
+    error: float
+    n_divergences: Count
+
+
+TileMessage = TileReady | TileExchange | TileState | Reject
+_DECODER = msgspec.msgpack.Decoder(TileMessage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +92,7 @@ class TileJob:
     used: Numbers
 
 
-def send(connection: Connection, message: AnyMessage, arrays: Sequence[NDArray[Any]] = ()) -> None:
+def send(connection: Connection, message: TileMessage, arrays: Sequence[NDArray[Any]] = ()) -> None:
     """Sends `message` and its arrays; blocks until the other end takes what the pipe does not hold."""
     parts = encode(message, arrays)
     connection.send_bytes(bytes([len(parts)]))
@@ -58,10 +100,10 @@ def send(connection: Connection, message: AnyMessage, arrays: Sequence[NDArray[A
         connection.send_bytes(part)
 
 
-def receive(connection: Connection) -> tuple[AnyMessage, list[NDArray[Any]]]:
+def receive(connection: Connection) -> tuple[TileMessage, list[NDArray[Any]]]:
     """Returns the next message and read-only views of its arrays; EOFError or OSError if the peer is gone."""
     n_parts = connection.recv_bytes()[0]
-    return decode([connection.recv_bytes() for _ in range(n_parts)])
+    return decode_with(_DECODER, [connection.recv_bytes() for _ in range(n_parts)])
 
 
 def run_tile(connection: Connection, job: TileJob) -> None:

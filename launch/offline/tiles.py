@@ -16,14 +16,14 @@ import numpy as np
 
 from launch.child_process import describe_status
 from launch.offline.task import Progress, ReconstructOptions, Solution, Task
-from launch.offline.tile_process import TileJob, receive, run_tile, send
+from launch.offline.tile_process import TileExchange, TileJob, TileReady, TileState, receive, run_tile, send
 from operators.arrays import Positions, Probe
 from operators.engine.backends import Backend
 from operators.engine.tiling import TileObject, combine_objects, combine_probes, match_gauge, partition
 from operators.geometry import Bounds, window_corners
 from operators.optics.probe import with_power
 from stream.record.scan import Numbers
-from stream.wire.messages import Reject, TileExchange, TileReady, TileState
+from stream.wire.messages import Reject
 
 log = logging.getLogger(__name__)
 

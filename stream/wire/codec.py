@@ -6,26 +6,27 @@ that it announces. Whatever comes from outside passes `decode`, which raises `Pr
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.wire.messages import PROTOCOL, SCHEMA_HASH, AnyMessage, ArrayHeader, Hello
+from stream.wire.messages import PROTOCOL, SCHEMA_HASH, AnyMessage, ArrayHeader, Hello, Message
 
 MAX_HEADER_BYTES = 1 << 16
 
 Buffer = bytes | bytearray | memoryview
+MessageT = TypeVar("MessageT", bound=Message)
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(AnyMessage)
+_DECODER: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
 
 class ProtocolError(ValueError):
     """A peer sent something that is not a message of this protocol."""
 
 
-def encode(message: AnyMessage, arrays: Sequence[NDArray[Any]] = ()) -> list[Buffer]:
+def encode(message: Message, arrays: Sequence[NDArray[Any]] = ()) -> list[Buffer]:
     """Returns the parts that carry `message` and `arrays` in order."""
     arrays = [np.ascontiguousarray(array) for array in arrays]
     headers = tuple(ArrayHeader(array.dtype.str, array.shape) for array in arrays)
@@ -41,11 +42,18 @@ def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, list[NDArray[Any]]]:
     ProtocolError
         If the parts are not a message of this protocol, or an array's length is not what was announced.
     """
+    return decode_with(_DECODER, parts)
+
+
+def decode_with(
+    decoder: msgspec.msgpack.Decoder[MessageT], parts: Sequence[Buffer]
+) -> tuple[MessageT, list[NDArray[Any]]]:
+    """Returns the same of messages that `decoder` knows, for pipes that do not speak the live protocol."""
     if not parts or len(parts[0]) > MAX_HEADER_BYTES:
         size = len(parts[0]) if parts else 0
         raise ProtocolError(f"message of {len(parts)} parts with a header of {size} bytes")
     try:
-        message = _DECODER.decode(parts[0])
+        message = decoder.decode(parts[0])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from error
     if len(parts) - 1 != len(message.arrays):

@@ -172,42 +172,6 @@ class Recommendation(Message, frozen=True, tag=True, kw_only=True):
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
 
 
-class TileReady(Message, frozen=True, tag=True, kw_only=True):
-    """A tile's process holds its frames; once."""
-
-    n_frames: Count
-    mean_photons: Annotated[float, Meta(ge=0)]
-
-
-class TileExchange(Message, frozen=True, tag=True, kw_only=True):
-    """What all tiles of a reconstruction agree on, for one of them, which refines it until `stop`.
-
-    Buffers: `object` (row, col) complex64; `illumination` (row, col) float32, photons per pixel from the
-    tile's own frames; `probe` (mode, y, x) complex64.
-    """
-
-    BUFFERS: ClassVar[tuple[str, ...]] = ("object", "illumination", "probe")
-
-    bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right
-    epoch: Annotated[float, Meta(ge=0)]  # that all have reached
-    stop: Annotated[float, Meta(gt=0)]
-    n_epochs: Annotated[float, Meta(gt=0)]
-    error: float  # of the tile's frames, when last visited
-
-
-class TileState(Message, frozen=True, tag=True, kw_only=True):
-    """What a tile found until `TileExchange.stop`.
-
-    Buffers: as of `TileExchange`, and `positions_px` (frame, 2) float64, absolute object pixels.
-    """
-
-    BUFFERS: ClassVar[tuple[str, ...]] = (*TileExchange.BUFFERS, "positions_px")
-
-    bounds: tuple[Pixel, Pixel, Pixel, Pixel]
-    error: float
-    n_divergences: Count
-
-
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One thing that a person said to a steered run."""
 
@@ -289,9 +253,6 @@ AnyMessage = (
     | ObjectUpdate
     | Consult
     | Recommendation
-    | TileReady
-    | TileExchange
-    | TileState
     | Controls
     | Decided
     | Command

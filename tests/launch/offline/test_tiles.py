@@ -10,6 +10,7 @@ from launch.commands.simulate import write_scan
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
 from launch.offline.task import ReconstructOptions
+from launch.offline.tiles import TileRefinement
 from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.metrics.errors import nrmse, remove_gauge
@@ -33,13 +34,13 @@ def path(simulated, tmp_path_factory):
 def started(monkeypatch):
     """The tiles of the reconstruction that runs, as soon as they exist."""
     tiles = []
-    start = tiles.TileRefinement.__enter__
+    start = TileRefinement.__enter__
 
     def enter(tile):
         tiles.append(tile)
         return start(tile)
 
-    monkeypatch.setattr(tiles.TileRefinement, "__enter__", enter)
+    monkeypatch.setattr(TileRefinement, "__enter__", enter)
     return tiles
 
 

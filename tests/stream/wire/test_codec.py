@@ -31,9 +31,6 @@ from stream.wire.messages import (
     Reject,
     Steering,
     Stop,
-    TileExchange,
-    TileReady,
-    TileState,
     Welcome,
 )
 from tests.helpers.building import UPDATE
@@ -51,9 +48,6 @@ MESSAGES = [
     UPDATE,
     Consult(run="r", question=3, after=1, n_points=32),
     Recommendation(run="r", question=3, sequence=2, reasons=("survey",)),
-    TileReady(n_frames=7, mean_photons=1e5),
-    TileExchange(bounds=(-3, 0, 61, 90), epoch=1.0, stop=2.0, n_epochs=24.0, error=0.1),
-    TileState(bounds=(-3, 0, 61, 90), error=0.1, n_divergences=0),
     Controls(run="r", controls=(Control(number=1, deed="region", region=((0, 1), (2, 3)), by="page"),)),
     Decided(run="r", source="agent", reason="survey", n_points=32, n_left=68),
     Command(deed="hold", by="terminal"),
