@@ -1,6 +1,7 @@
 """The command line. Each command says what it takes and hands over; what it does is elsewhere.
 
-Imports are inside the commands: `--help` must not wait for PyTorch. Users' mistakes end in one line on
+Imports are inside the commands: `--help` must not wait for PyTorch, and `watch` and `steer` run where the
+pipeline is not installed. Users' mistakes end in one line on
 standard error and exit status 2; PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
 """
 
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from launch.extras import missing_extra
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
@@ -67,7 +70,9 @@ def main() -> None:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get(DEBUG):
             raise
-        print(f"ptychostream: {error or type(error).__name__}", file=sys.stderr)
+        extra = missing_extra(error) if isinstance(error, ImportError) else None
+        told = f" {sys.argv[1]}: {extra}" if extra else f": {error or type(error).__name__}"
+        print(f"ptychostream{told}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
 
 
@@ -90,6 +95,8 @@ def demo(
     browser: Browser = False,
 ) -> None:
     """Runs a simulated beamline and the whole pipeline, and says how well it did."""
+    import bluesky  # noqa: F401 -- where it is missing, its extra is the one to name: it contains the others
+
     from launch.commands.demo import DemoOptions
     from launch.commands.demo import demo as run_demo
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from launch.extras import missing_extra
 from launch.offline.recorded import RecordedScan
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
@@ -85,7 +86,7 @@ class PositionDocuments:
             from event_model import compose_run
         except ImportError as error:
             raise ImportError(
-                f"publishing positions needs event-model ({error}): pip install 'ptychostream[beamline]', "
+                f"publishing positions {missing_extra(error) or error}, "
                 "or leave positions out with --no-positions"
             ) from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from launch.extras import missing_extra
 from operators.arrays import Array, Positions, abs2
 from operators.steering.dose import DoseMap
 from stream.steering.motor_axes import Axes, Limits
@@ -42,13 +43,18 @@ def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
     ------
     ValueError
         If the file sets no `policy.max_dose`, or not all that it takes to count photons.
+    ImportError
+        If the pipeline, which reads such files, is not installed.
     """
     if not isinstance(limit, str):
         return limit
-    from launch.config.file import load_config
-    from launch.config.policy import policy_config
-    from launch.config.probe import known_probe
-    from launch.config.run_file import ResolvedRun
+    try:
+        from launch.config.file import load_config
+        from launch.config.policy import policy_config
+        from launch.config.probe import known_probe
+        from launch.config.run_file import ResolvedRun
+    except ImportError as error:
+        raise ImportError(f"a dose limit that stands in a file {missing_extra(error) or error}") from error
 
     path = Path(limit)
     config = ResolvedRun.read(path).config if path.suffix == ".json" else load_config(limit)

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from launch.extras import missing_extra
 from launch.results.store_documents import FRAMES_KEY, NUMBERS_KEY, POSITIONS_KEY, run_documents
 from launch.results.store_frames import StoredFrames, write_frames
 from operators.arrays import Array, Frames, Positions, Probe
@@ -230,9 +231,7 @@ def open_store(folder: Path) -> Store:
         from tiled.server.app import build_app
         from tiled.structures.core import Spec
     except ImportError as error:
-        raise StoreError(
-            f"the store needs databroker and tiled ({error}): pip install 'ptychostream[beamline]'"
-        ) from error
+        raise StoreError(f"the store {missing_extra(error) or error}") from error
     folder = folder.resolve()
     for part in ("data", "frames"):
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from launch.extras import missing_extra
 from operators.arrays import Object
 from operators.optics.samples import (
     PHOTOGRAPHS,
@@ -107,7 +108,6 @@ def _photograph(name: str) -> Any:
         import skimage.data
     except ImportError as error:
         raise ValueError(
-            "photographs as samples come with scikit-image: pip install 'ptychostream[train]', "
-            "or leave `natural` out of the families"
+            f"the family `natural` {missing_extra(error) or error}, or leave it out of the families"
         ) from error
     return getattr(skimage.data, name)()
