@@ -4,7 +4,6 @@ Nothing is seen twice and nothing lies on disk; the same recipe and generator gi
 """
 
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -270,16 +269,3 @@ def _detectors(recipe: Recipe, rng: np.random.Generator, device: str) -> Detecto
         for _ in range(recipe.effects.n_detectors)
     ]
     return Detector(*(torch.from_numpy(np.stack(values)).to(device) for values in zip(*drawn, strict=True)))
-
-
-def pairs_per_cpu_s(recipe: Recipe, n_batches: int = 200) -> float:
-    """Return how many pairs of object and pattern a `Simulator` draws in a second of one CPU.
-
-    CPU time of this process, of all its threads, textures and probes being there: it holds on a busy machine.
-    """
-    simulator, generator = Simulator(recipe), Generator().manual_seed(recipe.seed)
-    simulator.draw(recipe.batch_size, generator)
-    start = time.process_time()
-    for _ in range(n_batches):
-        simulator.draw(recipe.batch_size, generator)
-    return n_batches * recipe.batch_size / (time.process_time() - start)

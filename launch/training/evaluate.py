@@ -12,6 +12,7 @@ from launch.training.samples import draw_object, unseen
 from operators.arrays import Corners, Object, Patches, Patterns, Probe, abs2
 from operators.geometry import Bounds, window_corners
 from operators.metrics.errors import NRMSE, align_phase, nrmse
+from operators.mosaic.error_bars import coverage
 from operators.mosaic.mosaic import stitch
 from operators.network.gaps import fill_patterns
 from operators.network.interface import Network
@@ -200,14 +201,15 @@ def pooled_figures(scores: Sequence[Score]) -> dict[str, float]:
     """Return the figures of `evaluate` over some scores, without a prefix."""
     error, variation, power = np.sum([score[:3] for score in scores], axis=0)
     ratios = np.concatenate([score.error_in_sigmas for score in scores])
+    within = coverage(ratios, np.ones_like(ratios))
     return {
         "patch_c": float(np.sqrt(error / variation)),
         "patch_loose": float(np.sqrt(error / power)),
         "mosaic_c": float(np.mean([score.mosaic.c for score in scores])),
         "mosaic_loose": float(np.mean([score.mosaic.loose for score in scores])),
         "constant_loose": float(np.sqrt(variation / power)),
-        "coverage68": float((ratios < 1).mean()),
-        "coverage95": float((ratios < 1.96).mean()),
+        "coverage68": within.within68,
+        "coverage95": within.within95,
     }
 
 

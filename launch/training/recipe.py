@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -17,7 +16,6 @@ from launch.training.recipe_optics import (
     RecipeSection,
     Share,
 )
-from operators.arrays import Probe
 from operators.optics.samples import TRAINING_FAMILIES
 
 Checked = TypeVar("Checked")
@@ -178,12 +176,6 @@ def read_checked(path: Path, validate: Callable[[Any], Checked]) -> Checked:
     except ValidationError as error:
         lines = [_complaint(wrong["loc"], wrong["msg"], wrong["input"]) for wrong in error.errors()]
         raise ValueError("\n".join([f"{path}:", *lines])) from error
-
-
-def demo_probe(photons_per_frame: float = 1.0) -> Probe:
-    """Return the demo's probe, (1, y, x) complex64, which the shipped weights were trained for."""
-    recipe = read_recipe()
-    return np.sqrt(np.float32(photons_per_frame)) * recipe.probe.nominal(recipe.n_pixels)[None]
 
 
 def _complaint(location: tuple[int | str, ...], message: str, found: Any) -> str:

@@ -143,44 +143,6 @@ class Preprocess:
         return corner_origin(valid)
 
 
-def find_valid_pixels(frames: Frames, *, saturation: int | None = None, hot_factor: float = 10.0) -> Mask:
-    """Return which detector pixels can be trusted, judged from many frames.
-
-    Parameters
-    ----------
-    frames : (frame, row, col) unsigned integers, counts
-        A few hundred frames of one scan, so that a healthy pixel has counted something.
-    saturation : int, optional
-        Counts at which the detector no longer counts; by default the largest value of the dtype, which
-        detectors also use to mark dead pixels.
-    hot_factor : float
-        A pixel is hot if its mean exceeds this many times the median of its 3 x 3 neighbourhood by more than
-        five standard deviations of counting, and dead if it never counts where that median says it should
-        have done so 25 times.
-
-    Returns
-    -------
-    (row, col) bool
-        True = valid.
-    """
-    xp = array_module(frames)
-    saturation = int(xp.iinfo(frames.dtype).max) if saturation is None else saturation
-    is_saturated = (frames >= saturation).any(axis=0)
-    total = xp.where(frames < saturation, frames, 0).sum(axis=0, dtype=xp.float64)
-    neighbours = _median_of_neighbours(total)
-    is_hot = total > hot_factor * neighbours + 5 * xp.sqrt(hot_factor * neighbours + 1)
-    is_dead = (total == 0) & (neighbours >= 25)
-    return ~(is_saturated | is_hot | is_dead)
-
-
-def _median_of_neighbours(picture: Array) -> Array:
-    xp = array_module(picture)
-    rows, columns = picture.shape
-    padded = xp.pad(picture, 1, mode="reflect")
-    offsets = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
-    return xp.median(xp.stack([padded[i : i + rows, j : j + columns] for i, j in offsets]), axis=0)
-
-
 def _sum_bins(frames: Array, binning: int) -> Array:
     if binning == 1:
         return frames

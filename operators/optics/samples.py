@@ -125,11 +125,6 @@ def siemens_star(
     return np.clip(0.5 + pixels_from_edge, 0, 1).astype(np.float32)
 
 
-def half_pitch_px(radius_px: float, n_spokes: int) -> float:
-    """Return the width in pixels of one spoke at a radius: the resolution reached where it still shows."""
-    return np.pi * radius_px / n_spokes
-
-
 def object_from_texture(
     thickness: Texture, material: complex = DEMO_MATERIAL, phase_texture: Texture | None = None
 ) -> NDArray[np.complex64]:

@@ -1,4 +1,4 @@
-"""Where to put the probe: scan patterns, and how much neighbouring probes share.
+"""Where to put the probe: scan patterns, and how they drift.
 
 Units are the caller's: positions come out in the unit of `step`, order (y, x).
 """
@@ -23,13 +23,6 @@ def raster(n_rows: int, n_columns: int, step: float) -> Positions:
     _check_step(step)
     rows, columns = np.divmod(np.arange(n_rows * n_columns), n_columns)
     return step * np.stack([rows, columns], axis=1).astype(np.float64)
-
-
-def snake(n_rows: int, n_columns: int, step: float) -> Positions:
-    """Return the positions of `raster` in boustrophedon order: every other row from right to left."""
-    grid = raster(n_rows, n_columns, step).reshape(n_rows, n_columns, 2)
-    grid[1::2] = grid[1::2, ::-1]
-    return grid.reshape(-1, 2)
 
 
 def jittered_raster(
@@ -72,18 +65,6 @@ def random_drift(n_frames: int, rms: float, rng: np.random.Generator) -> NDArray
     walk = rng.standard_normal(n_frames).cumsum()
     walk -= walk.mean()
     return rms * walk / max(walk.std(), np.finfo(float).tiny)
-
-
-def overlap_ratio(step: float, diameter: float) -> float:
-    """Return the linear overlap 1 - step / diameter of neighbouring probes, 0 where they do not touch.
-
-    Bunk et al., Ultramicroscopy 108 (2008) 481, recommend 0.6. Raises ValueError unless
-    both are positive and the step is finite.
-    """
-    _check_step(step)
-    if not diameter > 0:
-        raise ValueError(f"the probe's diameter must be positive, got {diameter}")
-    return max(0.0, 1.0 - step / diameter)
 
 
 def _check_step(step: float) -> None:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from operators.arrays import Corners
 
@@ -49,11 +48,6 @@ class OverlapGraph:
     def last(self) -> tuple[int, int] | None:
         """Centre of the last frame."""
         return self._centres[-1] if self._centres else None
-
-    @property
-    def is_refinable(self) -> NDArray[np.bool_]:
-        """Which frames belong to a group that is large enough, (frame,)."""
-        return np.array([len(self._members[group]) >= self.n_least for group in self._group], bool)
 
     def add(self, centre: Sequence[int]) -> list[tuple[int, int]]:
         """Join one more frame with those it overlaps; return the centres that this made refinable."""

@@ -80,11 +80,6 @@ class ModelCard:
         """The version published with every result: the first 12 digits of the hash of the weights."""
         return self.sha256[:12]
 
-    @property
-    def column_value(self) -> int:
-        """The same as a number, for the column `model`; see `stream.record.tuned_weights.count_models`."""
-        return int(self.model_id, 16)
-
 
 def save_network(path: Path, network: Network, card: ModelCard) -> ModelCard:
     """Write weights with their card, and the card beside them; return the card with the hash filled in.

@@ -31,7 +31,7 @@ from tests.benchmarks.network.patch_errors import (
     sparse_scans,
 )
 from tests.benchmarks.network.recorded import recorded_figures
-from tests.benchmarks.network.uncertainty import bars
+from tests.benchmarks.network.uncertainty import ause, bars
 from tests.helpers.recorded import needs_shared_data
 
 
@@ -153,6 +153,19 @@ def test_what_network_and_iterations_make_of_a_scan_has_a_figure(
     for end in ("", "_levelled"):
         ratio = figures["nrmse_c_cnn20"] / figures[f"nrmse_c_epie200{end}"]
         assert figures[f"cnn20_over_epie200{end}"] == pytest.approx(ratio)
+
+
+def test_ranking_is_scored_from_perfect_to_chance() -> None:
+    rng = np.random.default_rng(0)
+    sigma = rng.uniform(0.1, 1, 20_000)
+    errors = rng.normal(0, sigma)
+    assert ause(errors, np.abs(errors)) == pytest.approx(0, abs=1e-9)
+    assert ause(errors, rng.random(20_000)) == pytest.approx(1, abs=0.05)
+    assert 0.2 < ause(errors, sigma) < 0.8
+    assert ause(errors, -np.abs(errors)) > 1.5
+    assert ause(errors, sigma) == pytest.approx(ause(errors, 3 * sigma)), "a common factor ranks nothing"
+    with pytest.raises(ValueError, match="nothing to rank"):
+        ause(np.ones(10), np.arange(10.0))
 
 
 def test_bars_that_fail_for_one_family_are_not_hidden_by_the_others(

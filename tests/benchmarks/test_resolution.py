@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from operators.optics.samples import half_pitch_px, object_from_texture, siemens_star
-from tests.benchmarks.network.resolution import FINEST_PX, N_SPOKES, RADII_PX, resolved_half_pitch_px
+from operators.optics.samples import object_from_texture, siemens_star
+from tests.benchmarks.network.resolution import (
+    FINEST_PX,
+    N_SPOKES,
+    RADII_PX,
+    half_pitch_px,
+    resolved_half_pitch_px,
+)
 
 SHAPE = 256, 256
 WEAK = 0.2j  # so that the phase of a low-passed object is its low-passed phase

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.training.recipe import demo_probe
+from launch.training.evaluate import evaluation_probe
+from launch.training.recipe import read_recipe
 from operators.arrays import centre_origin
 from operators.geometry import Geometry, window_corners
 from operators.metrics.errors import nrmse, remove_gauge
@@ -39,7 +40,7 @@ def scan(material: complex) -> ScannedSample:
     corners -= corners.min(axis=0)
     rows, columns = corners.max(axis=0) + N_PIXELS
     truth = object_from_texture(texture("voronoi", (rows, columns), rng), material)
-    probe = demo_probe(4e5)
+    probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=4e5))
     return ScannedSample(
         frames=centre_origin(simulate_counts(truth, probe, corners, rng)).astype(np.uint16),
         positions_m=GEOMETRY.to_metres(corners),

@@ -15,7 +15,6 @@ import torch
 from rich.progress import track
 
 from launch.config.stages import DEMO_WEIGHTS
-from launch.training.data import pairs_per_cpu_s
 from launch.training.evaluate import (
     EVALUATION_SEED,
     evaluation_probe,
@@ -36,7 +35,7 @@ from tests.benchmarks.network.finetune import finetune
 from tests.benchmarks.network.gpu import GPU_TARGETS, gpu_figures
 from tests.benchmarks.network.patch_errors import patch_error, patch_figures
 from tests.benchmarks.network.resolution import siemens
-from tests.benchmarks.network.speed import measure_speed
+from tests.benchmarks.network.speed import measure_speed, pairs_per_cpu_s
 from tests.benchmarks.network.uncertainty import uncertainty
 from tests.benchmarks.report import Benchmark, Figures
 

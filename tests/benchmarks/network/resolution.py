@@ -16,7 +16,7 @@ from operators.metrics.errors import align_phase
 from operators.network.interface import Network
 from operators.network.predictor import Predictor
 from operators.optics.forward import simulate_counts
-from operators.optics.samples import half_pitch_px, object_from_texture, siemens_star
+from operators.optics.samples import object_from_texture, siemens_star
 from operators.optics.trajectories import jittered_raster
 from tests.benchmarks.network.arena import MANY_EPOCHS, Arena
 
@@ -86,6 +86,11 @@ def resolved_half_pitch_px(object_: np.ndarray, truth: np.ndarray) -> float:
             return float(half_pitch_px(crossing, N_SPOKES))
         outside = contrast, radius
     return FINEST_PX
+
+
+def half_pitch_px(radius_px: float, n_spokes: int) -> float:
+    """Return the width in pixels of one spoke at a radius: the resolution reached where it still shows."""
+    return np.pi * radius_px / n_spokes
 
 
 def object_pixel_nm(recipe: Recipe) -> float:

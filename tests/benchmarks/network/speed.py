@@ -8,8 +8,11 @@ import time
 
 import numpy as np
 import torch
+from torch import Generator
 
-from launch.training.recipe import demo_probe
+from launch.training.data import Simulator
+from launch.training.evaluate import evaluation_probe
+from launch.training.recipe import Recipe, read_recipe
 from operators.network.interface import Network
 from operators.network.predictor import Predictor, rounding_error
 from operators.network.registry import NETWORKS
@@ -39,7 +42,7 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         live scan on one thread `openvino_over_torch`, the ratio of times, and `rounding_error_openvino`.
     """
     torch.set_num_threads(n_threads)
-    probe = demo_probe(PHOTONS)
+    probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=PHOTONS))
     torch.manual_seed(0)
     ptychonet = NETWORKS["ptychonet"]().eval()
     predictors = {
@@ -61,6 +64,19 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         "openvino_over_torch": live_times["openvino"] / live_times["torch"],
         "rounding_error_openvino": rounding_error(physics, live["openvino"], probe),
     }
+
+
+def pairs_per_cpu_s(recipe: Recipe, n_batches: int = 200) -> float:
+    """Return how many pairs of object and pattern a `Simulator` draws in a second of one CPU.
+
+    CPU time of this process, of all its threads, textures and probes being there: it holds on a busy machine.
+    """
+    simulator, generator = Simulator(recipe), Generator().manual_seed(recipe.seed)
+    simulator.draw(recipe.batch_size, generator)
+    start = time.process_time()
+    for _ in range(n_batches):
+        simulator.draw(recipe.batch_size, generator)
+    return n_batches * recipe.batch_size / (time.process_time() - start)
 
 
 def _least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:

@@ -19,11 +19,11 @@ from launch.training.evaluate import (
     trained_families,
 )
 from launch.training.recipe import Recipe
-from operators.arrays import abs2
+from operators.arrays import Array, abs2
 from operators.engine.backends import get_backend
 from operators.engine.refiner import Refiner, RefinerConfig
 from operators.geometry import Bounds
-from operators.mosaic.error_bars import LEAST_95, Dial, ErrorModel, ause, coverage, tile_errors
+from operators.mosaic.error_bars import LEAST_95, Dial, ErrorModel, coverage, tile_errors
 from operators.mosaic.mosaic import Mosaic, stitch
 from operators.network.interface import Network
 from operators.network.predictor import Predictor
@@ -107,6 +107,35 @@ def bars(
         "coverage_by_photons": {f"{photons:.3g}": coverage(*both) for photons, both in of_dose.items()},
         "ause_ratio": float(np.mean([ause(*both) for both in of_dose.values()])),
     }
+
+
+def ause(errors: Array, sigma: Array, n_steps: int = 50) -> float:
+    """Return how far sigma is from ranking the errors perfectly: 0 is perfect, 1 no better than chance.
+
+    Both are real, of one shape and one unit; `n_steps` is the number of shares that are left out.
+
+    The area between the root mean square of the errors that remain when the largest sigma are left out and
+    the same when the largest errors are, over the area that a random order leaves (sparsification error;
+    Ilg et al., ECCV 2018).
+
+    Raises
+    ------
+    ValueError
+        If all errors are equal: there is nothing to rank.
+    """
+    squares = np.square(np.ravel(errors).astype(np.float64))
+    n_left = np.unique(np.rint(len(squares) * (1 - np.arange(n_steps) / n_steps)).astype(int))
+    n_left = n_left[n_left > 0]
+
+    def remaining(order: Array) -> Array:
+        return np.sqrt(np.cumsum(squares[order])[n_left - 1] / n_left)
+
+    best = remaining(np.argsort(squares, kind="stable"))
+    ours = remaining(np.argsort(np.ravel(sigma), kind="stable"))
+    by_chance = np.sqrt(squares.mean()) - best
+    if not by_chance.sum() > 0:
+        raise ValueError(f"all {len(squares)} errors are equal: there is nothing to rank")
+    return float((ours - best).sum() / by_chance.sum())
 
 
 def _patch_coverage(network: Network, recipe: Recipe) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ from ophyd_async.sim import SimMotor
 
 from launch.plans.adaptive import adaptive_ptycho
 from launch.plans.ledger import Ledger, MaxDose
-from stream.steering.in_process import InProcess
+from tests.helpers.in_process import InProcess
 from tests.helpers.plans import BATCH, PLANNED, Detector, Run, answering, fly, respoilt, step
 from tests.helpers.policies import AXES, ILLUMINATION, LIMITS, image, policy
 

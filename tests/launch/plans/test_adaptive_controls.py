@@ -9,8 +9,8 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 from bluesky.utils import RunEngineInterrupted
 
 from stream.steering.control_client import SteeringClient
-from stream.steering.in_process import InProcess
 from stream.wire.codec import ProtocolError
+from tests.helpers.in_process import InProcess
 from tests.helpers.plans import (
     BATCH,
     BLOCKED_S,

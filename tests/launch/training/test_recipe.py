@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from launch.training.recipe import DEMO_RECIPE, ProbeRecipe, Recipe, demo_probe, read_recipe
+from launch.training.recipe import DEMO_RECIPE, ProbeRecipe, Recipe, read_recipe
 from operators.network.registry import NETWORKS
 from operators.optics.probe import kb_mirror_probe, with_power
 from operators.optics.samples import TRAINING_FAMILIES
@@ -62,13 +62,6 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     path.write_text("name: [")
     with pytest.raises(ValueError, match="is not YAML"):
         read_recipe(path)
-
-
-def test_the_demo_probe_carries_the_photons_asked_for() -> None:
-    probe = demo_probe(4e5)
-    assert probe.shape == (1, 64, 64)
-    assert probe.dtype == np.complex64
-    assert np.sum(np.abs(probe) ** 2) == pytest.approx(4e5, rel=1e-4)
 
 
 def test_random_probes_stay_near_the_nominal_one() -> None:

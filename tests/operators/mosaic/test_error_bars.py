@@ -5,7 +5,6 @@ from operators.mosaic.error_bars import (
     SHOWN,
     Dial,
     ErrorModel,
-    ause,
     coverage,
     factor_asked_for,
     fit_error_model,
@@ -36,18 +35,6 @@ def test_coverage_is_that_of_a_normal_where_sigma_is_true(rng):
     assert coverage(np.array([-3.0, 0.5]), np.array([1.0, 1.0])) == (0.5, 0.5)
     with pytest.raises(ValueError, match="no errors"):
         coverage(np.zeros(0), np.zeros(0))
-
-
-def test_ranking_is_scored_from_perfect_to_chance(rng):
-    sigma = rng.uniform(0.1, 1, N)
-    errors = rng.normal(0, sigma)
-    assert ause(errors, np.abs(errors)) == pytest.approx(0, abs=1e-9)
-    assert ause(errors, rng.random(N)) == pytest.approx(1, abs=0.05)
-    assert 0.2 < ause(errors, sigma) < 0.8
-    assert ause(errors, -np.abs(errors)) > 1.5
-    assert ause(errors, sigma) == pytest.approx(ause(errors, 3 * sigma)), "a common factor ranks nothing"
-    with pytest.raises(ValueError, match="nothing to rank"):
-        ause(np.ones(10), np.arange(10.0))
 
 
 def test_the_fit_finds_what_the_errors_are_made_of(rng):

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from operators.arrays import centre_origin, to_numpy
-from operators.optics.preprocess import Preprocess, find_valid_pixels
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from operators.optics.preprocess import Preprocess
 
 SHAPE = (12, 10)
 
@@ -99,32 +98,3 @@ def test_frames_are_not_changed():
     frames = numbered_frames()
     Preprocess(frame_shape=SHAPE, n_pixels=8, background=2.0, photons_per_count=3.0)(frames)
     np.testing.assert_array_equal(frames, numbered_frames())
-
-
-def test_hot_dead_and_saturated_pixels_are_found_and_no_others(xp):
-    rng = np.random.default_rng(0)
-    row, column = np.mgrid[-16:16, -16:16]
-    brightness = 50 * np.exp(-(row**2 + column**2) / 40)
-    frames = rng.poisson(brightness, (300, 32, 32)).astype(np.uint16)
-    bad = {"hot": (3, 4), "dead": (16, 17), "saturated once": (14, 12), "hot beside the beam": (20, 20)}
-    frames[:, 3, 4] = 40
-    frames[:, 16, 17] = 0
-    frames[7, 14, 12] = 65535
-    frames[:, 20, 20] = 2000
-    valid = to_numpy(find_valid_pixels(xp.asarray(frames)))
-    assert {tuple(pixel) for pixel in np.argwhere(~valid).tolist()} == set(bad.values())
-
-
-def test_a_known_saturation_is_used():
-    frames = np.full((4, 6, 6), 10, np.uint32)
-    frames[2, 1, 1] = 12
-    assert find_valid_pixels(frames).all()
-    assert np.argwhere(~find_valid_pixels(frames, saturation=12)).tolist() == [[1, 1]]
-
-
-@needs_shared_data
-def test_no_pixel_of_the_siemens_scan_is_called_bad():
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(SHARED_DATA / "siemens" / "siemens.cxi") as file:
-        frames = file["entry_1/instrument_1/detector_1/data"][::4]
-    assert find_valid_pixels(frames).all()

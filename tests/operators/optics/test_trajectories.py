@@ -4,22 +4,13 @@ import pytest
 from operators.optics.trajectories import (
     fermat_spiral,
     jittered_raster,
-    overlap_ratio,
     random_drift,
     raster,
-    snake,
 )
 
 
 def test_raster_runs_along_rows():
     assert raster(2, 3, 0.5).tolist() == [[0, 0], [0, 0.5], [0, 1], [0.5, 0], [0.5, 0.5], [0.5, 1]]
-
-
-def test_snake_visits_the_raster_without_a_flyback():
-    positions = snake(4, 5, 2.0)
-    moves = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    assert sorted(positions.tolist()) == sorted(raster(4, 5, 2.0).tolist())
-    np.testing.assert_allclose(moves, 2.0)
 
 
 def test_jitter_is_bounded_and_reproducible():
@@ -52,11 +43,6 @@ def test_spiral_has_no_close_pairs():
     assert distances[~np.eye(500, dtype=bool)].min() > 0.5
 
 
-@pytest.mark.parametrize(("step", "overlap"), [(4.0, 0.6), (10.0, 0.0), (15.0, 0.0)])
-def test_linear_overlap(step, overlap):
-    assert overlap_ratio(step, 10.0) == pytest.approx(overlap)
-
-
 @pytest.mark.parametrize(
     "refused",
     [
@@ -64,8 +50,6 @@ def test_linear_overlap(step, overlap):
         lambda: raster(3, 3, 0.0),
         lambda: fermat_spiral(0, 1.0),
         lambda: fermat_spiral(3, float("nan")),
-        lambda: overlap_ratio(1.0, 0.0),
-        lambda: overlap_ratio(-1.0, 1.0),
     ],
 )
 def test_impossible_scans_are_refused(refused):

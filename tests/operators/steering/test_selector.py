@@ -210,10 +210,8 @@ def test_frames_become_refinable_when_their_group_is_large_enough():
     graph = OverlapGraph(reach_px=2.0, n_least=4)
     for centre in ((0, 0), (0, 2), (9, 9), (0, 6), (0, 8)):
         assert graph.add(centre) == []
-    assert not graph.is_refinable.any()
     joined = graph.add((0, 4))  # joins the two pairs
     assert sorted(joined) == [(0, 0), (0, 2), (0, 4), (0, 6), (0, 8)]
-    assert graph.is_refinable.tolist() == [True, True, False, True, True, True]
     assert graph.add((1, 4)) == [(1, 4)]
     assert graph.last == (1, 4)
 
@@ -232,7 +230,6 @@ def test_the_groups_are_those_of_the_definition(centres, reach_px, n_least):
     links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(centres),) * 2)
     group = connected_components(links, directed=False)[1]
     refinable = np.bincount(group)[group] >= n_least
-    assert graph.is_refinable.tolist() == refinable.tolist()
     expected = [centre for centre, is_refinable in zip(centres, refinable, strict=True) if is_refinable]
     assert sorted(announced) == sorted(expected)  # each once
 

@@ -359,7 +359,7 @@ def members(tmp_path):
     """Weights files and versions of two networks beside that of the bench."""
     paths = tuple(tmp_path / f"{seed}.safetensors" for seed in (1, 2))
     cards = [save_network(path, network(seed), CARD) for seed, path in enumerate(paths, 1)]
-    return paths, [card.column_value for card in cards]
+    return paths, [int(card.model_id, 16) for card in cards]
 
 
 def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_path, bench, members):
@@ -368,7 +368,7 @@ def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_
     scan = bench.run(tmp_path / "turns", uncertainty=uncertainty)
     numbers = np.arange(scan.n_frames)
     models, patches = (scan.column(name).read(numbers) for name in ("model", "patches"))
-    makers = {bench.card.column_value: bench.weights} | dict(zip(versions, paths, strict=True))
+    makers = {int(bench.card.model_id, 16): bench.weights} | dict(zip(versions, paths, strict=True))
     assert set(models) == set(makers)
     for version, path in makers.items():
         made = models == version

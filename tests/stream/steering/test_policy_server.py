@@ -2,8 +2,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.steering.in_process import InProcess
-from stream.steering.policy_client import PolicyClient
+from stream.steering.policy_client import PolicyClient, Questions
 from stream.steering.policy_server import PolicyDoor
 from stream.wire.codec import decode, encode, greeting
 from stream.wire.messages import Recommendation, Reject, Stop, Welcome
@@ -157,7 +156,7 @@ def test_nobody_there_costs_nothing():
 
 def test_the_door_refuses_strangers_and_survives_garbage():
     door = PolicyDoor(policy(), "run", lambda: 0.0)
-    consult = InProcess(policy())._questions.next(4)
+    consult = Questions(lambda: 0.0).next(4)
     infinite = encode(consult, [np.array([[np.inf, 0.0]])])
     for parts in ([], [b"\x00"], encode(Stop()), encode(consult), encode(consult, [np.zeros(3)]), infinite):
         (reply,) = door.exchange([[b"plan", *parts]])
@@ -171,7 +170,7 @@ def test_the_door_refuses_strangers_and_survives_garbage():
 
 def test_a_blind_policy_recommends_nothing():
     door = PolicyDoor(policy(), "run", lambda: 4.0)
-    consult = InProcess(policy())._questions.next(4)
+    consult = Questions(lambda: 0.0).next(4)
     message, (points,) = decode(door.exchange([[b"plan", *encode(consult, [NOTHING])]])[0][1:])
     assert len(points) == 0
     assert message.reasons == ("blind: the pipeline has been silent for 4.0 s",)
@@ -181,21 +180,7 @@ def test_another_plan_begins_a_new_scan():
     steers = policy()
     door = PolicyDoor(steers, "run", lambda: 0.0)
     for _ in range(2):
-        consult = InProcess(policy())._questions.next(4)
+        consult = Questions(lambda: 0.0).next(4)
         door.exchange([[b"plan", *encode(consult, [np.zeros((3, 2))])]])
         assert steers.n_measured == 3
     assert steers.n_measured == 3
-
-
-def test_in_process_the_thinking_is_done_in_another_thread():
-    advisor = InProcess(policy())
-    advisor.ask(NOTHING, 5)
-    advisor._answer.result(5.0)
-    advice = advisor.poll()
-    assert len(advice.points) == 5
-    assert advisor.poll() is None
-    advisor.ask(np.array([[np.nan, 0.0]]), 5)
-    advisor._answer.exception(5.0)
-    assert advisor.poll() is None
-    assert advisor.complaint().startswith("failed: ValueError")
-    advisor.close()

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from stream.steering.in_process import InProcess
 from stream.steering.policy import Policy
+from stream.steering.policy_client import Questions
 from stream.steering.policy_server import PolicyDoor
 from stream.steering.record import DecisionRecord, RecordError, read, replay
 from stream.wire.codec import decode, encode
@@ -17,7 +17,7 @@ UPPER = (LIMITS[0][0], MIDDLE), LIMITS[1]
 def conversation(folder, n_questions=8, restarts=()):
     """Answers of a door with a record in `folder`; its policy is started anew before some questions."""
     (folder / "scans" / SCAN).mkdir(parents=True, exist_ok=True)
-    door, heard = None, InProcess(policy())
+    door, questions = None, Questions(lambda: 0.0)
     measured, answers = np.zeros((0, 2)), []
     for question in range(n_questions):
         if door is None or question in restarts:
@@ -27,16 +27,16 @@ def conversation(folder, n_questions=8, restarts=()):
             path = AXES.centres(measured)[: 16 * (question - 1)]
             counts = {"lost": question // 4}
             door.show(image(question, path=path, corner_px=60 + 4 * question, counts=counts))
-        consult = heard._questions.next(16)
+        consult = questions.next(16)
         (reply,) = door.exchange([[b"plan", *encode(consult, [measured])]])
         answer, (points,) = decode(reply[1:])
-        heard._questions.high_water = answer.sequence
+        questions.high_water = answer.sequence
         measured = np.concatenate([measured, points])
         answers.append((answer, points))
         if question == 5:
             door.exchange([[b"me", *encode(command("region", UPPER))]])
             for control in door._controls.since(0):
-                heard.heard.take(control)
+                questions.heard.take(control)
     return answers
 
 
