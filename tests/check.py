@@ -15,6 +15,8 @@ CHECKS = {
     "lint": ["-m", "ruff", "check", "."],
     "types": ["-m", "mypy"],
     "imports": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+    # Warnings are errors: a link that leads nowhere, a reference to what is gone.
+    "documentation": ["-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build"],
     # By files: what a file's tests share is made once.
     "tests": ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"],
 }

@@ -37,6 +37,7 @@ class ScanRecipe(RecipeSection):
     n_modes: Count | None = None
     """of the probe; as in the run that recorded it when left out"""
     refines_positions: bool = False
+    """whether the refinement of the scan refines positions as well"""
     name: str = ""
     """of the scan"""
     labels: str = ""
@@ -49,11 +50,13 @@ class EvaluationRecipe(RecipeSection):
     """Scans of held-out objects that a trained network is judged by."""
 
     photons_per_frame: Positive
+    """of the judged scans, without a sample"""
     step_px: Positive
     """distance of neighbouring positions"""
     n_positions: Count
     """along each side of a scan"""
     objects_per_family: Count = 1
+    """scans per family of textures"""
     draws_probes: bool = False
     """whether as many scans more are taken, each with a probe drawn as in training: `drawn_probe_*`"""
 
@@ -62,14 +65,19 @@ class Recipe(RecipeSection):
     """Everything that determines a training."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """of the weights, their card and the log"""
     seed: Annotated[int, Field(ge=0)]
+    """of everything random; on one CPU the same seed gives the same weights"""
     network: str = "physics"
+    """kind of network: physics, ptychonet or ptychonn"""
     network_config: dict[str, Any]
     """keyword arguments of the network"""
     initial_weights: Path | None = None
     """weights to begin with instead of random ones; relative to the folder of the new ones"""
     probe: ProbeRecipe
+    """the probes of the training"""
     material: MaterialRecipe
+    """how thick and how dense the samples are"""
     effects: EffectsRecipe | None = None
     """an ideal detector and a steady beam when left out"""
     photons_per_frame: tuple[Positive, Positive]
@@ -77,7 +85,9 @@ class Recipe(RecipeSection):
     families: tuple[str, ...] = ("smooth", "power_law", "polygons", "siemens", "voronoi")
     """of textures, in equal shares; `natural` cuts them from photographs (extra `train`)"""
     n_textures: Count = 1000
+    """textures drawn before the training; samples are windows of them"""
     texture_px: Count = 256
+    """side of a texture"""
     blended: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of objects made of two textures: their maximum, product or mean"""
     toned: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -87,19 +97,26 @@ class Recipe(RecipeSection):
     scan: ScanRecipe | None = None
     """a recorded scan among the samples"""
     n_steps: Count
+    """updates of the weights"""
     batch_size: Count = 16
+    """samples of one update"""
     loss: Literal["complex", "amplitude_phase"] = "complex"
     """error of the complex patches, or of their amplitudes and unwrapped phases"""
     optimiser: Literal["adamw", "adam"] = "adamw"
+    """AdamW, or Adam as PtychoNet's paper has it"""
     learning_rate: Positive = 1.5e-3
+    """highest, after the rise"""
     schedule: Literal["cosine", "steps", "trapezoid"] = "cosine"
     """how the learning rate falls: half a cosine to zero; by `decay_factor` every `decay_steps`; linearly to
     zero over the last `decay_steps`"""
     decay_steps: Count = 1000
+    """over which, or after which, the learning rate falls"""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """of the schedule `steps`"""
     warm_up_steps: Count = 500
     """over which the learning rate rises"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """of AdamW"""
     gradient_clip: Positive | None = 1.0
     """largest norm of a step's gradient; null for any"""
     draft_weight: Annotated[float, Field(ge=0)] = 0.5
@@ -111,6 +128,7 @@ class Recipe(RecipeSection):
     report_every: Count = 250
     """steps between checkpoints"""
     evaluation: EvaluationRecipe
+    """what the trained network is judged by"""
 
     @property
     def n_pixels(self) -> int:

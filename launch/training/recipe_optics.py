@@ -51,7 +51,7 @@ ShareRange = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidat
 class RecipeSection(BaseModel):
     """One mapping of a recipe: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ProbeRecipe(RecipeSection):
