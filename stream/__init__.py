@@ -1,1 +1,4 @@
-"""Scans, messages, sockets and stages: how frames become a live image."""
+"""Scans, messages, sockets and stages: how frames become a live image.
+
+Users call the clients of `stream.client`, which are documented and stay; everything else may change.
+"""

@@ -15,13 +15,13 @@ from rich.table import Table
 
 from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
-from launch.offline.task import Progress as OnProgress
 from launch.offline.task import ReconstructOptions
 from launch.results.cxi import write_cxi, write_png
 from launch.results.facts_table import facts_table
 from launch.results.report import write_page, write_report
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
+from operators.reconstruct import Progress as OnProgress
 from stream.record.columns import write_atomically
 
 HALF, ONE_SEVENTH = 0.5, 1 / 7  # customary thresholds of ring correlations

@@ -9,24 +9,16 @@ from typing import Any
 import numpy as np
 
 from launch.offline.recorded import RecordedScan
-from launch.offline.task import (
-    Progress,
-    ReconstructOptions,
-    Solution,
-    Solver,
-    Task,
-    refine,
-    task_of,
-)
+from launch.offline.task import ReconstructOptions, Solver, Task, task_of
 from launch.results.cxi import Reconstruction
 from operators.arrays import Object, Probe, to_numpy
-from operators.engine.backends import Backend
+from operators.engine.backends import Backend, get_backend, on_host
 from operators.engine.probe_search import estimate_probe
 from operators.engine.projections import Projections
 from operators.metrics.errors import FRC, fourier_ring_correlation, remove_gauge
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
-from stream.stages.backend import on_host, open_backend
+from operators.reconstruct import Progress, Solution, solve
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +50,7 @@ def reconstruct(
         If geometry, positions or the probe asked for are missing, or frames and geometry do not fit.
     """
     task = task_of(scan, options, preprocess)
-    backend = open_backend(options.device, options.threads)
+    backend = get_backend(options.device, options.threads)
     found = _solver(options)(task, _first_probe(task, backend), backend, progress)
     geometry = task.geometry
     return Reconstruction(
@@ -144,15 +136,9 @@ def _solver(options: ReconstructOptions) -> Solver:
 
 
 def _refined(task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> Solution:
-    refiner, n_epochs = task.refiner(probe, backend), task.options.epochs
-    if task.scales_probe:
-        refiner.set_probe(with_power(probe, refiner.mean_photons))
-    refine(refiner, n_epochs, n_epochs, progress)
-    end = refiner.snapshot()
-    if end.n_divergences:
-        log.warning("refinement diverged %d times and went back, with halved steps", end.n_divergences)
-    found_px, history = refiner.positions_px(task.used.tolist()), [*end.error_history, end.error]
-    return Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
+    refiner, options = task.refiner(probe, backend), task.options
+    used = task.used.tolist()
+    return solve(refiner, used, options.epochs, scale_probe=task.scales_probe, progress=progress)
 
 
 def _projected(task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> Solution:

@@ -1,27 +1,24 @@
 """What one reconstruction of a recorded scan works on, and how it is told to."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from launch.offline.recorded import RecordedScan
-from operators.arrays import Array, Object, Patterns, Positions, Probe
+from operators.arrays import Patterns, Positions, Probe
 from operators.engine.backends import Backend
-from operators.engine.config import RefinerConfig, closing_fraction
+from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.engine.refiner import Refiner
-from operators.geometry import Bounds, Geometry
+from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
+from operators.reconstruct import FRAMES_AT_A_TIME, Progress, Solution
 from stream.record.scan import Numbers
 
 log = logging.getLogger(__name__)
-
-FRAMES_AT_A_TIME = 256  # bounds the memory of raw frames; the engine holds the amplitudes of all
-
-Progress = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,32 +150,11 @@ def _used_frames(scan: RecordedScan, options: ReconstructOptions) -> Numbers:
     return chosen[is_placed]
 
 
-class Solution(NamedTuple):
-    """What was found, on the host; positions of the frames used."""
-
-    object: Object
-    bounds: Bounds
-    probe: Probe
-    photons: Array
-    positions_px: Positions
-    error_history: Sequence[float]
-
-
 class Solver(Protocol):
     """What finds object and probe."""
 
-    def __call__(self, task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> "Solution":
+    def __call__(self, task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> Solution:
         """Returns what it found from `probe`; tells its progress once an epoch."""
-
-
-def refine(refiner: Refiner, stop: float, n_epochs: float, progress: Progress | None = None) -> None:
-    """Refines until epoch `stop` of `n_epochs`, whose last ones take smaller steps."""
-    reported = 0
-    while refiner.epoch < stop:
-        refiner.step(1, fraction=closing_fraction(refiner.epoch, n_epochs))
-        if progress is not None and int(refiner.epoch) > reported:
-            reported = int(refiner.epoch)
-            progress(refiner.epoch, refiner.error)
 
 
 def options_for(scan: RecordedScan, refiner: Mapping[str, Any], **others: Any) -> ReconstructOptions:

@@ -17,12 +17,13 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from launch.offline.recorded import open_recorded
-from launch.offline.task import ReconstructOptions, refine, task_of
+from launch.offline.task import ReconstructOptions, task_of
 from operators.arrays import use_gpu
+from operators.engine.backends import get_backend
 from operators.engine.refiner import Refiner, RefinerSnapshot
 from operators.geometry import Bounds
+from operators.reconstruct import refine
 from stream.record.scan import Numbers
-from stream.stages.backend import open_backend
 from stream.wire.codec import decode_with, encode
 from stream.wire.messages import Count, Message, Pixel, Reject
 
@@ -137,7 +138,7 @@ def _refiner(job: TileJob) -> Refiner:
     options = job.options
     if options.device in ("auto", "cupy"):
         use_gpu(job.number)
-    backend = open_backend(options.device, options.threads)
+    backend = get_backend(options.device, options.threads)
     with open_recorded(job.source, job.store) as scan:
         preprocess = scan.preprocess() if scan.preprocess else None
         task = task_of(scan, options, preprocess, job.used)

@@ -15,13 +15,14 @@ from typing import Literal, Self
 import numpy as np
 
 from launch.child_process import describe_status
-from launch.offline.task import Progress, ReconstructOptions, Solution, Task
+from launch.offline.task import ReconstructOptions, Task
 from launch.offline.tile_process import TileExchange, TileJob, TileReady, TileState, receive, run_tile, send
 from operators.arrays import Positions, Probe
 from operators.engine.backends import Backend
 from operators.engine.tiling import TileObject, combine_objects, combine_probes, match_gauge, partition
 from operators.geometry import Bounds, window_corners
 from operators.optics.probe import with_power
+from operators.reconstruct import Progress, Solution
 from stream.record.scan import Numbers
 from stream.wire.messages import Reject
 

@@ -1,12 +1,13 @@
 """What runs an update, and where its arrays live, by name."""
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from operators.arrays import Array, ArrayModule, Mask, Object, Probe, get_array_module
-from operators.engine.compiled.update import CompiledUpdate, EachWorker, can_compile
+from operators.engine.compiled.update import CompiledUpdate, can_compile
 from operators.engine.cuda.update import CudaUpdate
 from operators.engine.epie import Accumulators, Batch, Steps, update
 
@@ -37,7 +38,7 @@ class Backend(NamedTuple):
     update: Update
 
 
-def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map) -> Backend:
+def get_backend(name: str, threads: int = 1) -> Backend:
     """Return the backend called `name`, ready to run: what has to be compiled has been.
 
     Parameters
@@ -46,8 +47,8 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
         "numpy" is the reference; "compiled" its equal in compiled loops, which needs the extra `fast`; "cupy"
         its equal on a CUDA device; "cupy-fused" is "cupy" with one kernel for each frame where that is
         possible, twice as fast; "auto" is the last of these that this computer has.
-    n_workers, each_worker
-        See `CompiledUpdate`; the others do not read them.
+    threads : int
+        Cores that share an update of "compiled"; the others do not read it.
 
     Raises
     ------
@@ -62,7 +63,7 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
         )
     xp = np if name == "compiled" else get_array_module(name.removesuffix("-fused"))
     if xp is np and name != "numpy" and can_compile():
-        compiled = CompiledUpdate(n_workers=n_workers, each_worker=each_worker)
+        compiled = _compiled_update(threads)
         _run_once(compiled)
         return Backend("compiled", np, compiled)
     if xp is np:
@@ -72,6 +73,24 @@ def get_backend(name: str, *, n_workers: int = 1, each_worker: EachWorker = map)
     return Backend(
         "cupy-fused" if is_fused else "cupy", xp, CudaUpdate(cuda.CudaDevice, xp, is_fused=is_fused)
     )
+
+
+def on_host(backend: Backend, threads: int) -> Backend:
+    """Return this backend if its arrays are NumPy's, else the fastest one whose are."""
+    return backend if backend.xp is np else get_host_backend(threads)
+
+
+def get_host_backend(threads: int) -> Backend:
+    """Return the fastest backend whose arrays are NumPy's, for work that is short or needs them."""
+    return get_backend("compiled" if can_compile() else "numpy", threads)
+
+
+def _compiled_update(threads: int) -> CompiledUpdate:
+    if threads == 1:
+        return CompiledUpdate()
+    # Threads are enough: compiled loops and transforms release the interpreter lock.
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="refinement")
+    return CompiledUpdate(n_workers=threads, each_worker=pool.map)
 
 
 def _run_once(compiled: CompiledUpdate) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from operators.arrays import abs2
+from operators.engine.backends import get_host_backend
 from operators.engine.probe_search import probe_from_burst
 from stream.record.probe import STAGE, found_probe, publish_probe
 from stream.record.scan import Numbers, Scan, State
-from stream.stages.backend import open_host_backend
 from stream.stages.inputs import Optics, load_probe, read_patterns, read_positions_px
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint
@@ -73,7 +73,7 @@ class ProbeFinder:
     def prepare(self) -> None:
         """Chooses what runs the trials, and loads the guess, so that a wrong one is reported at once."""
         # On the host: the trials are short and many.
-        self._backend = open_host_backend(self.config.threads)
+        self._backend = get_host_backend(self.config.threads)
         n_pixels = self.config.optics.geometry.n_pixels
         self._guess = None if self.config.guess is None else load_probe(self.config.guess, n_pixels)
         self._photons = self.config.photons

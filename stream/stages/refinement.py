@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from operators.arrays import Array, Corners, Patches, Patterns, Probe, to_numpy
+from operators.engine.backends import get_backend, on_host
 from operators.engine.config import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.engine.probe_search import estimate_probe
 from operators.engine.refiner import Refiner
@@ -23,7 +24,6 @@ from operators.optics.probe import probe_modes, with_power
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
-from stream.stages.backend import on_host, open_backend
 from stream.stages.inputs import Optics, read_corners, read_patches, read_patterns, read_positions_px
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint
@@ -96,7 +96,7 @@ class Refinement:
 
     def prepare(self) -> None:
         """Chooses the device and loads the known probe, so that a wrong one is reported before the scan."""
-        self._backend = open_backend(self.config.device, self.config.threads)
+        self._backend = get_backend(self.config.device, self.config.threads)
         self._known = self.config.optics.load_probe() if self.config.optics.probe else None
 
     def open(self, scan: Scan) -> None:

@@ -64,13 +64,13 @@ class Ptychostream:
     backend = "compiled"
 
     def __init__(self, scan: EngineScan) -> None:
+        from operators.engine.backends import get_backend
         from operators.engine.config import RefinerConfig
         from operators.engine.refiner import Refiner
-        from stream.stages.backend import open_backend
 
         config = RefinerConfig()
         self.settings = f"{config.algorithm}, batches of {config.batch_size}, {self.backend}, {THREADS} cores"
-        update = open_backend(self.backend, int(THREADS)).update
+        update = get_backend(self.backend, int(THREADS)).update
         self._refiner = Refiner(config, scan.probe[None], run_update=update)
         self._refiner.append(range(len(scan.corners)), scan.patterns, scan.corners.astype(float))
 

@@ -11,6 +11,7 @@ from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.geometry import Geometry
 from operators.metrics.errors import nrmse, phase_correlation_coefficient, remove_gauge
+from operators.reconstruct import reconstruct as reconstruct_arrays
 from tests.benchmarks.engines.recorded import distance_px
 from tests.helpers.recorded import SHARED_DATA, needs_shared_data
 from tests.helpers.refining import N_PIXELS, make_scene
@@ -47,6 +48,25 @@ def test_the_object_is_found_where_the_truth_has_it(scene, scan):
     assert nrmse(found, np.roll(truth, 2, axis=0)).c > 0.3
     np.testing.assert_array_equal(result.frame_numbers, scan.frame_numbers)
     assert result.error_history[-1] < 0.3 * result.error_history[0]
+
+
+@pytest.mark.parametrize("scales", [True, False])
+def test_arrays_and_a_recorded_scan_give_the_same_to_the_last_bit(scene, scan, scales):
+    options = replace(KNOWN, refiner=RefinerConfig(), epochs=5, scale_probe=scales)
+    recorded = reconstruct(scan, options)
+    found = reconstruct_arrays(
+        scan.frames,
+        GEOMETRY.to_pixels(scan.positions_m),
+        scene.probe,
+        epochs=5,
+        scale_probe=scales,
+        device="numpy",
+    )
+    assert found.bounds == recorded.bounds
+    np.testing.assert_array_equal(found.object, recorded.object)
+    np.testing.assert_array_equal(found.probe, recorded.probe)
+    np.testing.assert_array_equal(found.photons, recorded.photons)
+    np.testing.assert_array_equal(found.error_history, recorded.error_history)
 
 
 @pytest.mark.parametrize("algorithm", ["dm", "raar"])

@@ -26,7 +26,7 @@ def bench(request, tmp_path, monkeypatch):
         yield Bench(tmp_path)
         return
     with strict_cupy() as cupy:
-        monkeypatch.setattr(refinement, "open_backend", lambda *_: Backend("cupy", cupy, update))
+        monkeypatch.setattr(refinement, "get_backend", lambda *_: Backend("cupy", cupy, update))
         yield Bench(tmp_path)
 
 

@@ -1,0 +1,253 @@
+"""The public door for arrays: frames, positions and a guess of the probe in, object and probe out.
+
+    from operators.reconstruct import reconstruct
+
+    found = reconstruct(frames, positions_px, probe_guess)
+    found.object, found.probe, found.error_history
+
+The offline reconstruction of a recorded scan (`ptychostream reconstruct`) runs the same code.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from operators.arrays import Array, Frames, Mask, Object, Patterns, Positions, Probe, corner_origin
+from operators.engine.backends import get_backend
+from operators.engine.config import RefinerConfig, closing_fraction
+from operators.engine.refiner import Refiner
+from operators.geometry import Bounds
+from operators.optics.probe import with_power
+
+log = logging.getLogger(__name__)
+
+FRAMES_AT_A_TIME = 256  # bounds the memory of raw frames; the engine holds the amplitudes of all
+
+Progress = Callable[[float, float], None]  # gets epoch and amplitude error
+
+
+class Solution(NamedTuple):
+    """What was found, on the host.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+        Transmission of the sample; 1 where no light has been.
+    bounds : Bounds
+        Absolute object pixels that `object` covers: `object[0, 0]` is pixel `bounds.origin`, (row, col), the
+        window of a frame at position (y, x) begins at `object[y - bounds.top, x - bounds.left]`.
+    probe : (mode, y, x) complex64
+        Orthogonal modes, strongest first; the sum of |P|^2 is in photons per frame.
+    photons : (row, col) float32, photons per object pixel
+        What fell on each pixel in all frames: where it is small, the object is a guess.
+    positions_px : (frame, 2) float64, absolute object pixels (y, x)
+        As given, or as refined where the configuration says so.
+    error_history : sequence of float
+        Amplitude error sum (|F| - sqrt(I))^2 / sum I at the end of each epoch, and of the end last.
+    """
+
+    object: Object
+    bounds: Bounds
+    probe: Probe
+    photons: Array
+    positions_px: Positions
+    error_history: Sequence[float]
+
+
+def reconstruct(
+    frames: Frames,
+    positions_px: Positions,
+    probe: Probe,
+    *,
+    mask: Mask | None = None,
+    is_centred: bool = True,
+    config: RefinerConfig | None = None,
+    epochs: float = 40.0,
+    scale_probe: bool = True,
+    device: str = "auto",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Solution:
+    """Return object and probe of a far-field scan.
+
+    What no pattern tells stays as it comes out: a global phase and, where the probe is refined, a shift and a
+    phase ramp that object and probe share (`operators.metrics.gauge` removes them).
+
+    Parameters
+    ----------
+    frames : (frame, row, col), any real dtype, photons
+        Square diffraction patterns with the zero frequency at pixel [n // 2, n // 2], as a detector has them
+        once its beam centre is cut to the middle (`operators.optics.preprocess.Preprocess` does that and
+        bins). Read 256 at a time, so an HDF5 dataset or a memory map will do. Values below 0 count as 0.
+    positions_px : (frame, 2), object pixels, (y, x)
+        Top-left corner of each frame's probe window on the sample, from any origin: y grows with the rows of
+        the object, x with its columns. They are where the probe is on the sample, so a motor that moves the
+        sample counts with the opposite sign. An object pixel is wavelength x distance / (n x detector
+        pixel); `operators.geometry.Geometry.to_pixels` makes pixels of metres.
+    probe : (y, x) or (mode, y, x) complex
+        Guess of the wave on the sample, in real space, on the n x n pixels of a window;
+        `operators.optics.probe` has zone plates, mirrors and `probe_modes`, which adds weak modes.
+    mask : (row, col) bool, True where valid, optional
+        In the layout of the frames. Other pixels may hold anything, NaN as well.
+    is_centred : bool
+        False for frames and mask with the zero frequency in the corner [0, 0], as `numpy.fft.fft2` and
+        `Preprocess` give them.
+    config : RefinerConfig, optional
+        Algorithm and its steps; rPIE on whole pixels by default.
+    epochs : float
+        Visits per frame; the last third of them take smaller and smaller steps.
+    scale_probe : bool
+        Whether the guess gets the mean photons of the frames. False where its power is that of the beam
+        without sample: then |object| is the transmission.
+    device, threads
+        What runs the updates, and on how many cores (`operators.engine.backends.get_backend`): by default the
+        fastest that this computer has, on one core.
+    progress : callable, optional
+        Gets epoch and amplitude error after each epoch.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or units are not as described, or a value in use is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from operators.optics.forward import intensities
+    >>> from operators.optics.probe import zone_plate_probe
+    >>> from operators.optics.trajectories import raster
+    >>> from operators.patches import extract_patches
+    >>> y, x = np.indices((30, 30)) / 30
+    >>> sample = np.exp(1j * np.sin(9 * x + 5 * y**2)).astype(np.complex64)
+    >>> probe = 300 * zone_plate_probe(16, pupil_radius_px=4, disc_radius_px=5)[None]
+    >>> positions_px = raster(8, 8, step=2)
+    >>> waves = extract_patches(sample, positions_px.astype(int), 16)
+    >>> frames = np.fft.fftshift(intensities(probe, waves), axes=(1, 2))
+
+    >>> found = reconstruct(frames, positions_px, probe, epochs=20)
+    >>> found.object.shape, found.bounds.origin, found.probe.shape
+    ((30, 30), (0, 0), (1, 16, 16))
+    >>> bool(found.error_history[-1] < found.error_history[0] / 20)
+    True
+    """
+    frames, mask, probe = _checked_arrays(frames, mask, probe)
+    positions_px = _checked_positions(positions_px, len(frames), probe.shape[-1])
+    if mask is not None and is_centred:
+        mask = corner_origin(mask)
+    backend = get_backend(device, threads)
+    refiner = Refiner(config or RefinerConfig(), probe, mask=mask, xp=backend.xp, run_update=backend.update)
+    for start in range(0, len(frames), FRAMES_AT_A_TIME):
+        part = slice(start, start + FRAMES_AT_A_TIME)
+        patterns = _patterns(frames[part], mask, is_centred=is_centred)
+        numbers = range(start, start + len(patterns))
+        refiner.append(numbers, patterns, positions_px[part])
+    return solve(refiner, range(len(frames)), epochs, scale_probe=scale_probe, progress=progress)
+
+
+def solve(
+    refiner: Refiner,
+    numbers: Sequence[int],
+    epochs: float,
+    *,
+    scale_probe: bool,
+    progress: Progress | None = None,
+) -> Solution:
+    """Return what an engine finds, from its first epoch to its closing ones.
+
+    Parameters
+    ----------
+    refiner : Refiner
+        Holds the frames and has not begun.
+    numbers : (frame,) int
+        Of its frames, in the order of the positions returned.
+    epochs, scale_probe, progress
+        As for `reconstruct`.
+    """
+    if not epochs > 0:
+        raise ValueError(f"expected epochs > 0, got {epochs}")
+    if scale_probe:
+        refiner.set_probe(with_power(refiner.probe, refiner.mean_photons))
+    refine(refiner, epochs, epochs, progress)
+    end = refiner.snapshot()
+    if end.n_divergences:
+        log.warning("refinement diverged %d times and went back, with halved steps", end.n_divergences)
+    found_px, history = refiner.positions_px(numbers), [*end.error_history, end.error]
+    return Solution(end.object, end.bounds, end.probe, end.illumination, found_px, history)
+
+
+def refine(refiner: Refiner, stop: float, epochs: float, progress: Progress | None = None) -> None:
+    """Refine until epoch `stop` of `epochs`, whose last ones take smaller steps."""
+    reported = 0
+    while refiner.epoch < stop:
+        refiner.step(1, fraction=closing_fraction(refiner.epoch, epochs))
+        if progress is not None and int(refiner.epoch) > reported:
+            reported = int(refiner.epoch)
+            progress(refiner.epoch, refiner.error)
+
+
+def _patterns(frames: Frames, mask: Mask | None, *, is_centred: bool) -> Patterns:
+    photons = np.asarray(frames, np.float32)
+    patterns = corner_origin(photons) if is_centred else photons
+    return patterns if mask is None else np.where(mask, patterns, np.float32(0))
+
+
+def _checked_arrays(frames: Any, mask: Any, probe: Any) -> tuple[Frames, Mask | None, Probe]:
+    """Return the arrays, the probe with an axis of modes, once they fit together."""
+    if not hasattr(frames, "dtype"):
+        frames = np.asarray(frames)
+    if len(frames.shape) != 3 or not frames.shape[0] or frames.shape[1] != frames.shape[2]:
+        raise ValueError(
+            f"frames: expected shape (frame, n, n), got {frames.shape}; cut them to a square around the beam"
+        )
+    if frames.dtype.kind not in "uif":
+        raise ValueError(f"frames: expected photons, integer or float, got {frames.dtype}")
+    n_pixels = frames.shape[1]
+    probe = np.asarray(probe)
+    probe = probe[None] if probe.ndim == 2 else probe
+    if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels) or probe.dtype.kind != "c":
+        raise ValueError(
+            f"probe: expected complex ({n_pixels}, {n_pixels}) or (mode, {n_pixels}, {n_pixels}), "
+            f"got {probe.dtype} {probe.shape}"
+        )
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (n_pixels, n_pixels):
+            raise ValueError(
+                f"mask: expected bool ({n_pixels}, {n_pixels}), "
+                f"True where valid, got {mask.dtype} {mask.shape}"
+            )
+    return frames, mask, probe
+
+
+def _checked_positions(positions_px: Any, n_frames: int, n_pixels: int) -> Positions:
+    """Return positions (frame, 2) float64, once they are finite and can be pixels of an object."""
+    positions = np.asarray(positions_px)
+    if positions.shape != (n_frames, 2) or positions.dtype.kind not in "uif":
+        raise ValueError(
+            f"positions_px: expected real ({n_frames}, 2), (y, x) of each frame, "
+            f"got {positions.dtype} {positions.shape}"
+        )
+    is_finite = np.isfinite(positions).all(axis=1)
+    if not is_finite.all():
+        raise ValueError(
+            f"positions_px: {(~is_finite).sum()} of {n_frames} are not finite, the first of frame "
+            f"{is_finite.argmin()}; leave these frames out"
+        )
+    positions = positions.astype(np.float64)
+    if n_frames > 1:
+        span = np.ptp(positions, axis=0).max()
+        step = np.median(cKDTree(positions).query(positions, k=2)[0][:, 1])
+        if span < 1 or step >= n_pixels:
+            reason = f"all lie within {span:.3g}" if span < 1 else f"from one to the next it is {step:.3g}"
+            raise ValueError(
+                f"positions_px: {reason} pixels, and windows are {n_pixels} wide: are they object pixels? "
+                "Geometry.to_pixels makes pixels of metres"
+            )
+    return positions
