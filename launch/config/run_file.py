@@ -25,7 +25,7 @@ class StageSpec(BaseModel):
     builder : str
         "module:function" that makes the stage from the `ResolvedRun`; tests bring their own.
     is_source : bool
-        Listens to the world outside: is stopped first.
+        Is stopped first: what the builder makes listens to the world outside.
     closes : bool
         Marks a scan closed when it is done with it: the end of the run waits for that.
     is_vital : bool
@@ -34,6 +34,8 @@ class StageSpec(BaseModel):
         Stages whose addresses it needs: started when they are ready.
     nice : int
         Added to the priority number, so that recording never waits for refining.
+    nice_when_ready : int
+        Added once the stage is built: the start of a run waits for that.
     threads : int
         Of the numerical libraries.
     """
@@ -47,6 +49,7 @@ class StageSpec(BaseModel):
     is_vital: bool = True
     after: tuple[str, ...] = ()
     nice: int = 0
+    nice_when_ready: int = 0
     threads: int = 1
 
 

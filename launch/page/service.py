@@ -12,9 +12,7 @@ TURN_S = 0.2
 
 
 class ViewerService:
-    """Serves the page until the run ends; a `launch.run.stage_process.Service`."""
-
-    name = "viewer"
+    """Serves the page until the run ends; a `stream.stages.stage.Service`."""
 
     def __init__(self, config: ViewerConfig) -> None:
         self._config = config

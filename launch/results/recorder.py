@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from stream.record.snapshot import read_snapshot
 from stream.stages.composition import Refined
 from stream.stages.error_bars import read_calibration
 from stream.stages.inputs import Optics, read_corners, read_patches
-from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint
+from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +63,19 @@ class RecorderConfig:
 
 
 class Recorder:
-    """Worker: one result per scan."""
+    """Worker: one result per scan.
+
+    Parameters
+    ----------
+    config : RecorderConfig
+
+    Raises
+    ------
+    OSError
+        If the folder of results cannot be made: better known now than after the scan.
+    """
 
     name = "recorder"
-    door: Endpoint | None = None
     newest_first = False
     batch_size = 4096
     deadline_s = 0.5
@@ -79,57 +86,45 @@ class Recorder:
         self.waits_for: tuple[str, ...] = ("subscriber", "positions")
         self.waits_for += ("inference",) if config.uses_network else ()
         self.waits_for += ("refinement",) if config.uses_refinement else ()
-        self._scan: Scan | None = None
+        result_folder(config.save).mkdir(parents=True, exist_ok=True)
 
-    def prepare(self) -> None:
-        """Makes the folder of results, so that one that cannot be written is reported before the scan."""
-        result_folder(self.config.save).mkdir(parents=True, exist_ok=True)
-
-    def open(self, scan: Scan) -> None:
+    def open(self, scan: Scan) -> "ScanResult":
         """Begins with a scan."""
-        self._scan = scan
+        return ScanResult(self.config, scan)
+
+
+class ScanResult(ScanWork):
+    """What stays of one scan."""
+
+    def __init__(self, config: RecorderConfig, scan: Scan) -> None:
+        self._config, self._scan = config, scan
 
     def handle(self, numbers: Numbers) -> None:
         """Notes that these frames are in the record: they are in the columns."""
-        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
-        self._scan.mark(self.name, numbers, State.DONE)
-
-    def idle(self, deadline: float) -> bool:
-        """Has nothing to do before the end."""
-        return False
+        self._scan.mark(Recorder.name, numbers, State.DONE)
 
     def close(self) -> None:
         """Writes the results of the scan."""
-        scan, self._scan = self._scan, None
-        if scan is None:
-            return
+        config, scan = self._config, self._scan
         figures = summarise(scan)
         result = reconstruction_of(
             scan,
-            self.config.optics,
-            uses_network=self.config.uses_network,
-            error_model=self.config.error_model,
+            config.optics,
+            uses_network=config.uses_network,
+            error_model=config.error_model,
         )
-        stem = result_folder(self.config.save) / scan.name
+        stem = result_folder(config.save) / scan.name
         if result is not None:
             write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
             write_png(stem.with_suffix(".png"), result)
             figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}
         write_summary(stem.with_suffix(".json"), figures)
-        if self.config.store is not None:
-            figures["uid"] = self._store(scan, stem)
+        if config.store is not None:
+            figures["uid"] = self._store(stem)
             write_summary(stem.with_suffix(".json"), figures)
 
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Has no door."""
-        return []
-
-    def counts(self) -> dict[str, int]:
-        """Returns nothing: what it does is in the folder of results."""
-        return {}
-
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
-        own = {name: getattr(self.config, name) for name in ("run_id", "config_hash", "model")}
+        own = {name: getattr(self._config, name) for name in ("run_id", "config_hash", "model")}
         own["models"] = ", ".join(f"{name}: {n}" for name, n in figures["models"].items())
         return own | {
             name: value
@@ -137,17 +132,18 @@ class Recorder:
             if value is not None and not isinstance(value, dict)
         }
 
-    def _store(self, scan: Scan, stem: Path) -> str:
+    def _store(self, stem: Path) -> str:
         """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""
+        scan = self._scan
         command = [sys.executable, "-P", "-m", "launch.results.store_process", "--parent", str(os.getpid())]
-        command += [str(self.config.store), str(scan.folder)]
+        command += [str(self._config.store), str(scan.folder)]
         command += [str(stem.with_suffix(".cxi"))] if stem.with_suffix(".cxi").exists() else []
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=self.config.store_timeout_s, check=False
+                command, capture_output=True, text=True, timeout=self._config.store_timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
-            log.warning("%s is not in the store: no answer in %g s", scan.name, self.config.store_timeout_s)
+            log.warning("%s is not in the store: no answer in %g s", scan.name, self._config.store_timeout_s)
             return ""
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -13,7 +13,7 @@ from stream.steering.policy_server import PolicyService
 from stream.steering.record import DecisionRecord
 
 
-def policy(run: ResolvedRun) -> PolicyService:
+def policy_service(run: ResolvedRun) -> PolicyService:
     """Returns the process that follows the live image and answers plans."""
     section, live = run.config.policy, client_of(run, "stitcher", run.config.live)
     door = replace(section.endpoint(), address=run.addresses.get("policy", section.address))

@@ -12,14 +12,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from launch.child_process import REFUSED, die_with
 from launch.config.run_file import ResolvedRun
 from stream.record.columns import DiskFullError
-from stream.stages.link import Link, NoticeHandler, StageContext
-from stream.stages.loop import Source, Worker, run_stage
-from stream.wire.sockets import EndpointError
+from stream.stages.link import Link, NoticeHandler
+from stream.stages.loop import StageRefusedError, run_stage
+from stream.stages.stage import Stage
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,45 +35,20 @@ def main(arguments: list[str] | None = None) -> int:
     _log_to_stderr()
     run = ResolvedRun.read(options.run)
     try:
-        stage = build(run, options.stage)
-    except (ValueError, OSError, ImportError) as error:
-        print(error, file=sys.stderr)  # a mistake of the configuration; the supervisor shows this line
-        return REFUSED
-    try:
-        if isinstance(stage, Service):
-            run_service(stage, run.context())
-        else:
-            run_stage(stage, run.context(), on_link=_show_warnings)
-    except (DiskFullError, EndpointError) as error:
-        print(error, file=sys.stderr)
+        run_stage(options.stage, lambda: build(run, options.stage), run.context(), on_link=_show_warnings)
+    except (StageRefusedError, DiskFullError) as error:
+        print(error, file=sys.stderr)  # the supervisor shows this line
         return REFUSED
     return 0
 
 
-@runtime_checkable
-class Service(Protocol):
-    """A process of a run that handles no frames and has a loop of its own."""
-
-    name: str
-
-    def run(self, link: Link) -> None:
-        """Says `link.ready`, works until `link.is_stopped`, and lets `link.wait` and `link.report` happen."""
-
-
-def run_service(service: Service, context: StageContext) -> None:
-    """Runs `service` until it is told to stop; blocks."""
-    with Link(context, service.name) as link:
-        link.greet()
-        _show_warnings(link)
-        service.run(link)
-
-
-def build(run: ResolvedRun, name: str) -> Worker | Source | Service:
+def build(run: ResolvedRun, name: str) -> Stage:
     """Returns the stage `name` of `run`, made by its builder."""
     spec = run.stage(name)
     os.nice(spec.nice)
     module, _, function = spec.builder.partition(":")
-    stage: Worker | Source | Service = getattr(importlib.import_module(module), function)(run)
+    stage: Stage = getattr(importlib.import_module(module), function)(run)
+    os.nice(spec.nice_when_ready)
     return stage
 
 

@@ -4,6 +4,7 @@
 process; imports are inside them so that a process loads only what its stage needs.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,11 +14,10 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.probe import error_model, known_probe, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
-from stream.stages.loop import Source, Worker
+from stream.stages.stage import Service, Source, Stage, Worker
 from stream.wire.sockets import Endpoint
 
 if TYPE_CHECKING:
-    from launch.page.service import ViewerService
     from stream.stages.positions import PositionsConfig
 
 # Frames and the live picture come first; what takes long takes the time that they leave.
@@ -42,34 +42,36 @@ def resolve(config: Config) -> ResolvedRun:
 
 def stages_of(config: Config) -> tuple[StageSpec, ...]:
     """Returns the stages that `config` asks for, in the order in which they are stopped."""
-    stages = [
-        _spec("subscriber", is_source=True),
-        _spec("positions", is_source=True),
-    ]
+    stages = [_spec(subscriber), _spec(positions)]
     if config.finds_probe:
-        stages.append(_spec("probe", threads=config.refinement.threads))
+        stages.append(_spec(probe, threads=config.refinement.threads))
     if config.network.weights:
-        stages.append(_spec("inference", threads=config.network.threads))
+        stages.append(_spec(inference, threads=config.network.threads))
     if config.refinement.enabled:
-        stages.append(_spec("refinement", threads=config.refinement.threads, nice=REFINEMENT_NICE))
+        stages.append(_spec(refinement, threads=config.refinement.threads, nice=REFINEMENT_NICE))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
-        stages.append(_spec("finetune", closes=False, is_vital=False))
-    stages.append(_spec("stitcher"))
-    stages.append(_spec("recorder", nice=10))
+        stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
+    stages.append(_spec(stitcher))
+    stages.append(_spec(recorder, nice=10))
     if config.viewer.enabled:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
         doors = {"stitcher": config.live} | ({"policy": config.policy} if config.policy.enabled else {})
         after = tuple(stage for stage, section in doors.items() if section.address.endswith("*"))
-        stages.append(_spec("viewer", closes=False, is_vital=False, after=after, nice=5))
+        stages.append(_spec(viewer, closes=False, is_vital=False, after=after, nice=5))
     if config.policy.enabled:
-        builder = "launch.run.policy_process:policy"
-        stages.append(_spec("policy", builder=builder, closes=False, is_vital=False, after=("stitcher",)))
+        stages.append(_spec(policy, closes=False, is_vital=False, after=("stitcher",)))
     return tuple(stages)
 
 
-def _spec(name: str, **options: object) -> StageSpec:
-    return StageSpec.model_validate({"name": name, "builder": f"{__name__}:{name}"} | options)
+def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSpec:
+    """Return the process of what `builder` makes, which says what kind of stage that is."""
+    own = {
+        "name": builder.__name__,
+        "builder": f"{builder.__module__}:{builder.__name__}",
+        "is_source": builder.__annotations__["return"] is Source,
+    }
+    return StageSpec.model_validate(own | options)
 
 
 def _own(endpoint: Endpoint, run: ResolvedRun, stage: str) -> Endpoint:
@@ -92,14 +94,14 @@ def subscriber(run: ResolvedRun) -> Source:
         frame_shape=section.frame_shape,
         frame_dtype=section.frame_dtype,
     )
-    return Subscriber(config, run_id=context.run_id, config_hash=context.config_hash)
+    return Subscriber(config, run.scans, run_id=context.run_id, config_hash=context.config_hash)
 
 
 def positions(run: ResolvedRun) -> Source:
     """Returns the stage that records positions."""
     from stream.stages.positions import Positions
 
-    return Positions(_positions_config(run))
+    return Positions(_positions_config(run), run.scans)
 
 
 def _positions_config(run: ResolvedRun) -> "PositionsConfig":
@@ -235,7 +237,7 @@ def recorder(run: ResolvedRun) -> Worker:
     )
 
 
-def viewer(run: ResolvedRun) -> "ViewerService":
+def viewer(run: ResolvedRun) -> Service:
     """Returns the process that serves the web page."""
     from launch.page.server import ViewerConfig
     from launch.page.service import ViewerService
@@ -270,8 +272,14 @@ def finetune(run: ResolvedRun) -> Worker:
         FinetuningConfig(
             optics=optics(run),
             weights=run.config.network.weights,
-            nice=FINETUNE_NICE,
             tuning=TuningConfig(learning_rate=section.learning_rate, replayed=section.replayed),
             **section.model_dump(exclude={"enabled", "learning_rate", "replayed"}),
         )
     )
+
+
+def policy(run: ResolvedRun) -> Service:
+    """Returns the process that follows the live image and answers plans."""
+    from launch.run.policy_process import policy_service
+
+    return policy_service(run)

@@ -7,12 +7,12 @@ the lowest priority and a budget; no stage waits for it, and the run goes on wit
 """
 
 import logging
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,7 @@ from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import STAGE, newest_version, version_path
 from stream.stages.inputs import Optics
-from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint
+from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,6 @@ class FinetuningConfig:
     weights : Path
         Where learning begins in every scan.
     tuning : TuningConfig
-    nice : int
-        Added to the priority number once everything is loaded: the start of a run waits for that.
     """
 
     optics: Optics
@@ -61,7 +58,6 @@ class FinetuningConfig:
     offer_s: float = 10.0
     least_gain: float = 0.03
     most_forgotten: float = 0.1
-    nice: int = 0
 
 
 class Finetuning:
@@ -74,12 +70,23 @@ class Finetuning:
         Monotonic seconds.
     processor_clock : callable
         Seconds of processor time, which the budget counts.
+
+    Attributes
+    ----------
+    network, card
+        Where learning begins in every scan.
+    recipe : Recipe
+        Whose samples are replayed.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not say how they were trained.
     """
 
     name = STAGE
     inputs: tuple[str, ...] = ("refinement",)
     waits_for: tuple[str, ...] = ()
-    door: Endpoint | None = None
     newest_first = False
     batch_size = 4096
     deadline_s = 0.0
@@ -90,41 +97,55 @@ class Finetuning:
         clock: Callable[[], float] = time.monotonic,
         processor_clock: Callable[[], float] = time.process_time,
     ) -> None:
-        self.config, self._clock, self._processor_clock = config, clock, processor_clock
-        self._scan: Scan | None = None
-
-    def prepare(self) -> None:
-        """Loads the weights, and the recipe whose samples are replayed.
-
-        Raises
-        ------
-        ValueError
-            If the weights do not say how they were trained.
-        """
+        self.config, self.clock, self.processor_clock = config, clock, processor_clock
         torch.set_num_threads(1)
-        self._trained, self._card = load_network(self.config.weights)
+        self.network, self.card = load_network(config.weights)
         try:
-            self._recipe = Recipe.model_validate(self._card.recipe)
+            self.recipe = Recipe.model_validate(self.card.recipe)
         except ValueError as error:
             raise ValueError(
-                f"{self.config.weights}: tuning replays what the weights were trained on, and their recipe "
+                f"{config.weights}: tuning replays what the weights were trained on, and their recipe "
                 f"cannot be read: {error}"
             ) from error
-        os.nice(self.config.nice)
 
-    def open(self, scan: Scan) -> None:
+    def open(self, scan: Scan) -> "ScanTuning":
         """Begins with the weights of the run; after a restart with those published last."""
-        self._scan = scan
-        self._preprocess = self.config.optics.preprocess(scan)
-        self._counters = scan.counters(self.name, writable=True)
-        self._held: list[int] = np.flatnonzero(scan.states(self.name) == State.DONE).tolist()
-        self._current, self._current_card = self._trained, self._card
+        return ScanTuning(self, scan)
+
+
+class _Lesson(NamedTuple):
+    """Frames that refinement has labelled: those that are learned, and those kept aside to judge by."""
+
+    learned: Samples
+    held_out: Samples
+
+    @classmethod
+    def of(cls, labels: Labels, probe: Probe) -> "_Lesson":
+        learned, held_out = (
+            _samples(labels, which, probe) for which in (labels.is_learned, labels.is_held_out)
+        )
+        return cls(learned, held_out)
+
+
+class ScanTuning(ScanWork):
+    """What is learned from one scan.
+
+    Attributes
+    ----------
+    card : ModelCard
+        Of the weights published last, or those of the run.
+    """
+
+    def __init__(self, stage: Finetuning, scan: Scan) -> None:
+        self._stage, self._config, self._scan = stage, stage.config, scan
+        self._preprocess = stage.config.optics.preprocess(scan)
+        self._counters = scan.counters(STAGE, writable=True)
+        self._held: list[int] = np.flatnonzero(scan.states(STAGE) == State.DONE).tolist()
         _, path = newest_version(scan)
-        if path is not None:
-            self._current, self._current_card = load_network(path)
-        self._tuner: Tuner | None = None
-        self._labels: Labels | None = None
+        self._current, self.card = (stage.network, stage.card) if path is None else load_network(path)
         self._probe: Probe | None = None
+        self._lesson: _Lesson | None = None
+        self._tuner: Tuner | None = None
         self._labelled_version = self._n_labelled = 0
         self._looks_at = float("-inf")
         self._spent_s = self._offered_s = 0.0
@@ -133,118 +154,111 @@ class Finetuning:
     def handle(self, numbers: Numbers) -> None:
         """Notes that these frames have been refined."""
         self._held.extend(numbers.tolist())
-        self._open_scan.mark(self.name, numbers, State.DONE)
+        self._scan.mark(STAGE, numbers, State.DONE)
 
     def idle(self, deadline: float) -> bool:
         """Learns from one batch, and now and then offers what was learned; says whether to go on at once."""
         # What is learned when nothing more is inferred is of no use.
-        if self._scan is None or self._scan.count("inference", "closed") or self._clock() < self._rests_until:
+        if self._scan.count("inference", "closed") or self._stage.clock() < self._rests_until:
             return False
-        if self._spent_s >= self.config.budget_s or self._counters["version"] >= MOST_VERSIONS:
+        if self._spent_s >= self._config.budget_s or self._counters["version"] >= MOST_VERSIONS:
             return False
-        before_s = self._processor_clock()
-        is_learning = self._learn(self._scan)
-        spent_s = self._processor_clock() - before_s
+        before_s = self._stage.processor_clock()
+        is_learning = self._learn()
+        spent_s = self._stage.processor_clock() - before_s
         self._spent_s += spent_s
-        self._rests_until = self._clock() + spent_s * (1 / self.config.share - 1)
-        return is_learning and self.config.share == 1
+        self._rests_until = self._stage.clock() + spent_s * (1 / self._config.share - 1)
+        return is_learning and self._config.share == 1
 
     def close(self) -> None:
         """Leaves the scan; what was not offered is forgotten."""
-        self._scan = self._tuner = self._labels = None
-
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Has no door."""
-        return []
 
     def counts(self) -> dict[str, int]:
         """Returns how far the learning is."""
-        if self._scan is None:
-            return {}
         n_steps = self._tuner.n_steps if self._tuner else 0
         return {"versions": self._counters["version"], "steps": n_steps}
 
-    @property
-    def _open_scan(self) -> Scan:
-        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
-        return self._scan
-
-    def _learn(self, scan: Scan) -> bool:
+    def _learn(self) -> bool:
         if self._probe is None:
-            self._probe = self.config.optics.probe_of(scan)
+            self._probe = self._config.optics.probe_of(self._scan)
         if (probe := self._probe) is None:
             return False
-        self._look_for_labels(scan, probe)
-        if not self._has_enough:
+        if self._wants_labels:
+            self._lesson = self._newest_lesson(probe) or self._lesson
+        if (lesson := self._lesson) is None or not self._has_enough:
             return False
         if self._tuner is None:
-            modes = probe_tensor(probe)
-            self._tuner = Tuner(self._current, self._recipe, modes, self.config.tuning, self._trained)
-        self._tuner.step(self._learned)
+            stage, modes = self._stage, probe_tensor(probe)
+            self._tuner = Tuner(self._current, stage.recipe, modes, self._config.tuning, stage.network)
+        self._tuner.step(lesson.learned)
         if self._is_due:
             self._offered_s = self._spent_s
-            self._offer(scan, self._tuner)
+            self._offer(self._tuner, lesson)
         return True
 
-    def _look_for_labels(self, scan: Scan, probe: Probe) -> None:
-        version = scan.count("refinement", "version")
+    @property
+    def _wants_labels(self) -> bool:
+        """Whether there are new ones and a use for them: they change little from one picture to the next."""
+        if self._scan.count("refinement", "version") == self._labelled_version:
+            return False
         n_new = len(self._held) - self._n_labelled
-        # Labels change little from one picture to the next: they are renewed for more frames, or a trial.
-        is_wanted = n_new >= self.config.first_frames or self._is_due or not self._has_enough
-        if version == self._labelled_version or self._clock() < self._looks_at or not is_wanted:
-            return
-        self._looks_at = self._clock() + LOOK_S
-        snapshot = read_snapshot(scan.folder)
-        if snapshot is None or not snapshot.is_finite or not scan.has("visits"):
-            return
-        self._labelled_version, self._n_labelled = version, len(self._held)
-        self._labels = refined_labels(
-            scan,
-            np.array(self._held, np.int64),
-            snapshot,
-            probe,
-            geometry=self.config.optics.geometry,
-            preprocess=self._preprocess,
-            least_visits=self.config.least_visits,
-        )
-        self._learned: Samples = _samples(self._labels, self._labels.is_learned, probe)
-        self._held_out: Samples = _samples(self._labels, self._labels.is_held_out, probe)
+        is_wanted = n_new >= self._config.first_frames or self._is_due or not self._has_enough
+        return is_wanted and self._stage.clock() >= self._looks_at
 
     @property
     def _has_enough(self) -> bool:
-        return self._labels is not None and self._labels.is_learned.sum() >= self.config.first_frames
+        return self._lesson is not None and len(self._lesson.learned.objects) >= self._config.first_frames
 
     @property
     def _is_due(self) -> bool:
-        return self._spent_s - self._offered_s >= self.config.offer_s
+        return self._spent_s - self._offered_s >= self._config.offer_s
 
-    def _offer(self, scan: Scan, tuner: Tuner) -> None:
+    def _newest_lesson(self, probe: Probe) -> _Lesson | None:
+        self._looks_at = self._stage.clock() + LOOK_S
+        version = self._scan.count("refinement", "version")
+        snapshot = read_snapshot(self._scan.folder)
+        if snapshot is None or not snapshot.is_finite or not self._scan.has("visits"):
+            return None
+        self._labelled_version, self._n_labelled = version, len(self._held)
+        labels = refined_labels(
+            self._scan,
+            np.array(self._held, np.int64),
+            snapshot,
+            probe,
+            geometry=self._config.optics.geometry,
+            preprocess=self._preprocess,
+            least_visits=self._config.least_visits,
+        )
+        return _Lesson.of(labels, probe)
+
+    def _offer(self, tuner: Tuner, lesson: _Lesson) -> None:
         """Publish what was learned if it is better on frames kept aside and has forgotten little."""
-        error_now = tuner.error(self._current, self._held_out)
+        config, error_now = self._config, tuner.error(self._current, lesson.held_out)
         for share in BLENDS:
             network = tuner.blended(share)
-            error, forgotten = tuner.error(network, self._held_out), tuner.forgotten(network)
+            error, forgotten = tuner.error(network, lesson.held_out), tuner.forgotten(network)
             log.info(
                 "%s: %d steps, %g of them: error %.3f, now %.3f; %.3f forgotten",
-                *(scan.name, tuner.n_steps, share, error, error_now, forgotten),
+                *(self._scan.name, tuner.n_steps, share, error, error_now, forgotten),
             )
-            if error < (1 - self.config.least_gain) * error_now and forgotten <= self.config.most_forgotten:
-                self._publish(scan, network, {"error": error, "before": error_now, "forgotten": forgotten})
+            if error < (1 - config.least_gain) * error_now and forgotten <= config.most_forgotten:
+                metrics = {"error": error, "before": error_now, "forgotten": forgotten}
+                self._publish(network, metrics, len(lesson.learned.objects))
                 return
 
-    def _publish(self, scan: Scan, network: Network, metrics: dict[str, float]) -> None:
-        version, n_frames = self._counters["version"] + 1, len(self._learned.objects)
+    def _publish(self, network: Network, metrics: dict[str, float], n_frames: int) -> None:
+        scan, version = self._scan, self._counters["version"] + 1
         card = replace(
-            self._current_card,
-            parent=self._current_card.model_id,
+            self.card,
+            parent=self.card.model_id,
             tuned_on=f"{scan.name}: {n_frames} frames",
             metrics=metrics,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._current_card = save_network(version_path(scan, version), network, card)
+        self.card = save_network(version_path(scan, version), network, card)
         self._current = network
         self._counters["version"] = version
-        log.info("%s: version %d of the weights is %s", scan.name, version, self._current_card.model_id)
+        log.info("%s: version %d of the weights is %s", scan.name, version, self.card.model_id)
 
 
 def _samples(labels: Labels, which: np.ndarray, probe: Probe) -> Samples:

@@ -1,22 +1,22 @@
-"""What a stage is and the loop that runs one: poll, batch by size or deadline, ledger, report, stop.
+"""The loop that runs a stage: poll, batch by size or deadline, ledger, report, stop.
 
-A stage is a class with plain methods and no socket; tests call them. A *worker* is a cursor over the ledger:
-it gets the numbers of frames whose inputs are done. A *source* gets messages from outside. `run_stage` owns
-everything else and is the same blocking function in a local process and in a Ray actor.
+`run_stage` is the same blocking function in a local process and in a Ray actor; what it runs is described in
+`stream.stages.stage`.
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from stream.record.columns import DiskFullError
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
+from stream.stages.stage import DoorKeeper, ScanWork, Service, Source, Stage, Worker
 from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint, Kind, Socket
+from stream.wire.sockets import EndpointError, Socket
 
 log = logging.getLogger(__name__)
 
@@ -28,70 +28,8 @@ MESSAGES_PER_TURN = 256
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 
-@runtime_checkable
-class Worker(Protocol):
-    """A stage that turns finished inputs of frames into its own column.
-
-    `handle` stores its values and then marks its byte (`Scan.mark`), now or later; a frame is given once per
-    process, and again after a restart if its byte is still pending.
-    """
-
-    name: str
-    inputs: tuple[str, ...]  # stages whose byte must be DONE
-    waits_for: tuple[str, ...]  # further stages that close a scan before this one does
-    batch_size: int
-    deadline_s: float  # a frame waits no longer than this for its batch to fill
-    newest_first: bool  # whether half of a batch are the newest frames when more than two batches are behind
-    door: Endpoint | None  # where clients may ask
-
-    def prepare(self) -> None:
-        """Loads and warms up what the first frame would otherwise wait for."""
-
-    def open(self, scan: Scan) -> None:
-        """Begins with `scan`, or goes on with it after a restart.
-
-        Raises
-        ------
-        ValueError
-            If the scan's frames cannot be used; they are all marked BAD, and `close` is not called.
-        """
-
-    def handle(self, numbers: Numbers) -> None:
-        """Does the work for these frames."""
-
-    def idle(self, deadline: float) -> bool:
-        """Works between arrivals until `deadline`; says whether there is more to do."""
-
-    def close(self) -> None:
-        """Leaves the scan with everything published."""
-
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Takes what came through the door and returns what goes out."""
-
-    def counts(self) -> dict[str, int]:
-        """Returns figures for the progress report."""
-
-
-class Source(Protocol):
-    """A stage that listens to the world outside."""
-
-    name: str
-    inlet: tuple[Kind, tuple[Endpoint, ...], int] | None  # pattern, addresses, queue length
-
-    def prepare(self, scans: Path) -> None:
-        """Resumes what an earlier process left in the folder of scans."""
-
-    def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
-        """Takes messages in the order of arrival."""
-
-    def idle(self, now: float) -> None:
-        """Looks at the clock and deals with what is overdue."""
-
-    def close(self) -> None:
-        """Ends what is open; frames that never came are marked so."""
-
-    def progress(self) -> tuple[str, dict[str, int]]:
-        """Returns the name of the current scan and figures for the progress report."""
+class StageRefusedError(Exception):
+    """A stage that cannot run as it is configured: started again, it could not either."""
 
 
 class BatchRule:
@@ -124,115 +62,157 @@ class BatchRule:
         return min(max(self._waiting_since + self.deadline_s - now, 0.0), POLL_S)
 
 
+class _Unusable(ScanWork):
+    """A scan whose frames a stage cannot use: another series of the run may be usable."""
+
+    def __init__(self, stage: str, scan: Scan, reason: str) -> None:
+        self._stage, self._scan, self._reason = stage, scan, reason
+        self._is_said = False
+
+    def handle(self, numbers: Numbers) -> None:
+        if not self._is_said:
+            log.error("%s cannot use the frames of %s: %s", self._stage, self._scan.name, self._reason)
+            self._is_said = True
+        self._scan.mark(self._stage, numbers, State.BAD)
+
+    def close(self) -> None:
+        pass
+
+
+class ScanCursor:
+    """Takes one worker through one scan.
+
+    Attributes
+    ----------
+    scan : Scan
+    work : ScanWork
+    """
+
+    def __init__(self, stage: Worker, scan: Scan, clock: Clock) -> None:
+        self.scan, self._stage, self._clock = scan, stage, clock
+        scan.counters(stage.name, writable=True)
+        scan.ledger(stage.name, writable=True)
+        self._rule = BatchRule(stage.batch_size, stage.deadline_s, newest_first=stage.newest_first)
+        self._taken = np.zeros(0, bool)
+        try:
+            self.work: ScanWork = stage.open(scan)
+        except ValueError as error:
+            self.work = _Unusable(stage.name, scan, str(error))
+
+    def turn(self) -> float | None:
+        """Does at most one batch or one slice of idle work.
+
+        Returns
+        -------
+        float or None
+            Seconds for which it is safe to sleep, None when nothing is left to do in this scan.
+        """
+        # Read before looking for frames: what is ready after this was written is seen in this turn.
+        is_tail = self._have_closed(self._stage.inputs)
+        ready = self._ready()
+        batch = self._rule.pick(ready, self._clock(), is_tail=is_tail)
+        if batch.size:
+            self.work.handle(batch)
+            self._taken[batch] = True
+            return 0.0
+        is_busy = self.work.idle(self._clock() + SLICE_S)
+        if is_tail and not ready.size and not is_busy and self._have_closed(self._stage.waits_for):
+            return None
+        return 0.0 if is_busy else self._rule.remaining_s(self._clock())
+
+    def close(self) -> None:
+        """Ends the scan: what is published is marked, what never was is marked UNFINISHED."""
+        self.work.close()
+        name = self._stage.name
+        recorded = self.scan.states("subscriber")
+        own = self.scan.states(name)[: len(recorded)]  # frames may have come in between
+        left = np.flatnonzero((recorded == State.DONE) & (own == State.PENDING))
+        self.scan.mark(name, left, State.UNFINISHED)
+        self.scan.counters(name, writable=True)["closed"] = 1
+
+    def _have_closed(self, stages: tuple[str, ...]) -> bool:
+        return all(self.scan.count(stage, "closed") for stage in stages)
+
+    def _ready(self) -> Numbers:
+        own = self.scan.states(self._stage.name)
+        if len(own) > len(self._taken):
+            self._taken = np.pad(self._taken, (0, len(own) - len(self._taken)))
+        ready = (own == State.PENDING) & ~self._taken[: len(own)]
+        for stage in self._stage.inputs:
+            states = self.scan.states(stage)[: len(own)]
+            ready[len(states) :] = False
+            blocked = ready[: len(states)] & (states > State.DONE)
+            self._pass_on(states, np.flatnonzero(blocked))
+            ready[: len(states)] &= states == State.DONE
+        return np.flatnonzero(ready)
+
+    def _pass_on(self, states: np.ndarray, blocked: Numbers) -> None:
+        """Gives frames that an earlier stage could not do the same reason here."""
+        for state in np.unique(states[blocked]):
+            self.scan.mark(self._stage.name, blocked[states[blocked] == state], State(int(state)))
+        self._taken[blocked] = True
+
+
 class WorkerLoop:
     """Drives one worker through the scans of a folder; `turn` does one piece of work."""
 
     def __init__(self, stage: Worker, scans: Path, clock: Clock = time.monotonic) -> None:
         self.stage, self.scans, self.clock = stage, scans, clock
-        self.scan: Scan | None = None
-        self._rule = BatchRule(stage.batch_size, stage.deadline_s, newest_first=stage.newest_first)
-        self._taken = np.zeros(0, bool)
+        self._cursor: ScanCursor | None = None
         self._closed: set[str] = set()
-        self._refusal = ""  # why the stage cannot use the current scan
+
+    @property
+    def scan(self) -> Scan | None:
+        """The scan that is open."""
+        return self._cursor.scan if self._cursor else None
 
     def turn(self) -> float:
         """Does at most one batch or one slice of idle work; returns how long it is safe to sleep."""
-        scan = self.scan or self._next_scan()
-        if scan is None:
-            self.stage.idle(self.clock() + SLICE_S)
+        if self._cursor is None:
+            self._cursor = self._next()
+        if self._cursor is None:
             return POLL_S
-        # Read before looking for frames: what is ready after this was written is seen in this turn.
-        is_tail = all(scan.count(stage, "closed") for stage in self.stage.inputs)
-        ready = self._ready(scan)
-        batch = self._rule.pick(ready, self.clock(), is_tail=is_tail)
-        if batch.size:
-            self._handle(scan, batch)
-            return 0.0
-        is_busy = not self._refusal and self.stage.idle(self.clock() + SLICE_S)
-        if is_tail and not ready.size and not is_busy and self._others_are_closed(scan):
+        pause_s = self._cursor.turn()
+        if pause_s is None:
             self.finish()
             return 0.0
-        return 0.0 if is_busy else self._rule.remaining_s(self.clock())
-
-    def _handle(self, scan: Scan, batch: Numbers) -> None:
-        if self._refusal:
-            if not self._taken.any():
-                log.error("%s cannot use the frames of %s: %s", self.stage.name, scan.name, self._refusal)
-            scan.mark(self.stage.name, batch, State.BAD)
-        else:
-            self.stage.handle(batch)
-        self._taken[batch] = True
-
-    def _others_are_closed(self, scan: Scan) -> bool:
-        return all(scan.count(stage, "closed") for stage in self.stage.waits_for)
+        return pause_s
 
     def finish(self) -> None:
-        """Closes the current scan: what is published is marked, what never was is marked UNFINISHED."""
-        if self.scan is None:
-            return
-        if not self._refusal:
-            self.stage.close()
-        recorded = self.scan.states("subscriber")
-        own = self.scan.states(self.stage.name)[: len(recorded)]  # frames may have come in between
-        left = np.flatnonzero((recorded == State.DONE) & (own == State.PENDING))
-        self.scan.mark(self.stage.name, left, State.UNFINISHED)
-        self.scan.counters(self.stage.name, writable=True)["closed"] = 1
-        self._closed.add(self.scan.name)
-        self.scan = None
+        """Closes the scan that is open."""
+        if self._cursor is not None:
+            self._cursor.close()
+            self._closed.add(self._cursor.scan.name)
+            self._cursor = None
 
-    def _next_scan(self) -> Scan | None:
+    def progress(self) -> tuple[str, dict[str, int]]:
+        """Returns the name of the open scan and figures for the progress report."""
+        return (self._cursor.scan.name, self._cursor.work.counts()) if self._cursor else ("", {})
+
+    def _next(self) -> ScanCursor | None:
         for scan in scans_in(self.scans, besides=self._closed):
-            if scan.count(self.stage.name, "closed"):
-                self._closed.add(scan.name)
-                continue
-            scan.counters(self.stage.name, writable=True)
-            scan.ledger(self.stage.name, writable=True)
-            self._taken = np.zeros(0, bool)
-            self._refusal = self._open(scan)
-            self.scan = scan
-            return scan
+            if not scan.count(self.stage.name, "closed"):
+                return ScanCursor(self.stage, scan, self.clock)
+            self._closed.add(scan.name)
         return None
-
-    def _open(self, scan: Scan) -> str:
-        """Opens the stage; returns why it cannot use the scan: another series of the run may be usable."""
-        try:
-            self.stage.open(scan)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    def _ready(self, scan: Scan) -> Numbers:
-        own = scan.states(self.stage.name)
-        if len(own) > len(self._taken):
-            self._taken = np.pad(self._taken, (0, len(own) - len(self._taken)))
-        ready = (own == State.PENDING) & ~self._taken[: len(own)]
-        for stage in self.stage.inputs:
-            states = scan.states(stage)[: len(own)]
-            ready[len(states) :] = False
-            blocked = ready[: len(states)] & (states > State.DONE)
-            self._pass_on(scan, states, np.flatnonzero(blocked))
-            ready[: len(states)] &= states == State.DONE
-        return np.flatnonzero(ready)
-
-    def _pass_on(self, scan: Scan, states: np.ndarray, blocked: Numbers) -> None:
-        """Gives frames that an earlier stage could not do the same reason here."""
-        for state in np.unique(states[blocked]):
-            scan.mark(self.stage.name, blocked[states[blocked] == state], State(int(state)))
-        self._taken[blocked] = True
 
 
 def run_stage(
-    stage: Worker | Source,
+    name: str,
+    build: Callable[[], Stage],
     context: StageContext,
     clock: Clock = time.monotonic,
     *,
     on_link: Callable[[Link], None] | None = None,
 ) -> None:
-    """Runs `stage` until it is told to stop; blocks.
+    """Builds the stage `name` and runs it until it is told to stop; blocks.
 
     Parameters
     ----------
-    stage : Worker or Source
+    name : str
+        By which the supervisor knows it.
+    build : callable
+        Called once the supervisor has welcomed the stage: it waits while that loads.
     context : StageContext
     clock : callable
         Monotonic seconds.
@@ -241,60 +221,90 @@ def run_stage(
 
     Raises
     ------
+    StageRefusedError
+        If the stage cannot be built as it is configured, or an address cannot be used.
     Exception
         Whatever the stage raised, after it was reported: the supervisor starts the stage anew.
     """
-    with Link(context, stage.name) as link:
+    with Link(context, name) as link:
         try:
             link.greet()
             if on_link:
                 on_link(link)
-            if isinstance(stage, Worker):
-                _run_worker(stage, link, context, clock)
-            else:
-                _run_source(stage, link, context, clock)
+            _run(_built(build), link, context, clock)
+        except StageRefusedError:
+            raise
+        except EndpointError as error:
+            raise StageRefusedError(str(error)) from error
         except Exception as error:
-            log.exception("stage %s failed", stage.name)
+            log.exception("stage %s failed", name)
             link.notice(logging.ERROR, f"{type(error).__name__}: {error}")
             raise
 
 
+def _built(build: Callable[[], Stage]) -> Stage:
+    try:
+        return build()
+    except DiskFullError:
+        raise
+    except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
+        raise StageRefusedError(str(error)) from error
+
+
+def _run(stage: Stage, link: Link, context: StageContext, clock: Clock) -> None:
+    if isinstance(stage, Service):
+        stage.run(link)
+    elif isinstance(stage, Source):
+        _run_source(stage, link, clock)
+    else:
+        _run_worker(stage, link, context, clock)
+
+
+class _Door:
+    """The socket of a door keeper."""
+
+    def __init__(self, keeper: DoorKeeper) -> None:
+        self._keeper, self.socket = keeper, Socket("ROUTER", keeper.door)
+
+    def serve(self) -> None:
+        requests = []
+        while (parts := self.socket.receive()) is not None:
+            requests.append(parts)
+        for reply in self._keeper.exchange(requests):
+            self.socket.send(reply)
+
+    def say_farewell(self, link: Link, clock: Clock) -> None:
+        """Serve a little longer: a client between two questions still has to hear of the last picture."""
+        leaves_at = clock() + FAREWELL_S
+        while clock() < leaves_at:
+            self.serve()
+            link.wait(POLL_S, [self.socket])
+
+
 def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) -> None:
-    stage.prepare()
     loop = WorkerLoop(stage, context.scans, clock)
     link.listen_to((*stage.inputs, *stage.waits_for))
-    door = Socket("ROUTER", stage.door) if stage.door else None
-    link.ready(door.address if door else "")
+    door = _Door(stage) if isinstance(stage, DoorKeeper) else None
+    link.ready(door.socket.address if door else "")
     try:
         while not link.is_stopped:
-            pause_s = loop.turn()
-            link.wait(pause_s, [door] if door else [])
+            link.wait(loop.turn(), [door.socket] if door else [])
             if door:
-                _serve(stage, door)
-            link.report(loop.scan.name if loop.scan else "", stage.counts(), clock())
+                door.serve()
+            link.report(*loop.progress(), clock())
         loop.finish()
-        link.report("", stage.counts(), clock(), force=True)
-        # A client between two questions still has to hear of the last picture.
-        leaves_at = clock() + FAREWELL_S
-        while door and clock() < leaves_at:
-            _serve(stage, door)
-            link.wait(POLL_S, [door])
+        link.report(*loop.progress(), clock(), force=True)
+        if door:
+            door.say_farewell(link, clock)
     finally:
         if door:
-            door.flush_and_close(1.0)
+            door.socket.flush_and_close(1.0)
 
 
-def _serve(stage: Worker, door: Socket) -> None:
-    requests = []
-    while (parts := door.receive()) is not None:
-        requests.append(parts)
-    for reply in stage.exchange(requests):
-        door.send(reply)
-
-
-def _run_source(stage: Source, link: Link, context: StageContext, clock: Clock) -> None:
-    stage.prepare(context.scans)
-    inlet = Socket(stage.inlet[0], stage.inlet[1], queue=stage.inlet[2]) if stage.inlet else None
+def _run_source(stage: Source, link: Link, clock: Clock) -> None:
+    inlet = (
+        Socket(stage.inlet.pattern, stage.inlet.endpoints, queue=stage.inlet.queue) if stage.inlet else None
+    )
     link.ready(inlet.address if inlet else "")
     try:
         while not link.is_stopped:

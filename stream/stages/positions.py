@@ -28,8 +28,9 @@ from stream.documents.writer import STAGE, PositionWriter
 from stream.files.cxi import read_scan
 from stream.record.scan import Scan, scans_in
 from stream.stages.refusals import Complaints
+from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint, Kind
+from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -108,45 +109,37 @@ class _Series:
 
 
 class Positions:
-    """Brings positions to their frames; a `stream.stages.loop.Source`."""
+    """Source: brings positions to their frames.
 
-    name = STAGE
+    It takes up the documents of scans that an earlier process left open.
 
-    def __init__(self, config: PositionsConfig) -> None:
-        self.config = config
-        self.inlet: tuple[Kind, tuple[Endpoint, ...], int] | None = None
+    Parameters
+    ----------
+    config : PositionsConfig
+    scans : Path
+        Folder of scans.
+
+    Raises
+    ------
+    ValueError
+        If the file of positions cannot be used.
+    """
+
+    def __init__(self, config: PositionsConfig, scans: Path) -> None:
+        self.config, self._scans = config, scans
+        self.inlet: Inlet | None = None
         if config.source == "documents":
-            self.inlet = ("SUB", config.endpoints, config.queue)
-        self._scans = Path()
+            self.inlet = Inlet("SUB", config.endpoints, config.queue)
         self._seen: set[str] = set()
         self._series: dict[str, _Series] = {}
         self._runs: dict[str, _Run] = {}
         self._owner: dict[str, str] = {}  # uid of a descriptor or resource: uid of its run
         self._pairing = RunPairing()
-        self._table: Rows | None = None
+        self._table = self._read_table()
         self._current: PositionWriter | None = None
         self._complaints = Complaints(log, "documents")
         self._n_refused = 0
-
-    def prepare(self, scans: Path) -> None:
-        """Reads the file of positions, or the documents of scans that an earlier process left open.
-
-        Raises
-        ------
-        ValueError
-            If the file of positions cannot be used.
-        """
-        self._scans = scans
-        if self.config.path is not None and self.config.source == "file":
-            positions_m = load_positions(self.config.path, self.config.fields)
-            self._table = np.arange(len(positions_m)), positions_m
-        found = list(scans_in(scans))
-        for scan in found:
-            # The newest may lack only the end of its documents.
-            if scan is found[-1] or not scan.count(STAGE, "closed"):
-                self._resume(scan)
-            else:
-                self._seen.add(scan.name)
+        self._look_for_unfinished()
 
     def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
         """Takes documents in the order of arrival; what is none is counted and named, never fatal."""
@@ -182,6 +175,22 @@ class Positions:
         if self._current is None:
             return "", {"refused": self._n_refused}
         return self._current.scan.name, {**self._current.counts(), "refused": self._n_refused}
+
+    def _read_table(self) -> Rows | None:
+        """Return frame numbers and positions of the file, None if documents bring them."""
+        if self.config.source != "file" or self.config.path is None:
+            return None
+        positions_m = load_positions(self.config.path, self.config.fields)
+        return np.arange(len(positions_m)), positions_m
+
+    def _look_for_unfinished(self) -> None:
+        found = list(scans_in(self._scans))
+        for scan in found:
+            # The newest may lack only the end of its documents.
+            if scan is found[-1] or not scan.count(STAGE, "closed"):
+                self._resume(scan)
+            else:
+                self._seen.add(scan.name)
 
     def _look_for_series(self) -> None:
         for path in sorted(self._scans.glob("*/scan.json")):

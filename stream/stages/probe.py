@@ -6,7 +6,6 @@ for it. Frames are recorded meanwhile; inference then has some to catch up with.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from operators.engine.probe_search import probe_from_burst
 from stream.record.probe import STAGE, found_probe, publish_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.stages.inputs import Optics, load_probe, read_patterns, read_positions_px
-from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint
+from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
 
@@ -56,78 +54,84 @@ class ProbeFinderConfig:
 
 
 class ProbeFinder:
-    """Worker: looks at frames until the probe of its scan is found, and lets the others pass."""
+    """Worker: looks at frames until the probe of its scan is found, and lets the others pass.
+
+    Parameters
+    ----------
+    config : ProbeFinderConfig
+
+    Attributes
+    ----------
+    backend : Backend
+        Runs the trials: on the host, because they are short and many.
+    guess : (mode, y, x) complex64, or None
+    photons : float or None
+        Mean incident photons per frame, where they or a guess are known.
+
+    Raises
+    ------
+    ValueError
+        If the guess cannot be used.
+    """
 
     name = STAGE
     inputs: tuple[str, ...] = ("subscriber", "positions")
     waits_for: tuple[str, ...] = ()
-    door: Endpoint | None = None
     newest_first = False
     batch_size = 4096
     deadline_s = 0.0
 
     def __init__(self, config: ProbeFinderConfig) -> None:
         self.config = config
-        self._scan: Scan | None = None
+        self.backend = get_host_backend(config.threads)
+        self.guess = (
+            None if config.guess is None else load_probe(config.guess, config.optics.geometry.n_pixels)
+        )
+        self.photons = config.photons
+        if self.guess is not None and self.photons is None:
+            self.photons = float(abs2(self.guess).sum())
 
-    def prepare(self) -> None:
-        """Chooses what runs the trials, and loads the guess, so that a wrong one is reported at once."""
-        # On the host: the trials are short and many.
-        self._backend = get_host_backend(self.config.threads)
-        n_pixels = self.config.optics.geometry.n_pixels
-        self._guess = None if self.config.guess is None else load_probe(self.config.guess, n_pixels)
-        self._photons = self.config.photons
-        if self._guess is not None and self._photons is None:
-            self._photons = float(abs2(self._guess).sum())
-
-    def open(self, scan: Scan) -> None:
+    def open(self, scan: Scan) -> "ProbeSearch":
         """Begins with a scan; after a restart a probe that was found stays."""
-        self._scan, self._preprocess = scan, self.config.optics.preprocess(scan)
+        return ProbeSearch(self, scan)
+
+
+class ProbeSearch(ScanWork):
+    """The search for the probe of one scan."""
+
+    def __init__(self, stage: ProbeFinder, scan: Scan) -> None:
+        self._stage, self._scan = stage, scan
+        self._preprocess = stage.config.optics.preprocess(scan)
         self._is_found = found_probe(scan) is not None
         # A process before this one may have noted frames and died before it had enough.
-        self._waiting = np.flatnonzero(scan.states(self.name) == State.DONE).tolist()
-        self._enough = self.config.n_frames
+        self._waiting: list[int] = np.flatnonzero(scan.states(STAGE) == State.DONE).tolist()
+        self._enough = stage.config.n_frames
 
     def handle(self, numbers: Numbers) -> None:
         """Finds the probe as soon as there are enough frames; afterwards only notes that they came."""
-        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
         if not self._is_found:
             self._waiting.extend(numbers.tolist())
             if len(self._waiting) >= self._enough:
                 self._try(np.array(self._waiting[: self._enough], np.int64))
-        self._scan.mark(self.name, numbers, State.DONE)
-
-    def idle(self, deadline: float) -> bool:
-        """Has nothing to do between frames."""
-        return False
+        self._scan.mark(STAGE, numbers, State.DONE)
 
     def close(self) -> None:
         """Tries with what there is if there never was enough."""
         if not self._is_found and self._waiting:
             self._try(np.array(self._waiting, np.int64))
-        self._scan = None
-
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Has no door."""
-        return []
-
-    def counts(self) -> dict[str, int]:
-        """Returns nothing: there is one probe."""
-        return {}
 
     def _try(self, numbers: Numbers) -> None:
-        scan, config = self._scan, self.config
-        assert scan is not None  # noqa: S101  (the loop opens before it calls)
+        stage, config, scan = self._stage, self._stage.config, self._scan
         try:
             probe = probe_from_burst(
                 read_patterns(scan, self._preprocess, numbers),
                 read_positions_px(scan, config.optics.geometry, numbers),
-                photons=self._photons,
+                photons=stage.photons,
                 transmission=config.transmission,
-                guess=self._guess,
+                guess=stage.guess,
                 n_modes=config.n_modes,
                 mask=self._preprocess.mask,
-                run_update=self._backend.update,
+                run_update=stage.backend.update,
             )
         except ValueError as error:
             self._enough = 2 * len(numbers)

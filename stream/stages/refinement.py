@@ -7,12 +7,12 @@ published as a snapshot file, from which the stage also goes on after a crash.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Patches, Patterns, Probe, to_numpy
+from operators.arrays import Corners, Mask, Patterns, Positions, Probe, abs2, to_numpy
 from operators.engine.backends import get_backend, on_host
 from operators.engine.config import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
 from operators.engine.probe_search import estimate_probe
@@ -20,13 +20,13 @@ from operators.engine.refiner import Refiner
 from operators.engine.seeding import Seeding
 from operators.geometry import window_corners
 from operators.mosaic.mosaic import Mosaic, stitch
+from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
-from stream.stages.inputs import Optics, read_corners, read_patches, read_patterns, read_positions_px
-from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint
+from stream.stages.inputs import Optics, read_patches, read_patterns, read_positions_px
+from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,28 @@ class RefinementConfig:
 
 
 class Refinement:
-    """Worker: keeps refining whatever frames its scan has so far."""
+    """Worker: keeps refining whatever frames its scan has so far.
+
+    Parameters
+    ----------
+    config : RefinementConfig
+    clock : callable
+        Monotonic seconds.
+
+    Attributes
+    ----------
+    backend : Backend
+        Of the engine, ready to run.
+    known_probe : (mode, y, x) complex64, or None
+
+    Raises
+    ------
+    ValueError
+        If the probe cannot be used, or this computer has no such backend.
+    """
 
     name = "refinement"
     waits_for: tuple[str, ...] = ()
-    door: Endpoint | None = None
     newest_first = False  # neighbours first: an island has a phase of its own
     # New ground is started once, when its frames come. A batch of a few rows starts it well; a few frames at
     # the edge of the scan start it badly, and the final object is worse by a fifth. The mosaic shows the edge
@@ -89,195 +106,218 @@ class Refinement:
     deadline_s = 1.0
 
     def __init__(self, config: RefinementConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self._clock = config, clock
+        self.config, self.clock = config, clock
         self.inputs = ("subscriber", "positions") + (("inference",) if config.uses_network else ())
-        self._scan: Scan | None = None
-        self._refiner: Refiner | None = None
+        self.backend = get_backend(config.device, config.threads)
+        self.known_probe = config.optics.load_probe() if config.optics.probe else None
 
-    def prepare(self) -> None:
-        """Chooses the device and loads the known probe, so that a wrong one is reported before the scan."""
-        self._backend = get_backend(self.config.device, self.config.threads)
-        self._known = self.config.optics.load_probe() if self.config.optics.probe else None
-
-    def open(self, scan: Scan) -> None:
+    def open(self, scan: Scan) -> "ScanRefinement":
         """Begins a scan; after a restart takes up the last snapshot and all frames that had been refined."""
-        self._scan, self._refiner = scan, None
-        self._preprocess = self.config.optics.preprocess(scan)
+        return ScanRefinement(self, scan)
+
+    def has_all_frames(self, scan: Scan) -> bool:
+        """Says whether no more frames of `scan` will come."""
+        return all(scan.count(stage, "closed") for stage in self.inputs)
+
+    def start_engine(self, probe: Probe, mask: Mask) -> Refiner:
+        """Returns an engine without frames."""
+        _, xp, run_update = self.backend
+        return Refiner(self.config.refiner, probe, mask=mask, xp=xp, run_update=run_update)
+
+
+class ScanRefinement(ScanWork):
+    """Holds the frames of one scan until there are enough to find scale and probe; then its object grows."""
+
+    def __init__(self, stage: Refinement, scan: Scan) -> None:
+        self._stage, self._scan = stage, scan
+        self._preprocess = stage.config.optics.preprocess(scan)
         self._waiting: list[int] = []
-        self._starts_over = self.config.starts_over and self.config.uses_network
-        self._counters = scan.counters(self.name, writable=True)
-        self._refined_s = scan.column("refined_s", writable=True)
-        self._visits = scan.column("visits", writable=True)
-        self._held: list[int] = []
-        self._unmarked: list[int] = []
-        self._snapshot_at, self._snapshot_updates = float("-inf"), 0
-        snapshot = read_snapshot(scan.folder)
-        held = np.flatnonzero(scan.states(self.name) == State.DONE)
-        if snapshot is not None and held.size:
-            log.warning(
-                "refinement goes on with %s from %d frames and their last picture", scan.name, held.size
-            )
-            self._start(snapshot.probe)
-            self._append(held)
-            self._engine.restore(snapshot)
+        self.object = self._restored()
 
     def handle(self, numbers: Numbers) -> None:
-        """Holds these frames; refining begins when there are enough to find scale and probe."""
-        if self._refiner is None:
-            self._waiting.extend(numbers.tolist())
-            if len(self._waiting) < self.config.first_frames and not self._is_tail():
-                return
-            numbers = np.array(self._waiting, np.int64)
-            self._start(self._first_probe(numbers))
-            self._waiting = []
-        self._append(numbers)
+        """Holds these frames; refining begins when there are enough."""
+        if self.object is not None:
+            self.object.add(numbers)
+            return
+        self._waiting.extend(numbers.tolist())
+        if len(self._waiting) >= self._stage.config.first_frames or self._stage.has_all_frames(self._scan):
+            self.object = self._begun()
 
     def idle(self, deadline: float) -> bool:
         """Refines until `deadline`; says whether the scan wants more."""
-        if self._refiner is None:
-            if self._scan is not None and self._waiting and self._is_tail():
-                self.handle(np.zeros(0, np.int64))
-                return True
-            return False
-        if self._starts_over and self._is_tail():
-            self._start_over()
-        while self._wants_more():
-            self._step()
-            if self._clock() >= deadline:
-                break
-        if self._clock() - self._snapshot_at >= self.config.publish_s:
-            self._publish()
-        return self._wants_more()
+        if self.object is not None:
+            return self.object.refine(deadline)
+        if self._waiting and self._stage.has_all_frames(self._scan):
+            self.object = self._begun()
+        return self.object is not None
 
     def close(self) -> None:
         """Publishes the last picture."""
-        if self._refiner is not None:
-            self._publish()
-        self._scan = self._refiner = None
-
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Has no door."""
-        return []
+        if self.object is not None:
+            self.object.publish()
 
     def counts(self) -> dict[str, int]:
         """Returns how far the refinement is."""
-        if self._refiner is None:
-            return {}
-        return {
-            "epoch_milli": int(1000 * self._refiner.epoch),
-            "updates": self._refiner.n_updates,
-            "divergences": self._refiner.n_divergences,
-            "seeds_refused": self._seeding.n_refused,
-        }
+        return self.object.counts() if self.object is not None else {}
 
-    @property
-    def _engine(self) -> Refiner:
-        assert self._refiner is not None  # noqa: S101  (only called once refining has begun)
-        return self._refiner
+    def _restored(self) -> "GrowingObject | None":
+        snapshot = read_snapshot(self._scan.folder)
+        held = np.flatnonzero(self._scan.states(Refinement.name) == State.DONE)
+        if snapshot is None or not held.size:
+            return None
+        log.warning(
+            "refinement goes on with %s from %d frames and their last picture", self._scan.name, held.size
+        )
+        grown = GrowingObject(self._stage, self._scan, self._preprocess, snapshot.probe)
+        grown.add(held)
+        grown.engine.restore(snapshot)
+        return grown
 
-    @property
-    def _open_scan(self) -> Scan:
-        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
-        return self._scan
-
-    def _is_tail(self) -> bool:
-        return all(self._open_scan.count(stage, "closed") for stage in self.inputs)
-
-    def _wants_more(self) -> bool:
-        return self._engine.epoch < (self.config.epochs if self._is_tail() else self._open_epochs)
-
-    @property
-    def _open_epochs(self) -> float:
-        """Epochs after which refinement waits for more frames: the closing needs them all."""
-        return (1 - CLOSING) * self.config.epochs
-
-    def _step(self) -> None:
-        closes = self._is_tail()
-        fraction = closing_fraction(self._engine.epoch, self.config.epochs) if closes else 1.0
-        self._engine.step(1, fraction=fraction)
+    def _begun(self) -> "GrowingObject":
+        numbers = np.array(self._waiting, np.int64)
+        grown = GrowingObject(self._stage, self._scan, self._preprocess, self._first_probe(numbers))
+        grown.add(numbers)
+        return grown
 
     def _first_probe(self, numbers: Numbers) -> Probe:
-        patterns = read_patterns(self._open_scan, self._preprocess, numbers)
-        known = found_probe(self._open_scan) if self._known is None else self._known
-        if known is None:
-            positions_px = read_positions_px(self._open_scan, self.config.optics.geometry, numbers)
-            n_modes, mask = self.config.n_modes, self._preprocess.mask
-            run_update = on_host(self._backend, self.config.threads).update
-            return estimate_probe(patterns, positions_px, n_modes=n_modes, mask=mask, run_update=run_update)
-        probe = known
-        if len(probe) < self.config.n_modes:
-            probe = probe_modes(probe[0], self.config.n_modes)
-        photons = float((patterns * self._preprocess.mask).sum(dtype=np.float64)) / len(patterns)
-        return with_power(probe, photons) if self.config.scale_probe else probe
+        stage, config, mask = self._stage, self._stage.config, self._preprocess.mask
+        patterns = read_patterns(self._scan, self._preprocess, numbers)
+        probe = found_probe(self._scan) if stage.known_probe is None else stage.known_probe
+        if probe is None:
+            positions_px = read_positions_px(self._scan, config.optics.geometry, numbers)
+            run_update = on_host(stage.backend, config.threads).update
+            return estimate_probe(
+                patterns, positions_px, n_modes=config.n_modes, mask=mask, run_update=run_update
+            )
+        if len(probe) < config.n_modes:
+            probe = probe_modes(probe[0], config.n_modes)
+        photons = float((patterns * mask).sum(dtype=np.float64)) / len(patterns)
+        return with_power(probe, photons) if config.scale_probe else probe
 
-    def _start(self, probe: Probe) -> None:
-        _, xp, run_update = self._backend
-        mask = self._preprocess.mask
-        self._refiner = Refiner(self.config.refiner, probe, mask=mask, xp=xp, run_update=run_update)
-        illumination = (np.abs(probe) ** 2).sum(axis=0)
-        self._mosaic = Mosaic(illumination) if self.config.uses_network else None
-        self._seeding = Seeding(mask)
 
-    def _append(self, numbers: Numbers) -> None:
-        if self._mosaic is not None:
-            self._mosaic.add(*self._patches(numbers))
-        self._refine_too(numbers)
+class GrowingObject:
+    """The object of one scan: it grows with the frames, is refined between them, and is published.
+
+    Attributes
+    ----------
+    engine : Refiner
+        Of the frames so far.
+    """
+
+    def __init__(self, stage: Refinement, scan: Scan, preprocess: Preprocess, probe: Probe) -> None:
+        self._stage, self._config, self._scan = stage, stage.config, scan
+        self._preprocess, self._geometry = preprocess, stage.config.optics.geometry
+        self.engine = stage.start_engine(probe, preprocess.mask)
+        self._seeds: _Seeds | None = None
+        if self._config.uses_network:
+            self._seeds = _Seeds(Mosaic(abs2(probe).sum(axis=0)), preprocess.mask)
+        self._starts_over = self._config.starts_over
+        self._held: list[int] = []
+        self._unmarked: list[int] = []
+        self._counters = scan.counters(Refinement.name, writable=True)
+        self._refined_s = scan.column("refined_s", writable=True)
+        self._visits = scan.column("visits", writable=True)
+        self._published_at, self._published_updates = float("-inf"), 0
+
+    def add(self, numbers: Numbers) -> None:
+        """Lets these frames take part, new ground started from the network's patches where there are any."""
+        positions_px = read_positions_px(self._scan, self._geometry, numbers)
+        if self._seeds is not None:
+            patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
+            self._seeds.mosaic.add(patches, sigma, window_corners(positions_px))
+        self._append(numbers, positions_px, self._seeds)
         self._held.extend(numbers.tolist())
         self._unmarked.extend(numbers.tolist())
 
-    def _patches(self, numbers: Numbers) -> tuple[Patches, Array, Corners]:
-        scan, geometry = self._open_scan, self.config.optics.geometry
-        return *read_patches(scan, geometry.n_pixels, numbers), read_corners(scan, geometry, numbers)
+    def refine(self, deadline: float) -> bool:
+        """Refines until `deadline`, and publishes what is due; says whether the scan wants more."""
+        if self._seeds is not None and self._starts_over and self._stage.has_all_frames(self._scan):
+            self._starts_over = False
+            self._start_over(self._seeds)
+        while self._wants_more():
+            self._step()
+            if self._stage.clock() >= deadline:
+                break
+        if self._stage.clock() - self._published_at >= self._config.publish_s:
+            self.publish()
+        return self._wants_more()
 
-    def _refine_too(self, numbers: Numbers) -> None:
-        """Let these frames take part, new ground started from the mosaic, which has their patches."""
-        scan, geometry = self._open_scan, self.config.optics.geometry
-        patterns = read_patterns(scan, self._preprocess, numbers)
-        positions_px = read_positions_px(scan, geometry, numbers)
-        self._engine.append(numbers.tolist(), patterns, positions_px)
-        if self._mosaic is not None:
-            self._seed(self._mosaic, patterns, window_corners(positions_px))
-
-    def _start_over(self) -> None:
-        """Start again from the mosaic of all frames, unless the network is not to be believed."""
-        self._starts_over = False
-        before = self._refiner, self._mosaic
-        numbers = np.sort(np.array(self._held, np.int64))
-        self._start(self._engine.snapshot().probe)
-        assert self._mosaic is not None  # noqa: S101  (there is a network)
-        patches, sigma, corners = self._patches(numbers)
-        self._mosaic = stitch(patches, sigma, self._mosaic.weights, corners)
-        for start in range(0, len(numbers), self.batch_size):
-            self._refine_too(numbers[start : start + self.batch_size])
-        if not self._seeding.trusts_network:
-            self._refiner, self._mosaic = before
-
-    def _seed(self, mosaic: Mosaic, patterns: Patterns, corners: Corners) -> None:
-        """Start new ground from the network where that explains the frames better than nothing."""
-        # Windows of the mosaic agree in phase where patches do not.
-        engine, seeds = self._engine, mosaic.windows(corners)
-        probe, current = to_numpy(engine.probe), to_numpy(engine.windows(corners))
-        starts = self._seeding.starts(patterns, probe, seeds, mosaic.weights, current)
-        if starts is not None:
-            engine.seed_object(starts, mosaic.weights, corners)
-
-    def _publish(self) -> None:
-        if self._engine.n_updates == self._snapshot_updates:
+    def publish(self) -> None:
+        """Leaves a snapshot if there is anything new, and marks the frames that have taken part."""
+        engine = self.engine
+        if engine.n_updates == self._published_updates:
             return
-        visited = self._engine.visited(self._unmarked)
-        snapshot = self._engine.snapshot()
-        if self.config.scale_probe:
-            snapshot = scaled_to(snapshot, self._engine.mean_photons)
-        write_snapshot(self._open_scan.folder, snapshot)
-        self._visits.write(self._held, self._engine.n_visits(self._held))
+        visited = engine.visited(self._unmarked)
+        snapshot = engine.snapshot()
+        if self._config.scale_probe:
+            snapshot = scaled_to(snapshot, engine.mean_photons)
+        write_snapshot(self._scan.folder, snapshot)
+        self._visits.write(self._held, engine.n_visits(self._held))
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
         self._counters["divergences"] = snapshot.n_divergences
-        now = self._clock()
+        now = self._stage.clock()
         self._refined_s.write(visited, now)
-        self._open_scan.mark(self.name, visited, State.DONE)
+        self._scan.mark(Refinement.name, visited, State.DONE)
         self._unmarked = sorted(set(self._unmarked) - set(visited.tolist()))
-        self._snapshot_at, self._snapshot_updates = now, self._engine.n_updates
+        self._published_at, self._published_updates = now, engine.n_updates
+
+    def counts(self) -> dict[str, int]:
+        """Returns how far the refinement is."""
+        return {
+            "epoch_milli": int(1000 * self.engine.epoch),
+            "updates": self.engine.n_updates,
+            "divergences": self.engine.n_divergences,
+            "seeds_refused": self._seeds.gate.n_refused if self._seeds is not None else 0,
+        }
+
+    def _append(self, numbers: Numbers, positions_px: Positions, seeds: "_Seeds | None") -> None:
+        patterns = read_patterns(self._scan, self._preprocess, numbers)
+        self.engine.append(numbers.tolist(), patterns, positions_px)
+        if seeds is not None:
+            seeds.sow(self.engine, patterns, window_corners(positions_px))
+
+    def _wants_more(self) -> bool:
+        # Until all frames are there refinement stops short: the closing epochs need them all.
+        share = 1.0 if self._stage.has_all_frames(self._scan) else 1 - CLOSING
+        return self.engine.epoch < share * self._config.epochs
+
+    def _step(self) -> None:
+        closes = self._stage.has_all_frames(self._scan)
+        fraction = closing_fraction(self.engine.epoch, self._config.epochs) if closes else 1.0
+        self.engine.step(1, fraction=fraction)
+
+    def _start_over(self, seeds: "_Seeds") -> None:
+        """Start again from the mosaic of all frames, unless the network is not to be believed."""
+        before, probe, mask = self.engine, self.engine.snapshot().probe, self._preprocess.mask
+        numbers = np.sort(np.array(self._held, np.int64))
+        positions_px = read_positions_px(self._scan, self._geometry, numbers)
+        patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
+        mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), window_corners(positions_px))
+        anew, self.engine = _Seeds(mosaic, mask), self._stage.start_engine(probe, mask)
+        for start in range(0, len(numbers), Refinement.batch_size):
+            part = slice(start, start + Refinement.batch_size)
+            self._append(numbers[part], positions_px[part], anew)
+        if anew.gate.trusts_network:
+            self._seeds = anew
+        else:
+            self.engine = before
+
+
+class _Seeds:
+    """What new ground starts from: the network's mosaic where it explains the frames better than nothing."""
+
+    def __init__(self, mosaic: Mosaic, mask: Mask) -> None:
+        self.mosaic, self.gate = mosaic, Seeding(mask)
+
+    def sow(self, engine: Refiner, patterns: Patterns, corners: Corners) -> None:
+        """Start the ground of these frames, of which the mosaic has the patches."""
+        # Windows of the mosaic agree in phase where patches do not.
+        seeds, weights = self.mosaic.windows(corners), self.mosaic.weights
+        probe, current = to_numpy(engine.probe), to_numpy(engine.windows(corners))
+        starts = self.gate.starts(patterns, probe, seeds, weights, current)
+        if starts is not None:
+            engine.seed_object(starts, weights, corners)
 
 
 def scaled_to(snapshot: RefinerSnapshot, photons: float) -> RefinerSnapshot:

@@ -27,6 +27,7 @@ from stream.record.tuned_weights import count_models
 from stream.stages.composition import Refined, compose
 from stream.stages.error_bars import Calibration
 from stream.stages.inputs import Optics, read_corners, read_patches
+from stream.stages.stage import ScanWork
 from stream.wire.codec import Buffer
 from stream.wire.messages import ObjectUpdate
 from stream.wire.sockets import Endpoint
@@ -68,7 +69,19 @@ class StitcherConfig:
 
 
 class Stitcher:
-    """Worker: one published picture per scan, in versions."""
+    """Worker and door keeper: one published picture per scan, in versions.
+
+    Parameters
+    ----------
+    config : StitcherConfig
+    clock : callable
+        Monotonic seconds.
+
+    Raises
+    ------
+    ValueError
+        If the known probe cannot be used.
+    """
 
     name = "stitcher"
     batch_size = 64
@@ -76,25 +89,46 @@ class Stitcher:
     newest_first = False
 
     def __init__(self, config: StitcherConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self._clock = config, clock
-        self.door: Endpoint | None = config.door
+        self.config, self.door, self._clock = config, config.door, clock
         first = "inference" if config.uses_network else "refinement"
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
         self.waits_for: tuple[str, ...] = ("refinement",) if config.uses_refinement else ()
-        self._scan: Scan | None = None
-        self._answers = Door(config.run_id, self._update_after, clock, self._frame_counts)
+        self._picture: LivePicture | None = None  # who comes after the end of a scan gets its last
+        self._answers = Door(config.run_id, self._news_after, clock, self._frame_counts)
+        if config.optics.probe:
+            config.optics.load_probe()  # a wrong one is reported before the scan
 
-    def prepare(self) -> None:
-        """Checks the known probe before the scan."""
-        if self.config.optics.probe:
-            self.config.optics.load_probe()
-
-    def open(self, scan: Scan) -> None:
+    def open(self, scan: Scan) -> "LivePicture":
         """Begins a picture; after a restart all frames already stitched are stitched again first."""
-        self._scan = scan
-        self._counters = scan.counters(self.name, writable=True)
+        self._picture = LivePicture(self.config, scan, self._clock)
+        return self._picture
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Answers clients that have something new to get."""
+        return self._answers.exchange(requests)
+
+    def _news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
+        return self._picture.news_after(scan, after) if self._picture else None
+
+    def _frame_counts(self) -> dict[str, int]:
+        return frame_counts(self._picture.scan) if self._picture else {}
+
+
+class LivePicture(ScanWork):
+    """The picture of one scan, and what clients have not seen of it.
+
+    Attributes
+    ----------
+    scan : Scan
+    version : int
+        Published last; those of the process before this one count, since clients have seen them.
+    """
+
+    def __init__(self, config: StitcherConfig, scan: Scan, clock: Callable[[], float]) -> None:
+        self._config, self.scan, self._clock = config, scan, clock
+        self._counters = scan.counters(Stitcher.name, writable=True)
         self._stitched_s = scan.column("mosaicked_s", writable=True)
-        self._tiles = TileStore(self.config.tile_px)
+        self._tiles = TileStore(config.tile_px)
         self._calibration = Calibration(scan, self._tiles)
         self._mosaic = self._empty_mosaic()
         self._refined: Refined | None = None
@@ -105,10 +139,9 @@ class Stitcher:
         self._placed = self._shown = np.zeros(0, np.int64)  # frames in the mosaic, and of these published
         self._delay = Delay(scan)
         self._is_final = False
-        # Clients have seen versions of the process before this one.
         self.version = self._counters["version"]
         self._published_at = float("-inf")
-        before = np.flatnonzero(scan.states(self.name) == State.DONE)
+        before = np.flatnonzero(scan.states(Stitcher.name) == State.DONE)
         if before.size:
             self._place(before)
 
@@ -120,38 +153,56 @@ class Stitcher:
 
     def idle(self, deadline: float) -> bool:
         """Takes up a newer refined object and publishes what is due."""
-        if self._scan is not None:
-            self._take_up_refined()
-            self._publish_if_due()
+        self._take_up_refined()
+        self._publish_if_due()
         return False
 
     def close(self) -> None:
         """Publishes the final picture: the mosaic in frame order and the last refined object."""
-        if self._scan is None:
-            return
         self._take_up_refined()
         self._restitch()
         self._calibration.write()
         self._is_final = True
         self._publish()
 
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Answers clients that have something new to get."""
-        return self._answers.exchange(requests)
-
     def counts(self) -> dict[str, int]:
         """Returns the version published last."""
-        return {"version": self.version} if self._scan is not None else {}
+        return {"version": self.version}
 
-    @property
-    def _open_scan(self) -> Scan:
-        assert self._scan is not None  # noqa: S101  (the loop opens before it calls)
-        return self._scan
+    def news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
+        """Returns what a client with version `after` of `scan` does not have, None if nothing."""
+        if self._published_at == float("-inf"):
+            return None
+        after = after if scan == self.scan.name else -1
+        if after >= self.version:
+            return None
+        geometry, refined = self._config.optics.geometry, self._refined
+        bounds = self._bounds or Bounds(0, 0, 1, 1)
+        update = ObjectUpdate(
+            scan=self.scan.name,
+            run_id=self._config.run_id,
+            version=self.version,
+            tile_px=self._config.tile_px,
+            object_pixel_m=geometry.object_pixel_m,
+            bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
+            frames_seen=len(self._shown),
+            epoch=refined.epoch if refined else 0.0,
+            model=self._config.model,
+            config_hash=self._config.config_hash,
+            error=refined.error if refined else None,
+            time_to_image_ms=percentiles_ms(self._delay.seconds(self._shown[-LATENCY_WINDOW:])),
+            counts=frame_counts(self.scan),
+            models=count_models(self.scan, self._shown),
+            **msgspec.structs.asdict(self._calibration.record),
+            is_final=self._is_final,
+            note=incompleteness(self.scan) if self._is_final else "",
+        )
+        return update, [*self._tiles.changed_after(after), self._path()]
 
     def _place(self, numbers: Numbers) -> None:
-        scan, n = self._open_scan, self.config.optics.geometry.n_pixels
-        corners = read_corners(scan, self.config.optics.geometry, numbers)
-        if self.config.uses_network:
+        scan, n = self.scan, self._config.optics.geometry.n_pixels
+        corners = read_corners(scan, self._config.optics.geometry, numbers)
+        if self._config.uses_network:
             patches, sigma = read_patches(scan, n, numbers)
             if not self._mosaic.n_patches:  # the probe was found since the scan was opened
                 self._mosaic = self._empty_mosaic()
@@ -166,30 +217,30 @@ class Stitcher:
 
     def _empty_mosaic(self) -> Mosaic:
         """Return a mosaic whose patches will weigh as they are illuminated."""
-        n, probe = self.config.optics.geometry.n_pixels, self.config.optics.probe_of(self._open_scan)
+        n, probe = self._config.optics.geometry.n_pixels, self._config.optics.probe_of(self.scan)
         illumination = np.ones((n, n), np.float32) if probe is None else abs2(probe).sum(axis=0)
-        return Mosaic(illumination, self.config.error_model)
+        return Mosaic(illumination, self._config.error_model)
 
     def _restitch(self) -> None:
-        if not self.config.uses_network or not self._placed.size:
+        if not self._config.uses_network or not self._placed.size:
             return
-        scan, numbers = self._open_scan, self._placed
-        geometry = self.config.optics.geometry
+        scan, numbers = self.scan, self._placed
+        geometry = self._config.optics.geometry
         self._mosaic = stitch(
             *read_patches(scan, geometry.n_pixels, numbers),
             self._mosaic.weights,
             read_corners(scan, geometry, numbers),
-            error_model=self.config.error_model,
+            error_model=self._config.error_model,
         )
         if self._refined is not None:
             self._refined = self._refined.turned_to(self._mosaic)
         self._dirty_all()
 
     def _take_up_refined(self) -> None:
-        version = self._open_scan.count("refinement", "version")
+        version = self.scan.count("refinement", "version")
         if version == self._refined_version:
             return
-        snapshot: RefinerSnapshot | None = read_snapshot(self._open_scan.folder)
+        snapshot: RefinerSnapshot | None = read_snapshot(self.scan.folder)
         if snapshot is None:
             return
         self._refined_version = version
@@ -208,7 +259,7 @@ class Stitcher:
             self._dirty.update(self._tiles.touched_by(self._bounds))
 
     def _publish_if_due(self) -> None:
-        if self._dirty and self._clock() - self._published_at >= self.config.interval_s:
+        if self._dirty and self._clock() - self._published_at >= self._config.interval_s:
             self._publish()
 
     def _publish(self) -> None:
@@ -221,47 +272,14 @@ class Stitcher:
         now = self._published_at = self._clock()
         numbers = np.array(self._unpublished, np.int64)
         self._stitched_s.write(numbers, now)
-        self._open_scan.mark(self.name, numbers, State.DONE)
+        self.scan.mark(Stitcher.name, numbers, State.DONE)
         self._counters["version"] = self.version
         self._unpublished.clear()
         self._shown = self._placed
 
-    def _update_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
-        """Return what a client with version `after` of `scan` does not have, None if nothing."""
-        if self._scan is None or self._published_at == float("-inf"):
-            return None
-        after = after if scan == self._scan.name else -1
-        if after >= self.version:
-            return None
-        geometry, refined = self.config.optics.geometry, self._refined
-        bounds = self._bounds or Bounds(0, 0, 1, 1)
-        update = ObjectUpdate(
-            scan=self._scan.name,
-            run_id=self.config.run_id,
-            version=self.version,
-            tile_px=self.config.tile_px,
-            object_pixel_m=geometry.object_pixel_m,
-            bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
-            frames_seen=len(self._shown),
-            epoch=refined.epoch if refined else 0.0,
-            model=self.config.model,
-            config_hash=self.config.config_hash,
-            error=refined.error if refined else None,
-            time_to_image_ms=percentiles_ms(self._delay.seconds(self._shown[-LATENCY_WINDOW:])),
-            counts=frame_counts(self._scan),
-            models=count_models(self._scan, self._shown),
-            **msgspec.structs.asdict(self._calibration.record),
-            is_final=self._is_final,
-            note=incompleteness(self._scan) if self._is_final else "",
-        )
-        return update, [*self._tiles.changed_after(after), self._path()]
-
     def _path(self) -> NDArray[np.float32]:
         if not self._shown.size:  # nobody may have made the columns
             return np.zeros((0, 2), np.float32)
-        geometry = self.config.optics.geometry
-        corners = read_corners(self._open_scan, geometry, self._shown)
+        geometry = self._config.optics.geometry
+        corners = read_corners(self.scan, geometry, self._shown)
         return (corners + geometry.n_pixels / 2).astype(np.float32)
-
-    def _frame_counts(self) -> dict[str, int]:
-        return frame_counts(self._scan) if self._scan is not None else {}

@@ -32,8 +32,9 @@ from stream.record.columns import DiskFullError
 from stream.record.scan import Scan, ScanHeader, scans_in
 from stream.stages.recording import STAGE, Recording, check_room
 from stream.stages.refusals import Complaints
+from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint, Kind
+from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +111,15 @@ class _Series:
 
 
 class Subscriber:
-    """Records every series of a detector into a scan of its own.
+    """Source: records every series of a detector into a scan of its own.
+
+    If an earlier process left scans unfinished, it goes on with the newest and closes older ones.
 
     Parameters
     ----------
     config : SubscriberConfig
+    scans : Path
+        Folder of scans.
     clock : callable
         Monotonic seconds; stamps the arrival of frames.
     run_id, config_hash : str
@@ -126,40 +131,24 @@ class Subscriber:
         From `handle`, when the frames that a series announces do not fit: nothing of it is recorded yet.
     """
 
-    name = STAGE
-
     def __init__(
         self,
         config: SubscriberConfig,
+        scans: Path,
         clock: Callable[[], float] = time.monotonic,
         *,
         run_id: str = "",
         config_hash: str = "",
     ) -> None:
-        self.config, self._clock = config, clock
+        self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash = run_id, config_hash
-        self.inlet: tuple[Kind, tuple[Endpoint, ...], int] | None = (
-            config.pattern,
-            config.endpoints,
-            config.queue,
-        )
-        self._scans = Path()
+        self.inlet: Inlet | None = Inlet(config.pattern, config.endpoints, config.queue)
         self._series: _Series | None = None
         self._last: Recording | None = None
         self._closed: dict[str, Path] = {}
         self._n_rejected = 0
         self._complaints = Complaints(log, "messages of the detector")
-
-    def prepare(self, scans: Path) -> None:
-        """Goes on with the newest scan if it is unfinished, and closes older ones that are."""
-        self._scans = scans
-        scans.mkdir(parents=True, exist_ok=True)
-        for scan in scans_in(scans):
-            self._close_series()  # it was left unfinished and is not the newest
-            if scan.count(STAGE, "closed"):
-                self._remember_closed(scan)
-            else:
-                self._resume(scan)
+        self._look_for_unfinished()
 
     def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
         """Takes messages in the order of arrival."""
@@ -199,6 +188,15 @@ class Subscriber:
         expected = max(recording.head, recording.counters["announced"])
         seen = {"expected": expected, "recorded": recording.n_recorded, "rejected": self._n_rejected}
         return recording.scan.name, seen | counters
+
+    def _look_for_unfinished(self) -> None:
+        self._scans.mkdir(parents=True, exist_ok=True)
+        for scan in scans_in(self._scans):
+            self._close_series()  # it was left unfinished and is not the newest
+            if scan.count(STAGE, "closed"):
+                self._remember_closed(scan)
+            else:
+                self._resume(scan)
 
     def _understand(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
         try:

@@ -212,7 +212,7 @@ class PolicyDoor:
 
 
 class PolicyService:
-    """Follows the live image and answers plans until the run ends; a `launch.run.stage_process.Service`.
+    """Follows the live image and answers plans until the run ends; a `stream.stages.stage.Service`.
 
     Parameters
     ----------
@@ -225,8 +225,6 @@ class PolicyService:
     record : DecisionRecord, optional
         Gets every decision.
     """
-
-    name = "policy"
 
     def __init__(
         self,

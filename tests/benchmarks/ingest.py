@@ -141,8 +141,7 @@ def _receive_and_decode(inlet: Socket, go: Connection, n_frames: int) -> Cost:
 
 
 def _record(inlet: Socket, go: Connection, start: bytes, n_frames: int, scans: Path) -> Cost:
-    subscriber = Subscriber(SubscriberConfig(endpoints=()))
-    subscriber.prepare(scans)
+    subscriber = Subscriber(SubscriberConfig(endpoints=()), scans)
     subscriber.handle([[start]])
     stopwatch = Stopwatch()
     for turn in _turns(inlet, go, n_frames):

@@ -36,8 +36,7 @@ class Recorder:
     def __init__(self, scans: Path, **config: Any) -> None:
         self.now = 100.0
         self.scans = scans
-        self.subscriber = Subscriber(SubscriberConfig(endpoints=(), **config), lambda: self.now)
-        self.subscriber.prepare(scans)
+        self.subscriber = Subscriber(SubscriberConfig(endpoints=(), **config), scans, lambda: self.now)
 
     def take(self, messages: Iterable[bytes], *, per_turn: int = 64) -> None:
         """Hands over messages as `run_stage` does."""

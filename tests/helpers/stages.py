@@ -13,11 +13,8 @@ class Quiet:
     inlet = None
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name, self._folder = name, folder
+        self._name, self._folder = name, folder
         self._turns = 0
-
-    def prepare(self, scans: Path) -> None:
-        pass
 
     def handle(self, messages) -> None:
         raise AssertionError("a stage without an inlet gets no messages")
@@ -27,7 +24,7 @@ class Quiet:
 
     def close(self) -> None:
         with (self._folder / "closed").open("a") as file:
-            file.write(f"{self.name}\n")
+            file.write(f"{self._name}\n")
 
     def progress(self) -> tuple[str, dict[str, int]]:
         return "", {"turns": self._turns}
@@ -67,13 +64,9 @@ def full_disk(run: ResolvedRun) -> Quiet:
     return FullDisk("full_disk", run.config.save)
 
 
-class Slow(Quiet):
-    def prepare(self, scans: Path) -> None:
-        time.sleep(600)
-
-
 def slow(run: ResolvedRun) -> Quiet:
-    return Slow("slow", run.config.save)
+    time.sleep(600)
+    return Quiet("slow", run.config.save)
 
 
 class Deaf(Quiet):

@@ -42,7 +42,6 @@ def gpu_figures(folder: Path) -> Figures:
     if not torch.cuda.is_available():
         return {"gpu": "no CUDA device: not measured"}
     stage = _stage(folder)
-    stage.prepare()
     bare = _bare_patterns_per_s(stage)
     frames = np.random.default_rng(0).poisson(PHOTONS / N_PIXELS**2, (64, N_PIXELS, N_PIXELS))
     rates = [_patterns_per_s(stage, folder / str(i), frames.astype("<u2")) for i in range(N_ROUNDS)]
@@ -76,7 +75,7 @@ def _stage(folder: Path) -> Inference:
 
 def _bare_patterns_per_s(stage: Inference) -> float:
     """Returns the rate of the network alone: patterns are on the GPU, and the results stay there."""
-    predictor = stage._predictor_before
+    predictor = stage.before.predictor
     batch = torch.rand(BATCH_SIZE, N_PIXELS, N_PIXELS, device="cuda") / N_PIXELS**2
     rates = []
     with torch.inference_mode():

@@ -112,11 +112,9 @@ def test_a_beamline_that_is_never_told_to_go_sends_nothing(tmp_path):
 def test_frames_and_positions_of_two_scans_arrive_over_the_real_wires(tmp_path):
     scans = tmp_path / "scans"
     scans.mkdir()
-    subscriber = Subscriber(SubscriberConfig(endpoints=(HERE,)))
-    positions = Positions(PositionsConfig(source="documents", fields=PositionFields(unit="um")))
+    subscriber = Subscriber(SubscriberConfig(endpoints=(HERE,)), scans)
+    positions = Positions(PositionsConfig(source="documents", fields=PositionFields(unit="um")), scans)
     stages = {Socket("PULL", HERE): subscriber, Socket("SUB", HERE): positions}
-    for stage in stages.values():
-        stage.prepare(scans)
     frames_at, positions_at = (socket.address for socket in stages)
     config = BeamlineConfig(
         detector=Endpoint(address=frames_at),

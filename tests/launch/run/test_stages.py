@@ -13,7 +13,7 @@ from launch.run.stages import finetune, positions, probe, refinement, resolve, s
 from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
-from stream.stages.loop import Worker
+from stream.stages.stage import Worker
 from stream.wire.sockets import Endpoint, Socket
 
 
@@ -85,7 +85,7 @@ def test_settings_of_tuning_reach_its_stage(tmp_path):
     spec = run.stage("finetune")
     assert not spec.is_vital
     assert not spec.closes
-    assert config.nice > max(stage.nice for stage in run.stages)
+    assert spec.nice_when_ready > max(stage.nice for stage in run.stages)
 
 
 def test_settings_reach_their_stages(tmp_path):
@@ -107,11 +107,17 @@ def test_settings_reach_their_stages(tmp_path):
     assert subscriber(run).config.end_grace_s == 7.0
     assert positions(run).config.fields.signs == (-1, 1)
     assert positions(run).config.late_s == 3.0
-    assert refinement(run).config.refiner.object_step == 0.7
-    assert (refinement(run).config.epochs, refinement(run).config.n_modes) == (9.0, 3)
-    assert stitcher(run).config.tile_px == 32
-    assert stitcher(run).config.run_id == run.run_id
-    assert all(isinstance(build(run), Worker) for build in (refinement, stitcher))
+    refines, stitches = refinement(run), stitcher(run)
+    assert refines.config.refiner.object_step == 0.7
+    assert (refines.config.epochs, refines.config.n_modes) == (9.0, 3)
+    assert stitches.config.tile_px == 32
+    assert stitches.config.run_id == run.run_id
+    assert all(isinstance(stage, Worker) for stage in (refines, stitches))
+
+
+def test_sources_are_told_by_what_their_builders_make(tmp_path):
+    specs = stages_of(make_config(tmp_path))
+    assert [spec.name for spec in specs if spec.is_source] == ["subscriber", "positions"]
 
 
 def test_a_stage_started_again_takes_the_address_it_had(tmp_path):

@@ -120,9 +120,7 @@ class Bench:
             "most_forgotten": 10.0,
         }
         config = FinetuningConfig(**values | changes)
-        stage = Finetuning(config, clock=Clock(), processor_clock=lambda: float(next(seconds)))
-        stage.prepare()
-        return stage
+        return Finetuning(config, clock=Clock(), processor_clock=lambda: float(next(seconds)))
 
     def run(self, scans, n_turns, **changes):
         loop = WorkerLoop(self.stage(**changes), scans, Clock())
@@ -203,10 +201,9 @@ def test_a_restart_goes_on_from_the_version_published_last(tmp_path, bench):
     torch.nn.init.normal_(network.stages[-1].head.weight, std=0.01)
     card = save_network(scan.folder / "weights" / "0001.safetensors", network, bench.card)
     counters["version"] = 1
-    stage = bench.stage()
-    stage.open(Scan(scan.folder))
-    assert stage._current_card.model_id == card.model_id
-    assert stage.counts() == {"versions": 1, "steps": 0}
+    work = bench.stage().open(Scan(scan.folder))
+    assert work.card.model_id == card.model_id
+    assert work.counts() == {"versions": 1, "steps": 0}
 
 
 def test_weights_without_a_recipe_cannot_be_tuned(tmp_path, bench):

@@ -146,8 +146,7 @@ def test_a_full_queue_is_waited_for_and_can_be_given_up() -> None:
 
 def record(inlet: Socket, scans: Path) -> Subscriber:
     """Does what `run_stage` does with a source, until the first series is over."""
-    subscriber = Subscriber(SubscriberConfig(endpoints=()))
-    subscriber.prepare(scans)
+    subscriber = Subscriber(SubscriberConfig(endpoints=()), scans)
     deadline = time.monotonic() + PATIENCE_S
     while not any(scan.count(STAGE, "closed") for scan in scans_in(scans)):
         assert time.monotonic() < deadline, "the series did not end"

@@ -1,6 +1,5 @@
 import dataclasses
-from concurrent.futures import Executor, Future, wait
-from types import SimpleNamespace
+from concurrent.futures import Executor, Future
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from stream.record.account import account
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.tuned_weights import count_models, ensemble_id, version_path
+from stream.stages import inference
 from stream.stages.inference import Inference, InferenceConfig
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
@@ -54,15 +54,13 @@ class Bench:
 
     def stage(self, **changes):
         values = {"optics": self.optics, "weights": self.weights, "batch_size": 8, "device": "cpu"}
-        stage = Inference(InferenceConfig(**values | changes), clock=Clock())
-        stage.prepare()
-        return stage
+        return Inference(InferenceConfig(**values | changes), clock=Clock())
 
     def run(self, scans, *, order=None, later=False, **changes):
         """Return what inference leaves of a scan whose frames arrive in `order`, six at a time."""
         scan, numbers = make_scan(scans), np.arange(len(self.scanned)) if order is None else order
         stage = self.stage(**changes)
-        stage._on_gpu |= later
+        stage.stores_later |= later
         loop = WorkerLoop(stage, scans, Clock())
         for start in range(0, len(numbers), 6):
             record(scan, numbers[start : start + 6], self.frames[numbers[start : start + 6]])
@@ -93,9 +91,7 @@ def test_patches_are_those_of_their_own_frames(tmp_path, bench):
     again = make_scan(tmp_path / "again")
     numbers = np.array([30, 3, 17])
     record(again, numbers, bench.frames[numbers])
-    stage = bench.stage()
-    stage.open(again)
-    stage.handle(numbers)
+    bench.stage().open(again).handle(numbers)
     np.testing.assert_array_equal(again.column("patches").read(numbers), patches[numbers])
 
 
@@ -109,14 +105,19 @@ def test_results_do_not_depend_on_batch_mates_or_arrival(tmp_path, bench, seed):
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (20, 24)], ids=["of patterns", "of frames"])
-def test_the_network_is_told_which_pixels_the_detector_does_not_measure(tmp_path, bench, shape):
+def test_the_network_is_told_which_pixels_the_detector_does_not_measure(tmp_path, bench, shape, monkeypatch):
+    told = []
+    build = inference.build_predictor
+    monkeypatch.setattr(
+        inference, "build_predictor", lambda *args, **kw: (told.append(kw["mask"]), build(*args, **kw))[1]
+    )
     valid = np.ones(shape, bool)
     valid[shape[0] // 2 + 2] = False
     np.save(tmp_path / "mask.npy", valid)
-    stage = bench.stage(optics=dataclasses.replace(bench.optics, mask=tmp_path / "mask.npy"))
+    bench.stage(optics=dataclasses.replace(bench.optics, mask=tmp_path / "mask.npy"))
     expected = np.ones((16, 16), bool)
     expected[2] = False  # zero frequency in the corner
-    np.testing.assert_array_equal(stage._predictor_before._mask.numpy(), expected)
+    np.testing.assert_array_equal(told, [expected])
 
 
 def assert_same_values(scan, expected, rtol):
@@ -134,7 +135,7 @@ def test_batches_stored_while_a_gpu_works_and_by_several_threads_are_the_same(tm
 
 def test_a_batch_on_the_gpu_is_stored_as_soon_as_there_is_nothing_else_to_do(tmp_path, bench):
     scan, stage = make_scan(tmp_path), bench.stage()
-    stage._on_gpu = True
+    stage.stores_later = True
     record(scan, np.arange(8), bench.frames[:8])
     loop = WorkerLoop(stage, tmp_path, Clock())
     assert loop.turn() == 0  # and so the next turn follows at once
@@ -149,17 +150,15 @@ def test_a_gpu_goes_on_while_tuned_weights_are_recorded(tmp_path, bench):
         pytest.skip("no CUDA device")
     scan, stage, n = make_scan(tmp_path), bench.stage(device="cuda"), len(bench.scanned)
     record(scan, np.arange(n), bench.frames)
-    stage.open(scan)
-    tune(scan)
+    work, card = stage.open(scan), tune(scan)
     n_before = 0
-    stage.handle(np.arange(8))
-    while stage._predictor is stage._predictor_before:
-        stage.handle(np.arange(8))
+    work.handle(np.arange(8))
+    while card.model_id not in count_models(scan, np.arange(8)):
+        work.handle(np.arange(8))
         n_before += 1
-    stage.handle(np.arange(n))
-    stage.close()
+    work.handle(np.arange(n))
+    work.close()
     assert n_before > 0
-    assert stage._predictor._run != stage._predictor._eager, "recorded"
     other = tmp_path / "other.safetensors"
     save_network(other, other_network(), CARD)
     assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # bfloat16
@@ -190,23 +189,23 @@ def test_frames_that_were_never_recorded_are_not_made_up(tmp_path, bench):
     assert not scan.column("patches").read(1).any()
 
 
-def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path, bench):
+def test_a_patch_that_is_not_finite_is_bad_and_its_batch_mates_are_not(tmp_path, bench, monkeypatch):
     scan = make_scan(tmp_path)
     record(scan, np.arange(4), bench.frames[:4])
-    stage = bench.stage()
-    stage.open(scan)
-    predict = stage._predictor.predict
+    submit = Predictor.submit
 
-    def submit_badly(patterns):
-        patches, sigma = predict(patterns)
-        patches[1, 3, 3], sigma[2, 0, 0] = np.nan, np.inf
+    def submit_badly(self, patterns):
+        patches, sigma = submit(self, patterns)()
+        if len(patches) == 4:  # not the warm-up
+            patches[1, 3, 3], sigma[2, 0, 0] = np.nan, np.inf
         return lambda: (patches, sigma)
 
-    stage._predictor = SimpleNamespace(submit=submit_badly)
-    stage.handle(np.arange(4))
+    monkeypatch.setattr(Predictor, "submit", submit_badly)
+    work = bench.stage().open(scan)
+    work.handle(np.arange(4))
     expected = [State.DONE, State.BAD, State.BAD, State.DONE]
     assert states(scan, "inference").tolist() == expected
-    assert stage.counts() == {"inferred": 2}
+    assert work.counts() == {"inferred": 2}
 
 
 def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_what(tmp_path, bench):
@@ -283,11 +282,29 @@ class ByHand(Executor):
         self.jobs.clear()
 
 
-def test_no_frame_waits_while_tuned_weights_are_made_ready_and_the_columns_tell_which_it_got(tmp_path, bench):
-    scan, stage, builder = make_scan(tmp_path), bench.stage(), ByHand()
-    loop = WorkerLoop(stage, tmp_path, Clock())
+class AtOnce(Executor):
+    """A thread that has always done its work already."""
+
+    def submit(self, job, *arguments):
+        future = Future()
+        future.set_result(job(*arguments))
+        return future
+
+
+@pytest.fixture
+def builder(monkeypatch):
+    """The thread that makes weights ready, by hand."""
+    it = ByHand()
+    monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: it)
+    return it
+
+
+def test_no_frame_waits_while_tuned_weights_are_made_ready_and_the_columns_tell_which_it_got(
+    tmp_path, bench, builder
+):
+    scan = make_scan(tmp_path)
+    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
     loop.turn()
-    stage._builder = builder
     card = tune(scan)
     loop.turn()
     assert len(builder.jobs) == 1, "at once, not with the next frame"
@@ -304,11 +321,12 @@ def test_no_frame_waits_while_tuned_weights_are_made_ready_and_the_columns_tell_
     assert not builder.jobs
 
 
-def test_a_scan_ends_while_tuned_weights_are_made_ready_and_the_next_begins_without_them(tmp_path, bench):
-    scan, stage, builder = make_scan(tmp_path), bench.stage(), ByHand()
-    loop = WorkerLoop(stage, tmp_path, Clock())
+def test_a_scan_ends_while_tuned_weights_are_made_ready_and_the_next_begins_without_them(
+    tmp_path, bench, builder
+):
+    scan = make_scan(tmp_path)
+    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
     loop.turn()
-    stage._builder = builder
     tune(scan)
     record(scan, np.arange(8), bench.frames[:8])
     loop.turn()
@@ -335,11 +353,15 @@ def test_after_a_restart_the_first_batch_gets_the_weights_tuned_before(tmp_path,
 def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
     tmp_path, bench, how, monkeypatch
 ):
-    warm, warm_up = [], Predictor.warm_up
-    monkeypatch.setattr(Predictor, "warm_up", lambda self: (warm.append(self), warm_up(self)))
+    warm, ran, warm_up, submit = [], [], Predictor.warm_up, Predictor.submit
+    monkeypatch.setattr(Predictor, "warm_up", lambda self: (warm_up(self), warm.append(self)))
+    monkeypatch.setattr(
+        Predictor, "submit", lambda self, it: (ran.append((self, self in warm)), submit(self, it))[1]
+    )
+    monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: AtOnce())
     changes = {"optics": Optics(geometry=GEOMETRY)} if how == "probe" else {}
-    scan, stage = make_scan(tmp_path), bench.stage(**changes)
-    loop = WorkerLoop(stage, tmp_path, Clock())
+    scan = make_scan(tmp_path)
+    loop = WorkerLoop(bench.stage(**changes), tmp_path, Clock())
     loop.turn()
     if how == "probe":
         publish_probe(scan, bench.scanned.probe)
@@ -348,10 +370,10 @@ def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
     for start in (0, 8):
         record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
         loop.turn()
-        if stage._coming:
-            wait([stage._coming])
-    assert stage._predictor is not stage._predictor_before
-    assert warm == [stage._predictor_before, stage._predictor]
+    before, after = warm
+    assert [predictor for predictor, is_warm in ran if not is_warm] == warm, "cold only to get warm"
+    assert ran[-1] == (after, True)
+    assert before is not after
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 
 from stream.record.scan import Scan, State
 from stream.stages.link import Link, NoticeHandler, StageContext
-from stream.stages.loop import run_stage
+from stream.stages.loop import StageRefusedError, run_stage
+from stream.stages.stage import Inlet
 from stream.wire.codec import ProtocolError, decode, encode, refusal
 from stream.wire.messages import Hello, Notice, Progress, Ready, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket
@@ -60,13 +61,13 @@ def supervisor(context):
 
 
 @contextlib.contextmanager
-def running(stage, context, **options):
-    """Run `stage` beside the test; at the end it has returned, and what it raised is in the list given."""
+def running(build, context, name="subscriber"):
+    """Run what `build` makes beside the test; it returns before the end, and the list has what it raised."""
     raised = []
 
     def run():
         try:
-            run_stage(stage, context, **options)
+            run_stage(name, build, context)
         except Exception as error:
             raised.append(error)
 
@@ -80,14 +81,9 @@ def running(stage, context, **options):
 class Echo:
     """A source that counts what comes in and says when it is closed."""
 
-    name = "subscriber"
-
     def __init__(self, *inlet):
-        self.inlet = ("PULL", inlet, 1000) if inlet else None
-        self.n_messages, self.is_closed, self.prepared_with = 0, False, None
-
-    def prepare(self, scans):
-        self.prepared_with = scans
+        self.inlet = Inlet("PULL", inlet, 1000) if inlet else None
+        self.n_messages, self.is_closed = 0, False
 
     def handle(self, messages):
         self.n_messages += len(messages)
@@ -104,18 +100,16 @@ class Echo:
 
 def test_a_stage_greets_says_that_it_is_ready_and_ends_when_told(context, supervisor):
     stage = Echo()
-    with running(stage, context) as raised:
+    with running(lambda: stage, context) as raised:
         assert supervisor.welcomes().role == "subscriber"
         assert supervisor.hears(Ready) == Ready(stage="subscriber")
         supervisor.says(Stop())
     assert raised == []
-    assert stage.prepared_with == context.scans
     assert stage.is_closed
 
 
 def test_a_source_handles_what_comes_and_reports_it(context, supervisor):
-    stage = Echo(ANY)
-    with running(stage, context):
+    with running(lambda: Echo(ANY), context):
         supervisor.welcomes()
         address = supervisor.hears(Ready).address
         with Socket("PUSH", Endpoint(address=address)) as push:
@@ -134,7 +128,7 @@ def test_a_source_that_never_rests_hears_that_it_is_to_stop(context, supervisor)
             while not is_over.is_set():
                 push.send([b"x"], timeout_s=0.01)
 
-    with running(stage, context):
+    with running(lambda: stage, context):
         supervisor.welcomes()
         flooding = threading.Thread(target=flood, args=(supervisor.hears(Ready).address,))
         flooding.start()
@@ -147,7 +141,7 @@ def test_a_source_that_never_rests_hears_that_it_is_to_stop(context, supervisor)
 
 
 def test_a_supervisor_that_refuses_is_obeyed_and_quoted(context, supervisor, caplog):
-    with running(Echo(), context) as raised:
+    with running(Echo, context) as raised:
         supervisor.hears(Hello)
         supervisor.says(Reject(reason="another version"))
     [error] = raised
@@ -165,15 +159,42 @@ def test_without_a_supervisor_a_stage_says_where_it_looked(context, monkeypatch)
 @pytest.mark.allow_error_log
 def test_a_stage_that_fails_says_why_and_raises(context, supervisor):
     class Failing(Echo):
-        def prepare(self, scans):
-            raise FileNotFoundError("no weights at here")
+        def idle(self, now):
+            raise RuntimeError("out of memory")
 
-    with running(Failing(), context) as raised:
+    with running(Failing, context) as raised:
         supervisor.welcomes()
         notice = supervisor.hears(Notice)
     assert (notice.stage, notice.level) == ("subscriber", logging.ERROR)
-    assert notice.text == "FileNotFoundError: no weights at here"
-    assert isinstance(raised[0], FileNotFoundError)
+    assert notice.text == "RuntimeError: out of memory"
+    assert isinstance(raised[0], RuntimeError)
+
+
+def test_a_stage_is_built_while_the_supervisor_waits_and_refuses_what_it_cannot_be_built_from(
+    context, supervisor
+):
+    def build():
+        raise FileNotFoundError("no weights at here")
+
+    with running(build, context) as raised:
+        assert supervisor.welcomes().role == "subscriber"
+    [error] = raised
+    assert isinstance(error, StageRefusedError)
+    assert str(error) == "no weights at here"
+
+
+def test_a_service_runs_until_it_is_told_to_stop(context, supervisor):
+    class Page:
+        def run(self, link):
+            link.ready("http://here")
+            while not link.is_stopped:
+                link.wait(PATIENCE_S)
+
+    with running(Page, context, "viewer") as raised:
+        assert supervisor.welcomes().role == "viewer"
+        assert supervisor.hears(Ready) == Ready(stage="viewer", address="http://here")
+        supervisor.says(Stop())
+    assert raised == []
 
 
 class InferenceSteps(Steps):
@@ -182,13 +203,10 @@ class InferenceSteps(Steps):
     waits_for = ()
     deadline_s = 60.0
 
-    def counts(self):
-        return {"batches": len(self.batches)}
-
 
 def test_a_worker_works_on_scans_and_reports_them(context, supervisor):
     stage, scan = InferenceSteps(), make_scan(context.scans)
-    with running(stage, context):
+    with running(lambda: stage, context, "inference"):
         supervisor.welcomes()
         supervisor.hears(Ready)
         record(scan, np.arange(4))
@@ -206,7 +224,7 @@ def test_a_worker_works_on_scans_and_reports_them(context, supervisor):
 
 def test_a_worker_that_is_stopped_marks_what_it_leaves(context, supervisor):
     stage, scan = InferenceSteps(), make_scan(context.scans)
-    with running(stage, context):
+    with running(lambda: stage, context, "inference"):
         supervisor.welcomes()
         supervisor.hears(Ready)
         record(scan, np.arange(6))

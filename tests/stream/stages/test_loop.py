@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from stream.record.scan import Scan, State
-from stream.stages.loop import POLL_S, BatchRule, Worker, WorkerLoop
+from stream.stages.loop import POLL_S, BatchRule, WorkerLoop
+from stream.stages.stage import ScanWork, Worker
 from tests.helpers.building import Clock, close, lose, make_scan, place, raise_head, record, states
 
 
@@ -15,39 +16,39 @@ class Steps:
     batch_size = 4
     deadline_s = 0.1
     newest_first = True
-    door = None
 
-    def __init__(self, *, holds=False):
-        self.holds, self.batches, self.calls, self.slices_left = holds, [], [], 0
-        self.scan = None
-
-    def prepare(self):
-        pass
+    def __init__(self, *, holds=False, refuses=""):
+        self.holds, self.refuses = holds, refuses
+        self.batches, self.calls, self.slices_left = [], [], 0
 
     def open(self, scan):
-        self.scan = scan
+        if self.refuses and self.refuses in scan.name:
+            raise ValueError("frames are smaller than patterns")
         self.calls.append(f"open {scan.name}")
-
-    def handle(self, numbers):
-        self.batches.append(numbers.tolist())
-        if not self.holds:
-            self.scan.mark(self.name, numbers, State.DONE)
-
-    def idle(self, deadline):
-        self.slices_left = max(self.slices_left - 1, 0)
-        return self.slices_left > 0
-
-    def close(self):
-        self.calls.append(f"close {self.scan.name}")
-
-    def exchange(self, requests):
-        return []
-
-    def counts(self):
-        return {}
+        return StepsOfScan(self, scan)
 
     def given(self):
         return sorted(number for batch in self.batches for number in batch)
+
+
+class StepsOfScan(ScanWork):
+    def __init__(self, stage, scan):
+        self.stage, self.scan = stage, scan
+
+    def handle(self, numbers):
+        self.stage.batches.append(numbers.tolist())
+        if not self.stage.holds:
+            self.scan.mark(self.stage.name, numbers, State.DONE)
+
+    def idle(self, deadline):
+        self.stage.slices_left = max(self.stage.slices_left - 1, 0)
+        return self.stage.slices_left > 0
+
+    def close(self):
+        self.stage.calls.append(f"close {self.scan.name}")
+
+    def counts(self):
+        return {"batches": len(self.stage.batches)}
 
 
 @pytest.fixture
@@ -228,17 +229,18 @@ def test_frames_between_looking_and_the_end_are_not_missed(tmp_path, clock):
     loop = loop_of(stage, tmp_path, clock)
     arrive(scan, [0])
     loop.turn()
-    look_for_frames = loop._ready
+    look = loop.scan.states
 
-    def and_then_the_scan_ends(it):
-        ready = look_for_frames(it)
-        arrive(scan, [1, 2])
-        end(scan, "refinement")
-        return ready
+    def and_then_the_scan_ends(name):
+        ledger = look(name)
+        if name == Steps.inputs[-1]:  # the last that it looks at
+            loop.scan.states = look
+            arrive(scan, [1, 2])
+            end(scan, "refinement")
+        return ledger
 
-    loop._ready = and_then_the_scan_ends
+    loop.scan.states = and_then_the_scan_ends
     loop.turn()
-    loop._ready = look_for_frames
     turns(loop)
     assert stage.given() == [0, 1, 2]
     assert (states(scan, "stitcher") == State.DONE).all()
@@ -321,3 +323,18 @@ def test_frames_known_only_by_the_announcement_are_marked_when_they_are_lost(tmp
     end(scan, "refinement")
     turns(loop)
     assert states(scan, "stitcher").tolist() == [State.DONE] * 2 + [State.LOST] * 4
+
+
+def test_a_scan_that_a_stage_cannot_use_is_bad_and_the_next_is_worked_on(tmp_path, clock, caplog):
+    stage = Steps(refuses="small")
+    loop = loop_of(stage, tmp_path, clock)
+    scans = [make_scan(tmp_path, name) for name in ("0000-small", "0001-good")]
+    for scan in scans:
+        arrive(scan, np.arange(6))
+        end(scan, "refinement")
+    turns(loop)
+    assert [states(scan, "stitcher").tolist() for scan in scans] == [[State.BAD] * 6, [State.DONE] * 6]
+    assert stage.calls == ["open 0001-good", "close 0001-good"]
+    reason = "stitcher cannot use the frames of 0000-small: frames are smaller than patterns"
+    assert caplog.messages == [reason], "said once"
+    caplog.clear()

@@ -77,9 +77,7 @@ def scans(tmp_path):
 
 
 def stage(scans, **changes):
-    it = Positions(PositionsConfig(**{"source": "documents", "fields": FIELDS, **changes}))
-    it.prepare(scans)
-    return it
+    return Positions(PositionsConfig(**{"source": "documents", "fields": FIELDS, **changes}), scans)
 
 
 def assert_all_positions(detector):

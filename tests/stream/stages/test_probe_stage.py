@@ -39,9 +39,7 @@ class Bench:
         self.restart()
 
     def restart(self):
-        stage = ProbeFinder(ProbeFinderConfig(**self.config))
-        stage.prepare()
-        self.loop = WorkerLoop(stage, self.scans, Clock())
+        self.loop = WorkerLoop(ProbeFinder(ProbeFinderConfig(**self.config)), self.scans, Clock())
 
     def comes(self, *numbers):
         record(self.scan, np.array(numbers))

@@ -41,7 +41,7 @@ class Bench:
         place(self.scan, self.numbers, self.scanned.corners)
 
     def take(self, patches, optics=None, **settings):
-        """Return the stage after it has taken all frames with these patches."""
+        """Return the work of the stage after it has taken all frames with these patches."""
         infer(self.scan, self.numbers, patches)
         stage = Refinement(
             RefinementConfig(
@@ -56,19 +56,18 @@ class Bench:
             ),
             clock=Clock(),
         )
-        stage.prepare()
-        stage.open(self.scan)
-        stage.handle(self.numbers)
-        return stage
+        work = stage.open(self.scan)
+        work.handle(self.numbers)
+        return work
 
-    def windows(self, stage):
-        return to_numpy(stage._engine.windows(self.scanned.corners))
+    def windows(self, work):
+        return to_numpy(work.object.engine.windows(self.scanned.corners))
 
 
 def test_a_seed_that_explains_the_frames_is_where_refinement_starts(bench):
-    stage = bench.take(bench.scanned.patches)
-    assert stage.counts()["seeds_refused"] == 0
-    windows = bench.windows(stage)
+    work = bench.take(bench.scanned.patches)
+    assert work.counts()["seeds_refused"] == 0
+    windows = bench.windows(work)
     bright = bench.scanned.illumination > 0.5 * bench.scanned.illumination.max()
     truth = extract_patches(bench.scanned.truth, bench.scanned.corners - bench.scanned.origin, N_PIXELS)
     product = (windows * truth.conj())[:, bright]
@@ -80,23 +79,23 @@ def test_a_seed_that_explains_the_frames_is_where_refinement_starts(bench):
 def test_a_seed_that_harms_is_refused_and_refinement_starts_flat(bench):
     rng = np.random.default_rng(1)
     harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
-    stage = bench.take(harmful)
-    assert stage.counts()["seeds_refused"] == N
-    assert (bench.windows(stage) == 1).all()
+    work = bench.take(harmful)
+    assert work.counts()["seeds_refused"] == N
+    assert (bench.windows(work) == 1).all()
 
 
 def test_how_often_each_frame_was_visited_is_published_with_the_picture(bench):
-    stage = bench.take(bench.scanned.patches)
-    stage.idle(deadline=Clock()() - 1)  # one batch, which is all frames, and the picture of it
+    work = bench.take(bench.scanned.patches)
+    work.idle(deadline=Clock()() - 1)  # one batch, which is all frames, and the picture of it
     visits = Scan(bench.scan.folder).column("visits").read(bench.numbers)
-    assert visits.tolist() == stage._engine.n_visits(bench.numbers.tolist()).tolist()
-    assert visits.sum() == stage._engine.n_updates > 0
+    assert visits.tolist() == work.object.engine.n_visits(bench.numbers.tolist()).tolist()
+    assert visits.sum() == work.object.engine.n_updates > 0
 
 
 def test_a_probe_found_in_the_scan_is_taken_as_it_is(bench):
     publish_probe(bench.scan, 1.1 * bench.scanned.probe)
-    stage = bench.take(bench.scanned.patches, optics=Optics(geometry=GEOMETRY))
-    np.testing.assert_allclose(to_numpy(stage._engine.probe), 1.1 * bench.scanned.probe, rtol=1e-5)
+    work = bench.take(bench.scanned.patches, optics=Optics(geometry=GEOMETRY))
+    np.testing.assert_allclose(to_numpy(work.object.engine.probe), 1.1 * bench.scanned.probe, rtol=1e-5)
 
 
 def likeness(a, b):
@@ -104,30 +103,30 @@ def likeness(a, b):
 
 
 def test_a_sparse_scan_is_started_again_from_all_patches_once_all_frames_are_there(bench):
-    stage = bench.take(bench.scanned.patches, starts_over=True)
+    work = bench.take(bench.scanned.patches, starts_over=True)
     for _ in range(20):
-        stage.idle(deadline=-np.inf)
-    upright = bench.windows(stage)
-    rows = stage._engine._canvas.object
+        work.idle(deadline=-np.inf)
+    upright = bench.windows(work)
+    rows = work.object.engine._canvas.object
     rows[: len(rows) // 2] *= -1  # what was refined before its neighbours came keeps its own phase
-    assert likeness(bench.windows(stage), upright) < 0.8
-    n_before = stage.counts()["updates"]
+    assert likeness(bench.windows(work), upright) < 0.8
+    n_before = work.counts()["updates"]
     close(bench.scan, "subscriber", "positions", "inference")
-    stage.idle(deadline=-np.inf)
-    assert stage.counts()["updates"] < n_before
-    assert likeness(bench.windows(stage), upright) > 0.95
-    n_now = stage.counts()["updates"]
-    stage.idle(deadline=-np.inf)
-    assert stage.counts()["updates"] > n_now, "it starts again once"
+    work.idle(deadline=-np.inf)
+    assert work.counts()["updates"] < n_before
+    assert likeness(bench.windows(work), upright) > 0.95
+    n_now = work.counts()["updates"]
+    work.idle(deadline=-np.inf)
+    assert work.counts()["updates"] > n_now, "it starts again once"
 
 
 def test_a_scan_that_the_network_does_not_explain_is_not_started_again(bench):
     rng = np.random.default_rng(1)
     harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
-    stage = bench.take(harmful, starts_over=True)
+    work = bench.take(harmful, starts_over=True)
     for _ in range(20):
-        stage.idle(deadline=-np.inf)
-    n_before = stage.counts()["updates"]
+        work.idle(deadline=-np.inf)
+    n_before = work.counts()["updates"]
     close(bench.scan, "subscriber", "positions", "inference")
-    stage.idle(deadline=-np.inf)
-    assert stage.counts()["updates"] > n_before
+    work.idle(deadline=-np.inf)
+    assert work.counts()["updates"] > n_before

@@ -31,7 +31,6 @@ class Pipeline:
             optics=scanned.optics(folder), door=Endpoint(address="inproc://unused"), uses_refinement=False
         )
         self.stitcher = Stitcher(config, self.clock)
-        self.stitcher.prepare()
         self.loop = WorkerLoop(self.stitcher, folder / "scans", self.clock)
 
     def comes(self, stage, numbers):

@@ -54,7 +54,6 @@ class Bench:
     def restart(self):
         """Begin with a new process."""
         self.stitcher = Stitcher(StitcherConfig(**self._config), clock=self.clock)
-        self.stitcher.prepare()
         self.loop = WorkerLoop(self.stitcher, self.scans, self.clock)
 
     def turns(self, n=12):
@@ -175,14 +174,14 @@ def test_versions_come_no_faster_than_asked_for(bench, scanned):
         scanned.fill(bench.scan, [number])
         bench.loop.turn()
         bench.clock.now += INTERVAL_S / 5
-    assert bench.stitcher.version == 2
+    assert bench.sees().version == 2
 
 
 def test_there_is_no_picture_before_the_first(bench, scanned):
     assert bench.sees() is None
     bench.loop.turn()
     assert bench.sees() is None
-    assert bench.stitcher.counts() == {"version": 0}
+    assert bench.loop.progress() == ("0000-series", {"version": 0})
 
 
 def test_frames_count_as_seen_when_they_are_published(bench, scanned):

@@ -1,0 +1,117 @@
+"""What a stage is.
+
+A stage is a class with plain methods and no socket; tests call them. Its constructor takes a frozen
+configuration, and loads and warms up what the first frame would otherwise wait for. There are three kinds:
+
+- A `Worker` is a cursor over the ledger. All it knows of one scan is in the `ScanWork` that `open` returns:
+  that gets the numbers of frames whose inputs are done, stores what it makes of them, and ends with the scan.
+- A `Source` gets messages from outside.
+- A `Service` handles no frames and has a loop of its own.
+
+A worker that clients may ask is a `DoorKeeper` as well. `stream.stages.loop.run_stage` owns everything else.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from stream.record.scan import Numbers, Scan
+from stream.stages.link import Link
+from stream.wire.codec import Buffer
+from stream.wire.sockets import Endpoint, Kind
+
+
+class ScanWork(Protocol):
+    """What a worker does with one scan.
+
+    A class that derives from this one has nothing to do between arrivals and no figures to report, unless it
+    says so itself.
+    """
+
+    @abstractmethod
+    def handle(self, numbers: Numbers) -> None:
+        """Works on these frames: stores its values and then marks its byte (`Scan.mark`), now or later.
+
+        A frame is given once per process, and again after a restart if its byte is still pending.
+        """
+
+    def idle(self, deadline: float) -> bool:
+        """Works between arrivals until `deadline`, monotonic seconds; says whether there is more to do."""
+        return False
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves the scan with everything published; called once, when no more frames will come."""
+
+    def counts(self) -> dict[str, int]:
+        """Returns figures for the progress report."""
+        return {}
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """A stage that turns finished inputs of frames into its own column."""
+
+    name: str  # of its ledger and counters
+    inputs: tuple[str, ...]  # stages whose byte must be DONE
+    waits_for: tuple[str, ...]  # further stages that close a scan before this one does
+    batch_size: int
+    deadline_s: float  # a frame waits no longer than this for its batch to fill
+    newest_first: bool  # whether half of a batch are the newest frames when more than two batches are behind
+
+    def open(self, scan: Scan) -> ScanWork:
+        """Begins with `scan`, or goes on after a restart: frames that an earlier process did are DONE.
+
+        Raises
+        ------
+        ValueError
+            If the scan's frames cannot be used; they are all marked BAD.
+        """
+
+
+@runtime_checkable
+class DoorKeeper(Protocol):
+    """A worker that answers clients, also when no scan is open."""
+
+    door: Endpoint  # where they may ask
+
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+        """Takes what came through the door, [client, message, ...] parts, and returns what goes out."""
+
+
+class Inlet(NamedTuple):
+    """The socket of a source."""
+
+    pattern: Kind
+    endpoints: tuple[Endpoint, ...]
+    queue: int  # messages held while the source is busy
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A stage that listens to the world outside; its constructor resumes what an earlier process left."""
+
+    inlet: Inlet | None
+
+    def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
+        """Takes messages in the order of arrival."""
+
+    def idle(self, now: float) -> None:
+        """Looks at the clock and deals with what is overdue."""
+
+    def close(self) -> None:
+        """Ends what is open; frames that never came are marked so."""
+
+    def progress(self) -> tuple[str, dict[str, int]]:
+        """Returns the name of the current scan and figures for the progress report."""
+
+
+@runtime_checkable
+class Service(Protocol):
+    """A process of a run that handles no frames and has a loop of its own."""
+
+    def run(self, link: Link) -> None:
+        """Says `link.ready`, works until `link.is_stopped`, and lets `link.wait` and `link.report` happen."""
+
+
+Stage = Worker | Source | Service
