@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from launch.training.calibrate import calibrate_sigma, main
-from launch.training.evaluate import evaluate, evaluation_probe
+from launch.training.calibrate import calibrate_mosaic, calibrate_sigma, main
+from launch.training.evaluate import EvaluationScan, evaluate, evaluation_probe, simulate_scans
 from launch.training.recipe import Recipe, read_recipe
 from launch.training.train import train
 from operators.network.interface import Illumination, Network, Prediction
@@ -40,6 +41,20 @@ def test_calibrated_sigma_covers_68_percent_of_other_objects_at_every_dose() -> 
         figures = evaluate(Predictor(network, evaluation_probe(dosed)), dosed)
         assert figures["coverage68"] == pytest.approx(0.683, abs=0.1)
         assert figures["coverage95"] > figures["coverage68"]
+
+
+def test_error_bars_are_fitted_on_the_families_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: set[str] = set()
+
+    def simulate(recipe: Recipe, families: tuple[str, ...], seed: int) -> Iterator[EvaluationScan]:
+        drawn.update(families)
+        yield from simulate_scans(recipe, families[:1], seed)
+
+    monkeypatch.setattr("launch.training.calibrate.simulate_scans", simulate)
+    small = read_recipe().evaluated_with(n_positions=5, objects_per_family=1)
+    with_photographs = small.model_copy(update={"families": ("polygons", "natural")})
+    calibrate_mosaic(Constant(64), with_photographs)
+    assert drawn == {"polygons", "natural_unseen"}
 
 
 def test_weights_on_disk_are_calibrated_and_judged_anew(
