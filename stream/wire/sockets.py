@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import zmq
 import zmq.auth
-import zmq.auth.thread
 
 from stream.wire.codec import Buffer
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
 
 Kind = Literal["PULL", "PUSH", "PUB", "XPUB", "SUB", "ROUTER", "DEALER"]
 
@@ -89,6 +91,14 @@ def _context() -> zmq.Context[Any]:
     return context
 
 
+def _started_guard(context: zmq.Context[Any]) -> "ThreadAuthenticator":
+    from zmq.auth.thread import ThreadAuthenticator  # brings asyncio, which no client needs
+
+    guard = ThreadAuthenticator(context)
+    guard.start()
+    return guard
+
+
 class Socket:
     """A socket with bounded queues; a context manager.
 
@@ -121,12 +131,11 @@ class Socket:
         if len({endpoint.key is None for endpoint in endpoints}) > 1:
             raise EndpointError("wanted `key` and `peers` at all addresses of one socket or at none")
         self.kind = kind
-        self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
+        self._guard: ThreadAuthenticator | None = None
         context = _context()
         if any(endpoint.key and endpoint.bind for endpoint in endpoints):
             context = zmq.Context(io_threads=1)  # has one guard at most
-            self._guard = zmq.auth.thread.ThreadAuthenticator(context)
-            self._guard.start()
+            self._guard = _started_guard(context)
         self._socket = context.socket(getattr(zmq, kind))
         self._socket.linger = 0
         self._socket.rcvhwm = self._socket.sndhwm = queue
