@@ -15,14 +15,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from launch.extras import missing_extra
+from stream.wire import addresses
 
 USER_MISTAKE = 2
 INTERRUPTED = 130
 DEBUG = "PTYCHOSTREAM_DEBUG"
-LIVE_ADDRESS = "tcp://127.0.0.1:5810"
-POLICY_ADDRESS = "tcp://127.0.0.1:5811"
-DETECTOR_ADDRESS = "tcp://127.0.0.1:31001"
-POSITIONS_ADDRESS = "tcp://127.0.0.1:5578"
 
 app = typer.Typer(
     name="ptychostream",
@@ -158,14 +155,14 @@ def check(
 def replay(
     scan: ScanSource,
     rate: Annotated[float, typer.Option(min=0, help="Frames per second; 0 for as fast as possible.")] = 100.0,
-    address: Annotated[str, typer.Option(help="Where frames go.")] = DETECTOR_ADDRESS,
+    address: Annotated[str, typer.Option(help="Where frames go.")] = addresses.DETECTOR,
     bind: Annotated[
         bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
     ] = True,
     pattern: Annotated[Literal["PUSH", "PUB"], typer.Option(help="How frames are sent.")] = "PUSH",
     positions: Annotated[
         str, typer.Option(help="Where documents with the positions go, if somebody listens.")
-    ] = POSITIONS_ADDRESS,
+    ] = addresses.POSITIONS,
     with_positions: Annotated[
         bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")
     ] = True,
@@ -317,7 +314,7 @@ def train(
 
 @app.command()
 def watch(
-    address: Annotated[str, typer.Argument(help="Where the pipeline publishes.")] = LIVE_ADDRESS,
+    address: Annotated[str, typer.Argument(help="Where the pipeline publishes.")] = addresses.LIVE,
     insecure: Insecure = False,
     key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
     peers: Annotated[Path | None, typer.Option(help="Public key file of the pipeline.")] = None,
@@ -330,7 +327,7 @@ def watch(
 
 @app.command()
 def steer(
-    address: Annotated[str, typer.Argument(help="Where the policy listens.")] = POLICY_ADDRESS,
+    address: Annotated[str, typer.Argument(help="Where the policy listens.")] = addresses.POLICY,
     action: Annotated[str, typer.Argument(help="status, hold, resume, stop or region.")] = "status",
     values: Annotated[
         list[str] | None, typer.Argument(metavar="[Y0 Y1 X0 X1|clear]", help="Of a region, motor positions.")

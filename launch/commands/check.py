@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 from launch.config.config import Config
 from launch.config.probe import known_probe
-from launch.config.section import EndpointSection
 from launch.run.warnings import doubts
 from operators.engine.backends import get_backend
+from stream.stages.config import EndpointSection
 from stream.wire.sockets import EndpointError, Kind, Socket
 
 TIMEOUT_S = 2.0

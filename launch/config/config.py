@@ -3,40 +3,59 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
-from launch.config.inputs import DetectorSection, GeometrySection, PositionsSection, ProbeSection
-from launch.config.section import OutputPath, Section
-from launch.config.stages import (
-    FinetuneSection,
-    LiveSection,
-    NetworkSection,
-    PolicySection,
-    RefinementSection,
-    StoreSection,
-    ViewerSection,
+from launch.config.sections import FinetuneConfig, StoreConfig, ViewerConfig
+from operators.section import Section
+from stream.files.paths import OutputPath
+from stream.stages.config import (
+    DetectorConfig,
+    GeometryConfig,
+    LiveConfig,
+    NetworkConfig,
+    PositionsConfig,
+    ProbeConfig,
+    RefinementConfig,
 )
+from stream.steering.config import PolicyConfig
+
+DEMO_WEIGHTS = Path(__file__).parents[1] / "weights" / "physics-64.safetensors"
+
+
+def _with_demo_weights(network: object) -> object:
+    """Return the settings of the network with the package's own weights where they say `demo`."""
+    if isinstance(network, dict) and network.get("weights") == "demo":
+        return {**network, "weights": DEMO_WEIGHTS}
+    return network
 
 
 class Config(Section):
     """Everything one run is told."""
 
-    geometry: GeometrySection
+    geometry: GeometryConfig
     """where detector and sample are"""
-    detector: DetectorSection
+    detector: DetectorConfig
     """the stream of frames"""
-    positions: PositionsSection
+    positions: PositionsConfig
     """where the probe was"""
-    probe: ProbeSection = ProbeSection()
-    network: NetworkSection = NetworkSection()
-    refinement: RefinementSection = RefinementSection()
-    finetune: FinetuneSection = FinetuneSection()
-    live: LiveSection = LiveSection()
-    viewer: ViewerSection = ViewerSection()
-    policy: PolicySection = PolicySection()
-    store: StoreSection = StoreSection()
+    probe: ProbeConfig = ProbeConfig()
+    """the illumination that reconstruction starts from"""
+    network: Annotated[NetworkConfig, BeforeValidator(_with_demo_weights)] = NetworkConfig()
+    """the network that gives the first image of every frame"""
+    refinement: RefinementConfig = RefinementConfig()
+    """the iterative reconstruction that follows the scan"""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """learning the sample while it is scanned"""
+    live: LiveConfig = LiveConfig()
+    """where clients fetch the growing image"""
+    viewer: ViewerConfig = ViewerConfig()
+    """the web page"""
+    policy: PolicyConfig = PolicyConfig()
+    """advice on where to measure next"""
+    store: StoreConfig = StoreConfig()
+    """the catalogue that finished scans are registered in"""
     save: OutputPath = Path("recordings")
     """folder for scans, results and logs"""
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from launch.config.config import Config
-from launch.config.inputs import ProbeSection
 from operators.mosaic.error_bars import ErrorModel
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
+from stream.stages.config import ProbeConfig
 
 
-def known_probe(section: ProbeSection, n_pixels: int) -> np.ndarray | None:
+def known_probe(section: ProbeConfig, n_pixels: int) -> np.ndarray | None:
     """Returns the probe known before the scan, (mode, y, x) complex64, None if it comes from the data.
 
     Raises

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from launch.config.config import Config, config_hash
-from launch.config.section import EndpointSection
 from stream.record.columns import write_atomically
+from stream.stages.config import EndpointSection
 from stream.stages.inputs import Optics
 from stream.stages.link import StageContext
 from stream.wire.sockets import Endpoint
@@ -139,16 +139,9 @@ PROBE_FILE = "probe.npy"
 
 def optics(run: ResolvedRun) -> Optics:
     """Returns what the stages know about instrument and frames."""
-    section = run.config.geometry
     probe = run.folder / PROBE_FILE
-    return Optics(
-        geometry=section.geometry(),
-        centre=section.centre,
-        binning=section.binning,
-        mask=section.mask,
-        photons_per_count=section.photons_per_count,
-        probe=probe if probe.exists() and not run.config.finds_probe else None,
-    )
+    is_known = probe.exists() and not run.config.finds_probe
+    return Optics(run.config.geometry, probe if is_known else None)
 
 
 def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoint:

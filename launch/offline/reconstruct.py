@@ -94,7 +94,7 @@ def half_data_correlation(
 def provenance_of(scan: RecordedScan, options: ReconstructOptions, result: Reconstruction) -> dict[str, Any]:
     """Returns what a result file should say about how it was made."""
     values = asdict(options)
-    values |= values.pop("refiner")
+    values |= values.pop("refiner").model_dump()
     values |= values.pop("projections") or {}
     text = json.dumps(values, sort_keys=True)
     return values | {

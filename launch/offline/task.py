@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,8 +17,11 @@ from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.reconstruct import FRAMES_AT_A_TIME, Progress, Solution
 from stream.record.scan import Numbers
+from stream.stages.config import ProbeConfig, RefinementConfig
 
 log = logging.getLogger(__name__)
+
+_LIVE = RefinementConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +55,14 @@ class ReconstructOptions:
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     projections: ProjectionConfig | None = None
-    epochs: float = 40.0
-    n_modes: int = 1
+    epochs: float = _LIVE.epochs
+    n_modes: int = ProbeConfig().n_modes
     probe: Literal["file", "data"] = "file"
-    scale_probe: bool = True
+    scale_probe: bool = ProbeConfig().scale
     every: int = 1
     offset: int = 0
-    device: str = "auto"
-    threads: int = 1
+    device: str = _LIVE.device
+    threads: int = _LIVE.threads
     tiles: int = 1
 
     def __post_init__(self) -> None:
@@ -171,10 +174,11 @@ def options_for(scan: RecordedScan, refiner: Mapping[str, Any], **others: Any) -
     config = scan.config
     own: dict[str, Any] = {"scale_probe": not scan.trusts_probe, "refiner": RefinerConfig()}
     if config is not None:
-        own["refiner"], own["epochs"] = config.refinement.refiner(), config.refinement.epochs
+        engine = config.refinement.model_dump(include=set(RefinerConfig.model_fields))
+        own["refiner"], own["epochs"] = RefinerConfig(**engine), config.refinement.epochs
         own["n_modes"] = config.probe.n_modes
         own["probe"] = "data" if scan.probe is None else "file"
-    own["refiner"] = replace(own["refiner"], **_given(refiner))
+    own["refiner"] = own["refiner"].changed(**_given(refiner))
     return ReconstructOptions(**{**own, **_given(others)})
 
 

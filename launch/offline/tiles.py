@@ -213,7 +213,7 @@ def _share(options: ReconstructOptions) -> ReconstructOptions:
     With whole batches a tile would take fewer and coarser steps in an epoch than one process does.
     """
     n_tiles = options.tiles
-    refiner = replace(options.refiner, batch_size=max(1, options.refiner.batch_size // n_tiles))
+    refiner = options.refiner.changed(batch_size=max(1, options.refiner.batch_size // n_tiles))
     return replace(options, refiner=refiner, threads=max(1, options.threads // n_tiles))
 
 

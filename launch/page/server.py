@@ -11,7 +11,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 from aiohttp.typedefs import Handler, Middleware
 
+from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.picture import encode_picture
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
@@ -30,7 +30,6 @@ from stream.wire.sockets import Endpoint, EndpointError
 log = logging.getLogger(__name__)
 
 FILES = Path(__file__).parent / "web"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_S = 0.1
 IMAGE_INTERVAL_S = 0.1  # more often than anybody can look would only take time from the pipeline
 STATE_INTERVAL_S = 0.25
@@ -48,74 +47,32 @@ _SECURITY = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewerConfig:
-    """What the page shows and who can see it.
+class LiveFeed:
+    """The newest image and state, kept by one thread and read by every connection.
 
-    Attributes
+    Parameters
     ----------
-    live_address : str
+    live : Endpoint
         Where the pipeline publishes.
-    host, port : str, int
-        Where the page is; port 0 takes a free one.
-    insecure : bool
-        Allows a host that other machines can reach: the page has no password.
-    live_insecure, key, peers
-        For a pipeline on another machine, as in `stream.wire.sockets.Endpoint`.
     policy : Endpoint or None
         Of the policy that steers; without one the page shows nothing of steering.
-    controls : bool
-        Whether the page may hold, stop and restrict the scan also where other machines can reach it.
-
-    Raises
-    ------
-    EndpointError
-        If other machines could see the page and nobody said that they may.
+    may_steer : bool
+        Whether who sees the page may also steer.
     """
 
-    live_address: str = "tcp://127.0.0.1:5810"
-    host: str = "127.0.0.1"
-    port: int = 8010
-    insecure: bool = False
-    live_insecure: bool = False
-    key: Path | None = None
-    peers: Path | None = None
-    policy: Endpoint | None = None
-    controls: bool = False
-
-    def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.insecure:
-            raise EndpointError(
-                f"the page at {self.host} can be seen from other machines and has no password: use host "
-                "127.0.0.1 (and an SSH tunnel), or say `insecure: true` if the network is trusted"
-            )
-
-    @property
-    def may_steer(self) -> bool:
-        """Whether who sees the page may also steer."""
-        return self.policy is not None and (self.host in LOOPBACK or self.controls)
-
-
-class LiveFeed:
-    """The newest image and state, kept by one thread and read by every connection."""
-
-    def __init__(self, config: ViewerConfig) -> None:
-        self.address = config.live_address
+    def __init__(self, live: Endpoint, policy: Endpoint | None = None, *, may_steer: bool = False) -> None:
+        self.address = live.address
         self._live = LiveReconstruction(
-            config.live_address,
-            insecure=config.live_insecure,
-            key=config.key,
-            peers=config.peers,
-            follow=True,
+            live.address, insecure=live.insecure, key=live.key, peers=live.peers, follow=True
         )
         self._image: LiveImage | None = None
         self._refusal = ""
         self._rates = RateMeter()
         self._lock = threading.Lock()
         self._packet: tuple[LiveImage | None, bytes] = (None, b"")
-        self.steering = SteeringFeed(config.policy) if config.policy else None
+        self.steering = SteeringFeed(policy) if policy else None
         # A page of another site may send what it likes, but cannot read this out of ours.
-        self.token = secrets.token_urlsafe(24) if config.may_steer else ""
+        self.token = secrets.token_urlsafe(24) if policy and may_steer else ""
 
     def follow(self, stopping: threading.Event) -> None:
         """Keeps the newest image until `stopping` is set; blocks."""
@@ -171,6 +128,9 @@ class LiveFeed:
 
 def run_viewer(
     config: ViewerConfig,
+    live: Endpoint,
+    policy: Endpoint | None = None,
+    *,
     on_ready: Callable[[str], None] | None = None,
     stopping: threading.Event | None = None,
 ) -> None:
@@ -179,7 +139,9 @@ def run_viewer(
     Parameters
     ----------
     config : ViewerConfig
-        Where and what.
+        Where the page is and who may see it.
+    live, policy : Endpoint
+        Where the pipeline publishes, and of the policy that steers, if one does.
     on_ready : callable, optional
         Called with the URL once a browser can open it.
     stopping : threading.Event, optional
@@ -191,7 +153,7 @@ def run_viewer(
         If host and port cannot be used.
     """
     stopping = stopping or threading.Event()
-    feed = LiveFeed(config)
+    feed = LiveFeed(live, policy, may_steer=config.may_steer)
     with _following(feed):
         asyncio.run(_serve(feed, config, on_ready, stopping))
 

@@ -4,18 +4,28 @@ import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from launch.page.server import ViewerConfig, run_viewer
+from launch.config.sections import ViewerConfig
+from launch.page.server import run_viewer
 from stream.stages.link import Link
+from stream.wire.sockets import Endpoint
 
 TURN_S = 0.2
 
 
 class ViewerService:
-    """Serves the page until the run ends; a `stream.stages.stage.Service`."""
+    """Serves the page until the run ends; a `stream.stages.stage.Service`.
 
-    def __init__(self, config: ViewerConfig) -> None:
-        self._config = config
+    Parameters
+    ----------
+    config : ViewerConfig
+    live, policy : Endpoint
+        Where the pipeline publishes, and of the policy that steers, if one does.
+    """
+
+    def __init__(self, config: ViewerConfig, live: Endpoint, policy: Endpoint | None = None) -> None:
+        self._serve = partial(run_viewer, config, live, policy)
 
     def run(self, link: Link) -> None:
         """Serves the page; returns when the run stops.
@@ -27,7 +37,7 @@ class ViewerService:
         """
         stopping, urls = threading.Event(), queue.SimpleQueue[str]()
         with ThreadPoolExecutor(1, thread_name_prefix="viewer") as pool:
-            server = pool.submit(run_viewer, self._config, urls.put, stopping)
+            server = pool.submit(self._serve, on_ready=urls.put, stopping=stopping)
             server.add_done_callback(lambda _: urls.put(""))
             try:
                 if url := urls.get():

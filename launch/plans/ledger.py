@@ -50,7 +50,7 @@ def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
         return limit
     try:
         from launch.config.file import load_config
-        from launch.config.policy import policy_config
+        from launch.config.policy import policy_aims
         from launch.config.probe import known_probe
         from launch.config.run_file import ResolvedRun
     except ImportError as error:
@@ -58,7 +58,7 @@ def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
 
     path = Path(limit)
     config = ResolvedRun.read(path).config if path.suffix == ".json" else load_config(limit)
-    told, probe = policy_config(config), known_probe(config.probe, config.geometry.n_pixels)
+    told, probe = policy_aims(config), known_probe(config.probe, config.geometry.n_pixels)
     if math.isinf(told.max_dose) or probe is None:
         raise ValueError(f"{limit}: wanted `policy.max_dose` and a known probe to count the dose with")
     return MaxDose(photons_per_pixel=told.max_dose, illumination=abs2(probe).sum(axis=0), axes=told.axes)

@@ -8,12 +8,12 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from launch.config.sections import StoreConfig
 from launch.results.cxi import Reconstruction, write_cxi, write_png
 from launch.results.summary import result_folder, summarise, write_summary
 from operators.arrays import Probe, abs2
@@ -23,43 +23,10 @@ from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.composition import Refined
 from stream.stages.error_bars import read_calibration
-from stream.stages.inputs import Optics, read_corners, read_patches
+from stream.stages.inputs import ImageOrigin, Optics, read_corners, read_patches
 from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecorderConfig:
-    """Settings of the recorder.
-
-    Attributes
-    ----------
-    optics : Optics
-    save : Path
-        Results go into `results` below it.
-    uses_network, uses_refinement : bool
-        Which pictures there are.
-    run_id, config_hash, model : str
-        Written into every result.
-    error_model : ErrorModel
-        Of the network's mosaics.
-    store : Path or None
-        Folder of the store, None for no entry.
-    store_timeout_s : float
-        Longest time to wait for the store.
-    """
-
-    optics: Optics
-    save: Path
-    uses_network: bool
-    uses_refinement: bool
-    run_id: str = ""
-    config_hash: str = ""
-    model: str = ""
-    error_model: ErrorModel = field(default_factory=ErrorModel)
-    store: Path | None = None
-    store_timeout_s: float = 120.0
 
 
 class Recorder:
@@ -67,7 +34,11 @@ class Recorder:
 
     Parameters
     ----------
-    config : RecorderConfig
+    config : StoreConfig
+    origin : ImageOrigin
+        What the results are made from; its versions are written into each.
+    save : Path
+        Results go into `results` below it, the store into `store` where it has no folder of its own.
 
     Raises
     ------
@@ -80,24 +51,26 @@ class Recorder:
     batch_size = 4096
     deadline_s = 0.5
 
-    def __init__(self, config: RecorderConfig) -> None:
-        self.config = config
+    def __init__(self, config: StoreConfig, origin: ImageOrigin, save: Path) -> None:
+        self.origin, self.results = origin, result_folder(save)
+        self.store = (config.path or save / "store") if config.enabled else None
+        self.store_timeout_s = config.timeout_s
         self.inputs: tuple[str, ...] = ("stitcher",)
         self.waits_for: tuple[str, ...] = ("subscriber", "positions")
-        self.waits_for += ("inference",) if config.uses_network else ()
-        self.waits_for += ("refinement",) if config.uses_refinement else ()
-        result_folder(config.save).mkdir(parents=True, exist_ok=True)
+        self.waits_for += ("inference",) if origin.uses_network else ()
+        self.waits_for += ("refinement",) if origin.uses_refinement else ()
+        self.results.mkdir(parents=True, exist_ok=True)
 
     def open(self, scan: Scan) -> "ScanResult":
         """Begins with a scan."""
-        return ScanResult(self.config, scan)
+        return ScanResult(self, scan)
 
 
 class ScanResult(ScanWork):
     """What stays of one scan."""
 
-    def __init__(self, config: RecorderConfig, scan: Scan) -> None:
-        self._config, self._scan = config, scan
+    def __init__(self, stage: Recorder, scan: Scan) -> None:
+        self._stage, self._scan = stage, scan
 
     def handle(self, numbers: Numbers) -> None:
         """Notes that these frames are in the record: they are in the columns."""
@@ -105,26 +78,26 @@ class ScanResult(ScanWork):
 
     def close(self) -> None:
         """Writes the results of the scan."""
-        config, scan = self._config, self._scan
+        stage, scan = self._stage, self._scan
         figures = summarise(scan)
         result = reconstruction_of(
             scan,
-            config.optics,
-            uses_network=config.uses_network,
-            error_model=config.error_model,
+            stage.origin.optics,
+            uses_network=stage.origin.uses_network,
+            error_model=stage.origin.error_model,
         )
-        stem = result_folder(config.save) / scan.name
+        stem = stage.results / scan.name
         if result is not None:
             write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
             write_png(stem.with_suffix(".png"), result)
             figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}
         write_summary(stem.with_suffix(".json"), figures)
-        if config.store is not None:
-            figures["uid"] = self._store(stem)
+        if stage.store is not None:
+            figures["uid"] = self._store(stage.store, stem)
             write_summary(stem.with_suffix(".json"), figures)
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
-        own = {name: getattr(self._config, name) for name in ("run_id", "config_hash", "model")}
+        own = {name: getattr(self._stage.origin, name) for name in ("run_id", "config_hash", "model")}
         own["models"] = ", ".join(f"{name}: {n}" for name, n in figures["models"].items())
         return own | {
             name: value
@@ -132,18 +105,18 @@ class ScanResult(ScanWork):
             if value is not None and not isinstance(value, dict)
         }
 
-    def _store(self, stem: Path) -> str:
+    def _store(self, store: Path, stem: Path) -> str:
         """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""
         scan = self._scan
         command = [sys.executable, "-P", "-m", "launch.results.store_process", "--parent", str(os.getpid())]
-        command += [str(self._config.store), str(scan.folder)]
+        command += [str(store), str(scan.folder)]
         command += [str(stem.with_suffix(".cxi"))] if stem.with_suffix(".cxi").exists() else []
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=self._config.store_timeout_s, check=False
+                command, capture_output=True, text=True, timeout=self._stage.store_timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
-            log.warning("%s is not in the store: no answer in %g s", scan.name, self._config.store_timeout_s)
+            log.warning("%s is not in the store: no answer in %g s", scan.name, self._stage.store_timeout_s)
             return ""
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -5,8 +5,7 @@ process; imports are inside them so that a process loads only what its stage nee
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,11 +13,11 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.probe import error_model, known_probe, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
+from stream.stages.config import EndpointSection
+from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
-from stream.wire.sockets import Endpoint
 
-if TYPE_CHECKING:
-    from stream.stages.positions import PositionsConfig
+AnySection = TypeVar("AnySection", bound=EndpointSection)
 
 # Frames and the live picture come first; what takes long takes the time that they leave.
 REFINEMENT_NICE, FINETUNE_NICE = 10, 19
@@ -74,208 +73,111 @@ def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSp
     return StageSpec.model_validate(own | options)
 
 
-def _own(endpoint: Endpoint, run: ResolvedRun, stage: str) -> Endpoint:
-    """Return `endpoint` at the address the stage had before it was started again, if it was."""
-    return replace(endpoint, address=run.addresses.get(stage, endpoint.address))
+def _own(section: AnySection, run: ResolvedRun, stage: str) -> AnySection:
+    """Return `section` at the address the stage had before it was started again, if it was."""
+    return section.changed(address=run.addresses.get(stage, section.address))
+
+
+def _origin(run: ResolvedRun) -> ImageOrigin:
+    config, context = run.config, run.context()
+    return ImageOrigin(
+        optics=optics(run),
+        uses_network=config.network.weights is not None,
+        uses_refinement=config.refinement.enabled,
+        run_id=context.run_id,
+        config_hash=context.config_hash,
+        model=model_id(config),
+        error_model=error_model(config),
+    )
 
 
 def subscriber(run: ResolvedRun) -> Source:
     """Returns the stage that records frames."""
-    from stream.stages.subscriber import Subscriber, SubscriberConfig
+    from stream.stages.subscriber import Subscriber
 
-    section, context = run.config.detector, run.context()
-    config = SubscriberConfig(
-        endpoints=(_own(section.endpoint(), run, "subscriber"),),
-        pattern=section.pattern,
-        queue=section.queue,
-        channel=section.channel,
-        end_grace_s=section.end_grace_s,
-        silence_s=section.silence_s,
-        frame_shape=section.frame_shape,
-        frame_dtype=section.frame_dtype,
-    )
-    return Subscriber(config, run.scans, run_id=context.run_id, config_hash=context.config_hash)
+    section, context = _own(run.config.detector, run, "subscriber"), run.context()
+    return Subscriber(section, run.scans, run_id=context.run_id, config_hash=context.config_hash)
 
 
 def positions(run: ResolvedRun) -> Source:
     """Returns the stage that records positions."""
     from stream.stages.positions import Positions
 
-    return Positions(_positions_config(run), run.scans)
-
-
-def _positions_config(run: ResolvedRun) -> "PositionsConfig":
-    from stream.documents.reader import PositionFields
-    from stream.stages.positions import PositionsConfig
-
-    section = run.config.positions
-    fields = section.unit and PositionFields(
-        unit=section.unit,
-        y=section.y,
-        x=section.x,
-        signs=section.signs,
-        frames_per_event=section.frames_per_event,
-        stream=section.stream,
-    )
-    return PositionsConfig(
-        source=section.source,
-        endpoints=(_own(section.endpoint(), run, "positions"),) if section.source == "documents" else (),
-        queue=section.queue,
-        fields=fields,
-        path=section.path,
-        series_key=section.series_key,
-        late_s=section.late_s,
-        field_m=section.field_m,
-    )
+    return Positions(_own(run.config.positions, run, "positions"), run.scans)
 
 
 def probe(run: ResolvedRun) -> Worker:
     """Returns the stage that finds the probe during the scan, or corrects a guess."""
-    from stream.stages.probe import ProbeFinder, ProbeFinderConfig
+    from stream.stages.probe import ProbeFinder
 
-    section, guess = run.config.probe, run.folder / PROBE_FILE
+    guess = run.folder / PROBE_FILE
     return ProbeFinder(
-        ProbeFinderConfig(
-            optics=optics(run),
-            guess=guess if guess.exists() else None,
-            n_frames=section.n_frames,
-            n_modes=section.n_modes,
-            photons=section.photons,
-            transmission=model_card(run.config).get("transmission", 1.0),
-            threads=run.config.refinement.threads,
-        )
+        run.config.probe,
+        optics(run),
+        guess=guess if guess.exists() else None,
+        transmission=model_card(run.config).get("transmission", 1.0),
+        threads=run.config.refinement.threads,
     )
 
 
 def inference(run: ResolvedRun) -> Worker:
     """Returns the stage that runs the network."""
-    from stream.stages.inference import Inference, InferenceConfig
-    from stream.stages.predictors import UncertaintyConfig
+    from stream.stages.inference import Inference
 
-    section = run.config.network
-    if section.weights is None:
-        raise ValueError("network.weights: the inference stage needs weights")
-    return Inference(
-        InferenceConfig(
-            optics=optics(run),
-            weights=section.weights,
-            batch_size=section.batch_size,
-            deadline_s=section.deadline_s,
-            threads=section.threads,
-            device=section.device,
-            uncertainty=UncertaintyConfig(
-                disagreement=section.disagreement,
-                members=section.members,
-                dropout=section.dropout,
-                n_samples=section.dropout_samples,
-            ),
-        )
-    )
+    return Inference(run.config.network, optics(run))
 
 
 def refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that refines the object."""
-    from stream.stages.refinement import Refinement, RefinementConfig
+    from stream.stages.refinement import Refinement
 
-    section = run.config.refinement
+    config = run.config
     return Refinement(
-        RefinementConfig(
-            optics=optics(run),
-            refiner=section.refiner(),
-            epochs=section.epochs,
-            n_modes=run.config.probe.n_modes,
-            scale_probe=run.config.scales_probe,
-            uses_network=run.config.network.weights is not None,
-            starts_over=run.config.policy.enabled,
-            first_frames=section.first_frames,
-            publish_s=section.publish_s,
-            device=section.device,
-            threads=section.threads,
-        )
+        config.refinement,
+        optics(run),
+        n_modes=config.probe.n_modes,
+        scale_probe=config.scales_probe,
+        uses_network=config.network.weights is not None,
+        starts_over=config.policy.enabled,
     )
 
 
 def stitcher(run: ResolvedRun) -> Worker:
     """Returns the stage that assembles and publishes the live image."""
-    from stream.stages.stitcher import Stitcher, StitcherConfig
+    from stream.stages.stitcher import Stitcher
 
-    section, context = run.config.live, run.context()
-    return Stitcher(
-        StitcherConfig(
-            optics=optics(run),
-            door=_own(section.endpoint(), run, "stitcher"),
-            uses_network=run.config.network.weights is not None,
-            uses_refinement=run.config.refinement.enabled,
-            tile_px=section.tile_px,
-            interval_s=section.interval_s,
-            run_id=context.run_id,
-            config_hash=context.config_hash,
-            model=model_id(run.config),
-            error_model=error_model(run.config),
-        )
-    )
+    return Stitcher(_own(run.config.live, run, "stitcher"), _origin(run))
 
 
 def recorder(run: ResolvedRun) -> Worker:
     """Returns the stage that writes results and the entry in the store."""
-    from launch.results.recorder import Recorder, RecorderConfig
+    from launch.results.recorder import Recorder
 
-    config, context = run.config, run.context()
-    return Recorder(
-        RecorderConfig(
-            optics=optics(run),
-            save=config.save,
-            uses_network=config.network.weights is not None,
-            uses_refinement=config.refinement.enabled,
-            run_id=context.run_id,
-            config_hash=context.config_hash,
-            model=model_id(config),
-            error_model=error_model(config),
-            store=(config.store.path or config.save / "store") if config.store.enabled else None,
-            store_timeout_s=config.store.timeout_s,
-        )
-    )
+    return Recorder(run.config.store, _origin(run), run.config.save)
 
 
 def viewer(run: ResolvedRun) -> Service:
     """Returns the process that serves the web page."""
-    from launch.page.server import ViewerConfig
     from launch.page.service import ViewerService
 
     section, policy = run.config.viewer, run.config.policy
-    live = client_of(run, "stitcher", run.config.live)
+    # started again on a port of its own choice, it keeps it: browsers come back
+    port = urlsplit(run.addresses.get("viewer", "")).port or section.port
     return ViewerService(
-        ViewerConfig(
-            live_address=live.address,
-            host=section.host,
-            # started again on a port of its own choice, it keeps it: browsers come back
-            port=urlsplit(run.addresses.get("viewer", "")).port or section.port,
-            insecure=section.insecure,
-            live_insecure=live.insecure,
-            key=live.key,
-            peers=live.peers,
-            policy=client_of(run, "policy", policy) if policy.enabled else None,
-            controls=section.controls,
-        )
+        section.changed(port=port),
+        client_of(run, "stitcher", run.config.live),
+        client_of(run, "policy", policy) if policy.enabled else None,
     )
 
 
 def finetune(run: ResolvedRun) -> Worker:
     """Returns the stage that tunes the weights to the sample."""
-    from launch.training.finetune import Finetuning, FinetuningConfig
-    from launch.training.tuning import TuningConfig
+    from launch.training.finetune import Finetuning
 
-    section = run.config.finetune
-    if run.config.network.weights is None:
+    weights = run.config.network.weights
+    if weights is None:
         raise ValueError("finetune: needs `network.weights`")
-    return Finetuning(
-        FinetuningConfig(
-            optics=optics(run),
-            weights=run.config.network.weights,
-            tuning=TuningConfig(learning_rate=section.learning_rate, replayed=section.replayed),
-            **section.model_dump(exclude={"enabled", "learning_rate", "replayed"}),
-        )
-    )
+    return Finetuning(run.config.finetune, optics(run), weights)
 
 
 def policy(run: ResolvedRun) -> Service:

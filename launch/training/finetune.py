@@ -9,7 +9,7 @@ the lowest priority and a budget; no stage waits for it, and the run goes on wit
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from launch.config.sections import FinetuneConfig
 from launch.training.finetune_labels import Labels, refined_labels
 from launch.training.recipe import Recipe
-from launch.training.tuning import Samples, Tuner, TuningConfig
+from launch.training.tuning import Samples, Tuner
 from operators.arrays import Probe, abs2
 from operators.network.interface import Network, probe_tensor
 from stream.files.weights import load_network, save_network
@@ -36,36 +37,15 @@ LOOK_S = 2.0  # least time between two looks for labels
 BLENDS = (1.0, 0.7, 0.4)  # shares of what was learned that are tried, the largest first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuningConfig:
-    """Settings of the stage; what is not said here is said at `launch.config.stages.FinetuneSection`.
-
-    Attributes
-    ----------
-    optics : Optics
-    weights : Path
-        Where learning begins in every scan.
-    tuning : TuningConfig
-    """
-
-    optics: Optics
-    weights: Path
-    tuning: TuningConfig = field(default_factory=TuningConfig)
-    budget_s: float = 120.0
-    share: float = 1.0
-    first_frames: int = 64
-    least_visits: int = 12
-    offer_s: float = 10.0
-    least_gain: float = 0.03
-    most_forgotten: float = 0.1
-
-
 class Finetuning:
     """Worker: learns from refined frames, and offers what it has learned.
 
     Parameters
     ----------
-    config : FinetuningConfig
+    config : FinetuneConfig
+    optics : Optics
+    weights : Path
+        Where learning begins in every scan.
     clock : callable
         Monotonic seconds.
     processor_clock : callable
@@ -93,18 +73,21 @@ class Finetuning:
 
     def __init__(
         self,
-        config: FinetuningConfig,
+        config: FinetuneConfig,
+        optics: Optics,
+        weights: Path,
         clock: Callable[[], float] = time.monotonic,
         processor_clock: Callable[[], float] = time.process_time,
     ) -> None:
-        self.config, self.clock, self.processor_clock = config, clock, processor_clock
+        self.config, self.optics = config, optics
+        self.clock, self.processor_clock = clock, processor_clock
         torch.set_num_threads(1)
-        self.network, self.card = load_network(config.weights)
+        self.network, self.card = load_network(weights)
         try:
             self.recipe = Recipe.model_validate(self.card.recipe)
         except ValueError as error:
             raise ValueError(
-                f"{config.weights}: tuning replays what the weights were trained on, and their recipe "
+                f"{weights}: tuning replays what the weights were trained on, and their recipe "
                 f"cannot be read: {error}"
             ) from error
 
@@ -138,7 +121,7 @@ class ScanTuning(ScanWork):
 
     def __init__(self, stage: Finetuning, scan: Scan) -> None:
         self._stage, self._config, self._scan = stage, stage.config, scan
-        self._preprocess = stage.config.optics.preprocess(scan)
+        self._preprocess = stage.optics.preprocess(scan)
         self._counters = scan.counters(STAGE, writable=True)
         self._held: list[int] = np.flatnonzero(scan.states(STAGE) == State.DONE).tolist()
         _, path = newest_version(scan)
@@ -180,7 +163,7 @@ class ScanTuning(ScanWork):
 
     def _learn(self) -> bool:
         if self._probe is None:
-            self._probe = self._config.optics.probe_of(self._scan)
+            self._probe = self._stage.optics.probe_of(self._scan)
         if (probe := self._probe) is None:
             return False
         if self._wants_labels:
@@ -189,7 +172,7 @@ class ScanTuning(ScanWork):
             return False
         if self._tuner is None:
             stage, modes = self._stage, probe_tensor(probe)
-            self._tuner = Tuner(self._current, stage.recipe, modes, self._config.tuning, stage.network)
+            self._tuner = Tuner(self._current, stage.recipe, modes, self._config, stage.network)
         self._tuner.step(lesson.learned)
         if self._is_due:
             self._offered_s = self._spent_s
@@ -225,7 +208,7 @@ class ScanTuning(ScanWork):
             np.array(self._held, np.int64),
             snapshot,
             probe,
-            geometry=self._config.optics.geometry,
+            geometry=self._stage.optics.geometry,
             preprocess=self._preprocess,
             least_visits=self._config.least_visits,
         )

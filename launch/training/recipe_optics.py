@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from launch.config.section import OutputPath
 from operators.arrays import Probe, fft2, ifft2
 from operators.optics.coherence import blurred_probe, mixed_probe
 from operators.optics.detector_effects import DetectorEffects
@@ -21,6 +20,7 @@ from operators.optics.probe import (
     with_power,
     zone_plate_probe,
 )
+from stream.files.paths import OutputPath
 from stream.files.probe import read_probe
 
 Count = Annotated[int, Field(ge=1)]

@@ -7,12 +7,12 @@ trained with, so that what was learned is not forgotten.
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from launch.config.sections import FinetuneConfig
 from launch.training.data import Simulator
 from launch.training.recipe import Recipe
 from operators.network.interface import Illumination, Network, illuminate, joined
@@ -21,34 +21,10 @@ from operators.network.losses import sigma_nll, squared_error, variation
 REPLAYED_TEXTURES = 100  # and probes: enough to learn none by heart in minutes, drawn in seconds
 N_REHEARSED = 64  # old samples that forgetting is measured on, of as many textures
 ORIENTATIONS = 8
+BATCH_SIZE = 16  # samples per step, those replayed included
+AVERAGED_STEPS = 25.0  # the learning rate does not fall, since the end is not known: the weights are averaged
 # Added to the recipe's own seed, from which training draws.
 _REPLAYED_SEED, _REHEARSED_SEED = 2**31, 2**31 + 2**30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuningConfig:
-    """How a network learns from a scan.
-
-    Parameters
-    ----------
-    batch_size : int
-        Samples per step, those replayed included.
-    replayed : float
-        Share of old samples in a batch, in [0, 1).
-    learning_rate : float
-        Of Adam.
-    averaging : float
-        Steps over which the weights are averaged: the learning rate does not fall, since the end is not
-        known.
-    seed : int
-        Of the choice of samples.
-    """
-
-    batch_size: int = 16
-    replayed: float = 0.65
-    learning_rate: float = 5e-4
-    averaging: float = 25.0
-    seed: int = 0
 
 
 class Samples(NamedTuple):
@@ -77,7 +53,7 @@ class Tuner:
         That trained it: what is replayed.
     probe : (mode, y, x) complex64
         Of the scan.
-    config : TuningConfig
+    config : FinetuneConfig
     before : Network, optional
         What forgetting is counted from where learning began earlier; `network` itself unless given.
 
@@ -93,7 +69,7 @@ class Tuner:
         network: Network,
         recipe: Recipe,
         probe: Tensor,
-        config: TuningConfig,
+        config: FinetuneConfig,
         before: Network | None = None,
     ) -> None:
         self.config, self.n_steps = config, 0
@@ -102,7 +78,7 @@ class Tuner:
         self.network = copy.deepcopy(network).eval()
         self._learning = copy.deepcopy(network).eval()
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self._generator = torch.Generator().manual_seed(0)
         self._illuminations = illuminate(torch.stack([_turned(probe, way) for way in range(ORIENTATIONS)]))
         self._simulator = _simulator(recipe, REPLAYED_TEXTURES, _REPLAYED_SEED)
         # Of textures that are never replayed: on those that are, less is seen to be forgotten.
@@ -153,8 +129,8 @@ class Tuner:
         return _error(network, self._rehearsed, self._rehearsed_with)
 
     def _batch(self, samples: Samples) -> tuple[Tensor, Tensor, Illumination]:
-        n_old = round(self.config.replayed * self.config.batch_size)
-        n_new = self.config.batch_size - n_old
+        n_old = round(self.config.replayed * BATCH_SIZE)
+        n_new = BATCH_SIZE - n_old
         which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
         orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
         new = self._illuminations.of(torch.full((n_new,), orientation))
@@ -172,7 +148,7 @@ class Tuner:
 
     @torch.no_grad()
     def _average(self) -> None:
-        share = max(1 / self.n_steps, 1 / self.config.averaging)
+        share = max(1 / self.n_steps, 1 / AVERAGED_STEPS)
         for mean, newest in zip(self.network.parameters(), self._learning.parameters(), strict=True):
             mean.lerp_(newest, share)
 

@@ -1,72 +1,54 @@
 """What a refinement is told and what it tells: configuration, snapshot and the closing of a run."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from operators.geometry import Bounds
+from operators.section import Fraction, Section
 
 CLOSING = 0.3  # of a run's epochs
 _FEW_FRAMES, _VISITS_OF_FEW = 60, 8
 _LAST_FRACTION = 0.02
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefinerConfig:
-    """What refinement does with its frames.
-
-    Parameters
-    ----------
-    algorithm : "epie" or "rpie"
-    object_step, probe_step : float
-        Steps, in (0, 1]; `probe_step` 0 holds the probe.
-    alpha : float
-        Regularisation of rPIE at the first visit, in (0, 1]; ePIE does not read it.
-    probe_start : int
-        Visits of a frame before it takes part in refining the probe: a frame first has to be explained by
-        the object.
-    anneal_visits : float
-        Visits of the frames after which rPIE has gone half the way to ePIE. Low `alpha` converges fast and
-        then follows the noise of every frame; a growing one keeps the first and avoids the second.
-    batch_size : int
-        Frames per update.
-    noise : "gaussian" or "poisson"
-        Of the amplitudes. Poisson is better at about one photon a pixel and fewer, gaussian converges faster
-        at ten and more.
-    subpixel : bool
-        Whether probes are shifted to the fraction of a pixel; costs about twice the time.
-    refines_positions : bool
-        Whether positions are refined as well, which needs `subpixel` and implies it. Errors of 3 pixels rms
-        come down to less than one; a scan with good positions is better off without.
-    positions_start : int
-        Visits of a frame before its position moves.
-    levels : bool
-        Whether slow variations of phase, which iterations hardly see, are taken from the centroids of the
-        patterns as a scan closes (operators.engine.levelling).
-    seed : int
-        Of the visiting order.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of its range.
-    """
+class RefinerConfig(Section):
+    """What refinement does with its frames."""
 
     algorithm: Literal["epie", "rpie"] = "rpie"
-    object_step: float = 1.0
-    probe_step: float = 1.0
-    alpha: float = 0.05
-    probe_start: int = 1
-    anneal_visits: float = 20.0
-    batch_size: int = 16
+    """extended ptychographic iterative engine, or its regularised successor"""
+    object_step: Fraction = 1.0
+    """step of the object, 0 to 1"""
+    probe_step: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """step of the probe, 0 to 1; 0 holds it"""
+    # Low `alpha` converges fast and then follows the noise of every frame; a growing one keeps the first and
+    # avoids the second.
+    alpha: Fraction = 0.05
+    """regularisation of rpie at the first visit, 0 to 1; epie does not read it"""
+    # A frame first has to be explained by the object.
+    probe_start: NonNegativeInt = 1
+    """visits of a frame before it takes part in refining the probe"""
+    anneal_visits: PositiveFloat = 20.0
+    """visits of the frames after which rpie has gone half the way to epie"""
+    batch_size: PositiveInt = 16
+    """frames per update"""
+    # Poisson is better at about one photon a pixel and fewer, gaussian converges faster at ten and more.
     noise: Literal["gaussian", "poisson"] = "gaussian"
+    """how far a pixel is trusted; poisson is better for patterns of few photons"""
     subpixel: bool = False
+    """whether the probe is shifted by fractions of a pixel; costs about twice the time"""
+    # Errors of 3 pixels rms come down to less than one; a scan with good positions is better off without.
     refines_positions: bool = False
-    positions_start: int = 3
+    """whether positions are refined as well; implies subpixel"""
+    positions_start: NonNegativeInt = 3
+    """visits of a frame before its position moves"""
+    # Iterations hardly see slow variations (operators.engine.levelling).
     levels: bool = True
-    seed: int = 0
+    """whether slow variations of phase are taken from the centroids of the patterns as a scan closes"""
+    seed: NonNegativeInt = 0
+    """of the order in which frames are visited"""
 
     def alpha_after(self, n_visits: float) -> float:
         """Return the regularisation of frames visited so often: from `alpha` towards 1, which is ePIE."""
@@ -85,31 +67,6 @@ class RefinerConfig:
     def shifts_probe(self) -> bool:
         """Whether probes are shifted to fractions of a pixel."""
         return self.subpixel or self.refines_positions
-
-    def __post_init__(self) -> None:
-        if self.algorithm not in ("epie", "rpie"):
-            raise ValueError(f"refinement: expected the algorithm 'epie' or 'rpie', got {self.algorithm!r}")
-        if self.noise not in ("gaussian", "poisson"):
-            raise ValueError(f"refinement: expected the noise 'gaussian' or 'poisson', got {self.noise!r}")
-        for name, low, high in (
-            ("object_step", 0, 1),
-            ("alpha", 0, 1),
-            ("anneal_visits", 0, math.inf),
-        ):
-            if not low < getattr(self, name) <= high:
-                raise ValueError(
-                    f"refinement: expected {low} < {name} <= {high}, got {getattr(self, name)!r}"
-                )
-        if not 0 <= self.probe_step <= 1 or self.batch_size < 1:
-            raise ValueError(
-                "refinement: expected 0 <= probe_step <= 1 and batch_size >= 1, got "
-                f"{self.probe_step!r} and {self.batch_size!r}"
-            )
-        if self.probe_start < 0 or self.positions_start < 0:
-            raise ValueError(
-                "refinement: expected probe_start >= 0 and positions_start >= 0, got "
-                f"{self.probe_start!r} and {self.positions_start!r}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

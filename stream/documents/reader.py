@@ -6,13 +6,14 @@ never guessed: an axis taken for another is a wrong picture that looks right.
 
 import logging
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt, model_validator
 
 from operators.geometry import METRES_PER_UNIT, probe_positions
+from operators.section import Section
 from stream.documents.codec import Document, DocumentError
 
 log = logging.getLogger(__name__)
@@ -29,52 +30,44 @@ _UNIT_OF = {spelling: unit for unit, others in _SPELLINGS.items() for spelling i
 Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionFields:
-    """What the recorded positions mean.
+class PositionFields(Section):
+    """What the recorded positions mean."""
 
-    Attributes
-    ----------
-    unit : {"m", "mm", "um", "nm"}
-        Unit of the recorded values. There is no default.
-    y, x : str
-        Motor or field of each axis; both empty take the hinted fields called y and x, one of each.
-    signs : (int, int)
-        +1 or -1 for y and x: -1 where the motor moves the sample instead of the probe.
-    frames_per_event : int
-        Frames exposed for each event; an event holds one position for all of them or one for each.
-    stream : str
-        Name of the event stream; empty takes the first one that has the fields.
-
-    Raises
-    ------
-    ValueError
-        If a value is not one of those above.
-    """
-
-    unit: str
     y: str = ""
+    """motor or field with the vertical position; empty takes the hinted field called y"""
     x: str = ""
-    signs: tuple[int, int] = (1, 1)
-    frames_per_event: int = 1
+    """motor or field with the horizontal position; empty takes the hinted field called x"""
+    unit: Literal["m", "mm", "um", "nm"] | None = None
+    """unit of the positions; a CXI file carries its own"""
+    signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
+    """sign of y and x; -1 where a motor moves the sample, not the probe"""
+    frames_per_event: PositiveInt = 1
+    """frames that share one event document"""
     stream: str = ""
+    """name of the document stream; empty takes the first with both fields"""
 
-    def __post_init__(self) -> None:
-        probe_positions(np.zeros((0, 2)), unit=self.unit, signs=self.signs)
+    @model_validator(mode="after")
+    def _are_two(self) -> Self:
         if bool(self.y) != bool(self.x) or (self.y and self.y == self.x):
-            raise ValueError(f"positions: name two different fields or none, got y {self.y!r}, x {self.x!r}")
-        if self.frames_per_event < 1:
-            raise ValueError(f"positions: frames_per_event must be >= 1, got {self.frames_per_event}")
+            raise ValueError(f"name two different fields or none, got y {self.y!r}, x {self.x!r}")
+        return self
 
 
 class PositionReader:
     """Reads the documents of one run in order.
 
     `read` returns positions as recorded; `to_metres` turns them into positions of the probe on the sample.
+
+    Raises
+    ------
+    ValueError
+        If the unit is not said: documents often do not, and there is no default.
     """
 
     def __init__(self, fields: PositionFields) -> None:
-        self.fields = fields
+        if fields.unit is None:
+            raise ValueError("positions from documents: wanted at least positions.unit (m, mm, um or nm)")
+        self.fields, self._unit = fields, fields.unit
         self._stream = fields.stream
         self._pairs: dict[str, tuple[str, str]] = {}  # uid of a descriptor: its fields for y and x
         self._without: list[str] = []
@@ -110,7 +103,7 @@ class PositionReader:
 
     def to_metres(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns probe positions on the sample, (frame, 2) float64, metres, (y, x)."""
-        return probe_positions(raw, unit=self.fields.unit, signs=self.fields.signs)
+        return probe_positions(raw, unit=self._unit, signs=self.fields.signs)
 
     def _describe(self, descriptor: Document) -> None:
         stream = str(descriptor.get("name"))
@@ -138,10 +131,10 @@ class PositionReader:
 
     def _check_unit(self, field: str, data_key: Any) -> None:
         units = data_key.get("units") if isinstance(data_key, dict) else None
-        if units and _UNIT_OF.get(str(units).strip().lower()) != self.fields.unit:
+        if units and _UNIT_OF.get(str(units).strip().lower()) != self._unit:
             raise DocumentError(
                 f"field {field!r} is in {units!r} says its descriptor, the configuration says "
-                f"{self.fields.unit!r}: correct positions.unit (one of {', '.join(METRES_PER_UNIT)})"
+                f"{self._unit!r}: correct positions.unit (one of {', '.join(METRES_PER_UNIT)})"
             )
 
     def _rows(self, document: Document, pair: tuple[str, str], *, is_page: bool) -> Rows:

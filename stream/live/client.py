@@ -22,6 +22,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from stream.live.image import LiveImage, TiledImage, checked_buffers
+from stream.wire import addresses
 from stream.wire.codec import ProtocolError, decode, encode, greeting
 from stream.wire.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
 from stream.wire.sockets import Socket, client_endpoint
@@ -55,7 +56,7 @@ class LiveReconstruction:
 
     def __init__(
         self,
-        address: str = "tcp://127.0.0.1:5810",
+        address: str = addresses.LIVE,
         *,
         insecure: bool = False,
         key: Path | str | None = None,

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,42 +26,12 @@ from stream.files.weights import ModelCard, load_network
 from stream.record.probe import STAGE as PROBE_STAGE
 from stream.record.scan import Numbers, Scan, State
 from stream.record.tuned_weights import newest_version
+from stream.stages.config import NetworkConfig
 from stream.stages.inputs import Optics, read_patterns
-from stream.stages.predictors import UncertaintyConfig, build_predictor, models_of, torch_device
+from stream.stages.predictors import build_predictor, models_of, torch_device
 from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceConfig:
-    """Settings of the inference stage.
-
-    Attributes
-    ----------
-    optics : Optics
-        The probe is an input of the network; where none is known it is found during the scan.
-    weights : Path
-        .safetensors file.
-    batch_size : int
-        Most frames per run of the network.
-    deadline_s : float
-        A frame waits no longer than this for its batch to fill.
-    threads : int
-        Of the CPU, for the network or, where that runs on a GPU, for storing what it makes.
-    device : str
-        "cpu", "cuda" or "auto".
-    uncertainty : UncertaintyConfig
-        What else tells error bars beside the network itself.
-    """
-
-    optics: Optics
-    weights: Path
-    batch_size: int = 8
-    deadline_s: float = 0.02
-    threads: int = 1
-    device: str = "auto"
-    uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
 
 
 class Ready(NamedTuple):
@@ -77,7 +46,10 @@ class Inference:
 
     Parameters
     ----------
-    config : InferenceConfig
+    config : NetworkConfig
+        With weights.
+    optics : Optics
+        The probe is an input of the network; where none is known it is found during the scan.
     clock : callable
         Monotonic seconds.
 
@@ -100,17 +72,21 @@ class Inference:
     inputs: tuple[str, ...] = ("subscriber",)
     newest_first = True
 
-    def __init__(self, config: InferenceConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self.clock = config, clock
+    def __init__(
+        self, config: NetworkConfig, optics: Optics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if config.weights is None:
+            raise ValueError("network.weights: the inference stage needs weights")
+        self.config, self.optics, self.clock = config, optics, clock
         self.batch_size, self.deadline_s = config.batch_size, config.deadline_s
-        self.waits_for: tuple[str, ...] = () if config.optics.probe else (PROBE_STAGE,)
+        self.waits_for: tuple[str, ...] = () if optics.probe else (PROBE_STAGE,)
         self.network, self.card = load_network(config.weights)
         self.device = torch_device(config.device)
         self.stores_later = on_gpu = self.device.startswith("cuda")
         torch.set_num_threads(1 if on_gpu else config.threads)
         self.xp = get_array_module("auto") if on_gpu else np
         self.each = ThreadPoolExecutor(config.threads).map if config.threads > 1 else map
-        optics, n = config.optics, config.optics.geometry.n_pixels
+        n = optics.geometry.n_pixels
         self._mask = optics.pattern_mask()
         probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
         self.before = self.make_ready(self.network, self.card, probe)
@@ -125,13 +101,12 @@ class Inference:
         predictor = build_predictor(
             network,
             probe,
-            config.uncertainty,
-            batch_size=config.batch_size,
+            config,
             device=self.device,
             mask=self._mask,
         )
         predictor.warm_up()  # on a GPU the run is recorded here
-        return Ready(predictor, models_of(card, config.uncertainty))
+        return Ready(predictor, models_of(card, config))
 
 
 class NewestWeights:
@@ -169,8 +144,8 @@ class NewestWeights:
 
     def _find_probe(self) -> Probe | None:
         stage = self._stage
-        probe = stage.config.optics.probe_of(self._scan)
-        if probe is not None and not stage.config.optics.probe:
+        probe = stage.optics.probe_of(self._scan)
+        if probe is not None and not stage.optics.probe:
             ready = self._builder.submit(stage.make_ready, stage.network, stage.card, probe)
             self._ready = ready.result()  # no frame can go before
         return probe
@@ -199,7 +174,7 @@ class ScanInference(ScanWork):
 
     def __init__(self, stage: Inference, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
-        self._preprocess = stage.config.optics.preprocess(scan)
+        self._preprocess = stage.optics.preprocess(scan)
         n = stage.before.predictor.crop
         self._patches = scan.column("patches", writable=True, shape=(n, n))
         self._sigma = scan.column("sigma", writable=True, shape=(n, n))

@@ -1,6 +1,7 @@
 """From the columns of a scan to what the operators take: patterns and pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,35 +18,32 @@ from operators.arrays import (
     corner_origin,
 )
 from operators.geometry import Geometry, window_corners
+from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import widened
 from operators.optics.preprocess import Preprocess
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan
+from stream.stages.config import GeometryConfig
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class Optics:
     """What is known about instrument and frames before the scan.
 
     Attributes
     ----------
-    geometry : Geometry
-    centre : (int, int) or None
-        Row and column of zero frequency in the frame, None for the array centre.
-    binning : int
-    mask : Path or None
-        .npy of the frame's shape, True (or 1) = valid.
-    photons_per_count : float
+    config : GeometryConfig
     probe : Path or None
         .npy (mode, y, x) complex64, None if it is found during the scan.
     """
 
-    geometry: Geometry
-    centre: tuple[int, int] | None = None
-    binning: int = 1
-    mask: Path | None = None
-    photons_per_count: float = 1.0
+    config: GeometryConfig
     probe: Path | None = None
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The geometry of the patterns."""
+        return self.config.geometry()
 
     def preprocess(self, scan: Scan) -> Preprocess:
         """Returns the preparation of this scan's frames.
@@ -73,16 +71,17 @@ class Optics:
         return self._preprocess((valid.shape[0], valid.shape[-1]), valid).mask
 
     def _valid_pixels(self) -> Mask | None:
-        return None if self.mask is None else np.load(self.mask, allow_pickle=False).astype(bool)
+        mask = self.config.mask
+        return None if mask is None else np.load(mask, allow_pickle=False).astype(bool)
 
     def _preprocess(self, frame_shape: tuple[int, int], valid: Mask | None) -> Preprocess:
         return Preprocess(
             frame_shape=frame_shape,
             n_pixels=self.geometry.n_pixels,
-            centre=self.centre,
-            binning=self.binning,
+            centre=self.config.centre,
+            binning=self.config.binning,
             valid_pixels=valid,
-            photons_per_count=self.photons_per_count,
+            photons_per_count=self.config.photons_per_count,
         )
 
     def load_probe(self) -> Probe:
@@ -100,6 +99,30 @@ class Optics:
     def probe_of(self, scan: Scan) -> Probe | None:
         """Returns the known probe, or the one found in this scan, None while there is none."""
         return found_probe(scan) if self.probe is None else self.load_probe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOrigin:
+    """What the image of a run is made from, and what is stamped on it.
+
+    Attributes
+    ----------
+    optics : Optics
+    uses_network, uses_refinement : bool
+        Which pictures there are.
+    run_id, config_hash, model : str
+        Versions of the run, its configuration and the network's weights, "" where there is none.
+    error_model : ErrorModel
+        Of the network's mosaics, as its model card has it.
+    """
+
+    optics: Optics
+    uses_network: bool
+    uses_refinement: bool
+    run_id: str = ""
+    config_hash: str = ""
+    model: str = ""
+    error_model: ErrorModel = field(default_factory=ErrorModel)
 
 
 def load_probe(path: Path, n_pixels: int) -> Probe:

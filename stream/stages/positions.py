@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +27,10 @@ from stream.documents.reader import PositionFields, PositionReader, Rows
 from stream.documents.writer import STAGE, PositionWriter
 from stream.files.cxi import read_scan
 from stream.record.scan import Scan, scans_in
+from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -46,51 +46,6 @@ _PARENT = {
     "stream_datum": "descriptor",
     "stop": "run_start",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionsConfig:
-    """Where positions come from and what they mean.
-
-    Attributes
-    ----------
-    source : {"documents", "file"}
-        Bluesky documents over ZeroMQ, or one file used for every scan.
-    endpoints : tuple of Endpoint
-        Where documents arrive; bluesky's publisher connects, so this side usually binds.
-    queue : int
-        Messages held before the socket drops.
-    fields : PositionFields or None
-        Meaning of documents and of .npy and .csv files; a CXI file says it itself.
-    path : Path or None
-        The file: CXI, or .npy or .csv with (frame, 2) values in the order (y, x).
-    series_key : str
-        Key of the start document that names the detector's series.
-    late_s : float
-        How long after the end of the detector's series missing positions are waited for.
-    field_m : float, metres
-        Largest distance of a position from the first ones of its scan; beyond, it is rejected.
-
-    Raises
-    ------
-    ValueError
-        If the source lacks what it needs.
-    """
-
-    source: Literal["documents", "file"]
-    endpoints: tuple[Endpoint, ...] = ()
-    queue: int = 20_000
-    fields: PositionFields | None = None
-    path: Path | None = None
-    series_key: str = "detector_series_id"
-    late_s: float = 5.0
-    field_m: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.source == "documents" and self.fields is None:
-            raise ValueError("positions from documents: wanted at least positions.unit (m, mm, um or nm)")
-        if self.source == "file" and self.path is None:
-            raise ValueError("positions from a file: wanted positions.path")
 
 
 @dataclass(slots=True)
@@ -129,7 +84,7 @@ class Positions:
         self.config, self._scans = config, scans
         self.inlet: Inlet | None = None
         if config.source == "documents":
-            self.inlet = Inlet("SUB", config.endpoints, config.queue)
+            self.inlet = Inlet("SUB", (config.endpoint(),), config.queue)
         self._seen: set[str] = set()
         self._series: dict[str, _Series] = {}
         self._runs: dict[str, _Run] = {}
@@ -180,7 +135,7 @@ class Positions:
         """Return frame numbers and positions of the file, None if documents bring them."""
         if self.config.source != "file" or self.config.path is None:
             return None
-        positions_m = load_positions(self.config.path, self.config.fields)
+        positions_m = load_positions(self.config.path, self.config)
         return np.arange(len(positions_m)), positions_m
 
     def _look_for_unfinished(self) -> None:
@@ -239,13 +194,13 @@ class Positions:
 
     def _start(self, document: Document) -> _Run:
         uid = document.get("uid")
-        if not (isinstance(uid, str) and uid) or self.config.fields is None:
+        if not (isinstance(uid, str) and uid):
             raise DocumentError(f"start document with uid {uid!r:.60}")
         if uid in self._runs:
             raise DocumentError(f"run {uid} started twice")
         for earlier in self._runs.values():
             earlier.is_over = True
-        self._runs[uid] = run = _Run(uid, PositionReader(self.config.fields))
+        self._runs[uid] = run = _Run(uid, PositionReader(self.config))
         self._owner[uid] = uid
         self._pairing.start_run(uid, str(document.get(self.config.series_key) or ""))
         return run
@@ -294,14 +249,14 @@ class Positions:
                 del self._series[name]
 
 
-def load_positions(path: Path, fields: PositionFields | None) -> PositionArray:
+def load_positions(path: Path, fields: PositionFields) -> PositionArray:
     """Returns (frame, 2) float64, metres, the probe on the sample, (y, x); NaN where the file has none.
 
     Parameters
     ----------
     path : Path
         CXI, which says what its positions mean, or .npy or .csv with two columns y, x ("#" starts a comment).
-    fields : PositionFields or None
+    fields : PositionFields
         Unit and signs of .npy and .csv.
 
     Raises
@@ -312,7 +267,7 @@ def load_positions(path: Path, fields: PositionFields | None) -> PositionArray:
     if path.suffix in (".cxi", ".h5", ".hdf5", ".ptyd"):
         with read_scan(path) as scan:
             return scan.positions_m
-    if fields is None:
+    if fields.unit is None:
         raise ValueError(f"{path}: say the unit of the positions (positions.unit: m, mm, um or nm)")
     try:
         raw: Any = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_csv(path)

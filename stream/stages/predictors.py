@@ -2,9 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,41 +12,16 @@ from operators.network.interface import Network
 from operators.network.predictor import Predictor, rounding_error
 from stream.files.weights import ModelCard, load_network
 from stream.record.tuned_weights import ensemble_id
+from stream.stages.config import NetworkConfig
 
 N_TRIALS = 3
-
-Disagreement = Literal["none", "dropout", "ensemble", "round_robin"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UncertaintyConfig:
-    """What else tells the error bar beside the network itself (`operators.network.ensemble`).
-
-    Attributes
-    ----------
-    disagreement : str
-        "none", of thinned copies of the network ("dropout"), of all members for every frame ("ensemble"), or
-        of members that take turns ("round_robin").
-    members : tuple of Path
-        Weights of the members beside the first, for "ensemble" and "round_robin".
-    dropout : float
-        Share of channels that a thinned copy has lost.
-    n_samples : int
-        Thinned copies.
-    """
-
-    disagreement: Disagreement = "none"
-    members: tuple[Path, ...] = ()
-    dropout: float = 0.1
-    n_samples: int = 8
 
 
 def build_predictor(
     network: Network,
     probe: Probe,
-    config: UncertaintyConfig,
+    config: NetworkConfig,
     *,
-    batch_size: int,
     device: str,
     mask: Mask | None = None,
 ) -> Predicting:
@@ -60,10 +32,10 @@ def build_predictor(
     network : Network
         Of the weights in use.
     probe : (mode, y, x) complex64
-    config : UncertaintyConfig
-    batch_size : int
-        Frames per call.
+    config : NetworkConfig
+        Frames per call, and what else tells the uncertainty (`operators.network.ensemble`).
     device : str
+        Of torch.
     mask : (ky, kx) bool, optional
         True where the detector measures, corner-origin.
 
@@ -73,25 +45,25 @@ def build_predictor(
         If a member's weights cannot be used or do not fit the probe.
     """
 
-    def predictor(member: Network, share: int = batch_size) -> Predictor:
+    def predictor(member: Network, share: int = config.batch_size) -> Predictor:
         return Predictor(member, probe, share, device, mask=mask)
 
     if config.disagreement == "none":
         return predictor(network)
     if config.disagreement == "dropout":
-        others = [thinned(network, config.dropout, seed) for seed in range(config.n_samples)]
+        others = [thinned(network, config.dropout, seed) for seed in range(config.dropout_samples)]
     else:
         others = [load_network(path)[0] for path in config.members]
     networks = [network, *others]
     if config.disagreement == "round_robin":
-        share = math.ceil(batch_size / len(networks))
+        share = math.ceil(config.batch_size / len(networks))
         return RoundRobin([predictor(member, share) for member in networks])
     members = [predictor(member) for member in networks]
     weights = abs2(probe).sum(axis=0).astype(np.float32)
     return Ensemble(members, weights, n_estimates=1 if config.disagreement == "dropout" else None)
 
 
-def models_of(card: ModelCard, config: UncertaintyConfig) -> np.ndarray:
+def models_of(card: ModelCard, config: NetworkConfig) -> np.ndarray:
     """Return which weights make the patches, (turn,) uint64 as in the column `model`.
 
     Of members that take turns each has its own version (`operators.network.ensemble.turns`), the mean of an
@@ -101,7 +73,7 @@ def models_of(card: ModelCard, config: UncertaintyConfig) -> np.ndarray:
     ----------
     card : ModelCard
         Of the weights in use.
-    config : UncertaintyConfig
+    config : NetworkConfig
     """
     model_ids = [card.model_id]
     if config.disagreement in ("ensemble", "round_robin"):

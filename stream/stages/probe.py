@@ -6,7 +6,6 @@ for it. Frames are recorded meanwhile; inference then has some to catch up with.
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,41 +15,11 @@ from operators.engine.backends import get_host_backend
 from operators.engine.probe_search import probe_from_burst
 from stream.record.probe import STAGE, found_probe, publish_probe
 from stream.record.scan import Numbers, Scan, State
+from stream.stages.config import ProbeConfig
 from stream.stages.inputs import Optics, load_probe, read_patterns, read_positions_px
 from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeFinderConfig:
-    """Settings of the stage that finds the probe.
-
-    Attributes
-    ----------
-    optics : Optics
-        Without a probe.
-    guess : Path or None
-        .npy of a probe of which the defocus may be wrong; None starts from the mean pattern.
-    n_frames : int
-        Frames to find it from. When they are not enough, it is tried again with twice as many, and at the end
-        of the scan with all.
-    n_modes : int
-    photons : float or None
-        Mean incident photons per frame, None where they are not known: a guess then knows better.
-    transmission : float
-        Where nothing does: share of the light that the sample is expected to let through, which is that of
-        what the network was trained on.
-    threads : int
-    """
-
-    optics: Optics
-    guess: Path | None = None
-    n_frames: int = 96
-    n_modes: int = 1
-    photons: float | None = None
-    transmission: float = 1.0
-    threads: int = 1
 
 
 class ProbeFinder:
@@ -58,7 +27,15 @@ class ProbeFinder:
 
     Parameters
     ----------
-    config : ProbeFinderConfig
+    config : ProbeConfig
+    optics : Optics
+        Without a probe.
+    guess : Path or None
+        .npy of a probe of which the defocus may be wrong; None starts from the mean pattern.
+    transmission : float
+        Where neither the configuration nor a guess tells the photons: share of the light that the sample is
+        expected to let through, which is that of what the network was trained on.
+    threads : int
 
     Attributes
     ----------
@@ -81,12 +58,18 @@ class ProbeFinder:
     batch_size = 4096
     deadline_s = 0.0
 
-    def __init__(self, config: ProbeFinderConfig) -> None:
-        self.config = config
-        self.backend = get_host_backend(config.threads)
-        self.guess = (
-            None if config.guess is None else load_probe(config.guess, config.optics.geometry.n_pixels)
-        )
+    def __init__(
+        self,
+        config: ProbeConfig,
+        optics: Optics,
+        *,
+        guess: Path | None = None,
+        transmission: float = 1.0,
+        threads: int = 1,
+    ) -> None:
+        self.config, self.optics, self.transmission = config, optics, transmission
+        self.backend = get_host_backend(threads)
+        self.guess = None if guess is None else load_probe(guess, optics.geometry.n_pixels)
         self.photons = config.photons
         if self.guess is not None and self.photons is None:
             self.photons = float(abs2(self.guess).sum())
@@ -101,7 +84,7 @@ class ProbeSearch(ScanWork):
 
     def __init__(self, stage: ProbeFinder, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
-        self._preprocess = stage.config.optics.preprocess(scan)
+        self._preprocess = stage.optics.preprocess(scan)
         self._is_found = found_probe(scan) is not None
         # A process before this one may have noted frames and died before it had enough.
         self._waiting: list[int] = np.flatnonzero(scan.states(STAGE) == State.DONE).tolist()
@@ -121,15 +104,15 @@ class ProbeSearch(ScanWork):
             self._try(np.array(self._waiting, np.int64))
 
     def _try(self, numbers: Numbers) -> None:
-        stage, config, scan = self._stage, self._stage.config, self._scan
+        stage, scan = self._stage, self._scan
         try:
             probe = probe_from_burst(
                 read_patterns(scan, self._preprocess, numbers),
-                read_positions_px(scan, config.optics.geometry, numbers),
+                read_positions_px(scan, stage.optics.geometry, numbers),
                 photons=stage.photons,
-                transmission=config.transmission,
+                transmission=stage.transmission,
                 guess=stage.guess,
-                n_modes=config.n_modes,
+                n_modes=stage.config.n_modes,
                 mask=self._preprocess.mask,
                 run_update=stage.backend.update,
             )

@@ -8,13 +8,13 @@ published as a snapshot file, from which the stage also goes on after a crash.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from operators.arrays import Corners, Mask, Patterns, Positions, Probe, abs2, to_numpy
 from operators.engine.backends import get_backend, on_host
-from operators.engine.config import CLOSING, RefinerConfig, RefinerSnapshot, closing_fraction
+from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
 from operators.engine.probe_search import estimate_probe
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import Seeding
@@ -25,24 +25,21 @@ from operators.optics.probe import probe_modes, with_power
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
+from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics, read_patches, read_patterns, read_positions_px
 from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefinementConfig:
-    """Settings of the refinement stage.
+class Refinement:
+    """Worker: keeps refining whatever frames its scan has so far.
 
-    Attributes
+    Parameters
     ----------
+    config : RefinementConfig
     optics : Optics
         Without a probe the stage takes the one found in the scan, or finds one from the first frames.
-    refiner : RefinerConfig
-    epochs : float
-        Visits per frame after which the object is done. The last third of them, with falling steps, is kept
-        for when all frames are there.
     n_modes : int
         Modes of the probe.
     scale_probe : bool
@@ -52,35 +49,6 @@ class RefinementConfig:
     starts_over : bool
         Whether the object is started again from the network's patches when all frames are there. A scan that
         first visits the field sparsely needs it: what was refined without neighbours keeps its own phase.
-    first_frames : int
-        Frames to wait for before refining, and from which a missing probe is found.
-    publish_s : float
-        Least time between two snapshots.
-    device : str
-        Backend of the engine: "numpy", "compiled", "cupy", "cupy-fused", or "auto" for the fastest measured.
-    threads : int
-        Cores it may use.
-    """
-
-    optics: Optics
-    refiner: RefinerConfig = field(default_factory=RefinerConfig)
-    epochs: float = 40.0
-    n_modes: int = 1
-    scale_probe: bool = True
-    uses_network: bool = False
-    starts_over: bool = False
-    first_frames: int = 32
-    publish_s: float = 0.5
-    device: str = "auto"
-    threads: int = 1
-
-
-class Refinement:
-    """Worker: keeps refining whatever frames its scan has so far.
-
-    Parameters
-    ----------
-    config : RefinementConfig
     clock : callable
         Monotonic seconds.
 
@@ -105,11 +73,23 @@ class Refinement:
     batch_size = 64
     deadline_s = 1.0
 
-    def __init__(self, config: RefinementConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self.clock = config, clock
-        self.inputs = ("subscriber", "positions") + (("inference",) if config.uses_network else ())
+    def __init__(
+        self,
+        config: RefinementConfig,
+        optics: Optics,
+        *,
+        n_modes: int,
+        scale_probe: bool = True,
+        uses_network: bool = False,
+        starts_over: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config, self.optics, self.clock = config, optics, clock
+        self.n_modes, self.scale_probe = n_modes, scale_probe
+        self.uses_network, self.starts_over = uses_network, starts_over
+        self.inputs = ("subscriber", "positions") + (("inference",) if uses_network else ())
         self.backend = get_backend(config.device, config.threads)
-        self.known_probe = config.optics.load_probe() if config.optics.probe else None
+        self.known_probe = optics.load_probe() if optics.probe else None
 
     def open(self, scan: Scan) -> "ScanRefinement":
         """Begins a scan; after a restart takes up the last snapshot and all frames that had been refined."""
@@ -122,7 +102,7 @@ class Refinement:
     def start_engine(self, probe: Probe, mask: Mask) -> Refiner:
         """Returns an engine without frames."""
         _, xp, run_update = self.backend
-        return Refiner(self.config.refiner, probe, mask=mask, xp=xp, run_update=run_update)
+        return Refiner(self.config, probe, mask=mask, xp=xp, run_update=run_update)
 
 
 class ScanRefinement(ScanWork):
@@ -130,7 +110,7 @@ class ScanRefinement(ScanWork):
 
     def __init__(self, stage: Refinement, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
-        self._preprocess = stage.config.optics.preprocess(scan)
+        self._preprocess = stage.optics.preprocess(scan)
         self._waiting: list[int] = []
         self.object = self._restored()
 
@@ -180,19 +160,19 @@ class ScanRefinement(ScanWork):
         return grown
 
     def _first_probe(self, numbers: Numbers) -> Probe:
-        stage, config, mask = self._stage, self._stage.config, self._preprocess.mask
+        stage, mask = self._stage, self._preprocess.mask
         patterns = read_patterns(self._scan, self._preprocess, numbers)
         probe = found_probe(self._scan) if stage.known_probe is None else stage.known_probe
         if probe is None:
-            positions_px = read_positions_px(self._scan, config.optics.geometry, numbers)
-            run_update = on_host(stage.backend, config.threads).update
+            positions_px = read_positions_px(self._scan, stage.optics.geometry, numbers)
+            run_update = on_host(stage.backend, stage.config.threads).update
             return estimate_probe(
-                patterns, positions_px, n_modes=config.n_modes, mask=mask, run_update=run_update
+                patterns, positions_px, n_modes=stage.n_modes, mask=mask, run_update=run_update
             )
-        if len(probe) < config.n_modes:
-            probe = probe_modes(probe[0], config.n_modes)
+        if len(probe) < stage.n_modes:
+            probe = probe_modes(probe[0], stage.n_modes)
         photons = float((patterns * mask).sum(dtype=np.float64)) / len(patterns)
-        return with_power(probe, photons) if config.scale_probe else probe
+        return with_power(probe, photons) if stage.scale_probe else probe
 
 
 class GrowingObject:
@@ -206,12 +186,12 @@ class GrowingObject:
 
     def __init__(self, stage: Refinement, scan: Scan, preprocess: Preprocess, probe: Probe) -> None:
         self._stage, self._config, self._scan = stage, stage.config, scan
-        self._preprocess, self._geometry = preprocess, stage.config.optics.geometry
+        self._preprocess, self._geometry = preprocess, stage.optics.geometry
         self.engine = stage.start_engine(probe, preprocess.mask)
         self._seeds: _Seeds | None = None
-        if self._config.uses_network:
+        if stage.uses_network:
             self._seeds = _Seeds(Mosaic(abs2(probe).sum(axis=0)), preprocess.mask)
-        self._starts_over = self._config.starts_over
+        self._starts_over = stage.starts_over
         self._held: list[int] = []
         self._unmarked: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
@@ -249,7 +229,7 @@ class GrowingObject:
             return
         visited = engine.visited(self._unmarked)
         snapshot = engine.snapshot()
-        if self._config.scale_probe:
+        if self._stage.scale_probe:
             snapshot = scaled_to(snapshot, engine.mean_photons)
         write_snapshot(self._scan.folder, snapshot)
         self._visits.write(self._held, engine.n_visits(self._held))

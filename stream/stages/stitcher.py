@@ -7,7 +7,6 @@ so a slow client slows nobody and a late one gets everything.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from operators.arrays import abs2
 from operators.engine.refiner import RefinerSnapshot
 from operators.geometry import Bounds
-from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door
 from stream.live.tiles import TileStore
@@ -25,47 +23,14 @@ from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
 from stream.stages.composition import Refined, compose
+from stream.stages.config import LiveConfig
 from stream.stages.error_bars import Calibration
-from stream.stages.inputs import Optics, read_corners, read_patches
+from stream.stages.inputs import ImageOrigin, read_corners, read_patches
 from stream.stages.stage import ScanWork
 from stream.wire.codec import Buffer
 from stream.wire.messages import ObjectUpdate
-from stream.wire.sockets import Endpoint
 
 LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StitcherConfig:
-    """Settings of the stitcher.
-
-    Attributes
-    ----------
-    optics : Optics
-    door : Endpoint
-        Where clients ask for the live image.
-    uses_network, uses_refinement : bool
-        Which pictures there are to stitch.
-    tile_px : int
-        Side of a published tile.
-    interval_s : float
-        Least time between two versions.
-    run_id, config_hash, model : str
-        Stamped on every update.
-    error_model : ErrorModel
-        Of the network's mosaics, as its model card has it.
-    """
-
-    optics: Optics
-    door: Endpoint
-    uses_network: bool = True
-    uses_refinement: bool = True
-    tile_px: int = 64
-    interval_s: float = 0.04
-    run_id: str = ""
-    config_hash: str = ""
-    model: str = ""
-    error_model: ErrorModel = field(default_factory=ErrorModel)
 
 
 class Stitcher:
@@ -73,7 +38,9 @@ class Stitcher:
 
     Parameters
     ----------
-    config : StitcherConfig
+    config : LiveConfig
+    origin : ImageOrigin
+        What the picture is made from, and what is stamped on every update.
     clock : callable
         Monotonic seconds.
 
@@ -88,19 +55,21 @@ class Stitcher:
     deadline_s = 0.0
     newest_first = False
 
-    def __init__(self, config: StitcherConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self.door, self._clock = config, config.door, clock
-        first = "inference" if config.uses_network else "refinement"
+    def __init__(
+        self, config: LiveConfig, origin: ImageOrigin, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.config, self.origin, self.door, self._clock = config, origin, config.endpoint(), clock
+        first = "inference" if origin.uses_network else "refinement"
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
-        self.waits_for: tuple[str, ...] = ("refinement",) if config.uses_refinement else ()
+        self.waits_for: tuple[str, ...] = ("refinement",) if origin.uses_refinement else ()
         self._picture: LivePicture | None = None  # who comes after the end of a scan gets its last
-        self._answers = Door(config.run_id, self._news_after, clock, self._frame_counts)
-        if config.optics.probe:
-            config.optics.load_probe()  # a wrong one is reported before the scan
+        self._answers = Door(origin.run_id, self._news_after, clock, self._frame_counts)
+        if origin.optics.probe:
+            origin.optics.load_probe()  # a wrong one is reported before the scan
 
     def open(self, scan: Scan) -> "LivePicture":
         """Begins a picture; after a restart all frames already stitched are stitched again first."""
-        self._picture = LivePicture(self.config, scan, self._clock)
+        self._picture = LivePicture(self.config, self.origin, scan, self._clock)
         return self._picture
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
@@ -124,8 +93,10 @@ class LivePicture(ScanWork):
         Published last; those of the process before this one count, since clients have seen them.
     """
 
-    def __init__(self, config: StitcherConfig, scan: Scan, clock: Callable[[], float]) -> None:
-        self._config, self.scan, self._clock = config, scan, clock
+    def __init__(
+        self, config: LiveConfig, origin: ImageOrigin, scan: Scan, clock: Callable[[], float]
+    ) -> None:
+        self._config, self._origin, self.scan, self._clock = config, origin, scan, clock
         self._counters = scan.counters(Stitcher.name, writable=True)
         self._stitched_s = scan.column("mosaicked_s", writable=True)
         self._tiles = TileStore(config.tile_px)
@@ -176,19 +147,19 @@ class LivePicture(ScanWork):
         after = after if scan == self.scan.name else -1
         if after >= self.version:
             return None
-        geometry, refined = self._config.optics.geometry, self._refined
+        geometry, refined = self._origin.optics.geometry, self._refined
         bounds = self._bounds or Bounds(0, 0, 1, 1)
         update = ObjectUpdate(
             scan=self.scan.name,
-            run_id=self._config.run_id,
+            run_id=self._origin.run_id,
             version=self.version,
             tile_px=self._config.tile_px,
             object_pixel_m=geometry.object_pixel_m,
             bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
             frames_seen=len(self._shown),
             epoch=refined.epoch if refined else 0.0,
-            model=self._config.model,
-            config_hash=self._config.config_hash,
+            model=self._origin.model,
+            config_hash=self._origin.config_hash,
             error=refined.error if refined else None,
             time_to_image_ms=percentiles_ms(self._delay.seconds(self._shown[-LATENCY_WINDOW:])),
             counts=frame_counts(self.scan),
@@ -200,9 +171,9 @@ class LivePicture(ScanWork):
         return update, [*self._tiles.changed_after(after), self._path()]
 
     def _place(self, numbers: Numbers) -> None:
-        scan, n = self.scan, self._config.optics.geometry.n_pixels
-        corners = read_corners(scan, self._config.optics.geometry, numbers)
-        if self._config.uses_network:
+        scan, n = self.scan, self._origin.optics.geometry.n_pixels
+        corners = read_corners(scan, self._origin.optics.geometry, numbers)
+        if self._origin.uses_network:
             patches, sigma = read_patches(scan, n, numbers)
             if not self._mosaic.n_patches:  # the probe was found since the scan was opened
                 self._mosaic = self._empty_mosaic()
@@ -217,20 +188,20 @@ class LivePicture(ScanWork):
 
     def _empty_mosaic(self) -> Mosaic:
         """Return a mosaic whose patches will weigh as they are illuminated."""
-        n, probe = self._config.optics.geometry.n_pixels, self._config.optics.probe_of(self.scan)
+        n, probe = self._origin.optics.geometry.n_pixels, self._origin.optics.probe_of(self.scan)
         illumination = np.ones((n, n), np.float32) if probe is None else abs2(probe).sum(axis=0)
-        return Mosaic(illumination, self._config.error_model)
+        return Mosaic(illumination, self._origin.error_model)
 
     def _restitch(self) -> None:
-        if not self._config.uses_network or not self._placed.size:
+        if not self._origin.uses_network or not self._placed.size:
             return
         scan, numbers = self.scan, self._placed
-        geometry = self._config.optics.geometry
+        geometry = self._origin.optics.geometry
         self._mosaic = stitch(
             *read_patches(scan, geometry.n_pixels, numbers),
             self._mosaic.weights,
             read_corners(scan, geometry, numbers),
-            error_model=self._config.error_model,
+            error_model=self._origin.error_model,
         )
         if self._refined is not None:
             self._refined = self._refined.turned_to(self._mosaic)
@@ -280,6 +251,6 @@ class LivePicture(ScanWork):
     def _path(self) -> NDArray[np.float32]:
         if not self._shown.size:  # nobody may have made the columns
             return np.zeros((0, 2), np.float32)
-        geometry = self._config.optics.geometry
+        geometry = self._origin.optics.geometry
         corners = read_corners(self.scan, geometry, self._shown)
         return (corners + geometry.n_pixels / 2).astype(np.float32)

@@ -14,9 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -30,53 +28,18 @@ from stream.detector.dectris import (
 )
 from stream.record.columns import DiskFullError
 from stream.record.scan import Scan, ScanHeader, scans_in
+from stream.stages.config import DetectorConfig
 from stream.stages.recording import STAGE, Recording, check_room
 from stream.stages.refusals import Complaints
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
 
 UNKNOWN = -1
+MAX_FRAMES = 10_000_000  # frame numbers from here on are damage, not frames
 
 FrameKind = tuple[tuple[int, int], str]  # shape, dtype
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriberConfig:
-    """Where the detector is and when a series is over.
-
-    Attributes
-    ----------
-    endpoints : tuple of Endpoint
-        Addresses of the detector, or of the proxy before it.
-    pattern : {"PULL", "SUB"}
-        PULL from a detector that pushes, SUB to one that publishes.
-    queue : int
-        Messages held while this stage is busy.
-    channel : str
-        Which channel to record, "" for the first.
-    end_grace_s : float
-        How long frames may still come after the end of their series.
-    silence_s : float
-        A series without frames for so long is over; 0 waits for ever.
-    frame_shape, frame_dtype
-        Rows and columns, and for example "<u2", where they are known beforehand: room for a series is then
-        reserved when the detector is armed, and frames of another kind are refused.
-    max_frames : int
-        Frame numbers from here on are damage, not frames.
-    """
-
-    endpoints: tuple[Endpoint, ...]
-    pattern: Literal["PULL", "SUB"] = "PULL"
-    queue: int = 1000
-    channel: str = ""
-    end_grace_s: float = 2.0
-    silence_s: float = 0.0
-    frame_shape: tuple[int, int] | None = None
-    frame_dtype: str = ""
-    max_frames: int = 10_000_000
 
 
 class _Series:
@@ -99,7 +62,7 @@ class _Series:
         n_seen, head = (self.recording.n_seen, self.recording.head) if self.recording else (0, 0)
         return n_seen >= max(self.n_announced, head)
 
-    def is_over(self, now: float, config: SubscriberConfig) -> bool:
+    def is_over(self, now: float, config: DetectorConfig) -> bool:
         """Whether nothing more is to be expected."""
         if self.end_at is not None and self.is_complete:
             return True
@@ -117,7 +80,7 @@ class Subscriber:
 
     Parameters
     ----------
-    config : SubscriberConfig
+    config : DetectorConfig
     scans : Path
         Folder of scans.
     clock : callable
@@ -133,7 +96,7 @@ class Subscriber:
 
     def __init__(
         self,
-        config: SubscriberConfig,
+        config: DetectorConfig,
         scans: Path,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -142,7 +105,7 @@ class Subscriber:
     ) -> None:
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash = run_id, config_hash
-        self.inlet: Inlet | None = Inlet(config.pattern, config.endpoints, config.queue)
+        self.inlet: Inlet | None = Inlet(config.pattern, (config.endpoint(),), config.queue)
         self._series: _Series | None = None
         self._last: Recording | None = None
         self._closed: dict[str, Path] = {}
@@ -209,9 +172,9 @@ class Subscriber:
         if len(parts) != 1:
             raise DetectorMessageError(f"message of {len(parts)} parts: Stream V2 has one")
         message = decode_message(parts[0])
-        if isinstance(message, ImageMessage) and message.image_id >= self.config.max_frames:
+        if isinstance(message, ImageMessage) and message.image_id >= MAX_FRAMES:
             raise DetectorMessageError(
-                f"image {message.image_id} of {message.key}: wanted less than {self.config.max_frames}"
+                f"image {message.image_id} of {message.key}: wanted less than {MAX_FRAMES}"
             )
         return message
 

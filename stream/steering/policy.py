@@ -37,14 +37,14 @@ from operators.steering.repair import REPAIR_LAG, Repairs
 from operators.steering.selector import Selection, Selector
 from operators.steering.survey import survey
 from stream.live.image import LiveImage
-from stream.steering.config import PolicyConfig
+from stream.steering.config import Aims
 from stream.steering.image_changes import bounds_of, changed
 from stream.steering.motor_axes import Limits
 from stream.steering.trust import calibration, is_trusted
 from stream.wire.messages import Recommendation
 
-__all__ = ["Policy", "PolicyConfig"]
-
+BATCH = 32  # points of a suggestion when the caller does not say
+EXPIRES_S = 60.0  # how long a recommendation is worth following
 SPACING_DIAMETERS = 0.25
 SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
 FARTHEST_DIAMETERS = 3.0  # no hole is as wide once the field has been surveyed
@@ -57,34 +57,34 @@ class Policy:
 
     Parameters
     ----------
-    config : PolicyConfig
+    aims : Aims
     illumination : (y, x) float32, photons
         What one exposure puts on each pixel of its window: |P|^2 summed over modes.
     """
 
-    def __init__(self, config: PolicyConfig, illumination: Array) -> None:
-        self.config, self._illumination = config, np.asarray(illumination, np.float32)
-        self._area = config.axes.area(config.limits)
+    def __init__(self, aims: Aims, illumination: Array) -> None:
+        self.aims, self._illumination = aims, np.asarray(illumination, np.float32)
+        self._area = aims.axes.area(aims.limits)
         self._diameter_px = probe_fwhm_px(np.sqrt(self._illumination))
         self._sequence = -1
-        self._region = config.region
+        self._region = aims.region
         self.forget()
 
     def forget(self) -> None:
         """Begin a new scan: nothing measured, nothing seen."""
-        config, area = self.config, self._area
+        aims, area = self.aims, self._area
         spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
         self._selector = Selector(
             Lattice(
                 area,
                 spacing_px,
-                np.random.default_rng(config.seed),
+                np.random.default_rng(aims.seed),
                 FARTHEST_DIAMETERS * self._diameter_px,
             ),
-            DoseMap(area, self._illumination, config.max_dose),
+            DoseMap(area, self._illumination, aims.max_dose),
             self._diameter_px,
-            overlap=config.overlap,
-            travel=config.travel,
+            overlap=aims.overlap,
+            travel=aims.travel,
         )
         self.maps = self._empty_maps()
         centres = self._selector.lattice.centres
@@ -92,7 +92,7 @@ class Policy:
         self._note_region()
         self.audit = Audit(self.maps.cells.shape)
         self._survey = self._planned_survey()
-        self._stop = StopRule(config.target_rad)
+        self._stop = StopRule(aims.target_rad)
         self._image: LiveImage | None = None
         self._measured: Positions = np.zeros((0, 2))
         self._centres: Corners = np.zeros((0, 2), np.int64)
@@ -119,7 +119,7 @@ class Policy:
 
     def restrict(self, region: Limits | None) -> None:
         """Measure within `region` only, motor positions, from now on; as configured when None."""
-        region = self.config.region if region is None else region
+        region = self.aims.region if region is None else region
         if region == self._region:
             return
         self._region = region
@@ -151,7 +151,7 @@ class Policy:
             If a position is not finite, or not on the sample by any measure.
         """
         measured = np.asarray(measured, np.float64).reshape(-1, 2)
-        centres = self.config.axes.centres(measured)
+        centres = self.aims.axes.centres(measured)
         n_known = len(self._measured)
         if not np.array_equal(measured[:n_known], self._measured):
             image = self._image
@@ -183,19 +183,19 @@ class Policy:
 
     def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
         """Return the next points: motor name to position, with a unique `_id`; none when it is enough."""
-        recommendation, points = self.recommend(num_points or self.config.batch)
+        recommendation, points = self.recommend(num_points or BATCH)
         if recommendation.stop:
             return []
         offered = {f"{recommendation.sequence}.{index}": point for index, point in enumerate(points.tolist())}
         self._offered |= offered
-        names = self.config.motors
+        names = self.aims.motors
         return [{"_id": name, **dict(zip(names, point, strict=True))} for name, point in offered.items()]
 
     def get_best_points(self) -> list[tuple[str, dict[str, float], dict[str, float]]]:
         """Return the state reached: the last point measured and what is known of the sample by it."""
         if not self.n_measured:
             return []
-        where = dict(zip(self.config.motors, map(float, self._measured[-1]), strict=True))
+        where = dict(zip(self.aims.motors, map(float, self._measured[-1]), strict=True))
         known = {"sigma_q95_rad": self.quality.sigma_q95_rad, "n_measured": float(self.n_measured)}
         return [(str(self.n_measured - 1), where, known)]
 
@@ -203,7 +203,7 @@ class Policy:
         """Return whether what matters is known well enough, and why."""
         if not self._stop.is_met:
             return False, ""
-        sigma, target = self.quality.sigma_q95_rad, self.config.target_rad
+        sigma, target = self.quality.sigma_q95_rad, self.aims.target_rad
         return True, f"95 % of what matters is known to {sigma:.3g} rad, wanted {target:.3g}"
 
     def recommend(
@@ -240,17 +240,17 @@ class Policy:
             frames_seen=image.frames_seen if image else 0,
             n_measured=self.n_measured,
             map_hash=map_hash,
-            expires_s=self.config.expires_s,
+            expires_s=EXPIRES_S,
             predicted_gain=float(promise.predicted.sum()) * self.maps.cell_px**2,
             realised_gain=self.audit.realised_gain * self.maps.cell_px**2,
             stop=stop,
             reasons=(why,) if stop else self._reasons(chosen, len(repaired)),
         )
-        return recommendation, self.config.axes.positions(chosen.centres)
+        return recommendation, self.aims.axes.positions(chosen.centres)
 
     def _where(self, point: Mapping[str, Any]) -> list[float]:
         """Return the motor position of a measured point."""
-        motors = self.config.motors
+        motors = self.aims.motors
         if all(name in point for name in motors):
             return [float(point[name]) for name in motors]
         if point.get("_id") in self._offered:
@@ -294,7 +294,7 @@ class Policy:
         return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
 
     def _planned_survey(self) -> Corners:
-        rng, step_px = np.random.default_rng(self.config.seed), SURVEY_DIAMETERS * self._diameter_px
+        rng, step_px = np.random.default_rng(self.aims.seed), SURVEY_DIAMETERS * self._diameter_px
         centres = survey(self._area, step_px, rng)
         return centres[self._inside_region(centres[None])[0] > 0]
 
@@ -321,7 +321,7 @@ class Policy:
     def _inside(self, region: Limits | None, centres: Corners) -> NDArray[np.float32]:
         if region is None:
             return np.ones(centres.shape[:2], np.float32)
-        area = self.config.axes.area(region)
+        area = self.aims.axes.area(region)
         inside = (centres >= area.origin) & (centres < (area.bottom, area.right))
         return inside.all(axis=-1).astype(np.float32)
 
@@ -339,7 +339,7 @@ class Policy:
 
     def _remedies(self) -> str:
         """Return what the places that matter need to reach the target: photons and computing differ."""
-        verdict = verdicts(self.maps, self.config.target_rad)[(self._weights >= RELEVANT) & self._field]
+        verdict = verdicts(self.maps, self.aims.target_rad)[(self._weights >= RELEVANT) & self._field]
         shares = {remedy.name.lower(): 100 * np.mean(verdict == remedy) for remedy in Verdict}
         return "of what matters " + ", ".join(f"{share:.0f} % {name}" for name, share in shares.items())
 
@@ -357,7 +357,7 @@ class Policy:
             reasons.append(f"even: {100 * share:.0f} % of the field matters, a plain scan does as well")
         else:
             reasons.append(f"importance: {100 * self.quality.relevant_fraction:.0f} % of the field matters")
-        if self._surveyed and self.config.target_rad > 0:
+        if self._surveyed and self.aims.target_rad > 0:
             reasons.append(self._remedies())
         if n_repaired:
             reasons.append(f"repair: {n_repaired} lost frames")

@@ -154,7 +154,7 @@ class PolicyDoor:
         return encode(self._last, [self._points])
 
     def _nothing(self, consult: Consult, reason: str) -> list[Buffer]:
-        sequence, nothing = consult.after + 1, self._policy.config.axes.positions([])
+        sequence, nothing = consult.after + 1, self._policy.aims.axes.positions([])
         return encode(
             Recommendation(run=consult.run, question=consult.question, sequence=sequence, reasons=(reason,)),
             [nothing],
@@ -169,7 +169,7 @@ class PolicyDoor:
         if self._state != "running":
             raise ValueError(f"{command.deed}: no plan is being steered")
         if command.region is not None and not self._policy.reaches(command.region):
-            raise ValueError(f"{command.region} has no place to measure within {self._policy.config.limits}")
+            raise ValueError(f"{command.region} has no place to measure within {self._policy.aims.limits}")
         control = self._controls.say(command.deed, command.region, command.by)
         log.info("%s", sentence(control))
         return [self._pass_on((control,)), [sender, *self._steering()]]
@@ -184,23 +184,23 @@ class PolicyDoor:
         return "ended" if self._said.source == ENDED else "running"
 
     def _steering(self) -> list[Buffer]:
-        policy, config, controls = self._policy, self._policy.config, self._controls
-        origin, next_ = config.axes.positions(np.array([[0, 0], [1, 1]])).tolist()
+        policy, aims, controls = self._policy, self._policy.aims, self._controls
+        origin, next_ = aims.axes.positions(np.array([[0, 0], [1, 1]])).tolist()
         steering = Steering(
             plan=self._state,
             asked_s=max(self._clock() - self._asked_at, 0.0),
             held=controls.held,
             stopped=controls.stopper is not None,
-            region=controls.region or config.region,
-            limits=config.limits,
-            unit=config.axes.unit,
+            region=controls.region or aims.region,
+            limits=aims.limits,
+            unit=aims.axes.unit,
             origin=tuple(origin),
             pitch=(next_[0] - origin[0], next_[1] - origin[1]),
             n_measured=policy.n_measured,
             n_left=self._said.n_left,
             sequence=self._last.sequence if len(self._points) else -1,
             dose_peak=policy.dose_peak,
-            max_dose=None if math.isinf(config.max_dose) else config.max_dose,
+            max_dose=None if math.isinf(aims.max_dose) else aims.max_dose,
             predicted_gain=self._last.predicted_gain,
             realised_gain=self._last.realised_gain,
             reasons=self._last.reasons,

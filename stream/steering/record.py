@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from operators.arrays import Positions
 from operators.steering.maps import SuperPixels
 from stream.live.image import LiveImage
-from stream.steering.policy import Policy, PolicyConfig
+from stream.steering.config import Aims
+from stream.steering.policy import Policy
 from stream.wire.messages import Box, Recommendation
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Begun(msgspec.Struct, frozen=True, tag=True):
     """A policy that knows nothing begins: the plan is new, or the policy's process is."""
 
     run: str  # the plan's name of its conversation
-    config: PolicyConfig
+    aims: Aims = msgspec.field(name="config")
     shape: tuple[int, int]
     illumination: bytes  # (y, x) float32
 
@@ -105,7 +106,7 @@ class DecisionRecord:
         self._maps = {layer: getattr(policy.maps, layer).copy() for layer in _LAYERS}
         self._path = np.zeros((0, 2), np.float32)
         light = self._illumination
-        self._append(Begun(run, policy.config, light.shape, light.tobytes()))
+        self._append(Begun(run, policy.aims, light.shape, light.tobytes()))
 
     def asked(
         self,
@@ -248,7 +249,7 @@ class _Again:
 
     def __init__(self, begun: Begun) -> None:
         illumination = np.frombuffer(begun.illumination, np.float32).reshape(begun.shape)
-        self._policy = Policy(begun.config, illumination)
+        self._policy = Policy(begun.aims, illumination)
         self._measured: Positions = np.zeros((0, 2))
         self._path = np.zeros((0, 2), np.float32)
 

@@ -34,7 +34,7 @@ class EndpointError(ValueError):
     """An address that cannot or must not be used."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """Where a socket connects to or binds, and who may use it.
 

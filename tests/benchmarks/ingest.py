@@ -20,8 +20,10 @@ import numpy as np
 
 from stream.detector.dectris import ImageMessage, decode_message, encode_message
 from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
+from stream.stages.config import DetectorConfig
 from stream.stages.loop import MESSAGES_PER_TURN
-from stream.stages.subscriber import Subscriber, SubscriberConfig
+from stream.stages.subscriber import Subscriber
+from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.benchmarks.report import Benchmark, Figures
@@ -141,7 +143,7 @@ def _receive_and_decode(inlet: Socket, go: Connection, n_frames: int) -> Cost:
 
 
 def _record(inlet: Socket, go: Connection, start: bytes, n_frames: int, scans: Path) -> Cost:
-    subscriber = Subscriber(SubscriberConfig(endpoints=()), scans)
+    subscriber = Subscriber(DetectorConfig(address=addresses.DETECTOR), scans)
     subscriber.handle([[start]])
     stopwatch = Stopwatch()
     for turn in _turns(inlet, go, n_frames):

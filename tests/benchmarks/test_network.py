@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from launch.config.stages import DEMO_WEIGHTS
+from launch.config.config import DEMO_WEIGHTS
 from launch.training.evaluate import evaluation_probe, simulate_scans, trained_families
 from launch.training.recipe import Recipe, read_recipe
 from operators.arrays import Probe

@@ -6,16 +6,20 @@ from typing import Any
 import numpy as np
 
 from operators.engine.refiner import RefinerSnapshot
-from operators.geometry import Bounds, Geometry
+from operators.geometry import Bounds
 from operators.optics.probe import zone_plate_probe
 from operators.optics.trajectories import jittered_raster
 from operators.patches import extract_patches
 from stream.record.scan import Scan, ScanHeader, State
+from stream.stages.config import GeometryConfig
 from stream.stages.inputs import Optics
 from stream.wire.messages import ObjectUpdate
 
 N_PIXELS = 16
-GEOMETRY = Geometry(energy_ev=8000.0, detector_distance_m=2.0, detector_pixel_m=1e-4, n_pixels=N_PIXELS)
+DETECTOR_PLANE = GeometryConfig(
+    energy_ev=8000.0, detector_distance_m=2.0, detector_pixel_m=1e-4, n_pixels=N_PIXELS
+)
+GEOMETRY = DETECTOR_PLANE.geometry()
 FRAME_SHAPE = (N_PIXELS, N_PIXELS)
 UPDATE = ObjectUpdate(
     scan="0000-siemens",
@@ -135,7 +139,7 @@ class Sample:
     def optics(self, folder: Path) -> Optics:
         path = folder / "probe.npy"
         np.save(path, self.probe)
-        return Optics(geometry=GEOMETRY, probe=path)
+        return Optics(DETECTOR_PLANE, path)
 
     def fill(self, scan: Scan, numbers: Any, *stages: str) -> None:
         """Store these frames at `stages`, all three that the stitcher reads if none is named."""

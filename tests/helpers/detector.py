@@ -10,8 +10,10 @@ from stream.detector.dectris import encode_message
 from stream.detector.simulator import Faults, ReplayConfig, series_messages
 from stream.record.account import Account, account
 from stream.record.scan import Scan, State, scans_in
+from stream.stages.config import DetectorConfig
 from stream.stages.recording import STAGE
-from stream.stages.subscriber import Subscriber, SubscriberConfig
+from stream.stages.subscriber import Subscriber
+from stream.wire import addresses
 
 SHAPE = (6, 8)
 
@@ -36,7 +38,8 @@ class Recorder:
     def __init__(self, scans: Path, **config: Any) -> None:
         self.now = 100.0
         self.scans = scans
-        self.subscriber = Subscriber(SubscriberConfig(endpoints=(), **config), scans, lambda: self.now)
+        settings = DetectorConfig(address=addresses.DETECTOR, **config)
+        self.subscriber = Subscriber(settings, scans, lambda: self.now)
 
     def take(self, messages: Iterable[bytes], *, per_turn: int = 64) -> None:
         """Hands over messages as `run_stage` does."""

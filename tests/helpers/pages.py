@@ -5,7 +5,9 @@ import threading
 
 import numpy as np
 
-from launch.page.server import ViewerConfig, run_viewer
+from launch.config.sections import ViewerConfig
+from launch.page.server import run_viewer
+from stream.wire.sockets import Endpoint
 
 # Colour (red, green, blue, alpha) of the left panel at a part of the image's width and height, as drawn.
 COLOUR_AT = """([x, y, nRows, nColumns]) => {
@@ -18,7 +20,7 @@ COLOUR_AT = """([x, y, nRows, nColumns]) => {
 
 
 @contextlib.contextmanager
-def viewer(address, port=0, **options):
+def viewer(address, port=0, policy=None, **settings):
     """A running viewer; gives its URL."""
     ready, stopping, urls = threading.Event(), threading.Event(), []
 
@@ -26,8 +28,11 @@ def viewer(address, port=0, **options):
         urls.append(url)
         ready.set()
 
-    config = ViewerConfig(live_address=address, port=port, **options)
-    thread = threading.Thread(target=run_viewer, args=(config, on_ready, stopping))
+    config = ViewerConfig(port=port, **settings)
+    arguments = {"on_ready": on_ready, "stopping": stopping}
+    thread = threading.Thread(
+        target=run_viewer, args=(config, Endpoint(address=address), policy), kwargs=arguments
+    )
     thread.start()
     try:
         assert ready.wait(10.0)

@@ -8,8 +8,9 @@ import numpy as np
 from operators.geometry import Geometry
 from operators.optics.probe import probe_fwhm_px, with_power, zone_plate_probe
 from stream.live.image import LiveImage
+from stream.steering.config import PolicyConfig
 from stream.steering.motor_axes import Axes
-from stream.steering.policy import Policy, PolicyConfig
+from stream.steering.policy import Policy
 
 N_PIXELS, SIDE = 32, 232
 GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
@@ -21,8 +22,8 @@ ILLUMINATION = (np.abs(PROBE) ** 2).sum(axis=0)
 DIAMETER_PX = probe_fwhm_px(PROBE)
 
 
-def policy(**options: Any) -> Policy:
-    return Policy(PolicyConfig(**{"axes": AXES, "limits": LIMITS, **options}), ILLUMINATION)
+def policy(motors: tuple[str, str] = ("y", "x"), **settings: Any) -> Policy:
+    return Policy(PolicyConfig(**{"limits": LIMITS, **settings}).aims(AXES, motors), ILLUMINATION)
 
 
 def image(

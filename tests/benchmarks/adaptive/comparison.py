@@ -199,8 +199,8 @@ def _policy_of_a_large_object(travel: Travel | None) -> Policy:
     illumination = abs2(with_power(zone_plate_probe(n_pixels, 24.0, DECISION_DISC_PX), PHOTONS))
     high = (DECISION_SIDE - n_pixels) * geometry.object_pixel_m * 1e6
     axes = Axes(geometry=geometry)
-    config = PolicyConfig(axes=axes, limits=((0.0, high),) * 2, max_dose=1e6, travel=travel)
-    return Policy(config, illumination)
+    aims = PolicyConfig(limits=((0.0, high),) * 2, max_dose=1e6).aims(axes)
+    return Policy(replace(aims, travel=travel), illumination)
 
 
 def _timed(policy: Policy) -> tuple[list[float], list[float], list[float]]:
@@ -216,7 +216,7 @@ def _timed(policy: Policy) -> tuple[list[float], list[float], list[float]]:
         top, left = rng.integers(0, DECISION_SIDE - 300, 2)
         object_ = object_.copy()
         object_[top : top + 300, left : left + 300] *= np.complex64(1j)
-        path = policy.config.axes.centres(measured)
+        path = policy.aims.axes.centres(measured)
         image = live_image(object_, sigma, photons, (0, 0), index, path)
         started = time.perf_counter()
         policy.look(image)

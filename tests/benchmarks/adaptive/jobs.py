@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-from launch.config.stages import DEMO_WEIGHTS
+from launch.config.config import DEMO_WEIGHTS
 from launch.training.recipe import DEMO_RECIPE, read_recipe
 from operators.steering.routes import Travel
 from stream.files.weights import load_network

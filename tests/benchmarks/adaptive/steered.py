@@ -5,6 +5,7 @@ no stand-in.
 """
 
 import heapq
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def steered_scan(
         What the policy is told about moving.
     """
     illumination = abs2(sample.probe).sum(axis=0)
-    policy = Policy(PolicyConfig(axes=AXES, limits=LIMITS, seed=1, travel=travel), illumination)
+    policy = Policy(replace(PolicyConfig(limits=LIMITS, seed=1).aims(AXES), travel=travel), illumination)
     mosaic, images = Mosaic(illumination), []
     measured, patterns = np.zeros((0, 2)), []
     rules = {target: StopRule(target) for target in TARGETS_RAD}

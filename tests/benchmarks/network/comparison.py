@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.progress import track
 
-from launch.config.stages import DEMO_WEIGHTS
+from launch.config.config import DEMO_WEIGHTS
 from launch.training.evaluate import (
     EVALUATION_SEED,
     evaluation_probe,

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from launch.config.stages import FinetuneSection
+from launch.config.sections import FinetuneConfig
 from launch.training.evaluate import evaluation_probe, simulate_scans
 from launch.training.finetune import BLENDS
 from launch.training.recipe import Recipe
-from launch.training.tuning import Samples, Tuner, TuningConfig
+from launch.training.tuning import Samples, Tuner
 from operators.arrays import Array, Patches, abs2
 from operators.engine.backends import get_backend
 from operators.engine.refiner import Refiner, RefinerConfig
@@ -57,11 +57,11 @@ def finetune(
     shares = scan.patterns / np.float32(abs2(probe).sum())
     seen, unseen = _samples(shares[:half], labels), _samples(shares[half:], truth)
 
-    tuner = Tuner(network, recipe, torch.from_numpy(probe), TuningConfig())
+    tuner = Tuner(network, recipe, torch.from_numpy(probe), FinetuneConfig())
     ends_at = processor_clock() + BUDGET_S
     while processor_clock() < ends_at:
         tuner.step(seen)
-    before, most = tuner.error(network, unseen), FinetuneSection().most_forgotten
+    before, most = tuner.error(network, unseen), FinetuneConfig().most_forgotten
     for share in BLENDS:
         tuned = tuner.blended(share)
         forgotten = tuner.forgotten(tuned)

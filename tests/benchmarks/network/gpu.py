@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from operators.geometry import Geometry
 from operators.network.physics_net import PhysicsNet
 from operators.network.registry import NETWORKS
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
 from stream.record.scan import Scan, ScanHeader, State
-from stream.stages.inference import Inference, InferenceConfig
+from stream.stages.config import GeometryConfig, NetworkConfig
+from stream.stages.inference import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from tests.benchmarks.report import Benchmark, Figures
@@ -61,15 +61,17 @@ def _stage(folder: Path) -> Inference:
     save_network(folder / "weights.safetensors", network, untrained_card(SHAPE_OF_NETWORK))
     probe = with_power(zone_plate_probe(N_PIXELS, 24.0, 28.0)[None], PHOTONS).astype(np.complex64)
     np.save(folder / "probe.npy", probe)
-    geometry = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
+    geometry = GeometryConfig(
+        energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS
+    )
     return Inference(
-        InferenceConfig(
-            optics=Optics(geometry=geometry, probe=folder / "probe.npy"),
+        NetworkConfig(
             weights=folder / "weights.safetensors",
             batch_size=BATCH_SIZE,
             device="cuda",
             threads=N_THREADS,
-        )
+        ),
+        Optics(geometry, folder / "probe.npy"),
     )
 
 

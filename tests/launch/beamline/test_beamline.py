@@ -24,8 +24,9 @@ from launch.beamline.simulation import Simulation, simulate_scan
 from stream.documents.reader import PositionFields, PositionReader
 from stream.record.account import account
 from stream.record.scan import scans_in
-from stream.stages.positions import Positions, PositionsConfig
-from stream.stages.subscriber import Subscriber, SubscriberConfig
+from stream.stages.config import DetectorConfig, PositionsConfig
+from stream.stages.positions import Positions
+from stream.stages.subscriber import Subscriber
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
@@ -112,8 +113,8 @@ def test_a_beamline_that_is_never_told_to_go_sends_nothing(tmp_path):
 def test_frames_and_positions_of_two_scans_arrive_over_the_real_wires(tmp_path):
     scans = tmp_path / "scans"
     scans.mkdir()
-    subscriber = Subscriber(SubscriberConfig(endpoints=(HERE,)), scans)
-    positions = Positions(PositionsConfig(source="documents", fields=PositionFields(unit="um")), scans)
+    subscriber = Subscriber(DetectorConfig(address=HERE.address, bind=HERE.bind), scans)
+    positions = Positions(PositionsConfig(unit="um"), scans)
     stages = {Socket("PULL", HERE): subscriber, Socket("SUB", HERE): positions}
     frames_at, positions_at = (socket.address for socket in stages)
     config = BeamlineConfig(

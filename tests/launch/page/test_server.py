@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
-from launch.page.server import POLL_S, LiveFeed, ViewerConfig, run_viewer
+from launch.config.sections import ViewerConfig
+from launch.page.server import POLL_S, LiveFeed, run_viewer
+from stream.wire import addresses
 from stream.wire.sockets import Endpoint, EndpointError, Socket
 from tests.helpers.fake_door import FakeDoor
 from tests.helpers.live_images import decode_picture
 
 
 def test_a_page_others_can_see_needs_a_decision():
-    with pytest.raises(EndpointError, match="no password"):
+    with pytest.raises(ValueError, match="no password"):
         ViewerConfig(host="0.0.0.0")
     assert ViewerConfig(host="0.0.0.0", insecure=True).insecure
 
@@ -21,7 +23,7 @@ def test_a_page_others_can_see_needs_a_decision():
 def test_a_refused_viewer_says_why_and_a_server_that_takes_it_clears_that(monkeypatch):
     monkeypatch.setattr("launch.page.server.RETRY_S", 0.01)
     door, stopping = FakeDoor(reject="install the same version"), threading.Event()
-    feed = LiveFeed(ViewerConfig(live_address=door.address))
+    feed = LiveFeed(Endpoint(address=door.address))
     thread = threading.Thread(target=feed.follow, args=(stopping,))
     with door:
         thread.start()
@@ -51,8 +53,9 @@ def page():
         ready.set()
 
     with FakeDoor() as door:
-        config = ViewerConfig(live_address=door.address, port=0)
-        thread = threading.Thread(target=run_viewer, args=(config, on_ready, stopping))
+        told = {"on_ready": on_ready, "stopping": stopping}
+        arguments = ViewerConfig(port=0), Endpoint(address=door.address)
+        thread = threading.Thread(target=run_viewer, args=arguments, kwargs=told)
         thread.start()
         assert ready.wait(5.0)
         yield urls[0], door, stopping
@@ -163,4 +166,4 @@ def test_a_taken_port_is_a_clear_error():
     with Socket("ROUTER", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as other:
         port = int(other.address.rsplit(":", 1)[1])
         with pytest.raises(EndpointError, match=f"cannot serve the page at 127.0.0.1:{port}: .*port 0"):
-            run_viewer(ViewerConfig(port=port))
+            run_viewer(ViewerConfig(port=port), Endpoint(address=addresses.LIVE))

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import ClientSession
 
-from launch.page.server import ViewerConfig
+from launch.page.server import LiveFeed, ViewerConfig
 from stream.wire.sockets import Endpoint
 from tests.helpers.fake_door import FakeDoor
 from tests.helpers.pages import viewer
@@ -51,11 +51,11 @@ def test_only_our_own_page_can_steer():
 
 
 def test_a_page_others_can_see_steers_only_when_somebody_said_so():
-    there = {"host": "0.0.0.0", "insecure": True, "policy": Endpoint(address="tcp://127.0.0.1:9")}
+    there, nobody = {"host": "0.0.0.0", "insecure": True}, Endpoint(address="tcp://127.0.0.1:9")
     assert not ViewerConfig(**there).may_steer
     assert ViewerConfig(**there, controls=True).may_steer
-    assert not ViewerConfig(controls=True).may_steer
-    with FakeDoor() as door, viewer(door.address, **there) as url:
+    assert not LiveFeed(nobody, may_steer=True).token, "there is nothing to steer"
+    with FakeDoor() as door, viewer(door.address, policy=nobody, **there) as url:
         assert asyncio.run(token_of(url)) == ""
         assert asyncio.run(posted(url, {"Origin": url, "X-Steering-Token": ""})) == 403
 

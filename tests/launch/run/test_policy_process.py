@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from launch.config.policy import policy_config
+from launch.config.policy import policy_aims
 from launch.config.run_file import ResolvedRun
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
@@ -72,7 +72,7 @@ def test_a_policy_needs_limits_a_probe_and_a_unit(tmp_path):
 
 def test_a_policy_that_is_told_what_moving_costs_counts_in_pixels(tmp_path):
     moving = {**STEERING, "dwell_s": 0.02, "speed": 50.0}
-    config = policy_config(make_config(tmp_path, probe=PROBE, policy=moving, positions={"unit": "um"}))
+    config = policy_aims(make_config(tmp_path, probe=PROBE, policy=moving, positions={"unit": "um"}))
     assert config.travel.dwell_s == 0.02
     assert config.travel.speed_px_s * config.axes.geometry.object_pixel_m == pytest.approx(50e-6)
     with pytest.raises(ValidationError, match="`dwell_s` and `speed` together"):
@@ -83,8 +83,8 @@ def test_the_policy_speaks_the_motors_of_the_configuration(tmp_path):
     positions = {"unit": "mm", "signs": (1, -1), "y": "sy", "x": "sx"}
     region = ((0.001, 0.002), (0.0, 0.001))
     steering = {**STEERING, "max_dose": 1e4, "region": region, "target_rad": 0.1}
-    config = policy_config(make_config(tmp_path, probe=PROBE, policy=steering, positions=positions))
+    config = policy_aims(make_config(tmp_path, probe=PROBE, policy=steering, positions=positions))
     assert (config.axes.unit, config.axes.signs, config.motors) == ("mm", (1, -1), ("sy", "sx"))
     assert (config.max_dose, config.region, config.target_rad) == (1e4, region, 0.1)
-    without = policy_config(make_config(tmp_path, probe=PROBE, policy=STEERING))
+    without = policy_aims(make_config(tmp_path, probe=PROBE, policy=STEERING))
     assert without.max_dose == np.inf

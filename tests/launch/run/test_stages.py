@@ -4,10 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.config.config import Config
+from launch.config.config import DEMO_WEIGHTS, Config
 from launch.config.probe import model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, new_run, optics
-from launch.config.stages import DEMO_WEIGHTS
 from launch.run.processes import RunFailedError
 from launch.run.stages import finetune, positions, probe, refinement, resolve, stages_of, stitcher, subscriber
 from launch.run.supervisor import Supervisor
@@ -58,12 +57,12 @@ def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
         assert names(config)[:7] == order
         run = resolve(config)
         assert optics(run).probe is None
-        found = probe(run).config
-        assert found.n_frames == settings.get("n_frames", 96)
+        found = probe(run)
+        assert found.config.n_frames == settings.get("n_frames", 96)
         assert (found.guess is not None) == ("is_guess" in settings)
         assert 0.7 < found.transmission < 0.8, "as the model card has it"
-        assert not refinement(run).config.scale_probe, "the network's scale"
-        assert stitcher(run).config.error_model.own != 0.4, "as the model card has it"
+        assert not refinement(run).scale_probe, "the network's scale"
+        assert stitcher(run).origin.error_model.own != 0.4, "as the model card has it"
 
 
 def test_a_run_has_the_version_of_its_weights_and_that_of_an_ensemble_where_it_is_the_mean(tmp_path):
@@ -80,8 +79,8 @@ def test_settings_of_tuning_reach_its_stage(tmp_path):
     computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
     section = {"enabled": True, "budget_s": 7.0, "replayed": 0.3}
     run = resolve(make_config(tmp_path, network={"weights": "demo"}, probe=computed, finetune=section))
-    config = finetune(run).config
-    assert (config.budget_s, config.tuning.replayed) == (7.0, 0.3)
+    stage = finetune(run)
+    assert (stage.config.budget_s, stage.config.replayed) == (7.0, 0.3)
     spec = run.stage("finetune")
     assert not spec.is_vital
     assert not spec.closes
@@ -105,13 +104,13 @@ def test_settings_reach_their_stages(tmp_path):
     run = resolve(config)
     assert subscriber(run).inlet[:2] == ("SUB", (Endpoint(address="ipc://detector"),))
     assert subscriber(run).config.end_grace_s == 7.0
-    assert positions(run).config.fields.signs == (-1, 1)
+    assert positions(run).config.signs == (-1, 1)
     assert positions(run).config.late_s == 3.0
     refines, stitches = refinement(run), stitcher(run)
-    assert refines.config.refiner.object_step == 0.7
-    assert (refines.config.epochs, refines.config.n_modes) == (9.0, 3)
+    assert refines.config.object_step == 0.7
+    assert (refines.config.epochs, refines.n_modes) == (9.0, 3)
     assert stitches.config.tile_px == 32
-    assert stitches.config.run_id == run.run_id
+    assert stitches.origin.run_id == run.run_id
     assert all(isinstance(stage, Worker) for stage in (refines, stitches))
 
 

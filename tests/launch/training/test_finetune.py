@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from launch.training.finetune import Finetuning, FinetuningConfig
+from launch.config.sections import FinetuneConfig
+from launch.training.finetune import Finetuning
 from launch.training.finetune_labels import refined_labels
 from launch.training.recipe import Recipe
 from launch.training.train import start_network
-from launch.training.tuning import TuningConfig
+from launch.training.tuning import Tuner
 from operators.geometry import Bounds
 from operators.optics.forward import intensities
 from stream.files.weights import ModelCard, load_network, save_network
@@ -109,18 +110,16 @@ class Bench:
             least_visits=12,
         )
 
-    def stage(self, **changes):
+    def stage(self, weights=None, **changes):
         seconds = iter(np.arange(0, 1e6, 0.5))
-        values = {
-            "optics": self.optics,
-            "weights": self.weights,
-            "tuning": TuningConfig(learning_rate=3e-3, batch_size=8),
-            "first_frames": 8,
-            "offer_s": 4.0,
-            "most_forgotten": 10.0,
-        }
-        config = FinetuningConfig(**values | changes)
-        return Finetuning(config, clock=Clock(), processor_clock=lambda: float(next(seconds)))
+        settings = {"learning_rate": 3e-3, "first_frames": 8, "offer_s": 4.0, "most_forgotten": 10.0}
+        return Finetuning(
+            FinetuneConfig(**settings | changes),
+            self.optics,
+            weights or self.weights,
+            clock=Clock(),
+            processor_clock=lambda: float(next(seconds)),
+        )
 
     def run(self, scans, n_turns, **changes):
         loop = WorkerLoop(self.stage(**changes), scans, Clock())
@@ -176,13 +175,19 @@ def test_a_better_version_is_published_with_its_history(tmp_path, bench):
     assert (Scan(scan.folder).states("finetune") == State.DONE).all()
 
 
-@pytest.mark.parametrize(
-    "limits", [{"least_gain": 1.0}, {"most_forgotten": -1.0}, {"budget_s": 1.0}, {"first_frames": 500}]
-)
-def test_nothing_is_published_that_is_not_better_has_forgotten_or_had_no_budget(tmp_path, bench, limits):
+@pytest.mark.parametrize("limits", [{"least_gain": 1.0}, {"budget_s": 1.0}, {"first_frames": 500}])
+def test_nothing_is_published_that_is_not_better_or_had_no_budget(tmp_path, bench, limits):
     scan = bench.refined_scan(tmp_path)
     bench.run(tmp_path, 14, **limits)
     assert newest_version(Scan(scan.folder)) == (0, None)
+
+
+def test_nothing_is_published_that_has_forgotten_more_than_is_allowed(tmp_path, bench, monkeypatch):
+    monkeypatch.setattr(Tuner, "forgotten", lambda self, network: 0.2)
+    for allowed, is_published in ((0.1, False), (0.2, True)):
+        scan = bench.refined_scan(tmp_path / str(allowed))
+        bench.run(tmp_path / str(allowed), 14, most_forgotten=allowed)
+        assert (newest_version(Scan(scan.folder))[0] > 0) == is_published
 
 
 def test_learning_ends_with_the_inference_and_the_scan_is_left(tmp_path, bench):

@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from launch.config.sections import FinetuneConfig
 from launch.training import tuning
 from launch.training.data import Simulator
 from launch.training.recipe import Recipe
 from launch.training.train import start_network
-from launch.training.tuning import ORIENTATIONS, Samples, Tuner, TuningConfig, _turned
+from launch.training.tuning import ORIENTATIONS, Samples, Tuner, _turned
 from operators.network.interface import illuminate
 from operators.optics.coherence import blurred_probe
 
@@ -67,7 +68,7 @@ def samples(recipe: Recipe, probe: torch.Tensor) -> Samples:
 
 
 def learn(network, recipe, probe, samples, n_steps, **config) -> Tuner:
-    tuner = Tuner(network, recipe, probe, TuningConfig(learning_rate=3e-3, batch_size=8, **config))
+    tuner = Tuner(network, recipe, probe, FinetuneConfig(learning_rate=3e-3, **config))
     for _ in range(n_steps):
         tuner.step(samples)
     return tuner

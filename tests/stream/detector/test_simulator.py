@@ -15,9 +15,11 @@ from stream.detector.dectris import EndMessage, ImageMessage, StartMessage
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid, series_messages
 from stream.record.account import account
 from stream.record.scan import scans_in
+from stream.stages.config import DetectorConfig
 from stream.stages.loop import MESSAGES_PER_TURN
 from stream.stages.recording import STAGE
-from stream.stages.subscriber import Subscriber, SubscriberConfig
+from stream.stages.subscriber import Subscriber
+from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.helpers.detector import SHAPE, assert_recorded, pixels
@@ -146,7 +148,7 @@ def test_a_full_queue_is_waited_for_and_can_be_given_up() -> None:
 
 def record(inlet: Socket, scans: Path) -> Subscriber:
     """Does what `run_stage` does with a source, until the first series is over."""
-    subscriber = Subscriber(SubscriberConfig(endpoints=()), scans)
+    subscriber = Subscriber(DetectorConfig(address=addresses.DETECTOR), scans)
     deadline = time.monotonic() + PATIENCE_S
     while not any(scan.count(STAGE, "closed") for scan in scans_in(scans)):
         assert time.monotonic() < deadline, "the series did not end"

@@ -166,8 +166,8 @@ def test_a_page_with_impossible_numbers_is_refused(seq_nums):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"unit": "inch"}, "expected a unit"),
-        ({"signs": (1, 0)}, "expected signs"),
+        ({"unit": "inch"}, "'m', 'mm', 'um' or 'nm'"),
+        ({"signs": (1, 0)}, "-1 or 1"),
         ({"y": "a"}, "two different fields"),
         ({"y": "a", "x": "a"}, "two different fields"),
         ({"frames_per_event": 0}, "frames_per_event"),

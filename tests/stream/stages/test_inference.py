@@ -1,4 +1,3 @@
-import dataclasses
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -15,11 +14,11 @@ from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.tuned_weights import count_models, ensemble_id, version_path
 from stream.stages import inference
-from stream.stages.inference import Inference, InferenceConfig
+from stream.stages.config import NetworkConfig
+from stream.stages.inference import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
-from stream.stages.predictors import UncertaintyConfig
-from tests.helpers.building import GEOMETRY, Clock, Sample, close, lose, make_scan, record, states
+from tests.helpers.building import DETECTOR_PLANE, Clock, Sample, close, lose, make_scan, record, states
 from tests.helpers.untrained import untrained_card
 
 SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
@@ -52,9 +51,9 @@ class Bench:
         patterns = rng.poisson(intensities(self.scanned.probe, self.scanned.patches))
         self.frames = np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2")
 
-    def stage(self, **changes):
-        values = {"optics": self.optics, "weights": self.weights, "batch_size": 8, "device": "cpu"}
-        return Inference(InferenceConfig(**values | changes), clock=Clock())
+    def stage(self, optics=None, **changes):
+        settings = {"weights": self.weights, "batch_size": 8, "device": "cpu"}
+        return Inference(NetworkConfig(**settings | changes), optics or self.optics, clock=Clock())
 
     def run(self, scans, *, order=None, later=False, **changes):
         """Return what inference leaves of a scan whose frames arrive in `order`, six at a time."""
@@ -114,7 +113,7 @@ def test_the_network_is_told_which_pixels_the_detector_does_not_measure(tmp_path
     valid = np.ones(shape, bool)
     valid[shape[0] // 2 + 2] = False
     np.save(tmp_path / "mask.npy", valid)
-    bench.stage(optics=dataclasses.replace(bench.optics, mask=tmp_path / "mask.npy"))
+    bench.stage(optics=Optics(DETECTOR_PLANE.changed(mask=tmp_path / "mask.npy"), bench.optics.probe))
     expected = np.ones((16, 16), bool)
     expected[2] = False  # zero frequency in the corner
     np.testing.assert_array_equal(told, [expected])
@@ -226,7 +225,7 @@ def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_
 def test_frames_wait_for_a_probe_that_is_found_during_the_scan(tmp_path, bench):
     scan = make_scan(tmp_path)
     record(scan, np.arange(12), bench.frames[:12])
-    loop = WorkerLoop(bench.stage(optics=Optics(geometry=GEOMETRY), batch_size=4), tmp_path, Clock())
+    loop = WorkerLoop(bench.stage(optics=Optics(DETECTOR_PLANE), batch_size=4), tmp_path, Clock())
     for _ in range(5):
         loop.turn()
     assert (states(scan, "inference") == State.PENDING).all()
@@ -246,7 +245,7 @@ def test_without_any_probe_the_frames_are_left_unfinished(tmp_path, bench):
     scan = make_scan(tmp_path)
     record(scan, np.arange(4), bench.frames[:4])
     close(scan, "subscriber", "probe")
-    loop = WorkerLoop(bench.stage(optics=Optics(geometry=GEOMETRY)), tmp_path, Clock())
+    loop = WorkerLoop(bench.stage(optics=Optics(DETECTOR_PLANE)), tmp_path, Clock())
     for _ in range(4):
         loop.turn()
     assert states(scan, "inference").tolist() == [State.UNFINISHED] * 4
@@ -359,7 +358,7 @@ def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
         Predictor, "submit", lambda self, it: (ran.append((self, self in warm)), submit(self, it))[1]
     )
     monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: AtOnce())
-    changes = {"optics": Optics(geometry=GEOMETRY)} if how == "probe" else {}
+    changes = {"optics": Optics(DETECTOR_PLANE)} if how == "probe" else {}
     scan = make_scan(tmp_path)
     loop = WorkerLoop(bench.stage(**changes), tmp_path, Clock())
     loop.turn()
@@ -386,8 +385,7 @@ def members(tmp_path):
 
 def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_path, bench, members):
     paths, versions = members
-    uncertainty = UncertaintyConfig(disagreement="round_robin", members=paths)
-    scan = bench.run(tmp_path / "turns", uncertainty=uncertainty)
+    scan = bench.run(tmp_path / "turns", disagreement="round_robin", members=paths)
     numbers = np.arange(scan.n_frames)
     models, patches = (scan.column(name).read(numbers) for name in ("model", "patches"))
     makers = {int(bench.card.model_id, 16): bench.weights} | dict(zip(versions, paths, strict=True))
@@ -402,8 +400,7 @@ def test_the_columns_tell_which_of_the_members_that_take_turns_made_a_patch(tmp_
 
 def test_the_mean_of_an_ensemble_has_a_version_of_its_own(tmp_path, bench, members):
     paths, versions = members
-    uncertainty = UncertaintyConfig(disagreement="ensemble", members=paths)
-    scan = bench.run(tmp_path / "mean", order=np.arange(6), uncertainty=uncertainty)
+    scan = bench.run(tmp_path / "mean", order=np.arange(6), disagreement="ensemble", members=paths)
     expected = ensemble_id([bench.card.model_id, *(f"{version:012x}" for version in versions)])
     assert count_models(scan, np.arange(6)) == {expected: 6}
 
@@ -423,6 +420,6 @@ def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
 def test_what_cannot_work_is_said_before_the_first_frame(tmp_path, bench):
     np.save(tmp_path / "small.npy", np.ones((1, 8, 8), np.complex64))
     with pytest.raises(ValueError, match=r"small\.npy: probe has shape \(1, 8, 8\), patterns have 16 x 16"):
-        bench.stage(optics=dataclasses.replace(bench.optics, probe=tmp_path / "small.npy"))
-    with pytest.raises(FileNotFoundError, match="no weights at"):
+        bench.stage(optics=Optics(DETECTOR_PLANE, tmp_path / "small.npy"))
+    with pytest.raises(ValueError, match="there is no file"):
         bench.stage(weights=tmp_path / "none.safetensors")

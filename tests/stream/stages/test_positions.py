@@ -77,7 +77,7 @@ def scans(tmp_path):
 
 
 def stage(scans, **changes):
-    return Positions(PositionsConfig(**{"source": "documents", "fields": FIELDS, **changes}), scans)
+    return Positions(PositionsConfig(**{"unit": "um", **changes}), scans)
 
 
 def assert_all_positions(detector):
@@ -370,14 +370,14 @@ def test_a_cxi_file_gives_the_motion_of_the_probe():
     path = SHARED_DATA / "siemens" / "siemens.cxi"
     with h5py.File(path) as file:
         translation = file["entry_1/data_1/translation"][()]
-    np.testing.assert_array_equal(load_positions(path, None), -translation[:, [1, 0]])
+    np.testing.assert_array_equal(load_positions(path, PositionFields()), -translation[:, [1, 0]])
 
 
 def test_a_file_that_is_not_there_or_says_no_unit_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.npy"):
         load_positions(tmp_path / "absent.npy", FIELDS)
     with pytest.raises(ValueError, match=r"positions\.unit"):
-        load_positions(tmp_path / "absent.npy", None)
+        load_positions(tmp_path / "absent.npy", PositionFields())
 
 
 def test_a_configuration_without_what_its_source_needs_is_refused():

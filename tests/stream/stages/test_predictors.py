@@ -11,7 +11,8 @@ from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
-from stream.stages.predictors import UncertaintyConfig, build_predictor, torch_device, try_out
+from stream.stages.config import NetworkConfig
+from stream.stages.predictors import build_predictor, torch_device, try_out
 from tests.helpers.untrained import untrained_card
 
 SHAPE = {"n_pixels": 16, "crop": 16, "widths": [8, 8]}
@@ -40,22 +41,22 @@ def patterns() -> np.ndarray:
     return np.random.default_rng(0).poisson(40.0, (6, 16, 16)).astype(np.float32)
 
 
-def build(config: UncertaintyConfig, sigma_scale: float = 1.0):
+def build(sigma_scale: float = 1.0, **settings):
     it = network()
     it.sigma_scale.fill_(sigma_scale)
-    return build_predictor(it, PROBE, config, batch_size=4, device="cpu")
+    return build_predictor(it, PROBE, NetworkConfig(batch_size=4, **settings), device="cpu")
 
 
 def test_the_network_alone_is_the_default() -> None:
-    assert isinstance(build(UncertaintyConfig()), Predictor)
+    assert isinstance(build(), Predictor)
 
 
 @pytest.mark.parametrize(("sigma_scale", "grows"), [(1e-4, True), (1.0, False)])
 def test_dropout_keeps_the_estimate_and_widens_error_bars_that_are_shorter_than_its_spread(
     patterns: np.ndarray, sigma_scale: float, grows: bool
 ) -> None:
-    alone = build(UncertaintyConfig(), sigma_scale)
-    thinned = build(UncertaintyConfig(disagreement="dropout", dropout=0.5, n_samples=3), sigma_scale)
+    alone = build(sigma_scale)
+    thinned = build(sigma_scale, disagreement="dropout", dropout=0.5, dropout_samples=3)
     np.testing.assert_allclose(thinned.predict(patterns)[0], alone.predict(patterns)[0], atol=1e-5)
     growth = thinned.predict(patterns)[1] / alone.predict(patterns)[1]
     assert growth.min() > 1 - 1e-5
@@ -65,16 +66,16 @@ def test_dropout_keeps_the_estimate_and_widens_error_bars_that_are_shorter_than_
 def test_an_ensemble_estimates_with_all_of_its_members(
     members: tuple[Path, ...], patterns: np.ndarray
 ) -> None:
-    ensemble = build(UncertaintyConfig(disagreement="ensemble", members=members))
+    ensemble = build(disagreement="ensemble", members=members)
     assert isinstance(ensemble, Ensemble)
-    alone = build(UncertaintyConfig())
+    alone = build()
     assert np.abs(ensemble.predict(patterns)[0] - alone.predict(patterns)[0]).max() > 1e-2
 
 
 def test_members_that_take_turns_each_give_some_patches(
     members: tuple[Path, ...], patterns: np.ndarray
 ) -> None:
-    turns = build(UncertaintyConfig(disagreement="round_robin", members=members))
+    turns = build(disagreement="round_robin", members=members)
     assert isinstance(turns, RoundRobin)
     turns.warm_up()
     patches = turns.predict(patterns)[0]

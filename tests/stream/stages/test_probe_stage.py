@@ -4,17 +4,28 @@ import pytest
 import stream.stages.probe
 from stream.record.probe import found_probe, publish_probe
 from stream.record.scan import Scan, State
+from stream.stages.config import ProbeConfig
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
-from stream.stages.probe import ProbeFinder, ProbeFinderConfig
-from tests.helpers.building import GEOMETRY, N_PIXELS, Clock, Sample, close, make_scan, place, record, states
+from stream.stages.probe import ProbeFinder
+from tests.helpers.building import (
+    DETECTOR_PLANE,
+    N_PIXELS,
+    Clock,
+    Sample,
+    close,
+    make_scan,
+    place,
+    record,
+    states,
+)
 
-N_FRAMES = 30
+N_FRAMES = 60
 
 
 @pytest.fixture(scope="module")
 def scanned():
-    return Sample()
+    return Sample(n_side=8)
 
 
 class Search:
@@ -31,15 +42,16 @@ class Search:
 
 
 class Bench:
-    def __init__(self, folder, scanned, search, monkeypatch, **config):
+    def __init__(self, folder, scanned, search, monkeypatch, **told):
         monkeypatch.setattr(stream.stages.probe, "probe_from_burst", search)
         self.scanned, self.scans = scanned, folder / "scans"
         self.scan = make_scan(self.scans)
-        self.config = {"optics": Optics(geometry=GEOMETRY), "n_frames": 12, **config}
+        self.told = told
         self.restart()
 
     def restart(self):
-        self.loop = WorkerLoop(ProbeFinder(ProbeFinderConfig(**self.config)), self.scans, Clock())
+        stage = ProbeFinder(ProbeConfig(n_frames=24), Optics(DETECTOR_PLANE), **self.told)
+        self.loop = WorkerLoop(stage, self.scans, Clock())
 
     def comes(self, *numbers):
         record(self.scan, np.array(numbers))
@@ -58,38 +70,38 @@ class Bench:
 
 @pytest.fixture
 def make_bench(tmp_path, scanned, monkeypatch):
-    return lambda search, **config: Bench(tmp_path, scanned, search, monkeypatch, **config)
+    return lambda search, **told: Bench(tmp_path, scanned, search, monkeypatch, **told)
 
 
 def test_the_probe_is_found_from_the_first_frames_and_only_once(make_bench):
     search = Search()
     bench = make_bench(search, transmission=0.75)
-    bench.comes(*range(5))
+    bench.comes(*range(10))
     assert bench.found is None
-    bench.comes(*range(5, 20))
-    assert bench.found[0, 0, 0] == 12
-    bench.comes(*range(20, N_FRAMES))
+    bench.comes(*range(10, 40))
+    assert bench.found[0, 0, 0] == 24
+    bench.comes(*range(40, N_FRAMES))
     bench.ends()
-    assert [n for n, _ in search.calls] == [12]
+    assert [n for n, _ in search.calls] == [24]
     assert search.calls[0][1]["transmission"] == 0.75
     assert (states(bench.scan, "probe") == State.DONE).all()
     assert Scan(bench.scan.folder).count("probe", "closed") == 1
 
 
 def test_when_the_first_frames_do_not_tell_more_are_tried_and_in_the_end_all(make_bench):
-    search = Search(enough=28)
+    search = Search(enough=56)
     bench = make_bench(search)
     for start in range(0, N_FRAMES, 3):
         bench.comes(*range(start, start + 3))
     assert bench.found is None
     bench.ends()
-    assert [n for n, _ in search.calls] == [12, 24, 30]
-    assert bench.found[0, 0, 0] == 30
+    assert [n for n, _ in search.calls] == [24, 48, 60]
+    assert bench.found[0, 0, 0] == 60
 
 
 def test_a_scan_that_never_tells_closes_without_a_probe(make_bench):
-    bench = make_bench(Search(enough=100))
-    bench.comes(*range(14))
+    bench = make_bench(Search(enough=200))
+    bench.comes(*range(28))
     bench.ends()
     assert bench.found is None
     assert Scan(bench.scan.folder).count("probe", "closed") == 1
@@ -98,19 +110,19 @@ def test_a_scan_that_never_tells_closes_without_a_probe(make_bench):
 def test_a_restart_counts_the_frames_seen_before(make_bench):
     search = Search()
     bench = make_bench(search)
-    bench.comes(*range(8))
+    bench.comes(*range(16))
     bench.restart()
-    bench.comes(*range(8, 13))
-    assert [n for n, _ in search.calls] == [12]
+    bench.comes(*range(16, 26))
+    assert [n for n, _ in search.calls] == [24]
     bench.restart()
-    bench.comes(13)
+    bench.comes(26)
     assert len(search.calls) == 1, "it is there"
 
 
 def test_a_guess_is_corrected_and_its_power_is_believed(make_bench, scanned, tmp_path):
     optics = scanned.optics(tmp_path)
     search = Search()
-    make_bench(search, guess=optics.probe).comes(*range(12))
+    make_bench(search, guess=optics.probe).comes(*range(24))
     options = search.calls[0][1]
     np.testing.assert_array_equal(options["guess"], scanned.probe.astype(np.complex64))
     assert options["photons"] == pytest.approx(float(scanned.illumination.sum()), rel=1e-5)

@@ -6,15 +6,25 @@ import pytest
 from operators.arrays import to_numpy
 from operators.engine.backends import Backend
 from operators.engine.epie import update
-from operators.engine.refiner import RefinerConfig
 from operators.optics.forward import intensities
 from operators.patches import extract_patches
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan
 from stream.stages import refinement
+from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
-from stream.stages.refinement import Refinement, RefinementConfig
-from tests.helpers.building import GEOMETRY, N_PIXELS, Clock, Sample, close, infer, make_scan, place, record
+from stream.stages.refinement import Refinement
+from tests.helpers.building import (
+    DETECTOR_PLANE,
+    N_PIXELS,
+    Clock,
+    Sample,
+    close,
+    infer,
+    make_scan,
+    place,
+    record,
+)
 from tests.helpers.strict_cupy import strict_cupy
 
 N = 16  # frames
@@ -40,21 +50,17 @@ class Bench:
         record(self.scan, self.numbers, np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2"))
         place(self.scan, self.numbers, self.scanned.corners)
 
-    def take(self, patches, optics=None, **settings):
+    def take(self, patches, optics=None, **told):
         """Return the work of the stage after it has taken all frames with these patches."""
         infer(self.scan, self.numbers, patches)
         stage = Refinement(
-            RefinementConfig(
-                optics=optics or self.scanned.optics(self.folder),
-                refiner=RefinerConfig(probe_step=0),
-                scale_probe=False,
-                uses_network=True,
-                first_frames=4,
-                publish_s=0.0,
-                device="numpy",
-                **settings,
-            ),
+            RefinementConfig(probe_step=0, first_frames=4, publish_s=1e-9, device="numpy"),
+            optics or self.scanned.optics(self.folder),
+            n_modes=1,
+            scale_probe=False,
+            uses_network=True,
             clock=Clock(),
+            **told,
         )
         work = stage.open(self.scan)
         work.handle(self.numbers)
@@ -94,7 +100,7 @@ def test_how_often_each_frame_was_visited_is_published_with_the_picture(bench):
 
 def test_a_probe_found_in_the_scan_is_taken_as_it_is(bench):
     publish_probe(bench.scan, 1.1 * bench.scanned.probe)
-    work = bench.take(bench.scanned.patches, optics=Optics(geometry=GEOMETRY))
+    work = bench.take(bench.scanned.patches, optics=Optics(DETECTOR_PLANE))
     np.testing.assert_allclose(to_numpy(work.object.engine.probe), 1.1 * bench.scanned.probe, rtol=1e-5)
 
 

@@ -5,9 +5,10 @@ import pytest
 
 from operators.metrics.errors import nrmse
 from stream.record.account import account
+from stream.stages.config import LiveConfig
+from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
-from stream.stages.stitcher import Stitcher, StitcherConfig
-from stream.wire.sockets import Endpoint
+from stream.stages.stitcher import Stitcher
 from tests.helpers.building import Clock, Sample, close, make_scan
 from tests.helpers.watching import Watcher
 
@@ -27,10 +28,8 @@ class Pipeline:
         self.scanned, self.n, self.clock = scanned, len(scanned), Clock()
         folder.mkdir()
         self.scan = make_scan(folder / "scans")
-        config = StitcherConfig(
-            optics=scanned.optics(folder), door=Endpoint(address="inproc://unused"), uses_refinement=False
-        )
-        self.stitcher = Stitcher(config, self.clock)
+        origin = ImageOrigin(optics=scanned.optics(folder), uses_network=True, uses_refinement=False)
+        self.stitcher = Stitcher(LiveConfig(), origin, self.clock)
         self.loop = WorkerLoop(self.stitcher, folder / "scans", self.clock)
 
     def comes(self, stage, numbers):

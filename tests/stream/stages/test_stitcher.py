@@ -5,10 +5,11 @@ from operators.geometry import Bounds
 from operators.metrics.errors import nrmse
 from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
+from stream.stages.config import LiveConfig
 from stream.stages.error_bars import read_calibration
+from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
-from stream.stages.stitcher import Stitcher, StitcherConfig
-from stream.wire.sockets import Endpoint
+from stream.stages.stitcher import Stitcher
 from tests.helpers.building import (
     GEOMETRY,
     N_PIXELS,
@@ -35,25 +36,19 @@ def scanned():
 class Bench:
     """A stitcher in its loop, the scan it works on and somebody who watches."""
 
-    def __init__(self, folder, scanned, **config):
+    def __init__(self, folder, scanned, **origin):
         self.scanned, self.scans, self.clock = scanned, folder / "scans", Clock()
         self.scans.mkdir()
-        self._config = {
-            "optics": scanned.optics(folder),
-            "door": Endpoint(address="inproc://unused"),
-            "uses_refinement": False,
-            "tile_px": 16,
-            "interval_s": INTERVAL_S,
-            "run_id": "run-7",
-            **config,
-        }
+        origin = {"uses_network": True, "uses_refinement": False, "run_id": "run-7", **origin}
+        self._origin = ImageOrigin(optics=scanned.optics(folder), **origin)
         self.scan = make_scan(self.scans)
         self.restart()
         self.watcher = Watcher(self.stitcher)
 
     def restart(self):
         """Begin with a new process."""
-        self.stitcher = Stitcher(StitcherConfig(**self._config), clock=self.clock)
+        config = LiveConfig(tile_px=16, interval_s=INTERVAL_S)
+        self.stitcher = Stitcher(config, self._origin, clock=self.clock)
         self.loop = WorkerLoop(self.stitcher, self.scans, self.clock)
 
     def turns(self, n=12):

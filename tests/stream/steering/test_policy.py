@@ -4,6 +4,7 @@ import pytest
 from operators.geometry import Bounds
 from operators.steering.repair import REPAIR_LAG
 from stream.steering.motor_axes import Axes
+from stream.steering.policy import BATCH
 from tests.helpers.policies import (
     AXES,
     DIAMETER_PX,
@@ -50,9 +51,9 @@ def test_the_area_is_what_both_limits_allow_whatever_the_sign():
 
 
 def test_it_speaks_the_protocol_of_bluesky_adaptive():
-    steers = policy(motors=("sy", "sx"), batch=5)
-    points = steers.suggest()
-    assert len(points) == 5
+    steers = policy(motors=("sy", "sx"))
+    assert len(steers.suggest()) == BATCH
+    points = steers.suggest(5)
     assert all(set(point) == {"_id", "sy", "sx"} for point in points)
     assert len({point["_id"] for point in points + steers.suggest(3)}) == 8
     assert steers.get_best_points() == []

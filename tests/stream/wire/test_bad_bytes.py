@@ -9,6 +9,7 @@ import pytest
 
 from stream.detector.dectris import EncodedFrame, ImageMessage, encode_frame, encode_message
 from stream.record.scan import State
+from stream.stages.subscriber import MAX_FRAMES
 from tests.helpers.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
 
 
@@ -65,9 +66,9 @@ def test_messages_of_unknown_type_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_an_absurd_frame_number_does_not_allocate_the_disk(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, max_frames=1000)
+    recorder = Recorder(tmp_path)
     messages = series("a", 4)
-    recorder.take([messages[0], image(1000, encode_frame(pixels(0))), *messages[1:]])
+    recorder.take([messages[0], image(MAX_FRAMES, encode_frame(pixels(0))), *messages[1:]])
     assert recorder.counters()["rejected"] == 1
     assert_recorded(recorder.scan(), range(4))
 

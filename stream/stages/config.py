@@ -1,17 +1,55 @@
-"""Settings of what comes in: where things are, frames, positions and the probe.
+"""What the stages are told: each class is a section of the configuration file, and what its stage takes.
 
-The texts below the fields are shown in errors.
+The texts below the fields are shown in errors and in the reference. Free of PyTorch, so that a configuration
+is checked at once.
 """
 
+from dataclasses import fields
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from launch.config.section import EndpointSection, InputPath, Section
+from operators.engine.config import RefinerConfig
 from operators.geometry import Geometry
+from operators.section import Fraction, Section
+from stream.documents.reader import PositionFields
+from stream.files.paths import InputPath
+from stream.wire import addresses
+from stream.wire.sockets import Endpoint
 
 
-class GeometrySection(Section):
+class EndpointSection(Section):
+    """An address and who may use it."""
+
+    address: str
+    """tcp://host:port or ipc://path"""
+    bind: bool = Endpoint.bind
+    """whether this side owns the address and the other connects"""
+    insecure: bool = Endpoint.insecure
+    """allows an address that other machines can reach without encryption"""
+    key: InputPath | None = Endpoint.key
+    """own CURVE secret key file, as written by `ptychostream keys`"""
+    peers: InputPath | None = Endpoint.peers
+    """public key file of the server, or with `bind` the folder of allowed clients' public keys"""
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        self.endpoint().check()
+        return self
+
+    def endpoint(self) -> Endpoint:
+        """Returns the address as sockets take it."""
+        return Endpoint(**{field.name: getattr(self, field.name) for field in fields(Endpoint)})
+
+
+class GeometryConfig(Section):
     """Where detector and sample are, and which part of a frame is used."""
 
     energy_ev: PositiveFloat
@@ -41,7 +79,7 @@ class GeometrySection(Section):
         )
 
 
-class DetectorSection(EndpointSection):
+class DetectorConfig(EndpointSection):
     """The detector's stream of frames."""
 
     pattern: Literal["PULL", "SUB"] = "PULL"
@@ -62,12 +100,12 @@ class DetectorSection(EndpointSection):
     """gives up when nothing at all came for so long, seconds; 0 waits for ever"""
 
 
-class PositionsSection(EndpointSection):
+class PositionsConfig(PositionFields, EndpointSection):
     """Where the probe was for every frame."""
 
     source: Literal["documents", "file"] = "documents"
     """bluesky documents as they are published, or a file of a known trajectory"""
-    address: str = "tcp://127.0.0.1:5578"
+    address: str = addresses.POSITIONS
     """where bluesky publishes to: tcp://host:port or ipc://path"""
     bind: bool = True
     """whether this side owns the address and bluesky's publisher connects"""
@@ -75,20 +113,8 @@ class PositionsSection(EndpointSection):
     """.cxi, .npy or .csv with one position per frame, for source 'file'"""
     queue: PositiveInt = 20_000
     """messages held when this side is late"""
-    y: str = ""
-    """motor or field with the vertical position; empty takes the hinted field called y"""
-    x: str = ""
-    """motor or field with the horizontal position; empty takes the hinted field called x"""
-    unit: Literal["m", "mm", "um", "nm"] | None = None
-    """unit of the positions; a CXI file carries its own"""
-    signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)
-    """sign of y and x; -1 where a motor moves the sample, not the probe"""
     series_key: str = "detector_series_id"
     """key of the start document that names the detector's series"""
-    frames_per_event: PositiveInt = 1
-    """frames that share one event document"""
-    stream: str = ""
-    """name of the document stream; empty takes the first with both fields"""
     late_s: PositiveFloat = 5.0
     """how long positions may come after the last frame, seconds"""
     field_m: PositiveFloat = 1.0e-3
@@ -98,12 +124,13 @@ class PositionsSection(EndpointSection):
     def _is_complete(self) -> Self:
         if self.source == "file" and self.path is None:
             raise ValueError("source 'file' needs `path`")
-        if self.unit is None and (self.path is None or self.path.suffix not in (".cxi", ".h5")):
+        says_unit = self.source == "file" and self.path is not None and self.path.suffix in (".cxi", ".h5")
+        if self.unit is None and not says_unit:
             raise ValueError("`unit` is required: one of m, mm, um, nm")
         return self
 
 
-class ProbeSection(Section):
+class ProbeConfig(Section):
     """The illumination that reconstruction starts from."""
 
     source: Literal["file", "data", "zone_plate"] = "data"
@@ -112,6 +139,7 @@ class ProbeSection(Section):
     """.npy or .cxi file with the probe, for source 'file'"""
     is_guess: bool = False
     """whether the first frames correct the defocus and the shape of a known probe, for a network"""
+    # When they are not enough, it is tried again with twice as many, and at the end of the scan with all.
     n_frames: Annotated[int, Field(ge=24)] = 96
     """frames that a probe for a network is found from or corrected by"""
     n_modes: PositiveInt = 1
@@ -138,3 +166,68 @@ class ProbeSection(Section):
             if getattr(self, name) is None:
                 raise ValueError(f"source {self.source!r} needs `{name}`")
         return self
+
+
+class NetworkConfig(Section):
+    """The network that gives the first image of every frame."""
+
+    weights: InputPath | None = None
+    """weights file, `demo` for the ones that come with the package, nothing for no network"""
+    batch_size: PositiveInt = 8
+    """most frames per run of the network; a GPU wants hundreds"""
+    deadline_s: PositiveFloat = 0.02
+    """a frame waits no longer than this for its batch to fill, seconds"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the network runs; auto is CUDA where there is a device"""
+    threads: PositiveInt = 1
+    """cores the network may use or, where it runs on a GPU, storing what it makes"""
+    disagreement: Literal["none", "dropout", "ensemble", "round_robin"] = "none"
+    """what else tells the uncertainty: the spread of thinned copies of the network, that of `members` for
+    every frame, or `members` that take turns, so that overlapping frames disagree"""
+    members: tuple[InputPath, ...] = ()
+    """weights files beside `weights`, for `ensemble` and `round_robin`; not together with `finetune`"""
+    dropout: Fraction = 0.1
+    """share of channels that a thinned copy has lost"""
+    dropout_samples: PositiveInt = 8
+    """thinned copies"""
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        needs_members = self.disagreement in ("ensemble", "round_robin")
+        if needs_members != bool(self.members):
+            raise ValueError(
+                f"members are the weights beside `weights` that disagreement: ensemble or round_robin needs; "
+                f"got disagreement: {self.disagreement} and {len(self.members)} members"
+            )
+        return self
+
+
+class RefinementConfig(RefinerConfig):
+    """The iterative reconstruction that follows the scan."""
+
+    enabled: bool = True
+    """false leaves the image to the network alone"""
+    # The last third of them, with falling steps, is kept for when all frames are there.
+    epochs: PositiveFloat = 40.0
+    """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
+    first_frames: PositiveInt = 32
+    """frames to wait for before refining begins"""
+    publish_s: PositiveFloat = 0.5
+    """shortest time between two states of the object, seconds"""
+    device: Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] = "auto"
+    """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
+    threads: PositiveInt = 1
+    """cores the refinement may use"""
+
+
+class LiveConfig(EndpointSection):
+    """Where clients fetch the growing image."""
+
+    address: str = addresses.LIVE
+    """where clients connect to: tcp://host:port, port * for a free one"""
+    bind: Literal[True] = True
+    """this side always owns the address"""
+    tile_px: Annotated[int, Field(ge=8, le=1024)] = 64
+    """side of the tiles that are sent when they changed, object pixels"""
+    interval_s: PositiveFloat = 0.04
+    """shortest time between two versions of the image, seconds"""

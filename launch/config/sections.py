@@ -1,0 +1,79 @@
+"""What is set beside the stages: tuning during a scan, the web page and the store.
+
+Each class is a section of the configuration file, and what its stage takes. The texts below the fields are
+shown in errors and in the reference.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from operators.section import Fraction, Section
+from stream.files.paths import OutputPath
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class FinetuneConfig(Section):
+    """Learning the sample while it is scanned: the network's weights are tuned to what is refined."""
+
+    enabled: bool = False
+    """whether weights are tuned during a scan"""
+    budget_s: PositiveFloat = 120.0
+    """processor seconds that learning may take in a scan"""
+    share: Fraction = 1.0
+    """of one core that it may take meanwhile, 0 to 1"""
+    first_frames: PositiveInt = 64
+    """refined frames from which on there is something to learn from"""
+    least_visits: PositiveInt = 12
+    """visits of refinement before a frame is learned from"""
+    offer_s: PositiveFloat = 10.0
+    """processor seconds between two versions that are tried on frames kept aside"""
+    least_gain: Fraction = 0.03
+    """share by which a version must be better on these frames to be used"""
+    most_forgotten: NonNegativeFloat = 0.1
+    """share by which it may be worse on what the weights were trained on"""
+    learning_rate: PositiveFloat = 5e-4
+    """of Adam"""
+    replayed: Annotated[float, Field(ge=0, lt=1)] = 0.65
+    """share of old samples in what is learned from"""
+
+
+class ViewerConfig(Section):
+    """The web page."""
+
+    enabled: bool = True
+    """whether a page is served"""
+    host: str = "127.0.0.1"
+    """address the page is served on"""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8010
+    """port of the page; 0 takes a free one"""
+    insecure: bool = False
+    """allows a host that other machines can reach; the page has no password"""
+    controls: bool = False
+    """whether the page may also hold, stop and restrict a scan when other machines can reach it"""
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if self.host not in LOOPBACK and not self.insecure:
+            raise ValueError(
+                f"the page at {self.host} can be seen from other machines and has no password: use host "
+                "127.0.0.1 (and an SSH tunnel), or say `insecure: true` if the network is trusted"
+            )
+        return self
+
+    @property
+    def may_steer(self) -> bool:
+        """Whether who sees the page may also steer, where there is something to steer."""
+        return self.host in LOOPBACK or self.controls
+
+
+class StoreConfig(Section):
+    """The catalogue that finished scans are registered in; needs the extra `beamline`."""
+
+    enabled: bool = False
+    """whether scans are registered"""
+    path: OutputPath | None = None
+    """folder of the catalogue; `store` inside `save` when left out"""
+    timeout_s: PositiveFloat = 120.0
+    """a scan that is not registered after so long goes without, seconds"""

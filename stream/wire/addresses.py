@@ -1,0 +1,6 @@
+"""Where things listen unless a configuration or a command says otherwise: all on this machine."""
+
+LIVE = "tcp://127.0.0.1:5810"
+POLICY = "tcp://127.0.0.1:5811"
+POSITIONS = "tcp://127.0.0.1:5578"  # bluesky's documents
+DETECTOR = "tcp://127.0.0.1:31001"
