@@ -25,9 +25,8 @@ from operators.geometry import Bounds
 from operators.reconstruct import refine
 from stream.record.scan import Numbers
 from stream.wire.codec import decode_with, encode
+from stream.wire.handshake import rejection
 from stream.wire.messages import Count, Message, Pixel, Reject
-
-MAX_REASON = 2000  # what `Reject` allows
 
 
 class TileReady(Message, frozen=True, tag=True, kw_only=True):
@@ -113,7 +112,7 @@ def run_tile(connection: Connection, job: TileJob) -> None:
     try:
         refiner = _refiner(job)
     except (ValueError, OSError, ImportError) as error:
-        send(connection, Reject(reason=str(error)[:MAX_REASON]))
+        send(connection, rejection(error))
         return
     try:
         send(connection, TileReady(n_frames=refiner.n_frames, mean_photons=refiner.mean_photons))

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from stream.live.client import SILENCE_S
 from stream.live.image import LiveImage
 from stream.record.account import STAGES
+from stream.wire.handshake import SILENCE_S
 
 Level = Literal["waiting", "live", "stale", "complete", "incomplete"]
 

@@ -19,8 +19,9 @@ from typing import Self
 from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError, StageProcess
 from stream.record.scan import Scan
-from stream.wire.codec import ProtocolError, decode, encode, refusal
-from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, Reject, Stop, Welcome
+from stream.wire.codec import ProtocolError, decode, encode
+from stream.wire.handshake import answer_to
+from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, Stop, Welcome
 from stream.wire.sockets import Socket, wait_for_message
 
 log = logging.getLogger(__name__)
@@ -276,15 +277,13 @@ class Supervisor:
             self._on_notice(stage.name, message.level, message.text)
 
     def _greet(self, identity: bytes, hello: Hello) -> None:
-        stage = self._stages.get(hello.role)
-        reason = refusal(hello)
+        stage, objection = self._stages.get(hello.role), ""
         if stage is None or stage.pid != hello.pid:
-            reason = reason or f"run {self.run.run_id} did not start process {hello.pid} as {hello.role!r}"
-        if reason or stage is None:
-            self._send(identity, Reject(reason=reason))
-            return
-        stage.identity = identity
-        self._send(identity, Welcome(run_id=self.run.run_id))
+            objection = f"run {self.run.run_id} did not start process {hello.pid} as {hello.role!r}"
+        answer = answer_to(hello, self.run.run_id, objection)
+        if stage is not None and isinstance(answer, Welcome):
+            stage.identity = identity
+        self._send(identity, answer)
 
     def _send(self, identity: bytes, message: AnyMessage) -> bool:
         return self._control.send([identity, *encode(message)])

@@ -11,8 +11,6 @@ never delays anybody. The web page, the terminal watcher and the scan policy are
 """
 
 import dataclasses
-import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,11 +21,11 @@ from numpy.typing import NDArray
 
 from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.wire import addresses
-from stream.wire.codec import ProtocolError, decode, encode, greeting
+from stream.wire.codec import ProtocolError
+from stream.wire.handshake import SILENCE_S, Connection
 from stream.wire.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
-from stream.wire.sockets import Socket, client_endpoint
+from stream.wire.sockets import client_endpoint
 
-SILENCE_S = 3.0  # the server answers within a second; three mean that it is gone or was started anew
 _WAKE_S = 0.2
 
 
@@ -69,11 +67,8 @@ class LiveReconstruction:
         self.timeout_s, self.follow = timeout_s, follow
         self.counts: Mapping[str, int] = {}  # the newest the server told, with or without an image
         self._clock = clock
-        self._socket: Socket | None = None
-        self._question: Ask | None = None
-        self._is_welcome = self._is_served = False
-        self._spoke_at = self._heard_at = -math.inf
-        self._owed_since: float | None = None
+        self._connection = Connection(self.endpoint, "client", clock=clock)
+        self._has_asked = self._is_served = False
         self._canvas: TiledImage | None = None
         self._image: LiveImage | None = None
 
@@ -110,17 +105,17 @@ class LiveReconstruction:
     @property
     def is_connected(self) -> bool:
         """Whether the server has accepted this client; it may have fallen silent since."""
-        return self._is_welcome
+        return self._connection.is_welcome
 
     @property
     def age_s(self) -> float:
         """Seconds since the server was last heard, infinite before its first word."""
-        return self._clock() - self._heard_at
+        return self._connection.age_s
 
     @property
     def silence_s(self) -> float:
         """Seconds for which the server has owed an answer; unlike `age_s` zero while nothing was asked."""
-        return 0.0 if self._owed_since is None else self._clock() - self._owed_since
+        return self._connection.silence_s
 
     def check_silence(self) -> None:
         """Raises TimeoutError once the server has owed an answer for longer than `timeout_s`."""
@@ -129,10 +124,10 @@ class LiveReconstruction:
 
     def close(self) -> None:
         """Hangs up; the next call would connect again."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket, self._question = None, None
-        self._is_welcome = self._is_served = False
+        self._connection.close()
+        self._has_asked = self._is_served = False
+        # A connection that is made anew starts from a snapshot: versions may have begun anew as well.
+        self._canvas = None
 
     def __enter__(self) -> Self:
         return self
@@ -153,53 +148,44 @@ class LiveReconstruction:
         return image
 
     def _turn(self, timeout_s: float) -> LiveImage | None:
-        socket = self._speak()
-        parts = socket.receive(timeout_s=timeout_s)
-        if parts is None:
-            if self._clock() - self._spoke_at > SILENCE_S:
-                self.close()
-            return None
-        self._heard_at, self._owed_since = self._clock(), None
+        self._ask()
         try:
-            return self._take(*decode(parts))
+            heard = self._connection.hear(timeout_s)
+            if heard is not None:
+                return self._take(*heard)
         except ProtocolError as error:
             self.close()
             raise ProtocolError(f"{self.endpoint.address}: {error}") from error
+        if self._connection.is_lost:
+            self.close()
+        return None
 
-    def _speak(self) -> Socket:
-        if self._socket is None:
-            self._socket = Socket("DEALER", self.endpoint, queue=4)
-            self._say(self._socket, greeting("client", os.getpid()))
-        elif self._is_welcome and self._question is None:
-            # A connection that was made anew starts from a snapshot: versions may have begun anew as well.
+    def _ask(self) -> None:
+        self._connection.open()
+        if self._connection.is_welcome and not self._has_asked:
             canvas = self._canvas
-            self._question = Ask(scan=canvas.scan, after=canvas.version) if canvas else Ask()
-            self._say(self._socket, self._question)
-        return self._socket
-
-    def _say(self, socket: Socket, message: AnyMessage) -> None:
-        socket.send(encode(message), timeout_s=_WAKE_S)
-        self._spoke_at = self._clock()
-        if self._owed_since is None:
-            self._owed_since = self._spoke_at
+            question = Ask(scan=canvas.scan, after=canvas.version) if canvas else Ask()
+            self._connection.say(question, timeout_s=_WAKE_S)
+            self._has_asked = True
 
     def _take(self, message: AnyMessage, arrays: list[NDArray[Any]]) -> LiveImage | None:
         match message:
             case Welcome():
-                self._is_welcome, self._is_served, self._canvas = True, False, None
+                return None
             case Reject() if self._is_served:
                 self.close()  # this server has never met us: it was started anew since we greeted
+                return None
             case Reject(reason=reason):
                 raise ProtocolError(f"this client is refused: {reason}")
             case NoNews(counts=counts):
-                self._question, self._is_served = None, True
+                self._has_asked, self._is_served = False, True
                 self.counts = counts or self.counts
+                return None
             case ObjectUpdate():
-                self._question, self._is_served = None, True
+                self._has_asked, self._is_served = False, True
                 return self._apply(message, arrays)
             case _:
                 raise ProtocolError(f"wanted Welcome, ObjectUpdate or NoNews, got {type(message).__name__}")
-        return None
 
     def _apply(self, update: ObjectUpdate, arrays: list[NDArray[Any]]) -> LiveImage | None:
         layers = checked_buffers(update, arrays)
@@ -214,7 +200,7 @@ class LiveReconstruction:
         return None if _is_same(previous, update) else self._image
 
     def _complaint(self) -> str:
-        if self._heard_at > -math.inf and self.silence_s < SILENCE_S:
+        if self.age_s < float("inf") and self.silence_s < SILENCE_S:
             return f"the pipeline at {self.endpoint.address} has no image yet; is the scan running?"
         return (
             f"nobody has answered at {self.endpoint.address} for {self.silence_s:.1f} s; is the pipeline "

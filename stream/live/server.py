@@ -9,8 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stream.wire.codec import Buffer, ProtocolError, decode, encode, refusal
-from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire.codec import Buffer, ProtocolError, decode, encode
+from stream.wire.handshake import answer_to, rejection
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Welcome
 
 HEARTBEAT_S = 1.0
 MOST_CLIENTS = 256
@@ -64,19 +65,18 @@ class Door:
         try:
             message, _ = decode(request[1:])
         except ProtocolError as error:
-            return [[client, *encode(Reject(reason=str(error)[:2000]))]]
+            return [[client, *encode(rejection(error))]]
         if isinstance(message, Hello):
-            reason = refusal(message)
-            if not reason:
+            answer = answer_to(message, self._run_id)
+            if isinstance(answer, Welcome):
                 self._remember(client)
-            answer = Reject(reason=reason) if reason else Welcome(run_id=self._run_id)
             return [[client, *encode(answer)]]
         if isinstance(message, Ask) and client in self._welcome:
             self._remember(client)
             self._waiting[client] = (message, self._clock())
             return []
         reason = f"{type(message).__name__} before Hello: greet first, then Ask"
-        return [[client, *encode(Reject(reason=reason))]]
+        return [[client, *encode(rejection(reason))]]
 
     def _remember(self, client: bytes) -> None:
         """Note that `client` has spoken; forget who has been silent longest: clients leave without a word."""

@@ -13,12 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stream.wire.codec import ProtocolError, decode, encode, greeting
-from stream.wire.messages import Notice, Progress, Ready, Reject, Stop, Welcome
+from stream.wire.codec import encode
+from stream.wire.handshake import Connection
+from stream.wire.messages import Notice, Progress, Ready, Stop
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 
 GREETING_TIMEOUT_S = 30.0
 REPORT_INTERVAL_S = 0.2
+FAREWELL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,8 @@ class Link:
     def __init__(self, context: StageContext, name: str) -> None:
         self.context, self.name = context, name
         self.is_stopped = False
-        self._control = Socket("DEALER", context.local("control"), identity=f"{name}-{os.getpid()}".encode())
+        identity = f"{name}-{os.getpid()}".encode()
+        self._control = Connection(context.local("control"), name, queue=1000, identity=identity)
         self._bell = Socket("PUB", context.local(f"{name}.bell", bind=True), queue=8)
         self._bells: Socket | None = None
         self._reported_at = float("-inf")
@@ -65,21 +68,11 @@ class Link:
         ProtocolError
             If there is no supervisor or it refuses.
         """
-        self._control.send(encode(greeting(self.name, os.getpid())), timeout_s=GREETING_TIMEOUT_S)
-        parts = self._control.receive(timeout_s=GREETING_TIMEOUT_S)
-        if parts is None:
-            raise ProtocolError(
-                f"no supervisor answered at {self.context.rendezvous} in {GREETING_TIMEOUT_S} s"
-            )
-        answer, _ = decode(parts)
-        if isinstance(answer, Reject):
-            raise ProtocolError(f"the supervisor refused stage {self.name}: {answer.reason}")
-        if not isinstance(answer, Welcome):
-            raise ProtocolError(f"wanted Welcome from the supervisor, got {type(answer).__name__}")
+        self._control.greet(GREETING_TIMEOUT_S)
 
     def ready(self, address: str = "") -> None:
         """Tells the supervisor that the first frame may come."""
-        self._control.send(encode(Ready(stage=self.name, address=address)))
+        self._control.say(Ready(stage=self.name, address=address))
 
     def listen_to(self, stages: Sequence[str]) -> None:
         """Wakes up when one of `stages` has something new."""
@@ -87,7 +80,7 @@ class Link:
 
     def notice(self, level: int, text: str) -> None:
         """Shows `text` at the terminal of the run."""
-        self._control.send(encode(Notice(stage=self.name, level=level, text=text[:4000])))
+        self._control.say(Notice(stage=self.name, level=level, text=text[:4000]))
 
     def report(
         self, scan: str, counts: dict[str, int], now: float, *, ring: bool | None = None, force: bool = False
@@ -99,18 +92,18 @@ class Link:
         self._last = (scan, dict(counts))
         if force or now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
-            self._control.send(encode(Progress(stage=self.name, scan=scan, counts=counts)))
+            self._control.say(Progress(stage=self.name, scan=scan, counts=counts))
 
     def wait(self, timeout_s: float, sockets: Sequence[Socket] = ()) -> None:
         """Sleeps until something may have changed, at most `timeout_s`."""
         bells = [self._bells] if self._bells else []
         if timeout_s > 0:
-            wait_for_message([self._control, *bells, *sockets], timeout_s)
+            wait_for_message([self._control.open(), *bells, *sockets], timeout_s)
         for bell in bells:
             while bell.receive() is not None:
                 pass
-        while (parts := self._control.receive()) is not None:
-            if isinstance(decode(parts)[0], Stop):
+        while (heard := self._control.hear()) is not None:
+            if isinstance(heard[0], Stop):
                 self.is_stopped = True
 
     def __enter__(self) -> Self:
@@ -119,7 +112,7 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._control.flush_and_close(0.5)
+        self._control.close(FAREWELL_S)
         self._bell.close()
         if self._bells:
             self._bells.close()

@@ -1,6 +1,5 @@
 """A person's side of a steered run: how it stands, and hold, resume, stop, a region of interest."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,9 +8,10 @@ from typing import Self
 import numpy as np
 
 from operators.arrays import Positions
-from stream.wire.codec import ProtocolError, decode, encode, greeting
+from stream.wire.codec import ProtocolError
+from stream.wire.handshake import Connection
 from stream.wire.messages import AskSteering, Box, Command, Deed, Reject, Steering, Welcome
-from stream.wire.sockets import Socket, client_endpoint
+from stream.wire.sockets import client_endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +68,7 @@ class SteeringClient:
     ) -> None:
         self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
         self.timeout_s = timeout_s
-        self._socket: Socket | None = None
+        self._connection = Connection(self.endpoint, "person", queue=16)
 
     def report(self) -> SteeringReport:
         """Returns how the steering stands; errors as of `say`."""
@@ -97,9 +97,7 @@ class SteeringClient:
 
     def close(self) -> None:
         """Hangs up; the next call would connect again."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,12 +108,9 @@ class SteeringClient:
         self.close()
 
     def _ask(self, message: AskSteering | Command) -> SteeringReport:
-        if self._socket is None:
-            self._socket = Socket("DEALER", self.endpoint, queue=16)
-            self._socket.send(encode(greeting("person", os.getpid())))
-        self._socket.send(encode(message), self.timeout_s)
-        while (parts := self._socket.receive(self.timeout_s)) is not None:
-            answer, arrays = decode(parts)
+        self._connection.say(message, timeout_s=self.timeout_s)
+        while (heard := self._connection.hear(self.timeout_s)) is not None:
+            answer, arrays = heard
             match answer:
                 case Welcome():
                     continue

@@ -4,21 +4,31 @@ What is not a newer answer of the policy to this plan is dropped and counted as 
 """
 
 import math
-import os
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.arrays import Positions
 from stream.steering.controls import ControlLog
-from stream.wire.codec import Buffer, ProtocolError, decode, encode, greeting
-from stream.wire.messages import Consult, Controls, Decided, Recommendation, Reject, Welcome
-from stream.wire.sockets import Socket, client_endpoint
+from stream.wire.codec import ProtocolError
+from stream.wire.handshake import Connection
+from stream.wire.messages import (
+    MAX_REASON,
+    AnyMessage,
+    Consult,
+    Controls,
+    Decided,
+    Recommendation,
+    Reject,
+    Welcome,
+)
+from stream.wire.sockets import client_endpoint
 
 FAREWELL_S = 0.5
 
@@ -143,24 +153,27 @@ class PolicyClient:
         self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
         self._questions = Questions(clock)
         self.heard = self._questions.heard
-        self._socket: Socket | None = None
+        self._connection = Connection(self.endpoint, "plan", clock=clock)
 
     def ask(self, measured: Positions, n_points: int) -> None:
         """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
-        if self._socket is None:
-            self._socket = Socket("DEALER", self.endpoint, queue=4)
-            self._socket.send(encode(greeting("plan", os.getpid())))
         consult = self._questions.next(n_points)
         # Nobody there: the queue fills, the question is lost, and the plan goes on as planned.
-        self._socket.send(encode(consult, [np.asarray(measured, np.float64).reshape(-1, 2)]))
+        self._connection.say(consult, [np.asarray(measured, np.float64).reshape(-1, 2)])
 
     def poll(self) -> Advice | None:
         """Return the answer to the last question, once."""
         advice = None
         # All that has come: what a person said stands behind an answer that has been waiting.
-        while self._socket is not None and (parts := self._socket.receive()) is not None:
-            advice = self._take(parts) or advice
-        return advice
+        while True:
+            try:
+                heard = self._connection.hear()
+            except ProtocolError as error:
+                self._questions.complaint = f"garbage: {error}"[:200]
+                continue
+            if heard is None:
+                return advice
+            advice = self._take(*heard) or advice
 
     def complaint(self) -> str:
         """Return what was wrong with what came since the last question, "" if nothing came."""
@@ -168,23 +181,16 @@ class PolicyClient:
 
     def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
         """Say what the plan decided and how many exposures it may still make."""
-        if self._socket is not None:
-            run, reason = self._questions.run, reason[:2000]
+        if self._connection.is_open:
+            run, reason = self._questions.run, reason[:MAX_REASON]
             said = Decided(run=run, source=source, reason=reason, n_points=n_points, n_left=n_left)
-            self._socket.send(encode(said))
+            self._connection.say(said)
 
     def close(self) -> None:
         """End the conversation; the last word may still be on its way."""
-        if self._socket is not None:
-            self._socket.flush_and_close(FAREWELL_S)
-            self._socket = None
+        self._connection.close(FAREWELL_S)
 
-    def _take(self, parts: list[Buffer]) -> Advice | None:
-        try:
-            message, arrays = decode(parts)
-        except ProtocolError as error:
-            self._questions.complaint = f"garbage: {error}"[:200]
-            return None
+    def _take(self, message: AnyMessage, arrays: list[NDArray[Any]]) -> Advice | None:
         match message:
             case Recommendation() if len(arrays) == 1:
                 return self._questions.judge(message, arrays[0])

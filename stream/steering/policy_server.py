@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Positions
-from stream.live.client import SILENCE_S, LiveReconstruction
+from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.stages.link import Link
 from stream.steering.controls import ENDED, ControlLog, sentence
 from stream.steering.policy import Policy
 from stream.steering.record import DecisionRecord
-from stream.wire.codec import Buffer, ProtocolError, decode, encode, refusal
+from stream.wire.codec import Buffer, ProtocolError, decode, encode
+from stream.wire.handshake import SILENCE_S, answer_to, rejection
 from stream.wire.messages import (
     AskSteering,
     Command,
@@ -31,9 +32,7 @@ from stream.wire.messages import (
     Decided,
     Hello,
     Recommendation,
-    Reject,
     Steering,
-    Welcome,
 )
 from stream.wire.sockets import Endpoint, Socket
 
@@ -87,8 +86,7 @@ class PolicyDoor:
             message, arrays = decode(parts)
             match message:
                 case Hello():
-                    reason = refusal(message)
-                    reply = encode(Reject(reason=reason) if reason else Welcome(run_id=self._run_id))
+                    reply = encode(answer_to(message, self._run_id))
                 case Consult() if [array.shape[1:] for array in arrays] == [(2,)]:
                     return self._consult(sender, message, np.asarray(arrays[0], np.float64))
                 case Decided():
@@ -103,7 +101,7 @@ class PolicyDoor:
                         f"wanted Consult with positions (point, 2), got {type(message).__name__}"
                     )
         except ValueError as error:
-            reply = encode(Reject(reason=str(error)[:2000]))
+            reply = encode(rejection(error))
         return [[sender, *reply]]
 
     def _begin(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.wire.messages import PROTOCOL, SCHEMA_HASH, AnyMessage, ArrayHeader, Hello, Message
+from stream.wire.messages import PROTOCOL, AnyMessage, ArrayHeader, Message
 
 MAX_HEADER_BYTES = 1 << 16
 
@@ -74,18 +74,3 @@ def _array(header: ArrayHeader, part: Buffer) -> NDArray[Any]:
         return np.frombuffer(memoryview(part).toreadonly(), dtype).reshape(header.shape)
     except ValueError as error:  # no elements, and sides that no array can have
         raise ProtocolError(f"array {header.dtype} {header.shape}: {error}") from error
-
-
-def greeting(role: str, pid: int = 0) -> Hello:
-    """Returns the first message of a client that plays `role`."""
-    return Hello(protocol=PROTOCOL, schema=SCHEMA_HASH, role=role, pid=pid)
-
-
-def refusal(hello: Hello) -> str:
-    """Returns why a client with this greeting cannot be served, "" if it can."""
-    if hello.protocol == PROTOCOL and hello.schema == SCHEMA_HASH:
-        return ""
-    return (
-        f"protocol {PROTOCOL} with schema {SCHEMA_HASH} is spoken here, {hello.role} speaks protocol "
-        f"{hello.protocol} with schema {hello.schema}: install the same version of ptychostream on both sides"
-    )

@@ -10,8 +10,10 @@ import msgspec
 from msgspec import Meta
 
 PROTOCOL = 1
+MAX_REASON = 2000
 
 Name = Annotated[str, Meta(max_length=200)]
+Reason = Annotated[str, Meta(max_length=MAX_REASON)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
@@ -52,7 +54,7 @@ class Welcome(Message, frozen=True, tag=True, kw_only=True):
 class Reject(Message, frozen=True, tag=True, kw_only=True):
     """The peer cannot be served, and why."""
 
-    reason: Annotated[str, Meta(max_length=2000)]
+    reason: Reason
 
 
 class Ready(Message, frozen=True, tag=True, kw_only=True):
@@ -129,7 +131,7 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     n_calibrated: Count = 0  # tiles this rests on
     alarm: Annotated[str, Meta(max_length=500)] = ""  # why error bars are not to be believed
     is_final: bool = False
-    note: Annotated[str, Meta(max_length=2000)] = ""
+    note: Reason = ""
 
 
 class Consult(Message, frozen=True, tag=True, kw_only=True):
@@ -193,7 +195,7 @@ class Decided(Message, frozen=True, tag=True, kw_only=True):
 
     run: Name
     source: Name
-    reason: Annotated[str, Meta(max_length=2000)]
+    reason: Reason
     n_points: Count = 0
     n_left: Count = 0  # exposures that the plan may still make
 
@@ -236,7 +238,7 @@ class Steering(Message, frozen=True, tag=True, kw_only=True):
     realised_gain: float = 0.0
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
     source: Name = ""  # of the plan's last decision
-    reason: Annotated[str, Meta(max_length=2000)] = ""
+    reason: Reason = ""
     controls: Annotated[tuple[Control, ...], Meta(max_length=64)] = ()  # the last ones, oldest first
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from operators.geometry import Bounds
 from stream.live.tiles import TileStore
-from stream.wire.codec import decode, encode, refusal
-from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire.codec import decode, encode
+from stream.wire.handshake import answer_to, rejection
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate
 from stream.wire.sockets import Endpoint, EndpointError, Socket
 
 TILE_PX = 16
@@ -110,12 +111,10 @@ class FakeDoor:
         self.heard.append(message)
         match message:
             case Hello():
-                reason = self.reject or refusal(message)
-                answer = Reject(reason=reason) if reason else Welcome(run_id=self.run_id)
                 self._greeted.add(who)
-                self._socket.send([who, *encode(answer)])
+                self._socket.send([who, *encode(answer_to(message, self.run_id, self.reject))])
             case Ask() if who not in self._greeted:
-                self._socket.send([who, *encode(Reject(reason="greet first"))])
+                self._socket.send([who, *encode(rejection("greet first"))])
             case Ask():
                 self._waiting[who] = message, time.monotonic()
 

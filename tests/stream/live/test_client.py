@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
-from stream.live.client import SILENCE_S, LiveReconstruction
+from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.live.server import Door
 from stream.wire.codec import ProtocolError, encode
+from stream.wire.handshake import SILENCE_S
 from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
-from stream.wire.sockets import Endpoint, EndpointError, Socket
+from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
 from tests.helpers.fake_door import TILE_PX, FakeDoor
 
 
@@ -122,8 +123,7 @@ def test_latest_never_returns_the_answer_to_an_old_question():
         live.latest(5.0)
         live.latest(0.0)  # leaves a question open, which version 2 answers
         door.publish(picture(8, 8))
-        while not live._socket._poll(1, 0.01):
-            pass
+        assert wait_for_message([live._connection.open()], 5.0)
         door.publish(picture(8, 8))
         assert live.latest(5.0).version == 3
 

@@ -9,7 +9,8 @@ from stream.record.scan import Scan, State
 from stream.stages.link import Link, NoticeHandler, StageContext
 from stream.stages.loop import StageRefusedError, run_stage
 from stream.stages.stage import Inlet
-from stream.wire.codec import ProtocolError, decode, encode, refusal
+from stream.wire.codec import ProtocolError, decode, encode
+from stream.wire.handshake import answer_to
 from stream.wire.messages import Hello, Notice, Progress, Ready, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.building import close, make_scan, record, states
@@ -39,8 +40,9 @@ class Supervisor:
 
     def welcomes(self):
         hello = self.hears(Hello)
-        assert refusal(hello) == ""
-        self.says(Welcome(run_id="run-7"))
+        welcome = answer_to(hello, "run-7")
+        assert welcome == Welcome(run_id="run-7")
+        self.says(welcome)
         return hello
 
     def close(self):
@@ -146,7 +148,8 @@ def test_a_supervisor_that_refuses_is_obeyed_and_quoted(context, supervisor, cap
         supervisor.says(Reject(reason="another version"))
     [error] = raised
     assert isinstance(error, ProtocolError)
-    assert str(error) == "the supervisor refused stage subscriber: another version"
+    assert str(error).startswith("subscriber is refused at ipc://")
+    assert str(error).endswith("control: another version")
     caplog.clear()
 
 

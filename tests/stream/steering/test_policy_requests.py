@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from stream.live.server import HEARTBEAT_S, MOST_CLIENTS, Door
-from stream.wire.codec import decode, encode, greeting
+from stream.wire.codec import decode, encode
+from stream.wire.handshake import greeting
 from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Stop, Welcome
 from tests.helpers.building import UPDATE, Clock
 

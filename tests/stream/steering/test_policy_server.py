@@ -4,9 +4,10 @@ import pytest
 
 from stream.steering.policy_client import PolicyClient, Questions
 from stream.steering.policy_server import PolicyDoor
-from stream.wire.codec import decode, encode, greeting
+from stream.wire.codec import decode, encode
+from stream.wire.handshake import greeting
 from stream.wire.messages import Recommendation, Reject, Stop, Welcome
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.helpers.policies import image, policy
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
@@ -46,7 +47,7 @@ def answer(socket, plan, consult, points=NOTHING, **fields):
 
 def heard(client):
     """What comes of the next message for the client."""
-    assert client._socket._poll(1, 5.0)
+    assert wait_for_message([client._connection.open()], 5.0)
     return client.poll()
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from stream.live.tiles import LAYERS
-from stream.wire.codec import MAX_HEADER_BYTES, ProtocolError, decode, encode, greeting, refusal
+from stream.wire.codec import MAX_HEADER_BYTES, ProtocolError, decode, encode
+from stream.wire.handshake import greeting
 from stream.wire.messages import (
-    PROTOCOL,
     SCHEMA_HASH,
     AnyMessage,
     Ask,
@@ -22,7 +22,6 @@ from stream.wire.messages import (
     Control,
     Controls,
     Decided,
-    Hello,
     NoNews,
     Notice,
     Progress,
@@ -36,7 +35,7 @@ from stream.wire.messages import (
 from tests.helpers.building import UPDATE
 
 MESSAGES = [
-    greeting("client", 17),
+    greeting("client"),
     Welcome(run_id="r"),
     Reject(reason="no"),
     Ready(stage="inference", address="ipc:///tmp/x"),
@@ -180,13 +179,3 @@ def test_the_schema_has_one_hash_in_every_process():
         command, env=environment, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )
     assert done.stdout.strip() == SCHEMA_HASH
-
-
-def test_a_client_of_another_version_is_told_what_to_do():
-    assert refusal(greeting("client")) == ""
-    for stranger in (
-        Hello(protocol=PROTOCOL + 1, schema=SCHEMA_HASH, role="client"),
-        Hello(protocol=PROTOCOL, schema="old", role="client"),
-    ):
-        assert "install the same version of ptychostream on both sides" in refusal(stranger)
-        assert decode(encode(Reject(reason=refusal(stranger))))
