@@ -10,9 +10,9 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Mask, Patches, Patterns, Probe, abs2
 from operators.engine.config import RefinerSnapshot
-from operators.engine.seeding import forward_residual
 from operators.geometry import Bounds, Geometry
 from operators.network.gaps import fill_patterns
+from operators.optics.forward import forward_residual
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_fwhm_px
 from operators.patches import extract_patches

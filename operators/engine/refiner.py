@@ -31,9 +31,9 @@ from operators.engine.epie import Batch, Steps, update
 from operators.engine.frame_store import FrameStore
 from operators.engine.levelling import missing_slopes, slow_phase
 from operators.engine.position_steps import position_steps
-from operators.engine.seeding import forward_residual
 from operators.engine.visits import VisitOrder
 from operators.geometry import Bounds, window_corners
+from operators.optics.forward import forward_residual
 from operators.optics.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.patches import extract_patches
 

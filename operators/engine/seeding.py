@@ -6,28 +6,14 @@ flat one.
 
 import numpy as np
 
-from operators.arrays import Array, Mask, Patches, Patterns, Probe, array_module
-from operators.optics.forward import intensities, noise_residual
+from operators.arrays import Array, Corners, Mask, Patches, Patterns, Probe, array_module, to_numpy
+from operators.engine.refiner import Refiner
+from operators.mosaic.mosaic import Mosaic
+from operators.optics.forward import forward_residual, noise_residual, valid_photons
 
 EXPLAINED = 0.25
 """Share of what a transparent object leaves unexplained that the mosaic may leave: 0.04 to 0.2 was measured
 on samples like those of the training, 0.05 to 0.8 on other materials."""
-
-
-def forward_residual(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:
-    """Returns (frame,) float32, sum (|F[P patch]| - sqrt(I))^2 / sum I over valid pixels.
-
-    Parameters
-    ----------
-    patterns : (frame, ky, kx) float32, photons
-    probe : (mode, y, x) complex64
-    patches : (frame, y, x) complex64
-    mask : (ky, kx) bool, True where valid
-    """
-    xp = array_module(patterns)
-    difference = xp.sqrt(intensities(probe, patches)) - xp.sqrt(patterns)
-    weights = xp.float32(1) if mask is None else mask.astype(xp.float32)
-    return (difference**2 * weights).sum(axis=(1, 2)) / _photons(patterns, mask)
 
 
 class Seeding:
@@ -63,6 +49,23 @@ class Seeding:
         """Whether it explains the frames seen so far; without any it does."""
         return self._left <= EXPLAINED * self._left_by_blank
 
+    def seed(self, engine: Refiner, mosaic: Mosaic, patterns: Patterns, corners: Corners) -> None:
+        """Start the ground of more frames from the mosaic, which has their patches, where that helps.
+
+        Parameters
+        ----------
+        engine : Refiner
+            Holds the frames.
+        mosaic : Mosaic
+        patterns : (frame, ky, kx) float32, photons
+        corners : (frame, 2) int64, absolute object pixels
+        """
+        # Windows of the mosaic agree in phase where patches do not.
+        seeds, current = mosaic.windows(corners), to_numpy(engine.windows(corners))
+        starts = self.starts(patterns, to_numpy(engine.probe), seeds, mosaic.weights, current)
+        if starts is not None:
+            engine.seed_object(starts, mosaic.weights, corners)
+
     def starts(
         self, patterns: Patterns, probe: Probe, seeds: Patches, weights: Array, current: Patches
     ) -> Patches | None:
@@ -84,7 +87,7 @@ class Seeding:
         phases = phases / xp.maximum(abs(phases), np.float32(1e-20))
         blank = xp.broadcast_to(phases[:, None, None].astype(seeds.dtype), seeds.shape)
         left = [forward_residual(patterns, probe, patches, self._mask) for patches in (seeds, blank, current)]
-        noise = noise_residual(patterns, self._mask) / _photons(patterns, self._mask)
+        noise = noise_residual(patterns, self._mask) / valid_photons(patterns, self._mask)
         self._left += float((xp.minimum(left[0], left[1]) - noise).sum())
         self._left_by_blank += float((left[1] - noise).sum())
         if not self.trusts_network:
@@ -93,10 +96,3 @@ class Seeding:
         helps = left[0] < xp.minimum(left[1], left[2])
         self.n_refused += int((~helps).sum())
         return xp.where(helps[:, None, None], seeds, blank)
-
-
-def _photons(patterns: Patterns, mask: Mask | None) -> Array:
-    """Return (frame,) float32, the photons on valid pixels, never 0."""
-    xp = array_module(patterns)
-    valid = patterns if mask is None else xp.where(mask, patterns, np.float32(0))
-    return xp.maximum(valid.sum(axis=(1, 2)), np.float32(1e-6))

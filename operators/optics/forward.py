@@ -72,6 +72,29 @@ def noise_residual(patterns: Patterns, mask: Mask | None = None) -> Array:
     return xp.minimum(left.sum(axis=(1, 2)), xp.where(lit, patterns, np.float32(0)).sum(axis=(1, 2)) / 4)
 
 
+def forward_residual(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:
+    """Returns (frame,) float32, sum (|F[P patch]| - sqrt(I))^2 / sum I over valid pixels.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons
+    probe : (mode, y, x) complex64
+    patches : (frame, y, x) complex64
+    mask : (ky, kx) bool, True where valid
+    """
+    xp = array_module(patterns)
+    difference = xp.sqrt(intensities(probe, patches)) - xp.sqrt(patterns)
+    weights = xp.float32(1) if mask is None else mask.astype(xp.float32)
+    return (difference**2 * weights).sum(axis=(1, 2)) / valid_photons(patterns, mask)
+
+
+def valid_photons(patterns: Patterns, mask: Mask | None) -> Array:
+    """Returns (frame,) float32, the photons on valid pixels, never 0."""
+    xp = array_module(patterns)
+    valid = patterns if mask is None else xp.where(mask, patterns, np.float32(0))
+    return xp.maximum(valid.sum(axis=(1, 2)), np.float32(1e-6))
+
+
 def simulate_counts(
     object_: Object,
     probe: Probe,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.record.columns import DiskFullError
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
 from stream.stages.stage import DoorKeeper, ScanWork, Service, Source, Stage, Worker
@@ -245,8 +244,6 @@ def run_stage(
 def _built(build: Callable[[], Stage]) -> Stage:
     try:
         return build()
-    except DiskFullError:
-        raise
     except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
         raise StageRefusedError(str(error)) from error
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from operators.arrays import Corners, Mask, Patterns, Positions, Probe, abs2, to_numpy
+from operators.arrays import Mask, Positions, Probe, abs2
 from operators.engine.backends import get_backend, on_host
 from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
 from operators.engine.probe_search import estimate_probe
@@ -188,10 +188,9 @@ class GrowingObject:
         self._stage, self._config, self._scan = stage, stage.config, scan
         self._preprocess, self._geometry = preprocess, stage.optics.geometry
         self.engine = stage.start_engine(probe, preprocess.mask)
-        self._seeds: _Seeds | None = None
-        if stage.uses_network:
-            self._seeds = _Seeds(Mosaic(abs2(probe).sum(axis=0)), preprocess.mask)
-        self._starts_over = stage.starts_over
+        self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
+        self._seeding = Seeding(preprocess.mask)
+        self._starts_over = stage.starts_over and stage.uses_network
         self._held: list[int] = []
         self._unmarked: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
@@ -202,18 +201,18 @@ class GrowingObject:
     def add(self, numbers: Numbers) -> None:
         """Lets these frames take part, new ground started from the network's patches where there are any."""
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
-        if self._seeds is not None:
+        if self._mosaic is not None:
             patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
-            self._seeds.mosaic.add(patches, sigma, window_corners(positions_px))
-        self._append(numbers, positions_px, self._seeds)
+            self._mosaic.add(patches, sigma, window_corners(positions_px))
+        self._append(numbers, positions_px)
         self._held.extend(numbers.tolist())
         self._unmarked.extend(numbers.tolist())
 
     def refine(self, deadline: float) -> bool:
         """Refines until `deadline`, and publishes what is due; says whether the scan wants more."""
-        if self._seeds is not None and self._starts_over and self._stage.has_all_frames(self._scan):
+        if self._starts_over and self._stage.has_all_frames(self._scan):
             self._starts_over = False
-            self._start_over(self._seeds)
+            self._start_over()
         while self._wants_more():
             self._step()
             if self._stage.clock() >= deadline:
@@ -248,14 +247,14 @@ class GrowingObject:
             "epoch_milli": int(1000 * self.engine.epoch),
             "updates": self.engine.n_updates,
             "divergences": self.engine.n_divergences,
-            "seeds_refused": self._seeds.gate.n_refused if self._seeds is not None else 0,
+            "seeds_refused": self._seeding.n_refused,
         }
 
-    def _append(self, numbers: Numbers, positions_px: Positions, seeds: "_Seeds | None") -> None:
+    def _append(self, numbers: Numbers, positions_px: Positions) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers)
         self.engine.append(numbers.tolist(), patterns, positions_px)
-        if seeds is not None:
-            seeds.sow(self.engine, patterns, window_corners(positions_px))
+        if self._mosaic is not None:
+            self._seeding.seed(self.engine, self._mosaic, patterns, window_corners(positions_px))
 
     def _wants_more(self) -> bool:
         # Until all frames are there refinement stops short: the closing epochs need them all.
@@ -267,37 +266,19 @@ class GrowingObject:
         fraction = closing_fraction(self.engine.epoch, self._config.epochs) if closes else 1.0
         self.engine.step(1, fraction=fraction)
 
-    def _start_over(self, seeds: "_Seeds") -> None:
+    def _start_over(self) -> None:
         """Start again from the mosaic of all frames, unless the network is not to be believed."""
         before, probe, mask = self.engine, self.engine.snapshot().probe, self._preprocess.mask
         numbers = np.sort(np.array(self._held, np.int64))
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
         patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
-        mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), window_corners(positions_px))
-        anew, self.engine = _Seeds(mosaic, mask), self._stage.start_engine(probe, mask)
+        self._mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), window_corners(positions_px))
+        self.engine, self._seeding = self._stage.start_engine(probe, mask), Seeding(mask)
         for start in range(0, len(numbers), Refinement.batch_size):
             part = slice(start, start + Refinement.batch_size)
-            self._append(numbers[part], positions_px[part], anew)
-        if anew.gate.trusts_network:
-            self._seeds = anew
-        else:
+            self._append(numbers[part], positions_px[part])
+        if not self._seeding.trusts_network:
             self.engine = before
-
-
-class _Seeds:
-    """What new ground starts from: the network's mosaic where it explains the frames better than nothing."""
-
-    def __init__(self, mosaic: Mosaic, mask: Mask) -> None:
-        self.mosaic, self.gate = mosaic, Seeding(mask)
-
-    def sow(self, engine: Refiner, patterns: Patterns, corners: Corners) -> None:
-        """Start the ground of these frames, of which the mosaic has the patches."""
-        # Windows of the mosaic agree in phase where patches do not.
-        seeds, weights = self.mosaic.windows(corners), self.mosaic.weights
-        probe, current = to_numpy(engine.probe), to_numpy(engine.windows(corners))
-        starts = self.gate.starts(patterns, probe, seeds, weights, current)
-        if starts is not None:
-            engine.seed_object(starts, weights, corners)
 
 
 def scaled_to(snapshot: RefinerSnapshot, photons: float) -> RefinerSnapshot:

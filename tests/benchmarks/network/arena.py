@@ -103,7 +103,7 @@ class Arena:
         scan = self.scan
         refiner.append(range(len(scan.patterns)), scan.patterns, scan.corners.astype(np.float64))
         if mosaic is not None:
-            seed(refiner, self.probe, scan, mosaic)
+            seed(refiner, scan, mosaic)
         while refiner.epoch < n_epochs:
             refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
         end = refiner.snapshot()

@@ -23,16 +23,12 @@ def refined_to(refiner: Refiner, n_epochs: float) -> RefinerSnapshot:
     return refiner.snapshot()
 
 
-def seed(refiner: Refiner, probe: Probe, scan: EvaluationScan, mosaic: Mosaic) -> None:
+def seed(refiner: Refiner, scan: EvaluationScan, mosaic: Mosaic) -> None:
     """Start all frames of a scan from its mosaic where that explains them, as the refinement stage does."""
     seeding, numbers = Seeding(), np.arange(len(scan.patterns))
     for start in range(0, len(numbers), FRAMES_AT_A_TIME):
         some = numbers[start : start + FRAMES_AT_A_TIME]
-        seeds, corners = mosaic.windows(scan.corners[some]), scan.corners[some]
-        current = refiner.windows(corners)
-        starts = seeding.starts(scan.patterns[some], probe, seeds, mosaic.weights, current)
-        if starts is not None:
-            refiner.seed_object(starts, mosaic.weights, corners)
+        seeding.seed(refiner, mosaic, scan.patterns[some], scan.corners[some])
 
 
 def mosaic_error(network: Network, probe: Probe, scan: EvaluationScan) -> float:

@@ -174,7 +174,7 @@ def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: EvaluationS
         run_update=get_backend("auto").update,
     )
     refiner.append(range(len(scan.corners)), scan.patterns, scan.corners.astype(np.float64))
-    seed(refiner, probe, scan, mosaic)
+    seed(refiner, scan, mosaic)
     before = Refined.of(refined_to(refiner, REFINED_EPOCHS - 1), mosaic, None)
     refined = Refined.of(refined_to(refiner, REFINED_EPOCHS), mosaic, before)
     dial = _dial(mosaic, refined, Bounds(0, 0, *scan.object.shape))

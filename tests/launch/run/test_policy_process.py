@@ -48,7 +48,7 @@ def test_a_policy_that_is_killed_comes_back_and_its_numbers_go_on(run_folder):
             first = answer(client, np.zeros((0, 2)), supervisor)
             assert first.points.shape == (9, 2)
             assert first.recommendation.reasons == ("survey: the field has not been seen everywhere",)
-            os.kill(supervisor._stages["policy"]._process.pid, signal.SIGKILL)
+            os.kill(supervisor.pid("policy"), signal.SIGKILL)
             while supervisor.n_restarts == 0:
                 supervisor.poll(0.02)
             second = answer(client, first.points, supervisor)

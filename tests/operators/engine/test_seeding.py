@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from operators.arrays import to_numpy
-from operators.engine.seeding import Seeding, forward_residual
-from operators.optics.forward import intensities
+from operators.engine.seeding import Seeding
+from operators.optics.forward import forward_residual, intensities
 from operators.optics.probe import zone_plate_probe
 from operators.patches import extract_patches
 

@@ -50,9 +50,8 @@ class Bench:
         record(self.scan, self.numbers, np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2"))
         place(self.scan, self.numbers, self.scanned.corners)
 
-    def take(self, patches, optics=None, **told):
-        """Return the work of the stage after it has taken all frames with these patches."""
-        infer(self.scan, self.numbers, patches)
+    def open(self, optics=None, **told):
+        """Return the work of a new stage on the scan."""
         stage = Refinement(
             RefinementConfig(probe_step=0, first_frames=4, publish_s=1e-9, device="numpy"),
             optics or self.scanned.optics(self.folder),
@@ -62,7 +61,12 @@ class Bench:
             clock=Clock(),
             **told,
         )
-        work = stage.open(self.scan)
+        return stage.open(self.scan)
+
+    def take(self, patches, **told):
+        """Return the work of the stage after it has taken all frames with these patches."""
+        infer(self.scan, self.numbers, patches)
+        work = self.open(**told)
         work.handle(self.numbers)
         return work
 
@@ -113,8 +117,9 @@ def test_a_sparse_scan_is_started_again_from_all_patches_once_all_frames_are_the
     for _ in range(20):
         work.idle(deadline=-np.inf)
     upright = bench.windows(work)
-    rows = work.object.engine._canvas.object
-    rows[: len(rows) // 2] *= -1  # what was refined before its neighbours came keeps its own phase
+    torn = work.object.engine.snapshot()
+    torn.object[: len(torn.object) // 2] *= -1  # what was refined before its neighbours came keeps its phase
+    work.object.engine.adopt(torn.object, torn.bounds, torn.probe)
     assert likeness(bench.windows(work), upright) < 0.8
     n_before = work.counts()["updates"]
     close(bench.scan, "subscriber", "positions", "inference")
@@ -136,3 +141,33 @@ def test_a_scan_that_the_network_does_not_explain_is_not_started_again(bench):
     close(bench.scan, "subscriber", "positions", "inference")
     work.idle(deadline=-np.inf)
     assert work.counts()["updates"] > n_before
+
+
+def test_refining_begins_when_there_are_enough_frames(bench):
+    infer(bench.scan, bench.numbers, bench.scanned.patches)
+    work = bench.open()
+    work.handle(np.arange(3))
+    assert not work.idle(deadline=-np.inf)
+    assert work.counts() == {}
+    work.handle(np.arange(3, 5))
+    assert work.idle(deadline=-np.inf)
+    assert work.object.engine.n_frames == 5, "those that waited too"
+
+
+def test_a_scan_of_few_frames_is_refined_once_no_more_will_come(bench):
+    infer(bench.scan, bench.numbers, bench.scanned.patches)
+    work = bench.open()
+    work.handle(np.arange(2))
+    close(bench.scan, "subscriber", "positions", "inference")
+    assert work.idle(deadline=-np.inf)
+    assert work.object.engine.n_frames == 2
+
+
+def test_a_restart_takes_up_the_last_picture_and_the_frames_in_it(bench):
+    before = bench.take(bench.scanned.patches)
+    before.idle(deadline=-np.inf)
+    after = bench.open()
+    assert after.counts() == before.counts()
+    np.testing.assert_allclose(bench.windows(after), bench.windows(before), atol=1e-5)
+    after.idle(deadline=-np.inf)
+    assert after.counts()["updates"] > before.counts()["updates"]
