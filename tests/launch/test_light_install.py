@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+import venv
 from importlib import metadata
 from pathlib import Path
 
@@ -150,3 +151,26 @@ def test_the_clients_follow_a_live_image_without_extras():
         assert _light(SIX_LINES, door.address).stdout == "1 1 (8, 8)\n"
         watched = _light(COMMANDS, f"watch {door.address}")
     assert "scan complete" in watched.stdout, watched.stderr
+
+
+IMPORT_CPU_S = "import time; import stream.client; print(time.process_time())"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_fresh_environment_without_extras_is_small_and_its_client_starts_at_once(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    venv.create(tmp_path, with_pip=True)
+    python = tmp_path / "bin" / "python"
+
+    def told(*arguments: str | Path) -> str:
+        done = subprocess.run([python, *arguments], capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.strip()
+
+    told("-m", "pip", "install", "-q", ROOT)
+    told("-m", "pip", "uninstall", "-q", "-y", "pip", "setuptools")
+    folder = Path(told("-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 150e6
+    # Of the processor: on a busy machine the clock on the wall tells about others.
+    assert min(float(told("-c", IMPORT_CPU_S)) for _ in range(5)) < 0.3
+    assert "Follows a live reconstruction" in told("-m", "launch", "watch", "--help")
