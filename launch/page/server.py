@@ -25,6 +25,7 @@ from launch.page.steering_feed import SteeringFeed, Words
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.wire.codec import ProtocolError
+from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,6 @@ STATE_INTERVAL_S = 0.25
 TURN_S = 0.02
 FAREWELL_S = 2.0  # for browsers to get the final image when the run ends
 RETRY_S = 2.0  # after a refusal, which does not go away by itself
-_SHOWN = (
-    *("scan", "run_id", "version", "frames_seen", "epoch", "model", "config_hash", "error"),
-    *("time_to_image_ms", "is_final", "models", "coverage68", "coverage95", "sigma_factor", "alarm"),
-)
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'",
     "X-Content-Type-Options": "nosniff",
@@ -112,15 +109,16 @@ class LiveFeed:
         """Returns what the page says beside the image, JSON."""
         image, age_s = self._image, self._live.age_s
         status = status_of(image, age_s, self.address)
-        state: dict[str, Any] = {
+        state: dict[str, Any] = {}
+        if image is not None:
+            state = {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
+        state |= {
             "level": "stale" if self._refusal else status.level,
             "text": self._refusal or status.text,
             "address": self.address,
             "counts": dict(self._live.counts),
             "rates": self._rates.rates(),
         }
-        if image is not None:
-            state |= {name: getattr(image, name) for name in _SHOWN}
         if self.steering is not None:
             state["steering"] = self.steering.state() | {"token": self.token}
         return msgspec.json.encode(state)

@@ -10,20 +10,20 @@ The client asks, the server answers with the tiles that changed since, so a slow
 never delays anybody. The web page, the terminal watcher and the scan policy are built on it.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from numpy.typing import NDArray
 
 from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
 from stream.wire.handshake import SILENCE_S, Connection
-from stream.wire.messages import AnyMessage, Ask, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire.messages import AnyMessage, Ask, ImageFigures, NoNews, ObjectUpdate, Reject, Welcome
 from stream.wire.sockets import client_endpoint
 
 _WAKE_S = 0.2
@@ -100,7 +100,7 @@ class LiveReconstruction:
         self.poll(timeout_s)
         if self._image is None:
             raise TimeoutError(self._complaint())
-        return dataclasses.replace(self._image, age_s=self.age_s)
+        return msgspec.structs.replace(self._image, age_s=self.age_s)
 
     @property
     def is_connected(self) -> bool:
@@ -190,14 +190,14 @@ class LiveReconstruction:
     def _apply(self, update: ObjectUpdate, arrays: list[NDArray[Any]]) -> LiveImage | None:
         layers = checked_buffers(update, arrays)
         canvas = self._canvas
-        if canvas is None or update.scan != canvas.scan:
+        if canvas is None or update.figures.scan != canvas.scan:
             canvas = self._canvas = TiledImage(update)
         elif not canvas.continues_with(update):
             self._canvas = None  # another process behind the same address: ask for everything
             return None
-        self.counts = update.counts
+        self.counts = update.figures.counts
         previous, self._image = self._image, canvas.put(update, layers)
-        return None if _is_same(previous, update) else self._image
+        return None if _is_same(previous, update.figures) else self._image
 
     def _complaint(self) -> str:
         if self.age_s < float("inf") and self.silence_s < SILENCE_S:
@@ -208,7 +208,7 @@ class LiveReconstruction:
         )
 
 
-def _is_same(image: LiveImage | None, update: ObjectUpdate) -> bool:
+def _is_same(image: LiveImage | None, update: ImageFigures) -> bool:
     """Whether `update` is the snapshot, after a new connection, of the image already given."""
     if image is None:
         return False

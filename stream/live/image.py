@@ -4,22 +4,24 @@ Like the client it runs where nothing else of ptychostream does, so it needs Num
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.wire.codec import ProtocolError
-from stream.wire.messages import ObjectUpdate
+from stream.wire.messages import ImageFigures, ObjectUpdate
 
 MAX_PIXELS = 1 << 28
 _LAYERS = {"object": "<c8", "sigma": "<f4", "photons": "<f4", "source": "|u1"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LiveImage:
+class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
     """One version of the live image; its arrays are this image's own.
+
+    Its figures (`scan`, `version`, `frames_seen`, `epoch`, `error`, `coverage68` and so on) are those of
+    `stream.wire.messages.ImageFigures`, under the same names.
 
     Attributes
     ----------
@@ -35,36 +37,6 @@ class LiveImage:
         Probe centres (y, x) of the frames shown, in frame order.
     origin_px : (int, int)
         Absolute object pixel (row, col) of element [0, 0].
-    object_pixel_m : float
-        Pitch of the pixels, metres.
-    scan, run_id, model, config_hash : str
-        What the image belongs to and which weights and configuration made it; model is "" without a network.
-    version, frames_seen : int
-        Grows with every publication; frames that contributed.
-    epoch : float
-        Epochs of refinement.
-    error : float or None
-        Amplitude error of the refinement, None while there is none.
-    time_to_image_ms : (float, float) or None
-        Median and 99th percentile from exposure to publication, over the last frames.
-    counts : mapping of str to int
-        Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position; what is missing
-        is not part of the run.
-    models : mapping of str to int
-        Frames shown, by the weights that made their patch.
-    coverage68, coverage95 : float or None
-        Shares of the differences from refined ground within 1 and 1.96 `sigma` as it was published; None
-        until there is refined ground to tell.
-    sigma_factor : float
-        By which error bars of network ground were scaled to make them true.
-    n_calibrated : int
-        Tiles that these three rest on.
-    alarm : str
-        Why error bars of network ground are not to be believed, "" if they are.
-    is_final : bool
-        Whether the scan is over and nothing more will change.
-    note : str
-        What the server has to say about this image, for people.
     age_s : float
         How long ago, when the image was handed out, the server was last heard: nothing newer existed then.
     """
@@ -75,25 +47,6 @@ class LiveImage:
     source: NDArray[np.uint8]
     path: NDArray[np.float32]
     origin_px: tuple[int, int]
-    object_pixel_m: float
-    scan: str
-    run_id: str
-    version: int
-    frames_seen: int
-    epoch: float
-    model: str
-    config_hash: str
-    error: float | None
-    time_to_image_ms: tuple[float, float] | None
-    counts: Mapping[str, int]
-    is_final: bool
-    note: str
-    models: Mapping[str, int] = field(default_factory=dict)
-    coverage68: float | None = None
-    coverage95: float | None = None
-    sigma_factor: float = 1.0
-    n_calibrated: int = 0
-    alarm: str = ""
     age_s: float = 0.0
 
     @property
@@ -106,14 +59,14 @@ class TiledImage:
     """The tiles of one scan as far as they have come."""
 
     def __init__(self, update: ObjectUpdate) -> None:
-        self.scan, self.version = update.scan, -1
-        self._run_id, self._tile_px = update.run_id, update.tile_px
+        self.scan, self.version = update.figures.scan, -1
+        self._run_id, self._tile_px = update.figures.run_id, update.tile_px
         self._tiles: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
 
     def continues_with(self, update: ObjectUpdate) -> bool:
         """Says whether the tiles of `update` belong beside those already here."""
-        is_same = (update.run_id, update.tile_px) == (self._run_id, self._tile_px)
-        return is_same and update.version > self.version
+        is_same = (update.figures.run_id, update.tile_px) == (self._run_id, self._tile_px)
+        return is_same and update.figures.version > self.version
 
     def put(self, update: ObjectUpdate, layers: Mapping[str, NDArray[Any]]) -> LiveImage:
         """Takes the tiles that changed and returns the image they complete.
@@ -128,7 +81,7 @@ class TiledImage:
         for index, (row, column) in enumerate(layers["tiles"].tolist()):
             # Copies: a whole message must not stay in memory for the one tile of it that never changes.
             self._tiles[row, column] = {name: layers[name][index].copy() for name in _LAYERS}
-        self.version = update.version
+        self.version = update.figures.version
         return self._image(update, layers["path"])
 
     def _image(self, update: ObjectUpdate, path: NDArray[np.float32]) -> LiveImage:
@@ -144,25 +97,7 @@ class TiledImage:
             source=layers["source"],
             path=path.copy(),
             origin_px=(top, left),
-            object_pixel_m=update.object_pixel_m,
-            scan=update.scan,
-            run_id=update.run_id,
-            version=update.version,
-            frames_seen=update.frames_seen,
-            epoch=update.epoch,
-            model=update.model,
-            config_hash=update.config_hash,
-            error=update.error,
-            time_to_image_ms=update.time_to_image_ms,
-            counts=update.counts,
-            is_final=update.is_final,
-            note=update.note,
-            models=update.models,
-            coverage68=update.coverage68,
-            coverage95=update.coverage95,
-            sigma_factor=update.sigma_factor,
-            n_calibrated=update.n_calibrated,
-            alarm=update.alarm,
+            **msgspec.structs.asdict(update.figures),
         )
 
 

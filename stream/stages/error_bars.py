@@ -15,6 +15,7 @@ from stream.live.tiles import TileStore
 from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 from stream.stages.composition import Refined, shared_bounds
+from stream.wire.messages import CalibrationRecord
 
 FILE_NAME = "calibration.json"
 SETTLED_VISITS = 12  # of every frame that touches a tile, before refinement knows better than the network
@@ -22,16 +23,6 @@ LIT = 0.3  # of the brightest pixel: the fringe of a scan is refined badly
 LEAST_PIXELS = 256  # of a tile, from which on its offset is known
 
 Tile = tuple[int, int]
-
-
-class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the error bars of a scan; the fields are those of `ObjectUpdate`."""
-
-    coverage68: float | None = None
-    coverage95: float | None = None
-    sigma_factor: float = 1.0
-    n_calibrated: int = 0
-    alarm: str = ""
 
 
 class Calibration:

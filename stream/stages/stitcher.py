@@ -28,7 +28,7 @@ from stream.stages.error_bars import Calibration
 from stream.stages.inputs import ImageOrigin, read_corners, read_patches
 from stream.stages.stage import ScanWork
 from stream.wire.codec import Buffer
-from stream.wire.messages import ObjectUpdate
+from stream.wire.messages import ImageFigures, ObjectUpdate
 
 LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
 
@@ -147,28 +147,33 @@ class LivePicture(ScanWork):
         after = after if scan == self.scan.name else -1
         if after >= self.version:
             return None
-        geometry, refined = self._origin.optics.geometry, self._refined
         bounds = self._bounds or Bounds(0, 0, 1, 1)
         update = ObjectUpdate(
-            scan=self.scan.name,
-            run_id=self._origin.run_id,
-            version=self.version,
             tile_px=self._config.tile_px,
-            object_pixel_m=geometry.object_pixel_m,
             bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
+            figures=self._figures(),
+        )
+        return update, [*self._tiles.changed_after(after), self._path()]
+
+    def _figures(self) -> ImageFigures:
+        origin, refined = self._origin, self._refined
+        return ImageFigures(
+            scan=self.scan.name,
+            run_id=origin.run_id,
+            version=self.version,
+            object_pixel_m=origin.optics.geometry.object_pixel_m,
             frames_seen=len(self._shown),
             epoch=refined.epoch if refined else 0.0,
-            model=self._origin.model,
-            config_hash=self._origin.config_hash,
+            model=origin.model,
+            config_hash=origin.config_hash,
             error=refined.error if refined else None,
             time_to_image_ms=percentiles_ms(self._delay.seconds(self._shown[-LATENCY_WINDOW:])),
             counts=frame_counts(self.scan),
             models=count_models(self.scan, self._shown),
-            **msgspec.structs.asdict(self._calibration.record),
             is_final=self._is_final,
             note=incompleteness(self.scan) if self._is_final else "",
+            **msgspec.structs.asdict(self._calibration.record),
         )
-        return update, [*self._tiles.changed_after(after), self._path()]
 
     def _place(self, numbers: Numbers) -> None:
         scan, n = self.scan, self._origin.optics.geometry.n_pixels

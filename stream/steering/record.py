@@ -11,7 +11,6 @@ noticed. Before the first image the file lies in the run's own folder, because t
 """
 
 import copy
-import dataclasses
 import hashlib
 import logging
 import zlib
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 PATTERN = "decisions-*.log"
 _LAYERS = ("photons", "variance", "structure", "coverage")
 _ARRAYS = ("object", "sigma", "photons", "source", "path")
-_FACTS = [field.name for field in dataclasses.fields(LiveImage) if field.name not in _ARRAYS]
+_FACTS = [name for name in LiveImage.__struct_fields__ if name not in _ARRAYS]
 _LENGTH_BYTES, _DIGEST_BYTES = 4, 16
 
 

@@ -97,6 +97,77 @@ class NoNews(Message, frozen=True, tag=True, kw_only=True):
     counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
 
 
+class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How true the error bars of network ground have turned out.
+
+    Attributes
+    ----------
+    coverage68, coverage95 : float or None
+        Shares of the differences from refined ground within 1 and 1.96 sigma as it was published; None until
+        there is refined ground to tell.
+    sigma_factor : float
+        By which the network's own error bars were scaled to make them true.
+    n_calibrated : int
+        Tiles that these three rest on.
+    alarm : str
+        Why error bars of network ground are not to be believed, "" if they are.
+    """
+
+    coverage68: Share | None = None
+    coverage95: Share | None = None
+    sigma_factor: Annotated[float, Meta(gt=0)] = 1.0
+    n_calibrated: Count = 0
+    alarm: Annotated[str, Meta(max_length=500)] = ""
+
+
+class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What there is to say about one version of the live image beside its pixels: the one list of it.
+
+    The stitcher fills it, an update carries it, `stream.live.image.LiveImage` has all of it as its own
+    attributes, and the web page gets it whole.
+
+    Attributes
+    ----------
+    scan, run_id, model, config_hash : str
+        What the image belongs to and which weights (at the beginning) and configuration made it; model is ""
+        without a network.
+    version, frames_seen : int
+        Grows with every publication; frames that contributed.
+    object_pixel_m : float
+        Pitch of the pixels, metres.
+    epoch : float
+        Epochs of refinement.
+    error : float or None
+        Amplitude error of the refinement, None while there is none.
+    time_to_image_ms : (float, float) or None
+        Median and 99th percentile from exposure to publication, over the last frames.
+    counts : dict of str to int
+        Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position; what is missing
+        is not part of the run.
+    models : dict of str to int
+        Frames shown, by the weights that made their patch.
+    is_final : bool
+        Whether the scan is over and nothing more will change.
+    note : str
+        What the server has to say about this image, for people.
+    """
+
+    scan: Name
+    run_id: Name
+    version: Count
+    object_pixel_m: Annotated[float, Meta(gt=0)]
+    frames_seen: Count
+    epoch: Annotated[float, Meta(ge=0)]
+    model: Name
+    config_hash: Name
+    error: float | None = None
+    time_to_image_ms: tuple[float, float] | None = None
+    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+    models: Annotated[dict[Name, Count], Meta(max_length=64)] = {}
+    is_final: bool = False
+    note: Reason = ""
+
+
 class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     """The tiles of the live image that changed after the version that was asked for.
 
@@ -109,29 +180,9 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("tiles", "object", "sigma", "photons", "source", "path")
 
-    scan: Name
-    run_id: Name
-    version: Count
     tile_px: Annotated[int, Meta(ge=1, le=4096)]
-    object_pixel_m: Annotated[float, Meta(gt=0)]
     bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated
-    frames_seen: Count
-    epoch: Annotated[float, Meta(ge=0)]
-    model: Name  # hash of the weights the run began with, "" without a network
-    config_hash: Name
-    error: float | None = None  # amplitude error of the refinement
-    time_to_image_ms: tuple[float, float] | None = None  # p50, p99 over the last frames
-    counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
-    models: Annotated[
-        dict[Name, Count], Meta(max_length=64)
-    ] = {}  # frames shown, by the weights of their patch
-    coverage68: Share | None = None  # of published error bars, as refined ground has shown; None until known
-    coverage95: Share | None = None
-    sigma_factor: Annotated[float, Meta(gt=0)] = 1.0  # by which the network's own error bars were scaled
-    n_calibrated: Count = 0  # tiles this rests on
-    alarm: Annotated[str, Meta(max_length=500)] = ""  # why error bars are not to be believed
-    is_final: bool = False
-    note: Reason = ""
+    figures: ImageFigures
 
 
 class Consult(Message, frozen=True, tag=True, kw_only=True):

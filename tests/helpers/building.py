@@ -13,7 +13,7 @@ from operators.patches import extract_patches
 from stream.record.scan import Scan, ScanHeader, State
 from stream.stages.config import GeometryConfig
 from stream.stages.inputs import Optics
-from stream.wire.messages import ObjectUpdate
+from stream.wire.messages import ImageFigures, ObjectUpdate
 
 N_PIXELS = 16
 DETECTOR_PLANE = GeometryConfig(
@@ -22,21 +22,23 @@ DETECTOR_PLANE = GeometryConfig(
 GEOMETRY = DETECTOR_PLANE.geometry()
 FRAME_SHAPE = (N_PIXELS, N_PIXELS)
 UPDATE = ObjectUpdate(
-    scan="0000-siemens",
-    run_id="r",
-    version=3,
     tile_px=8,
-    object_pixel_m=2e-8,
     bounds=(-16, 0, 16, 40),
-    frames_seen=12,
-    epoch=1.5,
-    model="abc",
-    config_hash="def",
-    error=0.02,
-    time_to_image_ms=(20.0, 80.0),
-    counts={"expected": 625},
-    is_final=True,
-    note="lost: 1 frames (7)",
+    figures=ImageFigures(
+        scan="0000-siemens",
+        run_id="r",
+        version=3,
+        object_pixel_m=2e-8,
+        frames_seen=12,
+        epoch=1.5,
+        model="abc",
+        config_hash="def",
+        error=0.02,
+        time_to_image_ms=(20.0, 80.0),
+        counts={"expected": 625},
+        is_final=True,
+        note="lost: 1 frames (7)",
+    ),
 )
 
 

@@ -12,7 +12,7 @@ from operators.geometry import Bounds
 from stream.live.tiles import TileStore
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import answer_to, rejection
-from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate
+from stream.wire.messages import Ask, Hello, ImageFigures, NoNews, ObjectUpdate
 from stream.wire.sockets import Endpoint, EndpointError, Socket
 
 TILE_PX = 16
@@ -72,15 +72,14 @@ class FakeDoor:
             for index in self._store.touched_by(window):
                 self._store.put(index, self._tile(index, object_, window), self._version)
             self._path = np.asarray(path, np.float32).reshape(-1, 2)
-            values = {"frames_seen": 1, "epoch": 0.0, "model": "m", "config_hash": "c", **fields}
+            values = {
+                **{"object_pixel_m": 1e-8, "frames_seen": 1, "epoch": 0.0, "model": "m", "config_hash": "c"},
+                **{"scan": self._scan, "run_id": self.run_id, "version": self._version},
+            }
             self._update = ObjectUpdate(
-                scan=self._scan,
-                run_id=self.run_id,
-                version=self._version,
                 tile_px=TILE_PX,
-                object_pixel_m=values.pop("object_pixel_m", 1e-8),
                 bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
-                **values,
+                figures=ImageFigures(**values | fields),
             )
 
     def _tile(self, index: tuple[int, int], object_: np.ndarray, bounds: Bounds) -> dict[str, np.ndarray]:
@@ -120,8 +119,8 @@ class FakeDoor:
 
     def _answer(self, who: bytes, ask: Ask, since: float) -> None:
         update = self._update
-        after = ask.after if update and ask.scan == update.scan else -1
-        if update and update.version > after:
+        after = ask.after if update and ask.scan == update.figures.scan else -1
+        if update and update.figures.version > after:
             buffers = [*self._store.changed_after(after), self._path]
             self._socket.send([who, *encode(update, buffers)])
         elif time.monotonic() - since >= self.heartbeat_s:

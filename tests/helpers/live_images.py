@@ -25,11 +25,6 @@ def live_image(object_: Any, **fields: Any) -> LiveImage:
         "epoch": 0.0,
         "model": "",
         "config_hash": "",
-        "error": None,
-        "time_to_image_ms": None,
-        "counts": {},
-        "is_final": False,
-        "note": "",
     }
     return LiveImage(**values | fields)
 

@@ -1,8 +1,8 @@
 """A small policy and the live images of a sample with structure in one corner, for tests."""
 
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from operators.geometry import Geometry
@@ -11,6 +11,7 @@ from stream.live.image import LiveImage
 from stream.steering.config import PolicyConfig
 from stream.steering.motor_axes import Axes
 from stream.steering.policy import Policy
+from tests.helpers.live_images import live_image
 
 N_PIXELS, SIDE = 32, 232
 GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
@@ -34,28 +35,15 @@ def image(
     phase = np.where((rows < corner_px) & (columns < corner_px), 0.8 * ((rows // 5 + columns // 5) % 2), 0.0)
     object_ = np.exp(1j * (phase + rng.normal(0, 0.02, phase.shape))).astype(np.complex64)
     values = {
-        "object": object_,
         "sigma": np.full(object_.shape, sigma_rad, np.float32),
         "photons": np.full(object_.shape, 60, np.float32),
-        "source": np.ones(object_.shape, np.uint8),
         "path": np.asarray(path, np.float32).reshape(-1, 2),
-        "origin_px": (0, 0),
         "object_pixel_m": GEOMETRY.object_pixel_m,
-        "scan": "0000-star",
-        "run_id": "run",
         "version": version,
         "frames_seen": len(path),
-        "epoch": 0.0,
-        "model": "",
-        "config_hash": "",
-        "error": None,
-        "time_to_image_ms": None,
-        "counts": {},
-        "is_final": False,
-        "note": "",
     }
-    return LiveImage(**values | fields)
+    return live_image(object_, **values | fields)
 
 
 def calibrated(coverage68: float | None, **fields_: Any) -> LiveImage:
-    return replace(image(**fields_), coverage68=coverage68)
+    return msgspec.structs.replace(image(**fields_), coverage68=coverage68)

@@ -33,7 +33,7 @@ class Watcher:
             return None
         [(update, arrays)] = updates
         layers = checked_buffers(update, arrays)
-        if self.canvas is None or self.canvas.scan != update.scan:
+        if self.canvas is None or self.canvas.scan != update.figures.scan:
             self.canvas = TiledImage(update)
         self.tiles = layers["tiles"]
         return self.canvas.put(update, layers)

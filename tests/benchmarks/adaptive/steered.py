@@ -189,9 +189,4 @@ def live_image(
         epoch=0.0,
         model="",
         config_hash="",
-        error=None,
-        time_to_image_ms=None,
-        counts={},
-        is_final=False,
-        note="",
     )

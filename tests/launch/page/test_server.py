@@ -9,6 +9,7 @@ from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 from launch.config.sections import ViewerConfig
 from launch.page.server import POLL_S, LiveFeed, run_viewer
 from stream.wire import addresses
+from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError, Socket
 from tests.helpers.fake_door import FakeDoor
 from tests.helpers.live_images import decode_picture
@@ -91,6 +92,7 @@ def test_a_browser_gets_each_version_once_and_then_only_the_state(page):
         None,
     )
     assert after["version"] == 1
+    assert set(ImageFigures.__struct_fields__) <= set(state)
 
 
 def test_the_viewer_leaves_only_when_every_browser_has_the_newest_image(page):

@@ -19,7 +19,8 @@ class House:
     def find_news(self, scan, after):
         if after >= self.version:
             return None
-        return msgspec.structs.replace(UPDATE, scan=scan, version=self.version), [np.arange(3)]
+        figures = msgspec.structs.replace(UPDATE.figures, scan=scan, version=self.version)
+        return msgspec.structs.replace(UPDATE, figures=figures), [np.arange(3)]
 
     def hears(self, *requests):
         """Return the (client, answer)s that go out after these (client, message)s have come in."""
@@ -46,7 +47,7 @@ def test_news_are_given_at_once(known):
     [(client, answer)] = known.hears((b"a", Ask(scan="0000-x", after=4)))
     assert client == b"a"
     assert isinstance(answer, ObjectUpdate)
-    assert (answer.scan, answer.version) == ("0000-x", 5)
+    assert (answer.figures.scan, answer.figures.version) == ("0000-x", 5)
     assert known.hears() == [], "and only once"
 
 
@@ -56,7 +57,7 @@ def test_who_has_everything_gets_the_next_news_when_there_are_any(known):
     assert known.hears() == []
     known.version = 1
     [(_, answer)] = known.hears()
-    assert answer.version == 1
+    assert answer.figures.version == 1
     known.clock.now += 10
     known.version = 2
     assert known.hears() == [], "one answer for one question"
@@ -76,7 +77,7 @@ def test_asking_again_before_the_answer_changes_the_question(known):
     known.version = 3
     known.hears((b"a", Ask(after=3)))
     [(_, answer)] = known.hears((b"a", Ask(after=1)))
-    assert answer.version == 3
+    assert answer.figures.version == 3
     known.version = 4
     assert known.hears() == []
 
