@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Frames, Mask, Object, Patterns, Positions, Probe, corner_origin
 from operators.engine.backends import get_backend
-from operators.engine.config import RefinerConfig, closing_fraction
+from operators.engine.config import EPOCHS, RefinerConfig, closing_fraction
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
 from operators.optics.probe import with_power
@@ -65,7 +65,7 @@ def reconstruct(
     mask: Mask | None = None,
     is_centred: bool = True,
     config: RefinerConfig | None = None,
-    epochs: float = 40.0,
+    epochs: float = EPOCHS,
     scale_probe: bool = True,
     device: str = "auto",
     threads: int = 1,
@@ -85,7 +85,8 @@ def reconstruct(
     positions_px : (frame, 2), object pixels, (y, x)
         Top-left corner of each frame's probe window on the sample, from any origin: y grows with the rows of
         the object, x with its columns. They are where the probe is on the sample, so a motor that moves the
-        sample counts with the opposite sign. An object pixel is wavelength x distance / (n x detector
+        sample counts with the opposite sign. Rounded to whole pixels unless `config` has `subpixel` set. An
+        object pixel is wavelength x distance / (n x detector
         pixel); `operators.geometry.Geometry.to_pixels` makes pixels of metres.
     probe : (y, x) or (mode, y, x) complex
         Guess of the wave on the sample, in real space, on the n x n pixels of a window;
@@ -128,8 +129,8 @@ def reconstruct(
     >>> sample = np.exp(1j * np.sin(9 * x + 5 * y**2)).astype(np.complex64)
     >>> probe = 300 * zone_plate_probe(16, pupil_radius_px=4, disc_radius_px=5)[None]
     >>> positions_px = raster(8, 8, step=2)
-    >>> waves = extract_patches(sample, positions_px.astype(int), 16)
-    >>> frames = np.fft.fftshift(intensities(probe, waves), axes=(1, 2))
+    >>> patches = extract_patches(sample, positions_px.astype(int), 16)
+    >>> frames = np.fft.fftshift(intensities(probe, patches), axes=(1, 2))
 
     >>> found = reconstruct(frames, positions_px, probe, epochs=20)
     >>> found.object.shape, found.bounds.origin, found.probe.shape
@@ -169,6 +170,11 @@ def solve(
         Of its frames, in the order of the positions returned.
     epochs, scale_probe, progress
         As for `reconstruct`.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to do: no epoch, or no photon in the frames.
     """
     if not epochs > 0:
         raise ValueError(f"expected epochs > 0, got {epochs}")

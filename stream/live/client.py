@@ -1,6 +1,6 @@
 """The live image in another process: connect to a running pipeline and iterate.
 
-    from stream.live.client import LiveReconstruction
+    from stream.client import LiveReconstruction
 
     with LiveReconstruction("tcp://127.0.0.1:5810") as live:
         for image in live:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from operators.engine.config import RefinerConfig
+from operators.engine.config import EPOCHS, RefinerConfig
 from operators.geometry import Geometry
 from operators.section import Fraction, Section
 from stream.documents.reader import PositionFields
@@ -208,7 +208,7 @@ class RefinementConfig(RefinerConfig):
     enabled: bool = True
     """false leaves the image to the network alone"""
     # The last third of them, with falling steps, is kept for when all frames are there.
-    epochs: PositiveFloat = 40.0
+    epochs: PositiveFloat = EPOCHS
     """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
     first_frames: PositiveInt = 32
     """frames to wait for before refining begins"""

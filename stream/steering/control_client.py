@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from operators.arrays import Positions
+from stream.wire import addresses
 from stream.wire.codec import ProtocolError
 from stream.wire.handshake import Connection
 from stream.wire.messages import AskSteering, Box, Command, Deed, Reject, Steering, Welcome
@@ -59,7 +60,7 @@ class SteeringClient:
 
     def __init__(
         self,
-        address: str = "tcp://127.0.0.1:5811",
+        address: str = addresses.POLICY,
         *,
         insecure: bool = False,
         key: Path | str | None = None,

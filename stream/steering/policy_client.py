@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from operators.arrays import Positions
 from stream.steering.controls import ControlLog
+from stream.wire import addresses
 from stream.wire.codec import ProtocolError
 from stream.wire.handshake import Connection
 from stream.wire.messages import (
@@ -143,7 +144,7 @@ class PolicyClient:
 
     def __init__(
         self,
-        address: str = "tcp://127.0.0.1:5811",
+        address: str = addresses.POLICY,
         *,
         insecure: bool = False,
         key: Path | str | None = None,

@@ -108,7 +108,7 @@ def test_extras_contain_the_pipeline():
     extras = PROJECT["optional-dependencies"]
     for extra in ("beamline", "fast", "train", "gpu-cuda12", "gpu-cuda13"):
         assert extras[extra][0] == "ptychostream[pipeline]"
-    assert extras["dev"][0] == "ptychostream[beamline,fast,train]"
+    assert extras["dev"][0].startswith("ptychostream[beamline,fast,train")
 
 
 def test_an_extra_is_named_for_known_modules_only():
