@@ -111,7 +111,7 @@ class _Lesson(NamedTuple):
 
 
 class ScanTuning(ScanWork):
-    """What is learned from one scan.
+    """What is learned from one scan; what was not offered when it closes is forgotten.
 
     Attributes
     ----------
@@ -152,9 +152,6 @@ class ScanTuning(ScanWork):
         self._spent_s += spent_s
         self._rests_until = self._stage.clock() + spent_s * (1 / self._config.share - 1)
         return is_learning and self._config.share == 1
-
-    def close(self) -> None:
-        """Leaves the scan; what was not offered is forgotten."""
 
     def counts(self) -> dict[str, int]:
         """Returns how far the learning is."""

@@ -74,9 +74,6 @@ class _Unusable(ScanWork):
             self._is_said = True
         self._scan.mark(self._stage, numbers, State.BAD)
 
-    def close(self) -> None:
-        pass
-
 
 class ScanCursor:
     """Takes one worker through one scan.

@@ -1,7 +1,8 @@
 """What a stage is.
 
 A stage is a class with plain methods and no socket; tests call them. Its constructor takes a frozen
-configuration, and loads and warms up what the first frame would otherwise wait for. There are three kinds:
+configuration, and loads and warms up what the first frame would otherwise wait for; a `ValueError` says what
+it cannot be built from, and ends the run with that sentence. There are three kinds:
 
 - A `Worker` is a cursor over the ledger. All it knows of one scan is in the `ScanWork` that `open` returns:
   that gets the numbers of frames whose inputs are done, stores what it makes of them, and ends with the scan.
@@ -24,8 +25,8 @@ from stream.wire.sockets import Endpoint, Kind
 class ScanWork(Protocol):
     """What a worker does with one scan.
 
-    A class that derives from this one has nothing to do between arrivals and no figures to report, unless it
-    says so itself.
+    A class that derives from this one has nothing to do between arrivals and at the end, and no figures to
+    report, unless it says so itself.
     """
 
     @abstractmethod
@@ -39,9 +40,9 @@ class ScanWork(Protocol):
         """Works between arrivals until `deadline`, monotonic seconds; says whether there is more to do."""
         return False
 
-    @abstractmethod
     def close(self) -> None:
         """Leaves the scan with everything published; called once, when no more frames will come."""
+        return
 
     def counts(self) -> dict[str, int]:
         """Returns figures for the progress report."""
