@@ -86,8 +86,8 @@ def reconstruct(
         Top-left corner of each frame's probe window on the sample, from any origin: y grows with the rows of
         the object, x with its columns. They are where the probe is on the sample, so a motor that moves the
         sample counts with the opposite sign. Rounded to whole pixels unless `config` has `subpixel` set. An
-        object pixel is wavelength x distance / (n x detector
-        pixel); `operators.geometry.Geometry.to_pixels` makes pixels of metres.
+        object pixel is wavelength x distance / (n x detector pixel), and
+        `operators.geometry.Geometry.to_pixels` makes pixels of metres.
     probe : (y, x) or (mode, y, x) complex
         Guess of the wave on the sample, in real space, on the n x n pixels of a window;
         `operators.optics.probe` has zone plates, mirrors and `probe_modes`, which adds weak modes.
@@ -179,6 +179,8 @@ def solve(
     if not epochs > 0:
         raise ValueError(f"expected epochs > 0, got {epochs}")
     if scale_probe:
+        if not refiner.mean_photons > 0:
+            raise ValueError(f"there is no photon on the valid pixels of {refiner.n_frames} frames")
         refiner.set_probe(with_power(refiner.probe, refiner.mean_photons))
     refine(refiner, epochs, epochs, progress)
     end = refiner.snapshot()

@@ -1,4 +1,7 @@
-"""What runs an update, and where its arrays live, by name."""
+"""What runs an update, and where its arrays live, by name.
+
+The only threads of `operators` are here; they share one update, and nobody sees them.
+"""
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor

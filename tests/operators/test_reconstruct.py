@@ -151,6 +151,7 @@ def spoilt(positions_px, at=9, value=np.nan):
         ),
         (lambda f, x, p: (f, x, p[:, 1:]), r"probe: .* got complex64 \(1, 31, 32\)"),
         (lambda f, x, p: (f, x, 0 * p), "probe of finite power above zero"),
+        (lambda f, x, p: (0 * f, x, p), "no photon on the valid pixels of 64 frames"),
     ],
 )
 def test_wrong_shapes_dtypes_and_units_are_named(scene, frames, change, complaint):
