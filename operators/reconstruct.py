@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Frames, Mask, Object, Patterns, Positions, Probe, corner_origin
 from operators.engine.backends import get_backend
-from operators.engine.config import EPOCHS, RefinerConfig, closing_fraction
+from operators.engine.config import ReconstructionConfig, RefinerConfig, closing_fraction
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
 from operators.optics.probe import with_power
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 FRAMES_AT_A_TIME = 256  # bounds the memory of raw frames; the engine holds the amplitudes of all
 
 Progress = Callable[[float, float], None]  # gets epoch and amplitude error
+
+_DEFAULTS = ReconstructionConfig()
 
 
 class Solution(NamedTuple):
@@ -65,10 +67,10 @@ def reconstruct(
     mask: Mask | None = None,
     is_centred: bool = True,
     config: RefinerConfig | None = None,
-    epochs: float = EPOCHS,
+    epochs: float = _DEFAULTS.epochs,
     scale_probe: bool = True,
-    device: str = "auto",
-    threads: int = 1,
+    device: str = _DEFAULTS.device,
+    threads: int = _DEFAULTS.threads,
     progress: Progress | None = None,
 ) -> Solution:
     """Return object and probe of a far-field scan.

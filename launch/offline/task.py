@@ -10,18 +10,18 @@ import numpy as np
 from launch.offline.recorded import RecordedScan
 from operators.arrays import Patterns, Positions, Probe
 from operators.engine.backends import Backend
-from operators.engine.config import RefinerConfig
+from operators.engine.config import ReconstructionConfig, RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.engine.refiner import Refiner
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.reconstruct import FRAMES_AT_A_TIME, Progress, Solution
 from stream.record.scan import Numbers
-from stream.stages.config import ProbeConfig, RefinementConfig
+from stream.stages.config import ProbeConfig
 
 log = logging.getLogger(__name__)
 
-_LIVE = RefinementConfig()
+_DEFAULTS = ReconstructionConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +55,14 @@ class ReconstructOptions:
 
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     projections: ProjectionConfig | None = None
-    epochs: float = _LIVE.epochs
+    epochs: float = _DEFAULTS.epochs
     n_modes: int = ProbeConfig().n_modes
     probe: Literal["file", "data"] = "file"
     scale_probe: bool = ProbeConfig().scale
     every: int = 1
     offset: int = 0
-    device: str = _LIVE.device
-    threads: int = _LIVE.threads
+    device: str = _DEFAULTS.device
+    threads: int = _DEFAULTS.threads
     tiles: int = 1
 
     def __post_init__(self) -> None:

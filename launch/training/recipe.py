@@ -5,36 +5,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from launch.training.recipe_optics import (
-    Count,
     EffectsRecipe,
     MaterialRecipe,
-    Positive,
     ProbeRecipe,
-    RecipeSection,
     Share,
 )
 from operators.optics.samples import TRAINING_FAMILIES
+from operators.section import Fraction, Section
 
 Checked = TypeVar("Checked")
 
 DEMO_RECIPE = Path(__file__).parents[1] / "recipes" / "train-demo.yaml"
 
 
-class ScanRecipe(RecipeSection):
+class ScanRecipe(Section):
     """How a recorded scan is refined and used, with `train --from-scan`; the last three are filled in."""
 
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    share: Fraction = 0.5
     """of the samples that come from the scan instead of the recipe"""
     measured: Annotated[float, Field(ge=0, le=1)] = 0.5
     """share of those with the measured pattern; the others have simulated ones of pieces of the object"""
     held_out: Share = 0.2
     """share of the frames, at the end of the scan, that the result is judged by"""
-    epochs: Positive | None = None
+    epochs: PositiveFloat | None = None
     """of its refinement; as in the run that recorded it when left out"""
-    n_modes: Count | None = None
+    n_modes: PositiveInt | None = None
     """of the probe; as in the run that recorded it when left out"""
     refines_positions: bool = False
     """whether the refinement of the scan refines positions as well"""
@@ -46,22 +44,22 @@ class ScanRecipe(RecipeSection):
     """of that file"""
 
 
-class EvaluationRecipe(RecipeSection):
+class EvaluationRecipe(Section):
     """Scans of held-out objects that a trained network is judged by."""
 
-    photons_per_frame: Positive
+    photons_per_frame: PositiveFloat
     """of the judged scans, without a sample"""
-    step_px: Positive
+    step_px: PositiveFloat
     """distance of neighbouring positions"""
-    n_positions: Count
+    n_positions: PositiveInt
     """along each side of a scan"""
-    objects_per_family: Count = 1
+    objects_per_family: PositiveInt = 1
     """scans per family of textures"""
     draws_probes: bool = False
     """whether as many scans more are taken, each with a probe drawn as in training: `drawn_probe_*`"""
 
 
-class Recipe(RecipeSection):
+class Recipe(Section):
     """Everything that determines a training."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -80,13 +78,13 @@ class Recipe(RecipeSection):
     """how thick and how dense the samples are"""
     effects: EffectsRecipe | None = None
     """an ideal detector and a steady beam when left out"""
-    photons_per_frame: tuple[Positive, Positive]
+    photons_per_frame: tuple[PositiveFloat, PositiveFloat]
     """least and most of a log-uniform draw"""
     families: tuple[str, ...] = ("smooth", "power_law", "polygons", "siemens", "voronoi")
     """of textures, in equal shares; `natural` cuts them from photographs (extra `train`)"""
-    n_textures: Count = 1000
+    n_textures: PositiveInt = 1000
     """textures drawn before the training; samples are windows of them"""
-    texture_px: Count = 256
+    texture_px: PositiveInt = 256
     """side of a texture"""
     blended: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of objects made of two textures: their maximum, product or mean"""
@@ -96,36 +94,36 @@ class Recipe(RecipeSection):
     """share of textures bent at random: lines curve, circles become uneven"""
     scan: ScanRecipe | None = None
     """a recorded scan among the samples"""
-    n_steps: Count
+    n_steps: PositiveInt
     """updates of the weights"""
-    batch_size: Count = 16
+    batch_size: PositiveInt = 16
     """samples of one update"""
     loss: Literal["complex", "amplitude_phase"] = "complex"
     """error of the complex patches, or of their amplitudes and unwrapped phases"""
     optimiser: Literal["adamw", "adam"] = "adamw"
     """AdamW, or Adam as PtychoNet's paper has it"""
-    learning_rate: Positive = 1.5e-3
+    learning_rate: PositiveFloat = 1.5e-3
     """highest, after the rise"""
     schedule: Literal["cosine", "steps", "trapezoid"] = "cosine"
     """how the learning rate falls: half a cosine to zero; by `decay_factor` every `decay_steps`; linearly to
     zero over the last `decay_steps`"""
-    decay_steps: Count = 1000
+    decay_steps: PositiveInt = 1000
     """over which, or after which, the learning rate falls"""
-    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    decay_factor: Fraction = 0.5
     """of the schedule `steps`"""
-    warm_up_steps: Count = 500
+    warm_up_steps: PositiveInt = 500
     """over which the learning rate rises"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """of AdamW"""
-    gradient_clip: Positive | None = 1.0
+    gradient_clip: PositiveFloat | None = 1.0
     """largest norm of a step's gradient; null for any"""
     draft_weight: Annotated[float, Field(ge=0)] = 0.5
     """of the loss of each stage before the last"""
-    sigma_weight: Positive = 0.1
+    sigma_weight: PositiveFloat = 0.1
     """of the uncertainty's loss; its gradients do not reach the estimate"""
     bfloat16: bool = False
     """convolutions of the training in bfloat16"""
-    report_every: Count = 250
+    report_every: PositiveInt = 250
     """steps between checkpoints"""
     evaluation: EvaluationRecipe
     """what the trained network is judged by"""

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from operators.arrays import Probe, fft2, ifft2
 from operators.optics.coherence import blurred_probe, mixed_probe
@@ -20,12 +28,10 @@ from operators.optics.probe import (
     with_power,
     zone_plate_probe,
 )
+from operators.section import Section
 from stream.files.paths import OutputPath
 from stream.files.probe import read_probe
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Optics = Literal["zone_plate", "kb_mirrors", "file"]
 
@@ -41,20 +47,16 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[float, float], BeforeValidator(_pair), AfterValidator(_ordered)]
-PositiveRange = Annotated[tuple[Positive, Positive], BeforeValidator(_pair), AfterValidator(_ordered)]
+PositiveRange = Annotated[
+    tuple[PositiveFloat, PositiveFloat], BeforeValidator(_pair), AfterValidator(_ordered)
+]
 NotNegativeRange = Annotated[
-    tuple[NotNegative, NotNegative], BeforeValidator(_pair), AfterValidator(_ordered)
+    tuple[NonNegativeFloat, NonNegativeFloat], BeforeValidator(_pair), AfterValidator(_ordered)
 ]
 ShareRange = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidator(_ordered)]
 
 
-class RecipeSection(BaseModel):
-    """One mapping of a recipe: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ProbeRecipe(RecipeSection):
+class ProbeRecipe(Section):
     """Probes out of focus, and how far training probes stray from the nominal one."""
 
     optics: Annotated[
@@ -65,12 +67,12 @@ class ProbeRecipe(RecipeSection):
     """what makes the probe, in equal shares; the first makes the nominal one"""
     path: OutputPath | None = None
     """.npy or .cxi file with a measured probe, for optics `file`; that of the recorded scan when left out"""
-    pupil_radius_px: Positive
+    pupil_radius_px: PositiveFloat
     """radius of the pupil on the detector, or half the side of the square one of mirrors; a measured probe
     has its own, and this only scales its defocus"""
     pupil_spread: Share = 0.0
     """the radius varies by this share to either side"""
-    disc_radius_px: Positive
+    disc_radius_px: PositiveFloat
     """radius of the defocused disc on the sample, or half the side of the mirrors' square"""
     disc_spread: Share = 0.0
     """the disc's radius varies by this share to either side: the range of defocus"""
@@ -78,11 +80,11 @@ class ProbeRecipe(RecipeSection):
     """radius of a zone plate's central stop over the radius of the pupil"""
     aspect: PositiveRange = (1.0, 1.0)
     """height over width of the mirrors' pupil"""
-    roughness_rad: NotNegative = 0.0
+    roughness_rad: NonNegativeFloat = 0.0
     """r.m.s. of a smooth random phase on the pupil, at most"""
     diffuser_rad: NotNegativeRange = (0.0, 0.0)
     """r.m.s. phase of a diffuser in front of the sample"""
-    diffuser_grain_px: Positive = 2.0
+    diffuser_grain_px: PositiveFloat = 2.0
     """size of its grains on the sample"""
     blur_px: NotNegativeRange = (0.0, 0.0)
     """standard deviation of the probe's place during an exposure: source size and vibration"""
@@ -90,9 +92,9 @@ class ProbeRecipe(RecipeSection):
     """transverse coherence length at the sample; full coherence when left out"""
     travel_px: NotNegativeRange = (0.0, 0.0)
     """flown during an exposure: along a row, and by half of the random probes along a column"""
-    n_modes: Count = 1
+    n_modes: PositiveInt = 1
     """kept of each probe, the strongest; blur, coherence and travel need two or more"""
-    n_probes: Count = 64
+    n_probes: PositiveInt = 64
     """different probes drawn for a training"""
 
     def nominal(self, n_pixels: int) -> NDArray[np.complex64]:
@@ -183,7 +185,7 @@ class ProbeRecipe(RecipeSection):
         return self
 
 
-class MaterialRecipe(RecipeSection):
+class MaterialRecipe(Section):
     """Transmission exp(-(absorption + i phase_shift_rad) t) of texture t in [0, 1]."""
 
     absorption: NotNegativeRange
@@ -210,7 +212,7 @@ class MaterialRecipe(RecipeSection):
         return f"exp(-({absorption} + {phase}i) t){mixed}"
 
 
-class EffectsRecipe(RecipeSection):
+class EffectsRecipe(Section):
     """What real detectors and beams do to the patterns; defects are drawn anew for each detector.
 
     Bad pixels are zero in what the network gets, as in prepared frames; background is not subtracted.
@@ -230,9 +232,9 @@ class EffectsRecipe(RecipeSection):
     """mean photons per pixel and frame"""
     saturation: PositiveRange | None = None
     """most counts that a pixel reads"""
-    flux_spread: NotNegative = 0.0
+    flux_spread: NonNegativeFloat = 0.0
     """standard deviation of the photons of a frame over those that the network is told"""
-    n_detectors: Count = 64
+    n_detectors: PositiveInt = 64
     """different detectors drawn for a training"""
 
     def random(self, rng: np.random.Generator) -> DetectorEffects:

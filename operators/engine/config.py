@@ -70,6 +70,18 @@ class RefinerConfig(Section):
         return self.subpixel or self.refines_positions
 
 
+class ReconstructionConfig(RefinerConfig):
+    """What a whole reconstruction is told: how long it refines, and on what."""
+
+    # The last third of them takes smaller and smaller steps.
+    epochs: PositiveFloat = 40.0
+    """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
+    device: Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] = "auto"
+    """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
+    threads: PositiveInt = 1
+    """cores the refinement may use"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefinerSnapshot:
     """What refinement knows at one moment, on the host.

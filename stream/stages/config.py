@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from operators.engine.config import EPOCHS, RefinerConfig
+from operators.engine.config import ReconstructionConfig
 from operators.geometry import Geometry
 from operators.section import Fraction, Section
 from stream.documents.reader import PositionFields
@@ -202,22 +202,15 @@ class NetworkConfig(Section):
         return self
 
 
-class RefinementConfig(RefinerConfig):
+class RefinementConfig(ReconstructionConfig):
     """The iterative reconstruction that follows the scan."""
 
     enabled: bool = True
     """false leaves the image to the network alone"""
-    # The last third of them, with falling steps, is kept for when all frames are there.
-    epochs: PositiveFloat = EPOCHS
-    """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
     first_frames: PositiveInt = 32
     """frames to wait for before refining begins"""
     publish_s: PositiveFloat = 0.5
     """shortest time between two states of the object, seconds"""
-    device: Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] = "auto"
-    """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
-    threads: PositiveInt = 1
-    """cores the refinement may use"""
 
 
 class LiveConfig(EndpointSection):

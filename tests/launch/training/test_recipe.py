@@ -33,7 +33,7 @@ def test_every_shipped_recipe_of_a_training_is_valid(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_steps": 0}, "n_steps: Input should be greater than or equal to 1, got 0"),
+        ({"n_steps": 0}, "n_steps: Input should be greater than 0, got 0"),
         ({"epochs": 5}, "epochs: Extra inputs are not permitted, got 5"),
         ({"photons_per_frame": [1e6, -1]}, r"photons_per_frame\.1: Input should be greater than 0, got -1"),
         ({"photons_per_frame": [1e6, 1e4]}, r"must be \[least, most\], got \[1000000\.0, 10000\.0\]"),
