@@ -212,19 +212,21 @@ def reconstruct(
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
     ] = False,
     device: Annotated[
-        Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"], typer.Option(help="What runs an update.")
-    ] = "auto",
+        Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
+        typer.Option(help="What runs an update; the fastest that is there."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = len(os.sched_getaffinity(0)),
     tiles: Annotated[
-        int, typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores.")
-    ] = 1,
-    seed: Seed = 0,
+        int | None,
+        typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of visits.")] = None,
     store: Store = None,
     json: JsonFile = None,
 ) -> None:
     """Reconstructs a recorded scan with the operators of the live pipeline.
 
-    What is not given is as in the run that recorded the scan; for a file: rpie, 40 epochs, one mode.
+    What is not given is as in the run that recorded the scan, for a file as in a run that says nothing of it.
     """
     from launch.commands.reconstruct import reconstruct_file
     from launch.offline.task import options_for

@@ -75,7 +75,7 @@ class Specimen:
     @property
     def axes(self) -> Axes:
         """What motor positions mean: micrometres."""
-        return Axes(geometry=self.geometry, unit="um")
+        return Axes(geometry=self.geometry, unit="um", signs=(1, 1))
 
     @property
     def limits(self) -> Limits:

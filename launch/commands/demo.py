@@ -59,11 +59,11 @@ class DemoOptions:
     """
 
     save: Path
-    rate_hz: float = 100.0
-    n_frames: int = 625
-    sample: str = "siemens"
-    seed: int = 7
-    stores: bool = True
+    rate_hz: float
+    n_frames: int
+    sample: str
+    seed: int
+    stores: bool
 
     @property
     def simulation(self) -> Simulation:

@@ -40,7 +40,6 @@ class ReplayOptions:
         Frames per second; 0 for as fast as they are taken.
     n_frames : int or None
         Only the first so many.
-    series_id : int
     positions : Endpoint or None
         Where the position stage is bound; None publishes no documents.
     unit : {"m", "mm", "um", "nm"}
@@ -48,12 +47,11 @@ class ReplayOptions:
     """
 
     endpoint: Endpoint
-    pattern: Literal["PUSH", "PUB"] = "PUSH"
-    rate_hz: float = 0.0
-    n_frames: int | None = None
-    series_id: int = 1
-    positions: Endpoint | None = None
-    unit: str = "um"
+    pattern: Literal["PUSH", "PUB"]
+    rate_hz: float
+    n_frames: int | None
+    positions: Endpoint | None
+    unit: str
 
 
 class PositionDocuments:
@@ -194,7 +192,6 @@ def _config(
 ) -> ReplayConfig:
     lost = frozenset(range(_length(numbers))) - frozenset(numbers.tolist())
     config = ReplayConfig(
-        series_id=options.series_id,
         series_uid=series,
         rate_hz=options.rate_hz,
         faults=Faults(drop=lost),

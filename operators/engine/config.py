@@ -9,7 +9,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from operators.geometry import Bounds
 from operators.section import Fraction, Section
 
-EPOCHS = 40.0  # of a run, unless it is told otherwise
 CLOSING = 0.3  # of a run's epochs
 _FEW_FRAMES, _VISITS_OF_FEW = 60, 8
 _LAST_FRACTION = 0.02

@@ -10,7 +10,7 @@ import numpy as np
 from operators.arrays import Array, Frames, Mask, Patterns, array_module, corner_origin
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocess:
     """Turns frames of one detector into patterns: an instance is called with frames.
 

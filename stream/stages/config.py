@@ -18,6 +18,7 @@ from pydantic import (
 
 from operators.engine.config import ReconstructionConfig
 from operators.geometry import Geometry
+from operators.optics.preprocess import Preprocess
 from operators.section import Fraction, Section
 from stream.documents.reader import PositionFields
 from stream.files.paths import InputPath
@@ -62,11 +63,11 @@ class GeometryConfig(Section):
     """side of a pattern after binning, pixels"""
     centre: tuple[NonNegativeInt, NonNegativeInt] | None = None
     """detector pixel (row, column) of the direct beam; the middle of the frame when left out"""
-    binning: PositiveInt = 1
+    binning: PositiveInt = Preprocess.binning
     """side of the square of detector pixels that becomes one pixel"""
     mask: InputPath | None = None
     """.npy file of the frame's shape, true where a detector pixel is valid"""
-    photons_per_count: PositiveFloat = 1.0
+    photons_per_count: PositiveFloat = Preprocess.photons_per_count
     """gain of the detector"""
 
     def geometry(self) -> Geometry:

@@ -63,9 +63,9 @@ class ProbeFinder:
         config: ProbeConfig,
         optics: Optics,
         *,
-        guess: Path | None = None,
-        transmission: float = 1.0,
-        threads: int = 1,
+        guess: Path | None,
+        transmission: float,
+        threads: int,
     ) -> None:
         self.config, self.optics, self.transmission = config, optics, transmission
         self.backend = get_host_backend(threads)

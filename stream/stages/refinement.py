@@ -79,9 +79,9 @@ class Refinement:
         optics: Optics,
         *,
         n_modes: int,
-        scale_probe: bool = True,
-        uses_network: bool = False,
-        starts_over: bool = False,
+        scale_probe: bool,
+        uses_network: bool,
+        starts_over: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.optics, self.clock = config, optics, clock

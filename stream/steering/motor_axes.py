@@ -26,8 +26,8 @@ class Axes:
     """
 
     geometry: Geometry
-    unit: str = "um"
-    signs: tuple[int, int] = (1, 1)
+    unit: str
+    signs: tuple[int, int]
 
     def centres(self, positions: Positions) -> Corners:
         """Return the probe centres, (point, 2) int64 absolute object pixels, at motor positions (y, x).

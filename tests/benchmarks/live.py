@@ -86,7 +86,9 @@ def summary(by_sample: Mapping[str, Mapping[str, Any]]) -> Figures:
 
 
 def _scan(sample: str, folder: Path, console: Console) -> Figures:
-    options = DemoOptions(save=folder, rate_hz=RATE_HZ, n_frames=N_FRAMES, sample=sample, stores=False)
+    options = DemoOptions(
+        save=folder, rate_hz=RATE_HZ, n_frames=N_FRAMES, sample=sample, seed=7, stores=False
+    )
     truth = simulate_scan(options.simulation)
     later = SnapshotLater(len(truth.frames), AFTER_S)
     config = demo_config(options)

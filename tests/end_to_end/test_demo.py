@@ -52,7 +52,11 @@ def figures(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def simulated(folder: Path) -> SimulatedScan:
     """The scan that the demo's beamline played."""
-    return simulate_scan(DemoOptions(save=folder, n_frames=N_FRAMES).simulation)
+    return simulate_scan(
+        DemoOptions(
+            save=folder, rate_hz=100.0, n_frames=N_FRAMES, sample="siemens", seed=7, stores=True
+        ).simulation
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.helpers.live_images import live_image
 N_PIXELS, SIDE = 32, 232
 GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
 PIXEL_UM = GEOMETRY.object_pixel_m * 1e6
-AXES = Axes(geometry=GEOMETRY, unit="um")
+AXES = Axes(geometry=GEOMETRY, unit="um", signs=(1, 1))
 LIMITS = ((-0.4 * PIXEL_UM, (SIDE - N_PIXELS + 0.4) * PIXEL_UM),) * 2
 PROBE = with_power(zone_plate_probe(N_PIXELS, 10, 9)[None], 1e4)
 ILLUMINATION = (np.abs(PROBE) ** 2).sum(axis=0)

@@ -198,7 +198,7 @@ def _policy_of_a_large_object(travel: Travel | None) -> Policy:
     geometry = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=n_pixels)
     illumination = abs2(with_power(zone_plate_probe(n_pixels, 24.0, DECISION_DISC_PX), PHOTONS))
     high = (DECISION_SIDE - n_pixels) * geometry.object_pixel_m * 1e6
-    axes = Axes(geometry=geometry)
+    axes = Axes(geometry=geometry, unit="um", signs=(1, 1))
     aims = PolicyConfig(limits=((0.0, high),) * 2, max_dose=1e6).aims(axes)
     return Policy(replace(aims, travel=travel), illumination)
 

@@ -58,7 +58,9 @@ def steered_demo_times(address: str, folder: Path) -> dict[str, float]:
         For the demo.
     """
     scans: list[Scan] = []
-    options = DemoOptions(save=folder, rate_hz=RATE_HZ, n_frames=N_FRAMES, stores=False)
+    options = DemoOptions(
+        save=folder, rate_hz=RATE_HZ, n_frames=N_FRAMES, sample="siemens", seed=7, stores=False
+    )
     # Wider than the demo's scan: what is recommended is not measured here.
     config = demo_config(options, {"address": address, "limits": ((-1.0, 6.0), (-1.0, 6.0))})
     with Asking(address) as asking:

@@ -25,7 +25,7 @@ from tests.benchmarks.adaptive.arms import GEOMETRY, N_PIXELS, SIDE, SPAN, Measu
 
 BATCH = 32
 TARGETS_RAD = (0.1, 0.15, 0.2)
-AXES = Axes(geometry=GEOMETRY, unit="um")
+AXES = Axes(geometry=GEOMETRY, unit="um", signs=(1, 1))
 LIMITS = ((-0.4e6 * GEOMETRY.object_pixel_m, (SPAN + 0.4) * 1e6 * GEOMETRY.object_pixel_m),) * 2
 
 

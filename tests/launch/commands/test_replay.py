@@ -54,7 +54,8 @@ def scan_folder(run: ResolvedRun) -> Path:
 def played(scan: RecordedScan, publish=None, **options) -> list:
     """The detector's messages."""
     with Socket("PULL", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as inlet:
-        replay(scan, ReplayOptions(endpoint=Endpoint(address=inlet.address), **options), publish)
+        plain = {"pattern": "PUSH", "rate_hz": 0.0, "n_frames": None, "positions": None, "unit": "um"}
+        replay(scan, ReplayOptions(endpoint=Endpoint(address=inlet.address), **plain | options), publish)
         messages = []
         while (parts := inlet.receive(0.5)) is not None:
             messages.append(decode_message(bytes(parts[0])))

@@ -5,6 +5,8 @@ import pytest
 
 from launch.config.config import Config, config_hash
 from launch.config.file import ConfigError, load_config, recipes
+from launch.config.policy import policy_aims
+from launch.config.run_file import ResolvedRun
 
 MINIMAL = """
 geometry: {energy_ev: 8.8e3, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 128}
@@ -197,6 +199,15 @@ def test_the_hash_changes_with_settings_and_not_with_the_folder(file):
 def test_a_configuration_survives_being_written_down(file):
     config = load_config(file, overrides=["detector.frame_shape=[514, 1030]"])
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_run_file_of_an_earlier_version_is_read_and_its_hash_stays():
+    run = ResolvedRun.read(Path(__file__).with_name("earlier_run.json"))
+    config = run.config
+    assert config_hash(config) == "3731c079dc1b0511", "as that version computed it"
+    assert (config.refinement.algorithm, config.refinement.epochs, config.probe.n_modes) == ("epie", 70.0, 2)
+    assert (config.positions.signs, config.geometry.geometry().detector_pixel_m) == ((-1, 1), 150e-6)
+    assert policy_aims(config).travel is not None
 
 
 @pytest.mark.parametrize("name", ["beamline", "siemens"])

@@ -46,7 +46,7 @@ class Bench:
         monkeypatch.setattr(stream.stages.probe, "probe_from_burst", search)
         self.scanned, self.scans = scanned, folder / "scans"
         self.scan = make_scan(self.scans)
-        self.told = told
+        self.told = {"guess": None, "transmission": 1.0, "threads": 1, **told}
         self.restart()
 
     def restart(self):

@@ -50,7 +50,7 @@ class Bench:
         record(self.scan, self.numbers, np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2"))
         place(self.scan, self.numbers, self.scanned.corners)
 
-    def open(self, optics=None, **told):
+    def open(self, optics=None, starts_over=False):
         """Return the work of a new stage on the scan."""
         stage = Refinement(
             RefinementConfig(probe_step=0, first_frames=4, publish_s=1e-9, device="numpy"),
@@ -59,7 +59,7 @@ class Bench:
             scale_probe=False,
             uses_network=True,
             clock=Clock(),
-            **told,
+            starts_over=starts_over,
         )
         return stage.open(self.scan)
 
