@@ -1,8 +1,12 @@
-"""Read and add the object under each probe: an exactly adjoint pair."""
+"""Read and add the object under each probe, an exactly adjoint pair; the middle of a window and all of it."""
+
+import math
 
 import numpy as np
 
 from operators.arrays import Array, ArrayModule, Corners, Object, Patches, array_module, to_numpy
+
+UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 
 _WINDOWS_AT_A_TIME = 512  # bounds the memory of the indices that a device makes of each pixel
 
@@ -73,6 +77,29 @@ def middle(windows: Array, n_pixels: int) -> Array:
     """Return a view of the middle (..., n_pixels, n_pixels) of windows (..., y, x), of any dtype."""
     margin = (windows.shape[-1] - n_pixels) // 2
     return windows[..., margin : margin + n_pixels, margin : margin + n_pixels]
+
+
+def widened(patches: Patches, sigma: Array, n_pixels: int) -> tuple[Patches, Array]:
+    """Return patches and sigma of the middle of windows as those of the whole windows.
+
+    Parameters
+    ----------
+    patches : (frame, y, x) complex64
+    sigma : (frame, y, x) real, rad
+    n_pixels : int
+        Side of a window.
+
+    Returns
+    -------
+    patches : (frame, n_pixels, n_pixels) complex64
+        1 around the middle.
+    sigma : (frame, n_pixels, n_pixels), of its dtype, rad
+        That of a uniform phase around the middle.
+    """
+    margin = (n_pixels - patches.shape[-1]) // 2
+    around = ((0, 0), (margin, margin), (margin, margin))
+    unknown = np.pad(sigma, around, constant_values=UNIFORM_PHASE_SIGMA)
+    return np.pad(patches, around, constant_values=1), unknown
 
 
 def checked_corners(shape: tuple[int, ...], corners: Corners, n_pixels: int) -> np.ndarray:

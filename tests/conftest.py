@@ -1,4 +1,4 @@
-"""What holds for every test: it leaves no process, thread or socket behind and logs no error unannounced."""
+"""What holds for every test: it leaves nothing behind, changes no setting, logs no error unannounced."""
 
 import gc
 import logging
@@ -11,8 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+# Before NumPy is imported, for this process and all that tests start: nothing depends on how many cores there
+# are, and the workers' threads do not wait for each other.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{_library}_NUM_THREADS"] = "1"
 
 # A shell that runs the tests in the background ignores Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,12 +48,41 @@ def _leaves_nothing_behind() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _leaves_settings_as_they_were() -> Iterator[None]:
+    before = _settings()
+    torch, numpy = (sys.modules.get(name) for name in ("torch", "numpy"))
+    random_states = torch and torch.get_rng_state(), numpy and numpy.random.get_state()
+    yield
+    after = _settings()
+    changed = {name: (value, after.get(name)) for name, value in before.items() if after.get(name) != value}
+    assert not changed, f"the test changed, and did not restore (use monkeypatch or a context): {changed}"
+    # To draw a random number is no fault, but nothing is to depend on which tests ran before.
+    if torch:
+        torch.set_rng_state(random_states[0])
+    if numpy:
+        numpy.random.set_state(random_states[1])
+
+
+@pytest.fixture(autouse=True)
 def _logs_no_error(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     if request.node.get_closest_marker("allow_error_log"):
         return
     errors = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
     assert not errors, f"the test logged errors (mark it allow_error_log if it should): {errors}"
+
+
+def _settings() -> dict[str, Any]:
+    """What is set for the whole process, of the libraries that are imported."""
+    settings = {f"${name}": value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    settings["folder"] = str(Path.cwd())
+    if numpy := sys.modules.get("numpy"):
+        settings["numpy errors"] = numpy.geterr()
+    if torch := sys.modules.get("torch"):
+        settings["torch threads"] = torch.get_num_threads()
+        settings["torch precision"] = torch.get_default_dtype()
+        settings["torch gradients"] = torch.is_grad_enabled()
+    return settings
 
 
 def _alive() -> set[str]:

@@ -24,7 +24,8 @@ from launch.training.evaluate import (
 from launch.training.recipe import Recipe
 from operators.arrays import Array, Object, abs2
 from operators.geometry import Bounds
-from operators.mosaic.error_bars import ErrorModel, factor_asked_for, fit_error_model, tile_errors
+from operators.mosaic.error_bars import ErrorModel, factor_asked_for, tile_errors
+from operators.mosaic.error_model_fit import fit_error_model
 from operators.mosaic.mosaic import Mosaic, stitch
 from operators.network.interface import Network
 from operators.network.predictor import Predictor

@@ -1,8 +1,8 @@
 """How true error bars are, and what makes them true: a fit before the scan, a dial during it.
 
 The mosaic adds up what is known about its error; a sum of variances is a guess until it was held against
-errors. `fit_error_model` does that on simulated objects after a training, a `Dial` on refined ground while
-a scan runs.
+errors. `error_model_fit` does that on simulated objects after a training, a `Dial` on refined ground while a
+scan runs.
 """
 
 import math
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 
 from operators.arrays import Array, Mask
 
-UNIFORM_PHASE_SIGMA = math.pi / math.sqrt(3)  # rad, of a phase about which nothing is known
 SIGMAS_95 = 1.96  # of a normal distribution, in which 95 % lie
 SHARE_68 = 0.6827
 
@@ -40,7 +38,7 @@ class Coverage(NamedTuple):
 class ErrorModel:
     """How much each source of error counts in the variance of a mosaic's phase.
 
-    The defaults take every source as it comes. `fit_error_model` finds better ones.
+    The defaults take every source as it comes. `operators.mosaic.error_model_fit` finds better ones.
 
     Parameters
     ----------
@@ -83,35 +81,6 @@ def coverage(errors: Array, sigma: Array) -> Coverage:
     if not ratios.size:
         raise ValueError("coverage of no errors: expected at least one")
     return Coverage(float((ratios < 1).mean()), float((ratios < SIGMAS_95).mean()))
-
-
-def fit_error_model(terms: Array, errors: Array) -> ErrorModel:
-    """Return the model under which the `errors` are likeliest, of the scale that their coverage asks for.
-
-    Parameters
-    ----------
-    terms : (4, n) float
-        Variances of `ErrorModel`, rad^2, of pixels of objects that the network was not trained on.
-    errors : (n,) float, rad
-
-    Notes
-    -----
-    Coefficients of at least 0 by the likelihood of a normal distribution. Errors have longer tails than that,
-    which would make all bars too long: the common factor is the geometric mean of what 68.3 % within sigma
-    and 95 % within 1.96 sigma ask for.
-    """
-    terms, squares = terms.astype(np.float64), np.square(errors.astype(np.float64))
-    start = np.log(np.maximum(squares.mean() / np.maximum(terms.mean(axis=1), 1e-30) / len(terms), 1e-30))
-
-    def loss(logarithms: Array) -> tuple[float, Array]:
-        weights = np.exp(np.clip(logarithms, -30, 30))
-        variance = weights @ terms
-        slope = (1 - squares / variance) / variance / (2 * len(squares))
-        return float((np.log(variance) + squares / variance).mean() / 2), weights * (terms @ slope)
-
-    weights = np.exp(minimize(loss, start, jac=True, method="L-BFGS-B").x)
-    weights *= factor_asked_for(errors, np.sqrt(weights @ terms)) ** 2
-    return ErrorModel(**dict(zip(ErrorModel.__slots__, map(float, weights), strict=True)))
 
 
 def factor_asked_for(errors: Array, sigma: Array) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from operators.arrays import Array, Corners, Object, Patches
 from operators.geometry import Bounds
-from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, UNIFORM_PHASE_SIGMA, ErrorModel
+from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.phase_sync import synchronise
 from operators.patches import extract_patches
 
@@ -216,26 +216,3 @@ def _neighbours_first(corners: Corners) -> Array:
 def phase_variance(photons: Array) -> Array:
     """Returns the Cramer-Rao bound on the phase of a pixel that `photons` have passed, radians^2."""
     return LOSS_OF_INFORMATION / (2 * np.maximum(photons, 1e-3))
-
-
-def widened(patches: Patches, sigma: Array, n_pixels: int) -> tuple[Patches, Array]:
-    """Return patches and sigma of the middle of windows as those of the whole windows.
-
-    Parameters
-    ----------
-    patches : (frame, y, x) complex64
-    sigma : (frame, y, x) real, rad
-    n_pixels : int
-        Side of a window.
-
-    Returns
-    -------
-    patches : (frame, n_pixels, n_pixels) complex64
-        1 around the middle.
-    sigma : (frame, n_pixels, n_pixels), of its dtype, rad
-        That of a uniform phase around the middle.
-    """
-    margin = (n_pixels - patches.shape[-1]) // 2
-    around = ((0, 0), (margin, margin), (margin, margin))
-    unknown = np.pad(sigma, around, constant_values=UNIFORM_PHASE_SIGMA)
-    return np.pad(patches, around, constant_values=1), unknown

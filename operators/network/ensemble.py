@@ -13,11 +13,9 @@ import torch
 
 from operators.arrays import Patches, Patterns, to_numpy
 from operators.metrics.errors import align_phase
-from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
-from operators.mosaic.mosaic import widened
 from operators.network.interface import NORMS, Network
 from operators.network.predictor import Results
-from operators.patches import middle
+from operators.patches import UNIFORM_PHASE_SIGMA, middle, widened
 
 
 class Predicting(Protocol):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
 from operators.network.interface import Illumination, Network, Prediction
+from operators.patches import UNIFORM_PHASE_SIGMA
 
 SOFTPLUS_OF_ONE = math.log(math.e - 1)  # a head that says 0 means an amplitude of 1
 

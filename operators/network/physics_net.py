@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
 from operators.network.interface import Illumination, Network, Prediction, total_intensity
+from operators.patches import UNIFORM_PHASE_SIGMA
 
 N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
 

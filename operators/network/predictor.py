@@ -12,12 +12,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
-from operators.mosaic.mosaic import widened
 from operators.network.cuda_graph import Run, recorded
 from operators.network.gaps import fill_gaps
 from operators.network.interface import Network, channels_last, illuminate, probe_tensor
 from operators.network.openvino import compile_unets, has_openvino
-from operators.patches import middle
+from operators.patches import middle, widened
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
 

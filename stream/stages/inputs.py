@@ -19,8 +19,8 @@ from operators.arrays import (
 )
 from operators.geometry import Geometry, window_corners
 from operators.mosaic.error_bars import ErrorModel
-from operators.mosaic.mosaic import widened
 from operators.optics.preprocess import Preprocess
+from operators.patches import widened
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan
 from stream.stages.config import GeometryConfig

@@ -2,12 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from launch.config.config import DEMO_WEIGHTS
 from launch.training.evaluate import evaluation_probe, simulate_scans, trained_families
@@ -38,14 +36,6 @@ from tests.helpers.recorded import needs_shared_data
 def no_compiled_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """To compile one takes longer than to run it on so few patterns."""
     monkeypatch.setattr("operators.network.predictor.has_openvino", lambda: False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="module")

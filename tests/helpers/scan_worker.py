@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from launch.offline.task import Task
 from launch.training import scan_labels
@@ -22,7 +21,6 @@ from launch.training.train import train
 
 def main(recipe: Path, scan: str, output: Path, cut: int | None) -> None:
     """Train; the labels of each refinement have random errors of their own."""
-    torch.set_num_threads(1)
     make_labels = scan_labels.make_labels
 
     def noisy_labels(task: Task) -> scan_labels.ScanLabels:

@@ -27,7 +27,6 @@ class Constant(Network):
 
 @pytest.fixture(autouse=True)
 def few_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
     monkeypatch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 2)
 
 

@@ -11,11 +11,6 @@ from operators.metrics.errors import nrmse
 from operators.network.gaps import fill_gaps
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def recipe_with(**changes: Any) -> Recipe:
     """A recipe of small patterns and few textures; a mapping replaces keys of its section."""
     fields = read_recipe().model_dump() | {

@@ -55,7 +55,6 @@ class Bench:
     """A sample that was refined to the truth, and a network that knows nothing of it."""
 
     def __init__(self, folder):
-        torch.set_num_threads(1)
         self.scanned, self.weights = Sample(n_side=9), folder / "weights.safetensors"
         network = start_network(RECIPE, folder, "cpu")[0]
         network.largest_intensity.fill_(1.0)

@@ -50,7 +50,6 @@ def torchrun(module: str, *arguments: object) -> subprocess.CompletedProcess[str
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     train(Recipe.model_validate(RECIPE), tmp_path / "one")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     run = torchrun("launch", "train", tmp_path / "tiny.yaml", "--output", tmp_path / "two")

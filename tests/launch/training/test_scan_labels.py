@@ -37,11 +37,6 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def recipe_file(folder: Path, name: str = "tiny.yaml", **changes: Any) -> Path:
     fields = yaml.safe_load(DEMO_RECIPE.read_text()) | {"initial_weights": None} | TINY | changes
     (folder / name).write_text(yaml.safe_dump(fields))

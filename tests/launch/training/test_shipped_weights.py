@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import launch
 from launch.training.evaluate import (
@@ -22,7 +21,6 @@ WEIGHTS = Path(launch.__file__).parent / "weights" / "physics-64.safetensors"
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     """The demo's recipe, with scans small enough for a test."""
-    torch.set_num_threads(1)
     small = read_recipe().evaluation.model_copy(update={"n_positions": 6, "objects_per_family": 1})
     return read_recipe().model_copy(update={"evaluation": small})
 

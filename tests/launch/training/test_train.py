@@ -25,8 +25,7 @@ from tests.helpers.tiny_recipe import TINY_RECIPE
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
+def few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
     monkeypatch.setattr("launch.training.calibrate.N_DOSES", 1)
 

@@ -15,11 +15,6 @@ from operators.optics.coherence import blurred_probe
 N = 16
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     return Recipe.model_validate(

@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
 
-from operators.mosaic.error_bars import (
-    SHOWN,
-    Dial,
-    ErrorModel,
-    coverage,
-    factor_asked_for,
-    fit_error_model,
-    tile_errors,
-)
+from operators.mosaic.error_bars import SHOWN, Dial, ErrorModel, coverage, factor_asked_for, tile_errors
+from operators.mosaic.error_model_fit import fit_error_model
 
 N = 20_000
 

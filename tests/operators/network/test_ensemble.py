@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
 from operators.network.ensemble import Ensemble, Predicting, RoundRobin, thinned, turns
 from operators.network.predictor import Predictor, Results
 from operators.network.registry import NETWORKS
 from operators.optics.probe import with_power, zone_plate_probe
+from operators.patches import UNIFORM_PHASE_SIGMA
 
 PROBE = with_power(zone_plate_probe(32, 6, 7)[None], 1e4)
 WEIGHTS = np.square(np.abs(PROBE[0]))

@@ -21,11 +21,6 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def small(name: str) -> Network:
     torch.manual_seed(0)
     return NETWORKS[name](**SMALL[name])

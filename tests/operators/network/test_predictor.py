@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from operators.mosaic.error_bars import UNIFORM_PHASE_SIGMA
 from operators.network.interface import illuminate
 from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor, rounding_error
-from operators.patches import middle
+from operators.patches import UNIFORM_PHASE_SIGMA, middle
 from tests.helpers.networks import PHOTONS, PROBE, some_network, some_patterns
 
 
