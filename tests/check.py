@@ -17,8 +17,7 @@ CHECKS = {
     "imports": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
     # Warnings are errors: a link that leads nowhere, a reference to what is gone.
     "documentation": ["-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build"],
-    # By files: what a file's tests share is made once.
-    "tests": ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"],
+    "tests": ["-m", "pytest", "-q", "-n", "2"],
 }
 # One after the other: some of them are about time.
 SLOW_TESTS = {"slow tests": ["-m", "pytest", "-q", "-m", "slow and not cuda"]}

@@ -24,8 +24,23 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What their tests share, a pipeline and a browser, costs seconds to start.
+FOLDERS_FOR_ONE_WORKER = ("tests/end_to_end", "tests/launch/page")
 PATIENCE_S = 2.0
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver")  # live as long as the interpreter
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, one worker gets all tests of a file, or of a folder that is named above."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByWhatIsShared(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in FOLDERS_FOR_ONE_WORKER if file.startswith(folder + "/")), file)
+
+    return ByWhatIsShared(config, log)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import copy
 import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +22,43 @@ from launch.training.train import (
     train,
 )
 from operators.optics import forward
-from stream.files.weights import load_network
+from stream.files.weights import ModelCard, load_network
 from tests.helpers.tiny_recipe import TINY_RECIPE
 
 
-@pytest.fixture(autouse=True)
-def few_scans_to_calibrate_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
-    monkeypatch.setattr("launch.training.calibrate.N_DOSES", 1)
+@pytest.fixture(autouse=True, scope="module")
+def few_scans_to_calibrate_on() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
+        patch.setattr("launch.training.calibrate.N_DOSES", 1)
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe() -> Recipe:
     return Recipe.model_validate(TINY_RECIPE)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one training by the recipe left, for tests that only read it."""
+
+    folder: Path
+    card: ModelCard
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "tiny.safetensors"
+
+
+@pytest.fixture(scope="module")
+def trained(
+    recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, few_scans_to_calibrate_on: None
+) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    card = train(recipe, folder)
+    assert card is not None
+    return Trained(folder, card)
 
 
 class PowerCutError(Exception):
@@ -47,17 +73,17 @@ def cut_at(step: int) -> object:
     return on_report
 
 
-def test_a_training_leaves_weights_card_and_log(tmp_path: Path, recipe: Recipe) -> None:
-    card = train(recipe, tmp_path)
-    network, loaded_card = load_network(tmp_path / "tiny.safetensors")
+def test_a_training_leaves_weights_card_and_log(trained: Trained, recipe: Recipe) -> None:
+    card = trained.card
+    network, loaded_card = load_network(trained.weights)
     assert loaded_card == card
     assert card.recipe == recipe.model_dump(mode="json")
     assert card.probe["disc_radius_px"] == pytest.approx((6.3, 7.7))
     assert network.sigma_scale > 0
     assert network.largest_intensity > 0
-    rows = list(csv.DictReader((tmp_path / "tiny.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((trained.folder / "tiny.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [2, 4, 6]
-    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "tiny.json", "tiny.csv"}
+    assert {path.name for path in trained.folder.iterdir()} == {"tiny.safetensors", "tiny.json", "tiny.csv"}
 
 
 @pytest.mark.slow
@@ -68,15 +94,17 @@ def test_the_same_recipe_gives_the_same_weights(tmp_path: Path, recipe: Recipe) 
     assert first.metrics == second.metrics
 
 
-def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path: Path, recipe: Recipe) -> None:
+def test_an_interrupted_training_ends_as_if_it_had_not_been(
+    tmp_path: Path, recipe: Recipe, trained: Trained
+) -> None:
     with pytest.raises(PowerCutError):
-        train(recipe, tmp_path / "cut", on_report=cut_at(4))
-    assert not (tmp_path / "cut" / "tiny.safetensors").exists()
+        train(recipe, tmp_path, on_report=cut_at(4))
+    assert not (tmp_path / "tiny.safetensors").exists()
     resumed: list[TrainingReport] = []
-    card = train(recipe, tmp_path / "cut", on_report=resumed.append)
+    card = train(recipe, tmp_path, on_report=resumed.append)
     assert [report.step for report in resumed] == [6]
-    assert card.sha256 == train(recipe, tmp_path / "whole").sha256
-    logs = [(tmp_path / name / "tiny.csv").read_text() for name in ("cut", "whole")]
+    assert card.sha256 == trained.card.sha256
+    logs = [(folder / "tiny.csv").read_text() for folder in (tmp_path, trained.folder)]
     assert logs[0] == logs[1]
 
 
@@ -109,57 +137,55 @@ def test_the_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recipe: Rec
         train(recipe.model_copy(update={"batch_size": 5}), tmp_path)
 
 
-def test_a_training_goes_on_from_weights_and_its_card_says_from_which(tmp_path: Path, recipe: Recipe) -> None:
-    first = train(recipe, tmp_path)
-    assert first is not None
-    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "learning_rate": 1e-9}
+def test_a_training_goes_on_from_weights_and_its_card_says_from_which(
+    tmp_path: Path, recipe: Recipe, trained: Trained
+) -> None:
+    changes = {"name": "second", "initial_weights": trained.weights, "learning_rate": 1e-9}
     second = train(recipe.model_copy(update=changes), tmp_path)
     assert second is not None
-    assert second.parent == first.model_id != second.model_id
-    networks = [load_network(tmp_path / f"{name}.safetensors")[0] for name in ("tiny", "second")]
+    assert second.parent == trained.card.model_id != second.model_id
+    networks = [load_network(path)[0] for path in (trained.weights, tmp_path / "second.safetensors")]
     for one, other in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-def test_error_bars_are_calibrated_anew_whatever_the_weights_bring(tmp_path: Path, recipe: Recipe) -> None:
-    train(recipe, tmp_path)
-    network, _ = load_network(tmp_path / "tiny.safetensors")
+def test_error_bars_are_calibrated_anew_whatever_the_weights_bring(
+    tmp_path: Path, recipe: Recipe, trained: Trained
+) -> None:
+    network, _ = load_network(trained.weights)
     scale = network.sigma_scale.item()
     network.sigma_scale.fill_(5 * scale)
     network.sigma_exponent.fill_(0.3)
-    finish(recipe, network, "", tmp_path / "again", "cpu")
-    again, _ = load_network(tmp_path / "again" / "tiny.safetensors")
+    finish(recipe, network, "", tmp_path, "cpu")
+    again, _ = load_network(tmp_path / "tiny.safetensors")
     assert again.sigma_scale.item() == pytest.approx(scale, rel=1e-3)
     assert again.sigma_exponent == 0, "there is nothing to fit to one dose"
 
 
-def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe) -> None:
-    train(recipe, tmp_path)
+def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe, trained: Trained) -> None:
     smaller = recipe.network_config | {"crop": recipe.network_config["crop"] - 8}
-    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": smaller}
+    changes = {"name": "second", "initial_weights": trained.weights, "network_config": smaller}
     card = train(recipe.model_copy(update=changes), tmp_path)
     assert card is not None
     assert load_network(tmp_path / "second.safetensors")[0].config.crop == smaller["crop"]
 
 
-def test_weights_of_another_network_to_go_on_from_are_refused(tmp_path: Path, recipe: Recipe) -> None:
-    train(recipe, tmp_path)
+def test_weights_of_another_network_to_go_on_from_are_refused(
+    tmp_path: Path, recipe: Recipe, trained: Trained
+) -> None:
     wider = recipe.network_config | {"widths": [16, 48]}
-    changes = {"name": "second", "initial_weights": Path("tiny.safetensors"), "network_config": wider}
+    changes = {"name": "second", "initial_weights": trained.weights, "network_config": wider}
     with pytest.raises(ValueError, match=r"tiny\.safetensors holds physics.*32.*the recipe wants.*48"):
         train(recipe.model_copy(update=changes), tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"loss": "amplitude_phase"}, {"optimiser": "adam"}])
 def test_loss_and_optimiser_are_those_of_the_recipe(
-    tmp_path: Path, recipe: Recipe, changes: dict[str, object]
+    tmp_path: Path, recipe: Recipe, trained: Trained, changes: dict[str, object]
 ) -> None:
-    weights = []
-    for name, update in (("plain", {}), ("changed", changes)):
-        card = train(recipe.model_copy(update=update), tmp_path / name)
-        assert card is not None
-        weights.append(card.sha256)
-    assert weights[0] != weights[1]
+    card = train(recipe.model_copy(update=changes), tmp_path)
+    assert card is not None
+    assert card.sha256 != trained.card.sha256
 
 
 def test_gradients_are_cut_only_where_the_recipe_says_at_what(recipe: Recipe) -> None:
@@ -212,20 +238,20 @@ def test_a_network_is_trained_calibrated_and_judged_on_imperfect_detectors_and_p
 
 
 def test_convolutions_are_trained_in_bfloat16_where_the_recipe_says_so(
-    tmp_path: Path, recipe: Recipe
+    tmp_path: Path, recipe: Recipe, trained: Trained
 ) -> None:
-    logs = {}
-    for bfloat16 in (False, True):
-        directory = tmp_path / str(bfloat16)
-        card = train(recipe.model_copy(update={"bfloat16": bfloat16}), directory)
-        assert card is not None
-        assert np.isfinite(list(card.metrics.values())).all()
-        network, _ = load_network(directory / "tiny.safetensors")
+    assert not recipe.bfloat16
+    card = train(recipe.model_copy(update={"bfloat16": True}), tmp_path)
+    assert card is not None
+    logs = []
+    for folder, metrics in ((trained.folder, trained.card.metrics), (tmp_path, card.metrics)):
+        assert np.isfinite(list(metrics.values())).all()
+        network, _ = load_network(folder / "tiny.safetensors")
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-        rows = csv.DictReader((directory / "tiny.csv").read_text().splitlines())
-        logs[bfloat16] = [float(row["c"]) for row in rows]
-    assert logs[True] != logs[False]
-    assert logs[True] == pytest.approx(logs[False], rel=0.05)
+        rows = csv.DictReader((folder / "tiny.csv").read_text().splitlines())
+        logs.append([float(row["c"]) for row in rows])
+    assert logs[1] != logs[0]
+    assert logs[1] == pytest.approx(logs[0], rel=0.05)
 
 
 @pytest.mark.slow
