@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 
 from launch.offline.reconstruct import reconstruct
-from launch.offline.task import ReconstructOptions
-from operators.engine.config import RefinerConfig
 from operators.metrics.errors import NRMSE, nrmse
 from stream.live.client import LiveReconstruction
-from tests.helpers.pipeline import Outcome, Pipeline
+from tests.helpers.pipeline import OFFLINE, Outcome, Pipeline
 from tests.helpers.sample import N_PIXELS, ScannedSample
-
-OFFLINE = ReconstructOptions(refiner=RefinerConfig(algorithm="epie", probe_step=0), scale_probe=False)
 
 Wrong = Callable[[ScannedSample], ScannedSample]
 

@@ -5,8 +5,7 @@ import pytest
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
 from operators.metrics.errors import nrmse
-from tests.end_to_end.test_conventions import OFFLINE
-from tests.helpers.pipeline import Outcome
+from tests.helpers.pipeline import OFFLINE, Outcome
 from tests.helpers.sample import ScannedSample
 
 

@@ -1,4 +1,4 @@
-"""Scans as their writers leave them (what subscriber, positions and inference would store), and a clock."""
+"""Scans as their writers leave them (what subscriber, positions and inference would store)."""
 
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,6 @@ UPDATE = ObjectUpdate(
         note="lost: 1 frames (7)",
     ),
 )
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def make_scan(scans: Path, name: str = "0000-series", *, reserve: int = 0) -> Scan:

@@ -18,9 +18,11 @@ import yaml
 
 from launch.beamline.flown import HeardPublisher
 from launch.config.file import load_config
+from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction, read_result
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
+from operators.engine.config import RefinerConfig
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig
 from stream.record.account import account
 from stream.record.scan import Scan, State
@@ -30,6 +32,8 @@ from tests.helpers.sample import ScannedSample
 
 PATIENCE_S = 60.0
 STAGES_WITH_A_LEDGER = ("positions", "refinement", "stitcher")
+OFFLINE = ReconstructOptions(refiner=RefinerConfig(algorithm="epie", probe_step=0), scale_probe=False)
+"""What makes offline of a recorded scan what `Pipeline` makes live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,18 +28,11 @@ from stream.stages.config import DetectorConfig, PositionsConfig
 from stream.stages.positions import Positions
 from stream.stages.subscriber import Subscriber
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
+from tests.helpers.clock import Clock
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 SIMULATION = Simulation(n_rows=5, n_columns=6, seed=3)
 DEADLINE_S = 60.0
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 def test_the_stage_hands_out_each_reading_once_and_not_before_its_time():

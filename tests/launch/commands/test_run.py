@@ -11,15 +11,8 @@ from launch.commands.run import SilenceWatch, _announce, run
 from launch.config.file import load_config
 from launch.run.progress import ProgressLine, describe
 from stream.record.scan import Scan, ScanHeader, State
-from tests.launch.run.test_stages import make_config
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.helpers.clock import Clock
+from tests.helpers.runs import TRAINED_PROBE, make_config
 
 
 @pytest.fixture
@@ -95,8 +88,7 @@ def test_notices_name_their_stage():
 
 
 def test_a_run_begins_by_saying_what_the_network_was_not_trained_for(tmp_path):
-    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 100}
-    config = make_config(tmp_path, network={"weights": "demo"}, probe=probe)
+    config = make_config(tmp_path, network={"weights": "demo"}, probe=TRAINED_PROBE | {"photons": 100})
     supervisor = SimpleNamespace(run=SimpleNamespace(config=config), address=lambda stage: "")
     line, output = make_line(Clock())
     _announce(supervisor, Console(file=io.StringIO()), line, opens_browser=False)

@@ -15,8 +15,7 @@ from launch.plans import adaptive
 from launch.plans.ledger import max_dose_of
 from tests.helpers.plans import PLANNED, Camera, Detector, Motor, Run, Stage, answering
 from tests.helpers.policies import LIMITS
-from tests.launch.run.test_policy_process import PROBE
-from tests.launch.run.test_stages import make_config
+from tests.helpers.runs import TRAINED_PROBE, make_config
 
 CAMERA, STAGE = "camera", "stage"
 
@@ -88,13 +87,13 @@ def test_every_default_can_be_written_down(plan):
 
 def test_the_dose_is_that_of_the_configuration_of_the_pipeline(tmp_path):
     steering = {"enabled": True, "limits": LIMITS, "max_dose": 2e4}
-    config = make_config(tmp_path, probe=PROBE, policy=steering)
+    config = make_config(tmp_path, probe=TRAINED_PROBE, policy=steering)
     file = tmp_path / "my.yaml"
     file.write_text(yaml.safe_dump(json.loads(config.model_dump_json(exclude_none=True))))
     limit = max_dose_of(str(file))
     assert limit.photons_per_pixel == 2e4
-    assert limit.illumination.sum() == pytest.approx(PROBE["photons"], rel=1e-4)
-    without = make_config(tmp_path, probe=PROBE, policy=steering | {"max_dose": None})
+    assert limit.illumination.sum() == pytest.approx(TRAINED_PROBE["photons"], rel=1e-4)
+    without = make_config(tmp_path, probe=TRAINED_PROBE, policy=steering | {"max_dose": None})
     file.write_text(yaml.safe_dump(json.loads(without.model_dump_json(exclude_none=True))))
     with pytest.raises(ValueError, match=r"my.yaml: wanted `policy.max_dose`"):
         max_dose_of(str(file))

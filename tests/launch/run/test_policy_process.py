@@ -11,16 +11,15 @@ from launch.config.run_file import ResolvedRun
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from stream.steering.policy_client import PolicyClient
-from tests.launch.run.test_stages import make_config
+from tests.helpers.runs import TRAINED_PROBE, make_config
 
-PROBE = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
 STEERING = {"enabled": True, "address": "tcp://127.0.0.1:*", "limits": ((0.0, 8.0), (-4.0, 4.0))}
 PATIENCE_S = 30.0
 
 
 def steered_run(save) -> ResolvedRun:
     """A run of nothing but its policy."""
-    config = make_config(save, probe=PROBE, policy=STEERING)
+    config = make_config(save, probe=TRAINED_PROBE, policy=STEERING)
     run = resolve(config)
     (spec,) = (spec for spec in run.stages if spec.name == "policy")
     return run.model_copy(update={"stages": (spec.model_copy(update={"after": ()}),)})
@@ -65,26 +64,26 @@ def test_a_policy_that_is_killed_comes_back_and_its_numbers_go_on(run_folder):
 
 def test_a_policy_needs_limits_a_probe_and_a_unit(tmp_path):
     with pytest.raises(ValidationError, match="the policy needs `limits`"):
-        make_config(tmp_path, probe=PROBE, policy={"enabled": True})
+        make_config(tmp_path, probe=TRAINED_PROBE, policy={"enabled": True})
     with pytest.raises(ValidationError, match="the policy needs a known probe"):
         make_config(tmp_path, policy=STEERING)
 
 
 def test_a_policy_that_is_told_what_moving_costs_counts_in_pixels(tmp_path):
     moving = {**STEERING, "dwell_s": 0.02, "speed": 50.0}
-    config = policy_aims(make_config(tmp_path, probe=PROBE, policy=moving, positions={"unit": "um"}))
+    config = policy_aims(make_config(tmp_path, probe=TRAINED_PROBE, policy=moving, positions={"unit": "um"}))
     assert config.travel.dwell_s == 0.02
     assert config.travel.speed_px_s * config.axes.geometry.object_pixel_m == pytest.approx(50e-6)
     with pytest.raises(ValidationError, match="`dwell_s` and `speed` together"):
-        make_config(tmp_path, probe=PROBE, policy={**STEERING, "speed": 50.0})
+        make_config(tmp_path, probe=TRAINED_PROBE, policy={**STEERING, "speed": 50.0})
 
 
 def test_the_policy_speaks_the_motors_of_the_configuration(tmp_path):
     positions = {"unit": "mm", "signs": (1, -1), "y": "sy", "x": "sx"}
     region = ((0.001, 0.002), (0.0, 0.001))
     steering = {**STEERING, "max_dose": 1e4, "region": region, "target_rad": 0.1}
-    config = policy_aims(make_config(tmp_path, probe=PROBE, policy=steering, positions=positions))
+    config = policy_aims(make_config(tmp_path, probe=TRAINED_PROBE, policy=steering, positions=positions))
     assert (config.axes.unit, config.axes.signs, config.motors) == ("mm", (1, -1), ("sy", "sx"))
     assert (config.max_dose, config.region, config.target_rad) == (1e4, region, 0.1)
-    without = policy_aims(make_config(tmp_path, probe=PROBE, policy=STEERING))
+    without = policy_aims(make_config(tmp_path, probe=TRAINED_PROBE, policy=STEERING))
     assert without.max_dose == np.inf

@@ -14,21 +14,7 @@ from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
 from stream.stages.stage import Worker
 from stream.wire.sockets import Endpoint, Socket
-
-
-def make_config(save: Path, **sections) -> Config:
-    settings = {
-        "geometry": {
-            "energy_ev": 8800,
-            "detector_distance_m": 1.92,
-            "detector_pixel_m": 75e-6,
-            "n_pixels": 64,
-        },
-        "detector": {"address": "ipc://detector"},
-        "positions": {"unit": "um"},
-        "save": save,
-    }
-    return Config.model_validate(settings | sections)
+from tests.helpers.runs import TRAINED_PROBE, make_config
 
 
 def names(config: Config) -> list[str]:
@@ -39,17 +25,19 @@ def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
     ends = ["stitcher", "recorder", "viewer"]
     assert names(make_config(tmp_path)) == ["subscriber", "positions", "refinement", *ends]
     (tmp_path / "w.safetensors").touch()
-    known = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
     network = {"weights": tmp_path / "w.safetensors"}
     config = make_config(
-        tmp_path, network=network, probe=known, refinement={"enabled": False}, viewer={"enabled": False}
+        tmp_path,
+        network=network,
+        probe=TRAINED_PROBE,
+        refinement={"enabled": False},
+        viewer={"enabled": False},
     )
     assert names(config) == ["subscriber", "positions", "inference", "stitcher", "recorder"]
 
 
 def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
-    computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
-    for settings in ({"source": "data", "n_frames": 64}, computed | {"is_guess": True}):
+    for settings in ({"source": "data", "n_frames": 64}, TRAINED_PROBE | {"is_guess": True}):
         config = make_config(
             tmp_path, network={"weights": "demo"}, probe=settings, finetune={"enabled": True}
         )
@@ -76,9 +64,8 @@ def test_a_run_has_the_version_of_its_weights_and_that_of_an_ensemble_where_it_i
 
 
 def test_settings_of_tuning_reach_its_stage(tmp_path):
-    computed = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
     section = {"enabled": True, "budget_s": 7.0, "replayed": 0.3}
-    run = resolve(make_config(tmp_path, network={"weights": "demo"}, probe=computed, finetune=section))
+    run = resolve(make_config(tmp_path, network={"weights": "demo"}, probe=TRAINED_PROBE, finetune=section))
     stage = finetune(run)
     assert (stage.config.budget_s, stage.config.replayed) == (7.0, 0.3)
     spec = run.stage("finetune")
@@ -126,8 +113,7 @@ def test_a_stage_started_again_takes_the_address_it_had(tmp_path):
 
 
 def test_a_computed_probe_is_written_with_its_photons(tmp_path):
-    probe = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
-    run = resolve(make_config(tmp_path, probe=probe))
+    run = resolve(make_config(tmp_path, probe=TRAINED_PROBE))
     written = np.load(run.folder / PROBE_FILE)
     assert written.shape == (1, 64, 64) and written.dtype == np.complex64
     assert (np.abs(written) ** 2).sum() == pytest.approx(4e5)

@@ -7,31 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launch.config.config import Config
-from launch.config.run_file import ResolvedRun, StageSpec, new_run
+from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
 from launch.run.supervisor import Supervisor
 from stream.record.scan import Scan, ScanHeader
+from tests.helpers.runs import make_run
 
 PATIENCE_S = 20.0
-
-
-def make_run(save: Path, *names: str, **options) -> ResolvedRun:
-    config = Config.model_validate(
-        {
-            "geometry": {
-                "energy_ev": 8800,
-                "detector_distance_m": 2,
-                "detector_pixel_m": 75e-6,
-                "n_pixels": 64,
-            },
-            "detector": {"address": "ipc://detector"},
-            "positions": {"unit": "m"},
-            "save": save,
-        }
-    )
-    specs = [StageSpec(name=name, builder=f"tests.helpers.stages:{name}", **options) for name in names]
-    return new_run(config, tuple(specs))
 
 
 def until(condition, supervisor: Supervisor) -> None:

@@ -6,13 +6,11 @@ import pytest
 from launch.config.config import Config
 from launch.run.warnings import doubts
 from operators.optics.probe import with_power, zone_plate_probe
-from tests.launch.run.test_stages import make_config
-
-TRAINED = {"source": "zone_plate", "pupil_radius_px": 12, "disc_radius_px": 14, "photons": 4e5}
+from tests.helpers.runs import TRAINED_PROBE, make_config
 
 
 def with_probe(save: Path, **changes) -> Config:
-    return make_config(save, network={"weights": "demo"}, probe=TRAINED | changes)
+    return make_config(save, network={"weights": "demo"}, probe=TRAINED_PROBE | changes)
 
 
 def test_a_probe_that_the_network_was_trained_for_raises_no_doubt(tmp_path):
@@ -45,4 +43,4 @@ def test_radii_of_a_computed_probe_are_compared_and_those_of_a_guess_are_not(tmp
 
 def test_nothing_is_said_of_a_probe_that_is_not_known_yet_or_that_no_network_gets(tmp_path):
     assert not doubts(make_config(tmp_path, network={"weights": "demo"}, probe={"source": "data"}))
-    assert not doubts(make_config(tmp_path, probe=TRAINED | {"photons": 1.0}))
+    assert not doubts(make_config(tmp_path, probe=TRAINED_PROBE | {"photons": 1.0}))

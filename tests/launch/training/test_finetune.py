@@ -20,7 +20,6 @@ from stream.stages.loop import WorkerLoop
 from tests.helpers.building import (
     GEOMETRY,
     N_PIXELS,
-    Clock,
     Sample,
     close,
     infer,
@@ -29,6 +28,7 @@ from tests.helpers.building import (
     record,
     snapshot_of,
 )
+from tests.helpers.clock import Clock
 
 RECIPE = Recipe.model_validate(
     {

@@ -14,15 +14,8 @@ from stream.wire.handshake import SILENCE_S
 from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
 from tests.helpers.building import UPDATE
+from tests.helpers.clock import Clock
 from tests.helpers.fake_door import TILE_PX, FakeDoor
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def picture(n_rows: int, n_columns: int, seed: int = 0) -> np.ndarray:

@@ -8,17 +8,8 @@ from stream.stages.config import ProbeConfig
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from stream.stages.probe import ProbeFinder
-from tests.helpers.building import (
-    DETECTOR_PLANE,
-    N_PIXELS,
-    Clock,
-    Sample,
-    close,
-    make_scan,
-    place,
-    record,
-    states,
-)
+from tests.helpers.building import DETECTOR_PLANE, N_PIXELS, Sample, close, make_scan, place, record, states
+from tests.helpers.clock import Clock
 
 N_FRAMES = 60
 

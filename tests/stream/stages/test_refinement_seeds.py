@@ -14,17 +14,8 @@ from stream.stages import refinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
 from stream.stages.refinement import Refinement
-from tests.helpers.building import (
-    DETECTOR_PLANE,
-    N_PIXELS,
-    Clock,
-    Sample,
-    close,
-    infer,
-    make_scan,
-    place,
-    record,
-)
+from tests.helpers.building import DETECTOR_PLANE, N_PIXELS, Sample, close, infer, make_scan, place, record
+from tests.helpers.clock import Clock
 from tests.helpers.strict_cupy import strict_cupy
 
 N = 16  # frames

@@ -13,7 +13,6 @@ from stream.stages.stitcher import Stitcher
 from tests.helpers.building import (
     GEOMETRY,
     N_PIXELS,
-    Clock,
     Sample,
     close,
     lose,
@@ -22,7 +21,8 @@ from tests.helpers.building import (
     snapshot_of,
     states,
 )
-from tests.helpers.watching import Watcher
+from tests.helpers.clock import Clock
+from tests.helpers.stitcher_client import Watcher
 
 INTERVAL_S = 0.04
 INPUTS = ("subscriber", "positions", "inference")

@@ -8,24 +8,18 @@ from stream.wire.codec import decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import Recommendation, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
+from tests.helpers.clock import Clock
 from tests.helpers.policies import image, policy
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 NOTHING = np.zeros((0, 2))
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def table():
     """A client and the socket of whoever answers it."""
     with Socket("ROUTER", HERE) as socket:
-        client = PolicyClient(socket.address, clock=Clock())
+        client = PolicyClient(socket.address, clock=Clock(0.0))
         yield client, socket
         client.close()
 
@@ -75,7 +69,7 @@ def test_a_plan_and_a_policy_talk_over_a_real_socket(table):
 def test_only_a_plan_whose_key_is_allowed_is_advised(keys):
     with Socket("ROUTER", keys.door()) as socket:
         client, stranger = (
-            PolicyClient(socket.address, key=key, peers=keys.server_public, clock=Clock())
+            PolicyClient(socket.address, key=key, peers=keys.server_public, clock=Clock(0.0))
             for key in (keys.client, keys.stranger)
         )
         stranger.ask(NOTHING, 3)

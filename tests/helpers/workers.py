@@ -1,0 +1,49 @@
+"""A worker for tests of the loop and of the link."""
+
+from stream.record.scan import State
+from stream.stages.stage import ScanWork
+
+
+class Steps:
+    """A worker that notes what it is asked to do; it marks what it gets unless it is told to hold it."""
+
+    name = "stitcher"
+    inputs = ("subscriber", "positions")
+    waits_for = ("refinement",)
+    batch_size = 4
+    deadline_s = 0.1
+    newest_first = True
+
+    def __init__(self, *, holds=False, refuses=""):
+        self.holds, self.refuses = holds, refuses
+        self.batches, self.calls, self.slices_left = [], [], 0
+
+    def open(self, scan):
+        if self.refuses and self.refuses in scan.name:
+            raise ValueError("frames are smaller than patterns")
+        self.calls.append(f"open {scan.name}")
+        return StepsOfScan(self, scan)
+
+    def given(self):
+        """Frames it got, in order."""
+        return sorted(number for batch in self.batches for number in batch)
+
+
+class StepsOfScan(ScanWork):
+    def __init__(self, stage, scan):
+        self.stage, self.scan = stage, scan
+
+    def handle(self, numbers):
+        self.stage.batches.append(numbers.tolist())
+        if not self.stage.holds:
+            self.scan.mark(self.stage.name, numbers, State.DONE)
+
+    def idle(self, deadline):
+        self.stage.slices_left = max(self.stage.slices_left - 1, 0)
+        return self.stage.slices_left > 0
+
+    def close(self):
+        self.stage.calls.append(f"close {self.scan.name}")
+
+    def counts(self):
+        return {"batches": len(self.stage.batches)}
