@@ -9,6 +9,7 @@ from stream.live.image import LiveImage
 
 
 def live_image(object_: Any, **fields: Any) -> LiveImage:
+    """An image of `object_` of which nothing else is remarkable but these fields."""
     object_ = np.asarray(object_, np.complex64)
     values = {
         "object": object_,
@@ -30,6 +31,7 @@ def live_image(object_: Any, **fields: Any) -> LiveImage:
 
 
 def decode_picture(packet: bytes) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
+    """The header, path and maps of a packet, as the page's script reads them."""
     n_header = int.from_bytes(packet[:4], "little")
     header = json.loads(packet[4 : 4 + n_header])
     assert n_header % 4 == 0
