@@ -42,13 +42,13 @@ class Solution(NamedTuple):
         Absolute object pixels that `object` covers: `object[0, 0]` is pixel `bounds.origin`, (row, col), the
         window of a frame at position (y, x) begins at `object[y - bounds.top, x - bounds.left]`.
     probe : (mode, y, x) complex64
-        Orthogonal modes, strongest first; the sum of |P|^2 is in photons per frame.
+        Orthogonal modes, strongest first; the sum of `abs(probe)**2` is in photons per frame.
     photons : (row, col) float32, photons per object pixel
         What fell on each pixel in all frames: where it is small, the object is a guess.
     positions_px : (frame, 2) float64, absolute object pixels (y, x)
         As given, or as refined where the configuration says so.
     error_history : sequence of float
-        Amplitude error sum (|F| - sqrt(I))^2 / sum I at the end of each epoch, and of the end last.
+        Amplitude error `sum (abs(F) - sqrt(I))**2 / sum I` at the end of each epoch, and of the end last.
     """
 
     object: Object
@@ -104,7 +104,7 @@ def reconstruct(
         Visits per frame; the last third of them take smaller and smaller steps.
     scale_probe : bool
         Whether the guess gets the mean photons of the frames. False where its power is that of the beam
-        without sample: then |object| is the transmission.
+        without sample: then `abs(object)` is the transmission.
     device, threads
         What runs the updates, and on how many cores (`operators.engine.backends.get_backend`): by default the
         fastest that this computer has, on one core.
