@@ -344,18 +344,25 @@ def _is_type(node: ast.expr) -> bool:
 
 
 def _message(kind: type) -> str:
-    source = textwrap.dedent(inspect.getsource(kind))
+    source, docstring = textwrap.dedent(inspect.getsource(kind)), inspect.getdoc(kind) or ""
+    text, meanings = docstring.partition("Attributes\n---")[0].strip(), _attributes(docstring)
+    base = kind.__bases__[0]
+    if base is not msgspec.Struct and base.__name__ != "Message":
+        text += f"\n\nIt has the fields of [`{base.__name__}`](#{base.__name__.lower()}) as well."
     fields = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
-    rows = [_message_field(node, source.splitlines()) for node in fields if "ClassVar" not in ast.dump(node)]
-    parts = [f"## {kind.__name__}", inspect.getdoc(kind) or ""]
-    return "\n\n".join(parts + ([_rows(("field", "type", "default", "meaning"), rows)] if rows else []))
+    rows = [_message_field(node, source, meanings) for node in fields if "ClassVar" not in ast.dump(node)]
+    table = [_rows(("field", "type", "default", "meaning"), rows)] if rows else []
+    return "\n\n".join([f"## {kind.__name__}", text, *table])
 
 
-def _message_field(node: ast.AnnAssign, lines: list[str]) -> tuple[str, str, str, str]:
-    comments = [line.partition("  # ")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
+def _message_field(
+    node: ast.AnnAssign, source: str, meanings: Mapping[str, str]
+) -> tuple[str, str, str, str]:
+    lines = source.splitlines()[node.lineno - 1 : node.end_lineno]
+    name, comments = ast.unparse(node.target), [line.partition("  # ")[2] for line in lines]
+    meaning = meanings.get(name, " ".join(filter(None, comments)))
     default = "required" if node.value is None else f"`{ast.unparse(node.value)}`"
-    meaning = _sentence(" ".join(filter(None, comments)))
-    return f"`{ast.unparse(node.target)}`", _type_name(node.annotation), default, meaning
+    return f"`{name}`", _type_name(node.annotation), default, _sentence(meaning)
 
 
 def _type_name(node: ast.expr) -> str:
