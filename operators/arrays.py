@@ -102,6 +102,12 @@ def abs2(x: Array) -> Array:
     return x.real**2 + x.imag**2
 
 
+def phase_factor(x: Array) -> Array:
+    """Return x / |x|, complex64: how far one thing is turned against another; 1 where x is 0."""
+    size = np.abs(x)
+    return np.where(size == 0, 1, x / np.maximum(size, 1e-30)).astype(np.complex64)[()]
+
+
 def corner_origin(frames: Array) -> Array:
     """Return `frames` with the zero frequency moved from the array centre to the corner (last two axes)."""
     return array_module(frames).fft.ifftshift(frames, axes=(-2, -1))

@@ -1,6 +1,6 @@
 """A recorded scan from wherever it lies: a file, a scan folder of an earlier run, or the store.
 
-All have the shape of `stream.files.cxi.ScanFile`.
+All are read into a `stream.files.base.ScanFile`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from operators.arrays import Frames, Mask, Positions, Probe
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from stream.record.columns import Column
-from stream.record.scan import Numbers, Scan, State
+from stream.record.scan import Numbers, Scan
 
 
 class ColumnFrames:
@@ -138,19 +138,15 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         If no frame was recorded.
     """
     scan = Scan(folder)
-    numbers = np.flatnonzero(scan.states("subscriber") == State.DONE)
+    numbers = scan.recorded()
     if not numbers.size:
         raise ValueError(f"{folder}: no frame was recorded")
-    positions_m = np.full((len(numbers), 2), np.nan)
-    if scan.has("positions_m"):
-        is_known = scan.states("positions")[numbers] == State.DONE
-        positions_m[is_known] = scan.column("positions_m").read(numbers[is_known])
     run = _run_of(scan)
     known = optics(run) if run else None
     return RecordedScan(
         frames=ColumnFrames(scan.column("frames"), numbers, scan.header.frame_shape),
         frame_numbers=numbers,
-        positions_m=positions_m,
+        positions_m=scan.positions_m(numbers),
         geometry=known.geometry if known else None,
         probe=known.probe_of(scan) if known else None,
         mask=None,

@@ -12,7 +12,7 @@ import hdf5plugin
 import numpy as np
 
 from operators.arrays import Frames
-from stream.record.scan import Numbers, Scan, State
+from stream.record.scan import Scan
 
 FRAMES_DATASET, NUMBERS_DATASET, POSITIONS_DATASET = "entry/frames", "entry/frame_number", "entry/positions_m"
 FRAMES_AT_A_TIME = 64
@@ -77,7 +77,7 @@ def write_frames(scan: Scan, folder: Path) -> FramesFile:
     Beside the frames lie their numbers and the positions of the probe on the sample, metres, (y, x), NaN
     where none was recorded. The file appears when it is complete.
     """
-    numbers = np.flatnonzero(scan.states("subscriber") == State.DONE)
+    numbers = scan.recorded()
     shape = scan.header.frame_shape
     path = _free_path(folder, scan.name)
     unfinished = path.with_suffix(".part")
@@ -93,19 +93,11 @@ def write_frames(scan: Scan, folder: Path) -> FramesFile:
             rows = slice(start, start + FRAMES_AT_A_TIME)
             frames[rows] = scan.column("frames").read(numbers[rows])
         file[NUMBERS_DATASET] = numbers.astype(np.int64)
-        file[POSITIONS_DATASET] = _positions_m(scan, numbers)
+        file[POSITIONS_DATASET] = scan.positions_m(numbers)
     unfinished.rename(path)
     return FramesFile(
         path=path, n_frames=len(numbers), frame_shape=shape, frame_dtype=scan.header.frame_dtype
     )
-
-
-def _positions_m(scan: Scan, numbers: Numbers) -> np.ndarray:
-    positions_m = np.full((len(numbers), 2), np.nan)
-    is_known = scan.states("positions")[numbers] == State.DONE
-    if is_known.any():
-        positions_m[is_known] = scan.column("positions_m").read(numbers[is_known])
-    return positions_m
 
 
 def _free_path(folder: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ Nothing is seen twice and nothing lies on disk; the same recipe and generator gi
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +68,8 @@ class Simulator:
         """Return objects (frame, y, x), intensities as shares of the flux, and their illumination."""
         objects = self._objects(n_frames, generator)
         which = torch.randint(len(self.probes), (n_frames,), generator=generator, device=self.probes.device)
-        low, high = (math.log(photons) for photons in self.recipe.photons_per_frame)
-        photons = torch.exp(self._uniform((low, high), n_frames, generator))
-        far_field = torch.fft.fft2(self.probes[which] * objects[:, None], norm="ortho")
-        expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
+        photons = _draw_photons(self.recipe, n_frames, generator, objects.device)
+        expected = _expected(objects, self.probes[which], photons)
         illumination = self.illuminations.of(which)._replace(photons=photons)
         counts, valid = self._counts(expected, generator)
         intensities = counts / photons
@@ -104,10 +103,7 @@ class Simulator:
 
     def _uniform(self, bounds: tuple[float, float], n_frames: int, generator: Generator) -> Tensor:
         """Return one number per frame, (frame, 1, 1)."""
-        low, high = bounds
-        return low + (high - low) * torch.rand(
-            n_frames, 1, 1, generator=generator, device=self.textures.device
-        )
+        return _uniform(bounds, n_frames, generator, self.textures.device)
 
     def _textures(self, n_frames: int, generator: Generator) -> Tensor:
         """Return random textures, some of them toned, some blended of two."""
@@ -143,7 +139,7 @@ class Simulator:
             return torch.randint(end, (n_frames,), generator=generator, device=self.textures.device)
 
         crops = windows[*(integers(n_choices) for n_choices in windows.shape[:3])]
-        return _oriented(crops, [integers(2) == 1 for _ in range(3)], is_corner_origin=False)
+        return oriented(crops, [integers(2) == 1 for _ in range(3)], is_corner_origin=False)
 
 
 class ScanSampler:
@@ -165,8 +161,7 @@ class ScanSampler:
     def __init__(self, recipe: Recipe, labels: ScanLabels, device: str = "cpu") -> None:
         assert recipe.scan is not None  # noqa: S101 -- the caller chose by it
         n_used = labels.split(recipe.scan.held_out)
-        self._measured_share = recipe.scan.measured
-        self._photons = recipe.photons_per_frame
+        self._recipe, self._measured_share = recipe, recipe.scan.measured
         probe = torch.from_numpy(labels.probe).to(device)
         self._flux = probe.abs().square().sum()
         self._probe = probe / self._flux.sqrt()
@@ -193,8 +188,8 @@ class ScanSampler:
         objects = self._windows[self._corners[which, 0], self._corners[which, 1]]
         probes = self._probe.expand(n_frames, *self._probe.shape)
         flips = [self._integers(2, n_frames, generator) == 1 for _ in range(3)]
-        turned = (_oriented(values, flips, is_corner_origin=False) for values in (objects, probes))
-        intensities = _oriented(self._intensities[which], flips, is_corner_origin=True)
+        turned = (oriented(values, flips, is_corner_origin=False) for values in (objects, probes))
+        intensities = oriented(self._intensities[which], flips, is_corner_origin=True)
         objects, probes = turned
         return objects, intensities, probes, self._flux.expand(n_frames, 1, 1)
 
@@ -208,13 +203,9 @@ class ScanSampler:
             for axis in (0, 1)
         )
         flips = [self._integers(2, n_frames, generator) == 1 for _ in range(3)]
-        objects = _oriented(self._windows[rows, columns], flips, is_corner_origin=False)
-        low, high = (math.log(photons) for photons in self._photons)
-        uniform = torch.rand(n_frames, 1, 1, generator=generator, device=objects.device)
-        photons = torch.exp(low + (high - low) * uniform)
-        far_field = torch.fft.fft2(self._probe * objects[:, None], norm="ortho")
-        expected = torch.view_as_real(far_field).square().sum((1, -1)) * photons
-        counts = torch.poisson(expected, generator)
+        objects = oriented(self._windows[rows, columns], flips, is_corner_origin=False)
+        photons = _draw_photons(self._recipe, n_frames, generator, objects.device)
+        counts = torch.poisson(_expected(objects, self._probe, photons), generator)
         intensities = fill_gaps(counts / photons, self._valid, self._illumination)
         return objects, intensities, self._probe.expand(n_frames, *self._probe.shape), photons
 
@@ -247,10 +238,35 @@ class Mixture:
         return torch.cat([objects, more[0]]), torch.cat([intensities, more[1]]), both
 
 
-def _oriented(values: Tensor, flips: list[Tensor], *, is_corner_origin: bool) -> Tensor:
-    """Return planes, (frame, ..., y, x), flipped along y, along x and transposed where `flips` say so.
+def _uniform(
+    bounds: tuple[float, float], n_frames: int, generator: Generator, device: torch.device
+) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * torch.rand(n_frames, 1, 1, generator=generator, device=device)
 
-    Patterns of flipped objects are flipped about their corner, the zero frequency.
+
+def _draw_photons(recipe: Recipe, n_frames: int, generator: Generator, device: torch.device) -> Tensor:
+    """Return photons per frame, (frame, 1, 1), each order of magnitude of the recipe's range as likely."""
+    low, high = (math.log(photons) for photons in recipe.photons_per_frame)
+    return torch.exp(_uniform((low, high), n_frames, generator, device))
+
+
+def _expected(objects: Tensor, probes: Tensor, photons: Tensor) -> Tensor:
+    """Return the patterns that probes of unit power, (frame or nothing, mode, y, x), make, in photons."""
+    far_field = torch.fft.fft2(probes * objects[:, None], norm="ortho")
+    return torch.view_as_real(far_field).square().sum((1, -1)) * photons
+
+
+def oriented(values: Tensor, flips: Sequence[Tensor], *, is_corner_origin: bool) -> Tensor:
+    """Return planes in other orientations of a square.
+
+    Parameters
+    ----------
+    values : (frame, ..., y, x)
+    flips : three of (frame,) or () bool
+        Which planes, or all, are flipped along y, along x, and then transposed.
+    is_corner_origin : bool
+        Whether they are patterns, which are flipped about their corner, the zero frequency.
     """
     along_y, along_x, transposed = (flip.view(-1, *[1] * (values.ndim - 1)) for flip in flips)
     for axis, flip in ((-2, along_y), (-1, along_x)):

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 
 from launch.training.calibrate import calibrate_mosaic, calibrate_sigma
 from launch.training.checkpoint import Checkpoint, TrainingReport
-from launch.training.data import Samples, open_source
+from launch.training.data import open_source
+from launch.training.descent import descend
 from launch.training.evaluate import judge
 from launch.training.parallel import is_first_process, join_processes
 from launch.training.recipe import Recipe
 from launch.training.scan_labels import held_out_error, labels_of, with_scan
-from operators.network.interface import Illumination, Network, Prediction, channels_last
-from operators.network.losses import LOSSES, sigma_nll, squared_error, variation
+from operators.network.interface import Network, channels_last
 from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
 from stream.files.weights import ModelCard, load_network, save_network
@@ -93,36 +93,6 @@ def train(
     card = finish(recipe, network, parent, directory, device)
     checkpoint.path.unlink()
     return card
-
-
-def descend(recipe: Recipe, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Samples) -> Tensor:
-    """Take one step down the loss of a batch; returns its figures, those of `losses`."""
-    objects, intensities, illumination = batch
-    with torch.autocast(objects.device.type, torch.bfloat16, enabled=recipe.bfloat16):
-        prediction = network(intensities, illumination)
-    loss, figures = losses(recipe, prediction, objects, illumination)
-    optimiser.zero_grad()
-    loss.backward()
-    if recipe.gradient_clip is not None:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip)
-    optimiser.step()
-    return figures
-
-
-def losses(
-    recipe: Recipe, prediction: Prediction, objects: Tensor, illumination: Illumination
-) -> tuple[Tensor, Tensor]:
-    """Return what the training descends, and its figures for the report.
-
-    The figures are those of `TrainingReport.c`, squared error and variation, and the sigma loss, detached.
-    """
-    weights, loss = illumination.weights, LOSSES[recipe.loss]
-    patch_loss = loss(prediction.patches, objects, weights)
-    draft_loss = sum(loss(draft, objects, weights) for draft in prediction.drafts)
-    sigma_loss = sigma_nll(prediction, objects, weights)
-    error = squared_error(prediction.patches.detach(), objects, weights)
-    figures = torch.stack([error, variation(objects, weights), sigma_loss.detach()])
-    return patch_loss + recipe.draft_weight * draft_loss + recipe.sigma_weight * sigma_loss, figures
 
 
 @contextmanager

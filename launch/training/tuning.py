@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from launch.config.sections import FinetuneConfig
-from launch.training.data import Simulator
+from launch.training.data import Samples as Batch
+from launch.training.data import Simulator, oriented
+from launch.training.descent import descend
 from launch.training.recipe import Recipe
 from operators.network.interface import Illumination, Network, illuminate, joined
-from operators.network.losses import sigma_nll, squared_error, variation
+from operators.network.losses import squared_error, variation
 
 REPLAYED_TEXTURES = 100  # and probes: enough to learn none by heart in minutes, drawn in seconds
 N_REHEARSED = 64  # old samples that forgetting is measured on, of as many textures
@@ -73,6 +75,8 @@ class Tuner:
         before: Network | None = None,
     ) -> None:
         self.config, self.n_steps = config, 0
+        # Labels are complex, and a CPU is slow at half precision, whatever the training had.
+        self._recipe = recipe.model_copy(update={"loss": "complex", "bfloat16": False})
         # Statistics of the batch normalisation stay: a scan has too few frames to know better.
         self._before = copy.deepcopy(network if before is None else before).eval()
         self.network = copy.deepcopy(network).eval()
@@ -89,19 +93,7 @@ class Tuner:
 
     def step(self, samples: Samples) -> None:
         """Learn from one batch: some of `samples`, in one of eight orientations, and some old ones."""
-        recipe = self._simulator.recipe
-        intensities, objects, illumination = self._batch(samples)
-        weights = illumination.weights
-        prediction = self._learning(intensities, illumination)
-        loss = squared_error(prediction.patches, objects, weights)
-        for draft in prediction.drafts:
-            loss = loss + recipe.draft_weight * squared_error(draft, objects, weights)
-        loss = loss + recipe.sigma_weight * sigma_nll(prediction, objects, weights)
-        self._optimiser.zero_grad()
-        loss.backward()
-        if recipe.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._learning.parameters(), recipe.gradient_clip)
-        self._optimiser.step()
+        descend(self._recipe, self._learning, self._optimiser, self._batch(samples))
         self.n_steps += 1
         self._average()
 
@@ -128,23 +120,18 @@ class Tuner:
     def _rehearsal_error(self, network: Network) -> float:
         return _error(network, self._rehearsed, self._rehearsed_with)
 
-    def _batch(self, samples: Samples) -> tuple[Tensor, Tensor, Illumination]:
+    def _batch(self, samples: Samples) -> Batch:
         n_old = round(self.config.replayed * BATCH_SIZE)
         n_new = BATCH_SIZE - n_old
         which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
         orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
         new = self._illuminations.of(torch.full((n_new,), orientation))
-        # the pattern of a mirrored object is mirrored about its zero frequency, which is in the corner
         intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
         objects = _turned(samples.objects[which], orientation)
         if not n_old:  # some FFTs refuse an empty batch
-            return intensities, objects, new
+            return objects, intensities, new
         old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
-        return (
-            torch.cat([intensities, old_intensities]),
-            torch.cat([objects, old_objects]),
-            joined(new, old),
-        )
+        return torch.cat([objects, old_objects]), torch.cat([intensities, old_intensities]), joined(new, old)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -162,11 +149,8 @@ def _simulator(recipe: Recipe, at_most: int, seed: int) -> Simulator:
 
 def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> Tensor:
     """Return `x` in one of the eight orientations of a square, over its last two axes."""
-    flips = [axis for axis, bit in ((-2, 1), (-1, 2)) if orientation & bit]
-    x = x.flip(flips)
-    if is_corner_origin and flips:
-        x = x.roll([1] * len(flips), flips)
-    return x.transpose(-2, -1) if orientation & 4 else x
+    flips = [torch.tensor(bool(orientation & bit)) for bit in (1, 2, 4)]
+    return oriented(x, flips, is_corner_origin=is_corner_origin)
 
 
 @torch.no_grad()

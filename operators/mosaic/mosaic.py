@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Object, Patches
+from operators.arrays import Array, Corners, Object, Patches, phase_factor
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.phase_sync import synchronise
@@ -150,7 +150,7 @@ class Mosaic:
         if agreement == 0 or self._photons[window].max() < KNOWN_FRACTION * self.weights.max():
             self.n_islands += 1
             return np.complex64(1)
-        return np.complex64(agreement / abs(agreement))
+        return phase_factor(agreement)
 
     def _add_one(self, patch: Array, sigma: Array, window: tuple[slice, slice]) -> None:
         weights, variance = self._steep, sigma.astype(np.float32) ** 2
@@ -188,8 +188,7 @@ def stitch(
     mean = mosaic.picture(mosaic.bounds).object
     under = extract_patches(mean, corners - mosaic.bounds.origin, mosaic.weights.shape[-1])
     agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
-    turns = np.where(agreement == 0, 1, agreement / np.maximum(np.abs(agreement), 1e-30))
-    turns = synchronise(patches, mosaic.weights, corners, turns)
+    turns = synchronise(patches, mosaic.weights, corners, phase_factor(agreement))
     mosaic = Mosaic(illumination, error_model)
     mosaic.add(patches * turns[:, None, None], sigma, corners, turn=False)
     return mosaic

@@ -80,8 +80,8 @@ class SuperPixels:
         changed : Bounds, optional
             Absolute object pixels outside which nothing is new.
         """
-        window = _overlap(self.bounds, bounds if changed is None else changed)
-        window = None if window is None else _overlap(window, bounds)
+        window = self.bounds.intersection(bounds if changed is None else changed)
+        window = None if window is None else window.intersection(bounds)
         if window is None:
             return
         side = self.cell_px
@@ -131,12 +131,6 @@ def _squared_phase_steps(object_: Object) -> tuple[Map, NDArray[np.int8]]:
     return steps, n_steps
 
 
-def _overlap(one: Bounds, other: Bounds) -> Bounds | None:
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom, right = min(one.bottom, other.bottom), min(one.right, other.right)
-    return Bounds(top, left, bottom, right) if bottom > top and right > left else None
-
-
 def _cells_that_touch(area: Bounds, side: int) -> Bounds:
     return Bounds(area.top // side, area.left // side, -(-area.bottom // side), -(-area.right // side))
 
@@ -147,7 +141,7 @@ def _pixels_of(cells: Bounds, side: int) -> Bounds:
 
 def _cut(layer: Array, bounds: Bounds, window: Bounds) -> Array:
     """Return a layer that covers `bounds` on `window`, 0 beyond its edges."""
-    shared = _overlap(bounds, window)
+    shared = bounds.intersection(window)
     if shared == window:
         return layer[window.slices_in(bounds)]
     cut = np.zeros(window.shape, layer.dtype)

@@ -133,8 +133,7 @@ class Delay:
 
 def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:
     """Returns (frame,) float64 seconds from the end of exposure to publication, for the frames published."""
-    recorded = np.flatnonzero(scan.states("subscriber") == State.DONE)
-    return Delay(scan, stage_column).seconds(recorded)
+    return Delay(scan, stage_column).seconds(scan.recorded())
 
 
 def percentiles_ms(seconds: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -195,6 +195,18 @@ class Scan:
         fence()  # values read after a byte are at least as new
         return states
 
+    def recorded(self) -> Numbers:
+        """Returns the numbers of the frames that were recorded, ascending."""
+        return np.flatnonzero(self.states("subscriber") == State.DONE)
+
+    def positions_m(self, numbers: Numbers) -> NDArray[np.float64]:
+        """Returns (frame, 2) float64, metres, (y, x): where the probe was; NaN where that is not known."""
+        positions_m = np.full((len(numbers), 2), np.nan)
+        is_known = self.states("positions")[numbers] == State.DONE
+        if is_known.any():
+            positions_m[is_known] = self.column("positions_m").read(numbers[is_known])
+        return positions_m
+
     def mark(self, stage: str, numbers: Any, state: State) -> None:
         """Writes the byte of `stage` for frames whose column values are already stored."""
         fence()

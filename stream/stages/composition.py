@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from operators.arrays import phase_factor
 from operators.engine.refiner import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic, phase_variance
@@ -87,11 +88,11 @@ def compose(
         "photons": np.zeros(bounds.shape, np.float32),
         "source": np.zeros(bounds.shape, np.uint8),
     }
-    if mosaic.bounds is not None and (shared := shared_bounds(bounds, mosaic.bounds)) is not None:
+    if mosaic.bounds is not None and (shared := bounds.intersection(mosaic.bounds)) is not None:
         picture = mosaic.picture(shared)
         values = (picture.object, np.float32(sigma_factor) * picture.sigma, picture.photons)
         _put(layers, shared.slices_in(bounds), np.isfinite(picture.sigma), values, MOSAIC)
-    if refined is not None and (shared := shared_bounds(bounds, refined.bounds)) is not None:
+    if refined is not None and (shared := bounds.intersection(refined.bounds)) is not None:
         window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
         values = (refined.object[window], refined.sigma[window], refined.photons[window])
         # At the growing edge the mosaic has frames that refinement has not come to yet.
@@ -107,18 +108,11 @@ def _put(layers: dict[str, Any], window: Any, known: Any, values: tuple[Any, ...
     layers["source"][window] = np.where(known, np.uint8(source), layers["source"][window])
 
 
-def shared_bounds(one: Bounds, other: Bounds) -> Bounds | None:
-    """Returns the pixels that both cover, None where there are none."""
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom, right = min(one.bottom, other.bottom), min(one.right, other.right)
-    return Bounds(top, left, bottom, right) if bottom > top and right > left else None
-
-
 def _turn(
     object_: NDArray[Any], photons: NDArray[Any], bounds: Bounds, neighbour: Refined | Mosaic
 ) -> np.complex64:
     """Return the phase factor that keeps the picture from jumping: refinement leaves it free."""
-    shared = None if neighbour.bounds is None else shared_bounds(bounds, neighbour.bounds)
+    shared = None if neighbour.bounds is None else bounds.intersection(neighbour.bounds)
     if shared is None:
         return np.complex64(1)
     if isinstance(neighbour, Mosaic):
@@ -126,14 +120,13 @@ def _turn(
     else:
         reference = neighbour.object[shared.slices_in(neighbour.bounds)]
     window = shared.slices_in(bounds)
-    agreement = np.vdot(object_[window] * photons[window], reference)
-    return np.complex64(1 if agreement == 0 else agreement / abs(agreement))
+    return phase_factor(np.vdot(object_[window] * photons[window], reference))
 
 
 def _motion(object_: NDArray[Any], bounds: Bounds, before: Refined) -> NDArray[np.float32]:
     """Return the squared phase by which pixels moved since `before`, smoothed; zero on new ground."""
     motion = np.zeros(bounds.shape, np.float32)
-    shared = shared_bounds(bounds, before.bounds)
+    shared = bounds.intersection(before.bounds)
     if shared is not None:
         window = shared.slices_in(bounds)
         product = object_[window] * before.object[shared.slices_in(before.bounds)].conj()

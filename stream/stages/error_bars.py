@@ -14,7 +14,7 @@ from operators.mosaic.mosaic import Mosaic
 from stream.live.tiles import TileStore
 from stream.record.columns import write_atomically
 from stream.record.scan import Scan
-from stream.stages.composition import Refined, shared_bounds
+from stream.stages.composition import Refined
 from stream.wire.messages import CalibrationRecord
 
 FILE_NAME = "calibration.json"
@@ -76,8 +76,8 @@ class Calibration:
             self._judge(tile, mosaic, refined)
 
     def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined) -> None:
-        bounds = shared_bounds(self._tiles.bounds_of(tile), refined.bounds)
-        bounds = None if bounds is None or mosaic.bounds is None else shared_bounds(bounds, mosaic.bounds)
+        bounds = self._tiles.bounds_of(tile).intersection(refined.bounds)
+        bounds = None if bounds is None or mosaic.bounds is None else bounds.intersection(mosaic.bounds)
         if bounds is None:
             return
         window, picture = bounds.slices_in(refined.bounds), mosaic.picture(bounds)

@@ -61,7 +61,7 @@ class Outcome:
 
     def assert_recorded_as(self, sample: ScannedSample) -> None:
         """Every recorded frame holds the pixels, and every position the place, of its own number."""
-        numbers = np.flatnonzero(self.scan.states("subscriber") == State.DONE)
+        numbers = self.scan.recorded()
         np.testing.assert_array_equal(self.scan.column("frames").read(numbers), sample.frames[numbers])
         placed = np.flatnonzero(self.scan.states("positions") == State.DONE)
         np.testing.assert_allclose(

@@ -11,16 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from launch.training.data import Simulator
+from launch.training.descent import descend
 from launch.training.recipe import Recipe
-from launch.training.train import (
-    TrainingReport,
-    descend,
-    finish,
-    learning_rate,
-    progress_bar,
-    start_network,
-    train,
-)
+from launch.training.train import TrainingReport, finish, learning_rate, progress_bar, start_network, train
 from operators.optics import forward
 from stream.files.weights import ModelCard, load_network
 from tests.helpers.tiny_recipe import TINY_RECIPE
