@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, label
 
 from operators.engine.backends import get_backend
 from operators.engine.refiner import Refiner, RefinerConfig, closing_fraction
-from operators.geometry import Geometry
+from operators.geometry import Bounds, Geometry
 from operators.metrics.gauge import remove_gauge
 from operators.network.interface import Network
 from operators.network.predictor import Predictor
@@ -100,8 +100,7 @@ def refine(sample: Sample, scan: MeasuredScan) -> float:
         refiner.step(fraction=closing_fraction(refiner.epoch, EPOCHS))
     snapshot = refiner.snapshot()
     whole = np.ones((SIDE, SIDE), np.complex64)
-    bounds = snapshot.bounds
-    whole[bounds.top : bounds.bottom, bounds.left : bounds.right] = snapshot.object
+    whole[snapshot.bounds.slices_in(Bounds(0, 0, SIDE, SIDE))] = snapshot.object
     return sample.error_of(whole)[0]
 
 

@@ -20,12 +20,13 @@ from operators.arrays import abs2
 from operators.geometry import Geometry
 from operators.optics.probe import with_power, zone_plate_probe
 from operators.steering.routes import Travel
+from stream.steering.config import PolicyConfig
 from stream.steering.motor_axes import Axes
-from stream.steering.policy import Policy, PolicyConfig
+from stream.steering.policy import Policy
 from tests.benchmarks.adaptive.arms import PHOTONS, SHARES
 from tests.benchmarks.adaptive.jobs import STEERED, Job, Outcome, Result, work_off
 from tests.benchmarks.adaptive.latency import steered_demo_times
-from tests.benchmarks.adaptive.steered import live_image
+from tests.benchmarks.adaptive.steered import shown
 from tests.benchmarks.report import Benchmark, Figures
 
 CURVE = (169, 225, 324, 484, 729)  # positions of a planned pattern, for the curve to compare with
@@ -217,7 +218,7 @@ def _timed(policy: Policy) -> tuple[list[float], list[float], list[float]]:
         object_ = object_.copy()
         object_[top : top + 300, left : left + 300] *= np.complex64(1j)
         path = policy.aims.axes.centres(measured)
-        image = live_image(object_, sigma, photons, (0, 0), index, path)
+        image = shown(object_, sigma, photons, (0, 0), index, path)
         started = time.perf_counter()
         policy.look(image)
         looked, cpu_began = time.perf_counter(), time.thread_time()

@@ -19,9 +19,11 @@ from operators.steering.importance import PRIOR_VARIANCE, RELEVANT, StopRule
 from operators.steering.maps import block_mean
 from operators.steering.routes import Travel, snake_route
 from stream.live.image import LiveImage
+from stream.steering.config import PolicyConfig
 from stream.steering.motor_axes import Axes
-from stream.steering.policy import Policy, PolicyConfig
+from stream.steering.policy import Policy
 from tests.benchmarks.adaptive.arms import GEOMETRY, N_PIXELS, SIDE, SPAN, MeasuredScan, Sample
+from tests.helpers.live_images import live_image
 
 BATCH = 32
 TARGETS_RAD = (0.1, 0.15, 0.2)
@@ -163,30 +165,26 @@ def _on_field(image: LiveImage) -> np.ndarray:
 
 def _mosaic_image(mosaic: Mosaic, n_frames: int) -> LiveImage:
     picture = mosaic.picture(mosaic.bounds)
-    return live_image(picture.object, picture.sigma, picture.photons, picture.bounds.origin, n_frames)
+    return shown(picture.object, picture.sigma, picture.photons, picture.bounds.origin, n_frames)
 
 
 def _true_image(sample: Sample, n_frames: int) -> LiveImage:
     shape = sample.object.shape
-    return live_image(sample.object, np.full(shape, 0.01), np.full(shape, 1e4), (0, 0), n_frames)
+    return shown(sample.object, np.full(shape, 0.01), np.full(shape, 1e4), (0, 0), n_frames)
 
 
-def live_image(
+def shown(
     object_: Any, sigma: Any, photons: Any, origin: tuple[int, int], n_frames: int, path: Any = ()
 ) -> LiveImage:
-    return LiveImage(
-        object=object_,
+    """Return the live image of so many frames; every pixel is the network's."""
+    return live_image(
+        object_,
         sigma=sigma,
         photons=photons,
         source=np.ones(object_.shape, np.uint8),
         path=np.asarray(path, np.float32).reshape(-1, 2),
         origin_px=origin,
         object_pixel_m=GEOMETRY.object_pixel_m,
-        scan="bench",
-        run_id="bench",
         version=n_frames,
         frames_seen=n_frames,
-        epoch=0.0,
-        model="",
-        config_hash="",
     )

@@ -12,15 +12,13 @@ import numpy as np
 
 from launch.training.evaluate import LIT, EvaluationScan
 from operators.arrays import Probe, abs2
-from operators.engine.backends import get_backend
-from operators.engine.config import RefinerConfig, closing_fraction
-from operators.engine.refiner import Refiner
+from operators.engine.config import closing_fraction
 from operators.geometry import Bounds
 from operators.metrics.errors import NRMSE, nrmse
 from operators.mosaic.mosaic import Mosaic, stitch
 from operators.network.predictor import Predictor
 from operators.patches import add_patches
-from tests.benchmarks.network.scans import seed
+from tests.benchmarks.network.scans import refiner_of, seed
 
 SEEDED_EPOCHS = 20
 MANY_EPOCHS = 200  # from a flat start, as the published comparison has them
@@ -98,10 +96,8 @@ class Arena:
 
     def _refine(self, algorithm: str, n_epochs: int, mosaic: Mosaic | None, *, levels: bool = True) -> Arm:
         started = time.process_time()
-        config = RefinerConfig(algorithm=algorithm, probe_step=0, batch_size=8, levels=levels)  # type: ignore[arg-type]
-        refiner = Refiner(config, self.probe, run_update=get_backend("auto").update)
         scan = self.scan
-        refiner.append(range(len(scan.patterns)), scan.patterns, scan.corners.astype(np.float64))
+        refiner = refiner_of(scan.patterns, scan.corners, self.probe, algorithm=algorithm, levels=levels)
         if mosaic is not None:
             seed(refiner, scan, mosaic)
         while refiner.epoch < n_epochs:

@@ -16,12 +16,10 @@ from launch.training.finetune import BLENDS
 from launch.training.recipe import Recipe
 from launch.training.tuning import Samples, Tuner
 from operators.arrays import Array, Patches, abs2
-from operators.engine.backends import get_backend
-from operators.engine.refiner import Refiner, RefinerConfig
 from operators.network.interface import Network
 from operators.patches import extract_patches
 from stream.files.weights import ModelCard
-from tests.benchmarks.network.scans import refined_to
+from tests.benchmarks.network.scans import refined_to, refiner_of
 
 SEED = 2**32 + 7000
 UNSEEN = {
@@ -44,12 +42,7 @@ def finetune(
     other = recipe.model_copy(update={"material": recipe.material.model_copy(update=UNSEEN)})
     scan = next(simulate_scans(other, (FAMILY,), SEED))
     probe, half = evaluation_probe(recipe), len(scan.corners) // 2
-    refiner = Refiner(
-        RefinerConfig(algorithm="epie", probe_step=0, batch_size=8),
-        probe,
-        run_update=get_backend("auto").update,
-    )
-    refiner.append(range(half), scan.patterns[:half], scan.corners[:half].astype(np.float64))
+    refiner = refiner_of(scan.patterns[:half], scan.corners[:half], probe, algorithm="epie")
     snapshot = refined_to(refiner, REFINED_EPOCHS)
     n_pixels = recipe.n_pixels
     labels = extract_patches(snapshot.object, scan.corners[:half] - snapshot.bounds.origin, n_pixels)

@@ -18,8 +18,6 @@ from launch.training.recipe import Recipe, read_recipe
 from launch.training.scan_labels import ScanLabels, labels_of
 from launch.training.train import progress_bar, train
 from operators.arrays import Array, Mask, Object, abs2
-from operators.engine.backends import get_backend
-from operators.engine.refiner import Refiner, RefinerConfig
 from operators.geometry import Bounds
 from operators.metrics.errors import nrmse, phase_correlation_coefficient
 from operators.metrics.gauge import remove_gauge
@@ -28,12 +26,11 @@ from operators.mosaic.mosaic import stitch
 from operators.network.predictor import Predictor
 from stream.files.weights import load_network
 from tests.benchmarks.engines.recorded import SIEMENS
-from tests.benchmarks.network.scans import refined_to
+from tests.benchmarks.network.scans import refined_to, refiner_of
 from tests.benchmarks.report import Benchmark, Figures
 
 SCAN = str(SIEMENS / "siemens.cxi")
 RECIPE = Path(__file__).parents[3] / "launch" / "recipes" / "train-siemens.yaml"
-BATCH_SIZE = 8
 MOST_EPOCHS = 40
 
 
@@ -106,9 +103,8 @@ def _coverage(outcome: Outcome, weights: Array) -> dict[str, float]:
 
 def _flat_epochs(labels: ScanLabels, where: Mask, c: float) -> float:
     """Return the epochs after which rPIE from a flat start is as good, infinite where they do not suffice."""
-    config, truth = RefinerConfig(probe_step=0, batch_size=BATCH_SIZE, levels=False), labels.object
-    refiner = Refiner(config, labels.probe, mask=labels.valid, run_update=get_backend("auto").update)
-    refiner.append(range(len(labels.corners)), labels.patterns, labels.corners.astype(np.float64))
+    truth = labels.object
+    refiner = refiner_of(labels.patterns, labels.corners, labels.probe, labels.valid, levels=False)
     for n_epochs in range(1, MOST_EPOCHS + 1):
         snapshot = refined_to(refiner, n_epochs)
         object_ = snapshot.object[Bounds(0, 0, *truth.shape).slices_in(snapshot.bounds)]

@@ -1,10 +1,13 @@
 """What the parts of this benchmark share: refining a scan, and mosaics against the truth."""
 
+from typing import Any
+
 import numpy as np
 
 from launch.training.evaluate import LIT, EvaluationScan
-from operators.arrays import Probe, abs2
-from operators.engine.config import RefinerSnapshot
+from operators.arrays import Corners, Mask, Patterns, Probe, abs2
+from operators.engine.backends import get_backend
+from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import Seeding
 from operators.geometry import Bounds
@@ -14,6 +17,16 @@ from operators.network.interface import Network
 from operators.network.predictor import Predictor
 
 FRAMES_AT_A_TIME = 64  # as the refinement stage takes them
+
+
+def refiner_of(
+    patterns: Patterns, corners: Corners, probe: Probe, mask: Mask | None = None, **config: Any
+) -> Refiner:
+    """Return a refiner that holds all frames of a scan and leaves the known probe alone."""
+    chosen = RefinerConfig(probe_step=0, batch_size=8, **config)
+    refiner = Refiner(chosen, probe, mask=mask, run_update=get_backend("auto").update)
+    refiner.append(range(len(corners)), patterns, corners.astype(np.float64))
+    return refiner
 
 
 def refined_to(refiner: Refiner, n_epochs: float) -> RefinerSnapshot:

@@ -20,8 +20,6 @@ from launch.training.evaluate import (
 )
 from launch.training.recipe import Recipe
 from operators.arrays import Array, abs2
-from operators.engine.backends import get_backend
-from operators.engine.refiner import Refiner, RefinerConfig
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import LEAST_95, Dial, ErrorModel, coverage, tile_errors
 from operators.mosaic.mosaic import Mosaic, stitch
@@ -32,7 +30,7 @@ from stream.files.weights import ModelCard
 from stream.stages.composition import Refined
 from stream.stages.error_bars import LEAST_PIXELS
 from tests.benchmarks.network.patch_errors import sparse_scans
-from tests.benchmarks.network.scans import refined_to, seed
+from tests.benchmarks.network.scans import refined_to, refiner_of, seed
 
 SEED = 2**32 + 5000  # neither training, calibration nor evaluation draws from it
 TILE_PX = 64
@@ -168,12 +166,7 @@ def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: EvaluationS
     probe = evaluation_probe(recipe)
     patches, sigma = Predictor(network, probe).predict(scan.patterns)
     mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), scan.corners, error_model=model)
-    refiner = Refiner(
-        RefinerConfig(probe_step=0, batch_size=8),
-        probe,
-        run_update=get_backend("auto").update,
-    )
-    refiner.append(range(len(scan.corners)), scan.patterns, scan.corners.astype(np.float64))
+    refiner = refiner_of(scan.patterns, scan.corners, probe)
     seed(refiner, scan, mosaic)
     before = Refined.of(refined_to(refiner, REFINED_EPOCHS - 1), mosaic, None)
     refined = Refined.of(refined_to(refiner, REFINED_EPOCHS), mosaic, before)
