@@ -21,8 +21,9 @@ from launch.commands.demo import DemoOptions, demo_config, run_demo
 from launch.config.config import Config
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
-from launch.offline.task import ReconstructOptions
+from launch.offline.task import options_for
 from launch.results.cxi import Reconstruction
+from operators.engine.config import RefinerSnapshot
 from operators.optics.samples import FAMILIES, HELD_OUT_FAMILIES
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
@@ -55,7 +56,7 @@ class SnapshotLater:
 
     def __init__(self, n_frames: int, after_s: float) -> None:
         self._n_frames, self._after_s = n_frames, after_s
-        self.snapshot = None
+        self.snapshot: RefinerSnapshot | None = None
 
     def look(self, scan: Scan) -> None:
         """Keep the newest snapshot until the time has come; later ones do not count."""
@@ -105,10 +106,8 @@ def _scan(sample: str, folder: Path, console: Console) -> Figures:
 
 
 def _offline(folder: Path, config: Config) -> Reconstruction:
-    options = ReconstructOptions(
-        refiner=config.refinement.refiner(), epochs=OFFLINE_EPOCHS, scale_probe=config.probe.scale
-    )
     with open_recorded(str(folder)) as scan:
+        options = options_for(scan, {}, epochs=OFFLINE_EPOCHS, scale_probe=config.probe.scale)
         return reconstruct(scan, options, preprocess=scan.preprocess() if scan.preprocess else None)
 
 

@@ -56,7 +56,8 @@ class Benchmark:
 
     def run(self, folder: Path, json_path: Path | None = None) -> Figures:
         """Return all figures by name; `json_path` has them after each part, so that a failure loses one."""
-        measured_on, figures = machine(), {}
+        figures: Figures = {}
+        measured_on = machine()
         for part in self.measure(folder):
             figures |= part
             figures["measured_on"] = measured_on | part.get("measured_on", {})
@@ -74,13 +75,22 @@ class Benchmark:
         for figure, value in shown.items():
             if not isinstance(value, (str, float, int, np.floating)):
                 continue
-            target = self.targets.get(figure)
             published = [f"{self.published[figure]:g}" if figure in self.published else ""]
-            wanted = f"{target[0]} {target[1]}" if target else ""
-            verdict = "" if target is None else "met" if is_met(value, target) else "missed"
-            table.add_row(figure, *(published if self.published else []), _number(value), wanted, verdict)
+            row = [
+                figure,
+                *(published if self.published else []),
+                _number(value),
+                *self._wanted(figure, value),
+            ]
+            table.add_row(*row)
         console.print(table, *(self._rows_and_columns(title, figures) for title in self.columns))
         console.print("measured on " + ", ".join(map(_said, figures["measured_on"].items())))
+
+    def _wanted(self, figure: str, value: Any) -> tuple[str, str]:
+        if figure not in self.targets:
+            return "", ""
+        sign, limit = target = self.targets[figure]
+        return f"{sign} {limit}", "met" if is_met(value, target) else "missed"
 
     def _rows_and_columns(self, title: str, figures: Figures) -> Table:
         table = Table(title=title)

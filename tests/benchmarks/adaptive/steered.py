@@ -58,10 +58,12 @@ def steered_scan(
     """
     illumination = abs2(sample.probe).sum(axis=0)
     policy = Policy(replace(PolicyConfig(limits=LIMITS, seed=1).aims(AXES), travel=travel), illumination)
-    mosaic, images = Mosaic(illumination), []
-    measured, patterns = np.zeros((0, 2)), []
+    mosaic, measured = Mosaic(illumination), np.zeros((0, 2))
+    images: list[LiveImage] = []
+    patterns: list[np.ndarray] = []
     rules = {target: StopRule(target) for target in TARGETS_RAD}
-    stops, n_violations = {}, 0
+    stops: dict[float, float] = {}
+    n_violations = 0
     while len(measured) < n:
         if knows:
             policy.look(_true_image(sample, len(measured)))
@@ -137,7 +139,8 @@ def _violations(policy: Policy, weights: np.ndarray, before: np.ndarray, after: 
 
     Counted from the definition, not from what the selector says.
     """
-    if len(before) < 9 or policy.selection.n_closure == len(policy.selection):
+    chosen = policy.selection
+    if len(before) < 9 or chosen is None or chosen.n_closure == len(chosen):
         return 0
     reach = policy._selector.graph.reach_px
     pairs = cKDTree(before).query_pairs(reach, output_type="ndarray")
@@ -164,6 +167,7 @@ def _on_field(image: LiveImage) -> np.ndarray:
 
 
 def _mosaic_image(mosaic: Mosaic, n_frames: int) -> LiveImage:
+    assert mosaic.bounds is not None
     picture = mosaic.picture(mosaic.bounds)
     return shown(picture.object, picture.sigma, picture.photons, picture.bounds.origin, n_frames)
 

@@ -25,7 +25,7 @@ def _error_after(scan: EngineScan, n_at_a_time: int) -> float:
     n_updates = N_EPOCHS * len(numbers)
     while refiner.n_updates < n_updates:
         new = numbers[refiner.n_frames : refiner.n_frames + n_at_a_time]
-        refiner.append(new, scan.patterns[new], scan.corners[new].astype(float))
+        refiner.append(new.tolist(), scan.patterns[new], scan.corners[new].astype(float))
         refiner.step(fraction=closing_fraction(refiner.n_updates / len(numbers), N_EPOCHS))
     snapshot = refiner.snapshot()
     row, column = snapshot.bounds.origin

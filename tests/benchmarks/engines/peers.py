@@ -20,7 +20,10 @@ KEV_M = 1.23984193e-9  # photon energy times wavelength
 class Engine(Protocol):
     """What a worker needs of an engine."""
 
+    package: str
     settings: str
+
+    def __init__(self, scan: EngineScan) -> None: ...
 
     def run(self, n_epochs: int) -> None:
         """Visits every frame that often."""

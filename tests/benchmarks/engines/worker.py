@@ -60,7 +60,7 @@ class PlainNumPy:
 class Ptychostream:
     """This project's engine with its own settings, on as many cores as OMP_NUM_THREADS says."""
 
-    package = "ptychostream"
+    package, settings = "ptychostream", ""
     backend = "compiled"
 
     def __init__(self, scan: EngineScan) -> None:
@@ -114,7 +114,10 @@ def _serve(engine: Engine, out: Any) -> None:
         if task == "run":
             begin = time.perf_counter(), time.process_time()
             engine.run(int(argument))
-            answer = {"wall_s": time.perf_counter() - begin[0], "cpu_s": time.process_time() - begin[1]}
+            answer: dict[str, Any] = {
+                "wall_s": time.perf_counter() - begin[0],
+                "cpu_s": time.process_time() - begin[1],
+            }
         else:
             found, origin = engine.object()
             np.save(argument, found.astype(np.complex64))

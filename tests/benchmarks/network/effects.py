@@ -16,10 +16,10 @@ SEED = 2**32 + 5
 N_POSITIONS = 10
 EFFECTS = {
     "ideal": EffectsRecipe(),
-    "bad_pixels": EffectsRecipe(dead_share=0.01, hot_share=0.001),
-    "gap": EffectsRecipe(gap_px=3),
-    "beam_stop": EffectsRecipe(beam_stop_px=4.0),
-    "background": EffectsRecipe(background=1.0),
+    "bad_pixels": EffectsRecipe(dead_share=(0.01, 0.01), hot_share=(0.001, 0.001)),
+    "gap": EffectsRecipe(gap_px=(3, 3)),
+    "beam_stop": EffectsRecipe(beam_stop_px=(4.0, 4.0)),
+    "background": EffectsRecipe(background=(1.0, 1.0)),
 }
 BLUR_PX = 1.2  # of a probe whose disc is 28 pixels wide
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from operators.network.physics_net import PhysicsNet
+from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
@@ -56,7 +56,7 @@ def gpu_figures(folder: Path) -> Figures:
 
 def _stage(folder: Path) -> Inference:
     torch.manual_seed(0)
-    network: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
+    network = NETWORKS["physics"](**SHAPE_OF_NETWORK)
     network.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
     save_network(folder / "weights.safetensors", network, untrained_card(SHAPE_OF_NETWORK))
     probe = with_power(zone_plate_probe(N_PIXELS, 24.0, 28.0)[None], PHOTONS).astype(np.complex64)
@@ -78,6 +78,7 @@ def _stage(folder: Path) -> Inference:
 def _bare_patterns_per_s(stage: Inference) -> float:
     """Returns the rate of the network alone: patterns are on the GPU, and the results stay there."""
     predictor = stage.before.predictor
+    assert isinstance(predictor, Predictor)
     batch = torch.rand(BATCH_SIZE, N_PIXELS, N_PIXELS, device="cuda") / N_PIXELS**2
     rates = []
     with torch.inference_mode():

@@ -140,7 +140,7 @@ def _errors_of(family: str, outcome: Outcome, weights: np.ndarray) -> PatchError
 
 def pooled(errors: Sequence[PatchErrors]) -> tuple[float, float, float]:
     """Return `c`, loose, and the loose error of a constant."""
-    error, variation, power = (sum(each[i] for each in errors) for i in (1, 2, 3))
+    error, variation, power = np.sum([each[1:4] for each in errors], axis=0).tolist()
     return (error / variation) ** 0.5, (error / power) ** 0.5, (variation / power) ** 0.5
 
 
