@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from launch.config.config import Config
@@ -153,7 +154,8 @@ def _complaint(details: ErrorDetails, key: Key) -> str:
     if kind == "extra_forbidden":
         return f"unknown key{_guess(key)}"
     if kind == "missing":
-        return f"missing: {_model_at(key[:-1]).model_fields[key[-1]].description}"
+        fields = _fields_at(key[:-1])
+        return f"missing: {fields[key[-1]].description if fields else 'one value more'}"
     if kind == "value_error":
         return str(context["error"])
     wanted = _WANTED[kind].format(**context) if kind in _WANTED else details["msg"]
@@ -161,13 +163,15 @@ def _complaint(details: ErrorDetails, key: Key) -> str:
 
 
 def _guess(key: Key) -> str:
-    names = list(_model_at(key[:-1]).model_fields)
+    names = list(_fields_at(key[:-1]))
     guesses = difflib.get_close_matches(key[-1], names, n=1)
     return f", did you mean {guesses[0]!r}?" if guesses else f"; the keys here are {', '.join(names)}"
 
 
-def _model_at(key: Key) -> type[BaseModel]:
+def _fields_at(key: Key) -> dict[str, FieldInfo]:
+    """Return the fields of the section at `key`, none where a value is or a part of one."""
     model: Any = Config
     for part in key:
-        model = model.model_fields[part].annotation
-    return model
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    return getattr(model, "model_fields", {})

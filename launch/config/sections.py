@@ -55,7 +55,7 @@ class ViewerConfig(Section):
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        if self.host not in LOOPBACK and not self.insecure:
+        if self.enabled and self.host not in LOOPBACK and not self.insecure:
             raise ValueError(
                 f"the page at {self.host} can be seen from other machines and has no password: use host "
                 "127.0.0.1 (and an SSH tunnel), or say `insecure: true` if the network is trusted"

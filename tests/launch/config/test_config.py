@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from launch.config.config import Config, config_hash
 from launch.config.file import ConfigError, load_config, recipes
 from launch.config.policy import policy_aims
 from launch.config.run_file import ResolvedRun
+from launch.training.recipe import Recipe
+from operators.section import Section
 
 MINIMAL = """
 geometry: {energy_ev: 8.8e3, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 128}
@@ -71,6 +74,14 @@ def test_a_missing_key_says_what_it_is_for(file):
     assert mistakes(file) == ["siemens.yaml: geometry.energy_ev: missing: photon energy, eV"]
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("positions.signs=[1]", "positions.signs.1"), ("policy.limits=[[0], [0, 1]]", "policy.limits.0.1")],
+)
+def test_a_list_that_is_too_short_is_refused(file, override, key):
+    assert mistakes(file, overrides=[override]) == [f"--set: {key}: missing: one value more"]
+
+
 def test_a_section_that_is_no_section_is_refused(file):
     file.write_text(MINIMAL + "viewer: 8010\n")
     assert mistakes(file) == ["siemens.yaml: viewer: wanted a section with keys, got 8010"]
@@ -133,11 +144,39 @@ def test_a_file_that_is_not_there_is_noticed_at_once(file):
     ]
 
 
+def sections_of(model):
+    yield model
+    for field in model.model_fields.values():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from sections_of(kind)
+
+
+@pytest.mark.parametrize("file_model", [Config, Recipe])
+def test_every_setting_says_what_it_means(file_model):
+    sections = list(sections_of(file_model))
+    assert len(sections) > 5
+    silent = [
+        f"{section.__name__}.{name}"
+        for section in sections
+        for name, field in section.model_fields.items()
+        if not field.description
+    ]
+    assert silent == []
+
+
 def test_an_open_address_needs_keys_or_a_word(file):
     [line] = mistakes(file, overrides=["live.address=tcp://0.0.0.0:5810"])
     assert line.startswith("siemens.yaml: live: tcp://0.0.0.0:5810 can be reached from other machines")
     config = load_config(file, overrides=["live.address=tcp://0.0.0.0:5810", "live.insecure=true"])
     assert config.live.endpoint().insecure
+
+
+def test_a_page_that_others_can_see_needs_a_word_unless_there_is_none(file):
+    [line] = mistakes(file, overrides=["viewer.host=0.0.0.0"])
+    assert line.startswith("siemens.yaml: viewer: the page at 0.0.0.0 can be seen from other machines")
+    for word in ("viewer.insecure=true", "viewer.enabled=false"):
+        assert load_config(file, overrides=["viewer.host=0.0.0.0", word]).viewer.host == "0.0.0.0"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +186,7 @@ def test_an_open_address_needs_keys_or_a_word(file):
         ("probe.source=zone_plate", "probe: source 'zone_plate' needs `pupil_radius_px`"),
         ("positions.source=file", "positions: source 'file' needs `path`"),
         ("positions.unit=", "positions: `unit` is required: one of m, mm, um, nm"),
+        ("positions.y=sy", "positions: name two different fields or none, got y 'sy', x ''"),
         (
             "refinement.enabled=false",
             "nothing makes an image: give `network.weights` or set `refinement.enabled`",
