@@ -18,6 +18,7 @@ from launch.config.run_file import ResolvedRun, optics
 from operators.arrays import Frames, Mask, Positions, Probe
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
+from stream.files.base import ScanFile
 from stream.record.columns import Column
 from stream.record.scan import Numbers, Scan
 
@@ -162,8 +163,8 @@ def _run_of(scan: Scan) -> ResolvedRun | None:
     return ResolvedRun.read(file) if scan.header.run_id and file.is_file() else None
 
 
-def _numbered(scan: Any) -> RecordedScan:
-    numbers = getattr(scan, "frame_numbers", None)
+def _numbered(scan: ScanFile) -> RecordedScan:
+    numbers = scan.frame_numbers
     return RecordedScan(
         frames=scan.frames,
         frame_numbers=np.arange(len(scan.positions_m)) if numbers is None else numbers,
@@ -176,15 +177,14 @@ def _numbered(scan: Any) -> RecordedScan:
     )
 
 
-def _with_background(scan: Any) -> Callable[[], Preprocess] | None:
+def _with_background(scan: ScanFile) -> Callable[[], Preprocess] | None:
     """Return the preparation of a file's frames where the file says what they have without sample."""
-    background = getattr(scan, "background", None)
-    if background is None or scan.geometry is None:
+    if scan.background is None or scan.geometry is None:
         return None
     return partial(
         Preprocess,
         frame_shape=tuple(scan.frames.shape[1:]),
         n_pixels=scan.geometry.n_pixels,
         valid_pixels=scan.mask,
-        background=background,
+        background=scan.background,
     )

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -17,9 +16,10 @@ import numpy as np
 from launch.extras import missing_extra
 from launch.results.store_documents import FRAMES_KEY, NUMBERS_KEY, POSITIONS_KEY, run_documents
 from launch.results.store_frames import StoredFrames, write_frames
-from operators.arrays import Array, Frames, Positions, Probe
+from operators.arrays import Array, Probe
 from operators.geometry import Geometry
 from stream.documents.codec import Document
+from stream.files.base import ScanFile
 from stream.record.scan import Scan
 
 RAW, PROCESSED = "raw", "processed"
@@ -46,36 +46,6 @@ class Result:
 
     arrays: Mapping[str, Array]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredScan:
-    """A recorded scan with the attributes of `stream.files.cxi.ScanFile`.
-
-    Attributes
-    ----------
-    frames : (frame, row, col) unsigned integer, counts
-        Read from the store as they are indexed; zero frequency at the array centre.
-    positions_m : (frame, 2) float64, metres
-        Probe on the sample, (y, x); NaN where none was recorded.
-    frame_numbers : (frame,) int64
-        Numbers that the detector gave; lost frames are missing.
-    geometry : Geometry or None
-    probe : (mode, y, x) complex64 or None
-        Of the newest reconstruction.
-    mask : None
-        The store keeps none.
-    name : str
-        The run's uid.
-    """
-
-    frames: Frames
-    positions_m: Positions
-    frame_numbers: np.ndarray
-    geometry: Geometry | None
-    probe: Probe | None
-    mask: None = None
-    name: str
 
 
 class Store:
@@ -116,8 +86,10 @@ class Store:
             uid = self._insert(run_documents(scan.header, documents, frames, geometry))
         return uid, None if reconstruction is None else self._write_result(uid, reconstruction)
 
-    def scan(self, uid: str) -> StoredScan:
+    def scan(self, uid: str) -> ScanFile:
         """Returns the run whose uid begins with `uid`, its frames read as they are sliced.
+
+        Its name is the whole uid, its probe that of the newest reconstruction; the store keeps no mask.
 
         Raises
         ------
@@ -130,12 +102,13 @@ class Store:
         if not streams:
             raise StoreError(f"run {uid} has no recorded frames")
         stream = streams[0]
-        return StoredScan(
+        return ScanFile(
             frames=StoredFrames(stream[FRAMES_KEY]),
             positions_m=np.asarray(stream[POSITIONS_KEY].read()).reshape(-1, 2),
             frame_numbers=np.asarray(stream[NUMBERS_KEY].read()).reshape(-1),
             geometry=_geometry(stream.metadata),
             probe=self._newest_probe(uid),
+            mask=None,
             name=uid,
         )
 
@@ -208,9 +181,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._client.context.close()
 
 

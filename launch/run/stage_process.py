@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from launch.child_process import REFUSED, die_with
@@ -62,11 +61,7 @@ def _log_to_stderr() -> None:
 
 
 def _show_warnings(link: Link) -> None:
-    handler = NoticeHandler(link)
-    owner = threading.get_ident()
-    # A socket belongs to one thread: records of others stay in the log; `run_stage` reports its own failure.
-    handler.addFilter(lambda record: record.thread == owner and record.exc_info is None)
-    logging.getLogger().addHandler(handler)
+    logging.getLogger().addHandler(NoticeHandler(link))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from launch.config.run_file import ResolvedRun
@@ -86,9 +85,7 @@ class Supervisor:
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         try:
             self.stop(drain=False)
         finally:

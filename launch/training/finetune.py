@@ -20,7 +20,7 @@ import torch
 from launch.config.sections import FinetuneConfig
 from launch.training.finetune_labels import Labels, refined_labels
 from launch.training.recipe import Recipe
-from launch.training.tuning import Samples, Tuner
+from launch.training.tuning import LabelledPatterns, Tuner
 from operators.arrays import Probe, abs2
 from operators.network.interface import Network, probe_tensor
 from stream.files.weights import load_network, save_network
@@ -99,8 +99,8 @@ class Finetuning:
 class _Lesson(NamedTuple):
     """Frames that refinement has labelled: those that are learned, and those kept aside to judge by."""
 
-    learned: Samples
-    held_out: Samples
+    learned: LabelledPatterns
+    held_out: LabelledPatterns
 
     @classmethod
     def of(cls, labels: Labels, probe: Probe) -> "_Lesson":
@@ -241,6 +241,6 @@ class ScanTuning(ScanWork):
         log.info("%s: version %d of the weights is %s", scan.name, version, self.card.model_id)
 
 
-def _samples(labels: Labels, which: np.ndarray, probe: Probe) -> Samples:
+def _samples(labels: Labels, which: np.ndarray, probe: Probe) -> LabelledPatterns:
     intensities = labels.patterns[which] / np.float32(abs2(probe).sum())
-    return Samples(torch.from_numpy(intensities), torch.from_numpy(labels.objects[which]))
+    return LabelledPatterns(torch.from_numpy(intensities), torch.from_numpy(labels.objects[which]))

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from launch.config.sections import FinetuneConfig
-from launch.training.data import Samples as Batch
-from launch.training.data import Simulator, oriented
+from launch.training.data import Samples, Simulator, oriented
 from launch.training.descent import descend
 from launch.training.recipe import Recipe
 from operators.network.interface import Illumination, Network, illuminate, joined
@@ -29,7 +28,7 @@ AVERAGED_STEPS = 25.0  # the learning rate does not fall, since the end is not k
 _REPLAYED_SEED, _REHEARSED_SEED = 2**31, 2**31 + 2**30
 
 
-class Samples(NamedTuple):
+class LabelledPatterns(NamedTuple):
     """Patterns with labels.
 
     Attributes
@@ -88,16 +87,16 @@ class Tuner:
         # Of textures that are never replayed: on those that are, less is seen to be forgotten.
         rehearsed = _simulator(recipe, N_REHEARSED, _REHEARSED_SEED).draw(N_REHEARSED, self._generator)
         objects, intensities, self._rehearsed_with = rehearsed
-        self._rehearsed = Samples(intensities, objects)
+        self._rehearsed = LabelledPatterns(intensities, objects)
         self._error_before = self._rehearsal_error(self._before)
 
-    def step(self, samples: Samples) -> None:
+    def step(self, samples: LabelledPatterns) -> None:
         """Learn from one batch: some of `samples`, in one of eight orientations, and some old ones."""
         descend(self._recipe, self._learning, self._optimiser, self._batch(samples))
         self.n_steps += 1
         self._average()
 
-    def error(self, network: Network, samples: Samples) -> float:
+    def error(self, network: Network, samples: LabelledPatterns) -> float:
         """Return the error `c` of a network on samples of the scan: 1 is that of the best constants."""
         return _error(network, samples, self._illuminations.of(slice(1)))
 
@@ -120,7 +119,7 @@ class Tuner:
     def _rehearsal_error(self, network: Network) -> float:
         return _error(network, self._rehearsed, self._rehearsed_with)
 
-    def _batch(self, samples: Samples) -> Batch:
+    def _batch(self, samples: LabelledPatterns) -> Samples:
         n_old = round(self.config.replayed * BATCH_SIZE)
         n_new = BATCH_SIZE - n_old
         which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
@@ -154,7 +153,9 @@ def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> T
 
 
 @torch.no_grad()
-def _error(network: Network, samples: Samples, illumination: Illumination, batch_size: int = 16) -> float:
+def _error(
+    network: Network, samples: LabelledPatterns, illumination: Illumination, batch_size: int = 16
+) -> float:
     total = 0.0
     weights = illumination.weights
     for start in range(0, len(samples.objects), batch_size):

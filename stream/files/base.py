@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanFile:
-    """A recorded scan; a context manager that closes its file.
+    """A recorded scan as a file or a store has it; a context manager that closes its file.
 
     Attributes
     ----------
@@ -39,8 +38,8 @@ class ScanFile:
     mask : (row, col) bool or None
         True = valid.
     name : str
-    file : Closable
-        Where the frames are.
+    file : Closable or None
+        Where the frames are; None where somebody else keeps that open.
     frame_numbers : (frame,) int64 or None
         None where the file does not number them: from 0.
     background : (row, col) float32, counts, or None
@@ -53,17 +52,16 @@ class ScanFile:
     probe: Probe | None
     mask: Mask | None
     name: str
-    file: Closable
+    file: Closable | None = None
     frame_numbers: NDArray[np.int64] | None = None
     background: NDArray[np.float32] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.file.close()
+    def __exit__(self, *exception: object) -> None:
+        if self.file is not None:
+            self.file.close()
 
 
 def check_frames(path: Path, frames: Any, name: str) -> None:

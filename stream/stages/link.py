@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from stream.wire.codec import encode
@@ -109,9 +108,7 @@ class Link:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._control.close(FAREWELL_S)
         self._bell.close()
         if self._bells:
@@ -119,13 +116,17 @@ class Link:
 
 
 class NoticeHandler(logging.Handler):
-    """Sends warnings and errors of a stage to the terminal of the run."""
+    """Sends warnings and errors of a stage to the terminal of the run.
+
+    Those of other threads stay in the log, since a socket bears one thread only, and so do exceptions:
+    `run_stage` reports the failure that ends it.
+    """
 
     def __init__(self, link: Link) -> None:
         super().__init__(logging.WARNING)
         self._link, self._thread = link, threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Passes one record on, if it is of the thread that owns the link: sockets bear no other."""
-        if record.thread == self._thread:
+        """Passes one record on."""
+        if record.thread == self._thread and record.exc_info is None:
             self._link.notice(record.levelno, record.getMessage())

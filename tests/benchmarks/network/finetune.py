@@ -14,7 +14,7 @@ from launch.config.sections import FinetuneConfig
 from launch.training.evaluate import evaluation_probe, simulate_scans
 from launch.training.finetune import BLENDS
 from launch.training.recipe import Recipe
-from launch.training.tuning import Samples, Tuner
+from launch.training.tuning import LabelledPatterns, Tuner
 from operators.arrays import Array, Patches, abs2
 from operators.network.interface import Network
 from operators.patches import extract_patches
@@ -69,5 +69,5 @@ def finetune(
     }
 
 
-def _samples(intensities: Array, objects: Patches) -> Samples:
-    return Samples(torch.from_numpy(intensities), torch.from_numpy(objects))
+def _samples(intensities: Array, objects: Patches) -> LabelledPatterns:
+    return LabelledPatterns(torch.from_numpy(intensities), torch.from_numpy(objects))

@@ -8,7 +8,7 @@ from launch.training import tuning
 from launch.training.data import Simulator
 from launch.training.recipe import Recipe
 from launch.training.train import start_network
-from launch.training.tuning import ORIENTATIONS, Samples, Tuner, _turned
+from launch.training.tuning import ORIENTATIONS, LabelledPatterns, Tuner, _turned
 from operators.network.interface import illuminate
 from operators.optics.coherence import blurred_probe
 
@@ -48,7 +48,7 @@ def network(recipe):
 
 
 @pytest.fixture(scope="module")
-def samples(recipe: Recipe, probe: torch.Tensor) -> Samples:
+def samples(recipe: Recipe, probe: torch.Tensor) -> LabelledPatterns:
     """Return samples of another material under the one probe of a scan."""
     other = recipe.model_copy(
         update={
@@ -59,7 +59,7 @@ def samples(recipe: Recipe, probe: torch.Tensor) -> Samples:
     )
     objects, _, _ = Simulator(other).draw(48, torch.Generator().manual_seed(0))
     intensities = torch.fft.fft2(illuminate(probe).modes[0] * objects, norm="ortho").abs().square()
-    return Samples(intensities, objects)
+    return LabelledPatterns(intensities, objects)
 
 
 def learn(network, recipe, probe, samples, n_steps, **config) -> Tuner:
@@ -75,7 +75,7 @@ SEEN, UNSEEN = slice(32), slice(32, None)
 @pytest.fixture(scope="module")
 def tuner(network, recipe, probe, samples) -> Tuner:
     """Return what 20 steps on the first frames have taught."""
-    return learn(network, recipe, probe, Samples(*(part[SEEN] for part in samples)), 20)
+    return learn(network, recipe, probe, LabelledPatterns(*(part[SEEN] for part in samples)), 20)
 
 
 @pytest.mark.parametrize("orientation", range(ORIENTATIONS))
@@ -87,7 +87,7 @@ def test_pattern_probe_and_object_are_turned_alike(probe, samples, orientation):
 
 
 def test_learning_lowers_the_error_on_frames_it_has_not_seen(network, tuner, samples):
-    unseen = Samples(*(part[UNSEEN] for part in samples))
+    unseen = LabelledPatterns(*(part[UNSEEN] for part in samples))
     assert tuner.error(tuner.network, unseen) < 0.9 * tuner.error(network, unseen)
 
 
@@ -95,7 +95,7 @@ def test_a_network_learns_from_a_scan_of_more_modes_than_its_recipe_has(network,
     modes = torch.from_numpy(blurred_probe(probe.numpy(), 1.0, 3))
     waves = illuminate(modes).modes * samples.objects[:, None]
     patterns = torch.fft.fft2(waves, norm="ortho").abs().square().sum(1)
-    seen, unseen = (Samples(patterns[which], samples.objects[which]) for which in (SEEN, UNSEEN))
+    seen, unseen = (LabelledPatterns(patterns[which], samples.objects[which]) for which in (SEEN, UNSEEN))
     tuner = learn(network, recipe, modes, seen, 20)
     assert tuner.error(tuner.network, unseen) < 0.9 * tuner.error(network, unseen)
 
@@ -153,7 +153,7 @@ def test_replaying_old_samples_keeps_what_was_known(recipe, probe, samples):
     trained.largest_intensity.fill_(1.0)
     objects, _, _ = Simulator(recipe).draw(64, torch.Generator().manual_seed(1))
     own = torch.fft.fft2(illuminate(probe).modes[0] * objects, norm="ortho").abs().square()
-    known = learn(trained, recipe, probe, Samples(own, objects), 60).network
+    known = learn(trained, recipe, probe, LabelledPatterns(own, objects), 60).network
     with_replay = learn(known, recipe, probe, samples, 40, replayed=0.5)
     without = learn(known, recipe, probe, samples, 40, replayed=0.0)
     assert with_replay.forgotten(with_replay.network) < without.forgotten(without.network)

@@ -296,6 +296,7 @@ def test_warnings_of_a_stage_reach_the_supervisor(context, supervisor):
         elsewhere = threading.Thread(target=log.warning, args=("nor this: the socket is not its own",))
         elsewhere.start()
         elsewhere.join()
+        log.warning("nor this: who raised it reports it", exc_info=ValueError("broken"))
         log.warning("frame %d is late", 7)
         log.removeHandler(handler)
         assert supervisor.hears(Notice) == Notice(
