@@ -50,7 +50,7 @@ def get_array_module(name: str) -> ArrayModule:
         return np
     if name not in ("cupy", "auto"):
         raise ValueError(f"expected the array backend 'numpy', 'cupy' or 'auto', got {name!r}")
-    cupy = _usable_cupy()
+    cupy = usable_cupy()
     if cupy is None and name == "cupy":
         raise ValueError(
             "the array backend 'cupy' needs CuPy and a CUDA device; install the extra gpu-cuda12 or "
@@ -61,12 +61,13 @@ def get_array_module(name: str) -> ArrayModule:
 
 def use_gpu(number: int) -> None:
     """Make the GPU `number`, counted around as many as there are, this thread's own; without one, nothing."""
-    cupy = _usable_cupy()
+    cupy = usable_cupy()
     if cupy is not None:
         cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
 
 
-def _usable_cupy() -> ModuleType | None:
+def usable_cupy() -> ModuleType | None:
+    """Return CuPy if it is installed and there is a device, else None."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError:

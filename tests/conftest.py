@@ -36,7 +36,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
 
     class ByWhatIsShared(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
+        def _split_scope(self, nodeid: str) -> str:  # xdist's own schedulers differ in nothing else
             file = super()._split_scope(nodeid)
             return next((folder for folder in FOLDERS_FOR_ONE_WORKER if file.startswith(folder + "/")), file)
 
@@ -124,5 +124,5 @@ def _threads() -> set[str]:
 def _sockets() -> set[str]:
     if "stream.wire.sockets" not in sys.modules:
         return set()
-    context = sys.modules["stream.wire.sockets"]._context()
+    context = sys.modules["stream.wire.sockets"]._context()  # neither has a public list of what is open
     return {f"socket {socket!r}" for socket in list(context._sockets) if not socket.closed}

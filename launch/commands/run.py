@@ -108,7 +108,7 @@ def run(
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
     ):
         supervisor.start()
-        _announce(supervisor, console, line, opens_browser=opens_browser)
+        announce(supervisor, console, line, opens_browser=opens_browser)
         trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
         if trouble is None:
             console.print("finishing what is recorded; Ctrl-C again stops at once")
@@ -145,7 +145,8 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
     return ""
 
 
-def _announce(supervisor: Supervisor, console: Console, line: ProgressLine, *, opens_browser: bool) -> None:
+def announce(supervisor: Supervisor, console: Console, line: ProgressLine, *, opens_browser: bool) -> None:
+    """Says where everything is and what is in doubt, and shows the page if there is one."""
     config, page = supervisor.run.config, supervisor.address("viewer")
     detector = supervisor.address("subscriber") or config.detector.address
     console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)

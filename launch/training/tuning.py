@@ -82,7 +82,7 @@ class Tuner:
         self._learning = copy.deepcopy(network).eval()
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
         self._generator = torch.Generator().manual_seed(0)
-        self._illuminations = illuminate(torch.stack([_turned(probe, way) for way in range(ORIENTATIONS)]))
+        self._illuminations = illuminate(torch.stack([turned(probe, way) for way in range(ORIENTATIONS)]))
         self._simulator = _simulator(recipe, REPLAYED_TEXTURES, _REPLAYED_SEED)
         # Of textures that are never replayed: on those that are, less is seen to be forgotten.
         rehearsed = _simulator(recipe, N_REHEARSED, _REHEARSED_SEED).draw(N_REHEARSED, self._generator)
@@ -125,8 +125,8 @@ class Tuner:
         which = torch.randint(len(samples.objects), (n_new,), generator=self._generator)
         orientation = int(torch.randint(ORIENTATIONS, (), generator=self._generator))
         new = self._illuminations.of(torch.full((n_new,), orientation))
-        intensities = _turned(samples.intensities[which], orientation, is_corner_origin=True)
-        objects = _turned(samples.objects[which], orientation)
+        intensities = turned(samples.intensities[which], orientation, is_corner_origin=True)
+        objects = turned(samples.objects[which], orientation)
         if not n_old:  # some FFTs refuse an empty batch
             return objects, intensities, new
         old_objects, old_intensities, old = self._simulator.draw(n_old, self._generator)
@@ -146,7 +146,7 @@ def _simulator(recipe: Recipe, at_most: int, seed: int) -> Simulator:
     return Simulator(recipe.model_copy(update=fewer))
 
 
-def _turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> Tensor:
+def turned(x: Tensor, orientation: int, *, is_corner_origin: bool = False) -> Tensor:
     """Return `x` in one of the eight orientations of a square, over its last two axes."""
     flips = [torch.tensor(bool(orientation & bit)) for bit in (1, 2, 4)]
     return oriented(x, flips, is_corner_origin=is_corner_origin)

@@ -56,6 +56,12 @@ class DoseMap:
         self.settle()
         return self._peak
 
+    @property
+    def photons(self) -> NDArray[np.float32]:
+        """Photons on each pixel, (row, col), from half a window before the area on; a copy."""
+        self.settle()
+        return self._map.copy()
+
     def fits(self, centre: Sequence[int]) -> bool:
         """Return whether an exposure at `centre` stays within the limit; never outside the area."""
         row, column = centre

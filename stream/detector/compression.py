@@ -64,7 +64,7 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
     flat = out.reshape(-1).view(np.uint8)
     if algorithm == "bslz4":
         _check_item_size(item_size)
-        _bitshuffle().decode(flat, data, item_size)
+        bitshuffle().decode(flat, data, item_size)
     elif algorithm == "lz4":
         _decode_lz4(flat, data)
     else:
@@ -76,7 +76,7 @@ def compress(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES
     array = np.ascontiguousarray(array)
     if algorithm == "bslz4":
         _check_item_size(array.itemsize)
-        return _bitshuffle().compress(array, block_bytes)
+        return bitshuffle().compress(array, block_bytes)
     if algorithm == "lz4":
         return _encode_lz4(array)
     raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
@@ -161,10 +161,11 @@ def _bitshuffled_blocks(flat: Bytes, data: bytes, item_size: int) -> tuple[int, 
     return block_bytes, _blocks(data, shuffled, block_bytes, flat.size - shuffled)
 
 
-class _NumpyBitshuffle:
+class NumpyBitshuffle:
     """Bitshuffle in numpy: a hundred times slower than the library, and there on every platform."""
 
     def decode(self, flat: Bytes, data: bytes, item_size: int) -> None:
+        """Fills `flat`, the bytes of elements of `item_size` bytes each, from `data`, header included."""
         block_bytes, blocks = _bitshuffled_blocks(flat, data, item_size)
         shuffled = _shuffled_bytes(flat.size, item_size)
         for done, (start, end) in zip(range(0, shuffled, block_bytes), blocks, strict=True):
@@ -175,6 +176,7 @@ class _NumpyBitshuffle:
         flat[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (flat.size - shuffled) :]
 
     def compress(self, array: NDArray[Any], block_bytes: int) -> bytes:
+        """Returns header and blocks of `block_bytes` each, which `decode` takes."""
         flat, item_size = array.reshape(-1).view(np.uint8), array.itemsize
         shuffled = _shuffled_bytes(flat.size, item_size)
         parts = [_HEADER.pack(flat.size, block_bytes)]
@@ -187,7 +189,7 @@ class _NumpyBitshuffle:
         return b"".join([*parts, flat[shuffled:].tobytes()])
 
 
-class _LibraryBitshuffle:
+class LibraryBitshuffle:
     """Bitshuffle by the C library that comes with hdf5plugin.
 
     The library reads lengths from the data and believes them; `_bitshuffled_blocks` has checked them before.
@@ -205,6 +207,7 @@ class _LibraryBitshuffle:
         self._bound.restype = ctypes.c_size_t
 
     def decode(self, flat: Bytes, data: bytes, item_size: int) -> None:
+        """Fills `flat`, the bytes of elements of `item_size` bytes each, from `data`, header included."""
         block_bytes, _ = _bitshuffled_blocks(flat, data, item_size)
         body = np.frombuffer(data, np.uint8).ctypes.data + _HEADER.size
         n_items, per_block = flat.size // item_size, block_bytes // item_size
@@ -213,6 +216,7 @@ class _LibraryBitshuffle:
             raise CompressionError(f"damaged bslz4 data (bitshuffle status {status})")
 
     def compress(self, array: NDArray[Any], block_bytes: int) -> bytes:
+        """Returns header and blocks of `block_bytes` each, which `decode` takes."""
         sizes = array.size, array.itemsize, block_bytes // array.itemsize
         out = np.empty(self._bound(*sizes), np.uint8)
         length = self._compress(array.ctypes.data, out.ctypes.data, *sizes)
@@ -222,11 +226,11 @@ class _LibraryBitshuffle:
 
 
 @functools.cache
-def _bitshuffle() -> _LibraryBitshuffle | _NumpyBitshuffle:
+def bitshuffle() -> LibraryBitshuffle | NumpyBitshuffle:
     """Returns the fastest implementation that decodes a known block correctly here."""
     for path in sorted(Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*")):
         try:
-            library = _LibraryBitshuffle(path)
+            library = LibraryBitshuffle(path)
         except (OSError, AttributeError) as error:
             log.warning("cannot use %s: %s", path, error)
             continue
@@ -237,4 +241,4 @@ def _bitshuffle() -> _LibraryBitshuffle | _NumpyBitshuffle:
             return library
         log.warning("%s decodes a known block wrongly", path)
     log.warning("bslz4 is decoded by numpy, a hundred times slower than by hdf5plugin's libh5bshuf")
-    return _NumpyBitshuffle()
+    return NumpyBitshuffle()

@@ -60,6 +60,11 @@ class Policy:
     aims : Aims
     illumination : (y, x) float32, photons
         What one exposure puts on each pixel of its window: |P|^2 summed over modes.
+
+    Attributes
+    ----------
+    measured : (point, 2) float64
+        Motor positions of all exposures so far.
     """
 
     def __init__(self, aims: Aims, illumination: Array) -> None:
@@ -94,7 +99,7 @@ class Policy:
         self._survey = self._planned_survey()
         self._stop = StopRule(aims.target_rad)
         self._image: LiveImage | None = None
-        self._measured: Positions = np.zeros((0, 2))
+        self.measured: Positions = np.zeros((0, 2))
         self._centres: Corners = np.zeros((0, 2), np.int64)
         self._repairs = Repairs(max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5))
         self._offered: dict[str, list[float]] = {}  # suggestions by their `_id`
@@ -106,7 +111,12 @@ class Policy:
     @property
     def n_measured(self) -> int:
         """Exposures so far."""
-        return len(self._measured)
+        return len(self.measured)
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether the whole field has been measured once."""
+        return not len(self._survey)
 
     @property
     def dose_peak(self) -> float:
@@ -152,8 +162,8 @@ class Policy:
         """
         measured = np.asarray(measured, np.float64).reshape(-1, 2)
         centres = self.aims.axes.centres(measured)
-        n_known = len(self._measured)
-        if not np.array_equal(measured[:n_known], self._measured):
+        n_known = len(self.measured)
+        if not np.array_equal(measured[:n_known], self.measured):
             image = self._image
             self.forget()
             n_known = 0
@@ -163,7 +173,7 @@ class Policy:
         self._selector.measured(new)
         self._digest.update(new.tobytes())
         self._survey = _far_from(self._survey, new, SAME_PLACE_DIAMETERS * self._diameter_px)
-        self._measured, self._centres = measured.copy(), centres
+        self.measured, self._centres = measured.copy(), centres
         self._look_whether_to_stop()
 
     def settle(self) -> None:
@@ -179,7 +189,7 @@ class Policy:
             If a point has neither.
         """
         new = np.array([self._where(point) for point in points], np.float64)
-        self.count(np.concatenate([self._measured, new.reshape(-1, 2)]))
+        self.count(np.concatenate([self.measured, new.reshape(-1, 2)]))
 
     def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
         """Return the next points: motor name to position, with a unique `_id`; none when it is enough."""
@@ -195,7 +205,7 @@ class Policy:
         """Return the state reached: the last point measured and what is known of the sample by it."""
         if not self.n_measured:
             return []
-        where = dict(zip(self.aims.motors, map(float, self._measured[-1]), strict=True))
+        where = dict(zip(self.aims.motors, map(float, self.measured[-1]), strict=True))
         known = {"sigma_q95_rad": self.quality.sigma_q95_rad, "n_measured": float(self.n_measured)}
         return [(str(self.n_measured - 1), where, known)]
 
@@ -261,10 +271,6 @@ class Policy:
         )
 
     @property
-    def _surveyed(self) -> bool:
-        return not len(self._survey)
-
-    @property
     def is_even(self) -> bool:
         """Whether the field is scanned evenly: too much of it matters, or the claims cannot be believed."""
         is_believed = is_trusted(calibration(self._image)) and not self.audit.is_distrusted
@@ -272,7 +278,7 @@ class Policy:
 
     @property
     def _candidate_weights(self) -> NDArray[np.float32]:
-        if not self._surveyed or self.is_even:
+        if not self.is_surveyed or self.is_even:
             return self._is_allowed
         effort = np.where(self.audit.is_abandoned, LEAST_IMPORTANCE, self._effort)
         weights: NDArray[np.float32] = effort.astype(np.float32).ravel()[self._cell] * self._is_allowed
@@ -311,7 +317,7 @@ class Policy:
         )
 
     def _look_whether_to_stop(self) -> None:
-        if self._surveyed and self._image is not None and self._image.version != self._judged:
+        if self.is_surveyed and self._image is not None and self._image.version != self._judged:
             self._judged = self._image.version
             self._stop.look(self.quality, is_trusted(calibration(self._image)))
 
@@ -345,7 +351,7 @@ class Policy:
 
     def _reasons(self, chosen: Selection, n_repaired: int) -> tuple[str, ...]:
         reasons = []
-        if not self._surveyed:
+        if not self.is_surveyed:
             reasons.append("survey: the field has not been seen everywhere")
         elif not is_trusted(within := calibration(self._image)):
             found, least = (f"{100 * share:.0f} %" for share in (within or 0, LEAST_68))
@@ -357,7 +363,7 @@ class Policy:
             reasons.append(f"even: {100 * share:.0f} % of the field matters, a plain scan does as well")
         else:
             reasons.append(f"importance: {100 * self.quality.relevant_fraction:.0f} % of the field matters")
-        if self._surveyed and self.aims.target_rad > 0:
+        if self.is_surveyed and self.aims.target_rad > 0:
             reasons.append(self._remedies())
         if n_repaired:
             reasons.append(f"repair: {n_repaired} lost frames")

@@ -35,7 +35,7 @@ def test_unknown_backend_is_refused_by_name():
 
 
 def test_cupy_without_cupy_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("operators.arrays._usable_cupy", lambda: None)
+    monkeypatch.setattr("operators.arrays.usable_cupy", lambda: None)
     with pytest.raises(ValueError, match="gpu-cuda12"):
         get_array_module("cupy")
     assert get_array_module("auto") is np

@@ -89,7 +89,7 @@ class CudaUpdate:
     def __init__(
         self, open_device: Callable[[int, int], Device], xp: ArrayModule, *, is_fused: bool = False
     ) -> None:
-        self._open_device, self._xp, self._is_fused = open_device, xp, is_fused
+        self._open_device, self._xp, self.is_fused = open_device, xp, is_fused
         self._devices: dict[tuple[int, ...], Device] = {}
         self._sequence: _Sequence | None = None
 
@@ -125,7 +125,7 @@ class CudaUpdate:
                 self._devices[key] = self._open_device(*key)
             device = self._devices[key]
             can_fuse = probe_shape == FUSED_SHAPE and device.shared_bytes >= FUSED_SHARED_BYTES
-            now = _Sequence(device, self._xp, probe_shape, n_frames, is_fused=self._is_fused and can_fuse)
+            now = _Sequence(device, self._xp, probe_shape, n_frames, is_fused=self.is_fused and can_fuse)
             self._sequence = now
         return now
 

@@ -71,7 +71,7 @@ def steered_scan(
             policy.look(images[-1 - stale])
             _judge_stops(policy, rules, stops, sample, images[-1])
         before, weights = AXES.centres(measured), policy._candidate_weights
-        if greedy and policy._surveyed:
+        if greedy and policy.is_surveyed:
             points = AXES.positions(greedy_batch(policy, illumination, min(BATCH, n - len(measured))))
         else:
             _, points = policy.recommend(min(BATCH, n - len(measured)))
@@ -128,7 +128,7 @@ def _judge_stops(
 ) -> None:
     """Note the true error of the image at the first moment that each target would have stopped the scan."""
     for target, rule in rules.items():
-        if policy._surveyed:
+        if policy.is_surveyed:
             rule.look(policy.quality)
         if rule.is_met and target not in stops:
             stops[target] = sample.error_of(_on_field(image))[1]

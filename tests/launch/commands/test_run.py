@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from launch.commands.run import SilenceWatch, _announce, run
+from launch.commands.run import SilenceWatch, announce, run
 from launch.config.file import load_config
 from launch.run.progress import ProgressLine, describe
 from stream.record.scan import Scan, ScanHeader, State
@@ -91,7 +91,7 @@ def test_a_run_begins_by_saying_what_the_network_was_not_trained_for(tmp_path):
     config = make_config(tmp_path, network={"weights": "demo"}, probe=TRAINED_PROBE | {"photons": 100})
     supervisor = SimpleNamespace(run=SimpleNamespace(config=config), address=lambda stage: "")
     line, output = make_line(Clock())
-    _announce(supervisor, Console(file=io.StringIO()), line, opens_browser=False)
+    announce(supervisor, Console(file=io.StringIO()), line, opens_browser=False)
     assert output.getvalue().startswith(
         "inference: the network was trained for 8e+03 to 2e+06 photons a frame"
     )

@@ -49,7 +49,7 @@ def test_optimize_measures_what_the_policy_suggests_and_the_policy_knows_it():
     assert len(points) == 3 * N_POINTS == steers.n_measured
     assert (points >= LOW).all()
     assert (points <= HIGH).all()
-    assert sorted(points.tolist()) == sorted(steers._measured.tolist())
+    assert sorted(points.tolist()) == sorted(steers.measured.tolist())
     assert len(np.unique(points, axis=0)) == len(points)
     assert set(run.exit_status) == {"success"}
 
@@ -59,7 +59,7 @@ def test_optimize_ends_when_the_policy_has_seen_enough():
     steers, run = policy(target_rad=0.05), Run()
 
     def look(n):
-        steers.look(image(version=n, sigma_rad=0.04 if steers._surveyed else 0.2))
+        steers.look(image(version=n, sigma_rad=0.04 if steers.is_surveyed else 0.2))
 
     run(optimize(problem(steers, look), iterations=None, n_points=N_POINTS))
     assert steers.should_stop()[0]

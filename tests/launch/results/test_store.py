@@ -54,6 +54,7 @@ def test_a_recorded_run_is_found_again_by_its_uid(folder):
         np.testing.assert_array_equal(stored.probe, PROBE)
 
         assert store.results(uid) == [recon_uid]
+        # As any client of the tiled server finds it.
         run = store._client["processed"].v3[recon_uid]
         assert run.metadata["start"]["raw_uid"] == uid
         assert run.metadata["start"]["epochs"] == 12.5

@@ -27,6 +27,8 @@ class Constant(Network):
 
 @pytest.fixture(autouse=True)
 def few_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compile a network takes longer than to run it on so few."""
+    monkeypatch.setattr("operators.network.predictor.has_openvino", lambda: False)
     monkeypatch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 2)
 
 

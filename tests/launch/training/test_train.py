@@ -20,8 +20,10 @@ from tests.helpers.tiny_recipe import TINY_RECIPE
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_scans_to_calibrate_on() -> Iterator[None]:
+def short_calibration() -> Iterator[None]:
+    """On few scans; to compile a network takes longer than to run it on them."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("operators.network.predictor.has_openvino", lambda: False)
         patch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
         patch.setattr("launch.training.calibrate.N_DOSES", 1)
         yield
@@ -45,9 +47,7 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, few_scans_to_calibrate_on: None
-) -> Trained:
+def trained(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, short_calibration: None) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     card = train(recipe, folder)
     assert card is not None

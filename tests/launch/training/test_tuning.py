@@ -8,7 +8,7 @@ from launch.training import tuning
 from launch.training.data import Simulator
 from launch.training.recipe import Recipe
 from launch.training.train import start_network
-from launch.training.tuning import ORIENTATIONS, LabelledPatterns, Tuner, _turned
+from launch.training.tuning import ORIENTATIONS, LabelledPatterns, Tuner, turned
 from operators.network.interface import illuminate
 from operators.optics.coherence import blurred_probe
 
@@ -80,10 +80,10 @@ def tuner(network, recipe, probe, samples) -> Tuner:
 
 @pytest.mark.parametrize("orientation", range(ORIENTATIONS))
 def test_pattern_probe_and_object_are_turned_alike(probe, samples, orientation):
-    expected = torch.fft.fft2(_turned(probe * samples.objects, orientation), norm="ortho").abs().square()
+    expected = torch.fft.fft2(turned(probe * samples.objects, orientation), norm="ortho").abs().square()
     pattern = torch.fft.fft2(probe * samples.objects, norm="ortho").abs().square()
-    turned = _turned(pattern, orientation, is_corner_origin=True)
-    torch.testing.assert_close(turned, expected, atol=1e-6, rtol=1e-4)
+    found = turned(pattern, orientation, is_corner_origin=True)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_learning_lowers_the_error_on_frames_it_has_not_seen(network, tuner, samples):

@@ -309,12 +309,12 @@ def test_the_benchmark_finds_its_figures(monkeypatch):
 
 
 def test_without_a_device_there_are_no_figures(monkeypatch):
-    monkeypatch.setattr("operators.arrays._usable_cupy", lambda: None)
+    monkeypatch.setattr("operators.arrays.usable_cupy", lambda: None)
     assert gpu.gpu_figures() == {"gpu": "no CUDA device: not measured"}
 
 
 def test_what_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr("operators.arrays._usable_cupy", lambda: None)
+    monkeypatch.setattr("operators.arrays.usable_cupy", lambda: None)
     for name in ("cupy", "cupy-fused"):
         with pytest.raises(ValueError, match="gpu-cuda12"):
             get_backend(name)
@@ -330,7 +330,7 @@ def test_a_device_is_refined_on_by_these_kernels():
         if backend.name == "compiled":
             pytest.skip("no CUDA device")
         assert isinstance(backend.update, CudaUpdate)
-        assert backend.update._is_fused == is_fused
+        assert backend.update.is_fused == is_fused
 
 
 @pytest.mark.cuda

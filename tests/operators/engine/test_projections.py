@@ -57,7 +57,7 @@ def test_a_model_that_explains_the_data_stays_where_it_is(algorithm):
     scene = make_scene(side=4, is_noisy=False)
     projections = projected(scene, 0, algorithm=algorithm)
     projections.object[...] = scene.truth[projections.bounds.slices_in(Bounds(0, 0, *scene.truth.shape))]
-    projections._waves = projections._model()
+    projections._waves = projections._model()  # only a start at the solution shows that it is kept
     before = projections.object.copy()
     assert projections.step() < 1e-6
     lit = projections.illumination > 0.1 * projections.illumination.max()

@@ -25,8 +25,7 @@ def test_a_batch_never_holds_a_frame_twice():
 def test_every_sweep_visits_each_frame_exactly_once():
     order = VisitOrder(1)
     order.add(list(range(20)))
-    while order._unseen or order._sweep:
-        order.next_batch(8)
+    order.mark_seen()
     sweep = itertools.chain.from_iterable(visits(order, 3, 8))
     assert sorted(sweep) == list(range(20))
 

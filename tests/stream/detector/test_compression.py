@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stream.detector import compression
-from stream.detector.compression import CompressionError, _bitshuffle, _LibraryBitshuffle, _NumpyBitshuffle
+from stream.detector.compression import CompressionError, LibraryBitshuffle, NumpyBitshuffle, bitshuffle
 
 SHAPES = [(0,), (3,), (8,), (7, 5), (64, 64), (1, 4097), (257, 33)]
 
@@ -33,14 +33,14 @@ def test_noise_that_does_not_shrink_is_stored_as_it_is() -> None:
 
 
 def test_the_library_is_used_where_it_works() -> None:
-    assert isinstance(_bitshuffle(), _LibraryBitshuffle)
+    assert isinstance(bitshuffle(), LibraryBitshuffle)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_numpy_and_library_read_each_other(shape: tuple[int, ...], dtype: str) -> None:
     frame = counts(shape, dtype)
-    both = [_bitshuffle(), _NumpyBitshuffle()]
+    both = [bitshuffle(), NumpyBitshuffle()]
     for writer, reader in [both, both[::-1]]:
         out = np.full_like(frame, 7)
         encoded = writer.compress(np.ascontiguousarray(frame), 1024)
@@ -51,12 +51,12 @@ def test_numpy_and_library_read_each_other(shape: tuple[int, ...], dtype: str) -
 def test_a_library_that_decodes_wrongly_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_LibraryBitshuffle, "decode", lambda *_: None)
-    _bitshuffle.cache_clear()
+    monkeypatch.setattr(LibraryBitshuffle, "decode", lambda *_: None)
+    bitshuffle.cache_clear()
     try:
-        assert isinstance(_bitshuffle(), _NumpyBitshuffle)
+        assert isinstance(bitshuffle(), NumpyBitshuffle)
     finally:
-        _bitshuffle.cache_clear()
+        bitshuffle.cache_clear()
     assert "decodes a known block wrongly" in caplog.text
 
 
@@ -75,7 +75,7 @@ def test_a_library_that_decodes_wrongly_is_not_used(
     ],
 )
 def test_damage_is_named(data: bytes, reason: str) -> None:
-    for decoder in (_bitshuffle(), _NumpyBitshuffle()):
+    for decoder in (bitshuffle(), NumpyBitshuffle()):
         with pytest.raises(CompressionError, match=reason):
             decoder.decode(np.empty(128, np.uint8), data, 2)
 

@@ -51,7 +51,7 @@ def test_documents_of_the_real_publisher_are_read(monkeypatch):
     publisher = Publisher("127.0.0.1:1", prefix=b"id01", serializer=to_msgpack)
     monkeypatch.setattr(publisher, "_socket", type("Wire", (), {"send": staticmethod(sent.append)}))
     publisher("event_page", {"seq_num": [1, 2], "data": {"y": [0.0, np.float64(1)]}})
-    publisher._context.destroy(0)
+    publisher._context.destroy(0)  # its `close` would close the wire above instead of the socket
     assert decode_document(sent[0]) == ("event_page", {"seq_num": [1, 2], "data": {"y": [0.0, 1.0]}})
 
 

@@ -113,6 +113,7 @@ def test_latest_never_returns_the_answer_to_an_old_question():
         live.latest(5.0)
         live.latest(0.0)  # leaves a question open, which version 2 answers
         door.publish(picture(8, 8))
+        # Without reading it: only the socket tells that an answer waits.
         assert wait_for_message([live._connection.open()], 5.0)
         door.publish(picture(8, 8))
         assert live.latest(5.0).version == 3

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
+from operators.steering.importance import importance
 from operators.steering.repair import REPAIR_LAG
 from stream.steering.motor_axes import Axes
 from stream.steering.policy import BATCH
@@ -22,7 +23,7 @@ from tests.helpers.policies import (
 def surveyed(**options):
     """A policy that has seen the whole field and measured the survey."""
     steers = policy(**options)
-    while not steers._surveyed:
+    while not steers.is_surveyed:
         steers.ingest(steers.suggest(16))
     steers.look(image())
     return steers
@@ -68,7 +69,7 @@ def test_a_measured_point_is_known_by_its_position_or_by_the_suggestion_it_was()
     steers = policy()
     points = steers.suggest(3)
     steers.ingest([{"_id": points[2]["_id"], "objective": 1.0}, {**points[0], "_id": "elsewhere"}])
-    assert steers._measured.tolist() == [[points[2]["y"], points[2]["x"]], [points[0]["y"], points[0]["x"]]]
+    assert steers.measured.tolist() == [[points[2]["y"], points[2]["x"]], [points[0]["y"], points[0]["x"]]]
     with pytest.raises(ValueError, match="expected the positions of 'y' and 'x', or the `_id`"):
         steers.ingest([{"_id": "unheard of", "y": 1.0}])
     assert steers.n_measured == 2
@@ -121,7 +122,7 @@ def test_frames_that_the_image_has_passed_by_are_measured_again_once():
     steers = surveyed()
     while steers.n_measured < 2 * REPAIR_LAG:
         steers.ingest(steers.suggest(16))
-    shown = steers._selector.graph.centres.copy()
+    shown = AXES.centres(steers.measured)
     lost = shown[3]
     is_there = np.hypot(*(shown - lost).T) > 8
     steers.look(image(version=2, path=shown[is_there]))
@@ -210,7 +211,7 @@ def test_the_image_of_another_scan_replaces_what_the_last_one_showed():
 def test_what_a_batch_brought_is_told_once_the_image_shows_it():
     steers = surveyed()
     _, points = steers.recommend(20)
-    steers.count(np.concatenate([steers._measured, points]))
+    steers.count(np.concatenate([steers.measured, points]))
     n_frames = steers.n_measured
     steers.look(image(version=2, frames_seen=n_frames - 1, sigma_rad=0.05))
     of_the_survey = steers.recommend(20)[0].realised_gain
@@ -218,7 +219,7 @@ def test_what_a_batch_brought_is_told_once_the_image_shows_it():
     gain = steers.recommend(20)[0].realised_gain
     assert of_the_survey > gain  # it began with nothing known
     lit = steers.maps.coverage > 0.5
-    assert gain == pytest.approx((0.1**2 - 0.05**2) * steers._weights[lit].sum() * 64, rel=0.01)
+    assert gain == pytest.approx((0.1**2 - 0.05**2) * importance(steers.maps)[lit].sum() * 64, rel=0.01)
 
 
 def test_with_a_target_it_says_whether_photons_or_computing_are_missing():
@@ -234,7 +235,7 @@ def batches(steers, sigmas, n_points=24):
     chosen = []
     for version, sigma in enumerate(sigmas, start=2):
         _, points = steers.recommend(n_points)
-        steers.count(np.concatenate([steers._measured, points]))
+        steers.count(np.concatenate([steers.measured, points]))
         steers.look(image(version=version, frames_seen=steers.n_measured, sigma=sigma))
         chosen.append(AXES.centres(steers.recommend(n_points)[1]))
     return chosen

@@ -132,4 +132,5 @@ def test_clients_that_came_and_went_cost_the_others_nothing(known):
         if number % 50 == 0:
             [(_, answer)] = known.hears((b"a", Ask()))
             assert isinstance(answer, ObjectUpdate)
-    assert len(known.door._welcome) == MOST_CLIENTS
+    [(_, answer)] = known.hears((f"passing {MOST_CLIENTS}".encode(), Ask()))
+    assert isinstance(answer, Reject)
