@@ -1,6 +1,5 @@
-"""The lines of Python that the README shows work against a running pipeline."""
+"""The lines of Python that README and documentation show work against a running pipeline."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,31 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.documentation import all_blocks
 from tests.helpers.documents import PositionRun
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.sample import ScannedSample
 
-README = Path(__file__).resolve().parents[2] / "README.md"
 ADDRESS = "tcp://127.0.0.1:5810"
-BLOCKS = [
-    block
-    for block in re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    if "LiveReconstruction" in block
-]
+BLOCKS = [block for block in all_blocks() if block.mark == "pipeline"]
 
 
 def test_the_readme_shows_how_to_subscribe_in_six_lines() -> None:
-    assert BLOCKS, "README.md has no python block with LiveReconstruction"
-    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 6
+    (block,) = [block for block in BLOCKS if block.page == "README.md"]
+    assert "LiveReconstruction" in block.text
+    assert len([line for line in block.text.splitlines() if line.strip()]) <= 6
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_what_the_readme_shows_follows_a_scan_to_its_end(
+@pytest.mark.parametrize("number", range(len(BLOCKS)), ids=map(str, BLOCKS))
+def test_what_a_page_shows_follows_a_scan_to_its_end(
     pipeline: Pipeline, sample: ScannedSample, tmp_path: Path, number: int
 ) -> None:
-    assert ADDRESS in BLOCKS[number]
+    text = BLOCKS[number].text
+    assert ADDRESS in text
     script, printed = tmp_path / "block.py", tmp_path / "printed"
-    script.write_text(BLOCKS[number].replace(ADDRESS, pipeline.live_address))
+    script.write_text(text.replace(ADDRESS, pipeline.live_address))
     series = f"readme-{number}"
     pipeline.publish(PositionRun(series, sample.positions_m).documents())
 
