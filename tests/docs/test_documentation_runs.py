@@ -1,5 +1,7 @@
 """The code blocks of every page run in the order of the page, in one folder, and do what the page says."""
 
+import json
+import re
 import shlex
 import socket
 import subprocess
@@ -8,11 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from launch import cli
 from tests.helpers.commands import Command, running
-from tests.helpers.documentation import Block, blocks_of, name_of, pages
+from tests.helpers.documentation import ROOT, Block, blocks_of, name_of, pages
 
 SLOW = ("slow", "background")
 LANGUAGES = ("python", "bash", "yaml")
@@ -102,6 +105,29 @@ def test_the_blocks_of_a_page_that_take_long_run(
                 _run([sys.executable, "-c", block.text], block)
         for block, command in others:
             assert command.ends(300) == 0, f"{block}:\n{command.output()}"
+    assert not undescribed(folder)
+
+
+def undescribed(folder: Path) -> set[str]:
+    """Figures and datasets of the results below `folder` that the reference does not name."""
+    figures, files = (
+        (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("figures", "files")
+    )
+    missing = set()
+    for path in folder.glob("*/results/*.json"):
+        missing |= {name for name in json.loads(path.read_text()) if f"`{name}`" not in figures}
+    for path in folder.glob("*/results/*.cxi"):
+        with h5py.File(path) as file:
+            names = [name for name, item in visited(file) if isinstance(item, h5py.Dataset)]
+        listed = [name for name in names if not re.search("/maps/|/process_1/", name)]
+        missing |= {name for name in listed if name.rpartition("/")[2] not in files}
+    return missing
+
+
+def visited(file: h5py.File) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    file.visititems(lambda name, item: found.append((name, item)))
+    return found
 
 
 def _run(words: list[str], block: Block) -> None:
