@@ -29,7 +29,7 @@ from tests.benchmarks.network.patch_errors import (
 )
 from tests.benchmarks.network.recorded import recorded_figures
 from tests.benchmarks.network.uncertainty import ause, bars
-from tests.helpers.recorded import needs_shared_data
+from tests.helpers.recorded_data import needs_shared_data
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import h5py
 import pytest
 
 from launch import cli
-from tests.helpers.commands import Command, running
 from tests.helpers.documentation import ROOT, Block, blocks_of, name_of, pages
+from tests.helpers.launch.commands import Command, running
 
 SLOW = ("slow", "background")
 LANGUAGES = ("python", "bash", "yaml")

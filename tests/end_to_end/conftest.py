@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.letter import ScannedSample, scan_sample
 from tests.helpers.pipeline import Outcome, Pipeline
-from tests.helpers.sample import ScannedSample, scan_sample
 
 
 @pytest.fixture(scope="package")

@@ -11,10 +11,10 @@ import yaml
 from launch.run.processes import RunFailedError
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import ReplayConfig, series_messages
-from tests.helpers.commands import ptychostream
-from tests.helpers.documents import PositionRun
+from tests.helpers.launch.commands import ptychostream
+from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.sample import ScannedSample
+from tests.helpers.stream.documents import PositionRun
 
 
 def messages(frames: np.ndarray, series: str) -> list[bytes]:

@@ -9,8 +9,8 @@ import pytest
 from launch.offline.reconstruct import reconstruct
 from operators.metrics.errors import NRMSE, nrmse
 from stream.live.client import LiveReconstruction
+from tests.helpers.letter import N_PIXELS, ScannedSample
 from tests.helpers.pipeline import OFFLINE, Outcome, Pipeline
-from tests.helpers.sample import N_PIXELS, ScannedSample
 
 Wrong = Callable[[ScannedSample], ScannedSample]
 

@@ -20,9 +20,9 @@ from launch.results.store import open_store
 from operators.metrics.errors import nrmse
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in
-from tests.helpers.commands import processes_of, ptychostream, running
+from tests.helpers.launch.commands import processes_of, ptychostream, running
+from tests.helpers.letter import ScannedSample, illuminated
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.sample import ScannedSample, illuminated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.helpers.documents import PositionRun
+from tests.helpers.letter import ScannedSample, scan_sample
 from tests.helpers.pipeline import Outcome, Pipeline
-from tests.helpers.sample import ScannedSample, scan_sample
+from tests.helpers.stream.documents import PositionRun
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import account
 from stream.record.scan import State
-from tests.helpers.commands import processes_of
-from tests.helpers.documents import PositionRun
+from tests.helpers.launch.commands import processes_of
+from tests.helpers.letter import ScannedSample, illuminated
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.sample import ScannedSample, illuminated
+from tests.helpers.stream.documents import PositionRun
 
 pytestmark = pytest.mark.slow
 

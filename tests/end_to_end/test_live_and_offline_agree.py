@@ -5,8 +5,8 @@ import pytest
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
 from operators.metrics.errors import nrmse
+from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import OFFLINE, Outcome
-from tests.helpers.sample import ScannedSample
 
 
 def test_offline_makes_the_same_object_of_the_recorded_scan(

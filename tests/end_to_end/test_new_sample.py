@@ -19,9 +19,9 @@ from stream.live.client import LiveReconstruction
 from stream.record.probe import found_probe
 from stream.record.scan import State
 from stream.record.tuned_weights import version_path
-from tests.helpers.documents import PositionRun
+from tests.helpers.letter import DETECTOR_PIXEL_M, DISTANCE_M, ENERGY_EV, ScannedSample, illuminated
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.sample import DETECTOR_PIXEL_M, DISTANCE_M, ENERGY_EV, ScannedSample, illuminated
+from tests.helpers.stream.documents import PositionRun
 
 N_SIDE, STEP_PX, N_PIXELS = 15, 8, 64
 TRAINED, UNSEEN = 0.3 + 1.2j, 0.9 + 0.3j

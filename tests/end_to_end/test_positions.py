@@ -5,9 +5,9 @@ import pytest
 
 from operators.metrics.errors import nrmse
 from stream.record.scan import State
-from tests.helpers.documents import PositionRun
+from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Outcome, Pipeline, in_pages
-from tests.helpers.sample import ScannedSample
+from tests.helpers.stream.documents import PositionRun
 
 SAME = 0.02  # loose NRMSE between two runs that saw the same frames in another order
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.documentation import all_blocks
-from tests.helpers.documents import PositionRun
+from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.sample import ScannedSample
+from tests.helpers.stream.documents import PositionRun
 
 ADDRESS = "tcp://127.0.0.1:5810"
 BLOCKS = [block for block in all_blocks() if block.mark == "pipeline"]

@@ -12,8 +12,8 @@ from operators.arrays import corner_origin
 from operators.geometry import window_corners
 from operators.metrics.errors import amplitude_error, phase_correlation_coefficient, remove_gauge
 from stream.files.cxi import read_scan
-from tests.helpers.commands import ptychostream, running
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.launch.commands import ptychostream, running
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), needs_shared_data]
 

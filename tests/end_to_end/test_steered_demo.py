@@ -16,7 +16,7 @@ from stream.documents.codec import decisions_of, read_documents
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in
 from stream.steering.record import PATTERN
-from tests.helpers.commands import ptychostream, running
+from tests.helpers.launch.commands import ptychostream, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -26,8 +26,8 @@ from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig
 from stream.record.account import account
 from stream.record.scan import Scan, State
 from stream.wire.sockets import Endpoint
-from tests.helpers.documents import Documents, PositionRun
-from tests.helpers.sample import ScannedSample
+from tests.helpers.letter import ScannedSample
+from tests.helpers.stream.documents import Documents, PositionRun
 
 PATIENCE_S = 60.0
 STAGES_WITH_A_LEDGER = ("positions", "refinement", "stitcher")

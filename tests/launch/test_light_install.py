@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from launch.extras import EXTRA_OF, missing_extra
-from tests.helpers.fake_door import FakeDoor
+from tests.helpers.stream.fake_door import FakeDoor
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from operators.arrays import get_array_module
-from tests.helpers.strict_cupy import strict_cupy
+from tests.helpers.operators.strict_cupy import strict_cupy
 
 
 @pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.cuda)])

@@ -11,7 +11,7 @@ from operators.arrays import (
     ifft2,
     to_numpy,
 )
-from tests.helpers.strict_cupy import strict_cupy
+from tests.helpers.operators.strict_cupy import strict_cupy
 
 
 def test_array_module_is_where_the_array_lives(xp):

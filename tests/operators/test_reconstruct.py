@@ -9,7 +9,7 @@ from operators.engine.config import RefinerConfig
 from operators.geometry import Geometry
 from operators.metrics.errors import nrmse, remove_gauge
 from operators.reconstruct import FRAMES_AT_A_TIME, reconstruct
-from tests.helpers.refining import N_PIXELS, make_scene
+from tests.helpers.operators.scenes import N_PIXELS, make_scene
 
 ORIGIN = (-7, 40)
 

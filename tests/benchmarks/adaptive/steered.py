@@ -23,7 +23,7 @@ from stream.steering.config import PolicyConfig
 from stream.steering.motor_axes import Axes
 from stream.steering.policy import Policy
 from tests.benchmarks.adaptive.arms import GEOMETRY, N_PIXELS, SIDE, SPAN, MeasuredScan, Sample
-from tests.helpers.live_images import live_image
+from tests.helpers.stream.live_images import live_image
 
 BATCH = 32
 TARGETS_RAD = (0.1, 0.15, 0.2)

@@ -10,7 +10,7 @@ from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import phase_correlation_coefficient, remove_gauge
-from tests.helpers.recorded import SHARED_DATA
+from tests.helpers.recorded_data import SHARED_DATA
 
 SIEMENS = SHARED_DATA / "siemens"
 DISTURBANCE_PX = 3.0

@@ -21,7 +21,7 @@ from stream.stages.inference import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from tests.benchmarks.report import Benchmark, Figures
-from tests.helpers.networks import untrained_card
+from tests.helpers.operators.networks import untrained_card
 
 N_PIXELS = 128
 # The shape of the demo's network, for windows of twice the side; speed does not depend on the weights.

@@ -28,7 +28,7 @@ from stream.stages.config import DetectorConfig, PositionsConfig
 from stream.stages.positions import Positions
 from stream.stages.subscriber import Subscriber
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
-from tests.helpers.clock import Clock
+from tests.helpers.stream.clock import Clock
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 SIMULATION = Simulation(n_rows=5, n_columns=6, seed=3)

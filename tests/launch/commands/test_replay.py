@@ -13,7 +13,7 @@ from stream.detector.dectris import ImageMessage, StartMessage, decode_message
 from stream.documents.reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
 from stream.wire.sockets import Endpoint, Socket
-from tests.helpers.runs import make_run
+from tests.helpers.launch.runs import make_run
 
 N_FRAMES = 12
 LOST = 3

@@ -11,8 +11,8 @@ from launch.commands.run import SilenceWatch, announce, run
 from launch.config.file import load_config
 from launch.run.progress import ProgressLine, describe
 from stream.record.scan import Scan, ScanHeader, State
-from tests.helpers.clock import Clock
-from tests.helpers.runs import TRAINED_PROBE, make_config
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
+from tests.helpers.stream.clock import Clock
 
 
 @pytest.fixture

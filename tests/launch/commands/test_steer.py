@@ -12,9 +12,9 @@ from stream.documents.codec import append_documents
 from stream.steering.control_client import SteeringClient
 from stream.steering.policy_client import PolicyClient
 from stream.wire.codec import ProtocolError
-from tests.helpers.decisions import SCAN, conversation, record_of
-from tests.helpers.plans import answering
-from tests.helpers.policies import LIMITS, policy
+from tests.helpers.launch.plans import answering
+from tests.helpers.stream.decisions import SCAN, conversation, record_of
+from tests.helpers.stream.policies import LIMITS, policy
 
 LOW, HIGH = LIMITS[0]
 

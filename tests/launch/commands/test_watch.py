@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from launch.commands.watch import watch
-from tests.helpers.fake_door import FakeDoor
+from tests.helpers.stream.fake_door import FakeDoor
 
 
 def watched(console, *, is_final_at=3):

@@ -13,8 +13,8 @@ from operators.geometry import Geometry
 from operators.metrics.errors import nrmse, phase_correlation_coefficient, remove_gauge
 from operators.reconstruct import reconstruct as reconstruct_arrays
 from tests.benchmarks.engines.recorded import distance_px
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
-from tests.helpers.refining import N_PIXELS, make_scene
+from tests.helpers.operators.scenes import N_PIXELS, make_scene
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 GEOMETRY = Geometry(energy_ev=8800, detector_distance_m=2.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)
 KNOWN = ReconstructOptions(refiner=RefinerConfig(probe_step=0), epochs=20, scale_probe=False, device="numpy")

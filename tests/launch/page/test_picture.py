@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from launch.page.picture import MAX_SIDE_PX, draw_maps, encode_picture
-from tests.helpers.live_images import decode_picture, live_image
+from tests.helpers.stream.live_images import decode_picture, live_image
 
 
 def test_every_map_leaves_unknown_pixels_out_and_keeps_orientation():

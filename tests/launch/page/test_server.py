@@ -11,8 +11,8 @@ from launch.page.server import POLL_S, LiveFeed, run_viewer
 from stream.wire import addresses
 from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError, Socket
-from tests.helpers.fake_door import FakeDoor
-from tests.helpers.live_images import decode_picture
+from tests.helpers.stream.fake_door import FakeDoor
+from tests.helpers.stream.live_images import decode_picture
 
 
 def test_a_page_others_can_see_needs_a_decision():

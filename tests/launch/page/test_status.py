@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from launch.page.status import RateMeter, status_of
-from tests.helpers.live_images import live_image
+from tests.helpers.stream.live_images import live_image
 
 ADDRESS = "tcp://127.0.0.1:5810"
 

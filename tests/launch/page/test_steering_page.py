@@ -6,9 +6,9 @@ from aiohttp import ClientSession
 
 from launch.page.server import LiveFeed, ViewerConfig
 from stream.wire.sockets import Endpoint
-from tests.helpers.fake_door import FakeDoor
-from tests.helpers.pages import viewer
-from tests.helpers.plans import AskingPlan, answering, until
+from tests.helpers.launch.pages import viewer
+from tests.helpers.launch.plans import AskingPlan, answering, until
+from tests.helpers.stream.fake_door import FakeDoor
 
 
 async def posted(url, headers, body='{"deed": "hold"}'):

@@ -4,8 +4,15 @@ import re
 
 import pytest
 
-from tests.helpers.fake_door import FakeDoor
-from tests.helpers.pages import COLOUR_AT, colour_at, corner_object, viewer, wait_for_text, wait_for_version
+from tests.helpers.launch.pages import (
+    COLOUR_AT,
+    colour_at,
+    corner_object,
+    viewer,
+    wait_for_text,
+    wait_for_version,
+)
+from tests.helpers.stream.fake_door import FakeDoor
 
 
 @pytest.fixture(autouse=True)

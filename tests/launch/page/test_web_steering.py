@@ -6,10 +6,10 @@ import re
 import numpy as np
 
 from stream.wire.sockets import Endpoint
-from tests.helpers.fake_door import FakeDoor
-from tests.helpers.pages import viewer, wait_for_text, wait_for_version
-from tests.helpers.plans import AskingPlan, answering, until
-from tests.helpers.policies import AXES, SIDE, policy
+from tests.helpers.launch.pages import viewer, wait_for_text, wait_for_version
+from tests.helpers.launch.plans import AskingPlan, answering, until
+from tests.helpers.stream.fake_door import FakeDoor
+from tests.helpers.stream.policies import AXES, SIDE, policy
 
 FIELD = np.ones((SIDE, SIDE), np.complex64)
 

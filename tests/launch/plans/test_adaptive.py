@@ -8,9 +8,9 @@ from ophyd_async.sim import SimMotor
 
 from launch.plans.adaptive import adaptive_ptycho
 from launch.plans.ledger import Ledger, MaxDose
-from tests.helpers.in_process import InProcess
-from tests.helpers.plans import BATCH, PLANNED, Detector, Run, answering, fly, respoilt, step
-from tests.helpers.policies import AXES, ILLUMINATION, LIMITS, image, policy
+from tests.helpers.launch.in_process import InProcess
+from tests.helpers.launch.plans import BATCH, PLANNED, Detector, Run, answering, fly, respoilt, step
+from tests.helpers.stream.policies import AXES, ILLUMINATION, LIMITS, image, policy
 
 
 def test_without_any_policy_the_planned_pattern_is_measured_point_for_point():

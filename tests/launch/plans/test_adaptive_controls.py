@@ -10,8 +10,8 @@ from bluesky.utils import RunEngineInterrupted
 
 from stream.steering.control_client import SteeringClient
 from stream.wire.codec import ProtocolError
-from tests.helpers.in_process import InProcess
-from tests.helpers.plans import (
+from tests.helpers.launch.in_process import InProcess
+from tests.helpers.launch.plans import (
     BATCH,
     BLOCKED_S,
     HIGH,
@@ -24,7 +24,7 @@ from tests.helpers.plans import (
     said,
     step,
 )
-from tests.helpers.policies import image, policy
+from tests.helpers.stream.policies import image, policy
 
 UPPER = ((LOW, (LOW + HIGH) / 2), (LOW, HIGH))
 

@@ -10,7 +10,7 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import RunEngineInterrupted
 
-from tests.helpers.plans import (
+from tests.helpers.launch.plans import (
     BATCH,
     BLOCKED_S,
     HIGH,
@@ -27,7 +27,7 @@ from tests.helpers.plans import (
     step,
     until,
 )
-from tests.helpers.policies import image, policy
+from tests.helpers.stream.policies import image, policy
 
 FLOWN_BATCH = 12
 

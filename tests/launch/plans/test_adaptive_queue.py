@@ -13,9 +13,9 @@ import yaml
 
 from launch.plans import adaptive
 from launch.plans.ledger import max_dose_of
-from tests.helpers.plans import PLANNED, Camera, Detector, Motor, Run, Stage, answering
-from tests.helpers.policies import LIMITS
-from tests.helpers.runs import TRAINED_PROBE, make_config
+from tests.helpers.launch.plans import PLANNED, Camera, Detector, Motor, Run, Stage, answering
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
+from tests.helpers.stream.policies import LIMITS
 
 CAMERA, STAGE = "camera", "stage"
 

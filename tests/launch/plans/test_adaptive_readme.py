@@ -10,8 +10,8 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 import bluesky
 
 from tests.helpers.documentation import Block, all_blocks
-from tests.helpers.plans import Detector, Motor, Run, answering
-from tests.helpers.policies import image, policy
+from tests.helpers.launch.plans import Detector, Motor, Run, answering
+from tests.helpers.stream.policies import image, policy
 
 ADDRESS = "tcp://127.0.0.1:5811"
 BLOCKS = [block for block in all_blocks() if block.mark == "plan"]

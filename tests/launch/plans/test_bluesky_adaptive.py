@@ -8,8 +8,8 @@ pytest.importorskip("bluesky_adaptive", reason="the extra 'dev' is not installed
 from bluesky_adaptive.plans import optimize
 from bluesky_adaptive.protocols import OptimizationProblem, Optimizer, SupportsStoppingCriteria
 
-from tests.helpers.plans import HIGH, LOW, Detector, Motor, Run
-from tests.helpers.policies import image, policy
+from tests.helpers.launch.plans import HIGH, LOW, Detector, Motor, Run
+from tests.helpers.stream.policies import image, policy
 
 N_POINTS = 24
 

@@ -8,7 +8,14 @@ pytest.importorskip("databroker", reason="the extra 'beamline' is not installed"
 import dask.array
 
 from launch.results.store import Result, StoreError, open_store
-from tests.helpers.stored import FRAMES, GEOMETRY, POSITIONS_M, RECORDED, beamline_documents, recorded_scan
+from tests.helpers.launch.stored import (
+    FRAMES,
+    GEOMETRY,
+    POSITIONS_M,
+    RECORDED,
+    beamline_documents,
+    recorded_scan,
+)
 
 OBJECT = np.exp(1j * np.linspace(0, 3, 30 * 20)).reshape(30, 20).astype(np.complex64)
 PROBE = np.exp(-1j * np.arange(2 * 8 * 8)).reshape(2, 8, 8).astype(np.complex64)

@@ -16,7 +16,14 @@ from launch.results.store_frames import (
     write_frames,
 )
 from stream.record.scan import Scan, ScanHeader
-from tests.helpers.stored import FRAMES, GEOMETRY, POSITIONS_M, RECORDED, beamline_documents, recorded_scan
+from tests.helpers.launch.stored import (
+    FRAMES,
+    GEOMETRY,
+    POSITIONS_M,
+    RECORDED,
+    beamline_documents,
+    recorded_scan,
+)
 
 
 def frames_file(folder):

@@ -11,7 +11,7 @@ from launch.config.run_file import ResolvedRun
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from stream.steering.policy_client import PolicyClient
-from tests.helpers.runs import TRAINED_PROBE, make_config
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
 STEERING = {"enabled": True, "address": "tcp://127.0.0.1:*", "limits": ((0.0, 8.0), (-4.0, 4.0))}
 PATIENCE_S = 30.0

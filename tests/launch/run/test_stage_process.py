@@ -1,7 +1,7 @@
 import os
 
 from launch.run.stage_process import build
-from tests.helpers import quiet_stages
+from tests.helpers.launch import quiet_stages
 from tests.launch.run.test_supervisor import make_run
 
 

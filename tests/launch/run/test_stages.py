@@ -14,7 +14,7 @@ from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
 from stream.stages.stage import Worker
 from stream.wire.sockets import Endpoint, Socket
-from tests.helpers.runs import TRAINED_PROBE, make_config
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
 
 def names(config: Config) -> list[str]:

@@ -11,7 +11,7 @@ from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
 from launch.run.supervisor import Supervisor
 from stream.record.scan import Scan, ScanHeader
-from tests.helpers.runs import make_run
+from tests.helpers.launch.runs import make_run
 
 PATIENCE_S = 20.0
 

@@ -6,7 +6,7 @@ import pytest
 from launch.config.config import Config
 from launch.run.warnings import doubts
 from operators.optics.probe import with_power, zone_plate_probe
-from tests.helpers.runs import TRAINED_PROBE, make_config
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
 
 def with_probe(save: Path, **changes) -> Config:

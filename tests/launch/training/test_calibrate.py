@@ -14,7 +14,7 @@ from launch.training.train import train
 from operators.network.interface import Illumination, Network, Prediction
 from operators.network.predictor import Predictor
 from stream.files.weights import load_network, save_network
-from tests.helpers.tiny_recipe import TINY_RECIPE
+from tests.helpers.launch.tiny_recipe import TINY_RECIPE
 
 
 class Constant(Network):

@@ -17,7 +17,8 @@ from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
 from stream.record.tuned_weights import count_models, newest_version
 from stream.stages.loop import WorkerLoop
-from tests.helpers.building import (
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import (
     GEOMETRY,
     N_PIXELS,
     Sample,
@@ -28,7 +29,6 @@ from tests.helpers.building import (
     record,
     snapshot_of,
 )
-from tests.helpers.clock import Clock
 
 RECIPE = Recipe.model_validate(
     {

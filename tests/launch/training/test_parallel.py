@@ -18,7 +18,7 @@ from launch.training.scan_labels import hash_of
 from launch.training.train import train
 from operators.network.interface import illuminate
 from stream.files.weights import load_network
-from tests.helpers.tiny_recipe import TINY_RECIPE
+from tests.helpers.launch.tiny_recipe import TINY_RECIPE
 
 RECIPE = TINY_RECIPE | {
     "n_steps": 60,
@@ -82,10 +82,10 @@ def test_processes_learn_from_one_refinement_of_a_scan_and_so_does_a_training_th
     small = Simulation(n_rows=5, n_columns=5, step_px=4, recipe=tmp_path / "tiny.yaml")
     write_scan(scan, simulate_scan(small), "test")
     output.mkdir()
-    cut = torchrun("tests.helpers.scan_worker", tmp_path / "tiny.yaml", scan, output, 4)
+    cut = torchrun("tests.helpers.launch.scan_worker", tmp_path / "tiny.yaml", scan, output, 4)
     assert cut.returncode != 0
     assert (output / "tiny.checkpoint").exists(), cut.stderr
-    run = torchrun("tests.helpers.scan_worker", tmp_path / "tiny.yaml", scan, output)
+    run = torchrun("tests.helpers.launch.scan_worker", tmp_path / "tiny.yaml", scan, output)
     assert run.returncode == 0, run.stderr
     assert (output / "refined").read_text() == "process 0\n"
     [labels] = output.glob("tiny-labels-*")

@@ -16,7 +16,7 @@ from launch.training.recipe import Recipe
 from launch.training.train import TrainingReport, finish, learning_rate, progress_bar, start_network, train
 from operators.optics import forward
 from stream.files.weights import ModelCard, load_network
-from tests.helpers.tiny_recipe import TINY_RECIPE
+from tests.helpers.launch.tiny_recipe import TINY_RECIPE
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -15,7 +15,7 @@ from operators.engine.epie import Accumulators, Batch, Steps, update
 from operators.engine.position_steps import position_steps
 from operators.engine.refiner import Refiner
 from operators.optics.probe import probe_modes
-from tests.helpers.refining import N_PIXELS, append_all, assert_same_end, make_scene, run_epochs
+from tests.helpers.operators.scenes import N_PIXELS, append_all, assert_same_end, make_scene, run_epochs
 
 pytestmark = pytest.mark.skipif(not can_compile(), reason="needs numba and FFTW, of the extra `fast`")
 

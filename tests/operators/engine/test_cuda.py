@@ -19,8 +19,8 @@ from operators.optics.forward import intensities
 from operators.optics.probe import probe_modes, with_power, zone_plate_probe
 from operators.patches import extract_patches
 from tests.benchmarks.engines import gpu
-from tests.helpers.cuda_on_host import HostDevice, needs_compiler
-from tests.helpers.refining import (
+from tests.helpers.operators.cuda_on_host import HostDevice, needs_compiler
+from tests.helpers.operators.scenes import (
     N_PIXELS,
     append_all,
     assert_same_end,

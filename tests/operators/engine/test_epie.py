@@ -7,7 +7,7 @@ from operators.metrics.errors import amplitude_error
 from operators.optics.forward import intensities
 from operators.optics.probe import probe_modes
 from operators.patches import extract_patches
-from tests.helpers.refining import N_PIXELS, make_scene
+from tests.helpers.operators.scenes import N_PIXELS, make_scene
 
 FULL = Steps(object_step=1.0, probe_step=1.0, alpha=1.0)
 

@@ -6,7 +6,7 @@ from operators.engine.levelling import missing_slopes, slow_phase
 from operators.optics.forward import intensities
 from operators.optics.probe import phase_ramp, zone_plate_probe
 from operators.patches import extract_patches
-from tests.helpers.refining import smooth_object
+from tests.helpers.operators.scenes import smooth_object
 
 N = 32
 SIZE = 72

@@ -7,7 +7,7 @@ from operators.engine.epie import shifted
 from operators.engine.position_steps import gradient_sums, position_steps
 from operators.engine.refiner import Refiner
 from operators.patches import extract_patches
-from tests.helpers.refining import N_PIXELS, make_scene, run_epochs
+from tests.helpers.operators.scenes import N_PIXELS, make_scene, run_epochs
 
 
 def rms(found, true):

@@ -9,8 +9,8 @@ from operators.geometry import Geometry
 from operators.metrics.errors import amplitude_error, nrmse, remove_gauge
 from operators.optics.forward import simulate_counts
 from operators.optics.probe import zone_plate_probe
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
-from tests.helpers.refining import N_PIXELS, PHOTONS, PUPIL_PX, append_all, make_scene
+from tests.helpers.operators.scenes import N_PIXELS, PHOTONS, PUPIL_PX, append_all, make_scene
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 
 def similarity(a, b):

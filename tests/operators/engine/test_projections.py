@@ -6,7 +6,7 @@ from operators.engine.projections import ProjectionConfig, Projections
 from operators.geometry import Bounds
 from operators.metrics.errors import amplitude_error, nrmse
 from operators.optics.probe import probe_modes, with_power, zone_plate_probe
-from tests.helpers.refining import DISC_PX, N_PIXELS, PHOTONS, PUPIL_PX, make_scene
+from tests.helpers.operators.scenes import DISC_PX, N_PIXELS, PHOTONS, PUPIL_PX, make_scene
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,15 @@ from operators.metrics.errors import align_phase, amplitude_error
 from operators.optics.forward import intensities
 from operators.optics.probe import phase_ramp, probe_modes, probe_tilt, with_power, zone_plate_probe
 from operators.patches import extract_patches
-from tests.helpers.refining import DISC_PX, N_PIXELS, PHOTONS, PUPIL_PX, append_all, make_scene, run_epochs
+from tests.helpers.operators.scenes import (
+    DISC_PX,
+    N_PIXELS,
+    PHOTONS,
+    PUPIL_PX,
+    append_all,
+    make_scene,
+    run_epochs,
+)
 
 HELD = RefinerConfig(probe_step=0)
 

@@ -18,7 +18,7 @@ from operators.metrics.gauge import Gauge
 from operators.optics.forward import intensities
 from operators.optics.probe import probe_modes, with_power
 from operators.patches import extract_patches
-from tests.helpers.refining import N_PIXELS, make_scene, run_epochs, smooth_object
+from tests.helpers.operators.scenes import N_PIXELS, make_scene, run_epochs, smooth_object
 
 
 @pytest.mark.parametrize("n_tiles", [1, 2, 3, 4, 7])

@@ -13,7 +13,7 @@ from operators.metrics.errors import (
 )
 from operators.optics.forward import simulate_counts
 from operators.optics.preprocess import Preprocess
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from operators.arrays import abs2, fft2, to_numpy
 from operators.metrics.errors import fourier_ring_correlation, nrmse, phase_correlation_coefficient
 from operators.metrics.gauge import Gauge, find_gauge, flattened, remove_gauge
 from operators.optics.probe import phase_ramp, zone_plate_probe
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 SHAPE = (96, 110)
 INSIDE = (slice(12, -12), slice(12, -12))

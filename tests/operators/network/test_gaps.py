@@ -4,7 +4,7 @@ import torch
 
 from operators.network.gaps import fill_gaps
 from operators.network.interface import Illumination, illuminate
-from tests.helpers.networks import PROBE
+from tests.helpers.operators.networks import PROBE
 
 
 @pytest.fixture(scope="module")

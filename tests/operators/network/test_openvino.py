@@ -7,7 +7,7 @@ import torch
 from operators.network.openvino import CompiledUNet, compile_unets, has_openvino
 from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor, rounding_error
-from tests.helpers.networks import PROBE, some_network, some_patterns
+from tests.helpers.operators.networks import PROBE, some_network, some_patterns
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="comes with the extra `fast`")
 

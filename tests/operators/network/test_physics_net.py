@@ -16,7 +16,7 @@ from operators.network.physics_net import (
     reduce_error_to_noise,
 )
 from operators.optics.coherence import blurred_probe
-from tests.helpers.networks import PHOTONS, PROBE, some_network, some_patterns
+from tests.helpers.operators.networks import PHOTONS, PROBE, some_network, some_patterns
 
 
 @pytest.fixture(scope="module", params=["coherent", "partly coherent"])

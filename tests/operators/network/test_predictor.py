@@ -6,7 +6,7 @@ from operators.network.interface import illuminate
 from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor, rounding_error
 from operators.patches import UNIFORM_PHASE_SIGMA, middle
-from tests.helpers.networks import PHOTONS, PROBE, some_network, some_patterns
+from tests.helpers.operators.networks import PHOTONS, PROBE, some_network, some_patterns
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from stream.detector.dectris import (
     encode_frame,
     encode_message,
 )
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 CAPTURES = SHARED_DATA / "dectris"
 FRAME = np.random.default_rng(0).poisson(2.0, (24, 32)).astype("<u2")

@@ -22,7 +22,7 @@ from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
-from tests.helpers.detector import SHAPE, assert_recorded, pixels
+from tests.helpers.stream.detector import SHAPE, assert_recorded, pixels
 
 LOOPBACK = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 PATIENCE_S = 20.0

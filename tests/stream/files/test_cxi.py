@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from stream.files.cxi import ScanFileError, read_scan
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 N = 8
 SAMPLE_M = np.array([[1e-6, 2e-6, 0], [3e-6, 5e-6, 0], [4e-6, 9e-6, 0]])  # x, y, z of the sample's motion

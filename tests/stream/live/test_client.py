@@ -13,9 +13,9 @@ from stream.wire.codec import ProtocolError, encode
 from stream.wire.handshake import SILENCE_S
 from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
-from tests.helpers.building import UPDATE
-from tests.helpers.clock import Clock
-from tests.helpers.fake_door import TILE_PX, FakeDoor
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.fake_door import TILE_PX, FakeDoor
+from tests.helpers.stream.scans import UPDATE
 
 
 def picture(n_rows: int, n_columns: int, seed: int = 0) -> np.ndarray:

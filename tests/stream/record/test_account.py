@@ -15,7 +15,7 @@ from stream.record.account import (
     time_to_image_s,
 )
 from stream.record.scan import State
-from tests.helpers.building import close, lose, make_scan, place, record
+from tests.helpers.stream.scans import close, lose, make_scan, place, record
 
 LEDGERS = st.lists(st.tuples(st.sampled_from(State), st.sampled_from(State)), max_size=60)
 

@@ -11,7 +11,7 @@ import pytest
 from stream.detector.dectris import ImageMessage, encode_frame, encode_message
 from stream.record.columns import Column, DiskFullError
 from stream.record.scan import State
-from tests.helpers.detector import Recorder, assert_recorded, numbers_in, pixels, series
+from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, pixels, series
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -7,7 +7,7 @@ import pytest
 from stream.record.account import account
 from stream.record.columns import DiskFullError
 from stream.record.scan import COUNTERS, Scan, State, scans_in
-from tests.helpers.building import FRAME_SHAPE, make_scan, place, record, states
+from tests.helpers.stream.scans import FRAME_SHAPE, make_scan, place, record, states
 
 
 def test_a_scan_is_found_with_what_the_detector_announced(tmp_path):

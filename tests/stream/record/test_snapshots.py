@@ -7,7 +7,7 @@ import pytest
 from operators.geometry import Bounds
 from stream.record.columns import DiskFullError
 from stream.record.snapshot import FILE_NAME, read_snapshot, write_snapshot
-from tests.helpers.building import snapshot_of
+from tests.helpers.stream.scans import snapshot_of
 
 BOUNDS = Bounds(-7, 3, 13, 33)
 

@@ -4,7 +4,7 @@ import pytest
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import Mosaic, phase_variance, stitch
 from stream.stages.composition import MOSAIC, NOTHING, REFINED, Refined, compose
-from tests.helpers.building import Sample, sample, snapshot_of
+from tests.helpers.stream.scans import Sample, sample, snapshot_of
 
 
 @pytest.fixture(scope="module")

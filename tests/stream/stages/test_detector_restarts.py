@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stream.record.scan import State, scans_in
 from stream.stages.recording import STAGE
-from tests.helpers.detector import Recorder, assert_recorded, numbers_in, series
+from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, series
 
 
 def test_a_new_series_closes_the_old_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.tiles import TileStore
 from stream.stages.composition import Refined
 from stream.stages.error_bars import SETTLED_VISITS, Calibration, CalibrationRecord, read_calibration
-from tests.helpers.building import Sample, make_scan, snapshot_of
+from tests.helpers.stream.scans import Sample, make_scan, snapshot_of
 
 ERROR = 0.1  # rad, of every patch
 

@@ -18,9 +18,9 @@ from stream.stages.config import NetworkConfig
 from stream.stages.inference import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
-from tests.helpers.building import DETECTOR_PLANE, Sample, close, lose, make_scan, record, states
-from tests.helpers.clock import Clock
-from tests.helpers.networks import untrained_card
+from tests.helpers.operators.networks import untrained_card
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import DETECTOR_PLANE, Sample, close, lose, make_scan, record, states
 
 SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
 CARD = untrained_card(SHAPE_OF_NETWORK)

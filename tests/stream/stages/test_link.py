@@ -13,8 +13,8 @@ from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
 from stream.wire.messages import Hello, Notice, Progress, Ready, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket
-from tests.helpers.building import close, make_scan, record, states
-from tests.helpers.workers import Steps
+from tests.helpers.stream.scans import close, make_scan, record, states
+from tests.helpers.stream.workers import Steps
 
 PATIENCE_S = 5.0
 ANY = Endpoint(address="tcp://127.0.0.1:*", bind=True)

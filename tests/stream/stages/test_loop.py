@@ -4,9 +4,9 @@ import pytest
 from stream.record.scan import Scan, State
 from stream.stages.loop import POLL_S, BatchRule, WorkerLoop
 from stream.stages.stage import Worker
-from tests.helpers.building import close, lose, make_scan, place, raise_head, record, states
-from tests.helpers.clock import Clock
-from tests.helpers.workers import Steps
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import close, lose, make_scan, place, raise_head, record, states
+from tests.helpers.stream.workers import Steps
 
 
 @pytest.fixture

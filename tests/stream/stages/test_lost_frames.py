@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stream.detector.dectris import ImageMessage, decode_message
 from stream.record.scan import State
-from tests.helpers.detector import Recorder, assert_recorded, numbers_in, series
+from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, series
 
 
 def test_frames_that_never_came_are_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from stream.documents.codec import encode_document, read_documents, to_msgpack
 from stream.documents.reader import PositionFields
 from stream.record.scan import Scan, ScanHeader, State
 from stream.stages.positions import Positions, PositionsConfig, load_positions
-from tests.helpers.recorded import SHARED_DATA, needs_shared_data
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 N = 40
 FIELDS = PositionFields(unit="um")

@@ -13,7 +13,7 @@ from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
 from stream.stages.config import NetworkConfig
 from stream.stages.predictors import build_predictor, torch_device, try_out
-from tests.helpers.networks import untrained_card
+from tests.helpers.operators.networks import untrained_card
 
 SHAPE = {"n_pixels": 16, "crop": 16, "widths": [8, 8]}
 PROBE = with_power(zone_plate_probe(16, 4, 4)[None], 1e4)

@@ -8,8 +8,17 @@ from stream.stages.config import ProbeConfig
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from stream.stages.probe import ProbeFinder
-from tests.helpers.building import DETECTOR_PLANE, N_PIXELS, Sample, close, make_scan, place, record, states
-from tests.helpers.clock import Clock
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import (
+    DETECTOR_PLANE,
+    N_PIXELS,
+    Sample,
+    close,
+    make_scan,
+    place,
+    record,
+    states,
+)
 
 N_FRAMES = 60
 

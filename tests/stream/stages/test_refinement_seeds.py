@@ -14,9 +14,18 @@ from stream.stages import refinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
 from stream.stages.refinement import Refinement
-from tests.helpers.building import DETECTOR_PLANE, N_PIXELS, Sample, close, infer, make_scan, place, record
-from tests.helpers.clock import Clock
-from tests.helpers.strict_cupy import strict_cupy
+from tests.helpers.operators.strict_cupy import strict_cupy
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import (
+    DETECTOR_PLANE,
+    N_PIXELS,
+    Sample,
+    close,
+    infer,
+    make_scan,
+    place,
+    record,
+)
 
 N = 16  # frames
 

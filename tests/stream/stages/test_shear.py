@@ -9,9 +9,9 @@ from stream.stages.config import LiveConfig
 from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
 from stream.stages.stitcher import Stitcher
-from tests.helpers.building import Sample, close, make_scan
-from tests.helpers.clock import Clock
-from tests.helpers.stitcher_client import Watcher
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import Sample, close, make_scan
+from tests.helpers.stream.stitcher_client import Watcher
 
 AHEAD = 700
 LAYERS = ("object", "sigma", "photons", "source", "path")

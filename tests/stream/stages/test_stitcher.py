@@ -10,7 +10,8 @@ from stream.stages.error_bars import read_calibration
 from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
 from stream.stages.stitcher import Stitcher
-from tests.helpers.building import (
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import (
     GEOMETRY,
     N_PIXELS,
     Sample,
@@ -21,8 +22,7 @@ from tests.helpers.building import (
     snapshot_of,
     states,
 )
-from tests.helpers.clock import Clock
-from tests.helpers.stitcher_client import Watcher
+from tests.helpers.stream.stitcher_client import Watcher
 
 INTERVAL_S = 0.04
 INPUTS = ("subscriber", "positions", "inference")

@@ -8,7 +8,7 @@ import pytest
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message, encode_frame, encode_message
 from stream.record.scan import State
 from stream.stages.recording import STAGE
-from tests.helpers.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
+from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
 
 
 def test_a_series_is_recorded_frame_by_frame(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from operators.steering.importance import importance
 from operators.steering.repair import REPAIR_LAG
 from stream.steering.motor_axes import Axes
 from stream.steering.policy import BATCH
-from tests.helpers.policies import (
+from tests.helpers.stream.policies import (
     AXES,
     DIAMETER_PX,
     GEOMETRY,

@@ -6,8 +6,8 @@ from stream.live.server import HEARTBEAT_S, MOST_CLIENTS, Door
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Reject, Stop, Welcome
-from tests.helpers.building import UPDATE
-from tests.helpers.clock import Clock
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import UPDATE
 
 
 class House:

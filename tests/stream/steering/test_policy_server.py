@@ -8,8 +8,8 @@ from stream.wire.codec import decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import Recommendation, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
-from tests.helpers.clock import Clock
-from tests.helpers.policies import image, policy
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.policies import image, policy
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 NOTHING = np.zeros((0, 2))

@@ -3,8 +3,8 @@ import pytest
 
 from stream.steering.policy import Policy
 from stream.steering.record import RecordError, read, replay
-from tests.helpers.decisions import MIDDLE, conversation, record_of
-from tests.helpers.policies import image
+from tests.helpers.stream.decisions import MIDDLE, conversation, record_of
+from tests.helpers.stream.policies import image
 
 
 def test_every_decision_is_made_again_to_the_last_bit(tmp_path):

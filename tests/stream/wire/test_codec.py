@@ -32,7 +32,7 @@ from stream.wire.messages import (
     Stop,
     Welcome,
 )
-from tests.helpers.building import UPDATE
+from tests.helpers.stream.scans import UPDATE
 
 MESSAGES = [
     greeting("client"),

@@ -7,7 +7,7 @@ from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import SILENCE_S, Connection, answer_to, greeting, rejection
 from stream.wire.messages import MAX_REASON, PROTOCOL, Hello, NoNews, Ready, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket
-from tests.helpers.clock import Clock
+from tests.helpers.stream.clock import Clock
 
 PATIENCE_S = 5.0
 

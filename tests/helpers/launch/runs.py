@@ -1,4 +1,4 @@
-"""Configurations and runs, not started: of the real stages, or of those in `tests.helpers.quiet_stages`."""
+"""Configurations and runs, not started: of the real stages, or of those in `tests.helpers.launch.quiet_stages`."""
 
 from pathlib import Path
 from typing import Any
@@ -28,5 +28,7 @@ def make_config(save: Path, **sections: Any) -> Config:
 
 def make_run(save: Path, *names: str, **options: Any) -> ResolvedRun:
     """A run of stages that have nothing to do; `options` are of each."""
-    specs = [StageSpec(name=name, builder=f"tests.helpers.quiet_stages:{name}", **options) for name in names]
+    specs = [
+        StageSpec(name=name, builder=f"tests.helpers.launch.quiet_stages:{name}", **options) for name in names
+    ]
     return new_run(make_config(save), tuple(specs))

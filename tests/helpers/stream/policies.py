@@ -11,7 +11,7 @@ from stream.live.image import LiveImage
 from stream.steering.config import PolicyConfig
 from stream.steering.motor_axes import Axes
 from stream.steering.policy import Policy
-from tests.helpers.live_images import live_image
+from tests.helpers.stream.live_images import live_image
 
 N_PIXELS, SIDE = 32, 232
 GEOMETRY = Geometry(energy_ev=9000.0, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)

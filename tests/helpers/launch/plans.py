@@ -20,7 +20,7 @@ from stream.steering.policy_server import PolicyDoor
 from stream.wire.codec import decode, encode
 from stream.wire.messages import Consult
 from stream.wire.sockets import Endpoint, Socket
-from tests.helpers.policies import LIMITS, policy
+from tests.helpers.stream.policies import LIMITS, policy
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 LOW, HIGH = LIMITS[0]

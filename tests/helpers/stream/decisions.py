@@ -7,7 +7,7 @@ from stream.steering.policy_server import PolicyDoor
 from stream.steering.record import DecisionRecord
 from stream.wire.codec import decode, encode
 from stream.wire.messages import Command
-from tests.helpers.policies import AXES, ILLUMINATION, LIMITS, image, policy
+from tests.helpers.stream.policies import AXES, ILLUMINATION, LIMITS, image, policy
 
 SCAN = "0000-star"
 MIDDLE = (LIMITS[0][0] + LIMITS[0][1]) / 2

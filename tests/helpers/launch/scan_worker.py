@@ -1,6 +1,6 @@
 """One process of a training from a scan, whose refinement differs each time, as it does by rounding on a GPU.
 
-    torchrun -m tests.helpers.scan_worker RECIPE SCAN OUTPUT [CUT]
+    torchrun -m tests.helpers.launch.scan_worker RECIPE SCAN OUTPUT [CUT]
 
 CUT is the step after whose report the training is interrupted. OUTPUT/refined gets a line per refinement.
 """
