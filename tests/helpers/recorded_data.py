@@ -1,4 +1,4 @@
-"""What several tests share: where the recorded data lie and how to skip without them."""
+"""Where scans that real beamlines recorded lie, and how to skip a test without them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Configurations and runs, not started: of the real stages, or of those in `tests.helpers.launch.quiet_stages`."""
+"""Configurations and runs, not started: of the real stages, or of `quiet_stages`."""
 
 from pathlib import Path
 from typing import Any

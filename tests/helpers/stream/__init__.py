@@ -1,0 +1,1 @@
+"""For tests of `stream`, and of what stands on it."""

@@ -1,4 +1,4 @@
-"""A detector for tests of the subscriber: frames that say in their pixels which they are, and a clock."""
+"""A detector for tests of the subscriber: frames that say in their pixels which they are."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
