@@ -12,7 +12,7 @@ from operators.geometry import Bounds, window_corners
 from operators.metrics.errors import NRMSE, nrmse
 from operators.mosaic.mosaic import Mosaic, stitch
 from operators.patches import add_patches
-from stream.record.scan import Scan, State
+from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.stages.inputs import read_patches
 
@@ -59,7 +59,7 @@ def _well_lit(truth: SimulatedScan, corners: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def _mosaic(scan: Scan, truth: SimulatedScan, corners: NDArray[np.int64]) -> Mosaic | None:
-    numbers = np.flatnonzero(scan.states("inference") == State.DONE)
+    numbers = scan.done("inference")
     numbers = numbers[numbers < len(corners)]
     if not numbers.size:
         return None

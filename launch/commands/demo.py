@@ -3,7 +3,6 @@
 Everything the pipeline sees comes over the wires of a beamline; only this file knows the truth.
 """
 
-import json
 import secrets
 import socket
 import subprocess
@@ -25,12 +24,11 @@ from launch.beamline.simulation import Simulation, simulate_scan
 from launch.child_process import ends_on_sigterm
 from launch.config.config import Config
 from launch.config.file import load_config
-from launch.results.summary import read_summary, table
+from launch.results.summary import read_summary, table, write_summary
 from launch.run.processes import RunFailedError
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
-from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
 
@@ -90,7 +88,7 @@ def demo(
     figures["wall_s"] = time.monotonic() - begin_s
     console.print(table(figures))
     if json_file:
-        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+        write_summary(json_file, figures)
     return 0 if figures["is_complete"] else 1
 
 

@@ -5,7 +5,6 @@ the plan. Afterwards a Fermat spiral of as many positions over the same sample g
 pipeline.
 """
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from launch.beamline.steered_sample import SparseSample, Specimen, simulate_spec
 from launch.commands.demo import DemoOptions, demo_config, run_beside_beamline
 from launch.config.config import Config
 from launch.results.facts_table import facts_table
-from launch.results.summary import read_summary, table
+from launch.results.summary import read_summary, table, write_summary
 from operators.arrays import abs2
 from stream.documents.codec import decisions_of
-from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.steering.record import PATTERN, replay
@@ -86,7 +84,7 @@ def demo_adaptive(
     console.print(table(figures))
     console.print(_steering_table(figures))
     if json_file:
-        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+        write_summary(json_file, figures)
     return 0 if figures["is_complete"] and figures["spiral_is_complete"] else 1
 
 

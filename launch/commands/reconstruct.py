@@ -1,6 +1,5 @@
 """The `reconstruct` command: progress while it works, and what is written at its end."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from launch.offline.task import ReconstructOptions
 from launch.results.cxi import write_cxi, write_png
 from launch.results.facts_table import facts_table
 from launch.results.report import write_page, write_report
+from launch.results.summary import write_summary
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
 from operators.reconstruct import Progress as OnProgress
-from stream.record.columns import write_atomically
 
 HALF, ONE_SEVENTH = 0.5, 1 / 7  # customary thresholds of ring correlations
 
@@ -87,7 +86,7 @@ def reconstruct_file(
         figures |= {"report": str(page), "report_picture": str(report)}
     console.print(_table(figures))
     if json_file:
-        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+        write_summary(json_file, figures)
     return figures
 
 

@@ -1,6 +1,5 @@
 """The `run` command: start the pipeline, show progress, finish what is recorded, say what became of it."""
 
-import json
 import logging
 import sys
 import time
@@ -13,12 +12,11 @@ from rich.console import Console
 
 from launch.child_process import ends_on_sigterm
 from launch.config.config import Config, config_hash
-from launch.results.summary import read_summary, table
+from launch.results.summary import read_summary, table, write_summary
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from launch.run.warnings import doubts
-from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 
 WARN_EVERY_S = 10.0
@@ -119,7 +117,7 @@ def run(
     if trouble:
         print(trouble, file=sys.stderr)
     if json_file:
-        write_atomically(json_file, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+        write_summary(json_file, figures)
     return 0 if figures["is_complete"] and not trouble else 1
 
 

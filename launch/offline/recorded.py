@@ -139,7 +139,7 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         If no frame was recorded.
     """
     scan = Scan(folder)
-    numbers = scan.recorded()
+    numbers = scan.done("subscriber")
     if not numbers.size:
         raise ValueError(f"{folder}: no frame was recorded")
     run = _run_of(scan)

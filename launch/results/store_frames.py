@@ -77,7 +77,7 @@ def write_frames(scan: Scan, folder: Path) -> FramesFile:
     Beside the frames lie their numbers and the positions of the probe on the sample, metres, (y, x), NaN
     where none was recorded. The file appears when it is complete.
     """
-    numbers = scan.recorded()
+    numbers = scan.done("subscriber")
     shape = scan.header.frame_shape
     path = _free_path(folder, scan.name)
     unfinished = path.with_suffix(".part")

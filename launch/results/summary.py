@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from launch.results.facts_table import facts_table
 from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
 from stream.record.columns import write_atomically
-from stream.record.scan import Scan, State
+from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
 from stream.stages.error_bars import read_calibration
@@ -43,14 +42,14 @@ def summarise(scan: Scan) -> dict[str, Any]:
             "divergences": snapshot.n_divergences,
         }
     figures |= msgspec.structs.asdict(read_calibration(scan.folder))
-    figures["models"] = count_models(scan, np.flatnonzero(scan.states("inference") == State.DONE))
+    figures["models"] = count_models(scan, scan.done("inference"))
     figures["incomplete"] = incompleteness(scan)
     figures["is_complete"] = not figures["incomplete"]
     return figures
 
 
 def write_summary(path: Path, figures: dict[str, Any]) -> None:
-    """Writes the figures of one scan to `path`."""
+    """Writes figures to `path`, JSON that people can read."""
     write_atomically(path, json.dumps(figures, indent=2, default=float).encode() + b"\n")
 
 

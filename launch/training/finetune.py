@@ -123,7 +123,7 @@ class ScanTuning(ScanWork):
         self._stage, self._config, self._scan = stage, stage.config, scan
         self._preprocess = stage.optics.preprocess(scan)
         self._counters = scan.counters(STAGE, writable=True)
-        self._held: list[int] = np.flatnonzero(scan.states(STAGE) == State.DONE).tolist()
+        self._held: list[int] = scan.done(STAGE).tolist()
         _, path = newest_version(scan)
         self._current, self.card = (stage.network, stage.card) if path is None else load_network(path)
         self._probe: Probe | None = None

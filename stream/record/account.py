@@ -133,7 +133,7 @@ class Delay:
 
 def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:
     """Returns (frame,) float64 seconds from the end of exposure to publication, for the frames published."""
-    return Delay(scan, stage_column).seconds(scan.recorded())
+    return Delay(scan, stage_column).seconds(scan.done("subscriber"))
 
 
 def percentiles_ms(seconds: NDArray[np.float64]) -> tuple[float, float] | None:

@@ -195,9 +195,9 @@ class Scan:
         fence()  # values read after a byte are at least as new
         return states
 
-    def recorded(self) -> Numbers:
-        """Returns the numbers of the frames that were recorded, ascending."""
-        return np.flatnonzero(self.states("subscriber") == State.DONE)
+    def done(self, stage: str) -> Numbers:
+        """Returns the numbers of the frames that `stage` is done with, ascending."""
+        return np.flatnonzero(self.states(stage) == State.DONE)
 
     def positions_m(self, numbers: Numbers) -> NDArray[np.float64]:
         """Returns (frame, 2) float64, metres, (y, x): where the probe was; NaN where that is not known."""

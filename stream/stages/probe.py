@@ -87,7 +87,7 @@ class ProbeSearch(ScanWork):
         self._preprocess = stage.optics.preprocess(scan)
         self._is_found = found_probe(scan) is not None
         # A process before this one may have noted frames and died before it had enough.
-        self._waiting: list[int] = np.flatnonzero(scan.states(STAGE) == State.DONE).tolist()
+        self._waiting: list[int] = scan.done(STAGE).tolist()
         self._enough = stage.config.n_frames
 
     def handle(self, numbers: Numbers) -> None:

@@ -142,7 +142,7 @@ class ScanRefinement(ScanWork):
 
     def _restored(self) -> "GrowingObject | None":
         snapshot = read_snapshot(self._scan.folder)
-        held = np.flatnonzero(self._scan.states(Refinement.name) == State.DONE)
+        held = self._scan.done(Refinement.name)
         if snapshot is None or not held.size:
             return None
         log.warning(

@@ -112,7 +112,7 @@ class LivePicture(ScanWork):
         self._is_final = False
         self.version = self._counters["version"]
         self._published_at = float("-inf")
-        before = np.flatnonzero(scan.states(Stitcher.name) == State.DONE)
+        before = scan.done(Stitcher.name)
         if before.size:
             self._place(before)
 

@@ -24,7 +24,7 @@ from launch.run.supervisor import Supervisor
 from operators.engine.config import RefinerConfig
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig
 from stream.record.account import account
-from stream.record.scan import Scan, State
+from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
 from tests.helpers.letter import ScannedSample
 from tests.helpers.stream.documents import Documents, PositionRun
@@ -60,9 +60,9 @@ class Outcome:
 
     def assert_recorded_as(self, sample: ScannedSample) -> None:
         """Every recorded frame holds the pixels, and every position the place, of its own number."""
-        numbers = self.scan.recorded()
+        numbers = self.scan.done("subscriber")
         np.testing.assert_array_equal(self.scan.column("frames").read(numbers), sample.frames[numbers])
-        placed = np.flatnonzero(self.scan.states("positions") == State.DONE)
+        placed = self.scan.done("positions")
         np.testing.assert_allclose(
             self.scan.column("positions_m").read(placed), sample.positions_m[placed], rtol=1e-12, atol=1e-18
         )
