@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ import pytest
 
 from launch import cli
 from tests.helpers.documentation import ROOT, Block, blocks_of, name_of, pages
-from tests.helpers.launch.commands import Command, running
+from tests.helpers.launch.commands import Command, free_address, running
 
 SLOW = ("slow", "background")
 LANGUAGES = ("python", "bash", "yaml")
@@ -156,8 +155,3 @@ class Addresses:
         if words[:2] != ["ptychostream", "replay"]:
             return words
         return [*words, "--address", self._detector, "--positions", self._positions]
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"tcp://127.0.0.1:{server.getsockname()[1]}"

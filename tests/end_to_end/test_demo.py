@@ -20,7 +20,7 @@ from launch.results.store import open_store
 from operators.metrics.errors import nrmse
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in
-from tests.helpers.launch.commands import processes_of, ptychostream, running
+from tests.helpers.launch.commands import n_recorded, processes_of, ptychostream, running
 from tests.helpers.letter import ScannedSample, illuminated
 from tests.helpers.pipeline import Pipeline
 
@@ -155,7 +155,3 @@ def test_ctrl_c_in_the_middle_leaves_no_process(run_folder: Path) -> None:
         assert processes_of(run_folder) == []
     (scan,) = scans_in(run_folder / "scans")
     assert 100 < account(scan, "subscriber").recorded < 625
-
-
-def n_recorded(folder: Path) -> int:
-    return sum(account(scan, "subscriber").recorded for scan in scans_in(folder / "scans"))

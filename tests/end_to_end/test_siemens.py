@@ -1,7 +1,6 @@
 """A recorded scan of a Siemens star, replayed as a detector sends it, through the commands of the README."""
 
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from operators.arrays import corner_origin
 from operators.geometry import window_corners
 from operators.metrics.errors import amplitude_error, phase_correlation_coefficient, remove_gauge
 from stream.files.cxi import read_scan
-from tests.helpers.launch.commands import ptychostream, running
+from tests.helpers.launch.commands import free_address, ptychostream, running
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), needs_shared_data]
@@ -20,11 +19,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), needs_shared_data]
 SIEMENS = SHARED_DATA / "siemens" / "siemens.cxi"
 MARGIN_PX = 20  # from the edge of the well-lit ground: shifted pictures mirror their borders
 PROBES = {"data": [], "file": ["--set", "probe.source=file", "--set", f"probe.path={SIEMENS}"]}
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
 def error_of(result: Reconstruction) -> float:

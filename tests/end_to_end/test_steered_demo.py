@@ -16,7 +16,7 @@ from stream.documents.codec import decisions_of, read_documents
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in
 from stream.steering.record import PATTERN
-from tests.helpers.launch.commands import ptychostream, running
+from tests.helpers.launch.commands import n_recorded, ptychostream, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -122,7 +122,3 @@ def test_a_person_stops_the_scan_from_the_terminal_and_it_ends_complete(run_fold
     last = decisions_of(steered.folder)[-1]
     assert last["source"] == "end"
     assert last["reason"].startswith("stopped by a person (")
-
-
-def n_recorded(folder: Path) -> int:
-    return sum(account(scan, "subscriber").recorded for scan in scans_in(folder / "scans"))

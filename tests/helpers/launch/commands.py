@@ -1,5 +1,6 @@
 """The command line as a user calls it, in a process of its own."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -7,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from stream.record.account import account
+from stream.record.scan import scans_in
 
 TURN_S = 0.05
 
@@ -69,3 +73,14 @@ def processes_of(folder: Path) -> list[str]:
         if str(folder) in command:
             found.append(command)
     return found
+
+
+def free_address() -> str:
+    """An address on which nobody listens, for a configuration that names one beforehand."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+
+def n_recorded(folder: Path) -> int:
+    """How many frames a run that saves in `folder` has recorded by now."""
+    return sum(account(scan, "subscriber").recorded for scan in scans_in(folder / "scans"))
