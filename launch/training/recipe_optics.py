@@ -21,13 +21,8 @@ from pydantic import (
 from operators.arrays import Probe, fft2, ifft2
 from operators.optics.coherence import blurred_probe, mixed_probe
 from operators.optics.detector_effects import DetectorEffects
-from operators.optics.probe import (
-    curvature_of_disc,
-    kb_mirror_probe,
-    phase_screen,
-    with_power,
-    zone_plate_probe,
-)
+from operators.optics.phase_screen import phase_screen
+from operators.optics.probe import curvature_of_disc, kb_mirror_probe, with_power, zone_plate_probe
 from operators.section import Section
 from stream.files.paths import OutputPath
 from stream.files.probe import read_probe

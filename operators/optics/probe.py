@@ -6,7 +6,6 @@ Searching the curvature of a start from data needs the engine and lives in `oper
 import itertools
 
 import numpy as np
-from scipy import ndimage
 
 from operators.arrays import Array, Probe, abs2, array_module, fft2, ifft2, to_numpy
 
@@ -92,27 +91,6 @@ def kb_mirror_probe(
         profiles.append(aperture * np.exp(1j * curvature_of_disc(disc, pupil, n_pixels) * k**2))
     probe = np.fft.fftshift(ifft2(np.outer(*profiles)))
     return (probe / np.sqrt(abs2(probe).sum())).astype(np.complex64)
-
-
-def phase_screen(
-    shape: tuple[int, int], rms_rad: float, grain_px: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Return exp(i phase) of a random phase, (y, x) complex64: aberrations of an optic, or a diffuser.
-
-    Multiplied with a probe it is a diffuser in front of the sample, multiplied with a pupil an imperfect
-    optic.
-
-    Parameters
-    ----------
-    shape : (int, int)
-    rms_rad : float
-        Root-mean-square of the phase.
-    grain_px : float
-        Standard deviation of the Gaussian that white noise is smoothed with.
-    rng : numpy.random.Generator
-    """
-    smooth = ndimage.gaussian_filter(rng.standard_normal(shape), grain_px, mode="wrap")
-    return np.exp(1j * rms_rad * smooth / smooth.std()).astype(np.complex64)
 
 
 def probe_from_mean(mean_pattern: Array, curvature: float) -> np.ndarray:

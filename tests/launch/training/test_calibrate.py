@@ -61,6 +61,7 @@ def test_error_bars_are_fitted_on_the_families_of_the_recipe(monkeypatch: pytest
 def test_weights_on_disk_are_calibrated_and_judged_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
     monkeypatch.setattr("launch.training.calibrate.N_DOSES", 2)
     path, recipe = tmp_path / "tiny.safetensors", Recipe.model_validate(TINY_RECIPE)
     trained = train(recipe, tmp_path)

@@ -7,7 +7,6 @@ from operators.optics.probe import (
     kb_mirror_probe,
     orthogonalise_modes,
     phase_ramp,
-    phase_screen,
     probe_from_mean,
     probe_fwhm_px,
     probe_modes,
@@ -86,18 +85,6 @@ def test_mirrors_in_focus_make_a_sinc():
     np.testing.assert_allclose(profile / profile.max(), sinc, atol=0.03)
     with pytest.raises(ValueError, match="pupil_half_widths_px <= 32"):
         kb_mirror_probe(64, (12.0, 40.0), (0.0, 0.0))
-
-
-def test_a_phase_screen_has_the_roughness_and_grain_asked_for():
-    screen = phase_screen((128, 128), 0.5, 2.0, np.random.default_rng(0))
-    assert screen.dtype == np.complex64
-    np.testing.assert_allclose(np.abs(screen), 1, rtol=1e-5)
-    phase = np.angle(screen)
-    assert phase.std() == pytest.approx(0.5, rel=1e-3)
-    # Noise smoothed by a Gaussian of standard deviation s correlates as exp(-d^2 / 4 s^2).
-    assert (phase * np.roll(phase, 2, 0)).mean() / 0.25 == pytest.approx(np.exp(-0.25), abs=0.05)
-    flat = phase_screen((128, 128), 0.0, 2.0, np.random.default_rng(0))
-    np.testing.assert_array_equal(flat, 1)
 
 
 def test_the_probe_of_a_mean_pattern_has_its_modulus_and_the_curvature():
