@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Frames, Mask, Object, Patterns, Positions, Probe, corner_origin
 from operators.engine.backends import get_backend
-from operators.engine.config import ReconstructionConfig, RefinerConfig, closing_fraction
+from operators.engine.config import ComputeConfig, RefinerConfig, closing_fraction
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
 from operators.optics.probe import with_power
@@ -28,7 +28,7 @@ FRAMES_AT_A_TIME = 256  # bounds the memory of raw frames; the engine holds the 
 
 Progress = Callable[[float, float], None]  # gets epoch and amplitude error
 
-_DEFAULTS = ReconstructionConfig()
+_DEFAULTS = ComputeConfig()
 
 
 class Solution(NamedTuple):

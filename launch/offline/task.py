@@ -10,7 +10,7 @@ import numpy as np
 from launch.offline.recorded import RecordedScan
 from operators.arrays import Patterns, Positions, Probe
 from operators.engine.backends import Backend
-from operators.engine.config import ReconstructionConfig, RefinerConfig
+from operators.engine.config import ComputeConfig, RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.engine.refiner import Refiner
 from operators.geometry import Geometry
@@ -21,7 +21,7 @@ from stream.stages.config import ProbeConfig
 
 log = logging.getLogger(__name__)
 
-_DEFAULTS = ReconstructionConfig()
+_DEFAULTS = ComputeConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,8 +69,8 @@ class RefinerConfig(Section):
         return self.subpixel or self.refines_positions
 
 
-class ReconstructionConfig(RefinerConfig):
-    """What a whole reconstruction is told: how long it refines, and on what."""
+class ComputeConfig(Section):
+    """How long a reconstruction refines, and on what."""
 
     # The last third of them takes smaller and smaller steps.
     epochs: PositiveFloat = 40.0

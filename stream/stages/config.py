@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from operators.engine.config import ReconstructionConfig
+from operators.engine.config import ComputeConfig, RefinerConfig
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.section import Fraction, Section
@@ -203,7 +203,7 @@ class NetworkConfig(Section):
         return self
 
 
-class RefinementConfig(ReconstructionConfig):
+class RefinementConfig(RefinerConfig, ComputeConfig):
     """The iterative reconstruction that follows the scan."""
 
     enabled: bool = True

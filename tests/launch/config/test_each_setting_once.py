@@ -103,9 +103,12 @@ def _literal(name: str, value: ast.expr) -> Iterator[tuple[str, object]]:
 
 def twice(defaults: list[Default]) -> list[str]:
     """Returns which defaults stand beside that of a section."""
-    settings = {default.name: default.of for default in defaults if default.is_section}
+    settings: dict[str, list[str]] = {}
+    for default in defaults:
+        if default.is_section:
+            settings.setdefault(default.name, []).append(default.of)
     return [
-        f"{default.of}.{default.name} = {default.value!r} is set by {settings[default.name]} already"
+        f"{default.of}.{default.name} = {default.value!r}: is it that of {', '.join(settings[default.name])}?"
         for default in defaults
         if not default.is_section and default.name in settings
     ]
@@ -149,6 +152,6 @@ def run(device: str = "cpu", queue: bool = False, late_s: float | None = None) -
 
 def test_a_default_beside_that_of_a_section_is_found_and_one_taken_from_it_is_not():
     assert twice(defaults_in([SEEDED])) == [
-        "Stage.late_s = 5.0 is set by HurriedConfig already",
-        "run.device = 'cpu' is set by StageConfig already",
+        "Stage.late_s = 5.0: is it that of StageConfig, HurriedConfig?",
+        "run.device = 'cpu': is it that of StageConfig?",
     ]
