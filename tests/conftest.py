@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,15 @@ def _alive() -> set[str]:
 
 
 def _children() -> set[str]:
+    # By thread, as the kernel has them: to look through all processes took a tenth of the time of all tests.
     children = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = stat.read_text().rpartition(")")[2].split()[1]
-            command = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # gone in the meantime
-            continue
-        if int(parent) == os.getpid() and not any(name in command for name in HELPERS_OF_PYTHON):
-            children.add(f"process {stat.parent.name} {command}")
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread or child is gone in the meantime
+            for pid in file.read_text().split():
+                parts = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
+                command = b" ".join(parts).decode(errors="replace")
+                if not any(name in command for name in HELPERS_OF_PYTHON):
+                    children.add(f"process {pid} {command}")
     return children
 
 
