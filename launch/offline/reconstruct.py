@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,8 +18,6 @@ from operators.metrics.errors import FRC, fourier_ring_correlation, remove_gauge
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from operators.reconstruct import Progress, Solution, solve
-
-log = logging.getLogger(__name__)
 
 FRAMES_FOR_PROBE = 256
 

@@ -26,7 +26,7 @@ from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
-from tests.benchmarks.report import Benchmark, Figures
+from tests.benchmarks.figures import Benchmark, Figures
 
 N_FRAMES, N_REPETITIONS = 2000, 7
 SHAPE = (256, 256)

@@ -27,7 +27,7 @@ from operators.engine.config import RefinerSnapshot
 from operators.optics.samples import FAMILIES, HELD_OUT_FAMILIES
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
-from tests.benchmarks.report import Benchmark, Figures
+from tests.benchmarks.figures import Benchmark, Figures
 
 RATE_HZ, N_FRAMES = 100.0, 625
 AFTER_S = 2.0

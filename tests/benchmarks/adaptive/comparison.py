@@ -27,7 +27,7 @@ from tests.benchmarks.adaptive.arms import PHOTONS, SHARES
 from tests.benchmarks.adaptive.jobs import STEERED, Job, Outcome, Result, work_off
 from tests.benchmarks.adaptive.latency import steered_demo_times
 from tests.benchmarks.adaptive.steered import shown
-from tests.benchmarks.report import Benchmark, Figures
+from tests.benchmarks.figures import Benchmark, Figures
 
 CURVE = (169, 225, 324, 484, 729)  # positions of a planned pattern, for the curve to compare with
 SQUARES = (225, 324)  # of the others

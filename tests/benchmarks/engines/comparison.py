@@ -27,7 +27,7 @@ from tests.benchmarks.engines.memory import memory_figures
 from tests.benchmarks.engines.peers import PEERS
 from tests.benchmarks.engines.recorded import recorded_figures
 from tests.benchmarks.engines.tiles import tiles_figures
-from tests.benchmarks.report import Benchmark, Figures
+from tests.benchmarks.figures import Benchmark, Figures
 
 WORKER = "tests.benchmarks.engines.worker"
 OURS = "ptychostream"

@@ -9,7 +9,7 @@ import scipy.fft
 from scipy.ndimage import gaussian_filter
 
 from operators.metrics.errors import nrmse, remove_gauge
-from tests.benchmarks.engines.scan import EngineScan
+from tests.benchmarks.engines.engine_scan import EngineScan
 
 N_PIXELS, SIDE, STEP, MARGIN = 128, 20, 15, 4
 PHOTONS = 1e6

@@ -19,8 +19,8 @@ from operators.engine.frame_store import FrameStore
 from operators.engine.refiner import Refiner
 from operators.optics.forward import simulate_counts
 from tests.benchmarks.engines.data import MARGIN, N_PIXELS, STEP, discs, make_probes
-from tests.benchmarks.engines.scan import EngineScan
-from tests.benchmarks.report import Benchmark, Figures
+from tests.benchmarks.engines.engine_scan import EngineScan
+from tests.benchmarks.figures import Benchmark, Figures
 
 SIDES = 50, 40  # 2000 positions
 TILE = 256  # pixels after which the object repeats

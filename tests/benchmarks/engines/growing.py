@@ -6,7 +6,7 @@ from operators.engine.backends import get_backend
 from operators.engine.config import RefinerConfig, closing_fraction
 from operators.engine.refiner import Refiner
 from tests.benchmarks.engines.data import error
-from tests.benchmarks.engines.scan import EngineScan
+from tests.benchmarks.engines.engine_scan import EngineScan
 
 N_EPOCHS = 50
 FRAMES_PER_BATCH = 2  # that arrive: the scan is complete after a quarter of all updates

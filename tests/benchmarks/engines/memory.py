@@ -16,7 +16,7 @@ from operators.engine.backends import get_backend
 from operators.engine.config import RefinerConfig
 from operators.engine.refiner import Refiner
 from tests.benchmarks.engines.data import N_PIXELS, SIDE, STEP
-from tests.benchmarks.engines.scan import EngineScan
+from tests.benchmarks.engines.engine_scan import EngineScan
 
 N_COPIES = 50
 COPIES_PER_ROW = 10

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tests.benchmarks.engines.scan import DISTANCE_M, PITCH_M, WAVELENGTH_M, EngineScan
+from tests.benchmarks.engines.engine_scan import DISTANCE_M, PITCH_M, WAVELENGTH_M, EngineScan
 
 THREADS = os.environ.get("OMP_NUM_THREADS", "1")
 KEV_M = 1.23984193e-9  # photon energy times wavelength

@@ -14,7 +14,7 @@ from launch.results.cxi import Reconstruction
 from operators.arrays import centre_origin
 from operators.geometry import Geometry
 from tests.benchmarks.engines.data import N_PIXELS, error
-from tests.benchmarks.engines.scan import EngineScan
+from tests.benchmarks.engines.engine_scan import EngineScan
 
 N_TILES, N_EPOCHS = 4, 24
 GEOMETRY = Geometry(energy_ev=9e3, detector_distance_m=1.0, detector_pixel_m=75e-6, n_pixels=N_PIXELS)

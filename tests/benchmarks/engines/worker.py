@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from tests.benchmarks.engines.engine_scan import EngineScan
 from tests.benchmarks.engines.peers import PEERS, THREADS, Engine
-from tests.benchmarks.engines.scan import EngineScan
 
 
 class PlainNumPy:

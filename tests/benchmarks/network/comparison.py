@@ -28,6 +28,7 @@ from operators.network.interface import Network
 from operators.network.predictor import Predictor
 from operators.optics.samples import HELD_OUT_FAMILIES
 from stream.files.weights import load_network
+from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.network.arena import MANY_EPOCHS, SEEDED_EPOCHS, Arena, Arm
 from tests.benchmarks.network.blind import blind
 from tests.benchmarks.network.effects import effects_figures
@@ -37,7 +38,6 @@ from tests.benchmarks.network.patch_errors import patch_error, patch_figures
 from tests.benchmarks.network.resolution import siemens
 from tests.benchmarks.network.speed import measure_speed, pairs_per_cpu_s
 from tests.benchmarks.network.uncertainty import uncertainty
-from tests.benchmarks.report import Benchmark, Figures
 
 SEEDS = tuple(EVALUATION_SEED + i for i in range(2))
 MORE_SEEDS = tuple(EVALUATION_SEED + i for i in range(3))  # where a scan costs seconds

@@ -20,7 +20,7 @@ from stream.stages.config import GeometryConfig, NetworkConfig
 from stream.stages.inference import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
-from tests.benchmarks.report import Benchmark, Figures
+from tests.benchmarks.figures import Benchmark, Figures
 from tests.helpers.operators.networks import untrained_card
 
 N_PIXELS = 128

@@ -26,8 +26,8 @@ from operators.mosaic.mosaic import stitch
 from operators.network.predictor import Predictor
 from stream.files.weights import load_network
 from tests.benchmarks.engines.recorded import SIEMENS
+from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.network.scans import refined_to, refiner_of
-from tests.benchmarks.report import Benchmark, Figures
 
 SCAN = str(SIEMENS / "siemens.cxi")
 RECIPE = Path(__file__).parents[3] / "launch" / "recipes" / "train-siemens.yaml"

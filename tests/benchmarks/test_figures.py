@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.benchmarks.__main__ import BENCHMARKS
-from tests.benchmarks.report import Benchmark, Figures, is_met
+from tests.benchmarks.figures import Benchmark, Figures, is_met
 
 
 @pytest.fixture
