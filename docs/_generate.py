@@ -331,9 +331,12 @@ def message_tables(module: Any) -> str:
     kinds = [
         kind for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, msgspec.Struct)
     ]
-    parts = ["## Types with bounds", _rows(("name", "type"), aliases)]
+    own = [kind for kind in kinds if kind.__module__ == module.__name__]
+    text = "\n\n".join(["## Types with bounds", _rows(("name", "type"), aliases), *map(_message, own)])
+    # A bound that has a name is shown as the number that it is.
     return (
-        "\n\n".join(parts + [_message(kind) for kind in kinds if kind.__module__ == module.__name__]) + "\n"
+        re.sub(r"`max_length ([A-Z_]+)`", lambda name: f"`max_length {getattr(module, name[1])}`", text)
+        + "\n"
     )
 
 
