@@ -1,5 +1,6 @@
 """What the documentation shows is true: settings exist, commands are spelt as they are, files are there."""
 
+import functools
 import itertools
 import re
 import tomllib
@@ -12,7 +13,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from typer.main import get_command
 
-from docs._generate import pages as generated_pages
+from docs import _generate
 from launch.beamline.simulation import Simulation
 from launch.cli import app
 from launch.config.config import Config
@@ -33,6 +34,11 @@ NOT_RUN = {
 }
 PATH = re.compile(r"\.(npy|cxi|csv|safetensors|key\w*)$|^clients$")
 SHELL = {"mkdir", "cp", "cd", "git", "python3", ".", "ssh"}
+
+
+@functools.cache
+def generated_pages() -> dict[str, str]:
+    return _generate.pages()
 
 
 def of(language: str, kind: str = "") -> list[Any]:

@@ -118,8 +118,8 @@ def undescribed(folder: Path) -> set[str]:
     for path in folder.glob("*/results/*.cxi"):
         with h5py.File(path) as file:
             names = [name for name, item in visited(file) if isinstance(item, h5py.Dataset)]
-        listed = [name for name in names if not re.search("/maps/|/process_1/", name)]
-        missing |= {name for name in listed if name.rpartition("/")[2] not in files}
+        last = {name.rpartition("/")[2] for name in names}
+        missing |= {name for name in last if not re.search(rf"[`/]{name}`", files + figures)}
     return missing
 
 
