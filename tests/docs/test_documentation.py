@@ -33,7 +33,7 @@ NOT_RUN = {
     "takes minutes to hours": 2,
 }
 PATH = re.compile(r"\.(npy|cxi|csv|safetensors|key\w*)$|^clients$")
-SHELL = {"mkdir", "cp", "cd", "git", "python3", ".", "ssh"}
+SHELL = {"mkdir", "cp", "python3", ".", "ssh"}
 
 
 @functools.cache
