@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(FOLDER.parent))
 
 project = "ptychostream"
 author = "The ptychostream developers"
@@ -51,6 +51,6 @@ html_theme_options = {
 
 def setup(app: Any) -> None:
     """Writes what is generated from the code before the pages are read."""
-    from _generate import write_pages
+    from docs._generate import write_pages
 
     app.connect("builder-inited", lambda app: write_pages(FOLDER / "reference" / "generated"))

@@ -215,7 +215,9 @@ def reconstruct(
         Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
         typer.Option(help="What runs an update; the fastest that is there."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Cores to use.")] = len(os.sched_getaffinity(0)),
+    threads: Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")] = len(
+        os.sched_getaffinity(0)
+    ),
     tiles: Annotated[
         int | None,
         typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores."),
