@@ -49,6 +49,10 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated."),
 ]
+EngineDevice = Annotated[
+    Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
+    typer.Option(help="What runs an update; the fastest that is there."),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the figures, by name.")]
 Save = Annotated[Path | None, typer.Option(help="Folder for scans, results and logs.")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Opens the page.")]
@@ -211,10 +215,7 @@ def reconstruct(
     frc: Annotated[
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
     ] = False,
-    device: Annotated[
-        Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
-        typer.Option(help="What runs an update; the fastest that is there."),
-    ] = None,
+    device: EngineDevice = None,
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")] = len(
         os.sched_getaffinity(0)
     ),

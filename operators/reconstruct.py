@@ -1,15 +1,35 @@
 """The public door for arrays: frames, positions and a guess of the probe in, object and probe out.
 
-    from operators.reconstruct import reconstruct
+>>> import numpy as np
+>>> from operators.optics.forward import intensities
+>>> from operators.optics.probe import zone_plate_probe
+>>> from operators.optics.trajectories import raster
+>>> from operators.patches import extract_patches
+>>> y, x = np.indices((30, 30)) / 30
+>>> sample = np.exp(1j * np.sin(9 * x + 5 * y**2)).astype(np.complex64)
+>>> probe = 300 * zone_plate_probe(16, pupil_radius_px=4, disc_radius_px=5)[None]
+>>> positions_px = raster(8, 8, step=2)
+>>> patches = extract_patches(sample, positions_px.astype(int), 16)
+>>> frames = np.fft.fftshift(intensities(probe, patches), axes=(1, 2))
 
-    found = reconstruct(frames, positions_px, probe_guess)
-    found.object, found.probe, found.error_history
+>>> from operators.reconstruct import reconstruct
+>>> found = reconstruct(frames, positions_px, probe, epochs=20)
+>>> found.object.shape, found.bounds.origin, found.probe.shape
+((30, 30), (0, 0), (1, 16, 16))
+>>> bool(found.error_history[-1] < found.error_history[0] / 20)
+True
+
+Positions say where the probe is on the sample, y growing with the rows of the object and x with its
+columns: a motor that moves the sample counts with the opposite sign. An object pixel is wavelength x
+distance / (n x detector pixel); `operators.geometry.Geometry.to_pixels` makes pixels of metres. What no
+pattern tells stays as it comes out: a global phase and, where the probe is refined, a shift and a phase
+ramp that object and probe share (`operators.metrics.gauge` removes them).
 
 The offline reconstruction of a recorded scan (`ptychostream reconstruct`) runs the same code.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,41 +93,31 @@ def reconstruct(
     threads: int = _DEFAULTS.threads,
     progress: Progress | None = None,
 ) -> Solution:
-    """Return object and probe of a far-field scan.
-
-    What no pattern tells stays as it comes out: a global phase and, where the probe is refined, a shift and a
-    phase ramp that object and probe share (`operators.metrics.gauge` removes them).
+    """Return object and probe of a far-field scan; conventions are in the module's docstring.
 
     Parameters
     ----------
     frames : (frame, row, col), any real dtype, photons
-        Square diffraction patterns with the zero frequency at pixel [n // 2, n // 2], as a detector has them
-        once its beam centre is cut to the middle (`operators.optics.preprocess.Preprocess` does that and
-        bins). Read 256 at a time, so an HDF5 dataset or a memory map will do. Values below 0 count as 0.
+        Square patterns, zero frequency at pixel [n // 2, n // 2] (`operators.optics.preprocess` cuts and
+        bins). Read 256 at a time: an HDF5 dataset or a memory map will do. Values below 0 count as 0.
     positions_px : (frame, 2), object pixels, (y, x)
-        Top-left corner of each frame's probe window on the sample, from any origin: y grows with the rows of
-        the object, x with its columns. They are where the probe is on the sample, so a motor that moves the
-        sample counts with the opposite sign. Rounded to whole pixels unless `config` has `subpixel` set. An
-        object pixel is wavelength x distance / (n x detector pixel), and
-        `operators.geometry.Geometry.to_pixels` makes pixels of metres.
+        Top-left corner of each frame's probe window on the sample, from any origin. Rounded to whole pixels
+        unless `config` has `subpixel` set.
     probe : (y, x) or (mode, y, x) complex
-        Guess of the wave on the sample, in real space, on the n x n pixels of a window;
-        `operators.optics.probe` has zone plates, mirrors and `probe_modes`, which adds weak modes.
+        Guess of the wave on the n x n pixels of a window on the sample; see `operators.optics.probe`.
     mask : (row, col) bool, True where valid, optional
         In the layout of the frames. Other pixels may hold anything, NaN as well.
     is_centred : bool
-        False for frames and mask with the zero frequency in the corner [0, 0], as `numpy.fft.fft2` and
-        `Preprocess` give them.
+        False for frames and mask with the zero frequency in the corner [0, 0], as `numpy.fft.fft2` has it.
     config : RefinerConfig, optional
         Algorithm and its steps; rPIE on whole pixels by default.
     epochs : float
         Visits per frame; the last third of them take smaller and smaller steps.
     scale_probe : bool
-        Whether the guess gets the mean photons of the frames. False where its power is that of the beam
-        without sample: then `abs(object)` is the transmission.
+        False where the guess has the power of the beam without sample, so that `abs(object)` is the
+        transmission; otherwise it gets the mean photons of the frames.
     device, threads
-        What runs the updates, and on how many cores (`operators.engine.backends.get_backend`): by default the
-        fastest that this computer has, on one core.
+        As of `operators.engine.backends.get_backend`: by default the fastest there is, on one core.
     progress : callable, optional
         Gets epoch and amplitude error after each epoch.
 
@@ -119,26 +129,6 @@ def reconstruct(
     ------
     ValueError
         If shapes, dtypes or units are not as described, or a value in use is not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from operators.optics.forward import intensities
-    >>> from operators.optics.probe import zone_plate_probe
-    >>> from operators.optics.trajectories import raster
-    >>> from operators.patches import extract_patches
-    >>> y, x = np.indices((30, 30)) / 30
-    >>> sample = np.exp(1j * np.sin(9 * x + 5 * y**2)).astype(np.complex64)
-    >>> probe = 300 * zone_plate_probe(16, pupil_radius_px=4, disc_radius_px=5)[None]
-    >>> positions_px = raster(8, 8, step=2)
-    >>> patches = extract_patches(sample, positions_px.astype(int), 16)
-    >>> frames = np.fft.fftshift(intensities(probe, patches), axes=(1, 2))
-
-    >>> found = reconstruct(frames, positions_px, probe, epochs=20)
-    >>> found.object.shape, found.bounds.origin, found.probe.shape
-    ((30, 30), (0, 0), (1, 16, 16))
-    >>> bool(found.error_history[-1] < found.error_history[0] / 20)
-    True
     """
     frames, mask, probe = _checked_arrays(frames, mask, probe)
     positions_px = _checked_positions(positions_px, len(frames), probe.shape[-1])
@@ -146,11 +136,8 @@ def reconstruct(
         mask = corner_origin(mask)
     backend = get_backend(device, threads)
     refiner = Refiner(config or RefinerConfig(), probe, mask=mask, xp=backend.xp, run_update=backend.update)
-    for start in range(0, len(frames), FRAMES_AT_A_TIME):
-        part = slice(start, start + FRAMES_AT_A_TIME)
-        patterns = _patterns(frames[part], mask, is_centred=is_centred)
-        numbers = range(start, start + len(patterns))
-        refiner.append(numbers, patterns, positions_px[part])
+    for part, patterns in _patterns(frames, mask, is_centred=is_centred):
+        refiner.append(part, patterns, positions_px[part.start : part.stop])
     return solve(refiner, range(len(frames)), epochs, scale_probe=scale_probe, progress=progress)
 
 
@@ -202,10 +189,13 @@ def refine(refiner: Refiner, stop: float, epochs: float, progress: Progress | No
             progress(refiner.epoch, refiner.error)
 
 
-def _patterns(frames: Frames, mask: Mask | None, *, is_centred: bool) -> Patterns:
-    photons = np.asarray(frames, np.float32)
-    patterns = corner_origin(photons) if is_centred else photons
-    return patterns if mask is None else np.where(mask, patterns, np.float32(0))
+def _patterns(frames: Frames, mask: Mask | None, *, is_centred: bool) -> Iterator[tuple[range, Patterns]]:
+    """Yield numbers and patterns, corner-origin and 0 where masked, of some frames at a time."""
+    for start in range(0, len(frames), FRAMES_AT_A_TIME):
+        photons = np.asarray(frames[start : start + FRAMES_AT_A_TIME], np.float32)
+        patterns = corner_origin(photons) if is_centred else photons
+        patterns = patterns if mask is None else np.where(mask, patterns, np.float32(0))
+        yield range(start, start + len(patterns)), patterns
 
 
 def _checked_arrays(frames: Any, mask: Any, probe: Any) -> tuple[Frames, Mask | None, Probe]:

@@ -1,6 +1,10 @@
 """The public door to a running pipeline: the live image, the policy of a steered scan, and its persons.
 
-    from stream.client import LiveReconstruction, PolicyClient, SteeringClient
+    from stream.client import LiveReconstruction
+
+    with LiveReconstruction("tcp://127.0.0.1:5810") as live:
+        for image in live:
+            print(image.version, image.frames_seen, image.object.shape)
 
 `LiveReconstruction` iterates over the live image, `PolicyClient` asks where to measure next,
 `SteeringClient` tells how a steered scan stands and holds, resumes, restricts or stops it. All three need

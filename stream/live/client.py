@@ -1,11 +1,5 @@
 """The live image in another process: connect to a running pipeline and iterate.
 
-    from stream.client import LiveReconstruction
-
-    with LiveReconstruction("tcp://127.0.0.1:5810") as live:
-        for image in live:
-            print(image.version, image.frames_seen, image.object.shape)
-
 The client asks, the server answers with the tiles that changed since, so a slow client skips versions and
 never delays anybody. The web page, the terminal watcher and the scan policy are built on it.
 """

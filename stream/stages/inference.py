@@ -34,7 +34,7 @@ from stream.stages.stage import ScanWork
 log = logging.getLogger(__name__)
 
 
-class Ready(NamedTuple):
+class WarmPredictor(NamedTuple):
     """What predicts, warm, and which weights make its patches, one for each turn (`models_of`)."""
 
     predictor: Predicting
@@ -57,7 +57,7 @@ class Inference:
     ----------
     network, card
         As trained.
-    before : Ready
+    before : WarmPredictor
         With the weights of the run and the known probe, or one in its place.
     stores_later : bool
         Whether a batch is stored when the next one has been submitted: a GPU works on that meanwhile.
@@ -89,13 +89,13 @@ class Inference:
         n = optics.geometry.n_pixels
         self._mask = optics.pattern_mask()
         probe = optics.load_probe() if optics.probe else np.ones((1, n, n), np.complex64)
-        self.before = self.make_ready(self.network, self.card, probe)
+        self.before = self.warm_predictor(self.network, self.card, probe)
 
     def open(self, scan: Scan) -> "ScanInference":
         """Makes room for patches; begins with the weights of the run, or those tuned before a restart."""
         return ScanInference(self, scan)
 
-    def make_ready(self, network: Network, card: ModelCard, probe: Probe) -> Ready:
+    def warm_predictor(self, network: Network, card: ModelCard, probe: Probe) -> WarmPredictor:
         """Returns what predicts with this network; it has run once, so that no frame waits for it."""
         config = self.config
         predictor = build_predictor(
@@ -106,7 +106,7 @@ class Inference:
             mask=self._mask,
         )
         predictor.warm_up()  # on a GPU the run is recorded here
-        return Ready(predictor, models_of(card, config))
+        return WarmPredictor(predictor, models_of(card, config))
 
 
 class NewestWeights:
@@ -118,12 +118,12 @@ class NewestWeights:
         self._probe: Probe | None = None
         self._ready = stage.before
         self._version = 0
-        self._coming: Future[Ready] | None = None
+        self._coming: Future[WarmPredictor] | None = None
         self.look()
         if self._coming is not None:  # tuned before a restart
             wait([self._coming])
 
-    def look(self) -> Ready | None:
+    def look(self) -> WarmPredictor | None:
         """Returns what predicts now, None while the scan has no probe; sees to newer weights."""
         if self._probe is None:
             self._probe = self._find_probe()
@@ -146,14 +146,14 @@ class NewestWeights:
         stage = self._stage
         probe = stage.optics.probe_of(self._scan)
         if probe is not None and not stage.optics.probe:
-            ready = self._builder.submit(stage.make_ready, stage.network, stage.card, probe)
+            ready = self._builder.submit(stage.warm_predictor, stage.network, stage.card, probe)
             self._ready = ready.result()  # no frame can go before
         return probe
 
-    def _load(self, weights: Path, probe: Probe) -> Ready:
-        return self._stage.make_ready(*load_network(weights), probe)
+    def _load(self, weights: Path, probe: Probe) -> WarmPredictor:
+        return self._stage.warm_predictor(*load_network(weights), probe)
 
-    def _take_up(self, coming: Future[Ready]) -> None:
+    def _take_up(self, coming: Future[WarmPredictor]) -> None:
         try:
             self._ready = coming.result()
         except (ValueError, OSError) as error:
@@ -217,7 +217,7 @@ class ScanInference(ScanWork):
         """Returns how many frames of the scan this process has done."""
         return {"inferred": self._n_inferred}
 
-    def _infer(self, ready: Ready, numbers: Numbers) -> None:
+    def _infer(self, ready: WarmPredictor, numbers: Numbers) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers, self._stage.xp)
         models = ready.models[turns(patterns, len(ready.models))]
         batch = _Batch(numbers, models, ready.predictor.submit(patterns), ready.predictor)
