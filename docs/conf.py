@@ -26,7 +26,6 @@ myst_heading_anchors = 3
 
 autodoc_typehints = "none"  # the docstrings give axes, dtype and unit, which annotations cannot
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False

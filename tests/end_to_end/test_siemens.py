@@ -1,4 +1,4 @@
-"""A recorded scan of a Siemens star, replayed as a detector sends it, through the commands of the README."""
+"""A recorded scan of a Siemens star, replayed as a detector sends it, by the commands that pages name."""
 
 import json
 from pathlib import Path
