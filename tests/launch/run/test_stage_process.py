@@ -2,7 +2,7 @@ import os
 
 from launch.run.stage_process import build
 from tests.helpers.launch import quiet_stages
-from tests.launch.run.test_supervisor import make_run
+from tests.helpers.launch.runs import make_run
 
 
 def test_a_stage_is_built_at_its_first_priority_and_works_at_its_last(tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ RUN_UNTIL_INTERRUPTED = """
 import sys
 from pathlib import Path
 from launch.run.supervisor import Supervisor
-from tests.launch.run.test_supervisor import make_run
+from tests.helpers.launch.runs import make_run
 with Supervisor(make_run(Path(sys.argv[1]), "first", "second")) as supervisor:
     supervisor.start()
     print(supervisor.run.rendezvous, supervisor.pid("first"), supervisor.pid("second"), flush=True)
