@@ -113,7 +113,7 @@ def undescribed(folder: Path) -> set[str]:
         (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("figures", "files")
     )
     missing = set()
-    for path in folder.glob("*/results/*.json"):
+    for path in (*folder.glob("*/results/*.json"), *folder.glob("*.json")):
         missing |= {name for name in json.loads(path.read_text()) if f"`{name}`" not in figures}
     for path in folder.glob("*/results/*.cxi"):
         with h5py.File(path) as file:
