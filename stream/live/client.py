@@ -32,8 +32,10 @@ class LiveReconstruction:
     ----------
     address : str
         Where the pipeline publishes, as it prints at its start.
-    insecure, key, peers
-        As in `stream.wire.sockets.Endpoint`, for a pipeline elsewhere; a file may be given as a string.
+    insecure : bool
+        Allows an address that other machines can reach without encryption.
+    key, peers : path or None
+        With CURVE: own secret key file, and the public key file of the pipeline.
     timeout_s : float
         How long iteration bears silence before it raises; a live server is never silent for more than 1 s.
     follow : bool

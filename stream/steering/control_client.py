@@ -46,8 +46,10 @@ class SteeringClient:
     ----------
     address : str
         Where the policy listens, as the run prints it.
-    insecure, key, peers
-        As in `stream.wire.sockets.Endpoint`; a file may be given as a string.
+    insecure : bool
+        Allows an address that other machines can reach without encryption.
+    key, peers : path or None
+        With CURVE: own secret key file, and the public key file of the policy.
     timeout_s : float
         How long to wait for an answer.
 
