@@ -18,6 +18,7 @@ from stream.record.columns import DiskFullError
 from stream.stages.link import Link, NoticeHandler
 from stream.stages.loop import StageRefusedError, run_stage
 from stream.stages.stage import Stage
+from stream.wire.sockets import EndpointError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = ResolvedRun.read(options.run)
     try:
         run_stage(options.stage, lambda: build(run, options.stage), run.context(), on_link=_show_warnings)
-    except (StageRefusedError, DiskFullError) as error:
+    except (StageRefusedError, EndpointError, DiskFullError) as error:
         print(error, file=sys.stderr)  # the supervisor shows this line
         return REFUSED
     return 0

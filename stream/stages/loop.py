@@ -218,7 +218,9 @@ def run_stage(
     Raises
     ------
     StageRefusedError
-        If the stage cannot be built as it is configured, or an address cannot be used.
+        If the stage cannot be built as it is configured.
+    EndpointError
+        If an address cannot be used.
     Exception
         Whatever the stage raised, after it was reported: the supervisor starts the stage anew.
     """
@@ -228,10 +230,8 @@ def run_stage(
             if on_link:
                 on_link(link)
             _run(_built(build), link, context, clock)
-        except StageRefusedError:
+        except (StageRefusedError, EndpointError):
             raise
-        except EndpointError as error:
-            raise StageRefusedError(str(error)) from error
         except Exception as error:
             log.exception("stage %s failed", name)
             link.notice(logging.ERROR, f"{type(error).__name__}: {error}")
