@@ -183,6 +183,10 @@ def _spacing(points: Positions) -> float:
     if n_points < 2:
         return 0.0
     some = np.unique(np.linspace(0, n_points - 1, min(n_points, _ENOUGH_FOR_SPACING)).astype(int))
-    distances = np.hypot(*(points[some, None] - points).transpose(2, 0, 1))
-    distances[np.arange(len(some)), some] = np.inf  # of a point from itself
-    return float(np.median(distances.min(axis=1)))
+    return float(np.median([_nearest(points, index) for index in some]))
+
+
+def _nearest(points: Positions, index: int) -> float:
+    distances = np.hypot(*(points - points[index]).T)
+    distances[index] = np.inf  # of the point from itself
+    return float(distances.min())
