@@ -12,7 +12,7 @@ import numpy as np
 from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
 from stream.wire.codec import ProtocolError
-from stream.wire.messages import Deed
+from stream.wire.messages import Box, Deed
 from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
@@ -21,14 +21,12 @@ LOOK_S = 0.25
 TIMEOUT_S = 1.0
 MOST_POINTS = 2000  # that a page draws
 
-Box = tuple[tuple[float, float], tuple[float, float]]
-
 
 class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a browser sends: a deed, and for a region its corners, absolute object pixels (row, col)."""
 
     deed: Deed
-    corners: Box | None = None
+    corners: tuple[tuple[float, float], tuple[float, float]] | None = None
 
 
 class SteeringFeed:

@@ -84,8 +84,9 @@ def adaptive_ptycho(
     devices, dimensions = [*detectors, *motors], [(motor.hints["fields"], "primary") for motor in motors]
     names = {"detectors": [d.name for d in detectors], "motors": [m.name for m in motors]}
     ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
-    steering = _steering(ledger, policy, batch, stale_after, wait_s, hold_s)
-    yield from _run(steering, devices, measure, {**names, "hints": {"dimensions": dimensions}, **(md or {})})
+    conversation = _conversation(ledger, policy, batch, stale_after, wait_s, hold_s)
+    md = {**names, "hints": {"dimensions": dimensions}, **(md or {})}
+    yield from _run(conversation, devices, measure, md)
 
 
 def adaptive_fly_ptycho(
@@ -136,12 +137,13 @@ def adaptive_fly_ptycho(
     names = {"detectors": [d.name for d in detectors], "motors": list(flyer.hints["fields"])}
     dimensions = [([name], "primary") for name in flyer.hints["fields"]]
     ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
-    steering = _steering(ledger, policy, batch, stale_after, wait_s, hold_s)
+    conversation = _conversation(ledger, policy, batch, stale_after, wait_s, hold_s)
     devices = [flyer, *detectors]
-    yield from _run(steering, devices, measure, {**names, "hints": {"dimensions": dimensions}, **(md or {})})
+    md = {**names, "hints": {"dimensions": dimensions}, **(md or {})}
+    yield from _run(conversation, devices, measure, md)
 
 
-def _steering(
+def _conversation(
     ledger: Ledger,
     policy: Advisor | str | Mapping[str, Any],
     batch: int,
@@ -167,22 +169,22 @@ def _steering(
 
 
 def _run(
-    steering: Conversation, devices: Sequence[Any], measure: Measure, md: dict[str, Any]
+    conversation: Conversation, devices: Sequence[Any], measure: Measure, md: dict[str, Any]
 ) -> MsgGenerator[None]:
     """Runs batches until there is nothing left to measure; one bluesky run."""
-    ledger = steering.ledger
+    ledger = conversation.ledger
     plan = {"plan_name": "adaptive_ptycho", "n_planned": len(ledger.planned), "n_most": ledger.n_most}
 
     @bpp.stage_decorator([device for device in devices if hasattr(device, "stage")])
     @bpp.run_decorator(md={**plan, "limits": ledger.limits.tolist(), **md})
     def batches() -> MsgGenerator[None]:
         points = np.zeros((0, 2))
-        steering.ask(points)
-        while len(points := (yield from steering.next_batch())):
-            steering.ask(points)
+        conversation.ask(points)
+        while len(points := (yield from conversation.next_batch())):
+            conversation.ask(points)
             yield from measure(points)
 
-    yield from bpp.finalize_wrapper(batches(), lambda: _closed(steering.advisor))
+    yield from bpp.finalize_wrapper(batches(), lambda: _closed(conversation.advisor))
 
 
 def _closed(advisor: Advisor) -> Iterator[Any]:

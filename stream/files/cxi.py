@@ -1,4 +1,8 @@
-"""Recorded scans as other programs write them: whichever format it is, and CXI."""
+"""Recorded scans as other programs write them: whichever format it is, and CXI.
+
+A file's conventions are not ours: here sample motion becomes probe motion, joules become electronvolts and a
+mask of defects becomes one of valid pixels.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
 """Weights of a network with their model card, on disk as safetensors.
 
 The card lies in the file's metadata, so that weights never travel without it, and beside it as JSON, to be
-read by people. Written by `launch.training.train`, read by `stream.stages.inference`.
+read by people.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""The published picture in square tiles with versions, so that a client gets only what it does not have."""
+"""The published picture in square tiles with versions, so that a client gets only what it does not have.
+
+Tiles are fixed in absolute object pixels: a picture that grows adds tiles and never renames them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

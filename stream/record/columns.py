@@ -1,4 +1,8 @@
-"""One quantity of every frame in memory-mapped segments, addressed by frame number."""
+"""One quantity of every frame in memory-mapped segments, addressed by frame number.
+
+A column has one writer and any number of readers in other processes; it grows by whole segments and never
+moves.
+"""
 
 import contextlib
 import errno

@@ -1,7 +1,7 @@
 """The position stage: bluesky documents or a file in, `positions_m` of each scan out.
 
 Every document of a run is also recorded in the scan's folder as it comes, for the store and for a restart
-of this stage. Run by `stream.stages.loop.run_stage`.
+of this stage.
 """
 
 import logging

@@ -1,7 +1,6 @@
 """The stage that listens to the detector: messages become frames of a scan, and every frame is accounted for.
 
-A series of the detector is a scan; what `stream.stages.recording` writes is all that other stages know
-about it. Run by `stream.stages.loop`.
+A series of the detector is a scan; what `stream.stages.recording` writes is all that other stages know of it.
 
 A series ends when its end message has come and no frame has for `end_grace_s` (at once if all announced
 frames are there), when all announced frames are there and the end message stays away, when another series

@@ -13,6 +13,8 @@ from stream.stages.config import EndpointSection
 from stream.steering.motor_axes import Axes, Limits
 from stream.wire import addresses
 
+_NEEDS_LIMITS = "the policy needs `limits`: motor positions ((y_low, y_high), (x_low, x_high))"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aims:
@@ -78,7 +80,7 @@ class PolicyConfig(EndpointSection):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if self.enabled and self.limits is None:
-            raise ValueError("the policy needs `limits`: motor positions ((y_low, y_high), (x_low, x_high))")
+            raise ValueError(_NEEDS_LIMITS)
         if (self.dwell_s is None) != (self.speed is None):
             raise ValueError("the policy needs `dwell_s` and `speed` together, or neither")
         return self
@@ -92,7 +94,7 @@ class PolicyConfig(EndpointSection):
             If limits are not known.
         """
         if self.limits is None:
-            raise ValueError("the policy needs `limits`: motor positions ((y_low, y_high), (x_low, x_high))")
+            raise ValueError(_NEEDS_LIMITS)
         return Aims(
             axes=axes,
             limits=self.limits,

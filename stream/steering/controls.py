@@ -28,7 +28,8 @@ class ControlLog:
     """
 
     def __init__(self) -> None:
-        self.number, self.held, self.region = 0, False, None  # type: int, bool, Box | None
+        self.number, self.held = 0, False
+        self.region: Box | None = None
         self.stopper: Control | None = None
         self.said: deque[Control] = deque(maxlen=MOST_CONTROLS)
         self._n_read = 0
