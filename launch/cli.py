@@ -1,8 +1,8 @@
 """The command line. Each command says what it takes and hands over; what it does is elsewhere.
 
 Imports are inside the commands: `--help` must not wait for PyTorch, and `watch` and `steer` run where the
-pipeline is not installed. Users' mistakes end in one line on
-standard error and exit status 2; PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
+pipeline is not installed. Users' mistakes end in one line on standard error and exit status 2;
+PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
 """
 
 import os
@@ -20,6 +20,7 @@ from stream.wire import addresses
 USER_MISTAKE = 2
 INTERRUPTED = 130
 DEBUG = "PTYCHOSTREAM_DEBUG"
+CORES = len(os.sched_getaffinity(0))
 
 app = typer.Typer(
     name="ptychostream",
@@ -216,9 +217,7 @@ def reconstruct(
         bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
     ] = False,
     device: EngineDevice = None,
-    threads: Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")] = len(
-        os.sched_getaffinity(0)
-    ),
+    threads: Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")] = CORES,
     tiles: Annotated[
         int | None,
         typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores."),

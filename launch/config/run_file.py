@@ -14,6 +14,8 @@ from stream.stages.inputs import Optics
 from stream.stages.link import StageContext
 from stream.wire.sockets import Endpoint
 
+PROBE_FILE = "probe.npy"  # in the run's folder
+
 
 class StageSpec(BaseModel):
     """One process of a run.
@@ -132,9 +134,6 @@ def new_run(config: Config, stages: tuple[StageSpec, ...]) -> ResolvedRun:
     """Returns a run of `config` with an id of its own: when it began, and a few random digits."""
     run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
     return ResolvedRun(run_id=run_id, config=config, folder=config.save / "runs" / run_id, stages=stages)
-
-
-PROBE_FILE = "probe.npy"
 
 
 def optics(run: ResolvedRun) -> Optics:
