@@ -1,7 +1,7 @@
 """The simulated beamline of the steered demo: a RunEngine flies where the policy says, then a spiral.
 
-Runs in its own process, started by the demo; it waits for a line before each of the two scans: `python -m
-launch.beamline.steered CONFIG.json`.
+Runs in its own process, started by the demo: `python -m launch.beamline.steered CONFIG.json`. It waits for
+a line before each of the two scans.
 """
 
 import asyncio

@@ -9,6 +9,7 @@ import numpy as np
 
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, Solver, Task, task_of
+from launch.offline.tiles import refined_in_tiles
 from launch.results.cxi import Reconstruction
 from operators.arrays import Object, Probe, to_numpy
 from operators.engine.backends import Backend, get_backend, on_host
@@ -126,8 +127,6 @@ def _solver(options: ReconstructOptions) -> Solver:
     if options.projections is not None:
         return _projected
     if options.tiles > 1:
-        from launch.offline.tiles import refined_in_tiles  # imports this module: a tile is a task of its own
-
         return refined_in_tiles
     return _refined
 

@@ -1,6 +1,6 @@
 """What there is to learn from in a scan that is being refined: patterns, and the object under them.
 
-No torch.
+Which frames to trust is the whole of it: a network that learns from a bad refinement gets worse.
 """
 
 from dataclasses import dataclass

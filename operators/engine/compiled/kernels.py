@@ -26,7 +26,7 @@ _inlined = njit(fastmath=_FAST, inline="always")  # a call would cost as much as
 
 @_compiled
 def transform(plan: Plan, waves: Array) -> None:
-    """Run a plan of `.fftw` in place on one frame's `waves`, (mode, y, x or more) complex64."""
+    """Run a plan of `fftw` in place on one frame's `waves`, (mode, y, x or more) complex64."""
     call(plan.execute, plan.plan, waves.ctypes.data)
 
 

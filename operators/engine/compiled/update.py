@@ -84,9 +84,8 @@ class _Buffers:
 
     def __init__(self, n_frames: int, probe_shape: tuple[int, int, int], n_workers: int) -> None:
         n_modes, n_rows, n_columns = probe_shape
-        self.kernels: Any = importlib.import_module(
-            "operators.engine.compiled.kernels"
-        )  # only now: numba takes its time
+        # Only now: numba takes its time.
+        self.kernels: Any = importlib.import_module("operators.engine.compiled.kernels")
         self.waves = empty_waves((n_frames, n_modes, n_rows, n_columns))
         self.transforms = Transforms(self.waves[0, :, :, :n_columns])
         self.probe_sums = np.empty((n_workers, *probe_shape), np.complex64)

@@ -16,7 +16,7 @@ _N_UPLOADS = 16  # in flight: further ahead the host waits, so that what it has 
 
 
 class CudaDevice:
-    """The kernels for windows and probes of one size on the current device; see `update.Device`.
+    """The kernels for windows and probes of one size on the current device; see `cuda.update.Device`.
 
     Compiling takes a few seconds, once per computer: CuPy keeps what it compiled.
 
