@@ -15,7 +15,8 @@ from operators.arrays import Object, Probe, to_numpy
 from operators.engine.backends import Backend, get_backend, on_host
 from operators.engine.probe_search import estimate_probe
 from operators.engine.projections import Projections
-from operators.metrics.errors import FRC, fourier_ring_correlation, remove_gauge
+from operators.metrics.errors import FRC, fourier_ring_correlation
+from operators.metrics.gauge import remove_gauge
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from operators.reconstruct import Progress, Solution, solve

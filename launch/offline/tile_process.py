@@ -20,7 +20,8 @@ from launch.offline.recorded import open_recorded
 from launch.offline.task import ReconstructOptions, task_of
 from operators.arrays import use_gpu
 from operators.engine.backends import get_backend
-from operators.engine.refiner import Refiner, RefinerSnapshot
+from operators.engine.config import RefinerSnapshot
+from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
 from operators.reconstruct import refine
 from stream.record.scan import Numbers

@@ -11,8 +11,9 @@ import numpy as np
 
 from operators.arrays import Mask, Patterns, Positions, Probe
 from operators.engine.backends import Update
+from operators.engine.config import RefinerConfig, closing_fraction
 from operators.engine.epie import update
-from operators.engine.refiner import Refiner, RefinerConfig, closing_fraction
+from operators.engine.refiner import Refiner
 from operators.geometry import window_corners
 from operators.metrics.errors import amplitude_error
 from operators.optics.forward import noise_residual

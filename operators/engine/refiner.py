@@ -26,7 +26,7 @@ from operators.arrays import (
 )
 from operators.engine.backends import Update
 from operators.engine.canvas import Canvas
-from operators.engine.config import RefinerConfig, RefinerSnapshot, closing_fraction
+from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.epie import Batch, Steps, update
 from operators.engine.frame_store import FrameStore
 from operators.engine.levelling import missing_slopes, slow_phase
@@ -36,8 +36,6 @@ from operators.geometry import Bounds, window_corners
 from operators.optics.forward import forward_residual
 from operators.optics.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.patches import extract_patches
-
-__all__ = ["Refiner", "RefinerConfig", "RefinerSnapshot", "closing_fraction"]
 
 logger = logging.getLogger(__name__)
 

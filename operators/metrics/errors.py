@@ -10,22 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from operators.arrays import Array, Corners, Mask, Object, Patterns, Probe, abs2, array_module, fft2
-from operators.metrics.gauge import Gauge, find_gauge, hann_window, remove_gauge
+from operators.metrics.gauge import hann_window
 from operators.optics.forward import FRAMES_AT_A_TIME, intensities
 from operators.patches import extract_patches
-
-__all__ = [
-    "FRC",
-    "NRMSE",
-    "Gauge",
-    "align_phase",
-    "amplitude_error",
-    "find_gauge",
-    "fourier_ring_correlation",
-    "nrmse",
-    "phase_correlation_coefficient",
-    "remove_gauge",
-]
 
 
 class NRMSE(NamedTuple):

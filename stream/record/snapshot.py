@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from operators.engine.refiner import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from stream.record.columns import write_atomically
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from operators.arrays import phase_factor
-from operators.engine.refiner import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic, phase_variance
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import abs2
-from operators.engine.refiner import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door

@@ -10,7 +10,8 @@ from launch.training.evaluate import evaluation_probe
 from launch.training.recipe import read_recipe
 from operators.arrays import centre_origin
 from operators.geometry import Geometry, window_corners
-from operators.metrics.errors import nrmse, remove_gauge
+from operators.metrics.errors import nrmse
+from operators.metrics.gauge import remove_gauge
 from operators.optics.forward import simulate_counts
 from operators.optics.samples import object_from_texture, texture
 from operators.optics.trajectories import jittered_raster

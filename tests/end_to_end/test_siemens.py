@@ -9,7 +9,8 @@ import pytest
 from launch.results.cxi import Reconstruction, read_result
 from operators.arrays import corner_origin
 from operators.geometry import window_corners
-from operators.metrics.errors import amplitude_error, phase_correlation_coefficient, remove_gauge
+from operators.metrics.errors import amplitude_error, phase_correlation_coefficient
+from operators.metrics.gauge import remove_gauge
 from stream.files.cxi import read_scan
 from tests.helpers.launch.commands import free_address, ptychostream, running
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data

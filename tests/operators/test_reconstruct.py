@@ -7,7 +7,8 @@ import operators.reconstruct
 from operators.arrays import centre_origin, corner_origin
 from operators.engine.config import RefinerConfig
 from operators.geometry import Geometry
-from operators.metrics.errors import nrmse, remove_gauge
+from operators.metrics.errors import nrmse
+from operators.metrics.gauge import remove_gauge
 from operators.reconstruct import FRAMES_AT_A_TIME, reconstruct
 from tests.helpers.operators.scenes import N_PIXELS, make_scene
 

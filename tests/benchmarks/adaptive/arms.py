@@ -6,7 +6,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
 from operators.engine.backends import get_backend
-from operators.engine.refiner import Refiner, RefinerConfig, closing_fraction
+from operators.engine.config import RefinerConfig, closing_fraction
+from operators.engine.refiner import Refiner
 from operators.geometry import Bounds, Geometry
 from operators.metrics.gauge import remove_gauge
 from operators.network.interface import Network

@@ -8,7 +8,8 @@ import numpy as np
 import scipy.fft
 from scipy.ndimage import gaussian_filter
 
-from operators.metrics.errors import nrmse, remove_gauge
+from operators.metrics.errors import nrmse
+from operators.metrics.gauge import remove_gauge
 from tests.benchmarks.engines.engine_scan import EngineScan
 
 N_PIXELS, SIDE, STEP, MARGIN = 128, 20, 15, 4

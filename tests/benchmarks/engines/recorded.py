@@ -9,7 +9,8 @@ from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction
 from operators.engine.config import RefinerConfig
-from operators.metrics.errors import phase_correlation_coefficient, remove_gauge
+from operators.metrics.errors import phase_correlation_coefficient
+from operators.metrics.gauge import remove_gauge
 from tests.helpers.recorded_data import SHARED_DATA
 
 SIEMENS = SHARED_DATA / "siemens"

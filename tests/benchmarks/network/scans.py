@@ -11,7 +11,8 @@ from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import Seeding
 from operators.geometry import Bounds
-from operators.metrics.errors import nrmse, remove_gauge
+from operators.metrics.errors import nrmse
+from operators.metrics.gauge import remove_gauge
 from operators.mosaic.mosaic import Mosaic, stitch
 from operators.network.interface import Network
 from operators.network.predictor import Predictor

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from operators.engine.refiner import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.optics.probe import zone_plate_probe
 from operators.optics.trajectories import jittered_raster

@@ -16,7 +16,8 @@ from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
 from launch.results.cxi import Reconstruction
 from operators.engine.config import RefinerConfig
-from operators.metrics.errors import nrmse, remove_gauge
+from operators.metrics.errors import nrmse
+from operators.metrics.gauge import remove_gauge
 from operators.optics.detector_effects import DetectorEffects
 
 RECIPES = Path(__file__).parents[3] / "launch" / "recipes"

@@ -10,7 +10,8 @@ from operators.arrays import centre_origin
 from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.geometry import Geometry
-from operators.metrics.errors import nrmse, phase_correlation_coefficient, remove_gauge
+from operators.metrics.errors import nrmse, phase_correlation_coefficient
+from operators.metrics.gauge import remove_gauge
 from operators.reconstruct import reconstruct as reconstruct_arrays
 from tests.benchmarks.engines.recorded import distance_px
 from tests.helpers.operators.scenes import N_PIXELS, make_scene

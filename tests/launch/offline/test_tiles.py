@@ -13,7 +13,8 @@ from launch.offline.task import ReconstructOptions
 from launch.offline.tiles import TileRefinement
 from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
-from operators.metrics.errors import nrmse, remove_gauge
+from operators.metrics.errors import nrmse
+from operators.metrics.gauge import remove_gauge
 
 EPOCHS_4 = ReconstructOptions(epochs=4, device="numpy", refiner=RefinerConfig(batch_size=8))
 

@@ -6,7 +6,8 @@ from operators.engine.config import RefinerConfig, closing_fraction
 from operators.engine.probe_search import estimate_probe, probe_from_burst
 from operators.engine.refiner import Refiner
 from operators.geometry import Geometry
-from operators.metrics.errors import amplitude_error, nrmse, remove_gauge
+from operators.metrics.errors import amplitude_error, nrmse
+from operators.metrics.gauge import remove_gauge
 from operators.optics.forward import simulate_counts
 from operators.optics.probe import zone_plate_probe
 from tests.helpers.operators.scenes import N_PIXELS, PHOTONS, PUPIL_PX, append_all, make_scene
