@@ -29,6 +29,7 @@ The offline reconstruction of a recorded scan (`ptychostream reconstruct`) runs 
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -165,8 +166,8 @@ def solve(
     ValueError
         If there is nothing to do: no epoch, or no photon in the frames.
     """
-    if not epochs > 0:
-        raise ValueError(f"expected epochs > 0, got {epochs}")
+    if not 0 < epochs < math.inf:
+        raise ValueError(f"expected finite epochs > 0, got {epochs}")
     if scale_probe:
         if not refiner.mean_photons > 0:
             raise ValueError(f"there is no photon on the valid pixels of {refiner.n_frames} frames")

@@ -5,16 +5,17 @@ The only threads of `operators` are here; they share one update, and nobody sees
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 
 from operators.arrays import Array, ArrayModule, Mask, Object, Probe, get_array_module
 from operators.engine.compiled.update import CompiledUpdate, can_compile
+from operators.engine.config import BackendName
 from operators.engine.cuda.update import CudaUpdate
 from operators.engine.epie import Accumulators, Batch, Steps, update
 
-BACKENDS = ("auto", "numpy", "compiled", "cupy", "cupy-fused")
+BACKENDS = get_args(BackendName)
 
 
 class Update(Protocol):

@@ -1,7 +1,7 @@
 """What a refinement is told and what it tells: configuration, snapshot and the closing of a run."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -9,14 +9,19 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from operators.geometry import Bounds
 from operators.section import Fraction, Section
 
+BackendName: TypeAlias = Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"]
 CLOSING = 0.3  # of a run's epochs
 _FEW_FRAMES, _VISITS_OF_FEW = 60, 8
 _LAST_FRACTION = 0.02
 
 
 class RefinerConfig(Section):
-    """What refinement does with its frames."""
+    """What refinement does with its frames.
 
+    A value out of its range raises `pydantic.ValidationError`, a `ValueError` that names the setting.
+    """
+
+    # Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009); Maiden, Johnson & Li, Optica 4, 736 (2017).
     algorithm: Literal["epie", "rpie"] = "rpie"
     """extended ptychographic iterative engine, or its regularised successor"""
     object_step: Fraction = 1.0
@@ -75,7 +80,7 @@ class ComputeConfig(Section):
     # The last third of them takes smaller and smaller steps.
     epochs: PositiveFloat = 40.0
     """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
-    device: Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] = "auto"
+    device: BackendName = "auto"
     """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
     threads: PositiveInt = 1
     """cores the refinement may use"""

@@ -168,7 +168,8 @@ def test_wrong_shapes_dtypes_and_units_are_named(scene, frames, change, complain
             r"mask: expected bool \(32, 32\), True where valid, got flo",
         ),
         ({"mask": np.ones((4, 4), bool)}, r"mask: .* got bool \(4, 4\)"),
-        ({"epochs": 0}, "expected epochs > 0, got 0"),
+        ({"epochs": 0}, "expected finite epochs > 0, got 0"),
+        ({"epochs": np.inf}, "expected finite epochs > 0, got inf"),
         ({"device": "gpu"}, "expected a backend of"),
     ],
 )
