@@ -1,4 +1,4 @@
-"""What every process that we start has in common: how it ends, and what its end says."""
+"""How processes end: a child with its parent, a command as cleanly by a signal as by Ctrl-C, and in words."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ def die_with(parent: int) -> None:
     """Makes this process end with the process that started it, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
-        sys.exit(f"the supervisor, process {parent}, is gone")
+        sys.exit(f"process {parent}, which started this one, is gone")
 
 
 def describe_status(status: int) -> str:

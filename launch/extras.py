@@ -1,6 +1,6 @@
 """Which extra of the installation brings a module, for a message where it is missing.
 
-The installation without extras has the clients: `stream.client`, `watch`, `steer` and the plans.
+Without extras there are the clients: `stream.client`, `watch`, `steer`, and the plans where bluesky is.
 """
 
 _MODULES = {

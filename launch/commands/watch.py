@@ -14,7 +14,7 @@ from stream.live.image import LiveImage
 
 POLL_S = 0.2
 PLAIN_INTERVAL_S = 1.0
-STAGES = {
+_COUNTS = {
     "expected": "expected",
     "recorded": "recorded",
     "inferred": "inferred",
@@ -92,10 +92,10 @@ def describe(image: LiveImage | None, rates: dict[str, float], status: Status) -
         return Group(head)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("frames")
-    for title in STAGES.values():
+    for title in _COUNTS.values():
         table.add_column(title, justify="right", min_width=9)
-    table.add_row("count", *(_number(image.counts.get(name)) for name in STAGES))
-    table.add_row("per second", *(_number(rates.get(name)) for name in STAGES), style="dim")
+    table.add_row("count", *(_number(image.counts.get(name)) for name in _COUNTS))
+    table.add_row("per second", *(_number(rates.get(name)) for name in _COUNTS), style="dim")
     return Group(Text.assemble((image.scan, "bold"), "  ", head), table, Text(figures(image)))
 
 
@@ -103,7 +103,7 @@ def line(image: LiveImage | None, status: Status) -> str:
     """Returns the same in one line of plain text."""
     if image is None:
         return status.text
-    counts = [f"{title} {image.counts[name]}" for name, title in STAGES.items() if name in image.counts]
+    counts = [f"{title} {image.counts[name]}" for name, title in _COUNTS.items() if name in image.counts]
     return f"{image.scan}  {', '.join(counts)}  {figures(image)}  {status.text}"
 
 

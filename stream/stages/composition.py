@@ -71,7 +71,7 @@ class Refined:
 def compose(
     bounds: Bounds, mosaic: Mosaic, refined: Refined | None, *, sigma_factor: float = 1.0
 ) -> dict[str, NDArray[Any]]:
-    """Returns the layers of `stream.live.tiles` on `bounds`.
+    """Returns the layers of `stream.live.tile_store` on `bounds`.
 
     Parameters
     ----------

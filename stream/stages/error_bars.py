@@ -11,7 +11,7 @@ import numpy as np
 
 from operators.mosaic.error_bars import Dial, tile_errors
 from operators.mosaic.mosaic import Mosaic
-from stream.live.tiles import TileStore
+from stream.live.tile_store import TileStore
 from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 from stream.stages.composition import Refined

@@ -17,7 +17,7 @@ from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door
-from stream.live.tiles import TileStore
+from stream.live.tile_store import TileStore
 from stream.record.account import Delay, frame_counts, incompleteness, percentiles_ms
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from operators.geometry import Bounds
-from stream.live.tiles import TileStore
+from stream.live.tile_store import TileStore
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import answer_to, rejection
 from stream.wire.messages import Ask, Hello, ImageFigures, NoNews, ObjectUpdate

@@ -4,7 +4,7 @@ import pytest
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, stitch
-from stream.live.tiles import TileStore
+from stream.live.tile_store import TileStore
 from stream.stages.composition import Refined
 from stream.stages.error_bars import SETTLED_VISITS, Calibration, CalibrationRecord, read_calibration
 from tests.helpers.stream.scans import Sample, make_scan, snapshot_of

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.live.tiles import LAYERS
+from stream.live.tile_store import LAYERS
 from stream.wire.codec import MAX_HEADER_BYTES, ProtocolError, decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import (

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
-from stream.live.tiles import LAYERS, TileStore
+from stream.live.tile_store import LAYERS, TileStore
 
 SIDE = 8
 
