@@ -39,9 +39,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Hello(Message, frozen=True, tag=True, kw_only=True):
     """First word of a client: which protocol it speaks and who it is."""
 
-    protocol: int
-    schema: Name
-    role: Name
+    protocol: int  # `PROTOCOL`: another number is another protocol
+    schema: Name  # `SCHEMA_HASH`: another one has other fields or bounds
+    role: Name  # any name for the log; a stage of a run gives its own
     pid: Count = 0
 
 
@@ -76,7 +76,7 @@ class Notice(Message, frozen=True, tag=True, kw_only=True):
     """A stage has something to tell the person at the terminal."""
 
     stage: Name
-    level: Count
+    level: Count  # as in Python's logging: 30 a warning, 40 an error
     text: Annotated[str, Meta(max_length=4000)]
 
 
@@ -88,7 +88,7 @@ class Ask(Message, frozen=True, tag=True, kw_only=True):
     """A client asks for what is newer than the version it has of a scan; its one credit until answered."""
 
     scan: Name = ""
-    after: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+    after: Annotated[int, Meta(ge=-1, le=2**53)] = -1  # the version it has; -1 asks for all tiles
 
 
 class NoNews(Message, frozen=True, tag=True, kw_only=True):
@@ -194,13 +194,13 @@ class Consult(Message, frozen=True, tag=True, kw_only=True):
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("measured",)
 
-    run: Name
-    question: Count
+    run: Name  # uid of the plan's run
+    question: Count  # numbered by the plan; the answer repeats it
     after: Annotated[int, Meta(ge=-1, le=2**53)]  # the highest sequence number the plan has taken
-    n_points: Annotated[int, Meta(ge=1, le=65536)]
-    heard: Count = 0  # the highest number of a control the plan knows of, and what they amount to:
-    held: bool = False
-    region: Box | None = None
+    n_points: Annotated[int, Meta(ge=1, le=65536)]  # how many it wants at most
+    heard: Count = 0  # the highest number of a control that the plan knows of
+    held: bool = False  # whether a person holds the run
+    region: Box | None = None  # to which the run is restricted, motor positions
 
 
 class Recommendation(Message, frozen=True, tag=True, kw_only=True):
@@ -211,17 +211,17 @@ class Recommendation(Message, frozen=True, tag=True, kw_only=True):
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("points",)
 
-    run: Name
-    question: Count
+    run: Name  # of the question
+    question: Count  # which one this answers
     sequence: Count  # above every one the plan has taken, also after the policy was started anew
-    scan: Name = ""
+    scan: Name = ""  # of the image it was derived from
     frames_seen: Count = 0  # frames in the image it was derived from
     n_measured: Count = 0  # exposures it took into account
     map_hash: Name = ""  # of the weights and distances that decided
-    expires_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    expires_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0  # older than that it must not be followed
     predicted_gain: Annotated[float, Meta(ge=0)] = 0.0  # fall of the weighted phase variance, rad^2 x pixels
     realised_gain: float = 0.0  # the same of the last batch that the image shows, as it came true
-    stop: bool = False
+    stop: bool = False  # whether the scan should end; `reasons` say why
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
 
 
@@ -231,7 +231,7 @@ class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     number: Annotated[int, Meta(ge=1, le=2**53)]  # in the order in which they were said
     deed: Deed
     region: Box | None = None  # motor positions; of the deed `region`
-    by: Name = ""
+    by: Name = ""  # who said it
 
 
 class Controls(Message, frozen=True, tag=True, kw_only=True):
@@ -245,7 +245,7 @@ class Decided(Message, frozen=True, tag=True, kw_only=True):
     """The plan tells the policy what it does and why: the same as in its run, for those who watch."""
 
     run: Name
-    source: Name
+    source: Name  # agent, planned, person or end
     reason: Reason
     n_points: Count = 0
     n_left: Count = 0  # exposures that the plan may still make
@@ -255,8 +255,8 @@ class Command(Message, frozen=True, tag=True, kw_only=True):
     """A person has something to say to the steered run; the answer is `Steering` or `Reject`."""
 
     deed: Deed
-    region: Box | None = None
-    by: Name = ""
+    region: Box | None = None  # motor positions; of the deed `region`
+    by: Name = ""  # who says it
 
 
 class AskSteering(Message, frozen=True, tag=True, kw_only=True):
@@ -273,20 +273,20 @@ class Steering(Message, frozen=True, tag=True, kw_only=True):
 
     plan: Literal["none", "running", "ended"] = "none"
     asked_s: Annotated[float, Meta(ge=0)] = 0.0  # since the plan was last heard
-    held: bool = False
-    stopped: bool = False
-    region: Box | None = None
-    limits: Box
-    unit: Name
+    held: bool = False  # by a person
+    stopped: bool = False  # by a person
+    region: Box | None = None  # to which the run is restricted, motor positions
+    limits: Box  # of the policy, motor positions
+    unit: Name  # of the motors
     origin: tuple[Coordinate, Coordinate]  # motor position of a probe centred on the absolute pixel (0, 0)
     pitch: tuple[Coordinate, Coordinate]  # motor unit per object pixel, with its sign
-    n_measured: Count = 0
-    n_left: Count = 0
-    sequence: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+    n_measured: Count = 0  # exposures of the run
+    n_left: Count = 0  # exposures that the plan may still make
+    sequence: Annotated[int, Meta(ge=-1, le=2**53)] = -1  # of the last recommendation
     dose_peak: Annotated[float, Meta(ge=0)] = 0.0  # photons on the pixel that has most
-    max_dose: Annotated[float, Meta(gt=0)] | None = None
-    predicted_gain: float = 0.0
-    realised_gain: float = 0.0
+    max_dose: Annotated[float, Meta(gt=0)] | None = None  # photons that any pixel may get
+    predicted_gain: float = 0.0  # as in `Recommendation`
+    realised_gain: float = 0.0  # as in `Recommendation`
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
     source: Name = ""  # of the plan's last decision
     reason: Reason = ""
