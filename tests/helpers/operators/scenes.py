@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from operators.arrays import Corners, Object, Patterns, Probe
-from operators.engine.config import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot, closing_fraction
 from operators.engine.refiner import Refiner
 from operators.metrics.errors import nrmse
 from operators.optics.forward import intensities, simulate_counts
@@ -65,6 +65,11 @@ def make_scene(
     return Scene(truth, probe, corners + origin, patterns, origin)
 
 
+def wrong_probe() -> Probe:
+    """A probe out of focus by more than those of the scenes: what refinement starts from."""
+    return with_power(zone_plate_probe(N_PIXELS, PUPIL_PX, 1.15 * DISC_PX)[None], PHOTONS)
+
+
 def smooth_object(shape: tuple[int, int], rng: np.random.Generator) -> Object:
     amplitude, phase = (gaussian_filter(rng.standard_normal(shape), 2.0) for _ in range(2))
     amplitude = 1 - 0.3 * (amplitude - amplitude.min()) / np.ptp(amplitude)
@@ -79,6 +84,13 @@ def append_all(refiner: Refiner, scene: Scene, chosen: slice = slice(None)) -> N
 def run_epochs(refiner: Refiner, n_epochs: float) -> None:
     while refiner.epoch < n_epochs:
         refiner.step()
+
+
+def run_to(refiner: Refiner, n_epochs: float, closes: bool = False) -> RefinerSnapshot:
+    """The picture after so many epochs, with falling steps at the end if the run closes there."""
+    while refiner.epoch < n_epochs:
+        refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs) if closes else 1.0)
+    return refiner.snapshot()
 
 
 def assert_same_end(found: RefinerSnapshot, expected: RefinerSnapshot) -> None:
