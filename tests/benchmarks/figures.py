@@ -133,10 +133,6 @@ def _number(value: Any) -> str:
 
 def _said(item: tuple[str, Any]) -> str:
     name, value = item
-    return (
-        str(value)
-        if name == "cpu"
-        else f"{value} cores"
-        if name == "cores"
-        else f"{name.replace('_', ' ')} {value}"
-    )
+    if name == "cpu":
+        return str(value)
+    return f"{value} cores" if name == "cores" else f"{name.replace('_', ' ')} {value}"

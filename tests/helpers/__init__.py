@@ -7,8 +7,9 @@ Helpers of one room lie in a folder of its name, those of the whole pipeline her
 - `recorded_data`: where scans of real beamlines lie, and a mark that skips without them
 - `documentation`: the code blocks of the pages under `docs`
 - `operators`: scenes that refinement solves, small networks, stand-ins for CuPy and for CUDA
-- `stream`: scans as their writers leave them; a detector, bluesky's documents, a server of live images, and
-  a client of the stitcher, each without the rest of the pipeline; policies and their decisions; a clock
+- `stream`: scans as their writers leave them, and as networks do; a detector, bluesky's documents, a server
+  of live images, and a client of the stitcher, each without the rest of the pipeline; policies and their
+  decisions; a clock
 - `launch`: commands as users call them; configurations, runs and stages with nothing to do; devices and plans
   for a RunEngine; the page in a browser; files of other programs; recipes that train in a second
 

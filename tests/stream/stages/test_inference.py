@@ -1,74 +1,24 @@
-from concurrent.futures import Executor, Future
-
 import numpy as np
 import pytest
 import torch
 
-from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor
-from operators.network.registry import NETWORKS
-from operators.optics.forward import intensities
 from stream.files.weights import save_network
 from stream.record.account import account
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
-from stream.record.tuned_weights import count_models, ensemble_id, version_path
+from stream.record.tuned_weights import count_models, ensemble_id
 from stream.stages import inference
-from stream.stages.config import NetworkConfig
-from stream.stages.inference import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
-from tests.helpers.operators.networks import untrained_card
 from tests.helpers.stream.clock import Clock
-from tests.helpers.stream.scans import DETECTOR_PLANE, Sample, close, lose, make_scan, record, states
-
-SHAPE_OF_NETWORK = {"n_pixels": 16, "crop": 16, "widths": (8, 8)}
-CARD = untrained_card(SHAPE_OF_NETWORK)
-
-
-def network(seed=0):
-    """Return a network that has learnt nothing and yet says something of its own about every pixel."""
-    torch.manual_seed(seed)
-    it: PhysicsNet = NETWORKS["physics"](**SHAPE_OF_NETWORK)
-    torch.nn.init.normal_(it.stages[-1].head.weight, std=0.3)
-    it.largest_intensity.fill_(1.0)  # as if training had shown it any pattern
-    return it
+from tests.helpers.stream.inference_bench import CARD, InferenceBench, network, other_network, tune
+from tests.helpers.stream.scans import DETECTOR_PLANE, close, lose, make_scan, record, states
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("inference"))
-
-
-class Bench:
-    """A sample, its frames and a network on disk."""
-
-    def __init__(self, folder):
-        self.scanned = Sample()
-        self.card = save_network(folder / "weights.safetensors", network(), CARD)
-        self.optics = self.scanned.optics(folder)
-        self.weights = folder / "weights.safetensors"
-        rng = np.random.default_rng(0)
-        patterns = rng.poisson(intensities(self.scanned.probe, self.scanned.patches))
-        self.frames = np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2")
-
-    def stage(self, optics=None, **changes):
-        settings = {"weights": self.weights, "batch_size": 8, "device": "cpu"}
-        return Inference(NetworkConfig(**settings | changes), optics or self.optics, clock=Clock())
-
-    def run(self, scans, *, order=None, later=False, **changes):
-        """Return what inference leaves of a scan whose frames arrive in `order`, six at a time."""
-        scan, numbers = make_scan(scans), np.arange(len(self.scanned)) if order is None else order
-        stage = self.stage(**changes)
-        stage.stores_later |= later
-        loop = WorkerLoop(stage, scans, Clock())
-        for start in range(0, len(numbers), 6):
-            record(scan, numbers[start : start + 6], self.frames[numbers[start : start + 6]])
-            loop.turn()
-        close(scan, "subscriber")
-        for _ in range(20):
-            loop.turn()
-        return Scan(scan.folder)
+    return InferenceBench(tmp_path_factory.mktemp("inference"))
 
 
 def test_every_frame_gets_patch_sigma_and_the_model_that_made_them(tmp_path, bench):
@@ -212,9 +162,7 @@ def test_a_restart_with_another_network_goes_on_and_the_columns_tell_which_made_
     scan = make_scan(tmp_path / "scans")
     record(scan, np.arange(8), bench.frames[:8])
     WorkerLoop(bench.stage(), tmp_path / "scans", Clock()).turn()
-    other = network()
-    torch.nn.init.normal_(other.stages[-1].head.weight, std=0.1)
-    card = save_network(tmp_path / "other.safetensors", other, CARD)
+    card = save_network(tmp_path / "other.safetensors", other_network(), CARD)
     record(scan, np.arange(8, 12), bench.frames[8:12])
     close(scan, "subscriber")
     loop = WorkerLoop(bench.stage(weights=tmp_path / "other.safetensors"), tmp_path / "scans", Clock())
@@ -252,130 +200,6 @@ def test_without_any_probe_the_frames_are_left_unfinished(tmp_path, bench):
     assert states(scan, "inference").tolist() == [State.UNFINISHED] * 4
 
 
-def other_network():
-    other = network()
-    torch.nn.init.normal_(other.stages[-1].head.weight, std=0.1)
-    return other
-
-
-def tune(scan):
-    """Leave a version of the weights as the stage `finetune` does, and return its card."""
-    card = save_network(version_path(scan, 1), other_network(), CARD)
-    scan.counters("finetune", writable=True)["version"] = 1
-    return card
-
-
-class ByHand(Executor):
-    """A thread that works only when told to."""
-
-    def __init__(self):
-        self.jobs = []
-
-    def submit(self, job, *arguments):
-        future = Future()
-        self.jobs.append((future, job, arguments))
-        return future
-
-    def work(self):
-        for future, job, arguments in self.jobs:
-            future.set_result(job(*arguments))
-        self.jobs.clear()
-
-
-class AtOnce(Executor):
-    """A thread that has always done its work already."""
-
-    def submit(self, job, *arguments):
-        future = Future()
-        future.set_result(job(*arguments))
-        return future
-
-
-@pytest.fixture
-def builder(monkeypatch):
-    """The thread that makes weights ready, by hand."""
-    it = ByHand()
-    monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: it)
-    return it
-
-
-def test_no_frame_waits_while_tuned_weights_are_made_ready_and_the_columns_tell_which_it_got(
-    tmp_path, bench, builder
-):
-    scan = make_scan(tmp_path)
-    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
-    loop.turn()
-    card = tune(scan)
-    loop.turn()
-    assert len(builder.jobs) == 1, "at once, not with the next frame"
-    for start in (0, 8):
-        record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
-        loop.turn()
-    assert (states(scan, "inference") == State.DONE).all()
-    assert len(builder.jobs) == 1
-    builder.work()
-    record(scan, np.arange(16, 24), bench.frames[16:24])
-    loop.turn()
-    models = {bench.card.model_id: 16, card.model_id: 8}
-    assert count_models(Scan(scan.folder), np.arange(24)) == models
-    assert not builder.jobs
-
-
-def test_a_scan_ends_while_tuned_weights_are_made_ready_and_the_next_begins_without_them(
-    tmp_path, bench, builder
-):
-    scan = make_scan(tmp_path)
-    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
-    loop.turn()
-    tune(scan)
-    record(scan, np.arange(8), bench.frames[:8])
-    loop.turn()
-    close(scan, "subscriber")
-    loop.turn()
-    assert account(Scan(scan.folder), "inference").is_complete
-    builder.work()
-    again = make_scan(tmp_path, "0001-next")
-    record(again, np.arange(8), bench.frames[:8])
-    loop.turn()
-    loop.turn()
-    assert count_models(Scan(again.folder), np.arange(8)) == {bench.card.model_id: 8}, "a new sample"
-
-
-def test_after_a_restart_the_first_batch_gets_the_weights_tuned_before(tmp_path, bench):
-    scan = make_scan(tmp_path)
-    card = tune(scan)
-    record(scan, np.arange(8), bench.frames[:8])
-    WorkerLoop(bench.stage(), tmp_path, Clock()).turn()
-    assert count_models(Scan(scan.folder), np.arange(8)) == {card.model_id: 8}
-
-
-@pytest.mark.parametrize("how", ["probe", "weights"])
-def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
-    tmp_path, bench, how, monkeypatch
-):
-    warm, ran, warm_up, submit = [], [], Predictor.warm_up, Predictor.submit
-    monkeypatch.setattr(Predictor, "warm_up", lambda self: (warm_up(self), warm.append(self)))
-    monkeypatch.setattr(
-        Predictor, "submit", lambda self, it: (ran.append((self, self in warm)), submit(self, it))[1]
-    )
-    monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: AtOnce())
-    changes = {"optics": Optics(DETECTOR_PLANE)} if how == "probe" else {}
-    scan = make_scan(tmp_path)
-    loop = WorkerLoop(bench.stage(**changes), tmp_path, Clock())
-    loop.turn()
-    if how == "probe":
-        publish_probe(scan, bench.scanned.probe)
-    else:
-        tune(scan)
-    for start in (0, 8):
-        record(scan, np.arange(start, start + 8), bench.frames[start : start + 8])
-        loop.turn()
-    before, after = warm
-    assert [predictor for predictor, is_warm in ran if not is_warm] == warm, "cold only to get warm"
-    assert ran[-1] == (after, True)
-    assert before is not after
-
-
 @pytest.fixture
 def members(tmp_path):
     """Weights files and versions of two networks beside that of the bench."""
@@ -404,18 +228,6 @@ def test_the_mean_of_an_ensemble_has_a_version_of_its_own(tmp_path, bench, membe
     scan = bench.run(tmp_path / "mean", order=np.arange(6), disagreement="ensemble", members=paths)
     expected = ensemble_id([bench.card.model_id, *(f"{version:012x}" for version in versions)])
     assert count_models(scan, np.arange(6)) == {expected: 6}
-
-
-def test_tuned_weights_that_cannot_be_read_change_nothing(tmp_path, bench):
-    scan = make_scan(tmp_path)
-    version_path(scan, 1).parent.mkdir()
-    version_path(scan, 1).write_bytes(b"half a file")
-    scan.counters("finetune", writable=True)["version"] = 1
-    record(scan, np.arange(8), bench.frames[:8])
-    loop = WorkerLoop(bench.stage(), tmp_path, Clock())
-    loop.turn()
-    loop.finish()
-    assert count_models(Scan(scan.folder), np.arange(8)) == {bench.card.model_id: 8}
 
 
 def test_what_cannot_work_is_said_before_the_first_frame(tmp_path, bench):
