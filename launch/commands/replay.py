@@ -78,7 +78,7 @@ class PositionDocuments:
         positions_m: Positions,
         series: str,
         page_frames: int,
-        unit: str = "um",
+        unit: str,
     ) -> None:
         try:
             from event_model import compose_run
@@ -171,7 +171,8 @@ def _play(
     if publish is None:
         return detector.play(_frames(scan, numbers), config, _length(numbers))
     page_frames = max(1, round(options.rate_hz * PAGE_S))
-    documents = PositionDocuments(publish, numbers, scan.positions_m[: len(numbers)], series, page_frames)
+    positions_m = scan.positions_m[: len(numbers)]
+    documents = PositionDocuments(publish, numbers, positions_m, series, page_frames, options.unit)
     documents.begin()
     n_sent = detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
     documents.end()

@@ -89,14 +89,15 @@ def test_only_the_first_frames_leave_when_asked(scan_folder):
     assert [message.image_id for message in messages[1:-1]] == [0, 1, 2, 4]
 
 
-def test_positions_leave_beside_the_frames_as_documents(scan_folder):
+@pytest.mark.parametrize("unit", ["um", "mm"])
+def test_positions_leave_beside_the_frames_as_documents_in_the_unit_asked_for(scan_folder, unit):
     documents = []
     with open_recorded(str(scan_folder)) as scan:
-        start, *_ = played(scan, lambda *document: documents.append(document), rate_hz=50.0)
+        start, *_ = played(scan, lambda *document: documents.append(document), rate_hz=50.0, unit=unit)
     names = [name for name, _ in documents]
     assert names[:2] == ["start", "descriptor"] and names[-1] == "stop" and names.count("event_page") >= 2
     assert documents[0][1]["detector_series_id"] == start.series_unique_id
-    reader = PositionReader(PositionFields(unit="um"))
+    reader = PositionReader(PositionFields(unit=unit))
     rows = [reader.read(name, document) for name, document in documents]
     numbers, positions = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     expected = [n for n in range(N_FRAMES) if n not in (LOST, WITHOUT_POSITION)]
