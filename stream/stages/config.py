@@ -20,7 +20,7 @@ from operators.engine.config import ComputeConfig, RefinerConfig
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.section import Fraction, Section
-from stream.documents.reader import PositionFields
+from stream.documents.position_reader import PositionFields
 from stream.files.paths import InputPath
 from stream.wire import addresses
 from stream.wire.sockets import Endpoint

@@ -23,8 +23,8 @@ from stream.documents.codec import (
     repair_record,
 )
 from stream.documents.pairing import RunPairing
-from stream.documents.reader import PositionFields, PositionReader, Rows
-from stream.documents.writer import STAGE, PositionWriter
+from stream.documents.position_reader import PositionFields, PositionReader, Rows
+from stream.documents.position_writer import STAGE, PositionWriter
 from stream.files.cxi import read_scan
 from stream.record.scan import Scan, scans_in
 from stream.stages.config import PositionsConfig

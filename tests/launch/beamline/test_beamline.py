@@ -21,7 +21,7 @@ from launch.beamline.flown import (
     simulated_fly_scan,
 )
 from launch.beamline.simulation import Simulation, simulate_scan
-from stream.documents.reader import PositionFields, PositionReader
+from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.account import account
 from stream.record.scan import scans_in
 from stream.stages.config import DetectorConfig, PositionsConfig

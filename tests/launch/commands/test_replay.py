@@ -10,7 +10,7 @@ from launch.commands.simulate import sample_translation, write_scan
 from launch.config.run_file import ResolvedRun
 from launch.offline.recorded import RecordedScan, open_recorded
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message
-from stream.documents.reader import PositionFields, PositionReader
+from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.launch.runs import make_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream.documents.codec import encode_document, read_documents, to_msgpack
-from stream.documents.reader import PositionFields
+from stream.documents.position_reader import PositionFields
 from stream.record.scan import Scan, ScanHeader, State
 from stream.stages.positions import Positions, PositionsConfig, load_positions
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stream.documents.codec import DocumentError
-from stream.documents.reader import PositionFields, PositionReader
+from stream.documents.position_reader import PositionFields, PositionReader
 
 
 def descriptor(uid="d1", name="primary", fields=("stage-y", "stage-x"), units="um", hints=None):
