@@ -82,7 +82,7 @@ def main() -> None:
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
     frames: Annotated[
-        int | None, typer.Option(min=4, help="How many; whole rows: 625 by default, 324 if adaptive.")
+        int | None, typer.Option(min=4, help="How many, rounded up to whole rows; 625, or 324 if adaptive.")
     ] = None,
     sample: Annotated[
         str | None, typer.Option(help="Family of simulated samples: siemens; glyphs if adaptive.")
