@@ -1,7 +1,6 @@
 """What ptychography cannot know about an object: its global phase, a linear phase ramp and a shift.
 
-Removing a gauge is a decision of the caller, never of a score. Called before two independent
-reconstructions are compared, by benchmarks, tests and the reconstruction commands.
+Removing a gauge is a decision of the caller, never of a score.
 """
 
 from dataclasses import dataclass
