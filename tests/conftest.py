@@ -70,6 +70,8 @@ def _leaves_settings_as_they_were() -> Iterator[None]:
     random_states = torch and torch.get_rng_state(), numpy and numpy.random.get_state()
     yield
     after = _settings()
+    if torch:  # the next test is not to fail for this one
+        torch.set_num_threads(before["torch threads"])
     changed = {name: (value, after.get(name)) for name, value in before.items() if after.get(name) != value}
     assert not changed, f"the test changed, and did not restore (use monkeypatch or a context): {changed}"
     # To draw a random number is no fault, but nothing is to depend on which tests ran before.

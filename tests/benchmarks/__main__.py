@@ -7,6 +7,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import sys
 import tempfile
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def main() -> None:
         folder = (options.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         figures = module.BENCHMARK.run(folder, options.json)
-    module.BENCHMARK.show(options.name, figures, Console())
+    # A file or a pipe has no width; names of figures are to stay in one piece.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    module.BENCHMARK.show(options.name, figures, console)
 
 
 def _summary(module: str) -> str:

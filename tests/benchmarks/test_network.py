@@ -177,6 +177,7 @@ def test_bars_that_fail_for_one_family_are_not_hidden_by_the_others(
 
 @needs_shared_data
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_network_is_matched_to_a_recorded_scan_and_judged_on_ground_it_has_not_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

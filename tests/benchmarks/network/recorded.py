@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -28,12 +27,14 @@ from stream.files.weights import load_network
 from tests.benchmarks.engines.recorded import SIEMENS
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.network.scans import refined_to, refiner_of
+from tests.benchmarks.network.threads import torch_threads
 
 SCAN = str(SIEMENS / "siemens.cxi")
 RECIPE = Path(__file__).parents[3] / "launch" / "recipes" / "train-siemens.yaml"
 MOST_EPOCHS = 40
 
 
+@torch_threads(2)
 def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     """Return the figures by name; trains unless the weights lie in the folder.
 
@@ -48,7 +49,6 @@ def recorded_figures(folder: Path, **changes: Any) -> dict[str, float]:
     **changes
         To the recipe.
     """
-    torch.set_num_threads(2)
     recipe = read_recipe(RECIPE).model_copy(update=changes)
     network, card = load_network(_weights(recipe, folder))
     recipe = Recipe.model_validate(card.recipe)

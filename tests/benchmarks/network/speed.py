@@ -16,6 +16,7 @@ from launch.training.recipe import Recipe, read_recipe
 from operators.network.interface import Network
 from operators.network.predictor import Predictor, rounding_error
 from operators.network.registry import NETWORKS
+from tests.benchmarks.network.threads import torch_threads
 
 BATCH_SIZE = 16
 LIVE_BATCH, LIVE_PATHS = 4, ("openvino", "torch")
@@ -41,7 +42,6 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         single precision without short cuts: `rounding_error`, `rounding_error_bf16`. For the few frames of a
         live scan on one thread `openvino_over_torch`, the ratio of times, and `rounding_error_openvino`.
     """
-    torch.set_num_threads(n_threads)
     probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=PHOTONS))
     torch.manual_seed(0)
     ptychonet = NETWORKS["ptychonet"]().eval()
@@ -50,10 +50,11 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         "bf16": Predictor(physics, probe, BATCH_SIZE, dtype=torch.bfloat16),
         "ptychonet": Predictor(ptychonet, probe, BATCH_SIZE),
     }
-    times = _least_ms_per_pattern(predictors)
-    torch.set_num_threads(1)
+    with torch_threads(n_threads):
+        times = _least_ms_per_pattern(predictors)
     live = {name: Predictor(physics, probe, LIVE_BATCH, openvino=name == "openvino") for name in LIVE_PATHS}
-    live_times = _least_ms_per_pattern(live)
+    with torch_threads(1):
+        live_times = _least_ms_per_pattern(live)
     return {
         "ms_per_pattern": times["physics"],
         "ms_per_pattern_bf16": times["bf16"],
