@@ -83,10 +83,9 @@ def adaptive_ptycho(
 
     devices, dimensions = [*detectors, *motors], [(motor.hints["fields"], "primary") for motor in motors]
     names = {"detectors": [d.name for d in detectors], "motors": [m.name for m in motors]}
-    ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
-    conversation = _conversation(ledger, policy, batch, stale_after, wait_s, hold_s)
     md = {**names, "hints": {"dimensions": dimensions}, **(md or {})}
-    yield from _run(conversation, devices, measure, md)
+    ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
+    yield from _run(_conversation(ledger, policy, batch, stale_after, wait_s, hold_s), devices, measure, md)
 
 
 def adaptive_fly_ptycho(

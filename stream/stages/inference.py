@@ -97,16 +97,9 @@ class Inference:
 
     def warm_predictor(self, network: Network, card: ModelCard, probe: Probe) -> WarmPredictor:
         """Returns what predicts with this network; it has run once, so that no frame waits for it."""
-        config = self.config
-        predictor = build_predictor(
-            network,
-            probe,
-            config,
-            device=self.device,
-            mask=self._mask,
-        )
+        predictor = build_predictor(network, probe, self.config, device=self.device, mask=self._mask)
         predictor.warm_up()  # on a GPU the run is recorded here
-        return WarmPredictor(predictor, models_of(card, config))
+        return WarmPredictor(predictor, models_of(card, self.config))
 
 
 class NewestWeights:

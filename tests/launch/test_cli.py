@@ -1,10 +1,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from launch import cli
+from operators.engine.backends import BACKENDS
 from stream.wire.sockets import Endpoint, Socket
 
 CONFIG = """
@@ -49,6 +51,11 @@ def test_help_loads_no_array_library():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"
+
+
+def test_reconstruct_offers_every_backend_though_it_starts_without_the_engine():
+    choices, *_ = get_args(get_args(cli.EngineDevice)[0])
+    assert get_args(choices) == BACKENDS
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(call, tmp_path):

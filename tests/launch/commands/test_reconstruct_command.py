@@ -12,12 +12,12 @@ from rich.console import Console
 from launch.beamline.simulation import Simulation, simulate_scan
 from launch.commands.reconstruct import reconstruct_file
 from launch.commands.simulate import write_scan
-from launch.config.config import Config
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, options_for
 from launch.results.cxi import read_result
 from launch.results.report import write_page
 from operators.engine.config import RefinerConfig
+from tests.helpers.launch.runs import make_config
 
 
 @pytest.fixture
@@ -108,20 +108,11 @@ def test_agreement_of_the_halves_is_a_frequency(simulated, tmp_path):
     assert 0 < figures["frc_half_cycles_per_px"] <= figures["frc_one_seventh_cycles_per_px"] <= 0.5
 
 
-def test_what_is_not_chosen_is_as_in_the_run_that_recorded_the_scan():
-    run = Config.model_validate(
-        {
-            "geometry": {
-                "energy_ev": 9e3,
-                "detector_distance_m": 1.0,
-                "detector_pixel_m": 75e-6,
-                "n_pixels": 64,
-            },
-            "detector": {"address": "tcp://127.0.0.1:31001"},
-            "positions": {"unit": "um"},
-            "probe": {"n_modes": 2, "scale": False},
-            "refinement": {"algorithm": "epie", "probe_step": 0.25, "epochs": 70},
-        }
+def test_what_is_not_chosen_is_as_in_the_run_that_recorded_the_scan(tmp_path):
+    run = make_config(
+        tmp_path,
+        probe={"n_modes": 2, "scale": False},
+        refinement={"algorithm": "epie", "probe_step": 0.25, "epochs": 70},
     )
     scan = RecordedScan(
         frames=np.zeros((1, 64, 64), np.uint16),
