@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from launch import cli
+from launch.cli.app import EngineDevice
 from operators.engine.backends import BACKENDS
 from stream.wire.sockets import Endpoint, Socket
 
@@ -54,7 +55,7 @@ def test_help_loads_no_array_library():
 
 
 def test_reconstruct_offers_every_backend_though_it_starts_without_the_engine():
-    choices, *_ = get_args(get_args(cli.EngineDevice)[0])
+    choices, *_ = get_args(get_args(EngineDevice)[0])
     assert get_args(choices) == BACKENDS
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import launch
 import operators
 import stream
-from launch import cli
 
 SECTION = "Section"
 OTHER_THINGS = {
@@ -115,7 +115,7 @@ def twice(defaults: list[Default]) -> list[str]:
 
 
 def sources() -> list[str]:
-    packages = [Path(package.__file__).parent for package in (operators, stream, cli)]
+    packages = [Path(package.__file__).parent for package in (operators, stream, launch)]
     return [file.read_text(encoding="utf-8") for package in packages for file in package.rglob("*.py")]
 
 

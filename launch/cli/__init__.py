@@ -1,0 +1,34 @@
+"""The command line. Each command says what it takes and hands over; what it does is elsewhere.
+
+Imports are inside the commands: `--help` must not wait for PyTorch, and `watch` and `steer` run where the
+pipeline is not installed. Users' mistakes end in one line on standard error and exit status 2;
+PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
+"""
+
+import os
+import sys
+
+from launch.cli import live, scans  # noqa: F401 -- their commands register themselves
+from launch.cli.app import app
+from launch.extras import missing_extra
+
+__all__ = ["app", "main"]
+
+USER_MISTAKE = 2
+INTERRUPTED = 130
+DEBUG = "PTYCHOSTREAM_DEBUG"
+
+
+def main() -> None:
+    """Runs the command line and leaves with its exit status."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        extra = missing_extra(error) if isinstance(error, ImportError) else None
+        told = f" {sys.argv[1]}: {extra}" if extra else f": {error or type(error).__name__}"
+        print(f"ptychostream{told}", file=sys.stderr)
+        sys.exit(USER_MISTAKE)

@@ -1,0 +1,140 @@
+"""The commands of a scan that goes on: running the pipeline, watching it, steering it."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.cli.app import Browser, ConfigSource, Insecure, JsonFile, Overrides, Save, Seed, app
+from stream.wire import addresses
+
+
+@app.command()
+def demo(
+    rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
+    frames: Annotated[
+        int | None, typer.Option(min=4, help="How many, rounded up to whole rows; 625, or 324 if adaptive.")
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Family of simulated samples: siemens; glyphs if adaptive.")
+    ] = None,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="The live image steers the scan of a sparse sample.")
+    ] = False,
+    seed: Seed = 7,
+    save: Annotated[Path, typer.Option(help="Folder for scans, results and logs.")] = Path("demo"),
+    store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
+    json: JsonFile = None,
+    browser: Browser = False,
+) -> None:
+    """Runs a simulated beamline and the whole pipeline, and says how well it did."""
+    import bluesky  # noqa: F401 -- where it is missing, its extra is the one to name: it contains the others
+
+    from launch.commands.demo import DemoOptions
+    from launch.commands.demo import demo as run_demo
+
+    if adaptive:
+        from launch.commands.demo_adaptive import demo_adaptive as run_demo
+    n_frames, family = (324, "glyphs") if adaptive else (625, "siemens")
+    options = DemoOptions(
+        save=save,
+        rate_hz=rate,
+        n_frames=frames or n_frames,
+        sample=sample or family,
+        seed=seed,
+        stores=store,
+    )
+    raise typer.Exit(run_demo(options, json_file=json, opens_browser=browser))
+
+
+@app.command()
+def run(
+    config: ConfigSource,
+    series: Annotated[int | None, typer.Option(min=1, help="Ends after so many series.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Longest time to wait for them, seconds.")] = float(
+        "inf"
+    ),
+    save: Save = None,
+    json: JsonFile = None,
+    browser: Browser = False,
+    overrides: Overrides = [],  # noqa: B006 -- typer reads it
+) -> None:
+    """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""
+    from launch.commands.run import run as run_pipeline
+    from launch.config.file import load_config
+
+    if save is not None:
+        overrides = [*overrides, f"save={save.absolute()}"]
+    settings = load_config(config, overrides=overrides, environ=os.environ)
+    raise typer.Exit(
+        run_pipeline(settings, n_series=series, timeout_s=timeout, json_file=json, opens_browser=browser)
+    )
+
+
+@app.command()
+def check(
+    config: ConfigSource,
+    timeout: Annotated[float, typer.Option(min=0.01, help="For each address, seconds.")] = 2.0,
+    overrides: Overrides = [],  # noqa: B006 -- typer reads it
+) -> None:
+    """Tries every address, file and device of a configuration; exit status 1 if one fails."""
+    from launch.commands.check import check as try_everything
+    from launch.config.file import load_config
+
+    findings = try_everything(load_config(config, overrides=overrides, environ=os.environ), timeout)
+    for what, result, detail in findings:
+        typer.echo(f"{result:<8}{what}: {detail}")
+    raise typer.Exit(any(result not in ("OK", "WARNING") for _, result, _ in findings))
+
+
+@app.command()
+def watch(
+    address: Annotated[str, typer.Argument(help="Where the pipeline publishes.")] = addresses.LIVE,
+    insecure: Insecure = False,
+    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
+    peers: Annotated[Path | None, typer.Option(help="Public key file of the pipeline.")] = None,
+) -> None:
+    """Follows a live reconstruction in the terminal."""
+    from launch.commands.watch import watch as follow
+
+    raise typer.Exit(follow(address, insecure=insecure, key=key, peers=peers))
+
+
+@app.command()
+def steer(
+    address: Annotated[str, typer.Argument(help="Where the policy listens.")] = addresses.POLICY,
+    action: Annotated[str, typer.Argument(help="status, hold, resume, stop or region.")] = "status",
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="[Y0 Y1 X0 X1|clear]", help="Of a region, motor positions.")
+    ] = None,
+    insecure: Insecure = False,
+    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
+    peers: Annotated[Path | None, typer.Option(help="Public key file of the policy.")] = None,
+) -> None:
+    """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
+    from launch.commands.steer import steer as say
+    from stream.client import SteeringClient
+
+    client = SteeringClient(address, insecure=insecure, key=key, peers=peers)
+    raise typer.Exit(say(client, action, values or ()))
+
+
+@app.command("replay-decisions")
+def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a recorded scan.")]) -> None:
+    """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
+    from launch.commands.replay_decisions import replay_decisions as replay_all
+
+    raise typer.Exit(replay_all(scan))
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where the two key files go.")],
+    name: Annotated[str, typer.Argument(help="Whose keys they are.")],
+) -> None:
+    """Creates a CURVE key pair: NAME.key to give away, NAME.key_secret to keep."""
+    from stream.wire.sockets import create_keys
+
+    secret = create_keys(folder, name)
+    typer.echo(f"secret key   {secret}\npublic key   {secret.with_suffix('.key')}")
