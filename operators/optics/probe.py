@@ -229,6 +229,16 @@ def probe_fwhm_px(probe: Probe) -> float:
     return float(2 * np.sqrt((intensity >= intensity.max() / 2).sum() / np.pi))
 
 
+def probe_diameter_px(probe: Probe, share: float = 0.9) -> float:
+    """Return the diameter of the disc of the area of the brightest pixels, which hold `share` of the power.
+
+    In object pixels, of modes (mode, y, x). Wider than `probe_fwhm_px` where light lies around the focus.
+    """
+    brightest = np.sort(to_numpy(abs2(probe).sum(axis=0)).astype(np.float64), axis=None)[::-1]
+    n_pixels = 1 + int(np.searchsorted(brightest.cumsum(), share * brightest.sum()))
+    return float(2 * np.sqrt(n_pixels / np.pi))
+
+
 def pupil_radius_px(mean_pattern: Array) -> float:
     """Return the radius of the uniform disc with the mean pattern's root-mean-square frequency, pixels.
 

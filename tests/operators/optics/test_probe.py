@@ -7,6 +7,7 @@ from operators.optics.probe import (
     kb_mirror_probe,
     orthogonalise_modes,
     phase_ramp,
+    probe_diameter_px,
     probe_from_mean,
     probe_fwhm_px,
     probe_modes,
@@ -148,3 +149,11 @@ def test_width_is_that_of_the_disc_of_the_same_area():
     probe[np.hypot(y - 32, x - 32) < 10] = 1
     assert probe_fwhm_px(probe) == pytest.approx(20, rel=0.02)
     assert probe_fwhm_px(np.stack([probe, probe])) == pytest.approx(20, rel=0.02)
+
+
+def test_the_diameter_holds_the_light_that_the_half_maximum_leaves_out():
+    disc = np.zeros((2, 64, 64), np.complex64)
+    disc[0, 20:30, 20:30] = 1
+    assert probe_diameter_px(disc, share=1.0) == pytest.approx(2 * np.sqrt(100 / np.pi))
+    defocused = zone_plate_probe(64, 12, 14)[None]
+    assert probe_fwhm_px(defocused) < probe_diameter_px(defocused) == pytest.approx(28, abs=0.5)
