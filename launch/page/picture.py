@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from launch.results.colours import PERCENTILES, drawn_phase
 from stream.live.image import LiveImage
 
 MAX_SIDE_PX = 1024
@@ -86,20 +87,18 @@ def draw_maps(image: LiveImage, factor: int) -> list[Map]:
 
 
 def _phase(phase: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
-    fitted = _fitted("phase", "rad", phase, is_lit)
-    if fitted.high - fitted.low <= np.pi:
-        return fitted
-    levels = _levels(phase, -np.pi, np.pi)
-    return Map(name="phase", unit="rad", low=-np.pi, high=np.pi, levels=levels, is_cyclic=True)
+    colours, low, high = drawn_phase(*_range(phase[is_lit], PERCENTILES))
+    levels = _levels(phase, low, high)
+    return Map(name="phase", unit="rad", low=low, high=high, levels=levels, is_cyclic=colours == "cyclic")
 
 
 def _fitted(name: str, unit: str, values: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
-    low, high = _range(values[is_lit], (0.5, 99.5))
+    low, high = _range(values[is_lit], PERCENTILES)
     return Map(name=name, unit=unit, low=low, high=high, levels=_levels(values, low, high))
 
 
 def _from_zero(name: str, unit: str, values: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
-    _, high = _range(values[is_lit], (0.0, 99.5))
+    _, high = _range(values[is_lit], PERCENTILES)
     return Map(name=name, unit=unit, low=0.0, high=high, levels=_levels(values, 0.0, high))
 
 

@@ -22,6 +22,7 @@ from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.picture import encode_picture
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
+from launch.results import colours
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.wire.codec import ProtocolError
@@ -209,13 +210,18 @@ def _url(host: str, port: int) -> str:
 
 
 class Page:
-    """The web application: the page at /, its files under /web, the image at /live, words go to /steer."""
+    """The web application: the page at /, its files under /web, the image at /live, words go to /steer.
+
+    /colours has the colour maps: "tables", by name a list of red, green, blue, 0..255, entry after entry; and
+    "of", the name that each map of a picture is drawn with.
+    """
 
     def __init__(self, feed: LiveFeed, *, is_open: bool = False) -> None:
         self._feed = feed
         self._shown: dict[web.WebSocketResponse, LiveImage | None] = {}
         self.app = web.Application(middlewares=[_guard(is_open)], client_max_size=4096)
         self.app.router.add_get("/", self._index)
+        self.app.router.add_get("/colours", self._colours)
         self.app.router.add_get("/live", self._live)
         self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
@@ -231,6 +237,10 @@ class Page:
 
     async def _index(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(FILES / "index.html")
+
+    async def _colours(self, request: web.Request) -> web.Response:
+        flat = {name: table.ravel().tolist() for name, table in colours.tables().items()}
+        return web.json_response({"tables": flat, "of": colours.OF_MAP})
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(max_msg_size=4096, compress=False, timeout=FAREWELL_S)

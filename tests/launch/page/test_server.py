@@ -8,6 +8,7 @@ from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
 from launch.config.sections import ViewerConfig
 from launch.page.server import POLL_S, LiveFeed, run_viewer
+from launch.results.colours import tables
 from stream.wire import addresses
 from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError, Socket
@@ -145,6 +146,19 @@ def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(
         assert (status, policy) == (200, "default-src 'self'")
         assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert asyncio.run(fetch("/web/../viewer.py"))[0] == 404
+
+
+def test_the_page_gets_the_colours_that_pictures_of_results_have(page):
+    async def fetch():
+        async with ClientSession() as session, session.get(page[0] + "/colours") as response:
+            return await response.json()
+
+    told = asyncio.run(fetch())
+    assert {name: len(table) for name, table in told["tables"].items()} == {
+        name: table.size for name, table in tables().items()
+    }
+    assert told["tables"]["grey"][:6] == [0, 0, 0, 1, 1, 1]
+    assert set(told["of"].values()) <= set(told["tables"])
 
 
 @pytest.mark.parametrize(
