@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 N_LEVELS = 256
 PERCENTILES = 0.5, 99.5  # of the lit values: what fills a colour range
@@ -21,7 +21,8 @@ OF_MAP = {
 }
 
 _FINE = 8192  # points on a curve, whose distances are summed
-_Curve = Callable[[NDArray[np.float64]], ArrayLike]  # 0..1 -> (lightness, a, b)
+_Channels = tuple[NDArray[np.float64], ...]
+_Curve = Callable[[NDArray[np.float64]], _Channels]  # 0..1 -> (lightness, a, b)
 
 
 def drawn_phase(low: float, high: float) -> tuple[str, float, float]:
@@ -62,7 +63,7 @@ def tables() -> dict[str, NDArray[np.uint8]]:
 def _sequential(from_hue: float, to_hue: float, chroma: float) -> _Curve:
     """Return a curve whose lightness rises evenly while its hue turns, degrees."""
 
-    def curve(t: NDArray[np.float64]) -> ArrayLike:
+    def curve(t: NDArray[np.float64]) -> _Channels:
         hue, c = np.radians(from_hue + (to_hue - from_hue) * t), chroma * np.sin(np.pi * (0.12 + 0.8 * t))
         return 0.2 + 0.74 * t, c * np.cos(hue), c * np.sin(hue)
 
@@ -82,7 +83,7 @@ def _arm(hue: float) -> _Curve:
 
 def _even(curve: _Curve, n: int = N_LEVELS) -> NDArray[np.float64]:
     """Return `n` colours in equal steps along a curve, (n, 3), 0 to 255."""
-    colours = np.stack([np.asarray(c, np.float64) for c in curve(np.linspace(0, 1, _FINE))], axis=1)
+    colours = np.stack(curve(np.linspace(0, 1, _FINE)), axis=1)
     rgb = _srgb(colours)
     way = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(colours, axis=0), axis=1))])
     steps = np.linspace(0, way[-1], n)

@@ -44,8 +44,8 @@ def test_amplitude_is_grey_in_equal_steps():
 def test_the_cyclic_map_ends_where_it_begins_and_is_light_at_zero_and_dark_at_half_a_turn():
     lightness = oklab(tables()["cyclic"])[:, 0]
     assert np.abs(np.diff(tables()["cyclic"].astype(int)[[0, -1]], axis=0)).max() <= 3
-    assert lightness.argmax() in (127, 128)
-    assert lightness[[0, -1]].max() < lightness[4:-4].min()
+    assert 124 <= lightness.argmax() <= 131
+    assert lightness.argmin() in (*range(4), *range(252, 256))
     np.testing.assert_allclose(lightness, lightness[::-1], atol=0.04)
 
 
