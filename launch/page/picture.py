@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.results.colours import PERCENTILES, drawn_phase
+from operators.metrics.gauge import flattened
 from stream.live.image import LiveImage
 
 MAX_SIDE_PX = 1024
@@ -57,14 +58,17 @@ def encode_picture(image: LiveImage) -> bytes:
 
 
 def draw_maps(image: LiveImage, factor: int) -> list[Map]:
-    """Returns amplitude, phase, sigma, photons and source, averaged over blocks of `factor` known pixels.
+    """Returns amplitude, phase, phase_with_ramp, sigma, photons and source, of blocks of `factor` pixels.
 
     Notes
     -----
-    The phase of an object is known up to a constant, so its mean is taken out. It fills a fitted range while
-    it stays within half a turn, else the whole circle.
+    A map is the mean over a block's known pixels. The phase of an object is known up to a constant and, with
+    a probe that is not, a linear ramp. Both maps of it are drawn without their mean, `phase` without the mean
+    ramp of all that is known too, a sample's own slope with it. They fill a fitted range while they stay
+    within half a turn, else the whole circle.
     """
     known = image.coverage
+    weights = np.where(known & np.isfinite(image.object), image.photons, 0)
 
     def average(values: NDArray[Any]) -> NDArray[Any]:
         """The mean of each block's known values, NaN where there are none."""
@@ -76,20 +80,23 @@ def draw_maps(image: LiveImage, factor: int) -> list[Map]:
     photons = average(image.photons)
     # The rim of the image is lit by the tails of the probe only; its noise must not set the contrast.
     is_lit = photons >= 0.1 * _median(photons[np.isfinite(photons)])
-    mean = np.sum(image.object, where=known & np.isfinite(image.object))
+    flat, _ = flattened(image.object, weights)
     return [
         _fitted("amplitude", "", average(np.abs(image.object)), is_lit),
-        _phase(np.angle(average(image.object) * np.exp(-1j * np.angle(mean))), is_lit),
+        _phase("phase", average(flat), is_lit),
+        _phase("phase_with_ramp", average(image.object), is_lit),
         _from_zero("sigma", "rad", average(image.sigma), is_lit),
         _from_zero("photons", "photons/px", photons, is_lit),
         Map(name="source", unit="", low=1, high=255, levels=_block_max(image.source, factor)),
     ]
 
 
-def _phase(phase: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
+def _phase(name: str, object_: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
+    mean = np.sum(object_, where=np.isfinite(object_))
+    phase = np.angle(object_ * np.exp(-1j * np.angle(mean)))
     colours, low, high = drawn_phase(*_range(phase[is_lit], PERCENTILES))
     levels = _levels(phase, low, high)
-    return Map(name="phase", unit="rad", low=low, high=high, levels=levels, is_cyclic=colours == "cyclic")
+    return Map(name=name, unit="rad", low=low, high=high, levels=levels, is_cyclic=colours == "cyclic")
 
 
 def _fitted(name: str, unit: str, values: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:

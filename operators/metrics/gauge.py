@@ -5,7 +5,7 @@ Removing a gauge is a decision of the caller, never of a score.
 
 from dataclasses import dataclass
 
-from operators.arrays import Array, ArrayModule, Mask, Object, abs2, array_module, fft2, ifft2
+from operators.arrays import Array, ArrayModule, Object, abs2, array_module, fft2, ifft2
 from operators.optics.probe import phase_ramp, probe_tilt
 
 ZOOM_LEVELS = 4  # each narrows the search for a peak eightfold, in the end to 1/8000 of a Fourier pixel
@@ -101,7 +101,7 @@ def find_gauge(
     return Gauge(shift_px=moved, ramp=slope, factor=factor if scale else factor / abs(factor))
 
 
-def flattened(object_: Object, where: Mask) -> tuple[Object, Array]:
+def flattened(object_: Object, weights: Array) -> tuple[Object, Array]:
     """Return an object without its mean phase ramp, and that ramp.
 
     A probe times the ramp (`operators.optics.probe.phase_ramp`) makes the same patterns of the flat object.
@@ -109,17 +109,23 @@ def flattened(object_: Object, where: Mask) -> tuple[Object, Array]:
     Parameters
     ----------
     object_ : (row, col) complex64
-    where : (row, col) bool
-        Where the object is known.
+    weights : (row, col) real or bool
+        How well each pixel is known, for example its photons; 0 or False where it is not.
 
     Returns
     -------
     object : (row, col) complex64
     slope : (2,) float32, rad/pixel
-        Mean phase step between neighbours, along y and along x.
+        Mean phase step between neighbours, along y and along x; 0 where none are known.
+
+    Notes
+    -----
+    Steps between neighbours need no unwrapping, and those at the edges of a structure, which a plane fitted
+    to the phase would follow, cancel or count little: flat parts of the object become level.
     """
     xp = array_module(object_)
-    slope = probe_tilt(xp.where(where, object_, 0)[None])
+    amplitudes = xp.sqrt(xp.asarray(weights, xp.float32))
+    slope = probe_tilt(xp.where(amplitudes > 0, object_ * amplitudes, 0)[None])
     return object_ * phase_ramp(object_.shape, -slope), slope
 
 

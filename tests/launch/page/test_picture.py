@@ -17,7 +17,7 @@ def test_every_map_leaves_unknown_pixels_out_and_keeps_orientation():
         assert levels[0, 0] == 0
         assert np.all(levels.ravel()[1:] > 0)
     assert maps["amplitude"].argmax() == 11
-    assert np.all(np.diff(maps["phase"][1].astype(int)) > 0)
+    assert np.all(np.diff(maps["phase_with_ramp"][1].astype(int)) > 0)
     np.testing.assert_array_equal(maps["source"], object_ != 0)
 
 
@@ -44,15 +44,44 @@ def test_a_large_image_is_averaged_over_its_known_pixels():
     assert np.all(maps["amplitude"] == 1)
 
 
+def phases(object_, **fields):
+    """Return the maps of the phase without and with its ramp."""
+    maps = {m.name: m for m in draw_maps(live_image(object_, **fields), 1)}
+    return maps["phase"], maps["phase_with_ramp"]
+
+
+def values_of(drawn):
+    return drawn.low + (drawn.levels.astype(float) - 1) * (drawn.high - drawn.low) / 254
+
+
 def test_phase_is_fitted_while_it_is_small_and_a_circle_when_it_wraps():
-    ramp = np.ones((8, 1)) * np.arange(64) / 64
-    small, wrapped = live_image(np.exp(1j * ramp + 2j)), live_image(np.exp(9j * ramp))
-    fitted = draw_maps(small, 1)[1]
-    assert not fitted.is_cyclic
-    assert (fitted.low, fitted.high) == (pytest.approx(-0.5, abs=0.02), pytest.approx(0.5, abs=0.02))
-    circle = draw_maps(wrapped, 1)[1]
-    assert circle.is_cyclic
-    assert (circle.low, circle.high) == (-np.pi, np.pi)
+    waves = np.ones((8, 1)) * np.sin(2 * np.pi * np.arange(64) / 64)
+    for fitted in phases(np.exp(0.5j * waves + 2j)):
+        assert not fitted.is_cyclic
+        assert (fitted.low, fitted.high) == (pytest.approx(-0.5, abs=0.02), pytest.approx(0.5, abs=0.02))
+    for circle in phases(np.exp(4.5j * waves)):
+        assert circle.is_cyclic
+        assert (circle.low, circle.high) == (-np.pi, np.pi)
+
+
+def test_one_map_of_the_phase_has_no_ramp_however_it_wraps_and_the_other_keeps_it():
+    rows, columns = np.indices((90, 70))
+    star = 0.6 * (np.sin(8 * np.arctan2(rows - 40.3, columns - 33.7)) > 0)
+    ramp = 0.23 * rows - 0.11 * columns  # four turns over the picture
+    known = np.hypot(rows - 45, columns - 35) < 34
+    level, _ = phases(np.where(known, np.exp(1j * star), 0))
+    flat, kept = phases(np.where(known, np.exp(1j * (star + ramp)), 0))
+    np.testing.assert_allclose(values_of(flat)[known], values_of(level)[known], atol=0.02)
+    assert kept.is_cyclic and not flat.is_cyclic
+    steps = np.angle(np.exp(1j * np.diff(values_of(kept), axis=0)[10:60, 35]))
+    assert np.median(steps) == pytest.approx(0.23, abs=0.03)
+
+
+def test_ground_without_light_does_not_tilt_the_drawn_phase():
+    object_ = np.ones((40, 60), complex)
+    object_[:, 40:] = np.exp(0.5j * np.arange(20))
+    flat, _ = phases(object_, photons=np.repeat(np.float32([[50, 1e-4]]), [40, 20], axis=1).repeat(40, axis=0))
+    assert np.ptp(values_of(flat)[:, :40]) < 0.02
 
 
 @pytest.mark.parametrize(
