@@ -107,6 +107,11 @@ class Refiner:
         return self._frames.error()
 
     @property
+    def error_history(self) -> Sequence[float]:
+        """The amplitude error at the end of every epoch; not a copy, so not to be changed."""
+        return self._history
+
+    @property
     def mean_photons(self) -> float:
         """Mean photons of the frames held, over valid pixels."""
         return self._frames.mean_power()

@@ -22,6 +22,7 @@ from operators.geometry import window_corners
 from operators.mosaic.mosaic import Mosaic, stitch
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
+from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
@@ -197,6 +198,7 @@ class GrowingObject:
         self._refined_s = scan.column("refined_s", writable=True)
         self._visits = scan.column("visits", writable=True)
         self._published_at, self._published_updates = float("-inf"), 0
+        self._error_curve = [EpochError(*row) for row in read_error_curve(scan.folder).tolist()]
 
     def add(self, numbers: Numbers) -> None:
         """Lets these frames take part, new ground started from the network's patches where there are any."""
@@ -231,6 +233,7 @@ class GrowingObject:
         if self._stage.scale_probe:
             snapshot = scaled_to(snapshot, engine.mean_photons)
         write_snapshot(self._scan.folder, snapshot)
+        write_error_curve(self._scan.folder, self._error_curve)
         self._visits.write(self._held, engine.n_visits(self._held))
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
@@ -262,9 +265,13 @@ class GrowingObject:
         return self.engine.epoch < share * self._config.epochs
 
     def _step(self) -> None:
-        closes = self._stage.has_all_frames(self._scan)
-        fraction = closing_fraction(self.engine.epoch, self._config.epochs) if closes else 1.0
-        self.engine.step(1, fraction=fraction)
+        engine, closes = self.engine, self._stage.has_all_frames(self._scan)
+        fraction = closing_fraction(engine.epoch, self._config.epochs) if closes else 1.0
+        n_before = len(engine.error_history)
+        engine.step(1, fraction=fraction)
+        if len(engine.error_history) > n_before:
+            row = EpochError(engine.epoch, engine.error_history[-1], engine.n_frames, self._stage.clock())
+            self._error_curve.append(row)
 
     def _start_over(self) -> None:
         """Start again from the mosaic of all frames, unless the network is not to be believed."""
@@ -274,6 +281,7 @@ class GrowingObject:
         patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
         self._mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), window_corners(positions_px))
         self.engine, self._seeding = self._stage.start_engine(probe, mask), Seeding(mask)
+        self._published_updates = 0
         for start in range(0, len(numbers), Refinement.batch_size):
             part = slice(start, start + Refinement.batch_size)
             self._append(numbers[part], positions_px[part])

@@ -8,6 +8,7 @@ from operators.engine.backends import Backend
 from operators.engine.epie import update
 from operators.optics.forward import intensities
 from operators.patches import extract_patches
+from stream.record.error_curve import read_error_curve
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan
 from stream.stages import refinement
@@ -171,3 +172,40 @@ def test_a_restart_takes_up_the_last_picture_and_the_frames_in_it(bench):
     np.testing.assert_allclose(bench.windows(after), bench.windows(before), atol=1e-5)
     after.idle(deadline=-np.inf)
     assert after.counts()["updates"] > before.counts()["updates"]
+
+
+def refine_epochs(work, n_epochs):
+    """Refine until so many more errors are known, and publish."""
+    wanted = len(work.object.engine.error_history) + n_epochs
+    for _ in range(100):
+        if len(work.object.engine.error_history) == wanted:
+            work.close()
+            return
+        work.idle(deadline=-np.inf)
+    raise AssertionError(f"{n_epochs} epochs took more than 100 steps")
+
+
+def test_the_error_of_every_epoch_is_on_record_and_a_restart_goes_on_with_it(bench):
+    before = bench.take(bench.scanned.patches)
+    refine_epochs(before, 3)
+    curve = read_error_curve(bench.scan.folder)
+    np.testing.assert_array_equal(curve["error"], before.object.engine.error_history)
+    assert (curve["n_frames"] == N).all()
+    refine_epochs(bench.open(), 1)
+    longer = read_error_curve(bench.scan.folder)
+    np.testing.assert_array_equal(longer[:3], curve)
+    assert len(longer) == 4
+    assert longer["epoch"][3] > curve["epoch"][2]
+
+
+def test_an_object_that_is_started_again_does_not_take_its_first_errors_from_the_record(bench):
+    work = bench.take(bench.scanned.patches, starts_over=True)
+    refine_epochs(work, 2)
+    first = read_error_curve(bench.scan.folder)
+    close(bench.scan, "subscriber", "positions", "inference")
+    work.idle(deadline=-np.inf)
+    assert len(work.object.engine.error_history) < 2, "the engine is a new one"
+    refine_epochs(work, 1)
+    curve = read_error_curve(bench.scan.folder)
+    np.testing.assert_array_equal(curve[:2], first)
+    assert len(curve) > 2
