@@ -8,19 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from rich.console import Console
 
-from launch.beamline.accuracy import accuracy
-from launch.beamline.flown import BeamlineConfig
-from launch.beamline.simulation import Simulation, simulate_scan
 from launch.child_process import ends_on_sigterm
 from launch.config.config import Config
 from launch.config.file import load_config
@@ -28,12 +24,18 @@ from launch.results.summary import read_summary, table, write_summary
 from launch.run.processes import RunFailedError
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
+from launch.run.start import start
 from launch.run.supervisor import Supervisor
 from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
 
+if TYPE_CHECKING:
+    from launch.beamline.simulation import Simulation
+
 SCAN_TIMEOUT_S = 300.0
 LOG_LINES = 15
+# of the process: its module, what its file of settings holds, and further arguments
+Beamline: TypeAlias = tuple[Any, ...]
 PORTS = range(20_000, 32_000)  # below those that the system gives to outgoing connections
 
 
@@ -64,8 +66,10 @@ class DemoOptions:
     stores: bool
 
     @property
-    def simulation(self) -> Simulation:
+    def simulation(self) -> "Simulation":
         """The simulated scan."""
+        from launch.beamline.simulation import Simulation
+
         n_rows = max(round(self.n_frames**0.5), 2)
         n_columns = max(-(-self.n_frames // n_rows), 2)
         return Simulation(n_rows=n_rows, n_columns=n_columns, family=self.sample, seed=self.seed)
@@ -82,9 +86,7 @@ def demo(
     console = console or Console()
     begin_s = time.monotonic()
     config = demo_config(options)
-    page = f"http://{config.viewer.host}:{config.viewer.port}"
-    console.print(f"live page   {page}", soft_wrap=True)
-    figures = run_demo(options, config, console, page if opens_browser else "")
+    figures = run_demo(options, config, console, opens_browser=opens_browser)
     figures["wall_s"] = time.monotonic() - begin_s
     console.print(table(figures))
     if json_file:
@@ -96,7 +98,8 @@ def run_demo(
     options: DemoOptions,
     config: Config,
     console: Console,
-    opens: str = "",
+    *,
+    opens_browser: bool = False,
     on_scan: Callable[[Scan], None] = lambda scan: None,
 ) -> dict[str, Any]:
     """Runs the simulated beamline and the pipeline; returns the figures of the summary.
@@ -107,8 +110,8 @@ def run_demo(
     config : Config
         Of `demo_config`.
     console : rich.console.Console
-    opens : str
-        Address of the page to open in a browser.
+    opens_browser : bool
+        Whether to show the page as soon as there is one.
     on_scan : callable
         Gets the scan many times a second while it goes on.
 
@@ -117,24 +120,34 @@ def run_demo(
     RunFailedError
         If the beamline or a stage cannot run.
     """
-    settings = BeamlineConfig(
-        detector=Endpoint(address=config.detector.address),
-        positions=config.positions.address,
-        rate_hz=options.rate_hz,
-        simulation=options.simulation,
+
+    def beamline() -> Beamline:
+        from launch.beamline.flown import BeamlineConfig
+
+        settings = BeamlineConfig(
+            detector=Endpoint(address=config.detector.address),
+            positions=config.positions.address,
+            rate_hz=options.rate_hz,
+            simulation=options.simulation,
+        )
+        return "launch.beamline.flown", settings, "--wait"
+
+    (scan,), restarts = run_beside_beamline(
+        config, beamline, console, opens_browser=opens_browser, on_scan=on_scan
     )
-    command = ("launch.beamline.flown", settings, "--wait")
-    (scan,), restarts = run_beside_beamline(config, command, console, opens=opens, on_scan=on_scan)
     figures = read_summary(config.save, scan) | {"restarts": restarts, "offered_hz": options.rate_hz}
+    from launch.beamline.accuracy import accuracy
+    from launch.beamline.simulation import simulate_scan
+
     return figures | accuracy(scan, simulate_scan(options.simulation))
 
 
 def run_beside_beamline(
     config: Config,
-    beamline: tuple[Any, ...],
+    beamline: Callable[[], Beamline],
     console: Console,
     *,
-    opens: str = "",
+    opens_browser: bool = False,
     n_series: int = 1,
     on_scan: Callable[[Scan], None] = lambda scan: None,
 ) -> tuple[list[Scan], int]:
@@ -143,9 +156,9 @@ def run_beside_beamline(
     Parameters
     ----------
     config : Config
-    beamline : tuple
-        Module of the beamline's process, what its file of settings holds, and further arguments.
-    console, opens, on_scan
+    beamline : callable
+        Makes the settings of the beamline's process, while those of the pipeline start.
+    console, opens_browser, on_scan
         As for `run_demo`.
     n_series : int
         The beamline is told to go for each, when the one before is done.
@@ -159,11 +172,9 @@ def run_beside_beamline(
         ends_on_sigterm(),
         ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
-        _process(*beamline, folder=supervisor.run.folder) as process,
+        _process(supervisor, beamline) as process,
     ):
-        supervisor.start()
-        if opens:
-            webbrowser.open(opens)
+        start(supervisor, console, line, opens_browser=opens_browser)
 
         def on_turn(scans: list[Scan]) -> None:
             process.check()
@@ -226,8 +237,10 @@ class _Beamline:
 
 
 @contextmanager
-def _process(module: str, settings: object, *arguments: str, folder: Path) -> Iterator[_Beamline]:
+def _process(supervisor: Supervisor, beamline: Callable[[], Beamline]) -> Iterator[_Beamline]:
     """Start a beamline, so that it prepares its scan while the stages get ready."""
+    supervisor.begin()
+    folder, (module, settings, *arguments) = supervisor.run.folder, beamline()
     file, log = folder / "beamline.json", folder / "beamline.log"
     file.write_bytes(msgspec.json.encode(settings, enc_hook=str))
     command = [sys.executable, "-m", module, str(file), *arguments]

@@ -63,9 +63,6 @@ def demo_adaptive(
     sample = SparseSample(family=options.sample, seed=options.seed)
     specimen = simulate_specimen(sample)
     config = adaptive_config(options, specimen)
-    page = f"http://{config.viewer.host}:{config.viewer.port}"
-    console.print(f"live page   {page}", soft_wrap=True)
-    console.print(f"steer it    ptychostream steer {config.policy.address}", soft_wrap=True)
     settings = SteeredBeamlineConfig(
         detector=Endpoint(address=config.detector.address),
         positions=config.positions.address,
@@ -76,9 +73,10 @@ def demo_adaptive(
         max_dose=float(config.policy.max_dose or np.inf),
         sample=sample,
     )
-    beamline = ("launch.beamline.steered", settings)
-    opens = page if opens_browser else ""
-    scans, restarts = run_beside_beamline(config, beamline, console, opens=opens, n_series=2)
+    beamline = "launch.beamline.steered", settings
+    scans, restarts = run_beside_beamline(
+        config, lambda: beamline, console, opens_browser=opens_browser, n_series=2
+    )
     figures = compared([Compared.of(scan, specimen) for scan in scans], config.save)
     figures |= {"restarts": restarts, "offered_hz": options.rate_hz, "wall_s": time.monotonic() - begin_s}
     console.print(table(figures))

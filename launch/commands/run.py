@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from launch.config.config import Config, config_hash
 from launch.results.summary import read_summary, table, write_summary
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
+from launch.run.start import start
 from launch.run.supervisor import Supervisor
 from launch.run.warnings import doubts
 from stream.record.scan import Scan
@@ -105,8 +105,8 @@ def run(
         ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
     ):
-        supervisor.start()
-        announce(supervisor, console, line, opens_browser=opens_browser)
+        start(supervisor, console, line, opens_browser=opens_browser)
+        announce(supervisor, console, line)
         trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
         if trouble is None:
             console.print("finishing what is recorded; Ctrl-C again stops at once")
@@ -143,20 +143,13 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
     return ""
 
 
-def announce(supervisor: Supervisor, console: Console, line: ProgressLine, *, opens_browser: bool) -> None:
-    """Says where everything is and what is in doubt, and shows the page if there is one."""
-    config, page = supervisor.run.config, supervisor.address("viewer")
+def announce(supervisor: Supervisor, console: Console, line: ProgressLine) -> None:
+    """Says that frames may come, and what is in doubt."""
+    config = supervisor.run.config
     detector = supervisor.address("subscriber") or config.detector.address
     console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
-    console.print(
-        f"live image on {supervisor.address('stitcher')}{page and f', page {page}'}", soft_wrap=True
-    )
-    if policy := supervisor.address("policy"):
-        console.print(f"plans ask the policy at {policy}", soft_wrap=True)
     for doubt in doubts(config):
         line.notice("inference", logging.WARNING, doubt)
-    if page and opens_browser:
-        webbrowser.open(page)
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:

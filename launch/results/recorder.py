@@ -19,10 +19,10 @@ from launch.results.summary import result_folder, summarise, write_summary
 from operators.arrays import Probe, abs2
 from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, Picture, stitch
+from stream.record.calibration import read_calibration
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.composition import Refined
-from stream.stages.error_bars import read_calibration
 from stream.stages.inputs import ImageOrigin, Optics, read_corners, read_patches
 from stream.stages.stage import ScanWork
 

@@ -10,11 +10,11 @@ from rich.table import Table
 
 from launch.results.facts_table import facts_table
 from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
+from stream.record.calibration import read_calibration
 from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
-from stream.stages.error_bars import read_calibration
 
 
 def summarise(scan: Scan) -> dict[str, Any]:

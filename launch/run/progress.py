@@ -39,7 +39,7 @@ class ProgressLine:
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(Text("waiting for the first frame"), console=self._console, transient=True)
+            self._live = Live(Text("starting"), console=self._console, transient=True)
             self._live.start()
         return self
 
@@ -47,14 +47,21 @@ class ProgressLine:
         if self._live:
             self._live.stop()
 
+    def starting(self, waits_for: Sequence[str]) -> None:
+        """Shows which stages are not ready yet, now and then."""
+        self._say(lambda: f"starting: {', '.join(waits_for)}" if waits_for else "ready")
+
     def show(self, scans: Sequence[Scan]) -> None:
         """Shows how far the newest of `scans` is, now and then."""
+        self._say(lambda: describe(scans[-1]) if scans else "waiting for the first frame")
+
+    def _say(self, text: Callable[[], str]) -> None:
         now = self._clock()
         interval_s = TERMINAL_INTERVAL_S if self._live else PLAIN_INTERVAL_S
         if now - self._shown_at < interval_s:
             return
         self._shown_at = now
-        line = describe(scans[-1]) if scans else "waiting for the first frame"
+        line = text()
         if line == self._shown:
             return
         self._shown = line

@@ -95,8 +95,28 @@ class Supervisor:
             shutil.rmtree(self._rendezvous, ignore_errors=True)
             os.close(self._lock)
 
-    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+    def begin(self) -> None:
+        """Starts the stages that wait for no other; what is done before `start` costs no time then.
+
+        The page comes first: a person who waits can open it.
+        """
+        for stage in sorted(self._stages.values(), key=lambda stage: stage.name != "viewer"):
+            if not stage.is_started and all(self._stages[name].is_ready for name in stage.spec.after):
+                stage.start()
+
+    def start(
+        self,
+        timeout_s: float = START_TIMEOUT_S,
+        on_turn: Callable[[list[str]], None] = lambda waits_for: None,
+    ) -> None:
         """Starts all stages and returns when each is ready for the first frame.
+
+        Parameters
+        ----------
+        timeout_s : float
+            How long that may take.
+        on_turn : callable
+            Gets the names of the stages that are not ready yet, many times a second.
 
         Raises
         ------
@@ -105,14 +125,13 @@ class Supervisor:
         """
         deadline = self.clock() + timeout_s
         while missing := [stage for stage in self._stages.values() if not stage.is_ready]:
-            for stage in missing:
-                if not stage.is_started and all(self._stages[name].is_ready for name in stage.spec.after):
-                    stage.start()
+            self.begin()
             if self.clock() >= deadline:
                 tails = "\n".join(f"{stage.name}: {stage.tail()}" for stage in missing if stage.is_started)
                 names = ", ".join(stage.name for stage in missing)
                 raise RunFailedError(f"not ready after {timeout_s:g} s: {names}\n{tails}")
             self.poll(TURN_S)
+            on_turn([stage.name for stage in self._stages.values() if not stage.is_ready])
 
     def poll(self, timeout_s: float = TURN_S) -> None:
         """Takes what the stages have to say, and starts again those that died.

@@ -4,12 +4,15 @@ A patch knows the object only up to a phase. Turned one after the other, patches
 random walk.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.spatial import cKDTree
 
 from operators.arrays import Array, Corners, Patches
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 BRIGHT = 0.02  # of the peak weight: the part of a window that is compared
 REACH = 0.65  # of the bright part's side: beyond, too little overlaps to tell a phase
@@ -48,8 +51,10 @@ def synchronise(patches: Patches, weights: Array, corners: Corners, turns: Array
     return turns.astype(np.complex64)
 
 
-def _overlaps(patches: Patches, weights: NDArray[np.float32], corners: Corners) -> csr_matrix:
+def _overlaps(patches: Patches, weights: NDArray[np.float32], corners: Corners) -> "csr_matrix":
     """Return the inner products conj(p_i) p_j of patches where they overlap, a Hermitian sparse matrix."""
+    from scipy.sparse import csr_matrix  # here: it loads in a quarter of a second, and live mosaics need none
+
     rows, columns = (np.flatnonzero((weights > BRIGHT * weights.max()).any(axis=axis)) for axis in (1, 0))
     bright = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     weights = weights[bright] / weights.max()
@@ -71,6 +76,8 @@ def _overlaps(patches: Patches, weights: NDArray[np.float32], corners: Corners) 
 
 def _pairs(corners: Corners, reach: float) -> NDArray[np.int64]:
     """Return pairs of patches within reach, (pair, 2), so many at most that a dense scan stays cheap."""
+    from scipy.spatial import cKDTree
+
     pairs = np.asarray(cKDTree(corners).query_pairs(reach, output_type="ndarray"), np.int64)
     pairs = pairs[np.lexsort(pairs.T)]
     most = PAIRS_PER_PATCH * len(corners)

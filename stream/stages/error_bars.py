@@ -4,20 +4,17 @@ The arithmetic is that of `operators.mosaic.error_bars`.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from operators.mosaic.error_bars import Dial, tile_errors
 from operators.mosaic.mosaic import Mosaic
 from stream.live.tile_store import TileStore
-from stream.record.columns import write_atomically
+from stream.record.calibration import write_calibration
 from stream.record.scan import Scan
 from stream.stages.composition import Refined
 from stream.wire.messages import CalibrationRecord
 
-FILE_NAME = "calibration.json"
 SETTLED_VISITS = 12  # of every frame that touches a tile, before refinement knows better than the network
 LIT = 0.3  # of the brightest pixel: the fringe of a scan is refined badly
 LEAST_PIXELS = 256  # of a tile, from which on its offset is known
@@ -89,12 +86,4 @@ class Calibration:
 
     def write(self) -> None:
         """Leaves the record in the scan's folder."""
-        write_atomically(self._scan.folder / FILE_NAME, msgspec.json.encode(self.record))
-
-
-def read_calibration(folder: Path) -> CalibrationRecord:
-    """Returns what became of the error bars of the scan in `folder`; nothing is known without a record."""
-    try:
-        return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=CalibrationRecord)
-    except FileNotFoundError:
-        return CalibrationRecord()
+        write_calibration(self._scan.folder, self.record)

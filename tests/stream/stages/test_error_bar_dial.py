@@ -5,8 +5,9 @@ from operators.geometry import Bounds
 from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.tile_store import TileStore
+from stream.record.calibration import read_calibration
 from stream.stages.composition import Refined
-from stream.stages.error_bars import SETTLED_VISITS, Calibration, CalibrationRecord, read_calibration
+from stream.stages.error_bars import SETTLED_VISITS, Calibration, CalibrationRecord
 from tests.helpers.stream.scans import Sample, make_scan, snapshot_of
 
 ERROR = 0.1  # rad, of every patch

@@ -3,10 +3,10 @@ import pytest
 
 from operators.geometry import Bounds
 from operators.metrics.errors import nrmse
+from stream.record.calibration import read_calibration
 from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
 from stream.stages.config import LiveConfig
-from stream.stages.error_bars import read_calibration
 from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
 from stream.stages.stitcher import Stitcher

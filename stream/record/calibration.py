@@ -1,0 +1,23 @@
+"""How true the error bars of a scan have turned out, beside its columns: written by the stitcher."""
+
+from pathlib import Path
+
+import msgspec
+
+from stream.record.columns import write_atomically
+from stream.wire.messages import CalibrationRecord
+
+FILE_NAME = "calibration.json"
+
+
+def write_calibration(folder: Path, record: CalibrationRecord) -> None:
+    """Replaces the record in the scan's `folder`."""
+    write_atomically(folder / FILE_NAME, msgspec.json.encode(record))
+
+
+def read_calibration(folder: Path) -> CalibrationRecord:
+    """Returns what became of the error bars of the scan in `folder`; nothing is known without a record."""
+    try:
+        return msgspec.json.decode((folder / FILE_NAME).read_bytes(), type=CalibrationRecord)
+    except FileNotFoundError:
+        return CalibrationRecord()
