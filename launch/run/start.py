@@ -7,8 +7,12 @@ from rich.console import Console
 from launch.run.progress import ProgressLine
 from launch.run.supervisor import Supervisor
 
-# what a person calls the address of a stage
-_DOORS = {"viewer": "live page", "stitcher": "live image", "policy": "policy"}
+# of a stage: what a person calls its address, and does with it
+_DOORS = {
+    "viewer": "live page   {}",
+    "stitcher": "live image  ptychostream watch {}",
+    "policy": "steering    ptychostream steer {}",
+}
 
 
 def start(
@@ -35,7 +39,7 @@ def start(
 
     def on_turn(waits_for: list[str]) -> None:
         for stage in [stage for stage in unsaid if supervisor.address(stage)]:
-            console.print(f"{unsaid.pop(stage):<12}{supervisor.address(stage)}", soft_wrap=True)
+            console.print(unsaid.pop(stage).format(supervisor.address(stage)), soft_wrap=True)
             if stage == "viewer" and opens_browser:
                 webbrowser.open(supervisor.address(stage))
         line.starting(waits_for)

@@ -91,7 +91,7 @@ def test_a_run_begins_by_saying_what_the_network_was_not_trained_for(tmp_path):
     config = make_config(tmp_path, network={"weights": "demo"}, probe=TRAINED_PROBE | {"photons": 100})
     supervisor = SimpleNamespace(run=SimpleNamespace(config=config), address=lambda stage: "")
     line, output = make_line(Clock())
-    announce(supervisor, Console(file=io.StringIO()), line, opens_browser=False)
+    announce(supervisor, Console(file=io.StringIO()), line)
     assert output.getvalue().startswith(
         "inference: the network was trained for 8e+03 to 2e+06 photons a frame"
     )
@@ -111,6 +111,6 @@ def test_a_silent_detector_ends_in_a_message_and_not_in_a_hang(run_folder, capfd
     figures = run_folder / "figures.json"
     assert run(config, n_series=1, timeout_s=0.5, json_file=figures, console=Console(width=200)) == 1
     out, err = capfd.readouterr()
-    assert "live image on tcp://127.0.0.1:" in out
+    assert "live image  ptychostream watch tcp://127.0.0.1:" in out
     assert err.startswith(f"nothing from ipc://{run_folder}/detector for ")
     assert json.loads(figures.read_text())["is_complete"] is False
