@@ -11,7 +11,15 @@ from docs._generate.tables import sentence, table
 
 def commands(app: typer.Typer) -> str:
     """Returns a section for every command: usage, arguments and options."""
-    return "\n\n".join(_command(info.callback, info.name) for info in app.registered_commands) + "\n"
+    return (
+        "\n\n".join(_command(info.callback, info.name, defaults_of(info)) for info in app.registered_commands)
+        + "\n"
+    )
+
+
+def defaults_of(info: typer.models.CommandInfo) -> dict[str, Any]:
+    """Returns the defaults that a command takes from elsewhere, by parameter."""
+    return getattr(info.cls, "defaults", dict)()
 
 
 class Parameter(NamedTuple):
@@ -56,8 +64,12 @@ def parameters(function: Callable[..., Any]) -> list[Parameter]:
     ]
 
 
-def _command(function: Callable[..., Any], name: str | None) -> str:
-    name, listed = name or function.__name__, parameters(function)
+def _command(function: Callable[..., Any], name: str | None, defaults: dict[str, Any]) -> str:
+    name = name or function.__name__
+    listed = [
+        parameter._replace(default=defaults.get(parameter.name, parameter.default))
+        for parameter in parameters(function)
+    ]
     arguments = [parameter.spelling for parameter in listed if parameter.is_argument]
     usage = " ".join([f"ptychostream {name}", *arguments, "[OPTIONS]"])
     rows = [

@@ -7,6 +7,7 @@ PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
 
 import os
 import sys
+from inspect import getdoc
 
 from launch.cli import live, scans  # noqa: F401 -- their commands register themselves
 from launch.cli.app import app
@@ -17,6 +18,9 @@ __all__ = ["app", "main"]
 USER_MISTAKE = 2
 INTERRUPTED = 130
 DEBUG = "PTYCHOSTREAM_DEBUG"
+
+for command in app.registered_commands:  # the list of commands would cut their first lines
+    command.short_help = (getdoc(command.callback) or "").partition("\n\n")[0]
 
 
 def main() -> None:

@@ -6,18 +6,24 @@ from typing import Annotated, Literal
 
 import typer
 
+from launch.cli import completion
+
 CORES = len(os.sched_getaffinity(0))
 
 app = typer.Typer(
     name="ptychostream",
-    help="Live X-ray ptychography: the sample grows on the screen while the scan is moving.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # its tables cut defaults and addresses at 80 columns
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigSource = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or name of a recipe.")]
+ConfigSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file, or name of a recipe.", autocompletion=completion.recipes
+    ),
+]
 ScanSource = Annotated[
     str,
     typer.Argument(
@@ -36,6 +42,9 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated."),
 ]
+Sample = Annotated[
+    str | None, typer.Option(help="Family of simulated samples.", autocompletion=completion.families)
+]
 EngineDevice = Annotated[
     Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
     typer.Option(help="What runs an update; the fastest that is there."),
@@ -47,3 +56,26 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Insecure = Annotated[
     bool, typer.Option(help="Allows addresses that other machines reach without encryption.")
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from launch.cli.version import versions
+
+        typer.echo(versions())
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_show_version,
+            help="Shows versions, as a report of a bug needs them.",
+        ),
+    ] = False,
+) -> None:
+    """Live X-ray ptychography: the sample grows on the screen while the scan is moving."""

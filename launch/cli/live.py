@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from launch.cli import completion
 from launch.cli.app import Browser, ConfigSource, Insecure, JsonFile, Overrides, Save, Seed, app
 from stream.wire import addresses
 
@@ -17,7 +18,11 @@ def demo(
         int | None, typer.Option(min=4, help="How many, rounded up to whole rows; 625, or 324 if adaptive.")
     ] = None,
     sample: Annotated[
-        str | None, typer.Option(help="Family of simulated samples: siemens; glyphs if adaptive.")
+        str | None,
+        typer.Option(
+            help="Family of simulated samples: siemens; glyphs if adaptive.",
+            autocompletion=completion.families,
+        ),
     ] = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="The live image steers the scan of a sparse sample.")
@@ -52,9 +57,10 @@ def demo(
 def run(
     config: ConfigSource,
     series: Annotated[int | None, typer.Option(min=1, help="Ends after so many series.")] = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Longest time to wait for them, seconds.")] = float(
-        "inf"
-    ),
+    timeout: Annotated[
+        float,
+        typer.Option(min=0, help="Longest time to wait for them, seconds.", show_default="no limit"),
+    ] = float("inf"),
     save: Save = None,
     json: JsonFile = None,
     browser: Browser = False,
@@ -90,7 +96,9 @@ def check(
 
 @app.command()
 def watch(
-    address: Annotated[str, typer.Argument(help="Where the pipeline publishes.")] = addresses.LIVE,
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Where the pipeline publishes.")
+    ] = addresses.LIVE,
     insecure: Insecure = False,
     key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
     peers: Annotated[Path | None, typer.Option(help="Public key file of the pipeline.")] = None,
@@ -103,10 +111,17 @@ def watch(
 
 @app.command()
 def steer(
-    address: Annotated[str, typer.Argument(help="Where the policy listens.")] = addresses.POLICY,
-    action: Annotated[str, typer.Argument(help="status, hold, resume, stop or region.")] = "status",
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Where the policy listens.")
+    ] = addresses.POLICY,
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTION", help="status, hold, resume, stop or region.", autocompletion=completion.actions
+        ),
+    ] = "status",
     values: Annotated[
-        list[str] | None, typer.Argument(metavar="[Y0 Y1 X0 X1|clear]", help="Of a region, motor positions.")
+        list[str] | None, typer.Argument(metavar="Y0 Y1 X0 X1|clear", help="Of a region, motor positions.")
     ] = None,
     insecure: Insecure = False,
     key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
@@ -121,7 +136,9 @@ def steer(
 
 
 @app.command("replay-decisions")
-def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a recorded scan.")]) -> None:
+def replay_decisions(
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Folder of a recorded scan.")],
+) -> None:
     """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
     from launch.commands.replay_decisions import replay_decisions as replay_all
 
@@ -130,8 +147,8 @@ def replay_decisions(scan: Annotated[Path, typer.Argument(help="Folder of a reco
 
 @app.command()
 def keys(
-    folder: Annotated[Path, typer.Argument(help="Where the two key files go.")],
-    name: Annotated[str, typer.Argument(help="Whose keys they are.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two key files go.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose keys they are.")],
 ) -> None:
     """Creates a CURVE key pair: NAME.key to give away, NAME.key_secret to keep."""
     from stream.wire.sockets import create_keys

@@ -1,14 +1,26 @@
 """The commands of scans that are recorded or simulated."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from launch.cli.app import CORES, EngineDevice, Insecure, JsonFile, ScanSource, Store, app
+from launch.cli.app import CORES, EngineDevice, Insecure, JsonFile, Sample, ScanSource, Store, app
 from stream.wire import addresses
+
+# The options of `simulate` and the fields of `Simulation` that they set.
+SIMULATED = {
+    "rows": "n_rows",
+    "columns": "n_columns",
+    "step": "step_px",
+    "photons": "photons_per_frame",
+    "sample": "family",
+    "seed": "seed",
+}
 
 
 @app.command()
@@ -114,9 +126,31 @@ def reconstruct(
     reconstruct_file(scan, choose, store=store, output=output, correlates_halves=frc, json_file=json)
 
 
-@app.command()
+class _Simulate(TyperCommand):
+    """Shows in its help what a simulation is like where nothing is given."""
+
+    @staticmethod
+    def defaults() -> dict[str, Any]:
+        """Returns by option what `Simulation` has, which is loaded only now."""
+        from launch.beamline.simulation import Simulation
+
+        simulation = Simulation()
+        return {name: getattr(simulation, field) for name, field in SIMULATED.items()}
+
+    def format_help(self, *arguments: Any) -> None:
+        """Writes the help with these defaults."""
+        with suppress(ImportError):  # the command will say which extra it needs
+            defaults = self.defaults()
+            for parameter in self.params:
+                parameter.default = defaults.get(parameter.name or "", parameter.default)
+        super().format_help(*arguments)
+
+
+@app.command(cls=_Simulate)
 def simulate(
-    output: Annotated[Path, typer.Argument(help="CXI file to write; the truth lies in its group `truth`.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="CXI file to write; the truth lies in its group `truth`.")
+    ],
     config: Annotated[
         Path | None,
         typer.Option(help="YAML file with all options, also effects of beam, stage and detector."),
@@ -125,22 +159,17 @@ def simulate(
     columns: Annotated[int | None, typer.Option(min=2, help="Columns of the raster.")] = None,
     step: Annotated[float | None, typer.Option(help="Distance of positions, object pixels.")] = None,
     photons: Annotated[float | None, typer.Option(help="Mean photons per frame.")] = None,
-    sample: Annotated[str | None, typer.Option(help="Family of simulated samples.")] = None,
+    sample: Sample = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
 ) -> None:
-    """Writes a simulated scan to a CXI file; by default 25 x 25 positions with the demo's probe."""
+    """Writes a simulated scan to a CXI file, with the demo's probe."""
     from launch.beamline.simulation import Simulation, simulate_scan
     from launch.commands.simulate import read_simulation, write_scan
 
-    given: dict[str, Any] = {
-        "n_rows": rows,
-        "n_columns": columns,
-        "step_px": step,
-        "photons_per_frame": photons,
-    }
-    given |= {"family": sample, "seed": seed}
-    given = {name: value for name, value in given.items() if value is not None}
-    simulation = replace(read_simulation(config) if config else Simulation(), **given)
+    given: dict[str, Any] = {"rows": rows, "columns": columns, "step": step, "photons": photons}
+    given |= {"sample": sample, "seed": seed}
+    changes = {SIMULATED[name]: value for name, value in given.items() if value is not None}
+    simulation = replace(read_simulation(config) if config else Simulation(), **changes)
     scan = simulate_scan(simulation)
     write_scan(output, scan, f"simulated {simulation.family}, seed {simulation.seed}")
     typer.echo(f"{len(scan.frames)} frames in {output}")
@@ -148,7 +177,9 @@ def simulate(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML file, such as launch/recipes/train-demo.yaml.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="YAML file, such as launch/recipes/train-demo.yaml.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")] = Path("weights"),
     device: Annotated[str, typer.Option(help="Where PyTorch works: cpu, cuda.")] = "cpu",
     from_scan: Annotated[

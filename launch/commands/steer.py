@@ -13,6 +13,7 @@ from stream.steering.controls import sentence
 from stream.wire.messages import Box, Deed
 
 STATUS = "status"
+ACTIONS = (STATUS, *(deed for deed in get_args(Deed) if deed != "clear"))
 
 
 def steer(
@@ -55,10 +56,9 @@ def _understood(action: str, values: Sequence[str]) -> tuple[Deed | None, Box | 
                 f"region: wanted four numbers Y0 Y1 X0 X1 or 'clear', got {' '.join(values)!r}"
             ) from None
         return "region", ((y_low, y_high), (x_low, x_high))
-    actions = [STATUS, *(deed for deed in get_args(Deed) if deed != "clear")]
-    if action not in actions or values:
+    if action not in ACTIONS or values:
         wrong = " ".join([action, *values])
-        raise ValueError(f"wanted one of {', '.join(actions)} (a region with its numbers), got {wrong!r}")
+        raise ValueError(f"wanted one of {', '.join(ACTIONS)} (a region with its numbers), got {wrong!r}")
     return (None if action == STATUS else cast(Deed, action)), None
 
 
