@@ -73,8 +73,8 @@ COMMANDS = """# Every command
 What can be typed after `ptychostream`. Exit status 0 means that all went well, 1 that the command did its
 work and the answer is no (frames are missing, a check failed), 2 that it could not begin: one line on
 standard error says why, and `PTYCHOSTREAM_DEBUG=1` where it was noticed. `ptychostream --install-completion`
-lets the shell complete commands, options, recipes and families of samples; `ptychostream --version` names what
-is installed, for a report of a bug.
+lets the shell complete commands, options, recipes and families of samples;
+`ptychostream --version` names what is installed, for a report of a bug.
 
 This page is generated from the command line itself.
 

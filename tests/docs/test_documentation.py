@@ -119,7 +119,11 @@ def _check_command(words: list[str]) -> None:
 
 
 def _check_ptychostream(name: str, arguments: list[str]) -> None:
-    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    program = get_command(app)
+    if name.startswith("-"):
+        assert name in {option for part in program.params for option in part.opts}
+        return
+    command = program.commands[name]  # type: ignore[attr-defined]
     if not arguments and any(part.required for part in command.params):
         return  # in a sentence: the command's name alone
     command.make_context(name, list(arguments), allow_interspersed_args=True)
