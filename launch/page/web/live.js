@@ -1,101 +1,39 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
-import { Panel, length, view } from "/web/panel.js";
+import { length } from "/web/format.js";
+import { explain } from "/web/hints.js";
+import { Panel } from "/web/panel.js";
+import { onPicture, takeLive } from "/web/pictures.js";
+import { remember, remembered } from "/web/settings.js";
+import { put, say, showState } from "/web/state.js";
 import { listen, showSteering } from "/web/steering.js";
+import { start as startTabs } from "/web/tabs.js";
+import { redraw, view } from "/web/view.js";
 
 const SILENCE_MS = 3000; // the viewer answers four times a second
 const RETRY_MS = 1000;
 
 const byId = (id) => document.getElementById(id);
-const template = byId("panel");
-const panels = [...document.querySelectorAll(".panel")].map((figure) => new Panel(figure, template, redraw));
+const panels = [...document.querySelectorAll(".panel")].map((figure) => new Panel(figure, byId("panel")));
 
 let socket = null;
 let heardAt = performance.now();
 let latest = null; // state
 
-const percent = (share) => `${Math.round(100 * share)} %`;
-
-function redraw() {
-  for (const panel of panels) panel.draw();
-}
-
-// The packet described in launch/page/picture.py.
-function decode(buffer) {
-  const headerBytes = new DataView(buffer).getUint32(0, true);
-  const picture = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, headerBytes)));
-  let offset = 4 + headerBytes;
-  picture.path = new Float32Array(buffer, offset, 2 * picture.n_path);
-  offset += picture.path.byteLength;
-  const nPixels = picture.shape[0] * picture.shape[1];
-  picture.maps = Object.fromEntries(picture.maps.map((map) => {
-    map.levels = new Uint8Array(buffer, offset, nPixels);
-    offset += nPixels;
-    return [map.name, map];
-  }));
-  return picture;
-}
-
-function showPicture(picture) {
-  for (const panel of panels) panel.show(picture);
+onPicture((picture, isStored) => {
+  if (!picture) return;
+  for (const panel of panels) panel.show(picture, isStored);
   const [height, width] = picture.shape;
-  byId("pixel").textContent = length(picture.pixel_m / picture.binning);
-  byId("field").textContent = `${length(width * picture.pixel_m)} × ${length(height * picture.pixel_m)}`;
+  put(byId("pixel"), length(picture.pixel_m / picture.binning));
+  put(byId("field"), `${length(width * picture.pixel_m)} × ${length(height * picture.pixel_m)}`);
   document.body.dataset.version = picture.version;
-}
+});
 
-function say(level, text) {
-  document.body.dataset.level = level;
-  byId("status").textContent = text;
-}
-
-function showState(state) {
+function take(state) {
   latest = state;
-  say(state.level, state.text);
-  const { counts, rates } = state;
-  const expected = counts.expected ?? counts.recorded ?? 0;
-  for (const row of document.querySelectorAll("tr[data-count]")) {
-    const count = counts[row.dataset.count];
-    row.classList.toggle("absent", count === undefined);
-    row.querySelector("i").style.width = `${expected ? Math.min((100 * (count ?? 0)) / expected, 100) : 0}%`;
-    row.querySelector(".n").textContent = count?.toLocaleString("en") ?? "–";
-    const rate = rates[row.dataset.count];
-    row.querySelector(".rate").textContent = rate === undefined ? "" : `${Math.round(rate).toLocaleString("en")} /s`;
-  }
-  for (const name of ["lost", "no_position", "pending"]) {
-    const field = byId(name);
-    field.textContent = counts[name]?.toLocaleString("en") ?? "–";
-    field.classList.toggle("bad", counts[name] > 0 && (name !== "pending" || Boolean(state.is_final)));
-  }
-  if (state.scan !== undefined) showFigures(state);
+  showState(state);
   showSteering(state.steering, redraw);
-}
-
-function showFigures(state) {
-  const [p50, p99] = state.time_to_image_ms ?? [null, null];
-  const texts = {
-    scan: state.scan,
-    version: state.version,
-    run_id: state.run_id,
-    model: state.model || "none",
-    config_hash: state.config_hash,
-    p50: p50 === null ? "–" : p50.toFixed(0),
-    p99: p99 === null ? "–" : p99.toFixed(0),
-    epoch: state.epoch.toFixed(1),
-    error: state.error === null ? "–" : state.error.toPrecision(3),
-    models: Object.entries(state.models).map(([model, n]) => `${model} ${n}`).join(", ") || "–",
-    coverage: state.coverage68 === null ? "–" : `${percent(state.coverage68)} / ${percent(state.coverage95)}`,
-    factor: state.sigma_factor.toPrecision(2),
-    alarm: state.alarm,
-  };
-  byId("alarm").hidden = !state.alarm;
-  for (const [id, text] of Object.entries(texts)) {
-    byId(id).textContent = text;
-    byId(id).title = text;
-  }
-  const { expected, recorded } = state.counts;
-  const done = expected ? `${Math.floor((100 * recorded) / expected)} % ` : "";
-  document.title = `${done}${state.scan} – ptychostream`;
+  document.dispatchEvent(new CustomEvent("state", { detail: state }));
 }
 
 function connect() {
@@ -107,10 +45,10 @@ function connect() {
   own.onmessage = ({ data }) => {
     heardAt = performance.now();
     if (typeof data !== "string") {
-      showPicture(decode(data));
+      takeLive(data);
       return;
     }
-    showState(JSON.parse(data));
+    take(JSON.parse(data));
     // Not before this is on the screen: a slow browser skips pictures instead of falling behind.
     requestAnimationFrame(() => { if (own.readyState === WebSocket.OPEN) own.send("next"); });
   };
@@ -124,7 +62,7 @@ function checkSilence() {
   }
   const silentMs = performance.now() - heardAt;
   if (socket.readyState !== WebSocket.OPEN || silentMs > SILENCE_MS) {
-    if (latest?.is_final) say(latest.level, `${latest.text} – the viewer has left`);
+    if (latest?.is_final) say(latest.level, `${latest.text} – the run has ended`);
     else say("stale", `stale: the viewer at ${location.host} does not answer, trying again`);
   }
   if (silentMs > 2 * SILENCE_MS) {
@@ -134,14 +72,14 @@ function checkSilence() {
   }
 }
 
+byId("show-path").checked = view.showPath = remembered("path", true);
 byId("show-path").addEventListener("change", (event) => {
   view.showPath = event.target.checked;
-  redraw();
-});
-byId("reset").addEventListener("click", () => {
-  Object.assign(view, { zoom: 1, x: 0.5, y: 0.5 });
+  remember("path", view.showPath);
   redraw();
 });
 listen(redraw);
+explain(document);
+startTabs();
 connect();
 setInterval(checkSilence, 500);

@@ -1,6 +1,6 @@
 // The page's part in a steered scan: what the policy wants next, what persons have said, and saying it.
 
-import { view } from "/web/panel.js";
+import { view } from "/web/view.js";
 
 const CONFIRM_MS = 10000;
 
@@ -29,7 +29,7 @@ export function showSteering(steering, redraw) {
   state = steering ?? null;
   view.steering = steering?.limits ? steering : null;
   if (!steering) return;
-  byId("trouble").textContent = steering.trouble;
+  text("trouble", steering.trouble);
   strip.classList.toggle("silent", Boolean(steering.trouble));
   const runs = steering.plan === "running" && !steering.trouble && !steering.stopped;
   for (const button of strip.querySelectorAll("button")) button.disabled = !runs || !steering.token;
@@ -66,7 +66,7 @@ async function say(deed, corners = null) {
   const own = { "Content-Type": "application/json", "X-Steering-Token": state.token };
   const answer = await fetch("/steer", { method: "POST", headers: own, body: JSON.stringify({ deed, corners }) })
     .catch((error) => ({ ok: false, text: async () => String(error) }));
-  byId("refusal").textContent = answer.ok ? "" : await answer.text();
+  text("refusal", answer.ok ? "" : await answer.text());
 }
 
 export function listen(redraw) {

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
 from launch.config.sections import ViewerConfig
-from launch.page.server import POLL_S, LiveFeed, run_viewer
+from launch.page.server import FILES, POLL_S, LiveFeed, run_viewer
 from launch.results.colours import tables
 from stream.wire import addresses
 from stream.wire.messages import ImageFigures
@@ -133,15 +133,7 @@ def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(
         async with ClientSession() as session, session.get(url + path) as response:
             return response.status, response.headers.get("Content-Security-Policy"), await response.text()
 
-    for path in (
-        "/",
-        "/web/live.js",
-        "/web/panel.js",
-        "/web/steering.js",
-        "/web/colours.js",
-        "/web/style.css",
-        "/web/icon.svg",
-    ):
+    for path in ("/", *(f"/web/{file.name}" for file in FILES.iterdir() if file.name != "index.html")):
         status, policy, text = asyncio.run(fetch(path))
         assert (status, policy) == (200, "default-src 'self'")
         assert "http" not in text.replace("http://www.w3.org/2000/svg", "")

@@ -108,7 +108,7 @@ def test_the_final_image_and_state_outlive_the_viewer(page):
                 is_final=True,
             )
             wait_for_text(page, "#status", re.compile("^scan complete: all 8 frames are in the image"))
-        wait_for_text(page, "#status", "scan complete: all 8 frames are in the image – the viewer has left")
+        wait_for_text(page, "#status", "scan complete: all 8 frames are in the image – the run has ended")
         assert page.get_attribute("body", "data-level") == "complete"
         assert page.get_attribute("body", "data-version") == "2"
         assert page.text_content('tr[data-count="mosaicked"] .n') == "8"

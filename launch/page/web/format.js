@@ -1,0 +1,25 @@
+// Numbers as people read them.
+
+const WITH_MINUS = (text) => text.replace("-", "−");
+
+// `n` significant digits, without zeros at the end.
+export const digits = (value, n = 3) => WITH_MINUS(Number(value.toPrecision(n)).toString());
+
+export const count = (value) => (value === undefined || value === null ? "–" : value.toLocaleString("en"));
+
+export const percent = (share) => `${Math.round(100 * share)} %`;
+
+export function length(metres) {
+  const size = Math.abs(metres);
+  const [unit, factor] = size < 0.9995e-6 ? ["nm", 1e9] : size < 0.9995e-3 ? ["µm", 1e6] : ["mm", 1e3];
+  return `${digits(metres * factor)} ${unit}`;
+}
+
+// `value` to the place of the second digit of `step`, the smallest difference that means something.
+export function rounded(value, step) {
+  const places = step > 0 ? Math.max(0, 1 - Math.floor(Math.log10(step))) : 3;
+  return WITH_MINUS(value.toFixed(Math.min(places, 12)));
+}
+
+// Seconds since 1970 as the time of day here.
+export const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");

@@ -1,0 +1,93 @@
+// What is drawn over an image: scan path, queued points, regions and the scale bar, each with a dark outline so
+// that it is seen on any ground. `at` turns absolute object pixels (y, x) into canvas pixels [x, y].
+
+import { length } from "/web/format.js";
+import { view } from "/web/view.js";
+
+const OUTLINE = "rgba(0, 0, 0, 0.75)";
+const COLOURS = { path: "#7fe0f0", newest: "#ffb454", next: "#ffd27a", region: "#ff8f6b" };
+
+function outlined(context, path, colour, width) {
+  for (const [stroke, wide] of [[OUTLINE, width + 2], [colour, width]]) {
+    context.strokeStyle = stroke;
+    context.lineWidth = wide * devicePixelRatio;
+    context.stroke(path);
+  }
+}
+
+// Marks grow with the zoom, so that they can be told apart where there is room for it.
+const markSize = () => devicePixelRatio * Math.min(2 + Math.log2(view.zoom), 6);
+
+export function drawPath(context, picture, at, isStored) {
+  const { path } = picture;
+  if (!path.length) return;
+  const { origin_px: [top, left], binning } = picture;
+  const place = (i) => at([top + path[i] * binning, left + path[i + 1] * binning]);
+  // A steered scan goes here and there: its places say more than the way.
+  if (view.steering && !isStored) drawDots(context, path, place);
+  else drawLine(context, path, place);
+  const newest = new Path2D();
+  newest.arc(...place(path.length - 2), 3 * markSize(), 0, 2 * Math.PI);
+  outlined(context, newest, COLOURS.newest, 2);
+}
+
+function drawLine(context, path, place) {
+  const line = new Path2D();
+  for (let i = 0; i < path.length; i += 2) line.lineTo(...place(i));
+  context.lineJoin = "round";
+  outlined(context, line, COLOURS.path, Math.min(0.6 + 0.3 * Math.log2(view.zoom), 1.5));
+}
+
+function drawDots(context, path, place) {
+  for (const [colour, size] of [[OUTLINE, 2 * devicePixelRatio + markSize()], [COLOURS.path, markSize()]]) {
+    context.fillStyle = colour;
+    for (let i = 0; i < path.length; i += 2) {
+      const [x, y] = place(i);
+      context.fillRect(x - size / 2, y - size / 2, size, size);
+    }
+  }
+}
+
+export function drawSteering(context, at) {
+  const next = new Path2D();
+  const radius = 1.75 * markSize();
+  for (const point of view.steering.points_px) {
+    const [x, y] = at(point);
+    next.moveTo(x + radius, y);
+    next.arc(x, y, radius, 0, 2 * Math.PI);
+  }
+  if (view.steering.plan === "running") outlined(context, next, COLOURS.next, 1.5);
+  drawBox(context, at, view.steering.region_px, []);
+  drawBox(context, at, view.rectangle, [6, 4]);
+}
+
+function drawBox(context, at, box, dash) {
+  if (!box) return;
+  const [[x0, y0], [x1, y1]] = box.map(at);
+  const path = new Path2D();
+  path.rect(x0, y0, x1 - x0, y1 - y0);
+  context.setLineDash(dash.map((part) => part * devicePixelRatio));
+  outlined(context, path, COLOURS.region, 2);
+  context.setLineDash([]);
+}
+
+// `scale` is canvas pixels per drawn pixel.
+export function drawScaleBar(context, picture, scale) {
+  const metresPerPixel = picture.pixel_m / scale;
+  const longest = 0.22 * context.canvas.width * metresPerPixel;
+  const power = 10 ** Math.floor(Math.log10(longest));
+  const metres = power * [5, 2, 1].find((step) => step * power <= longest);
+  const [unit, label] = [devicePixelRatio, length(metres)];
+  const [width, x, y] = [metres / metresPerPixel, 16 * unit, context.canvas.height - 18 * unit];
+  const outline = 2 * unit;
+  context.font = `600 ${14 * unit}px system-ui, "DejaVu Sans", sans-serif`;
+  context.lineJoin = "round";
+  context.strokeStyle = OUTLINE;
+  context.lineWidth = 2 * outline;
+  context.strokeText(label, x, y - 6 * unit);
+  context.fillStyle = OUTLINE;
+  context.fillRect(x - outline, y - outline, width + 2 * outline, 4 * unit + 2 * outline);
+  context.fillStyle = "#ffffff";
+  context.fillRect(x, y, width, 4 * unit);
+  context.fillText(label, x, y - 6 * unit);
+}

@@ -1,0 +1,102 @@
+// What the page says beside the images, from the state that the server sends: header, stages, figures, events.
+
+import { clock, count, percent } from "/web/format.js";
+
+const byId = (id) => document.getElementById(id);
+
+// A text that may be too long for its place is whole in its tooltip.
+export function put(element, text) {
+  if (element.textContent === text) return;
+  element.textContent = text;
+  element.title = text;
+}
+
+export function say(level, text) {
+  document.body.dataset.level = level;
+  put(byId("status"), text);
+}
+
+export function showState(state) {
+  say(state.level, state.text);
+  showCounts(state);
+  showStages(state.stages ?? []);
+  showEvents(state.events ?? []);
+  if (state.scan !== undefined) showFigures(state);
+}
+
+function showCounts({ counts, rates, is_final: isFinal }) {
+  const expected = counts.expected ?? counts.recorded ?? 0;
+  for (const row of document.querySelectorAll("tr[data-count]")) {
+    const n = counts[row.dataset.count];
+    row.classList.toggle("absent", n === undefined);
+    row.querySelector("i").style.width = `${expected ? Math.min((100 * (n ?? 0)) / expected, 100) : 0}%`;
+    row.querySelector(".n").textContent = count(n);
+    const rate = rates[row.dataset.count];
+    row.querySelector(".rate").textContent = rate === undefined ? "" : `${count(Math.round(rate))} /s`;
+  }
+  for (const name of ["lost", "no_position", "pending"]) {
+    const field = byId(name);
+    put(field, count(counts[name]));
+    field.classList.toggle("bad", counts[name] > 0 && (name !== "pending" || Boolean(isFinal)));
+  }
+}
+
+function showFigures(state) {
+  const [p50, p99] = state.time_to_image_ms ?? [null, null];
+  const texts = {
+    scan: state.scan,
+    version: String(state.version),
+    run_id: state.run_id,
+    model: state.model || "none",
+    config_hash: state.config_hash,
+    p50: p50 === null ? "–" : p50.toFixed(0),
+    p99: p99 === null ? "–" : p99.toFixed(0),
+    epoch: state.epoch.toFixed(1),
+    error: state.error === null ? "–" : state.error.toPrecision(3),
+    models: Object.entries(state.models).map(([model, n]) => `${model} ${count(n)}`).join(", ") || "–",
+    coverage: state.coverage68 === null ? "–" : `${percent(state.coverage68)} / ${percent(state.coverage95)}`,
+    factor: state.sigma_factor.toPrecision(2),
+    alarm: state.alarm,
+  };
+  byId("alarm").hidden = !state.alarm;
+  for (const [id, text] of Object.entries(texts)) put(byId(id), text);
+  const { expected, recorded } = state.counts;
+  const done = expected ? `${Math.floor((100 * recorded) / expected)} % ` : "";
+  document.title = `${done}${state.scan} – ptychostream`;
+}
+
+// `stages` is [{name, text, level}], level one of ok, busy, warning, error, done.
+function showStages(stages) {
+  const list = byId("stages");
+  list.hidden = !stages.length;
+  while (list.children.length > stages.length) list.lastChild.remove();
+  stages.forEach(({ name, text, level }, i) => {
+    const item = list.children[i] ?? list.appendChild(document.createElement("li"));
+    if (!item.firstChild) item.append(document.createElement("b"), document.createElement("span"));
+    item.dataset.level = level;
+    item.title = `${name}: ${text}`;
+    item.firstChild.textContent = name;
+    item.lastChild.textContent = text;
+  });
+}
+
+// `events` is [{time_s, level, source, text}], the newest last; the page has it first.
+function showEvents(events) {
+  const panel = byId("events");
+  const key = `${events.length} ${events.at(-1)?.time_s}`;
+  const badge = byId("n-events");
+  badge.hidden = !events.length;
+  badge.textContent = events.length;
+  badge.classList.toggle("bad", events.some(({ level }) => level === "error"));
+  if (panel.dataset.key === key) return; // or what somebody is reading would be drawn anew four times a second
+  panel.dataset.key = key;
+  panel.querySelector(".none").hidden = events.length > 0;
+  panel.querySelector("ol").replaceChildren(...events.toReversed().map(({ time_s: time, level, source, text }) => {
+    const item = document.createElement("li");
+    item.dataset.level = level;
+    for (const [name, words] of [["time", clock(time)], ["b", source], ["span", text]]) {
+      item.appendChild(document.createElement(name)).textContent = words;
+    }
+    return item;
+  }));
+}
