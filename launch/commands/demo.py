@@ -24,7 +24,7 @@ from launch.results.summary import read_summary, table, write_summary
 from launch.run.processes import RunFailedError
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
-from launch.run.start import start
+from launch.run.start import start, stay
 from launch.run.supervisor import Supervisor
 from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
@@ -86,11 +86,14 @@ def demo(
     console = console or Console()
     begin_s = time.monotonic()
     config = demo_config(options)
-    figures = run_demo(options, config, console, opens_browser=opens_browser)
-    figures["wall_s"] = time.monotonic() - begin_s
-    console.print(table(figures))
-    if json_file:
-        write_summary(json_file, figures)
+
+    def tell(figures: dict[str, Any]) -> None:
+        figures["wall_s"] = time.monotonic() - begin_s
+        console.print(table(figures))
+        if json_file:
+            write_summary(json_file, figures)
+
+    figures = run_demo(options, config, console, opens_browser=opens_browser, tell=tell)
     return 0 if figures["is_complete"] else 1
 
 
@@ -101,6 +104,7 @@ def run_demo(
     *,
     opens_browser: bool = False,
     on_scan: Callable[[Scan], None] = lambda scan: None,
+    tell: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> dict[str, Any]:
     """Runs the simulated beamline and the pipeline; returns the figures of the summary.
 
@@ -114,6 +118,8 @@ def run_demo(
         Whether to show the page as soon as there is one.
     on_scan : callable
         Gets the scan many times a second while it goes on.
+    tell : callable
+        Gets the figures when there are all of them; the page stays on while somebody looks at it.
 
     Raises
     ------
@@ -132,17 +138,21 @@ def run_demo(
         )
         return "launch.beamline.flown", settings, "--wait"
 
-    (scan,), restarts = run_beside_beamline(
-        config, beamline, console, opens_browser=opens_browser, on_scan=on_scan
-    )
-    figures = read_summary(config.save, scan) | {"restarts": restarts, "offered_hz": options.rate_hz}
-    from launch.beamline.accuracy import accuracy
-    from launch.beamline.simulation import simulate_scan
+    with beside_beamline(config, beamline, console, opens_browser=opens_browser, on_scan=on_scan) as (
+        (scan,),
+        restarts,
+    ):
+        from launch.beamline.accuracy import accuracy
+        from launch.beamline.simulation import simulate_scan
 
-    return figures | accuracy(scan, simulate_scan(options.simulation))
+        figures = read_summary(config.save, scan) | {"restarts": restarts, "offered_hz": options.rate_hz}
+        figures |= accuracy(scan, simulate_scan(options.simulation))
+        tell(figures)
+    return figures
 
 
-def run_beside_beamline(
+@contextmanager
+def beside_beamline(
     config: Config,
     beamline: Callable[[], Beamline],
     console: Console,
@@ -150,8 +160,10 @@ def run_beside_beamline(
     opens_browser: bool = False,
     n_series: int = 1,
     on_scan: Callable[[Scan], None] = lambda scan: None,
-) -> tuple[list[Scan], int]:
-    """Runs the pipeline and a simulated beamline; returns the scans and how often a stage was restarted.
+) -> Iterator[tuple[list[Scan], int]]:
+    """Runs the pipeline and a simulated beamline; gives the scans and how often a stage was restarted.
+
+    The pipeline is still there inside the context, and at its end as long as a browser shows the page.
 
     Parameters
     ----------
@@ -168,13 +180,12 @@ def run_beside_beamline(
     RunFailedError
         If the beamline or a stage cannot run.
     """
+    line = ProgressLine(console)
     with (
         ends_on_sigterm(),
-        ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
         _process(supervisor, beamline) as process,
     ):
-        start(supervisor, console, line, opens_browser=opens_browser)
 
         def on_turn(scans: list[Scan]) -> None:
             process.check()
@@ -182,12 +193,14 @@ def run_beside_beamline(
             for scan in scans:
                 on_scan(scan)
 
-        for index in range(n_series):
-            process.go()
-            supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
-        scans = supervisor.scans()
+        with line:
+            start(supervisor, console, line, opens_browser=opens_browser)
+            for index in range(n_series):
+                process.go()
+                supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
+        yield supervisor.scans(), supervisor.n_restarts
+        stay(supervisor, console)
         supervisor.stop()
-        return scans, supervisor.n_restarts
 
 
 def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> Config:
@@ -199,20 +212,20 @@ def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> C
     policy : dict, optional
         Settings of a policy that runs beside the pipeline.
     """
-    detector, positions, live, viewer, door = _free_ports(5)
+    usual = load_config("demo")
     settings = {
         "save": options.save.absolute(),
-        "detector.address": f"tcp://127.0.0.1:{detector}",
+        "detector.address": f"tcp://127.0.0.1:{free_port()}",
         "detector.bind": "true",
-        "positions.address": f"tcp://127.0.0.1:{positions}",
-        "live.address": f"tcp://127.0.0.1:{live}",
-        "viewer.port": viewer,
+        "positions.address": f"tcp://127.0.0.1:{free_port()}",
+        "live.address": _usual_or_free(usual.live.address),
+        "viewer.port": free_port(usual.viewer.port),
         "store.enabled": str(options.stores).lower(),
     }
     config = load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
     if policy is None:
         return config
-    steering = {"enabled": True, "address": f"tcp://127.0.0.1:{door}", **policy}
+    steering = {"enabled": True, "address": _usual_or_free(usual.policy.address), **policy}
     return Config.model_validate(config.model_dump() | {"policy": steering})
 
 
@@ -257,24 +270,22 @@ def _process(supervisor: Supervisor, beamline: Callable[[], Beamline]) -> Iterat
             process.stdin.close()
 
 
-def _free_ports(n_ports: int) -> list[int]:
-    ports: set[int] = set()
-    while len(ports) < n_ports:
-        ports.add(free_port())
-    return list(ports)
+def _usual_or_free(address: str) -> str:
+    """Return `address` if its port is free, so that clients find it without being told, or one that is."""
+    return f"tcp://127.0.0.1:{free_port(int(address.rpartition(':')[2]))}"
 
 
-def free_port() -> int:
-    """Returns a TCP port of this machine that nobody uses.
+def free_port(preferred: int | None = None) -> int:
+    """Returns a TCP port of this machine that nobody uses, `preferred` if it is such a one.
 
     Raises
     ------
     OSError
         If a hundred of them are in use.
     """
-    for _ in range(100):
+    choices = (secrets.choice(PORTS) for _ in range(100))
+    for port in choices if preferred is None else (preferred, *choices):
         with suppress(OSError):
-            port = secrets.choice(PORTS)
             socket.create_server(("127.0.0.1", port)).close()
             return port
     raise OSError(f"found no free port between {PORTS.start} and {PORTS.stop}")

@@ -18,7 +18,7 @@ from rich.table import Table
 from launch.beamline.accuracy import on_truth
 from launch.beamline.steered import SteeredBeamlineConfig
 from launch.beamline.steered_sample import SparseSample, Specimen, simulate_specimen
-from launch.commands.demo import DemoOptions, demo_config, run_beside_beamline
+from launch.commands.demo import DemoOptions, beside_beamline, demo_config
 from launch.config.config import Config
 from launch.results.facts_table import facts_table
 from launch.results.summary import read_summary, table, write_summary
@@ -74,15 +74,16 @@ def demo_adaptive(
         sample=sample,
     )
     beamline = "launch.beamline.steered", settings
-    scans, restarts = run_beside_beamline(
-        config, lambda: beamline, console, opens_browser=opens_browser, n_series=2
-    )
-    figures = compared([Compared.of(scan, specimen) for scan in scans], config.save)
-    figures |= {"restarts": restarts, "offered_hz": options.rate_hz, "wall_s": time.monotonic() - begin_s}
-    console.print(table(figures))
-    console.print(_steering_table(figures))
-    if json_file:
-        write_summary(json_file, figures)
+    with beside_beamline(config, lambda: beamline, console, opens_browser=opens_browser, n_series=2) as (
+        scans,
+        restarts,
+    ):
+        figures = compared([Compared.of(scan, specimen) for scan in scans], config.save)
+        figures |= {"restarts": restarts, "offered_hz": options.rate_hz, "wall_s": time.monotonic() - begin_s}
+        console.print(table(figures))
+        console.print(_steering_table(figures))
+        if json_file:
+            write_summary(json_file, figures)
     return 0 if figures["is_complete"] and figures["spiral_is_complete"] else 1
 
 

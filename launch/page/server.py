@@ -37,6 +37,7 @@ IMAGE_INTERVAL_S = 0.1  # more often than anybody can look would only take time 
 STATE_INTERVAL_S = 0.25
 TURN_S = 0.02
 FAREWELL_S = 2.0  # for browsers to get the final image when the run ends
+HEARTBEAT_S = 10.0  # a computer that was closed with the page open says no goodbye
 RETRY_S = 2.0  # after a refusal, which does not go away by itself
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'",
@@ -131,6 +132,7 @@ def run_viewer(
     policy: Endpoint | None = None,
     *,
     on_ready: Callable[[str], None] | None = None,
+    on_browsers: Callable[[int], None] = lambda n_browsers: None,
     stopping: threading.Event | None = None,
 ) -> None:
     """Serves the page until interrupted, or until `stopping` is set; blocks.
@@ -143,6 +145,8 @@ def run_viewer(
         Where the pipeline publishes, and of the policy that steers, if one does.
     on_ready : callable, optional
         Called with the URL once a browser can open it.
+    on_browsers : callable
+        Called with the number of pages that are open when it changes.
     stopping : threading.Event, optional
         Ends the viewer from another thread.
 
@@ -154,7 +158,8 @@ def run_viewer(
     stopping = stopping or threading.Event()
     feed = LiveFeed(live, policy, may_steer=config.may_steer)
     with _following(feed):
-        asyncio.run(_serve(feed, config, on_ready, stopping))
+        page = Page(feed, is_open=config.insecure, on_browsers=on_browsers)
+        asyncio.run(_serve(page, config, on_ready, stopping))
 
 
 @contextlib.contextmanager
@@ -176,12 +181,11 @@ def _following(feed: LiveFeed) -> Iterator[None]:
 
 
 async def _serve(
-    feed: LiveFeed,
+    page: "Page",
     config: ViewerConfig,
     on_ready: Callable[[str], None] | None,
     stopping: threading.Event,
 ) -> None:
-    page = Page(feed, is_open=config.insecure)
     runner = web.AppRunner(page.app, access_log=None, shutdown_timeout=FAREWELL_S)
     await runner.setup()
     try:
@@ -216,8 +220,14 @@ class Page:
     "of", the name that each map of a picture is drawn with.
     """
 
-    def __init__(self, feed: LiveFeed, *, is_open: bool = False) -> None:
-        self._feed = feed
+    def __init__(
+        self,
+        feed: LiveFeed,
+        *,
+        is_open: bool = False,
+        on_browsers: Callable[[int], None] = lambda n_browsers: None,
+    ) -> None:
+        self._feed, self._on_browsers = feed, on_browsers
         self._shown: dict[web.WebSocketResponse, LiveImage | None] = {}
         self.app = web.Application(middlewares=[_guard(is_open)], client_max_size=4096)
         self.app.router.add_get("/", self._index)
@@ -243,15 +253,19 @@ class Page:
         return web.json_response({"tables": flat, "of": colours.OF_MAP})
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=4096, compress=False, timeout=FAREWELL_S)
+        socket = web.WebSocketResponse(
+            max_msg_size=4096, compress=False, timeout=FAREWELL_S, heartbeat=HEARTBEAT_S
+        )
         await socket.prepare(request)
         self._shown[socket] = None
+        self._on_browsers(len(self._shown))
         try:
             async for message in socket:
                 if message.type == WSMsgType.TEXT:
                     await self._answer(socket)
         finally:
             del self._shown[socket]
+            self._on_browsers(len(self._shown))
         return socket
 
     async def _steer(self, request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from stream.stages.link import Link
 from stream.wire.sockets import Endpoint
 
 TURN_S = 0.2
+BROWSERS = "browsers"  # among the counts of its progress: how many show the page
 
 
 class ViewerService:
@@ -36,15 +37,21 @@ class ViewerService:
             If host and port cannot be used.
         """
         stopping, urls = threading.Event(), queue.SimpleQueue[str]()
+        n_browsers = 0
+
+        def on_browsers(n: int) -> None:
+            nonlocal n_browsers
+            n_browsers = n
+
         with ThreadPoolExecutor(1, thread_name_prefix="viewer") as pool:
-            server = pool.submit(self._serve, on_ready=urls.put, stopping=stopping)
+            server = pool.submit(self._serve, on_ready=urls.put, on_browsers=on_browsers, stopping=stopping)
             server.add_done_callback(lambda _: urls.put(""))
             try:
                 if url := urls.get():
                     link.ready(url)
                 while not server.done() and not link.is_stopped:
                     link.wait(TURN_S)
-                    link.report("", {}, time.monotonic())
+                    link.report("", {BROWSERS: n_browsers}, time.monotonic())
             finally:
                 stopping.set()
         server.result()

@@ -1,12 +1,19 @@
-"""How a run begins: what it waits for is shown, and each address is said when something answers there."""
+"""How a run begins and ends for the person beside it.
+
+What it waits for is shown, each address is said when something answers there, and the page stays while
+somebody looks at it.
+"""
 
 import webbrowser
+from contextlib import suppress
 
 from rich.console import Console
 
+from launch.page.service import BROWSERS
 from launch.run.progress import ProgressLine
 from launch.run.supervisor import Supervisor
 
+BROWSERS_GONE_S = 3.0  # a page that is loaded again is away for a moment
 # of a stage: what a person calls its address, and does with it
 _DOORS = {
     "viewer": "live page   {}",
@@ -45,3 +52,22 @@ def start(
         line.starting(waits_for)
 
     supervisor.start(on_turn=on_turn)
+
+
+def stay(supervisor: Supervisor, console: Console) -> None:
+    """Returns when no browser shows the page any longer, or after Ctrl-C."""
+
+    def is_seen() -> bool:
+        viewer = supervisor.progress.get("viewer")
+        return viewer is not None and viewer.counts.get(BROWSERS, 0) > 0
+
+    if not is_seen():
+        return
+    page = supervisor.address("viewer")
+    console.print(f"{page} stays while a browser shows it; Ctrl-C ends it at once", soft_wrap=True)
+    seen_at = supervisor.clock()
+    with suppress(KeyboardInterrupt):
+        while supervisor.clock() - seen_at < BROWSERS_GONE_S:
+            if is_seen():
+                seen_at = supervisor.clock()
+            supervisor.poll()

@@ -1,11 +1,13 @@
 """The demo as a stranger runs it: complete, accurate, stored, and gone when it is interrupted."""
 
+import asyncio
 import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ from launch.results.store import open_store
 from operators.metrics.errors import nrmse
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in
-from tests.helpers.launch.commands import n_recorded, processes_of, ptychostream, running
+from tests.helpers.launch.commands import Command, n_recorded, processes_of, ptychostream, running
 from tests.helpers.letter import ScannedSample, illuminated
 from tests.helpers.pipeline import Pipeline
 
@@ -144,6 +146,23 @@ def test_the_demo_runs_again_in_its_folder(folder: Path, scan: Scan) -> None:
     assert figures["frames_recorded"] == figures["frames_refined"] == 49
     assert sorted(each.n_frames for each in scans_in(folder / "scans")) == [49, N_FRAMES]
     assert account(scan, "subscriber").recorded == N_FRAMES
+
+
+def test_the_page_stays_until_who_looks_at_it_leaves(run_folder: Path) -> None:
+    log = run_folder / "demo.log"
+
+    async def look(demo: Command) -> str:
+        page = demo.output().split("live page ")[1].split()[0]
+        async with aiohttp.ClientSession() as browser, browser.ws_connect(f"{page}/live"):
+            await asyncio.to_thread(demo.until, lambda: f"{page} stays" in demo.output())
+            async with browser.get(page) as answer:
+                return await answer.text()
+
+    with running(log, "demo", "--no-store", "--frames", 36, "--save", run_folder) as demo:
+        demo.until(lambda: "live page" in demo.output())
+        assert "<html" in asyncio.run(look(demo))
+        assert demo.ends() == 0
+    assert "result is" in log.read_text().split(" stays ")[0]
 
 
 def test_ctrl_c_in_the_middle_leaves_no_process(run_folder: Path) -> None:

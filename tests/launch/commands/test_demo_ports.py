@@ -23,3 +23,11 @@ def test_no_free_port_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.raises(OSError, match=str(only)),
     ):
         demo.free_port()
+
+
+def test_a_preferred_port_is_taken_while_it_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        used = server.getsockname()[1]
+        assert demo.free_port(used) in demo.PORTS
+    free = demo.free_port()
+    assert demo.free_port(free) == free
