@@ -42,6 +42,9 @@ def replay(
         Literal["m", "mm", "um", "nm"], typer.Option(help="Of the positions sent; what the pipeline expects.")
     ] = "um",
     frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Longest time to wait until somebody takes frames, seconds.")
+    ] = 60.0,
     store: Store = None,
     insecure: Insecure = False,
 ) -> None:
@@ -58,9 +61,13 @@ def replay(
         n_frames=frames,
         positions=Endpoint(address=positions, insecure=insecure) if with_positions else None,
         unit=unit,
+        timeout_s=timeout,
     )
     with open_recorded(scan, store) as recorded:
-        typer.echo(f"{play(recorded, options)} frames sent to {address}")
+        played = play(recorded, options)
+    sent = f"{played.n_sent} of {played.n_frames} frames sent to {address}"
+    typer.echo(f"{sent}: {played.reason}" if played.reason else sent, err=bool(played.reason))
+    raise typer.Exit(played.status)
 
 
 @app.command()

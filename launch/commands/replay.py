@@ -21,7 +21,9 @@ from stream.wire.sockets import Endpoint
 log = logging.getLogger(__name__)
 
 LISTENER_TIMEOUT_S = 5.0  # the position stage is ready about when the subscriber is
+MOMENT_S = 1.0  # after which whoever waits for it is told
 PAGE_S = 0.1  # positions are published as often as a beamline does
+NOBODY, INTERRUPTED = 1, 130  # exit statuses
 FIELDS = ("stage-y", "stage-x")
 
 Publish = Callable[[str, dict[str, Any]], object]
@@ -44,6 +46,8 @@ class ReplayOptions:
         Where the position stage is bound; None publishes no documents.
     unit : {"m", "mm", "um", "nm"}
         Of the positions in the documents; the pipeline is configured for one.
+    timeout_s : float
+        Longest time to wait until somebody takes frames.
     """
 
     endpoint: Endpoint
@@ -52,6 +56,27 @@ class ReplayOptions:
     n_frames: int | None
     positions: Endpoint | None
     unit: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """How far a scan was played.
+
+    Attributes
+    ----------
+    n_sent, n_frames : int
+        Frames that left, and that should have.
+    status : int
+        Exit status: 0 if all left, 1 if nobody took them, 130 after Ctrl-C.
+    reason : str
+        Why not all left.
+    """
+
+    n_sent: int
+    n_frames: int
+    status: int = 0
+    reason: str = ""
 
 
 class PositionDocuments:
@@ -133,8 +158,8 @@ class PositionDocuments:
         self._publish("event_page", dict(page))
 
 
-def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None = None) -> int:
-    """Plays `scan` and returns how many frames left.
+def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None = None) -> Played:
+    """Plays `scan` and returns how far it came.
 
     Positions go along if somebody listens for them; a pipeline that has them from a file does not.
 
@@ -148,35 +173,53 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
     Raises
     ------
     ValueError
-        If the frames are not counts.
+        If there are no frames, or they are not counts.
     """
+    numbers = scan.frame_numbers[: options.n_frames]
+    if not len(numbers):
+        raise ValueError(f"{scan.name} has no frames: there is nothing to replay")
+    status, reason = 0, ""
     with (
-        DetectorReplay(options.endpoint, options.pattern) as detector,
+        DetectorReplay(options.endpoint, options.pattern, timeout_s=options.timeout_s) as detector,
         _publisher(options.positions) as publisher,
     ):
-        detector.wait_for_receiver()
-        if publish is None and publisher is not None:
-            publish = publisher if publisher.is_heard(LISTENER_TIMEOUT_S) else None
-            if publish is None:
-                log.warning("nobody listens for positions: only frames are sent")
-        return _play(scan, options, detector, publish)
+        try:
+            detector.wait_for_receiver()
+            if publish is None and publisher is not None and options.positions is not None:
+                publish = publisher if _is_heard(publisher, options.positions.address) else None
+            _play(scan, options, detector, publish)
+        except TimeoutError as error:
+            status, reason = NOBODY, str(error)
+        except KeyboardInterrupt:
+            status, reason = INTERRUPTED, "interrupted"
+        return Played(n_sent=detector.n_sent, n_frames=len(numbers), status=status, reason=reason)
+
+
+def _is_heard(publisher: DocumentPublisher, address: str) -> bool:
+    if publisher.is_heard(MOMENT_S):
+        return True
+    log.warning("nobody takes positions at %s yet: waiting, for %g s at most", address, LISTENER_TIMEOUT_S)
+    if publisher.is_heard(LISTENER_TIMEOUT_S - MOMENT_S):
+        return True
+    log.warning("nobody takes positions at %s: only frames are sent", address)
+    return False
 
 
 def _play(
     scan: RecordedScan, options: ReplayOptions, detector: DetectorReplay, publish: Publish | None
-) -> int:
+) -> None:
     numbers = scan.frame_numbers[: options.n_frames]
     series = new_series_uid(scan.name)
     config = _config(scan, numbers, series, options)
     if publish is None:
-        return detector.play(_frames(scan, numbers), config, _length(numbers))
+        detector.play(_frames(scan, numbers), config, _length(numbers))
+        return
     page_frames = max(1, round(options.rate_hz * PAGE_S))
     positions_m = scan.positions_m[: len(numbers)]
     documents = PositionDocuments(publish, numbers, positions_m, series, page_frames, options.unit)
     documents.begin()
-    n_sent = detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
+    detector.play(_frames(scan, numbers, documents.reach), config, _length(numbers))
     documents.end()
-    return n_sent
 
 
 @contextmanager
@@ -208,7 +251,7 @@ def _config(
 
 
 def _length(numbers: NDArray[np.int64]) -> int:
-    return int(numbers[-1]) + 1 if len(numbers) else 0
+    return int(numbers[-1]) + 1
 
 
 def _frames(

@@ -5,6 +5,7 @@ It loses nothing: where a real detector would drop frames, it waits.
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ class DetectorReplay:
         slow listener's queue cannot hold.
     queue : int
         Messages that may wait on either side.
+    timeout_s : float
+        Longest time to wait until a message is taken.
     clock, sleep : callable
         Monotonic seconds, and what waits.
     """
@@ -119,11 +122,14 @@ class DetectorReplay:
         endpoint: Endpoint,
         pattern: Literal["PUSH", "PUB"] = "PUSH",
         queue: int = 1000,
+        timeout_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._endpoint, self._clock, self._sleep = endpoint, clock, sleep
-        self._socket = Socket(pattern, endpoint, queue=queue)
+        self._timeout_s, self._clock, self._sleep = timeout_s, clock, sleep
+        self._socket = Socket(pattern, endpoint, queue=queue, needs_peer=True)
+        self._where = self._socket.address or endpoint.address
+        self.n_sent = 0  # image messages, of all series
 
     @property
     def address(self) -> str:
@@ -134,14 +140,23 @@ class DetectorReplay:
         """Waits until somebody receives; says whether somebody does. PUB never knows and does not wait.
 
         Who waits longer than a moment is told so in the log.
+
+        Raises
+        ------
+        TimeoutError
+            If nobody has connected after the longest time to wait.
         """
-        tells_at: float | None = self._clock() + MOMENT_S
+        begin_s, is_told = self._clock(), False
         while not self._socket.has_room(SEND_TIMEOUT_S):
             if is_stopped():
                 return False
-            if tells_at is not None and self._clock() >= tells_at:
-                log.warning("nobody receives at %s yet: waiting", self.address or self._endpoint.address)
-                tells_at = None
+            waited_s = self._clock() - begin_s
+            if waited_s >= self._timeout_s:
+                raise TimeoutError(f"nobody has connected to {self._where} in {self._timeout_s:g} s")
+            if waited_s >= MOMENT_S and not is_told:
+                limit = "" if math.isinf(self._timeout_s) else f", for {self._timeout_s:g} s at most"
+                log.warning("nobody has connected to %s yet: waiting%s", self._where, limit)
+                is_told = True
         return True
 
     def play(
@@ -162,11 +177,16 @@ class DetectorReplay:
             How many are announced; the length of `frames` where it has one.
         is_stopped : callable
             Asked before every message and while the queue is full.
+
+        Raises
+        ------
+        TimeoutError
+            If a message was not taken for the longest time to wait; `n_sent` says how many images were.
         """
         if n_frames is None and isinstance(frames, Sequence | np.ndarray):
             n_frames = len(frames)
         begin_s = self._clock()
-        n_sent = 0
+        n_before = self.n_sent
         for due_s, message in series_messages(frames, config, n_frames, lambda: self._clock() - begin_s):
             encoded = encode_message(message)
             # Due times count from the beginning: a late frame does not delay those after it.
@@ -174,14 +194,17 @@ class DetectorReplay:
                 self._sleep(wait_s)
             if not self.send(encoded, is_stopped):
                 break
-            n_sent += isinstance(message, ImageMessage)
-        return n_sent
+            self.n_sent += isinstance(message, ImageMessage)
+        return self.n_sent - n_before
 
     def send(self, message: bytes, is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Sends one message; says whether it went before `is_stopped`."""
+        """Sends one message; says whether it went before `is_stopped`. TimeoutError as of `play`."""
+        begin_s = self._clock()
         while not is_stopped():
             if self._socket.send([message], SEND_TIMEOUT_S):
                 return True
+            if self._clock() - begin_s >= self._timeout_s:
+                raise TimeoutError(f"nobody has taken anything at {self._where} for {self._timeout_s:g} s")
         return False
 
     def close(self) -> None:

@@ -109,6 +109,11 @@ class Socket:
         All are used by this one socket.
     queue : int
         Messages held on each side before the socket waits or, for PUB, drops.
+    identity : bytes
+        Of a DEALER, by which a ROUTER knows it again.
+    needs_peer : bool
+        Whether there is room only once somebody is connected, on the side that connects as well; what was
+        queued for a peer that goes away is then lost.
 
     Raises
     ------
@@ -123,6 +128,7 @@ class Socket:
         *,
         queue: int = 1000,
         identity: bytes = b"",
+        needs_peer: bool = False,
     ) -> None:
         endpoints = [endpoints] if isinstance(endpoints, Endpoint) else endpoints
         for endpoint in endpoints:
@@ -141,6 +147,10 @@ class Socket:
         self._socket.maxmsgsize = MAX_MESSAGE_BYTES
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if kind == "PUSH":
+            self._socket.immediate = (
+                1  # without a receiver there is no room, on the side that connects as well
+            )
         if identity:
             self._socket.identity = identity
         if kind == "ROUTER":

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,7 @@ from stream.detector.dectris import ImageMessage, StartMessage, decode_message
 from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
 from stream.wire.sockets import Endpoint, Socket
+from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import make_run
 
 N_FRAMES = 12
@@ -51,13 +53,22 @@ def scan_folder(run: ResolvedRun) -> Path:
     return scan.folder
 
 
-def played(scan: RecordedScan, publish=None, **options) -> list:
+def inlet() -> Endpoint:
+    return Endpoint(address="tcp://127.0.0.1:*", bind=True)
+
+
+def options(**changes) -> ReplayOptions:
+    plain = {"pattern": "PUSH", "rate_hz": 0.0, "n_frames": None, "positions": None, "unit": "um"}
+    return ReplayOptions(**plain | {"endpoint": inlet(), "timeout_s": 0.2} | changes)
+
+
+def played(scan: RecordedScan, publish=None, **changes) -> list:
     """The detector's messages."""
-    with Socket("PULL", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as inlet:
-        plain = {"pattern": "PUSH", "rate_hz": 0.0, "n_frames": None, "positions": None, "unit": "um"}
-        replay(scan, ReplayOptions(endpoint=Endpoint(address=inlet.address), **plain | options), publish)
+    with Socket("PULL", inlet()) as pull:
+        changes = {"endpoint": Endpoint(address=pull.address), "timeout_s": 20.0} | changes
+        replay(scan, options(**changes), publish)
         messages = []
-        while (parts := inlet.receive(0.5)) is not None:
+        while (parts := pull.receive(0.5)) is not None:
             messages.append(decode_message(bytes(parts[0])))
     return messages
 
@@ -144,3 +155,42 @@ def test_simulating_overwrites_nothing(tmp_path):
     with pytest.raises(FileExistsError):
         write_scan(path, simulate_scan(Simulation(n_rows=2, n_columns=2)), "test")
     assert path.read_bytes() == b"a week of beamtime"
+
+
+def test_a_replay_that_nobody_takes_ends_and_says_so(scan_folder):
+    with open_recorded(str(scan_folder)) as scan:
+        played = replay(scan, options())
+    assert (played.status, played.n_sent, played.n_frames) == (1, 0, N_FRAMES - 1)
+    assert played.reason.startswith("nobody has connected to tcp://127.0.0.1:")
+
+
+def test_a_scan_without_frames_is_not_waited_with(scan_folder):
+    with open_recorded(str(scan_folder)) as scan:
+        empty = replace(scan, frame_numbers=scan.frame_numbers[:0])
+        with pytest.raises(ValueError, match="has no frames: there is nothing to replay"):
+            replay(empty, options(timeout_s=1e9))
+
+
+def test_ctrl_c_tells_how_many_frames_left(scan_folder):
+    pages = []
+
+    def publish(name, document):
+        pages.extend([document] * (name == "event_page"))
+        if len(pages) == 3:
+            raise KeyboardInterrupt
+
+    with open_recorded(str(scan_folder)) as scan, Socket("PULL", inlet()) as pull:
+        endpoint = Endpoint(address=pull.address)
+        played = replay(scan, options(endpoint=endpoint, timeout_s=20.0), publish)
+    assert (played.status, played.reason) == (130, "interrupted")
+    assert 0 < played.n_sent < played.n_frames
+
+
+def test_who_waits_for_positions_is_named(scan_folder, caplog):
+    positions = Endpoint(address=free_address())
+    with open_recorded(str(scan_folder)) as scan, Socket("PULL", inlet()) as pull:
+        replay(scan, options(endpoint=Endpoint(address=pull.address), timeout_s=20.0, positions=positions))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"nobody takes positions at {positions.address} yet: waiting, for 5 s at most",
+        f"nobody takes positions at {positions.address}: only frames are sent",
+    ]

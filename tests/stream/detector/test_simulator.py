@@ -1,5 +1,6 @@
 """The replayed detector: its messages, its pace, its patience, and the way over real sockets."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
+from tests.helpers.launch.commands import free_address
 from tests.helpers.stream.detector import SHAPE, assert_recorded, pixels
 
 LOOPBACK = Endpoint(address="tcp://127.0.0.1:*", bind=True)
@@ -132,7 +134,32 @@ def test_who_waits_for_a_receiver_is_told_once(caplog: pytest.LogCaptureFixture)
     with DetectorReplay(LOOPBACK, clock=lambda: next(seconds)) as detector:
         assert not detector.wait_for_receiver(is_stopped=lambda: next(questions))
         (record,) = caplog.records
-        assert record.getMessage() == f"nobody receives at {detector.address} yet: waiting"
+        assert record.getMessage() == f"nobody has connected to {detector.address} yet: waiting"
+
+
+@pytest.mark.parametrize("bind", [True, False])
+def test_a_receiver_is_waited_for_no_longer_than_asked(bind: bool) -> None:
+    seconds = iter(range(0, 100, 3))
+    address = free_address()
+    endpoint = Endpoint(address=address, bind=bind)
+    with (
+        DetectorReplay(endpoint, timeout_s=10.0, clock=lambda: next(seconds)) as detector,
+        pytest.raises(TimeoutError, match=f"nobody has connected to {address} in 10 s"),
+    ):
+        detector.wait_for_receiver()
+
+
+def test_a_receiver_that_takes_no_more_ends_a_series_and_what_left_is_counted() -> None:
+    seconds = itertools.count(step=3)
+    frames = [np.zeros((1024, 1024), np.uint16)] * 50  # more than the system's buffers take
+    with (
+        DetectorReplay(LOOPBACK, queue=2, timeout_s=10.0, clock=lambda: next(seconds)) as detector,
+        Socket("PULL", Endpoint(address=detector.address), queue=2),
+    ):
+        detector.wait_for_receiver()
+        with pytest.raises(TimeoutError, match=r"nobody has taken anything at .* for 10 s"):
+            detector.play(frames, ReplayConfig(compression=""))
+        assert 0 < detector.n_sent < len(frames)
 
 
 def test_a_full_queue_is_waited_for_and_can_be_given_up() -> None:
