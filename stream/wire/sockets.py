@@ -147,10 +147,7 @@ class Socket:
         self._socket.maxmsgsize = MAX_MESSAGE_BYTES
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        if kind == "PUSH":
-            self._socket.immediate = (
-                1  # without a receiver there is no room, on the side that connects as well
-            )
+        self._socket.immediate = int(needs_peer)
         if identity:
             self._socket.identity = identity
         if kind == "ROUTER":
