@@ -76,6 +76,10 @@ standard error says why, and `PTYCHOSTREAM_DEBUG=1` where it was noticed. `ptych
 lets the shell complete commands, options, recipes and families of samples;
 `ptychostream --version` names what is installed, for a report of a bug.
 
+No command replaces a file that exists unless it is told to with `--overwrite`, which all that write files
+have; it says so before it begins to work. What it reads it never replaces. A file appears under its name
+when it is whole: whatever ends a command in the middle, the old file is still there.
+
 This page is generated from the command line itself.
 
 """

@@ -51,6 +51,9 @@ EngineDevice = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the figures, by name.")]
 Save = Annotated[Path | None, typer.Option(help="Folder for scans, results and logs.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replaces files that exist; without it nothing is begun.")
+]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Opens the page.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Insecure = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from launch.cli import completion
-from launch.cli.app import Browser, ConfigSource, Insecure, JsonFile, Overrides, Save, Seed, app
+from launch.cli.app import Browser, ConfigSource, Insecure, JsonFile, Overrides, Overwrite, Save, Seed, app
 from stream.wire import addresses
 
 
@@ -31,6 +31,7 @@ def demo(
     save: Annotated[Path, typer.Option(help="Folder for scans, results and logs.")] = Path("demo"),
     store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
     json: JsonFile = None,
+    overwrite: Overwrite = False,
     browser: Browser = False,
 ) -> None:
     """Runs a simulated beamline and the whole pipeline, and says how well it did."""
@@ -38,9 +39,11 @@ def demo(
 
     from launch.commands.demo import DemoOptions
     from launch.commands.demo import demo as run_demo
+    from launch.outputs import check_outputs
 
     if adaptive:
         from launch.commands.demo_adaptive import demo_adaptive as run_demo
+    check_outputs({"--json": json}, overwrite=overwrite)
     n_frames, family = (324, "glyphs") if adaptive else (625, "siemens")
     options = DemoOptions(
         save=save,
@@ -63,16 +66,19 @@ def run(
     ] = float("inf"),
     save: Save = None,
     json: JsonFile = None,
+    overwrite: Overwrite = False,
     browser: Browser = False,
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
     """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""
     from launch.commands.run import run as run_pipeline
-    from launch.config.file import load_config
+    from launch.config.file import files_read, load_config
+    from launch.outputs import check_outputs
 
     if save is not None:
         overrides = [*overrides, f"save={save.absolute()}"]
     settings = load_config(config, overrides=overrides, environ=os.environ)
+    check_outputs({"--json": json}, inputs=files_read(config, settings), overwrite=overwrite)
     raise typer.Exit(
         run_pipeline(settings, n_series=series, timeout_s=timeout, json_file=json, opens_browser=browser)
     )
@@ -149,9 +155,10 @@ def replay_decisions(
 def keys(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two key files go.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose keys they are.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Creates a CURVE key pair: NAME.key to give away, NAME.key_secret to keep."""
     from stream.wire.sockets import create_keys
 
-    secret = create_keys(folder, name)
+    secret = create_keys(folder, name, overwrite=overwrite)
     typer.echo(f"secret key   {secret}\npublic key   {secret.with_suffix('.key')}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import CORES, EngineDevice, Insecure, JsonFile, Sample, ScanSource, Store, app
+from launch.cli.app import CORES, EngineDevice, Insecure, JsonFile, Overwrite, Sample, ScanSource, Store, app
 from stream.wire import addresses
 
 # The options of `simulate` and the fields of `Simulation` that they set.
@@ -99,6 +99,7 @@ def reconstruct(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the order of visits.")] = None,
     store: Store = None,
     json: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Reconstructs a recorded scan with the operators of the live pipeline.
 
@@ -130,7 +131,15 @@ def reconstruct(
         threads=threads,
         tiles=tiles,
     )
-    reconstruct_file(scan, choose, store=store, output=output, correlates_halves=frc, json_file=json)
+    reconstruct_file(
+        scan,
+        choose,
+        store=store,
+        output=output,
+        correlates_halves=frc,
+        json_file=json,
+        overwrite=overwrite,
+    )
 
 
 class _Simulate(TyperCommand):
@@ -168,17 +177,21 @@ def simulate(
     photons: Annotated[float | None, typer.Option(help="Mean photons per frame.")] = None,
     sample: Sample = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Writes a simulated scan to a CXI file, with the demo's probe."""
     from launch.beamline.simulation import Simulation, simulate_scan
     from launch.commands.simulate import read_simulation, write_scan
+    from launch.outputs import check_outputs
 
     given: dict[str, Any] = {"rows": rows, "columns": columns, "step": step, "photons": photons}
     given |= {"sample": sample, "seed": seed}
     changes = {SIMULATED[name]: value for name, value in given.items() if value is not None}
     simulation = replace(read_simulation(config) if config else Simulation(), **changes)
+    check_outputs({"OUTPUT": output}, inputs=[config, simulation.recipe], overwrite=overwrite)
     scan = simulate_scan(simulation)
-    write_scan(output, scan, f"simulated {simulation.family}, seed {simulation.seed}")
+    title = f"simulated {simulation.family}, seed {simulation.seed}"
+    write_scan(output, scan, title, overwrite=overwrite)
     typer.echo(f"{len(scan.frames)} frames in {output}")
 
 
@@ -193,6 +206,7 @@ def train(
         str | None,
         typer.Option(metavar="SCAN", help="Recorded scan to match: refined first, then learned from."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Trains a network on simulated scans; goes on where an interrupted training stopped."""
     from launch.training.recipe import read_recipe
@@ -201,7 +215,15 @@ def train(
 
     settings = read_recipe(recipe)
     with progress_bar(settings) as show:
-        card = train_network(settings, output, device=device, from_scan=from_scan, on_report=show)
+        card = train_network(
+            settings,
+            output,
+            device=device,
+            from_scan=from_scan,
+            on_report=show,
+            recipe_file=recipe,
+            overwrite=overwrite,
+        )
     if card is None:  # another process of `torchrun` has it
         return
     for name, value in card.metrics.items():

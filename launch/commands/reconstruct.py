@@ -15,6 +15,7 @@ from rich.table import Table
 from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
+from launch.outputs import check_outputs
 from launch.results.cxi import write_cxi, write_png
 from launch.results.facts_table import facts_table
 from launch.results.report import write_page, write_report
@@ -37,6 +38,7 @@ def reconstruct_file(
     output: Path | None = None,
     correlates_halves: bool = False,
     json_file: Path | None = None,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Reconstructs the scan called `source`, writes result, picture and report, and returns the figures.
@@ -55,26 +57,33 @@ def reconstruct_file(
         Whether the two halves of the frames are reconstructed and correlated as well.
     json_file : Path, optional
         Gets the figures by name.
+    overwrite : bool
+        Whether files that exist are replaced.
     console : rich.console.Console, optional
 
     Raises
     ------
     ValueError
         If there is no such scan, or it lacks what the reconstruction needs.
+    OSError
+        If a file cannot be written, or exists and is not to be replaced; see `check_outputs`.
     """
     console = console or Console()
     with open_recorded(source, store) as scan:
         options = choose(scan)
         preprocess = scan.preprocess() if scan.preprocess else None
         output = output or Path(f"{scan.name}-reconstruction.cxi")
+        picture, report = output.with_suffix(".png"), output.with_name(f"{output.stem}-report.png")
+        page = report.with_suffix(".html")
+        outputs = {"--output": output, "the picture": picture, "the report": page}
+        outputs |= {"the report's picture": report, "--json": json_file}
+        check_outputs(outputs, inputs=[Path(source), store], overwrite=overwrite)
         started_s = time.perf_counter()
         with _shown(console, options.epochs) as progress:
             result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
         figures = provenance_of(scan, options, result) | {"wall_s": time.perf_counter() - started_s}
         write_cxi(output, result, figures)
-        write_png(output.with_suffix(".png"), result)
-        report = output.with_name(f"{output.stem}-report.png")
-        page = report.with_suffix(".html")
+        write_png(picture, result)
         correlation = _halves_of(scan, options, preprocess, console) if correlates_halves else None
         if correlation is not None:
             figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
@@ -82,7 +91,7 @@ def reconstruct_file(
         measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
         write_report(report, result, correlation, measured_m)
         write_page(page, result, figures, correlation, measured_m)
-        figures |= {"result": str(output), "picture": str(output.with_suffix(".png"))}
+        figures |= {"result": str(output), "picture": str(picture)}
         figures |= {"report": str(page), "report_picture": str(report)}
     console.print(_table(figures))
     if json_file:

@@ -12,7 +12,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from launch.beamline.simulation import SimulatedScan, Simulation
+from launch.outputs import check_outputs
 from launch.training.recipe import read_checked
+from stream.atomic import replacing
 from stream.files.cxi import JOULES_PER_EV
 
 CXI_VERSION = 150
@@ -30,15 +32,16 @@ def read_simulation(path: Path) -> Simulation:
     return replace(simulation, recipe=path.parent / simulation.recipe)
 
 
-def write_scan(path: Path, scan: SimulatedScan, title: str) -> None:
+def write_scan(path: Path, scan: SimulatedScan, title: str, *, overwrite: bool = False) -> None:
     """Writes `scan` to a CXI file that `stream.files.cxi.read_scan` reads back.
 
     Raises
     ------
     FileExistsError
-        If there is a file at `path`: it may be a measurement.
+        If there is a file at `path`, which may be a measurement, and `overwrite` does not say to replace it.
     """
-    with h5py.File(path, "x") as file:
+    check_outputs({"OUTPUT": path}, overwrite=overwrite)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file["cxi_version"] = CXI_VERSION
         file["entry_1/title"] = title
         file["entry_1/sample_1/geometry_1/translation"] = sample_translation(scan.positions_m)

@@ -1,12 +1,12 @@
 """A configuration file, the environment and `--set` become one `Config`, or one line per mistake."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -82,6 +82,19 @@ def load_config(
 def recipes() -> list[str]:
     """Returns the names of the recipes for runs that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("train-"))
+
+
+def files_read(source: str | Path, config: Config) -> list[Path]:
+    """Returns the file of a configuration and all files that it names: probe, positions, weights, keys ..."""
+    return [_find(source), *_files_in(config)]
+
+
+def _files_in(section: BaseModel) -> Iterator[Path]:
+    for _, value in section:
+        if isinstance(value, BaseModel):
+            yield from _files_in(value)
+        elif isinstance(value, Path) and value.is_file():
+            yield value
 
 
 def _find(source: str | Path) -> Path:

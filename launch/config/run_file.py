@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from launch.config.config import Config, config_hash
-from stream.record.columns import write_atomically
+from stream.atomic import write_atomically
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import Optics
 from stream.stages.link import StageContext

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from operators.arrays import Array, Object, Positions, Probe
 from operators.geometry import Bounds, Geometry
 from operators.metrics.gauge import flattened
+from stream.atomic import replacing
 from stream.files.cxi import JOULES_PER_EV
 
 WELL_LIT = 0.1  # of the peak illumination: what a picture shows
@@ -70,9 +71,7 @@ def write_cxi(path: Path, result: Reconstruction, provenance: Mapping[str, Any])
     provenance : mapping
         Plain values that say how it was made: run, model, configuration, epochs, frames ...
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    with h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file["cxi_version"], file["number_of_entries"] = 160, 1
         file.attrs.update(default="entry_1", creator="ptychostream")
         entry = _group(file, "entry_1", "NXentry")
@@ -82,7 +81,6 @@ def write_cxi(path: Path, result: Reconstruction, provenance: Mapping[str, Any])
         _write_positions(entry, result)
         _write_results(entry, result)
         _write_process(entry, result, provenance)
-    temporary.replace(path)
 
 
 def read_result(path: Path) -> Reconstruction:
@@ -123,8 +121,8 @@ def write_png(path: Path, result: Reconstruction) -> None:
     figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     show_object(figure, result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def show_object(figure: FigureBase, result: Reconstruction) -> None:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure, FigureBase
 from launch.results.cxi import Reconstruction, show_object
 from operators.arrays import Positions
 from operators.metrics.errors import FRC
-from stream.record.columns import write_atomically
+from stream.atomic import replacing
 
 MOST_MODES = 4
 THRESHOLDS = {"0.5": 0.5, "1/7": 1 / 7}
@@ -53,8 +53,8 @@ def write_report(
     _plot_positions(where, result, measured_m)
     if correlation is not None:
         _plot_correlation(rest[0], correlation)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_png(figure))
+    with replacing(path) as temporary:
+        temporary.write_bytes(_png(figure))
 
 
 def write_page(
@@ -96,8 +96,8 @@ def write_page(
             for name, value in provenance.items()
         ),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, page.encode())
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _section(title: str, height: float, draw: Callable[[Figure], object]) -> str:

@@ -12,6 +12,7 @@ import hdf5plugin
 import numpy as np
 
 from operators.arrays import Frames
+from stream.atomic import replacing
 from stream.record.scan import Scan
 
 FRAMES_DATASET, NUMBERS_DATASET, POSITIONS_DATASET = "entry/frames", "entry/frame_number", "entry/positions_m"
@@ -80,8 +81,7 @@ def write_frames(scan: Scan, folder: Path) -> FramesFile:
     numbers = scan.done("subscriber")
     shape = scan.header.frame_shape
     path = _free_path(folder, scan.name)
-    unfinished = path.with_suffix(".part")
-    with h5py.File(unfinished, "w") as file:
+    with replacing(path) as unfinished, h5py.File(unfinished, "w") as file:
         frames = file.create_dataset(
             FRAMES_DATASET,
             (len(numbers), *shape),
@@ -94,7 +94,6 @@ def write_frames(scan: Scan, folder: Path) -> FramesFile:
             frames[rows] = scan.column("frames").read(numbers[rows])
         file[NUMBERS_DATASET] = numbers.astype(np.int64)
         file[POSITIONS_DATASET] = scan.positions_m(numbers)
-    unfinished.rename(path)
     return FramesFile(
         path=path, n_frames=len(numbers), frame_shape=shape, frame_dtype=scan.header.frame_dtype
     )

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from launch.results.facts_table import facts_table
+from stream.atomic import replacing
 from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
 from stream.record.calibration import read_calibration
-from stream.record.columns import write_atomically
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
@@ -50,7 +50,8 @@ def summarise(scan: Scan) -> dict[str, Any]:
 
 def write_summary(path: Path, figures: dict[str, Any]) -> None:
     """Writes figures to `path`, JSON that people can read."""
-    write_atomically(path, json.dumps(figures, indent=2, default=float).encode() + b"\n")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2, default=float) + "\n", encoding="utf-8")
 
 
 def table(figures: dict[str, Any]) -> Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launch.child_process import REFUSED, die_with
 from launch.config.run_file import ResolvedRun
-from stream.record.columns import DiskFullError
+from stream.atomic import DiskFullError
 from stream.stages.link import Link, NoticeHandler
 from stream.stages.loop import StageRefusedError, run_stage
 from stream.stages.stage import Stage

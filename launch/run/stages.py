@@ -13,6 +13,7 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.probe import error_model, known_probe, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
+from stream.atomic import replacing
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
@@ -34,8 +35,8 @@ def resolve(config: Config) -> ResolvedRun:
     run = new_run(config, stages_of(config))
     probe = known_probe(config.probe, config.geometry.n_pixels)
     if probe is not None:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        np.save(run.folder / PROBE_FILE, probe)
+        with replacing(run.folder / PROBE_FILE) as temporary, temporary.open("wb") as file:
+            np.save(file, probe)
     return run
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from launch.training.recipe import Recipe
 from operators.network.interface import Network
+from stream.atomic import replacing
 
 
 class TrainingReport(NamedTuple):
@@ -51,9 +52,8 @@ class Checkpoint:
             tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
         tensors["generator"] = self._generator.get_state()
         metadata = {"recipe": self.recipe.model_dump_json(), "reports": json.dumps(reports)}
-        partial = self.path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-        partial.replace(self.path)
+        with replacing(self.path) as partial:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
 
     def load(self) -> list[TrainingReport]:
         """Restore the state and return the reports so far; none where there is no checkpoint."""

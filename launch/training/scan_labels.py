@@ -23,6 +23,7 @@ from operators.geometry import window_corners
 from operators.metrics.gauge import flattened
 from operators.network.predictor import Predictor
 from operators.optics.probe import phase_ramp
+from stream.atomic import replacing
 
 LABELS_VERSION = 2  # labels that an earlier one left are made again; 2 put the phase ramp into the probe
 
@@ -59,10 +60,8 @@ class ScanLabels:
 
     def write(self, path: Path) -> None:
         """Writes the labels to a .npz file, in one step: a file that is there is whole."""
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
-        partial.replace(path)
 
     def split(self, held_out: float) -> int:
         """Returns how many frames may be trained on: the share `held_out` at the end of the scan may not."""
@@ -98,7 +97,8 @@ def with_scan(recipe: Recipe, source: str, directory: Path) -> Recipe:
             make_labels(task).write(path)
         name = scan.name
     probe_path = directory / f"{recipe.name}-probe.npy"
-    np.save(probe_path, ScanLabels.read(path).probe)
+    with replacing(probe_path) as partial, partial.open("wb") as file:
+        np.save(file, ScanLabels.read(path).probe)
     section = section.model_copy(update={"name": name, "labels": path.name, "sha256": hash_of(path)})
     return recipe.model_copy(update={"scan": section, "probe": recipe.probe.of_scan(probe_path.absolute())})
 

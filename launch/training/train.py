@@ -17,6 +17,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from launch.outputs import check_outputs
 from launch.training.calibrate import calibrate_mosaic, calibrate_sigma
 from launch.training.checkpoint import Checkpoint, TrainingReport
 from launch.training.data import open_source
@@ -28,6 +29,7 @@ from launch.training.scan_labels import held_out_error, labels_of, with_scan
 from operators.network.interface import Network, channels_last
 from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
+from stream.atomic import replacing
 from stream.files.weights import ModelCard, load_network, save_network
 
 Generator = torch.Generator
@@ -41,6 +43,8 @@ def train(
     device: str = "cpu",
     from_scan: str | None = None,
     on_report: Callable[[TrainingReport], None] = lambda report: None,
+    recipe_file: Path | None = None,
+    overwrite: bool = False,
 ) -> ModelCard | None:
     """Train, calibrate and evaluate a network; write weights, card, log and checkpoints to a directory.
 
@@ -59,7 +63,18 @@ def train(
         Recorded scan to learn from, as for `launch.training.scan_labels.with_scan`.
     on_report : callable
         Gets a `TrainingReport` every `recipe.report_every` steps, after the checkpoint.
+    recipe_file : Path, optional
+        Where the recipe was read, which no output may replace.
+    overwrite : bool
+        Whether finished weights of this name may be replaced.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written, or exists and is not to be replaced; see `check_outputs`.
     """
+    inputs = [recipe_file, recipe.probe.path, recipe.initial_weights and directory / recipe.initial_weights]
+    check_outputs(outputs_of(recipe, directory, from_scan), inputs=inputs, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
         device = processes.device
@@ -93,6 +108,15 @@ def train(
     card = finish(recipe, network, parent, directory, device)
     checkpoint.path.unlink()
     return card
+
+
+def outputs_of(recipe: Recipe, directory: Path, from_scan: str | None) -> dict[str, Path]:
+    """Return the files that a training writes, without those that go on with its checkpoint."""
+    outputs = {"weights": f"{recipe.name}.safetensors", "card": f"{recipe.name}.json"}
+    if not (directory / f"{recipe.name}.checkpoint").exists():
+        outputs |= {"log": f"{recipe.name}.csv"}
+        outputs |= {"probe": f"{recipe.name}-probe.npy"} if from_scan is not None else {}
+    return {what: directory / name for what, name in outputs.items()}
 
 
 @contextmanager
@@ -156,7 +180,7 @@ def new_report(recipe: Recipe, step: int, means: Tensor) -> TrainingReport:
 
 def write_log(path: Path, reports: list[TrainingReport]) -> None:
     """Write all reports so far as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([TrainingReport._fields, *reports])
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save as serialise
 
 from operators.network.interface import Network
 from operators.network.registry import NETWORKS
+from stream.atomic import replacing
 
 LARGEST_FILE_BYTES = 64 * 2**20  # PtychoNet takes 31 MB
 
@@ -99,11 +100,10 @@ def save_network(path: Path, network: Network, card: ModelCard) -> ModelCard:
         )
     card = replace(card, sha256=weights_hash(tensors))
     readable = json.dumps(asdict(card), indent=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(serialise(tensors, metadata={"card": readable}))
-    partial.replace(path)
-    path.with_suffix(".json").write_text(readable + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_bytes(serialise(tensors, metadata={"card": readable}))
+    with replacing(path.with_suffix(".json")) as partial:
+        partial.write_text(readable + "\n", encoding="utf-8")
     return card
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from stream.record.columns import write_atomically
+from stream.atomic import write_atomically
 from stream.wire.messages import CalibrationRecord
 
 FILE_NAME = "calibration.json"

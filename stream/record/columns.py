@@ -4,7 +4,6 @@ A column has one writer and any number of readers in other processes; it grows b
 moves.
 """
 
-import contextlib
 import errno
 import json
 import math
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.atomic import removed_on_failure, write_atomically
+
 SEGMENT_BYTES = 4 << 20  # small enough that threads which store a batch have a file each
 LARGE_BYTES = 4096  # values from this size on are written to their file, smaller ones stored in its map
 MIN_SEGMENT_FRAMES, MAX_SEGMENT_FRAMES = 64, 4096
@@ -33,10 +34,6 @@ def fence() -> None:
     for _ in range(2):
         with _FENCE:
             pass
-
-
-class DiskFullError(OSError):
-    """The file system of the scan has no room for another segment."""
 
 
 class Column:
@@ -198,7 +195,7 @@ class Column:
         n_bytes = self._item_bytes * self.segment_frames
         temporary = path.with_suffix(".new")
         what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
-        with _removed_on_failure(temporary, what), temporary.open("wb") as file:
+        with removed_on_failure(temporary, what), temporary.open("wb") as file:
             # Without this a full disk would be a SIGBUS at some later frame.
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         temporary.rename(path)
@@ -215,32 +212,3 @@ class Column:
             shape = (self.segment_frames, *self.item_shape)
             self._segments.append(np.frombuffer(mapped, self.dtype).reshape(shape))
         return len(self._segments)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Leaves `path` with `content` or as it was; a reader never sees a part.
-
-    Raises
-    ------
-    DiskFullError
-        If there is no room.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _removed_on_failure(temporary, f"{path.name} ({len(content)} bytes)"):
-        temporary.write_bytes(content)
-    temporary.replace(path)
-
-
-@contextlib.contextmanager
-def _removed_on_failure(temporary: Path, what: str) -> Iterator[None]:
-    """Leave no part of a file that could not be written, and call a full disk by its name."""
-    try:
-        yield
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise DiskFullError(
-            error.errno, f"no room for {what}: free space or choose another --save", str(temporary.parent)
-        ) from error

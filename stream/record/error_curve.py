@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.record.columns import write_atomically
+from stream.atomic import write_atomically
 
 FILE_NAME = "error_curve.npy"
 _ROW = np.dtype([("epoch", "<f8"), ("error", "<f8"), ("n_frames", "<i8"), ("time_s", "<f8")])

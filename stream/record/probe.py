@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from operators.arrays import Probe
-from stream.record.columns import write_atomically
+from stream.atomic import write_atomically
 from stream.record.scan import Scan
 
 STAGE = "probe"

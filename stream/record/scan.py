@@ -21,7 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.record.columns import Column, fence, write_atomically
+from stream.atomic import write_atomically
+from stream.record.columns import Column, fence
 
 Numbers = NDArray[np.int64]
 

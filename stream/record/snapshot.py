@@ -10,7 +10,7 @@ import numpy as np
 
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
-from stream.record.columns import write_atomically
+from stream.atomic import write_atomically
 
 FILE_NAME = "refined.npz"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.atomic import DiskFullError
 from stream.detector.dectris import DetectorMessageError, ImageMessage
-from stream.record.columns import DiskFullError
 from stream.record.scan import Scan, State
 
 STAGE = "subscriber"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.atomic import DiskFullError
 from stream.detector.dectris import (
     DetectorMessage,
     DetectorMessageError,
@@ -25,7 +26,6 @@ from stream.detector.dectris import (
     StartMessage,
     decode_message,
 )
-from stream.record.columns import DiskFullError
 from stream.record.scan import Scan, ScanHeader, scans_in
 from stream.stages.config import DetectorConfig
 from stream.stages.recording import STAGE, Recording, check_room

@@ -6,7 +6,9 @@ socket has a bounded queue and a largest message.
 
 import atexit
 import functools
+import os
 import re
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -255,9 +257,29 @@ def wait_for_message(sockets: Iterable[Socket], timeout_s: float) -> list[Socket
     return [by_raw[raw] for raw, _ in poller.poll(int(max(timeout_s, 0.0) * 1e3))]
 
 
-def create_keys(folder: Path, name: str) -> Path:
-    """Writes a CURVE key pair `name`.key and `name`.key_secret into `folder`; returns the secret's path."""
+def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
+    """Writes a CURVE key pair `name`.key and `name`.key_secret into `folder`; returns the secret's path.
+
+    The secret is readable by its owner alone from its first byte on.
+
+    Raises
+    ------
+    ValueError
+        If `name` is no plain name, which would leave the folder.
+    FileExistsError
+        If one of the two is there and `overwrite` does not say that peers may be locked out.
+    """
+    if not re.fullmatch(r"\w[\w.@ -]*", name):
+        raise ValueError(f"keys of {name!r}: wanted a plain name, of letters, digits and . _ @ -")
     folder.mkdir(parents=True, exist_ok=True)
-    _, secret = zmq.auth.create_certificates(folder, name)
-    Path(secret).chmod(0o600)
-    return Path(secret)
+    public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
+    if there := [str(path) for path in (secret, public) if path.exists() and not overwrite]:
+        raise FileExistsError(f"{', '.join(there)}: there already; --overwrite replaces what is there")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as private:
+        new_public, new_secret = zmq.auth.create_certificates(private, name)
+        Path(new_secret).chmod(0o600)
+        # A link, unlike a rename, refuses a name that somebody has taken since.
+        place = os.replace if overwrite else os.link
+        place(new_secret, secret)
+        place(new_public, public)
+    return secret

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from launch.config.run_file import ResolvedRun
-from stream.record.columns import DiskFullError
+from stream.atomic import DiskFullError
 
 
 class Quiet:

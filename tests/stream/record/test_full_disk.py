@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stream.atomic import DiskFullError
 from stream.detector.dectris import ImageMessage, encode_frame, encode_message
-from stream.record.columns import Column, DiskFullError
+from stream.record.columns import Column
 from stream.record.scan import State
 from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, pixels, series
 

@@ -4,8 +4,8 @@ import os
 import numpy as np
 import pytest
 
+from stream.atomic import DiskFullError
 from stream.record.account import account
-from stream.record.columns import DiskFullError
 from stream.record.scan import COUNTERS, Scan, State, scans_in
 from tests.helpers.stream.scans import FRAME_SHAPE, make_scan, place, record, states
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
-from stream.record.columns import DiskFullError
+from stream.atomic import DiskFullError
 from stream.record.snapshot import FILE_NAME, read_snapshot, write_snapshot
 from tests.helpers.stream.scans import snapshot_of
 

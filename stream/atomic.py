@@ -1,0 +1,81 @@
+"""Files that appear whole: what lay there before stays until its successor is complete."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_LONGEST_NAME = 200  # bytes; a file system takes 255, and the name of a temporary file is longer
+
+
+class DiskFullError(OSError):
+    """The file system has no room for what is to be written."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary neighbour of `path` that takes its place, in one step, if all goes well.
+
+    Otherwise the neighbour is gone and `path` is as it was. Missing folders are made. A symlink stays, and
+    what it names is replaced. What is there and no regular file, a pipe or `/dev/null`, is yielded itself.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _neighbour(path)
+    with removed_on_failure(temporary, path.name):
+        yield temporary
+        _sync(temporary)  # or a power cut might leave an empty file in place of the old one
+        temporary.replace(path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Leaves `path` with `content` or as it was; a reader never sees a part.
+
+    For files that are written while frames arrive: it does not wait for the disk, as `replacing` does.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
+    """
+    temporary = _neighbour(path)
+    with removed_on_failure(temporary, f"{path.name} ({len(content)} bytes)"):
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def removed_on_failure(temporary: Path, what: str) -> Iterator[None]:
+    """Leaves no part of a file that could not be written, and calls a full disk by its name."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DiskFullError(
+            error.errno, f"no room for {what}: free space or choose another folder", str(temporary.parent)
+        ) from error
+
+
+def _neighbour(path: Path) -> Path:
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    return path.with_name(f".{name}.{os.getpid()}")  # without the suffix: nobody takes it for a result
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,197 @@
+"""No command loses a file: the place that says so, and every option of every command that names an output."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import yaml
+
+from docs._generate.commands import parameters
+from launch import cli
+from launch.beamline.simulation import Simulation, simulate_scan
+from launch.cli.app import app
+from launch.commands.simulate import write_scan
+from launch.outputs import check_outputs
+from tests.helpers.launch.tiny_recipe import TINY_RECIPE
+
+RUN = """
+geometry: {energy_ev: 8800, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 64}
+detector: {address: "ipc:///nobody"}
+positions: {unit: m, source: file, path: positions.npy}
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "old.cxi"
+    path.write_bytes(b"measured")
+    return path
+
+
+def test_an_existing_file_is_replaced_only_on_request(old, tmp_path):
+    outputs = {"--output": old, "--json": tmp_path / "new.json", "nothing": None}
+    with pytest.raises(FileExistsError, match=r"old\.cxi: there already; --overwrite"):
+        check_outputs(outputs, overwrite=False)
+    check_outputs(outputs, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["old.cxi", "symlink.cxi", "hardlink.cxi", "../{}/old.cxi"])
+def test_an_input_is_never_an_output_by_whatever_name(old, tmp_path, name, overwrite):
+    (tmp_path / "symlink.cxi").symlink_to(old)
+    (tmp_path / "hardlink.cxi").hardlink_to(old)
+    with pytest.raises(ValueError, match=r"--output: .* would replace what is read"):
+        check_outputs(
+            {"--output": tmp_path / name.format(tmp_path.name)}, inputs=[None, old], overwrite=overwrite
+        )
+
+
+def test_files_of_a_folder_that_is_read_are_inputs_and_new_ones_beside_them_are_not(tmp_path):
+    (tmp_path / "columns").mkdir()
+    (tmp_path / "columns" / "000000.bin").write_bytes(b"frames")
+    with pytest.raises(ValueError, match="would replace what is read"):
+        check_outputs({"--output": tmp_path / "columns/000000.bin"}, inputs=[tmp_path], overwrite=True)
+    check_outputs({"--output": tmp_path / "result.cxi"}, inputs=[tmp_path], overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["new.png", "symlink.png", "folder/../new.png"])
+def test_two_outputs_are_two_files_also_where_neither_is_there_yet(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "symlink.png").symlink_to("new.png")
+    with pytest.raises(ValueError, match=r"--output and the picture would both be written to"):
+        check_outputs({"--output": tmp_path / "new.png", "the picture": tmp_path / name}, overwrite=True)
+
+
+def test_what_cannot_be_written_is_known_before_the_work(old, tmp_path, monkeypatch):
+    with pytest.raises(NotADirectoryError, match=r"--json: .*old\.cxi is no folder"):
+        check_outputs({"--json": old / "a.json"}, overwrite=False)
+    with pytest.raises(IsADirectoryError, match="wanted the name of a file"):
+        check_outputs({"--json": tmp_path}, overwrite=False)
+    with pytest.raises(OSError, match="a name of more than 255 bytes"):
+        check_outputs({"--json": tmp_path / ("ü" * 128)}, overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(PermissionError, match="no permission to write in"):
+        check_outputs({"--json": tmp_path / "new" / "a.json"}, overwrite=False)
+    with pytest.raises(PermissionError, match="is write-protected"):
+        check_outputs({"--json": old}, overwrite=True)
+
+
+def test_what_is_no_file_is_nothing_to_lose():
+    check_outputs({"--json": Path("/dev/null")}, overwrite=False)
+
+
+# Of each option that names what a command writes: a call, the file at stake, and where the work begins.
+WRITES = {
+    ("demo", "json"): ("demo --json x.json", "x.json", "launch.commands.demo.demo"),
+    ("run", "json"): ("run run.yaml --json x.json", "x.json", "launch.commands.run.run"),
+    ("reconstruct", "output"): (
+        "reconstruct in.cxi --output x.cxi", "x.cxi", "launch.commands.reconstruct.reconstruct",
+    ),
+    ("reconstruct", "json"): (
+        "reconstruct in.cxi --json x.json", "x.json", "launch.commands.reconstruct.reconstruct",
+    ),
+    ("simulate", "output"): ("simulate x.cxi", "x.cxi", "launch.beamline.simulation.simulate_scan"),
+    ("train", "output"): (
+        "train tiny.yaml --output .", "tiny.safetensors", "launch.training.train.start_network",
+    ),
+    ("keys", "folder"): ("keys . me", "me.key_secret", "zmq.auth.create_certificates"),
+}  # fmt: skip
+READS = {
+    ("replay", "store"), ("reconstruct", "store"), ("simulate", "config"), ("train", "recipe"),
+    ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
+}  # fmt: skip
+ADDS = {("demo", "save"), ("run", "save")}  # folders in which each scan has a new name
+
+
+def paths_of_commands() -> Iterator[tuple[str, str]]:
+    for command in app.registered_commands:
+        for parameter in parameters(command.callback):
+            if Path in (parameter.kind, *get_args(parameter.kind)):
+                yield command.name or command.callback.__name__, parameter.name
+
+
+def test_every_path_that_a_command_takes_is_known_as_read_or_written():
+    assert set(paths_of_commands()) == {*WRITES, *READS, *ADDS}
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with one input of each kind."""
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(RUN)
+    np.save("positions.npy", np.zeros((4, 2)))
+    Path("sim.yaml").write_text("{n_rows: 2, n_columns: 2, recipe: train.yaml}")
+    for name in ("train.yaml", "tiny.yaml", "tiny.json"):
+        Path(name).write_text(yaml.safe_dump(TINY_RECIPE))
+    write_scan(Path("in.cxi"), simulate_scan(Simulation(n_rows=3, n_columns=3)), "test")
+    return tmp_path
+
+
+class BegunError(RuntimeError):
+    """The work has begun."""
+
+
+@pytest.fixture
+def call(files, monkeypatch, capsys):
+    """Runs a command whose work ends as it begins; returns exit status and what it said of errors."""
+
+    def begin(*arguments, **options):
+        raise BegunError("begun")
+
+    def run(line: str, work: str) -> tuple[int, str]:
+        monkeypatch.setattr(work, begin)
+        monkeypatch.setattr("sys.argv", ["ptychostream", *line.split()])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("option", WRITES, ids=" ".join)
+def test_no_command_replaces_a_file_that_it_was_not_told_to(call, option):
+    line, output, work = WRITES[option]
+    Path(output).write_bytes(b"old")
+    status, said = call(line, work)
+    assert status == 2
+    assert output in said and "--overwrite" in said
+    assert call(f"{line} --overwrite", work) == (2, "ptychostream: begun\n")
+    assert Path(output).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ("run run.yaml --json run.yaml", "run.yaml"),
+        ("run run.yaml --json positions.npy", "positions.npy"),
+        ("reconstruct in.cxi --output in.cxi", "in.cxi"),
+        ("reconstruct in.cxi --output x.cxi --json in.cxi", "in.cxi"),
+        ("simulate sim.yaml --config sim.yaml", "sim.yaml"),
+        ("simulate train.yaml --config sim.yaml", "train.yaml"),
+        ("train tiny.json --output .", "tiny.json"),
+    ],
+)
+def test_no_command_replaces_what_it_reads(call, line, read):
+    before = Path(read).read_bytes()
+    work = next(work for (command, _), (_, _, work) in WRITES.items() if command == line.split()[0])
+    status, said = call(f"{line} --overwrite", work)
+    assert status == 2
+    assert "would replace what is read" in said and read in said
+    assert Path(read).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "work"),
+    [
+        ("reconstruct in.cxi --output x.png", WRITES["reconstruct", "output"][2]),
+        ("reconstruct in.cxi --output x.cxi --json x.cxi", WRITES["reconstruct", "output"][2]),
+        ("reconstruct in.cxi --output x.cxi --json x-report.html", WRITES["reconstruct", "output"][2]),
+    ],
+)
+def test_two_outputs_of_a_command_are_two_files(call, line, work):
+    status, said = call(line, work)
+    assert status == 2
+    assert "would both be written to" in said
