@@ -75,7 +75,7 @@ def reconstruct_file(
         output = output or Path(f"{scan.name}-reconstruction.cxi")
         picture, report = output.with_suffix(".png"), output.with_name(f"{output.stem}-report.png")
         page = report.with_suffix(".html")
-        outputs = {"--output": output, "the picture": picture, "the report": page}
+        outputs: dict[str, Path | None] = {"--output": output, "the picture": picture, "the report": page}
         outputs |= {"the report's picture": report, "--json": json_file}
         check_outputs(outputs, inputs=[Path(source), store], overwrite=overwrite)
         started_s = time.perf_counter()
