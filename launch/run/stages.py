@@ -58,7 +58,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
         doors = {"stitcher": config.live} | ({"policy": config.policy} if config.policy.enabled else {})
         after = tuple(stage for stage, section in doors.items() if section.address.endswith("*"))
-        stages.append(_spec(viewer, closes=False, is_vital=False, after=after, nice=5))
+        stages.append(_spec(viewer, closes=False, is_vital=False, after=after, nice_when_ready=5))
     if config.policy.enabled:
         stages.append(_spec(policy, closes=False, is_vital=False, after=("stitcher",)))
     return tuple(stages)
