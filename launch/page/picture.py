@@ -1,12 +1,15 @@
-"""A live image as the bytes that the web page draws: each map in 255 steps, at most 1024 pixels wide.
+"""A live image as the bytes that the web page draws: maps in 65535 steps, at most 1024 pixels wide.
 
 One packet is: uint32 length of the header, little endian; the header, JSON padded to a multiple of 4 bytes;
-the path, (frame, 2) float32 in drawn pixels, (y, x); then every map of the header in order, (row, col) uint8,
-where 0 is an unknown pixel and 1..255 span `low`..`high`.
+the path, (frame, 2) float32 in drawn pixels, (y, x); then each map of the header, (row, col) uint16, where 0
+is an unknown pixel and 1..65535 span `low`..`high`. The page takes its colour range from `percentiles`, those
+of the lit values. Levels of `source` are its values.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,114 +21,193 @@ from stream.live.image import LiveImage
 
 MAX_SIDE_PX = 1024
 MAX_PATH = 20_000
+UNITS = {
+    "amplitude": "transmission",
+    "phase": "rad",
+    "phase_with_ramp": "rad",
+    "sigma": "rad",
+    "photons": "photons/px",
+    "source": "",
+}  # of every map
+TOP = 65535  # the highest level
+_CHOICES = (0, 0.1, 0.5, 1, 2, 5, 95, 98, 99, 99.5, 99.9, 100)  # percentiles that the page offers
 _SAMPLES = 1 << 16  # of a map, for its range: percentiles of more take longer and say the same
+_MARGIN = (
+    8  # by how many of their spans the steps go beyond the lit values; the noise of a rim may lie outside
+)
+_FROM_ZERO = {"sigma", "photons"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Map:
-    """One map in 255 steps, with what its colour bar says."""
+    """One map in steps, with what the page needs to give it colours.
+
+    Attributes
+    ----------
+    low, high : float
+        What levels 1 and 65535 stand for.
+    percentiles : dict of float to float
+        Of the lit values.
+    is_cyclic : bool
+        Whether it is a phase that wraps, drawn as a whole circle.
+    levels : (row, col) uint16
+    """
 
     name: str
-    unit: str
     low: float
     high: float
-    levels: NDArray[np.uint8]
+    percentiles: dict[float, float]
+    levels: NDArray[np.uint16]
     is_cyclic: bool = False
 
-
-def encode_picture(image: LiveImage) -> bytes:
-    """Returns the packet of `image`."""
-    factor = max(1, -(-max(image.object.shape) // MAX_SIDE_PX))
-    maps = draw_maps(image, factor)
-    path = _path(image, factor)
-    header = {
-        "scan": image.scan,
-        "version": image.version,
-        "shape": maps[0].levels.shape,
-        "origin_px": image.origin_px,
-        "pixel_m": image.object_pixel_m * factor,
-        "binning": factor,
-        "n_path": len(path),
-        "maps": [
-            {"name": m.name, "unit": m.unit, "low": m.low, "high": m.high, "is_cyclic": m.is_cyclic}
-            for m in maps
-        ],
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 4)
-    parts = [len(text).to_bytes(4, "little"), text, path.tobytes(), *(m.levels.tobytes() for m in maps)]
-    return b"".join(parts)
+    def header(self) -> dict[str, Any]:
+        """Returns what a packet says about it."""
+        return {
+            "name": self.name,
+            "unit": UNITS[self.name],
+            "low": self.low,
+            "high": self.high,
+            "percentiles": self.percentiles,
+            "from_zero": self.name in _FROM_ZERO,
+            "is_cyclic": self.is_cyclic,
+        }
 
 
-def draw_maps(image: LiveImage, factor: int) -> list[Map]:
-    """Returns amplitude, phase, phase_with_ramp, sigma, photons and source, of blocks of `factor` pixels.
+class Drawing:
+    """The maps of one image, each made when somebody first wants it.
 
-    Notes
-    -----
-    A map is the mean over a block's known pixels. The phase of an object is known up to a constant and, with
-    a probe that is not, a linear ramp. Both maps of it are drawn without their mean, `phase` without the mean
-    ramp of all that is known too, a sample's own slope with it. They fill a fitted range while they stay
-    within half a turn, else the whole circle.
+    Parameters
+    ----------
+    image : LiveImage
+    max_side_px : int, optional
+        A larger image is drawn in blocks of several pixels.
     """
-    known = image.coverage
-    weights = np.where(known & np.isfinite(image.object), image.photons, 0)
 
-    def average(values: NDArray[Any]) -> NDArray[Any]:
+    def __init__(self, image: LiveImage, max_side_px: int = MAX_SIDE_PX) -> None:
+        self.image = image
+        self.binning = max(1, -(-max(image.object.shape) // max_side_px))
+        self._made: dict[str, Map] = {}
+
+    def packet(self, names: Iterable[str] = UNITS) -> bytes:
+        """Returns the packet with the maps of these names."""
+        maps = [self.map(name) for name in names]
+        path = _path(self.image, self.binning)
+        header = {
+            "scan": self.image.scan,
+            "version": self.image.version,
+            "shape": self._photons.shape,
+            "origin_px": self.image.origin_px,
+            "pixel_m": self.image.object_pixel_m * self.binning,
+            "binning": self.binning,
+            "n_path": len(path),
+            "percentile": PERCENTILES[0],
+            "maps": [m.header() for m in maps],
+        }
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 4)
+        parts = [len(text).to_bytes(4, "little"), text, path.tobytes(), *(m.levels.tobytes() for m in maps)]
+        return b"".join(parts)
+
+    def map(self, name: str) -> Map:
+        """Returns a map in steps."""
+        if name not in self._made:
+            self._made[name] = self._in_steps(name)
+        return self._made[name]
+
+    def values(self, name: str) -> NDArray[np.float32]:
+        """Returns the values of a map, (row, col), in `UNITS`; NaN where nothing is known.
+
+        Notes
+        -----
+        Each is the mean over a block's known pixels. The phase of an object is known up to a constant and,
+        with a probe that is not, a linear ramp. Both maps of it are without their mean, `phase` without the
+        mean ramp of all that is known too, a sample's own slope with it.
+        """
+        match name:
+            case "amplitude":
+                return self._mean(np.abs(self.image.object))
+            case "phase":
+                weights = np.where(self._known & np.isfinite(self.image.object), self.image.photons, 0)
+                return _phase(self._mean(flattened(self.image.object, weights)[0]))
+            case "phase_with_ramp":
+                return _phase(self._mean(self.image.object))
+            case "sigma":
+                return self._mean(self.image.sigma)
+            case "photons":
+                return self._photons
+            case _:
+                source = _block_max(self.image.source, self.binning).astype(np.float32)
+                return np.where(source > 0, source, np.nan)
+
+    @cached_property
+    def _known(self) -> NDArray[np.bool_]:
+        return self.image.coverage
+
+    @cached_property
+    def _photons(self) -> NDArray[np.float32]:
+        return self._mean(self.image.photons)
+
+    @cached_property
+    def _is_lit(self) -> NDArray[np.bool_]:
+        # The rim of the image is lit by the tails of the probe only; its noise must not set the contrast.
+        return self._photons >= 0.1 * _median(self._photons[np.isfinite(self._photons)])
+
+    def _mean(self, values: NDArray[Any]) -> NDArray[Any]:
         """The mean of each block's known values, NaN where there are none."""
-        usable = known & np.isfinite(values)
-        n_usable = _block_sum(usable.astype(np.float32), factor)
-        total = _block_sum(np.where(usable, values, 0), factor)
-        return np.where(n_usable > 0, total / np.maximum(n_usable, 1), np.nan)
+        usable = self._known & np.isfinite(values)
+        if self.binning == 1:
+            return np.where(usable, values, np.float32(np.nan))
+        n_usable = _block_sum(usable.astype(np.float32), self.binning)
+        total = _block_sum(np.where(usable, values, 0), self.binning)
+        return np.where(n_usable > 0, total / np.maximum(n_usable, 1), np.float32(np.nan))
 
-    photons = average(image.photons)
-    # The rim of the image is lit by the tails of the probe only; its noise must not set the contrast.
-    is_lit = photons >= 0.1 * _median(photons[np.isfinite(photons)])
-    flat, _ = flattened(image.object, weights)
-    return [
-        _fitted("amplitude", "", average(np.abs(image.object)), is_lit),
-        _phase("phase", average(flat), is_lit),
-        _phase("phase_with_ramp", average(image.object), is_lit),
-        _from_zero("sigma", "rad", average(image.sigma), is_lit),
-        _from_zero("photons", "photons/px", photons, is_lit),
-        Map(name="source", unit="", low=1, high=255, levels=_block_max(image.source, factor)),
-    ]
+    def _percentiles(self, values: NDArray[np.float32]) -> dict[float, float]:
+        step = -(-values.size // _SAMPLES) or 1
+        lit = values.ravel()[::step][self._is_lit.ravel()[::step]]
+        lit = lit[np.isfinite(lit)]
+        if not lit.size:
+            return {p: p / 100 for p in _CHOICES}
+        return dict(zip(_CHOICES, np.percentile(lit, _CHOICES).tolist(), strict=True))
+
+    def _in_steps(self, name: str) -> Map:
+        values = self.values(name)
+        if name == "source":
+            levels = np.nan_to_num(values).astype(np.uint16)
+            return Map(name=name, low=1, high=TOP, percentiles={}, levels=levels)
+        percentiles = self._percentiles(values)
+        low, high = (percentiles[p] for p in PERCENTILES)
+        if is_cyclic := UNITS[name] == "rad" and name != "sigma" and drawn_phase(low, high)[0] == "cyclic":
+            low, high = -np.pi, np.pi
+        else:
+            least, most = (float(f.reduce(values, axis=None, initial=low)) for f in (np.fmin, np.fmax))
+            margin = _MARGIN * (high - low)
+            low, high = max(least, low - margin), min(most, high + margin)
+            low, high = _wide(min(low, 0.0) if name in _FROM_ZERO else low, high)
+        levels = _levels(values, low, high)
+        return Map(name=name, low=low, high=high, percentiles=percentiles, levels=levels, is_cyclic=is_cyclic)
 
 
-def _phase(name: str, object_: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
+def _phase(object_: NDArray[Any]) -> NDArray[np.float32]:
     mean = np.sum(object_, where=np.isfinite(object_))
-    phase = np.angle(object_ * np.exp(-1j * np.angle(mean)))
-    colours, low, high = drawn_phase(*_range(phase[is_lit], PERCENTILES))
-    levels = _levels(phase, low, high)
-    return Map(name=name, unit="rad", low=low, high=high, levels=levels, is_cyclic=colours == "cyclic")
+    return np.angle(object_ * np.exp(-1j * np.angle(mean)).astype(np.complex64))
 
 
-def _fitted(name: str, unit: str, values: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
-    low, high = _range(values[is_lit], PERCENTILES)
-    return Map(name=name, unit=unit, low=low, high=high, levels=_levels(values, low, high))
-
-
-def _from_zero(name: str, unit: str, values: NDArray[Any], is_lit: NDArray[np.bool_]) -> Map:
-    _, high = _range(values[is_lit], PERCENTILES)
-    return Map(name=name, unit=unit, low=0.0, high=high, levels=_levels(values, 0.0, high))
-
-
-def _range(values: NDArray[Any], percentiles: tuple[float, float]) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0
-    low, high = np.percentile(values[:: -(-values.size // _SAMPLES)], percentiles)
-    # A flat map gets a range too, wide enough that rounding noise is not drawn as a sample.
-    return float(low), float(max(high, low + 1e-3 * max(abs(low), 1e-3)))
+def _wide(low: float, high: float) -> tuple[float, float]:
+    """A range that a flat map has too, wide enough that rounding noise is not drawn as a sample."""
+    return low, max(high, low + 1e-3 * max(abs(low), 1e-3))
 
 
 def _median(values: NDArray[Any]) -> float:
     return float(np.median(values)) if values.size else 0.0
 
 
-def _levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    is_known = np.isfinite(values)
-    steps = np.clip((np.where(is_known, values, low) - low) * (254 / (high - low)), 0, 254)
-    return np.where(is_known, np.rint(steps) + 1, 0).astype(np.uint8)
+def _levels(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint16]:
+    steps = values - np.float32(low)
+    steps *= np.float32((TOP - 1) / (high - low))
+    steps += np.float32(1.5)
+    np.clip(steps, 1, TOP, out=steps)
+    np.nan_to_num(steps, copy=False, nan=0)
+    return steps.astype(np.uint16)
 
 
 def _blocks(values: NDArray[Any], factor: int) -> NDArray[Any]:

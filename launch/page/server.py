@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.typedefs import Handler, Middleware
 
 from launch.config.sections import LOOPBACK, ViewerConfig
-from launch.page.picture import encode_picture
+from launch.page.picture import UNITS, Drawing
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
 from launch.results import colours
@@ -68,7 +68,7 @@ class LiveFeed:
         self._refusal = ""
         self._rates = RateMeter()
         self._lock = threading.Lock()
-        self._packet: tuple[LiveImage | None, bytes] = (None, b"")
+        self._drawing: Drawing | None = None
         self.steering = SteeringFeed(policy) if policy else None
         # A page of another site may send what it likes, but cannot read this out of ours.
         self.token = secrets.token_urlsafe(24) if policy and may_steer else ""
@@ -99,13 +99,20 @@ class LiveFeed:
         """The newest image."""
         return self._image
 
-    def packet(self) -> tuple[LiveImage | None, bytes]:
-        """Returns the newest image and the bytes the page draws; made once for all connections."""
+    def packet(self, names: frozenset[str]) -> tuple[LiveImage | None, frozenset[str], bytes]:
+        """Returns the newest image, the maps of it that were drawn, and their packet.
+
+        Each map is drawn once for all connections. A final image has all of them: the viewer may be gone when
+        somebody wants to see another one.
+        """
         with self._lock:
             image = self._image
-            if image is not None and self._packet[0] is not image:
-                self._packet = image, encode_picture(image)
-            return self._packet
+            if image is None:
+                return None, names, b""
+            if self._drawing is None or self._drawing.image is not image:
+                self._drawing = Drawing(image)
+            names = frozenset(UNITS) if image.is_final else names
+            return image, names, self._drawing.packet(name for name in UNITS if name in names)
 
     def state(self) -> bytes:
         """Returns what the page says beside the image, JSON."""
@@ -228,7 +235,7 @@ class Page:
         on_browsers: Callable[[int], None] = lambda n_browsers: None,
     ) -> None:
         self._feed, self._on_browsers = feed, on_browsers
-        self._shown: dict[web.WebSocketResponse, LiveImage | None] = {}
+        self._shown: dict[web.WebSocketResponse, tuple[LiveImage | None, frozenset[str]]] = {}
         self.app = web.Application(middlewares=[_guard(is_open)], client_max_size=4096)
         self.app.router.add_get("/", self._index)
         self.app.router.add_get("/colours", self._colours)
@@ -240,7 +247,7 @@ class Page:
         """Waits a moment for browsers that do not show the newest image yet, and closes their connections."""
         deadline = time.monotonic() + FAREWELL_S
         while time.monotonic() < deadline and any(
-            shown is not self._feed.image for shown in self._shown.values()
+            image is not self._feed.image for image, _ in self._shown.values()
         ):
             await asyncio.sleep(TURN_S)
         await asyncio.gather(*(socket.close() for socket in list(self._shown)))
@@ -257,12 +264,12 @@ class Page:
             max_msg_size=4096, compress=False, timeout=FAREWELL_S, heartbeat=HEARTBEAT_S
         )
         await socket.prepare(request)
-        self._shown[socket] = None
+        self._shown[socket] = None, frozenset()
         self._on_browsers(len(self._shown))
         try:
             async for message in socket:
                 if message.type == WSMsgType.TEXT:
-                    await self._answer(socket)
+                    await self._answer(socket, frozenset(message.data.split(",")) & UNITS.keys())
         finally:
             del self._shown[socket]
             self._on_browsers(len(self._shown))
@@ -284,17 +291,25 @@ class Page:
             raise web.HTTPConflict(text=str(error)) from error
         return web.Response()
 
-    async def _answer(self, socket: web.WebSocketResponse) -> None:
-        """Sends the newest picture, if the browser does not show it, and in any case the state."""
+    async def _answer(self, socket: web.WebSocketResponse, names: frozenset[str]) -> None:
+        """Sends the newest picture, if the browser does not show it, and in any case the state.
+
+        A browser asks with the names of the maps that it shows, and with nothing for all.
+        """
+        names = names or frozenset(UNITS)
         deadline = time.monotonic() + STATE_INTERVAL_S
-        while self._feed.image is self._shown[socket] and time.monotonic() < deadline:
+        while self._shows(socket, names) and time.monotonic() < deadline:
             await asyncio.sleep(TURN_S)
         with contextlib.suppress(ConnectionError):  # the browser left; the loop over its messages ends
-            if self._feed.image is not self._shown[socket]:
-                image, packet = await asyncio.to_thread(self._feed.packet)
+            if not self._shows(socket, names):
+                image, drawn, packet = await asyncio.to_thread(self._feed.packet, names)
                 await socket.send_bytes(packet)
-                self._shown[socket] = image
+                self._shown[socket] = image, drawn
             await socket.send_str(self._feed.state().decode())
+
+    def _shows(self, socket: web.WebSocketResponse, names: frozenset[str]) -> bool:
+        image, drawn = self._shown[socket]
+        return image is self._feed.image and (image is None or names <= drawn)
 
 
 def _guard(is_open: bool) -> Middleware:

@@ -1,5 +1,6 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
+import { load as loadColours } from "/web/colourmaps.js";
 import { length } from "/web/format.js";
 import { explain } from "/web/hints.js";
 import { Panel } from "/web/panel.js";
@@ -31,9 +32,17 @@ onPicture((picture, isStored) => {
 
 function take(state) {
   latest = state;
+  view.motors = state.motors ?? null;
   showState(state);
   showSteering(state.steering, redraw);
   document.dispatchEvent(new CustomEvent("state", { detail: state }));
+}
+
+// The maps on the panels, and under the pointer the error beside the value.
+function ask(own) {
+  const names = new Set(panels.map((panel) => panel.wanted));
+  if (view.pointer) names.add("sigma");
+  own.send([...names].join(","));
 }
 
 function connect() {
@@ -41,7 +50,7 @@ function connect() {
   const own = new WebSocket(`ws://${location.host}/live`);
   socket = own;
   own.binaryType = "arraybuffer";
-  own.onopen = () => own.send("next");
+  own.onopen = () => ask(own);
   own.onmessage = ({ data }) => {
     heardAt = performance.now();
     if (typeof data !== "string") {
@@ -50,7 +59,7 @@ function connect() {
     }
     take(JSON.parse(data));
     // Not before this is on the screen: a slow browser skips pictures instead of falling behind.
-    requestAnimationFrame(() => { if (own.readyState === WebSocket.OPEN) own.send("next"); });
+    requestAnimationFrame(() => { if (own.readyState === WebSocket.OPEN) ask(own); });
   };
   own.onclose = () => { if (socket === own) setTimeout(connect, RETRY_MS); };
 }
@@ -81,5 +90,6 @@ byId("show-path").addEventListener("change", (event) => {
 listen(redraw);
 explain(document);
 startTabs();
+await loadColours();
 connect();
 setInterval(checkSilence, 500);

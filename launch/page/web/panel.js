@@ -1,14 +1,20 @@
 // One image with its choice of maps, colour bar and readout under the pointer.
 
-import { coloursOf } from "/web/colours.js";
-import { digits, length } from "/web/format.js";
+import { isLoaded, valueOf } from "/web/colourmaps.js";
+import { length, rounded } from "/web/format.js";
 import { listen } from "/web/gestures.js";
 import { drawPath, drawScaleBar, drawSteering } from "/web/overlay.js";
+import { Range } from "/web/range.js";
 import { remember, remembered } from "/web/settings.js";
 import { fit, redraw, share, view, zoomBy } from "/web/view.js";
 
 const BUTTON_ZOOM = 1.6;
-const BUTTONS = { in: () => zoomBy(BUTTON_ZOOM), out: () => zoomBy(1 / BUTTON_ZOOM), fit };
+const BUTTONS = {
+  in: () => zoomBy(BUTTON_ZOOM),
+  out: () => zoomBy(1 / BUTTON_ZOOM),
+  fit,
+  range: (panel) => panel.range.toggle(),
+};
 
 export class Panel {
   constructor(figure, template) {
@@ -23,8 +29,12 @@ export class Panel {
       button.addEventListener("click", () => this.choose(button.dataset.map));
     }
     for (const button of figure.querySelectorAll("[data-do]")) {
-      button.addEventListener("click", () => { BUTTONS[button.dataset.do](); redraw(); });
+      button.addEventListener("click", () => { BUTTONS[button.dataset.do](this); redraw(); });
     }
+    this.ramp = figure.querySelector(".ramp input");
+    this.ramp.checked = remembered(`${this.key} ramp`, false);
+    this.ramp.addEventListener("change", () => this.chooseRamp(this.ramp.checked));
+    this.range = new Range(figure, this.key, () => { this.colour(); this.draw(); });
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     share(this);
     listen(this);
@@ -41,6 +51,13 @@ export class Panel {
     this.draw();
   }
 
+  chooseRamp(isOn) {
+    this.ramp.checked = isOn;
+    remember(`${this.key} ramp`, isOn);
+    this.colour();
+    this.draw();
+  }
+
   show(picture, isStored) {
     this.picture = picture;
     this.isStored = isStored;
@@ -48,37 +65,35 @@ export class Panel {
     this.draw();
   }
 
+  // The map that a person wants to see.
+  get wanted() {
+    const { map } = this.figure.dataset;
+    return map === "phase" && this.ramp.checked ? "phase_with_ramp" : map;
+  }
+
+  // The map on the screen: the one wanted, or until it has come the one before.
   get map() {
-    return this.picture?.maps[this.figure.dataset.map];
+    const maps = this.picture?.maps ?? {};
+    if (maps[this.wanted]) this.figure.dataset.shown = this.wanted;
+    return maps[this.figure.dataset.shown];
   }
 
   get hasImage() {
-    return Boolean(this.map?.levels.length);
+    return Boolean(this.map?.levels.length) && isLoaded();
   }
 
   // Levels to colours, once per picture; drawing then only scales.
   colour() {
     if (!this.hasImage) return;
-    const { map } = this;
-    const [height, width] = this.picture.shape;
+    const { map, picture } = this;
+    const [height, width] = picture.shape;
     this.drawn.width = width;
     this.drawn.height = height;
     const image = new ImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer);
-    const colours = new Uint32Array(coloursOf(map).buffer);
+    const colours = this.range.coloursOf(map, picture);
     for (let i = 0; i < pixels.length; i++) pixels[i] = colours[map.levels[i]];
     this.drawn.getContext("2d").putImageData(image, 0, 0);
-    this.colourBar(map);
-  }
-
-  colourBar(map) {
-    const bar = new ImageData(254, 1);
-    bar.data.set(coloursOf(map).subarray(4, 4 + 4 * 254));
-    this.figure.querySelector("canvas.bar").getContext("2d").putImageData(bar, 0, 0);
-    const label = (value) => (map.is_cyclic ? (value < 0 ? "−π" : "π") : digits(value));
-    this.figure.querySelector(".low").textContent = label(map.low);
-    this.figure.querySelector(".high").textContent = label(map.high);
-    this.figure.querySelector(".unit").textContent = map.unit;
   }
 
   // Where the image lies on the canvas: corner and size of a drawn pixel, in canvas pixels.
@@ -139,17 +154,31 @@ export class Panel {
       return;
     }
     const [row, column] = this.pointed;
-    const { pixel_m: pixel, shape: [, width] } = this.picture;
-    const where = `x ${length(column * pixel)}  y ${length(row * pixel)}`;
-    output.textContent = `${where}   ${this.valueAt(row * width + column)}`;
+    output.textContent = `${this.placeAt(row, column)}   ${this.valueAt(row * this.picture.shape[1] + column)}`;
+  }
+
+  // Motor positions, which steering and plans take; before they are known, the way from the image's corner.
+  placeAt(row, column) {
+    const { pixel_m: pixel, origin_px: origin, binning } = this.picture;
+    const { motors } = view;
+    if (!motors) return `x ${length(column * pixel)}  y ${length(row * pixel)}`;
+    const [y, x] = [row, column].map((index, axis) => {
+      const place = origin[axis] + (index + 0.5) * binning - 0.5;
+      return rounded(motors.origin[axis] + motors.pitch[axis] * place, 10 * Math.abs(motors.pitch[axis]));
+    });
+    return `x ${x}  y ${y} ${motors.unit}`;
   }
 
   valueAt(index) {
-    const { name, unit, low, high, levels } = this.map;
+    const { name, unit, levels, high, low } = this.map;
     const level = levels[index];
     if (!level) return "unknown";
     if (name === "source") return level === 2 ? "refined" : "network";
-    return `${digits(low + ((level - 1) / 254) * (high - low))} ${unit}`;
+    const beyond = this.map.is_cyclic ? "" : { 1: "≤ ", 65535: "≥ " }[level] ?? "";
+    const { sigma } = this.picture.maps;
+    const error = name.startsWith("phase") && sigma?.levels[index] ? valueOf(sigma, sigma.levels[index]) : null;
+    const value = rounded(valueOf(this.map, level), error ?? (high - low) / 1000);
+    return error === null ? `${beyond}${value} ${unit}` : `${beyond}${value} ± ${rounded(error, error)} ${unit}`;
   }
 
   // A place on the canvas, CSS pixels, in parts of the image's size.

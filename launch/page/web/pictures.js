@@ -15,8 +15,8 @@ export function decode(buffer) {
   offset += picture.path.byteLength;
   const nPixels = picture.shape[0] * picture.shape[1];
   picture.maps = Object.fromEntries(picture.maps.map((map) => {
-    map.levels = new Uint8Array(buffer, offset, nPixels);
-    offset += nPixels;
+    map.levels = new Uint16Array(buffer, offset, nPixels);
+    offset += map.levels.byteLength;
     return [map.name, map];
   }));
   return picture;

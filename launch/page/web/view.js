@@ -1,10 +1,10 @@
 // What all panels show: which part of the image, and what is drawn over it. Places are parts of the image's
 // width and height; `steering` is what the policy wants next and where, `rectangle` a region being drawn,
-// absolute object pixels.
+// absolute object pixels; `motors` says where those are for the motors.
 
 export const view = {
   zoom: 1, x: 0.5, y: 0.5, pointer: null, showPath: true,
-  steering: null, drawing: false, rectangle: null, onRectangle: () => {},
+  motors: null, steering: null, drawing: false, rectangle: null, onRectangle: () => {},
 };
 
 const MOST_ZOOM = 64;

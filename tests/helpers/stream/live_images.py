@@ -36,6 +36,6 @@ def decode_picture(packet: bytes) -> tuple[dict[str, Any], np.ndarray, dict[str,
     header = json.loads(packet[4 : 4 + n_header])
     assert n_header % 4 == 0
     path = np.frombuffer(packet, "<f4", 2 * header["n_path"], 4 + n_header).reshape(-1, 2)
-    maps = np.frombuffer(packet, np.uint8, offset=4 + n_header + path.nbytes)
+    maps = np.frombuffer(packet, "<u2", offset=4 + n_header + path.nbytes)
     names = [entry["name"] for entry in header["maps"]]
     return header, path, dict(zip(names, maps.reshape(len(names), *header["shape"]), strict=True))

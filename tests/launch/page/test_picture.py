@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from launch.page.picture import MAX_SIDE_PX, draw_maps, encode_picture
+from launch.page.picture import MAX_SIDE_PX, UNITS, Drawing
 from tests.helpers.stream.live_images import decode_picture, live_image
 
 
@@ -9,7 +9,7 @@ def test_every_map_leaves_unknown_pixels_out_and_keeps_orientation():
     object_ = np.linspace(1, 2, 12).reshape(3, 4) * np.exp(0.1j * np.arange(4))
     object_[0, 0] = 0
     header, path, maps = decode_picture(
-        encode_picture(live_image(object_, path=np.float32([[12, 23]]), origin_px=(10, 20)))
+        Drawing(live_image(object_, path=np.float32([[12, 23]]), origin_px=(10, 20))).packet()
     )
     assert (header["shape"], header["pixel_m"], header["scan"]) == ([3, 4], 1e-8, "0000-star")
     np.testing.assert_array_equal(path, [[2, 3]])
@@ -21,44 +21,53 @@ def test_every_map_leaves_unknown_pixels_out_and_keeps_orientation():
     np.testing.assert_array_equal(maps["source"], object_ != 0)
 
 
-def test_levels_give_the_value_back_within_a_step():
+def test_levels_give_the_value_back_and_the_lit_percentiles_beside_it():
     object_ = np.linspace(0.5, 1.5, 64 * 64).reshape(64, 64)
-    amplitude, *_ = draw_maps(live_image(object_), 1)
-    step = (amplitude.high - amplitude.low) / 254
-    inside = (object_ > amplitude.low) & (object_ < amplitude.high)
-    values = amplitude.low + (amplitude.levels.astype(float) - 1) * step
-    assert np.abs(values - object_)[inside].max() < 0.51 * step
-    assert inside.mean() > 0.98
+    object_[0, 0] = 1e6  # one hot pixel of the rim does not make the steps coarse
+    drawn = Drawing(live_image(object_)).map("amplitude")
+    np.testing.assert_allclose(values_of(drawn).ravel()[1:], object_.ravel()[1:], atol=2e-4)
+    assert drawn.levels[0, 0] == 65535
+    assert drawn.percentiles[0.5] == pytest.approx(0.505, abs=1e-3)
+    assert drawn.percentiles[95] == pytest.approx(1.45, abs=1e-3)
+
+
+def test_a_packet_has_the_maps_that_were_asked_for_in_the_order_of_all():
+    drawing = Drawing(live_image(np.ones((3, 5))))
+    assert list(decode_picture(drawing.packet(["phase", "sigma"]))[2]) == ["phase", "sigma"]
+    assert list(decode_picture(drawing.packet())[2]) == list(UNITS)
 
 
 def test_a_large_image_is_averaged_over_its_known_pixels():
     object_ = np.full((MAX_SIDE_PX + 2, 3), 2.0)
     object_[1::2] = 0  # half of every block is unknown
     header, path, maps = decode_picture(
-        encode_picture(live_image(object_, path=np.float32([[100, 2], [200, 1]])))
+        Drawing(live_image(object_, path=np.float32([[100, 2], [200, 1]]))).packet()
     )
     assert (header["shape"], header["binning"], header["pixel_m"]) == ([MAX_SIDE_PX // 2 + 1, 2], 2, 2e-8)
     np.testing.assert_array_equal(path, [[50, 1], [100, 0.5]])
     amplitude, *_ = header["maps"]
-    assert amplitude["low"] == pytest.approx(2.0)
+    assert amplitude["low"] == amplitude["percentiles"]["5"] == 2.0
     assert np.all(maps["amplitude"] == 1)
 
 
 def phases(object_, **fields):
     """Return the maps of the phase without and with its ramp."""
-    maps = {m.name: m for m in draw_maps(live_image(object_, **fields), 1)}
-    return maps["phase"], maps["phase_with_ramp"]
+    drawing = Drawing(live_image(object_, **fields))
+    return drawing.map("phase"), drawing.map("phase_with_ramp")
 
 
 def values_of(drawn):
-    return drawn.low + (drawn.levels.astype(float) - 1) * (drawn.high - drawn.low) / 254
+    return drawn.low + (drawn.levels.astype(float) - 1) * (drawn.high - drawn.low) / 65534
 
 
 def test_phase_is_fitted_while_it_is_small_and_a_circle_when_it_wraps():
     waves = np.ones((8, 1)) * np.sin(2 * np.pi * np.arange(64) / 64)
     for fitted in phases(np.exp(0.5j * waves + 2j)):
         assert not fitted.is_cyclic
-        assert (fitted.low, fitted.high) == (pytest.approx(-0.5, abs=0.02), pytest.approx(0.5, abs=0.02))
+        assert (fitted.percentiles[0.5], fitted.percentiles[99.5]) == (
+            pytest.approx(-0.5, abs=0.02),
+            pytest.approx(0.5, abs=0.02),
+        )
     for circle in phases(np.exp(4.5j * waves)):
         assert circle.is_cyclic
         assert (circle.low, circle.high) == (-np.pi, np.pi)
@@ -97,7 +106,7 @@ def test_ground_without_light_does_not_tilt_the_drawn_phase():
     ids=["of nothing", "unknown", "flat", "not finite"],
 )
 def test_an_image_without_a_range_can_be_drawn(image):
-    header, _, maps = decode_picture(encode_picture(image))
+    header, _, maps = decode_picture(Drawing(image).packet())
     for entry in header["maps"]:
         assert np.isfinite([entry["low"], entry["high"]]).all()
         assert entry["low"] < entry["high"]

@@ -33,6 +33,7 @@ def test_the_image_is_drawn_the_way_it_lies_on_the_sample(page):
         assert colour_at(page, 0.75, 0.6) == [0, 0, 0, 255]
         assert colour_at(page, 0.95, 0.9)[3] == 0
         page.click('.panel:first-child button[data-map="source"]')
+        page.wait_for_selector('.panel:first-child[data-shown="source"]')
         assert colour_at(page, 0.25, 0.25) == [0xC9, 0x8F, 0x45, 255]
 
 
