@@ -19,9 +19,12 @@ from aiohttp import WSMsgType, web
 from aiohttp.typedefs import Handler, Middleware
 
 from launch.config.sections import LOOPBACK, ViewerConfig
+from launch.page.data_routes import DataRoutes
 from launch.page.picture import UNITS, Drawing
+from launch.page.scan_records import ScanRecords
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
+from launch.page.versions import VersionHistory
 from launch.results import colours
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
@@ -69,6 +72,7 @@ class LiveFeed:
         self._rates = RateMeter()
         self._lock = threading.Lock()
         self._drawing: Drawing | None = None
+        self.versions = VersionHistory(lambda: self._image)
         self.steering = SteeringFeed(policy) if policy else None
         # A page of another site may send what it likes, but cannot read this out of ours.
         self.token = secrets.token_urlsafe(24) if policy and may_steer else ""
@@ -138,6 +142,7 @@ def run_viewer(
     live: Endpoint,
     policy: Endpoint | None = None,
     *,
+    records: ScanRecords | None = None,
     on_ready: Callable[[str], None] | None = None,
     on_browsers: Callable[[int], None] = lambda n_browsers: None,
     stopping: threading.Event | None = None,
@@ -150,6 +155,8 @@ def run_viewer(
         Where the page is and who may see it.
     live, policy : Endpoint
         Where the pipeline publishes, and of the policy that steers, if one does.
+    records : ScanRecords, optional
+        Of the folder that the run saves to; without it the page shows nothing of the scans on disk.
     on_ready : callable, optional
         Called with the URL once a browser can open it.
     on_browsers : callable
@@ -165,14 +172,15 @@ def run_viewer(
     stopping = stopping or threading.Event()
     feed = LiveFeed(live, policy, may_steer=config.may_steer)
     with _following(feed):
-        page = Page(feed, is_open=config.insecure, on_browsers=on_browsers)
+        page = Page(feed, records, is_open=config.insecure, on_browsers=on_browsers)
         asyncio.run(_serve(page, config, on_ready, stopping))
 
 
 @contextlib.contextmanager
 def _following(feed: LiveFeed) -> Iterator[None]:
     stopping = threading.Event()
-    followers = [feed.follow] if feed.steering is None else [feed.follow, feed.steering.follow]
+    followers = [feed.follow, feed.versions.follow]
+    followers += [] if feed.steering is None else [feed.steering.follow]
     threads = [
         threading.Thread(target=follow, args=(stopping,), name="live-feed", daemon=True)
         for follow in followers
@@ -223,6 +231,7 @@ def _url(host: str, port: int) -> str:
 class Page:
     """The web application: the page at /, its files under /web, the image at /live, words go to /steer.
 
+    What is asked for beside the live image is in `launch.page.data_routes`.
     /colours has the colour maps: "tables", by name a list of red, green, blue, 0..255, entry after entry; and
     "of", the name that each map of a picture is drawn with.
     """
@@ -230,6 +239,7 @@ class Page:
     def __init__(
         self,
         feed: LiveFeed,
+        records: ScanRecords | None = None,
         *,
         is_open: bool = False,
         on_browsers: Callable[[int], None] = lambda n_browsers: None,
@@ -242,6 +252,7 @@ class Page:
         self.app.router.add_get("/live", self._live)
         self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
+        DataRoutes(records, feed.versions).add_to(self.app)
 
     async def farewell(self) -> None:
         """Waits a moment for browsers that do not show the newest image yet, and closes their connections."""
@@ -323,7 +334,11 @@ def _guard(is_open: bool) -> Middleware:
             raise web.HTTPForbidden(text=f"this page answers to {', '.join(LOOPBACK)}, not to {host}")
         if origin is not None and origin != f"{request.scheme}://{request.host}":
             raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.headers.update(_SECURITY)
+            raise
         if not response.prepared:
             response.headers.update(_SECURITY)
         return response

@@ -159,6 +159,7 @@ def recorder(run: ResolvedRun) -> Worker:
 
 def viewer(run: ResolvedRun) -> Service:
     """Returns the process that serves the web page."""
+    from launch.page.scan_records import ScanRecords
     from launch.page.service import ViewerService
 
     section, policy = run.config.viewer, run.config.policy
@@ -168,6 +169,7 @@ def viewer(run: ResolvedRun) -> Service:
         section.changed(port=port),
         client_of(run, "stitcher", run.config.live),
         client_of(run, "policy", policy) if policy.enabled else None,
+        ScanRecords(run.config.save, run.run_id),
     )
 
 
