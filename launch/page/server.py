@@ -21,6 +21,7 @@ from aiohttp.typedefs import Handler, Middleware
 from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.data_routes import DataRoutes
 from launch.page.picture import UNITS, Drawing
+from launch.page.run_facts import RunFacts
 from launch.page.scan_records import ScanRecords
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
@@ -60,11 +61,25 @@ class LiveFeed:
         Of the policy that steers; without one the page shows nothing of steering.
     may_steer : bool
         Whether who sees the page may also steer.
+    facts : RunFacts
+        Of the run beside the live image.
+
+    Attributes
+    ----------
+    live : LiveReconstruction
+        Open while the pipeline is followed.
     """
 
-    def __init__(self, live: Endpoint, policy: Endpoint | None = None, *, may_steer: bool = False) -> None:
-        self.address = live.address
-        self._live = LiveReconstruction(
+    def __init__(
+        self,
+        live: Endpoint,
+        policy: Endpoint | None = None,
+        *,
+        may_steer: bool = False,
+        facts: RunFacts | None = None,
+    ) -> None:
+        self.address, self._facts = live.address, facts or RunFacts()
+        self.live = LiveReconstruction(
             live.address, insecure=live.insecure, key=live.key, peers=live.peers, follow=True
         )
         self._image: LiveImage | None = None
@@ -79,24 +94,24 @@ class LiveFeed:
 
     def follow(self, stopping: threading.Event) -> None:
         """Keeps the newest image until `stopping` is set; blocks."""
-        with self._live as live:
+        with self.live:
             while not stopping.is_set():
-                try:
-                    image = live.poll(POLL_S)
-                except ProtocolError as error:
-                    log.warning("%s", error)
-                    self._refusal = str(error)
-                    stopping.wait(RETRY_S)
-                    continue
-                self._note(image, live)
-                if image is not None:
-                    stopping.wait(IMAGE_INTERVAL_S)
+                stopping.wait(self.look(POLL_S))
 
-    def _note(self, image: LiveImage | None, live: LiveReconstruction) -> None:
+    def look(self, timeout_s: float = 0.0) -> float:
+        """Takes the next image if there is one within `timeout_s`; returns how long to rest, seconds."""
+        live = self.live
+        try:
+            image = live.poll(timeout_s)
+        except ProtocolError as error:
+            log.warning("%s", error)
+            self._refusal = str(error)
+            return RETRY_S
         if live.is_connected:
             self._refusal = ""
         self._image = image or self._image
         self._rates.add(time.monotonic(), self._image.scan if self._image else "", live.counts)
+        return 0.0 if image is None else IMAGE_INTERVAL_S
 
     @property
     def image(self) -> LiveImage | None:
@@ -120,17 +135,18 @@ class LiveFeed:
 
     def state(self) -> bytes:
         """Returns what the page says beside the image, JSON."""
-        image, age_s = self._image, self._live.age_s
-        status = status_of(image, age_s, self.address)
-        state: dict[str, Any] = {}
+        image, run_state = self._image, self._facts.state() or self.live.state
+        status = status_of(image, self.live.age_s, self.address, run_state)
+        state: dict[str, Any] = {"motors": None}
         if image is not None:
-            state = {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
+            state |= {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
         state |= {
             "level": "stale" if self._refusal else status.level,
             "text": self._refusal or status.text,
             "address": self.address,
-            "counts": dict(self._live.counts),
+            "counts": dict(self.live.counts),
             "rates": self._rates.rates(),
+            **self._facts.as_json(run_state),
         }
         if self.steering is not None:
             state["steering"] = self.steering.state() | {"token": self.token}
@@ -143,6 +159,7 @@ def run_viewer(
     policy: Endpoint | None = None,
     *,
     records: ScanRecords | None = None,
+    facts: RunFacts | None = None,
     on_ready: Callable[[str], None] | None = None,
     on_browsers: Callable[[int], None] = lambda n_browsers: None,
     stopping: threading.Event | None = None,
@@ -157,6 +174,8 @@ def run_viewer(
         Where the pipeline publishes, and of the policy that steers, if one does.
     records : ScanRecords, optional
         Of the folder that the run saves to; without it the page shows nothing of the scans on disk.
+    facts : RunFacts, optional
+        Of the run beside the live image.
     on_ready : callable, optional
         Called with the URL once a browser can open it.
     on_browsers : callable
@@ -170,7 +189,7 @@ def run_viewer(
         If host and port cannot be used.
     """
     stopping = stopping or threading.Event()
-    feed = LiveFeed(live, policy, may_steer=config.may_steer)
+    feed = LiveFeed(live, policy, may_steer=config.may_steer, facts=facts)
     with _following(feed):
         page = Page(feed, records, is_open=config.insecure, on_browsers=on_browsers)
         asyncio.run(_serve(page, config, on_ready, stopping))
