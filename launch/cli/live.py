@@ -87,17 +87,26 @@ def run(
 @app.command()
 def check(
     config: ConfigSource,
-    timeout: Annotated[float, typer.Option(min=0.01, help="For each address, seconds.")] = 2.0,
+    timeout: Annotated[float, typer.Option(min=0.01, help="To wait for each address, seconds.")] = 2.0,
+    receive: Annotated[
+        bool,
+        typer.Option("--receive", help="Takes a message of a detector that pushes; a scan would lack it."),
+    ] = False,
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
-    """Tries every address, file and device of a configuration; exit status 1 if one fails."""
+    """Tries everything in a configuration before the beam is on; exit status 1 if a run could not work."""
+    from shutil import get_terminal_size
+
     from launch.commands.check import check as try_everything
+    from launch.commands.check import table
     from launch.config.file import load_config
 
-    findings = try_everything(load_config(config, overrides=overrides, environ=os.environ), timeout)
-    for what, result, detail in findings:
-        typer.echo(f"{result:<8}{what}: {detail}")
-    raise typer.Exit(any(result not in ("OK", "WARNING") for _, result, _ in findings))
+    settings = load_config(config, overrides=overrides, environ=os.environ)
+    is_good = True
+    for finding in try_everything(settings, timeout, receives=receive):
+        typer.echo(table(finding, get_terminal_size().columns))
+        is_good &= not finding.is_failure
+    raise typer.Exit(not is_good)
 
 
 @app.command()

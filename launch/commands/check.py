@@ -1,122 +1,215 @@
-"""The `check` command: try every address and file of a configuration before the beam is on."""
+"""The `check` command: everything that `run` looks at before it begins, and what others say to it.
 
-import os
-import re
-import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Literal, NamedTuple
+Of a detector that publishes (SUB) a message is received. One that pushes (PULL) gives each of its frames to
+one reader, so what is taken here would be missing in a scan: it is asked what it is, and a message is taken
+only with `receives`.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from textwrap import wrap
+
+import numpy as np
 
 from launch.config.config import Config
 from launch.config.probe import known_probe
-from launch.run.warnings import doubts
+from launch.run.findings import Finding, Findings, caught
+from launch.run.readiness import readiness
 from operators.engine.backends import get_backend
+from stream.detector.dectris import (
+    DetectorMessage,
+    DetectorMessageError,
+    ImageMessage,
+    StartMessage,
+    decode_message,
+)
+from stream.documents.codec import DocumentError, decode_document
 from stream.stages.config import EndpointSection
-from stream.wire.sockets import EndpointError, Kind, Socket
+from stream.stages.inputs import Optics
+from stream.wire.codec import Buffer
+from stream.wire.greeting import ask_who
+from stream.wire.sockets import Kind, Socket
 
 TIMEOUT_S = 2.0
+SENDERS = {"PULL": ("PUSH",), "SUB": ("PUB", "XPUB")}
+_SAME = 0.01  # share by which what the detector says may differ from the configuration
+_RESULT_COLUMNS, _NAME_COLUMNS = 9, 19
 
 
-class Finding(NamedTuple):
-    """What became of one thing that was tried; a warning keeps no run from beginning."""
+def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = False) -> Iterator[Finding]:
+    """Yields what became of everything in `config`, as it is tried.
 
-    what: str
-    result: Literal["OK", "WARNING", "TIMEOUT", "ERROR"]
-    detail: str
-
-
-def check(config: Config, timeout_s: float = TIMEOUT_S) -> list[Finding]:
-    """Returns what became of every address, folder and device in `config`."""
-    return list(_findings(config, timeout_s))
-
-
-def _findings(config: Config, timeout_s: float) -> Iterator[Finding]:
-    detector, positions, viewer = config.detector, config.positions, config.viewer
-    yield _try(f"detector {detector.address}", lambda: _reach(detector, detector.pattern, timeout_s))
-    if positions.source == "documents":
-        yield _try(f"positions {positions.address}", lambda: _reach(positions, "SUB", timeout_s))
-    yield _try(f"live {config.live.address}", lambda: _reach(config.live, "ROUTER", timeout_s))
-    if viewer.enabled:
-        yield _try(f"viewer {viewer.host}:{viewer.port}", lambda: _listen(viewer.host, viewer.port))
-    yield _try(f"probe {config.probe.source}", lambda: _probe(config))
-    if weights := config.network.weights:
-        network = _try(f"network {weights.name}", lambda: _network(config, weights))
-        yield network
-        if network.result == "OK":
-            yield from (Finding(network.what, "WARNING", doubt) for doubt in doubts(config))
-    yield _try(f"refinement {config.refinement.device}", lambda: _device(config))
-    yield _try(f"save {config.save}", lambda: _room(config.save))
+    Parameters
+    ----------
+    config : Config
+    timeout_s : float
+        To wait for an answer or a message of each address.
+    receives : bool
+        Whether a message is also taken from a detector that pushes; a scan that runs would lack it.
+    """
+    failed = set()
+    for finding in readiness(config):
+        failed |= {finding.what} if finding.is_failure else set()
+        yield finding
+    if config.network.weights and not failed & {"network", "probe", "frames"}:
+        yield from caught("network", partial(_speed, config))
+    if config.refinement.enabled and "refinement" not in failed:
+        yield from caught("refinement", partial(_backend, config))
+    yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
+    if config.positions.source == "documents":
+        yield from caught("positions", partial(_documents, config, timeout_s))
 
 
-def _try(what: str, action: Callable[[], str]) -> Finding:
-    try:
-        return Finding(what, "OK", action())
-    except TimeoutError as error:
-        return Finding(what, "TIMEOUT", str(error))
-    except (ValueError, OSError) as error:
-        return Finding(what, "ERROR", str(error))
+def table(finding: Finding, width: int) -> str:
+    """Returns the lines that show a finding, in columns."""
+    indent = " " * (_RESULT_COLUMNS + _NAME_COLUMNS)
+    head = f"{finding.result:<{_RESULT_COLUMNS}}{finding.what:<{_NAME_COLUMNS}}"
+    lines = [
+        line for text in finding.detail.splitlines() for line in wrap(text, max(width - len(indent), 30))
+    ]
+    return f"\n{indent}".join([head + (lines[0] if lines else ""), *lines[1:]])
 
 
-def _reach(section: EndpointSection, kind: Kind, timeout_s: float) -> str:
-    endpoint = section.endpoint()
-    with Socket(kind, endpoint):  # also reads the keys
-        if endpoint.bind:
-            return "can be bound"
-    if match := re.fullmatch(r"tcp://\[?(.+?)\]?:(\d+)", endpoint.address):
-        return _connect(match[1], int(match[2]), timeout_s)
-    path = Path(endpoint.address.removeprefix("ipc://"))
-    if not path.is_socket():
-        raise EndpointError(f"nobody has bound {endpoint.address}")
-    return "somebody has bound it"
-
-
-def _connect(host: str, port: int, timeout_s: float) -> str:
-    try:
-        with socket.create_connection((host, port), timeout_s):
-            return "answers"
-    except TimeoutError:
-        raise TimeoutError(f"no answer in {timeout_s:g} s: is {host} switched on and reachable?") from None
-    except ConnectionRefusedError:
-        raise EndpointError(f"{host} refuses port {port}: is the detector's stream enabled?") from None
-
-
-def _listen(host: str, port: int) -> str:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((host, port))
-    return "can be bound"
-
-
-def _probe(config: Config) -> str:
-    n_pixels = config.geometry.n_pixels
-    probe = known_probe(config.probe, n_pixels)
-    if probe is None:
-        return "found from the first frames"
-    if probe.shape[1:] != (n_pixels, n_pixels):
-        raise ValueError(f"the probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels")
-    return f"{len(probe)} mode{'s' if len(probe) > 1 else ''} of {n_pixels} x {n_pixels} pixels"
-
-
-def _network(config: Config, weights: Path) -> str:
+def _speed(config: Config) -> Findings:
     from stream.files.weights import load_network
     from stream.stages.predictors import try_out
 
-    section, probe = config.network, known_probe(config.probe, config.geometry.n_pixels)
-    network, card = load_network(weights)
-    if probe is None:
-        return f"version {card.model_id}"
-    found = try_out(network, probe, section.batch_size, section.device, section.threads)
-    return f"version {card.model_id}, {found}"
+    section, weights = config.network, config.network.weights
+    if weights is None:
+        return
+    network, _ = load_network(weights)
+    probe = known_probe(config.probe, config.geometry.n_pixels)
+    if probe is not None:
+        yield Finding(
+            "network", "OK", try_out(network, probe, section.batch_size, section.device, section.threads)
+        )
 
 
-def _device(config: Config) -> str:
-    return f"updates by {get_backend(config.refinement.device).name}"
+def _backend(config: Config) -> Findings:
+    yield Finding("refinement", "OK", f"updates by {get_backend(config.refinement.device).name}")
 
 
-def _room(save: Path) -> str:
-    folder = next(path for path in (save, *save.parents) if path.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder} cannot be written")
-    status = os.statvfs(folder)
-    return f"{status.f_bavail * status.f_frsize / 1e9:.1f} GB free"
+def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
+    section = config.detector
+    yield from _who("detector", section, section.pattern, timeout_s)
+    pushes = section.pattern == "PULL"
+    if pushes and not receives:
+        yield Finding(
+            "detector",
+            "OK",
+            "nothing was received: it pushes, so a scan would lack what is taken here; `--receive` takes one",
+        )
+        return
+    lacking = "; no other reader gets it" if pushes else ""
+    others = ""
+    for parts in _messages(section, section.pattern, timeout_s):
+        message = _detector_message(parts, section.address)
+        if isinstance(message, StartMessage):
+            yield Finding("detector", "OK", f"the start of series {message.key} came{lacking}")
+            yield from _announced(message, config)
+        elif isinstance(message, ImageMessage):
+            yield from _frame(message, config, lacking)
+        if pushes or isinstance(message, ImageMessage):
+            return
+        others = "frame, other messages did"
+    yield Finding(
+        "detector",
+        "WARNING",
+        f"no {others or 'message'} came from {section.address} in {timeout_s:g} s: is the detector armed?",
+    )
+
+
+def _documents(config: Config, timeout_s: float) -> Findings:
+    section = config.positions
+    yield from _who("positions", section, "SUB", timeout_s)
+    for parts in _messages(section, "SUB", timeout_s):
+        try:
+            name, _ = decode_document(parts[0] if len(parts) == 1 else b"".join(parts))
+        except DocumentError as error:
+            raise ValueError(f"what comes from {section.address} is no bluesky document: {error}") from error
+        yield Finding("positions", "OK", f"a document came: {name}")
+        return
+    yield Finding(
+        "positions",
+        "WARNING",
+        f"nothing came from {section.address} in {timeout_s:g} s: documents come while a plan runs",
+    )
+
+
+def _who(name: str, section: EndpointSection, kind: Kind, timeout_s: float) -> Findings:
+    """Yield who is at an address that the other side binds."""
+    if section.bind:
+        return
+    peer, has_keys = ask_who(section.address, timeout_s), section.key is not None
+    if has_keys != (peer.mechanism == "CURVE"):
+        theirs = "with holders of CURVE keys" if peer.mechanism == "CURVE" else "without encryption"
+        ours = "`key` and `peers` are given" if has_keys else "no `key` and `peers` are given"
+        raise ValueError(f"who answers at {section.address} talks {theirs} only, and {ours}")
+    if peer.kind and peer.kind not in SENDERS[kind]:
+        patterns = [ours for ours, theirs in SENDERS.items() if peer.kind in theirs]
+        hint = f"; set {name}.pattern: {patterns[0]}" if patterns and name == "detector" else ""
+        raise ValueError(
+            f"a {peer.kind} socket answers at {section.address}, a {kind} hears {SENDERS[kind][0]} only{hint}"
+        )
+    yield Finding(name, "OK", f"a {peer.kind or peer.mechanism} socket answers at {section.address}")
+
+
+def _messages(section: EndpointSection, kind: Kind, timeout_s: float) -> Iterator[list[Buffer]]:
+    """Yield what comes within the time; one at a time is asked for, the rest stays with the sender."""
+    ends_at = time.monotonic() + timeout_s
+    with Socket(kind, section.endpoint(), queue=1) as inlet:
+        while (parts := inlet.receive(max(ends_at - time.monotonic(), 0.0))) is not None:
+            yield parts
+
+
+def _detector_message(parts: list[Buffer], address: str) -> DetectorMessage | None:
+    try:
+        if len(parts) != 1:
+            raise DetectorMessageError(f"a message of {len(parts)} parts came")  # noqa: TRY301
+        return decode_message(parts[0])
+    except DetectorMessageError as error:
+        raise ValueError(f"what comes from {address} is no DECTRIS Stream V2: {error}") from error
+
+
+def _announced(start: StartMessage, config: Config) -> Findings:
+    """Yield in what the detector contradicts the configuration."""
+    geometry = config.geometry
+    if start.frame_shape is not None:
+        yield from _usable(start.frame_shape, start.frame_dtype, config)
+    pairs = {
+        "energy_ev": (start.incident_energy, geometry.energy_ev),
+        "detector_pixel_m": (start.pixel_size_x, geometry.detector_pixel_m),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs and abs(theirs - ours) > _SAME * ours:
+            yield Finding(
+                "detector", "WARNING", f"it says {name} is {theirs:.6g}, geometry.{name} is {ours:.6g}"
+            )
+
+
+def _frame(message: ImageMessage, config: Config, lacking: str) -> Findings:
+    try:
+        encoded = message.frame(config.detector.channel)
+        frame = encoded.decode()
+    except DetectorMessageError as error:
+        raise ValueError(f"frame {message.image_id} of series {message.key}: {error}") from error
+    rows, columns = frame.shape
+    yield Finding(
+        "detector",
+        "OK",
+        f"frame {message.image_id} of series {message.key} came: {rows} x {columns} pixels, {encoded.dtype}, "
+        f"{encoded.compression or 'not compressed'}, at most {frame.max()} counts{lacking}",
+    )
+    yield from _usable(encoded.shape, encoded.dtype, config)
+
+
+def _usable(shape: tuple[int, int], dtype: str, config: Config) -> Findings:
+    """Yield whether frames of this kind give patterns."""
+    detector = config.detector
+    if detector.frame_shape and shape != detector.frame_shape:
+        raise ValueError(f"frames have shape {shape}, detector.frame_shape is {detector.frame_shape}")
+    if detector.frame_dtype and dtype and np.dtype(dtype) != np.dtype(detector.frame_dtype):
+        raise ValueError(f"frames have dtype {dtype}, detector.frame_dtype is {detector.frame_dtype}")
+    Optics(config.geometry).preprocess_of(shape)
+    yield Finding("frames", "OK", f"{shape[0]} x {shape[1]} pixels give the patterns")

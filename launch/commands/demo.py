@@ -189,7 +189,7 @@ def beside_beamline(
 
         def on_turn(scans: list[Scan]) -> None:
             process.check()
-            line.show(scans, supervisor.state)
+            line.show(scans)
             for scan in scans:
                 on_scan(scan)
 

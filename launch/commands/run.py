@@ -13,10 +13,10 @@ from launch.child_process import ends_on_sigterm
 from launch.config.config import Config, config_hash
 from launch.results.summary import read_summary, table, write_summary
 from launch.run.progress import ProgressLine
+from launch.run.readiness import warnings_of
 from launch.run.stages import resolve
 from launch.run.start import start
 from launch.run.supervisor import Supervisor
-from launch.run.warnings import doubts
 from stream.record.scan import Scan
 
 WARN_EVERY_S = 10.0
@@ -100,17 +100,21 @@ def run(
         0 if every frame of every series is in the picture, otherwise 1.
     """
     console = console or Console()
+    warnings = warnings_of(config)
     with (
         ends_on_sigterm(),
         ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
     ):
+        for what, _, doubt in warnings:
+            line.notice(what, logging.WARNING, doubt)
         start(supervisor, console, line, opens_browser=opens_browser)
-        announce(supervisor, console, line)
+        detector = supervisor.address("subscriber") or config.detector.address
+        console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
         trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
         if trouble is None:
             console.print("finishing what is recorded; Ctrl-C again stops at once")
-        supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
+        supervisor.stop(on_turn=line.show)
         figures = _figures(supervisor)
     for scan in figures["scans"]:
         console.print(table(scan))
@@ -132,7 +136,7 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
 
     def on_turn(scans: list[Scan]) -> None:
         watch.look(scans)
-        line.show(scans, supervisor.state)
+        line.show(scans)
 
     try:
         supervisor.wait_for_series(n_series, timeout_s, on_turn)
@@ -141,15 +145,6 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
     except KeyboardInterrupt:
         return None
     return ""
-
-
-def announce(supervisor: Supervisor, console: Console, line: ProgressLine) -> None:
-    """Says that frames may come, and what is in doubt."""
-    config = supervisor.run.config
-    detector = supervisor.address("subscriber") or config.detector.address
-    console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
-    for doubt in doubts(config):
-        line.notice("inference", logging.WARNING, doubt)
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:

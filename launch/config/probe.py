@@ -36,16 +36,29 @@ def model_card(config: Config) -> dict[str, Any]:
 
     Empty without a network.
     """
-    return {} if config.network.weights is None else _read_card(config.network.weights)
+    return {} if config.network.weights is None else read_card(config.network.weights)
 
 
-def _read_card(weights: Path) -> dict[str, Any]:
+def read_card(weights: Path) -> dict[str, Any]:
+    """Returns the card of a weights file, read without torch.
+
+    Raises
+    ------
+    ValueError
+        If it is no weights file of ours.
+    """
     import json
 
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(weights, "numpy") as file:
-        card: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
+    try:
+        with safe_open(weights, "numpy") as file:
+            metadata = file.metadata() or {}
+        card: dict[str, Any] = json.loads(metadata["card"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"network.weights: {weights} is no file of weights as `ptychostream train` writes them: {error}"
+        ) from error
     return card
 
 
@@ -55,7 +68,7 @@ def model_id(config: Config) -> str:
     if section.weights is None:
         return ""
     paths = (section.weights, *section.members) if section.disagreement == "ensemble" else (section.weights,)
-    model_ids = [str(_read_card(path).get("sha256", ""))[:12] for path in paths]
+    model_ids = [str(read_card(path).get("sha256", ""))[:12] for path in paths]
     return ensemble_id(model_ids) if len(model_ids) > 1 else model_ids[0]
 
 

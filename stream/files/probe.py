@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.files.arrays import read_array
+
 
 def read_probe(path: Path) -> np.ndarray:
     """Returns the probe in a file, (mode, y, x) complex64: .npy, a recorded scan, or a result of ours.
@@ -13,8 +15,9 @@ def read_probe(path: Path) -> np.ndarray:
     ValueError
         If the file holds no probe.
     """
+    probe: np.ndarray | None
     if path.suffix == ".npy":
-        probe = np.load(path, allow_pickle=False)
+        probe = read_array(path)
     else:
         from stream.files.cxi import read_illumination
 

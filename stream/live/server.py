@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from stream.wire.codec import Buffer, ProtocolError, decode, encode
 from stream.wire.handshake import answer_to, rejection
-from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, RunState, Welcome
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Welcome
 
 HEARTBEAT_S = 1.0
 MOST_CLIENTS = 256
 
-Tell = Callable[[], tuple[dict[str, int], RunState | None]]
 FindNews = Callable[[str, int], tuple[ObjectUpdate, list[NDArray[Any]]] | None]
 
 
@@ -31,8 +30,8 @@ class Door:
         (scan, after) -> update and its buffers, or None when the client has everything.
     clock : callable
         Monotonic seconds.
-    tell : callable
-        Frames by where they are and how the run stands, sent along when there is no news.
+    count : callable
+        Frames by where they are, sent along when there is no news.
     """
 
     def __init__(
@@ -40,9 +39,9 @@ class Door:
         run_id: str,
         find_news: FindNews,
         clock: Callable[[], float],
-        tell: Tell = lambda: ({}, None),
+        count: Callable[[], dict[str, int]] = dict,
     ) -> None:
-        self._run_id, self._find_news, self._clock, self._tell = run_id, find_news, clock, tell
+        self._run_id, self._find_news, self._clock, self._count = run_id, find_news, clock, count
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
         self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
 
@@ -55,8 +54,7 @@ class Door:
             if news is not None:
                 replies.append([client, *encode(*news)])
             elif now - since >= HEARTBEAT_S:
-                counts, state = self._tell()
-                replies.append([client, *encode(NoNews(counts=counts, state=state))])
+                replies.append([client, *encode(NoNews(counts=self._count()))])
             else:
                 continue
             del self._waiting[client]

@@ -21,10 +21,10 @@ from operators.geometry import Geometry, window_corners
 from operators.mosaic.error_bars import ErrorModel
 from operators.optics.preprocess import Preprocess
 from operators.patches import widened
+from stream.files.arrays import read_array
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan
 from stream.stages.config import GeometryConfig
-from stream.wire.messages import MotorAxes
 
 
 @dataclass(frozen=True)
@@ -47,43 +47,69 @@ class Optics:
         return self.config.geometry()
 
     def preprocess(self, scan: Scan) -> Preprocess:
-        """Returns the preparation of this scan's frames.
+        """Returns the preparation of this scan's frames; raises as `preprocess_of`."""
+        return self.preprocess_of(scan.header.frame_shape)
+
+    def preprocess_of(self, frame_shape: tuple[int, int]) -> Preprocess:
+        """Returns the preparation of frames (row, column) of the detector.
 
         Raises
         ------
         ValueError
-            If the frames are smaller than the patterns wanted, or the mask is of another shape.
+            Names the key: if the frames are smaller than the patterns wanted, or the mask is of another
+            shape or leaves nothing.
         """
-        return self._preprocess(scan.header.frame_shape, self._valid_pixels())
+        return self._preprocess(frame_shape, self._valid_pixels())
 
     def pattern_mask(self) -> Mask | None:
         """Returns where the patterns are measured, (ky, kx) bool, corner-origin, None where everywhere.
 
-        Raises
-        ------
-        ValueError
-            If patterns do not fit into the mask.
+        The frames are taken to be of the mask's shape; raises as `preprocess_of`.
         """
         valid = self._valid_pixels()
         if valid is None:
             return None
         if valid.shape == (self.geometry.n_pixels, self.geometry.n_pixels):
-            return corner_origin(valid)
-        return self._preprocess((valid.shape[0], valid.shape[-1]), valid).mask
+            return self._with_light(corner_origin(valid))
+        return self._preprocess(valid.shape, valid).mask
 
     def _valid_pixels(self) -> Mask | None:
         mask = self.config.mask
-        return None if mask is None else np.load(mask, allow_pickle=False).astype(bool)
+        if mask is None:
+            return None
+        valid = read_array(mask)
+        if valid.ndim != 2 or valid.dtype.kind not in "buif":
+            raise ValueError(
+                f"geometry.mask: {mask} holds {valid.dtype} of shape {valid.shape}, wanted true or false for "
+                "each pixel of a frame (row, column)"
+            )
+        return valid.astype(bool)
 
     def _preprocess(self, frame_shape: tuple[int, int], valid: Mask | None) -> Preprocess:
-        return Preprocess(
-            frame_shape=frame_shape,
-            n_pixels=self.geometry.n_pixels,
-            centre=self.config.centre,
-            binning=self.config.binning,
-            valid_pixels=valid,
-            photons_per_count=self.config.photons_per_count,
-        )
+        config, pattern_shape = self.config, (self.geometry.n_pixels, self.geometry.n_pixels)
+        if valid is not None and valid.shape not in (frame_shape, pattern_shape):
+            raise ValueError(
+                f"geometry.mask: {config.mask} has shape {valid.shape}, wanted {frame_shape} as the frames "
+                f"or {pattern_shape} as the patterns"
+            )
+        try:
+            preprocess = Preprocess(
+                frame_shape=frame_shape,
+                n_pixels=self.geometry.n_pixels,
+                centre=config.centre,
+                binning=config.binning,
+                valid_pixels=valid,
+                photons_per_count=config.photons_per_count,
+            )
+        except ValueError as error:
+            raise ValueError(f"geometry: {str(error).removeprefix('preprocess: ')}") from error
+        self._with_light(preprocess.mask)
+        return preprocess
+
+    def _with_light(self, mask: Mask) -> Mask:
+        if not mask.any():
+            raise ValueError(f"geometry.mask: {self.config.mask} leaves no valid pixel in the patterns")
+        return mask
 
     def load_probe(self) -> Probe:
         """Returns the known probe, (mode, y, x) complex64.
@@ -115,8 +141,6 @@ class ImageOrigin:
         Versions of the run, its configuration and the network's weights, "" where there is none.
     error_model : ErrorModel
         Of the network's mosaics, as its model card has it.
-    motors : MotorAxes or None
-        What motor positions the pixels are.
     """
 
     optics: Optics
@@ -126,7 +150,6 @@ class ImageOrigin:
     config_hash: str = ""
     model: str = ""
     error_model: ErrorModel = field(default_factory=ErrorModel)
-    motors: MotorAxes | None = None
 
 
 def load_probe(path: Path, n_pixels: int) -> Probe:
@@ -137,7 +160,7 @@ def load_probe(path: Path, n_pixels: int) -> Probe:
     ValueError
         If its size is not that of a pattern.
     """
-    probe = np.load(path, allow_pickle=False).astype(np.complex64)
+    probe = read_array(path).astype(np.complex64)
     probe = probe[None] if probe.ndim == 2 else probe
     if probe.ndim != 3 or probe.shape[1:] != (n_pixels, n_pixels):
         raise ValueError(

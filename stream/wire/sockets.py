@@ -74,6 +74,31 @@ class Endpoint:
         )
 
 
+def read_keys(endpoint: Endpoint) -> tuple[bytes, bytes, bytes | None] | None:
+    """Returns the CURVE keys of a socket at `endpoint`, None where it is not encrypted.
+
+    They are its public and secret key and, where it connects, the server's public key.
+
+    Raises
+    ------
+    EndpointError
+        If a file cannot be read or holds something else.
+    """
+    if endpoint.key is None or endpoint.peers is None:
+        return None
+    try:
+        public, secret = zmq.auth.load_certificate(endpoint.key)
+        if secret is None:
+            raise ValueError(f"{endpoint.key} holds no secret key")  # noqa: TRY301
+        if not endpoint.bind:
+            return public, secret, zmq.auth.load_certificate(endpoint.peers)[0]
+        if not endpoint.peers.is_dir():
+            raise ValueError(f"{endpoint.peers} is no folder of public keys")  # noqa: TRY301
+    except (OSError, ValueError) as error:
+        raise EndpointError(f"{endpoint.address}: cannot use the CURVE keys: {error}") from error
+    return public, secret, None
+
+
 def client_endpoint(
     address: str, *, insecure: bool, key: Path | str | None, peers: Path | str | None
 ) -> Endpoint:
@@ -165,8 +190,7 @@ class Socket:
             raise
 
     def _attach(self, endpoint: Endpoint) -> None:
-        if endpoint.key and endpoint.peers:
-            self._encrypt(endpoint, endpoint.key, endpoint.peers)
+        self._encrypt(endpoint)
         try:
             if endpoint.bind:
                 self._socket.bind(endpoint.address)
@@ -177,23 +201,18 @@ class Socket:
             verb = "bind" if endpoint.bind else "connect to"
             raise EndpointError(f"cannot {verb} {endpoint.address}: {error.strerror}") from error
 
-    def _encrypt(self, endpoint: Endpoint, key: Path, peers: Path) -> None:
+    def _encrypt(self, endpoint: Endpoint) -> None:
+        keys = read_keys(endpoint)
+        if keys is None:
+            return
         socket = self._socket
-        try:
-            socket.curve_publickey, secret = zmq.auth.load_certificate(key)
-            if secret is None:
-                raise ValueError(f"{key} holds no secret key")  # noqa: TRY301
-            socket.curve_secretkey = secret
-            if self._guard and endpoint.bind:
-                if not peers.is_dir():
-                    raise ValueError(f"{peers} is no folder of public keys")  # noqa: TRY301
-                socket.zap_domain = endpoint.address.encode()
-                self._guard.configure_curve(domain=endpoint.address, location=str(peers))
-                socket.curve_server = True
-            else:
-                socket.curve_serverkey, _ = zmq.auth.load_certificate(peers)
-        except (OSError, ValueError) as error:
-            raise EndpointError(f"{endpoint.address}: cannot use the CURVE keys: {error}") from error
+        socket.curve_publickey, socket.curve_secretkey, server = keys
+        if self._guard and endpoint.bind:
+            socket.zap_domain = endpoint.address.encode()
+            self._guard.configure_curve(domain=endpoint.address, location=str(endpoint.peers))
+            socket.curve_server = True
+        else:
+            socket.curve_serverkey = server
 
     def send(self, parts: Sequence[Buffer], timeout_s: float | None = 0.0) -> bool:
         """Sends a message; says whether it went within `timeout_s` (None waits)."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from launch.config.config import Config
-from launch.run.warnings import doubts
+from launch.run.training_range import outside_of_training
 from operators.optics.probe import with_power, zone_plate_probe
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
@@ -15,12 +15,12 @@ def with_probe(save: Path, **changes) -> Config:
 
 def test_a_probe_that_the_network_was_trained_for_raises_no_doubt(tmp_path):
     for photons in (8e3, 4e5, 2e6):
-        assert doubts(with_probe(tmp_path, photons=photons)) == []
+        assert outside_of_training(with_probe(tmp_path, photons=photons)) == []
 
 
 @pytest.mark.parametrize("photons", [7e3, 3e6])
 def test_photons_outside_of_the_trained_range_are_named(tmp_path, photons):
-    (said,) = doubts(with_probe(tmp_path, photons=photons))
+    (said,) = outside_of_training(with_probe(tmp_path, photons=photons))
     assert said.startswith(
         f"the network was trained for 8e+03 to 2e+06 photons a frame, the probe has {photons:.3g}: expect"
     )
@@ -30,17 +30,21 @@ def test_a_file_is_judged_by_its_power_unless_its_photons_are_given(tmp_path):
     probe = with_power(zone_plate_probe(64, 12, 14)[None], 1.0)
     np.save(tmp_path / "probe.npy", np.concatenate([probe, probe]))
     file = {"source": "file", "path": tmp_path / "probe.npy"}
-    (said,) = doubts(make_config(tmp_path, network={"weights": "demo"}, probe=file))
+    (said,) = outside_of_training(make_config(tmp_path, network={"weights": "demo"}, probe=file))
     assert "the probe has 2:" in said
-    assert not doubts(make_config(tmp_path, network={"weights": "demo"}, probe=file | {"photons": 4e5}))
+    assert not outside_of_training(
+        make_config(tmp_path, network={"weights": "demo"}, probe=file | {"photons": 4e5})
+    )
 
 
 def test_radii_of_a_computed_probe_are_compared_and_those_of_a_guess_are_not(tmp_path):
-    (said,) = doubts(with_probe(tmp_path, disc_radius_px=20))
+    (said,) = outside_of_training(with_probe(tmp_path, disc_radius_px=20))
     assert said.startswith("the network was trained for a disc_radius_px of 12.6 to 15.4, the probe has 20:")
-    assert not doubts(with_probe(tmp_path, disc_radius_px=20, is_guess=True))
+    assert not outside_of_training(with_probe(tmp_path, disc_radius_px=20, is_guess=True))
 
 
 def test_nothing_is_said_of_a_probe_that_is_not_known_yet_or_that_no_network_gets(tmp_path):
-    assert not doubts(make_config(tmp_path, network={"weights": "demo"}, probe={"source": "data"}))
-    assert not doubts(make_config(tmp_path, probe=TRAINED_PROBE | {"photons": 1.0}))
+    assert not outside_of_training(
+        make_config(tmp_path, network={"weights": "demo"}, probe={"source": "data"})
+    )
+    assert not outside_of_training(make_config(tmp_path, probe=TRAINED_PROBE | {"photons": 1.0}))

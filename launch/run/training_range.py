@@ -13,7 +13,7 @@ from launch.config.probe import known_probe, model_card
 from operators.arrays import abs2
 
 
-def doubts(config: Config) -> list[str]:
+def outside_of_training(config: Config) -> list[str]:
     """Returns one sentence for each range of the model card that the probe lies outside of.
 
     Raises
@@ -21,10 +21,10 @@ def doubts(config: Config) -> list[str]:
     ValueError
         If the probe cannot be read.
     """
-    return list(_doubts(config))
+    return list(_ranges_left(config))
 
 
-def _doubts(config: Config) -> Iterator[str]:
+def _ranges_left(config: Config) -> Iterator[str]:
     card, section = model_card(config), config.probe
     low, high = card.get("photons_per_frame", (0, np.inf))
     photons = _photons(config)

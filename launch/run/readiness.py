@@ -1,0 +1,197 @@
+"""What can be told of a configuration before a process starts: `check` shows it, `run` refuses by it.
+
+Files are opened, addresses bound for a moment, folders written to; nobody else is asked. What takes PyTorch
+seconds to load is left to the stages, whose refusals end a run as well.
+"""
+
+import os
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+
+from launch.config.config import Config
+from launch.config.file import ConfigError
+from launch.config.probe import known_probe, model_card, model_id, read_card
+from launch.run.findings import Finding, Findings, Result, caught
+from launch.run.surroundings import addresses, require, save_folder, store
+from launch.run.training_range import outside_of_training
+from operators.arrays import Positions, Probe, abs2
+from operators.engine.backends import get_backend
+from operators.optics.probe import probe_diameter_px
+from operators.optics.sampling import Judgement, judge_geometry, judge_positions, judge_probe, readable
+from stream.detector.dectris import MAX_PIXELS
+from stream.stages.inputs import Optics
+from stream.stages.positions import load_positions
+
+_RESULTS: dict[str, Result] = {"plausible": "OK", "doubtful": "WARNING", "impossible": "ERROR"}
+GOOD_OVERLAP = 0.6, 0.8  # Bunk et al., Ultramicroscopy 108, 481 (2008), and a little more
+_ARRAYS_OF_A_BATCH = 4  # complex64: exit waves, far fields, and what becomes of them
+
+
+def readiness(config: Config) -> Findings:
+    """Yields what this computer can tell of `config` in a moment, thing by thing."""
+    yield from map(_finding, judge_geometry(config.geometry.geometry()))
+    sizes = list(caught("memory", partial(_memory, config)))
+    yield from sizes
+    if any(finding.is_failure for finding in sizes):
+        return  # what follows makes arrays of that size
+    for what, tried in (
+        ("frames", _frames),
+        ("probe", _probe),
+        ("positions", _position_file),
+        ("network", _network),
+        ("refinement", _refinement),
+        ("addresses", addresses),
+        ("save", save_folder),
+        ("store", store),
+    ):
+        yield from caught(what, partial(tried, config))
+
+
+def warnings_of(config: Config) -> list[Finding]:
+    """Returns what a run of `config` should be warned of.
+
+    Raises
+    ------
+    ConfigError
+        If it could not work, with a line for each reason.
+    """
+    findings = list(readiness(config))
+    if failures := [finding for finding in findings if finding.is_failure]:
+        raise ConfigError("\n".join(f"{what}: {detail}" for what, _, detail in failures))
+    return [finding for finding in findings if finding.result == "WARNING"]
+
+
+def _finding(judged: Judgement) -> Finding:
+    return Finding(judged.quantity, _RESULTS[judged.verdict], judged.doubt or judged.text)
+
+
+def _memory(config: Config) -> Findings:
+    geometry, n_modes, n_pixels = config.geometry, config.probe.n_modes, config.geometry.n_pixels
+    side = n_pixels * geometry.binning
+    if side**2 > MAX_PIXELS:
+        raise ValueError(
+            f"geometry: n_pixels {n_pixels} x binning {geometry.binning} need frames of {side} x {side} "
+            f"pixels, more than the {MAX_PIXELS} that a frame can have"
+        )
+    section = "refinement" if config.refinement.enabled else "network"
+    n_frames = getattr(config, section).batch_size
+    n_bytes, here = _ARRAYS_OF_A_BATCH * 8.0 * n_frames * n_modes * n_pixels**2, memory_bytes()
+    batch = f"a batch of {n_frames} frames with {n_modes} modes takes {readable(n_bytes, 'B')}"
+    if n_bytes > here:
+        raise ValueError(
+            f"{batch}, this computer has {readable(here, 'B')}: lower probe.n_modes, geometry.n_pixels or "
+            f"{section}.batch_size"
+        )
+    yield Finding("memory", "OK", f"{batch}, {readable(here, 'B')} are there")
+
+
+def _frames(config: Config) -> Findings:
+    geometry, shape = config.geometry, config.detector.frame_shape
+    side = geometry.n_pixels * geometry.binning
+    optics = Optics(geometry)
+    mask = optics.preprocess_of(shape).mask if shape else optics.pattern_mask()
+    masked = "" if geometry.mask is None or mask is None else f", {np.mean(~mask):.1%} masked"
+    size = f"{shape[0]} x {shape[1]}" if shape else f"at least {side} x {side}"
+    yield Finding("frames", "OK", f"{size} pixels{masked}")
+
+
+def _probe(config: Config) -> Findings:
+    probe = _known_probe(config)
+    if probe is None:
+        yield Finding("probe", "OK", "found from the first frames")
+        return
+    n_modes, n_pixels, _ = probe.shape
+    modes = f"{n_modes} modes" if n_modes > 1 else "1 mode"
+    yield Finding("probe", "OK", f"{modes} of {n_pixels} x {n_pixels} pixels")
+    yield from map(_finding, judge_probe(probe, config.geometry.geometry()))
+
+
+def _known_probe(config: Config) -> Probe | None:
+    n_pixels = config.geometry.n_pixels
+    probe = known_probe(config.probe, n_pixels)
+    if probe is not None and probe.shape[1:] != (n_pixels, n_pixels):
+        raise ValueError(
+            f"the probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels: "
+            "crop or pad the probe, or change geometry.n_pixels"
+        )
+    return probe
+
+
+def _position_file(config: Config) -> Findings:
+    section, geometry = config.positions, config.geometry.geometry()
+    diameter_m = None
+    with suppress(ValueError, OSError):  # a finding of its own
+        probe = None if config.probe.is_guess else _known_probe(config)
+        if probe is not None and abs2(probe).any():
+            diameter_m = probe_diameter_px(probe) * geometry.object_pixel_m
+    if section.source != "file" or section.path is None:
+        if diameter_m:
+            low, high = (readable((1 - share) * diameter_m, "m") for share in GOOD_OVERLAP[::-1])
+            yield Finding(
+                "overlap", "OK", f"steps of {low} to {high} overlap well: see that the plan takes such"
+            )
+        return
+    positions_m = load_positions(section.path, section)
+    known = positions_m[np.isfinite(positions_m).all(axis=1)]
+    yield Finding("positions", "OK", f"{len(positions_m)} in {section.path}")
+    if len(known) < len(positions_m):
+        n_unknown = len(positions_m) - len(known)
+        yield Finding("positions", "WARNING", f"{n_unknown} of {len(positions_m)} are not finite")
+    if len(known) and (n_far := _n_far_off(known, section.field_m)):
+        # as the stage judges them; it takes the middle of the first that come
+        yield Finding(
+            "positions",
+            "ERROR" if n_far > len(known) / 2 else "WARNING",
+            f"{n_far} of {len(known)} lie more than {readable(section.field_m, 'm')} from the middle and "
+            "would be rejected: check positions.unit, or raise positions.field_m",
+        )
+    judgements = judge_positions(positions_m, geometry, diameter_m=diameter_m, memory_bytes=memory_bytes())
+    yield from map(_finding, judgements)
+
+
+def _n_far_off(positions_m: Positions, field_m: float) -> int:
+    is_far = np.abs(positions_m - np.median(positions_m, axis=0)) > field_m
+    return int(is_far.any(axis=1).sum())
+
+
+def _network(config: Config) -> Findings:
+    section, n_pixels = config.network, config.geometry.n_pixels
+    if section.weights is None:
+        return
+    for weights in (section.weights, *section.members):
+        card = read_card(weights)
+        trained = card.get("config", {}).get("n_pixels")
+        if trained != n_pixels:
+            raise ValueError(
+                f"{weights.name} takes patterns of {trained} x {trained} pixels, geometry.n_pixels is "
+                f"{n_pixels}: crop or bin to {trained} (geometry.n_pixels, geometry.binning), or train for "
+                f"{n_pixels}"
+            )
+    if section.device == "cuda":
+        _require_cuda_for_torch()
+    if config.finetune.enabled and "natural" in model_card(config).get("recipe", {}).get("families", ()):
+        require("skimage")
+    yield Finding("network", "OK", f"{section.weights.name}, version {model_id(config)}")
+    yield from (Finding("network", "WARNING", doubt) for doubt in outside_of_training(config))
+
+
+def _require_cuda_for_torch() -> None:
+    import torch  # seconds, which only who asks for a GPU waits
+
+    if not torch.cuda.is_available():
+        raise ValueError("network.device: cuda, but PyTorch sees no CUDA device here: use auto or cpu")
+
+
+def _refinement(config: Config) -> Findings:
+    device = config.refinement.device
+    if config.refinement.enabled:
+        if device != "auto":  # the stage finds what there is, which takes more than a moment
+            get_backend(device)
+        yield Finding("refinement", "OK", f"device {device}")
+
+
+def memory_bytes() -> float:
+    """Returns how much memory this computer has."""
+    return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,137 @@
+"""What a run needs of this computer and its network: addresses, folders, what is installed."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from launch.config.config import Config
+from launch.config.policy import policy_aims
+from launch.config.sections import LOOPBACK, ViewerConfig
+from launch.extras import missing_extra
+from launch.run.findings import Finding, Findings, caught
+from launch.run.supervisor import LOCK, claim
+from operators.optics.sampling import readable
+from stream.stages.config import EndpointSection
+from stream.stages.positions import load_positions
+from stream.wire.greeting import resolve_host
+from stream.wire.sockets import Socket, read_keys
+
+STORE_MODULES = ("bluesky_tiled_plugins", "databroker", "event_model", "tiled")
+_COUNT_BYTES = 4  # of a pixel of a detector that does not say
+
+
+def addresses(config: Config) -> Findings:
+    """Yields which of the addresses can be used from here; nobody is asked whether he is there."""
+    with ExitStack() as held:  # so that the same address twice is noticed
+        for name, section in _endpoints(config):
+            yield from caught(name, partial(_endpoint, name, section, held))
+        if config.viewer.enabled:
+            yield from caught("viewer", partial(_viewer, config.viewer, held))
+        if config.policy.enabled:
+            policy_aims(config)
+
+
+def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
+    yield "detector", config.detector
+    if config.positions.source == "documents":
+        yield "positions", config.positions
+    yield "live", config.live
+    if config.policy.enabled:
+        yield "policy", config.policy
+
+
+def _endpoint(name: str, section: EndpointSection, held: ExitStack) -> Findings:
+    endpoint = section.endpoint()
+    if endpoint.bind:
+        # A kind that no detector sends to: the frame that a PULL takes now would be missing in the scan.
+        held.enter_context(Socket("ROUTER", endpoint))
+        yield Finding(name, "OK", f"{endpoint.address} can be bound")
+    else:
+        read_keys(endpoint)
+        resolve_host(endpoint.address)
+
+
+def _viewer(section: ViewerConfig, held: ExitStack) -> Findings:
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    server = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind((section.host, section.port))
+        server.listen(1)
+    except OSError as error:
+        raise ValueError(
+            f"cannot serve the page at {section.host}:{section.port}: {error.strerror}; another run may have "
+            "its page there: choose another viewer.port (0 takes a free one), or viewer.enabled: false"
+        ) from error
+    yield Finding("viewer", "OK", f"{section.host}:{section.port} can be bound")
+    if section.host not in LOOPBACK:
+        may = "see the page and steer" if section.may_steer else "see the page"
+        yield Finding("viewer", "WARNING", f"everybody who reaches {section.host}:{section.port} may {may}")
+
+
+def save_folder(config: Config) -> Findings:
+    """Yields whether results can be written, and how many frames there is room for."""
+    _try_to_write(config.save, "another `save` (--save)")
+    if (config.save / LOCK).exists():
+        os.close(claim(config.save))
+    free, frame_bytes = shutil.disk_usage(_existing(config.save)).free, _frame_bytes(config)
+    n_frames = int(free // frame_bytes)
+    yield Finding(
+        "save",
+        "OK",
+        f"{config.save}, {readable(free, 'B')} free for {n_frames} frames of {readable(frame_bytes, 'B')}",
+    )
+    section = config.positions
+    if section.source == "file" and section.path is not None:
+        n_positions = len(load_positions(section.path, section))
+        if n_positions > n_frames:
+            raise ValueError(
+                f"{n_positions} frames with their patches need {readable(n_positions * frame_bytes, 'B')}, "
+                f"{readable(free, 'B')} are free in {config.save}: make room or use another --save"
+            )
+
+
+def _frame_bytes(config: Config) -> float:
+    geometry, detector = config.geometry, config.detector
+    shape = detector.frame_shape or (geometry.n_pixels * geometry.binning,) * 2
+    n_bytes = float(np.prod(shape)) * np.dtype(detector.frame_dtype or f"u{_COUNT_BYTES}").itemsize
+    # patch complex64 and sigma float16
+    return n_bytes + (geometry.n_pixels**2 * 10.0 if config.network.weights else 0.0)
+
+
+def store(config: Config) -> Findings:
+    """Yields whether finished scans can be registered."""
+    if not config.store.enabled:
+        return
+    for module in STORE_MODULES:
+        require(module)
+    folder = config.store.path or config.save / "store"
+    _try_to_write(folder, "another store.path")
+    yield Finding("store", "OK", str(folder))
+
+
+def require(module: str) -> None:
+    """Raises ImportError, saying what to install, if there is no such module."""
+    if find_spec(module) is None:
+        raise ImportError(f"{module} is missing: {missing_extra(ImportError(name=module)) or 'install it'}")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _try_to_write(folder: Path, instead: str) -> None:
+    existing = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(f"{existing} cannot be written to: {error.strerror}; use {instead}") from error

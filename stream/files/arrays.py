@@ -1,0 +1,29 @@
+"""An array in a file of NumPy's, without pickle, and in words where it is none."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def read_array(path: Path) -> NDArray:
+    """Returns the array in a .npy file.
+
+    Raises
+    ------
+    ValueError
+        Names the file, and what is wrong with it.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else "it holds no array of numbers"
+        )
+        raise ValueError(f"{path}: wanted a .npy file as numpy.save writes it: {reason}") from error
+    if isinstance(array, np.lib.npyio.NpzFile):
+        array.close()
+        raise ValueError(f"{path}: wanted a .npy file with one array, found an archive of several (.npz)")  # noqa: TRY004
+    return array
