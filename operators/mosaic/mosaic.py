@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Object, Patches, phase_factor
+from operators.arrays import Array, Corners, Mask, Object, Patches, phase_factor
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.phase_sync import synchronise
@@ -54,6 +54,7 @@ class Mosaic:
 
     def __init__(self, illumination: Array, error_model: ErrorModel = DEFAULT_ERROR_MODEL) -> None:
         self.weights = np.asarray(illumination, np.float32)
+        self.power = float(self.weights.sum())  # photons of the probe
         self.error_model = error_model
         self.n_patches = 0
         self.n_islands = 0  # patches that had nothing to agree with
@@ -103,13 +104,20 @@ class Mosaic:
         """Returns the mosaic on `bounds`; raises ValueError unless they lie inside the canvas."""
         if self.bounds is None:
             raise ValueError("the mosaic is empty: no patch has been added")
-        window = bounds.slices_in(self.bounds)
+        window, mean = bounds.slices_in(self.bounds), self.object_on(bounds)
         photons = self._photons[window]
-        known = photons > KNOWN_FRACTION * self.weights.max()
-        mean = np.where(known, self._sums[window] / self._known_gains(window), np.complex64(0))
+        known = self._known(photons)
         variance = self.error_model.variance(self._error_terms(window, mean))
         sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
         return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
+
+    def object_on(self, bounds: Bounds, step: int = 1) -> Object:
+        """Returns every `step`th row and column of `bounds`, inside the canvas; 0 where nothing is known."""
+        assert self.bounds is not None  # noqa: S101  (nothing lies inside no canvas)
+        rows, columns = bounds.slices_in(self.bounds)
+        window = slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
+        known = self._known(self._photons[window])
+        return np.where(known, self._sums[window] / self._known_gains(window), np.complex64(0))
 
     def windows(self, corners: Corners) -> Patches:
         """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
@@ -124,6 +132,9 @@ class Mosaic:
         picture = self.picture(bounds)
         assert self.bounds is not None  # noqa: S101  (there is a picture)
         return self._error_terms(bounds.slices_in(self.bounds), picture.object)
+
+    def _known(self, photons: Array) -> Mask:
+        return photons > KNOWN_FRACTION * self.weights.max()
 
     def _known_gains(self, window: tuple[slice, slice]) -> Array:
         gains = self._gains[window]

@@ -1,19 +1,23 @@
 """One picture out of two: the refined object where there is one, the network's mosaic elsewhere."""
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from operators.arrays import phase_factor
+from operators.arrays import Probe, abs2
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
+from operators.mosaic.joining import Joint, Plane, join, plane_between
 from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic, phase_variance
 
 NOTHING, MOSAIC, REFINED = 0, 1, 2
 MOTION_WINDOW_PX = 5
+MOST_SAMPLES = 1 << 20  # of a picture, for its phase: more take longer and say the same
+SAME_PROBE = 1 - 1e-6
 LIGHT_SHARE = 0.6  # of the mosaic's illumination that refinement must have used to know better
 
 
@@ -27,6 +31,10 @@ class Refined:
     photons : (row, col) float32
     sigma : (row, col) float32, radians
         Photon noise, and how much the pixel still moved since the picture before.
+    probe : (mode, y, x) complex64
+        That it goes with.
+    power : float, photons
+        Of that probe.
     least : float, photons
         Illumination from which a pixel counts as known.
     bounds : Bounds
@@ -38,6 +46,8 @@ class Refined:
     object: NDArray[np.complex64]
     photons: NDArray[np.float32]
     sigma: NDArray[np.float32]
+    probe: Probe
+    power: float
     least: float
     bounds: Bounds
     n_updates: int
@@ -46,9 +56,13 @@ class Refined:
 
     @classmethod
     def of(cls, snapshot: RefinerSnapshot, mosaic: Mosaic, before: "Refined | None") -> "Refined":
-        """Returns the snapshot turned by one phase to continue `before`, or the mosaic the first time."""
-        neighbour = mosaic if before is None else before
-        object_ = snapshot.object * _turn(snapshot.object, snapshot.illumination, snapshot.bounds, neighbour)
+        """Returns the snapshot in the gauge of `before`, the first time in the phase of the mosaic.
+
+        Patterns leave the phase free and, where the probe was refined since, a ramp. With the probe as it was
+        a ramp is an error that refinement takes out: it is left to it.
+        """
+        gauge = _phase_of_mosaic(snapshot, mosaic) if before is None else _gauge_of(snapshot, before)
+        object_, intensity = snapshot.object * gauge.over(snapshot.bounds), abs2(snapshot.probe).sum(axis=0)
         variance = phase_variance(snapshot.illumination * np.abs(object_) ** 2)
         if before is not None:
             variance = variance + _motion(object_, snapshot.bounds, before)
@@ -56,20 +70,37 @@ class Refined:
             object=object_,
             photons=snapshot.illumination,
             sigma=np.sqrt(variance).astype(np.float32),
-            least=KNOWN_FRACTION * float((np.abs(snapshot.probe) ** 2).sum(axis=0).max()),
+            probe=snapshot.probe,
+            power=float(intensity.sum()),
+            least=KNOWN_FRACTION * float(intensity.max()),
             bounds=snapshot.bounds,
             n_updates=snapshot.n_updates,
             epoch=snapshot.epoch,
             error=snapshot.error,
         )
 
-    def turned_to(self, mosaic: Mosaic) -> "Refined":
-        """Returns the same object in the phase of another mosaic."""
-        return replace(self, object=self.object * _turn(self.object, self.photons, self.bounds, mosaic))
+    def joint(self, mosaic: Mosaic) -> Joint | None:
+        """Returns what makes the mosaic go on where this ends, None where they have no common ground.
+
+        The mosaic moves: refined ground is the better known and, after the first minutes, the larger.
+        """
+        shared = None if mosaic.bounds is None else self.bounds.intersection(mosaic.bounds)
+        if shared is None or mosaic.bounds is None:
+            return None
+        step = _step(shared)
+        here = _sampled(shared.slices_in(self.bounds), step)
+        there, photons = mosaic.object_on(shared, step), self.photons[here]
+        weights = np.where((photons > self.least) & (there != 0), photons, np.float32(0))
+        return join(self.object[here], there, weights, shared, mosaic.bounds, step) if weights.any() else None
 
 
 def compose(
-    bounds: Bounds, mosaic: Mosaic, refined: Refined | None, *, sigma_factor: float = 1.0
+    bounds: Bounds,
+    mosaic: Mosaic,
+    refined: Refined | None,
+    *,
+    joint: Joint | None = None,
+    sigma_factor: float = 1.0,
 ) -> dict[str, NDArray[Any]]:
     """Returns the layers of `stream.live.tile_store` on `bounds`.
 
@@ -79,6 +110,8 @@ def compose(
         Absolute object pixels, may reach beyond both pictures.
     mosaic : Mosaic
     refined : Refined or None
+    joint : Joint, optional
+        Of the two (`Refined.joint`): without it each is in its own phase.
     sigma_factor : float
         Of the mosaic's error bars, as refined ground has shown them to be wrong by.
     """
@@ -90,15 +123,24 @@ def compose(
     }
     if mosaic.bounds is not None and (shared := bounds.intersection(mosaic.bounds)) is not None:
         picture = mosaic.picture(shared)
-        values = (picture.object, np.float32(sigma_factor) * picture.sigma, picture.photons)
+        object_ = picture.object if joint is None else picture.object * joint.over(shared)
+        # One unit for both: the power of a known probe may be nominal, refinement knows that of the frames.
+        photons = picture.photons if refined is None else picture.photons * refined.power / mosaic.power
+        values = (object_, np.float32(sigma_factor) * picture.sigma, photons)
         _put(layers, shared.slices_in(bounds), np.isfinite(picture.sigma), values, MOSAIC)
     if refined is not None and (shared := bounds.intersection(refined.bounds)) is not None:
         window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
-        values = (refined.object[window], refined.sigma[window], refined.photons[window])
-        # At the growing edge the mosaic has frames that refinement has not come to yet.
-        light = refined.photons[window] / refined.least
-        mosaic_light = layers["photons"][target] / (KNOWN_FRACTION * mosaic.weights.max())
-        _put(layers, target, (light > 1) & (light >= LIGHT_SHARE * mosaic_light), values, REFINED)
+        used, shone = refined.photons[window], layers["photons"][target]
+        # At the growing edge the mosaic has frames that refinement has not come to yet: it is shown there,
+        # and where it is not, their photons fell all the same.
+        known = (used > refined.least) & (used >= LIGHT_SHARE * shone)
+        _put(
+            layers,
+            target,
+            known,
+            (refined.object[window], refined.sigma[window], np.maximum(used, shone)),
+            REFINED,
+        )
     return layers
 
 
@@ -108,19 +150,44 @@ def _put(layers: dict[str, Any], window: Any, known: Any, values: tuple[Any, ...
     layers["source"][window] = np.where(known, np.uint8(source), layers["source"][window])
 
 
-def _turn(
-    object_: NDArray[Any], photons: NDArray[Any], bounds: Bounds, neighbour: Refined | Mosaic
-) -> np.complex64:
-    """Return the phase factor that keeps the picture from jumping: refinement leaves it free."""
-    shared = None if neighbour.bounds is None else bounds.intersection(neighbour.bounds)
+def _phase_of_mosaic(snapshot: RefinerSnapshot, mosaic: Mosaic) -> Plane:
+    """Return the phase in which the first snapshot continues what has been published so far."""
+    shared = None if mosaic.bounds is None else snapshot.bounds.intersection(mosaic.bounds)
     if shared is None:
-        return np.complex64(1)
-    if isinstance(neighbour, Mosaic):
-        reference = neighbour.picture(shared).object
-    else:
-        reference = neighbour.object[shared.slices_in(neighbour.bounds)]
-    window = shared.slices_in(bounds)
-    return phase_factor(np.vdot(object_[window] * photons[window], reference))
+        return Plane()
+    step = _step(shared)
+    here = _sampled(shared.slices_in(snapshot.bounds), step)
+    product = mosaic.object_on(shared, step) * snapshot.object[here].conj() * snapshot.illumination[here]
+    return Plane(offset=float(np.angle(product.sum())))
+
+
+def _gauge_of(snapshot: RefinerSnapshot, before: Refined) -> Plane:
+    """Return the phase plane that keeps the picture from jumping."""
+    shared = snapshot.bounds.intersection(before.bounds)
+    if shared is None:
+        return Plane()
+    step = _step(shared)
+    here, there = (_sampled(shared.slices_in(of.bounds), step) for of in (snapshot, before))
+    photons = np.minimum(snapshot.illumination[here], before.photons[there])
+    product = before.object[there] * snapshot.object[here].conj() * photons
+    if _agreement(snapshot.probe, before.probe) > SAME_PROBE:
+        return Plane(offset=float(np.angle(product.sum())))
+    return plane_between(product, shared, step)
+
+
+def _agreement(a: Probe, b: Probe) -> float:
+    """Return the squared cosine between two probes, 1 for equal ones of any power."""
+    return float(np.abs(np.vdot(a, b)) ** 2 / (abs2(a).sum() * abs2(b).sum())) if a.shape == b.shape else 0.0
+
+
+def _step(bounds: Bounds) -> int:
+    """Return every how many pixels two pictures are compared: the cost of that is bounded."""
+    return max(1, math.ceil(math.sqrt(math.prod(bounds.shape) / MOST_SAMPLES)))
+
+
+def _sampled(window: tuple[slice, slice], step: int) -> tuple[slice, slice]:
+    rows, columns = window
+    return slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
 
 
 def _motion(object_: NDArray[Any], bounds: Bounds, before: Refined) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from operators.mosaic.error_bars import Dial, tile_errors
+from operators.mosaic.joining import Joint, Plane
 from operators.mosaic.mosaic import Mosaic
 from stream.live.tile_store import TileStore
 from stream.record.calibration import write_calibration
@@ -61,18 +62,19 @@ class Calibration:
             if tile not in self._judged:
                 self._waiting.setdefault(tile, []).append(number)
 
-    def look(self, mosaic: Mosaic, refined: Refined) -> None:
-        """Judges the tiles that have settled."""
+    def look(self, mosaic: Mosaic, refined: Refined, joint: Joint | None) -> None:
+        """Judges the tiles that have settled; a ramp between the two, as joined, is no error of either."""
         if not self._scan.has("visits"):
             return
         visits = self._scan.column("visits").head(self._scan.n_frames)
         settled = [tile for tile, numbers in self._waiting.items() if visits[numbers].min() >= SETTLED_VISITS]
+        plane = Plane() if joint is None else joint.plane
         for tile in settled:
             del self._waiting[tile]
             self._judged.add(tile)
-            self._judge(tile, mosaic, refined)
+            self._judge(tile, mosaic, refined, plane)
 
-    def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined) -> None:
+    def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined, plane: Plane) -> None:
         bounds = self._tiles.bounds_of(tile).intersection(refined.bounds)
         bounds = None if bounds is None or mosaic.bounds is None else bounds.intersection(mosaic.bounds)
         if bounds is None:
@@ -81,7 +83,9 @@ class Calibration:
         known = np.isfinite(picture.sigma) & (refined.photons[window] > LIT * refined.photons.max())
         if np.count_nonzero(known) < LEAST_PIXELS:
             return
-        errors = tile_errors(picture.object, refined.object[window], picture.photons, known)
+        errors = tile_errors(
+            picture.object * plane.over(bounds), refined.object[window], picture.photons, known
+        )
         self._dial.add(errors, picture.sigma[known], refined.sigma[window][known])
 
     def write(self) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from operators.arrays import abs2
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
+from operators.mosaic.joining import Joint
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door
 from stream.live.tile_store import TileStore
@@ -103,6 +104,7 @@ class LivePicture(ScanWork):
         self._calibration = Calibration(scan, self._tiles)
         self._mosaic = self._empty_mosaic()
         self._refined: Refined | None = None
+        self._joint: Joint | None = None
         self._refined_version = 0
         self._bounds: Bounds | None = None
         self._dirty: set[tuple[int, int]] = set()
@@ -208,9 +210,7 @@ class LivePicture(ScanWork):
             read_corners(scan, geometry, numbers),
             error_model=self._origin.error_model,
         )
-        if self._refined is not None:
-            self._refined = self._refined.turned_to(self._mosaic)
-        self._dirty_all()
+        self._join()
 
     def _take_up_refined(self) -> None:
         version = self.scan.count("refinement", "version")
@@ -227,10 +227,12 @@ class LivePicture(ScanWork):
         self._refined = Refined.of(snapshot, self._mosaic, before=self._refined)
         bounds = snapshot.bounds
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
-        self._calibration.look(self._mosaic, self._refined)
-        self._dirty_all()
+        self._join()
+        self._calibration.look(self._mosaic, self._refined, self._joint)
 
-    def _dirty_all(self) -> None:
+    def _join(self) -> None:
+        """Let the mosaic continue the refined object, which is better known and does not move."""
+        self._joint = None if self._refined is None else self._refined.joint(self._mosaic)
         if self._bounds is not None:
             self._dirty.update(self._tiles.touched_by(self._bounds))
 
@@ -242,7 +244,7 @@ class LivePicture(ScanWork):
         self.version += 1
         for index in self._dirty:
             bounds, factor = self._tiles.bounds_of(index), self._calibration.factor
-            layers = compose(bounds, self._mosaic, self._refined, sigma_factor=factor)
+            layers = compose(bounds, self._mosaic, self._refined, joint=self._joint, sigma_factor=factor)
             self._tiles.put(index, layers, self.version)
         self._dirty.clear()
         now = self._published_at = self._clock()

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from operators.geometry import Bounds
+from operators.mosaic.joining import Plane
 from operators.mosaic.mosaic import Mosaic, phase_variance, stitch
+from operators.patches import add_patches
 from stream.stages.composition import MOSAIC, NOTHING, REFINED, Refined, compose
 from tests.helpers.stream.scans import Sample, sample, snapshot_of
 
@@ -27,6 +30,60 @@ def part(scanned, bounds):
 def inside(mosaic, margin=6):
     b = mosaic.bounds
     return Bounds(b.top + margin, b.left + margin, b.bottom - 2 * margin, b.right - 2 * margin)
+
+
+def ramped(object_, bounds, slope, offset=0.0):
+    return (object_ * Plane(offset=offset, slope=slope).over(bounds)).astype(np.complex64)
+
+
+class Front:
+    """The upper part of a wider sample refined; the mosaic of the first frames goes on below it.
+
+    The mosaic has a slope and an offset of its own, and amplitudes a tenth too small.
+    """
+
+    def __init__(self, slope=(0.04, -0.02), n_refined=112, n_placed=154):
+        self.scanned = Sample(n_side=14)
+        corners, n = self.scanned.corners[:n_placed], self.scanned.probe.shape[-1]
+        places = [Bounds.of_windows(corner[None], n) for corner in corners]
+        patches = [
+            ramped(0.9 * p, b, slope, 1.0)
+            for p, b in zip(self.scanned.patches[:n_placed], places, strict=True)
+        ]
+        # Every patch in the phase of its neighbours, as a network that knows its sample leaves them.
+        self.mosaic = stitch(
+            np.stack(patches), np.full((n_placed, n, n), 0.1, np.float32), self.scanned.illumination, corners
+        )
+        self.bounds = Bounds.of_windows(corners[:n_refined], n)
+        self.photons = np.zeros(self.bounds.shape, np.float32)
+        add_patches(self.photons, self.scanned.illumination, corners[:n_refined] - self.bounds.origin)
+        self.shone = np.zeros(self.mosaic.bounds.shape, np.float32)  # by all frames placed
+        add_patches(self.shone, self.scanned.illumination, corners - self.mosaic.bounds.origin)
+        self.refined = Refined.of(self.snapshot(), self.mosaic, None)
+
+    def snapshot(self, slope=(0.0, 0.0), **changes):
+        object_ = ramped(part(self.scanned, self.bounds), self.bounds, slope)
+        values = {"illumination": self.photons, "probe": self.scanned.probe.astype(np.complex64)}
+        return snapshot_of(object_, self.bounds, **values | changes)
+
+    def layers(self):
+        joint = self.refined.joint(self.mosaic)
+        return compose(self.mosaic.bounds, self.mosaic, self.refined, joint=joint)
+
+    def border(self, source):
+        """Return the pixels within 3 of the border, on the refined and on the mosaic's side, well lit."""
+        lit = self.shone > 0.3 * np.median(self.shone[source == REFINED])
+        return tuple(
+            lit & (source == this) & binary_dilation(source == other, iterations=3)
+            for this, other in ((REFINED, MOSAIC), (MOSAIC, REFINED))
+        )
+
+    def wrong(self, object_):
+        truth = np.ones(object_.shape, np.complex64)
+        inside = Bounds.of_windows(self.scanned.corners, self.scanned.probe.shape[-1])
+        shared = inside.intersection(self.mosaic.bounds)
+        truth[shared.slices_in(self.mosaic.bounds)] = part(self.scanned, shared)
+        return object_ / truth
 
 
 def phase_between(a, b):
@@ -73,6 +130,61 @@ def test_refined_ground_beside_the_mosaic_is_shown_too(scanned, mosaic):
     assert (compose(Bounds(0, 500, 8, 508), mosaic, refined)["source"] == NOTHING).all()
 
 
+@pytest.mark.parametrize("n_refined", [112, 28], ids=["much common ground", "little"])
+@pytest.mark.parametrize("slope", [(0.0, 0.0), (0.04, -0.02), (-0.1, 0.1)], ids=str)
+def test_the_image_has_no_step_of_phase_or_amplitude_where_refined_ground_ends(n_refined, slope):
+    front = Front(slope, n_refined, n_placed=n_refined + 42)
+    layers = front.layers()
+    sides = front.border(layers["source"])
+    assert all(side.sum() > 50 for side in sides)
+    refined, mosaic = (front.wrong(layers["object"])[side].mean() for side in sides)
+    # The patches are exact: what is left is the ramp that the few cells do not tell, over six pixels.
+    assert abs(phase_between(refined, mosaic)) < 0.01
+    assert abs(mosaic / refined) == pytest.approx(1, abs=0.01)
+
+
+def test_refined_ground_stays_as_it_is_when_the_mosaic_is_joined_to_it():
+    front = Front()
+    layers = front.layers()
+    shown = layers["source"] == REFINED
+    expected = np.zeros(shown.shape, np.complex64)
+    expected[front.bounds.slices_in(front.mosaic.bounds)] = front.refined.object
+    np.testing.assert_array_equal(layers["object"][shown], expected[shown])
+
+
+@pytest.mark.parametrize("power", [1.0, 250.0], ids=["known power", "power found by refinement"])
+def test_the_photons_of_a_pixel_are_those_of_all_frames_shown_on_either_side_of_the_border(power):
+    front = Front()
+    scaled = np.float32(np.sqrt(power)) * front.scanned.probe
+    changes = {"probe": scaled.astype(np.complex64), "illumination": np.float32(power) * front.photons}
+    front.refined = Refined.of(front.snapshot(**changes), front.mosaic, None)
+    layers = front.layers()
+    shown = layers["source"] > NOTHING
+    assert all(side.any() for side in front.border(layers["source"]))
+    np.testing.assert_allclose(layers["photons"][shown], power * front.shone[shown], rtol=1e-4)
+
+
+def test_settled_ground_stays_when_a_refined_probe_has_given_the_object_another_ramp():
+    front = Front()
+    before = front.refined
+    rng = np.random.default_rng(1)
+    probe = front.scanned.probe * np.exp(1j * rng.normal(0, 0.05, front.scanned.probe.shape))
+    changed = front.snapshot((0.02, -0.03), probe=probe.astype(np.complex64))
+    after = Refined.of(changed, front.mosaic, before)
+    lit = front.photons > 0.1 * front.photons.max()
+    moved = np.angle(after.object * before.object.conj())[lit]
+    assert np.abs(moved).max() < 1e-3, "the ramp was 1.5 rad from end to end"
+    np.testing.assert_allclose(after.sigma[lit], before.sigma[lit], rtol=0.05)
+
+
+def test_with_the_probe_as_it_was_a_ramp_that_refinement_takes_out_is_taken_out():
+    front = Front()
+    wrong = Refined.of(front.snapshot((0.01, 0.0)), front.mosaic, None)
+    right = Refined.of(front.snapshot(), front.mosaic, wrong)
+    difference = right.object * part(front.scanned, front.bounds).conj()
+    assert np.ptp(np.angle(difference * np.conj(difference.sum()))) < 1e-4
+
+
 @pytest.mark.parametrize("turn", [0.0, 1.0, 3.0, -2.0])
 def test_the_first_refined_object_continues_the_phase_of_the_mosaic(scanned, mosaic, turn):
     bounds = inside(mosaic)
@@ -91,16 +203,6 @@ def test_the_next_one_continues_the_one_before_however_the_mosaic_has_turned(sca
     object_ = (part(scanned, larger) * np.exp(2.0j)).astype(np.complex64)
     second = Refined.of(snapshot_of(object_, larger), turned, first)
     assert abs(phase_between(second.object[bounds.slices_in(larger)], first.object)) < 1e-3
-
-
-def test_a_refined_object_can_be_turned_to_a_mosaic_made_anew(scanned, mosaic):
-    bounds = inside(mosaic)
-    refined = Refined.of(snapshot_of(part(scanned, bounds), bounds), mosaic, None)
-    sigma = np.full(scanned.patches.shape, 0.1, np.float32)
-    turned = stitch(scanned.patches * np.complex64(1j), sigma, scanned.illumination, scanned.corners)
-    again = refined.turned_to(turned)
-    assert abs(phase_between(again.object, turned.picture(bounds).object)) < 1e-3
-    np.testing.assert_array_equal(again.sigma, refined.sigma)
 
 
 def test_without_anything_to_agree_with_the_object_stays_as_it_is(scanned, mosaic):
@@ -141,6 +243,8 @@ def test_at_the_growing_edge_the_mosaic_is_shown_until_refinement_has_used_as_mu
             object=np.ones((8, 8), np.complex64),
             photons=np.full((8, 8), photons, np.float32),
             sigma=np.full((8, 8), 0.1, np.float32),
+            probe=np.ones((1, 8, 8), np.complex64),
+            power=64.0,
             least=0.05,
             bounds=Bounds(0, 0, 8, 8),
             n_updates=1,

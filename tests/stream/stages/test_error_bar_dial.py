@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ class Bench:
             self.calibration.place(number, self.tiles.touched_by(window))
 
     def look(self):
-        self.calibration.look(self.mosaic, self.refined)
+        self.calibration.look(self.mosaic, self.refined, self.refined.joint(self.mosaic))
         return self.calibration.record
 
 
@@ -91,5 +93,19 @@ def test_ground_that_only_one_of_them_knows_says_nothing(tmp_path, scanned):
     bench = Bench(tmp_path, scanned, ERROR)
     bench.visits.write(np.arange(len(scanned)), SETTLED_VISITS)
     bench.mosaic = Mosaic(scanned.illumination)
-    bench.calibration.look(bench.mosaic, bench.refined)
+    bench.calibration.look(bench.mosaic, bench.refined, None)
     assert bench.calibration.record.n_calibrated == 0
+
+
+def test_a_ramp_between_the_two_pictures_is_no_error_of_either(tmp_path, scanned):
+    records = []
+    for slope in (0.0, 0.1):
+        bench = Bench(tmp_path / str(slope), scanned, ERROR)
+        ramp = np.exp(1j * slope * np.indices(bench.refined.bounds.shape)[0]).astype(np.complex64)
+        bench.refined = replace(bench.refined, object=bench.refined.object * ramp)
+        bench.visits.write(np.arange(len(scanned)), SETTLED_VISITS)
+        records.append(bench.look())
+    level, ramped = records
+    assert ramped.n_calibrated == level.n_calibrated > 0
+    assert ramped.sigma_factor == pytest.approx(level.sigma_factor, rel=0.02)
+    assert not ramped.alarm

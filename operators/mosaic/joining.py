@@ -1,0 +1,164 @@
+"""How one piece of an image continues another: in phase, in slope and in amplitude.
+
+Two reconstructions of the same ground differ by what patterns leave free, and by slow errors of phase. Where
+both are known their quotient tells what one has to be multiplied by to go on where the other ends.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from operators.arrays import Array, Object
+from operators.geometry import Bounds
+from operators.optics.probe import phase_ramp, probe_tilt
+
+CELL_PX = 8  # over which phases are averaged before they are compared
+LEAST_CELLS = 8  # from which on a slope is looked for
+_LEAST_WEIGHT = 0.05  # of the best cell: the rim of the light
+_CAUTION = 4.0
+_NARROWEST = 0.7  # cells; each scale of smoothing is twice as wide as the one before and counts a tenth
+_SCALES, _WIDER, _FAR = 7, 0.1, 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """A phase that is linear in absolute object pixels.
+
+    Parameters
+    ----------
+    offset : float, rad
+        At pixel (0, 0).
+    slope : (float, float), rad/pixel
+        Along y and along x.
+    """
+
+    offset: float = 0.0
+    slope: tuple[float, float] = (0.0, 0.0)
+
+    def over(self, bounds: Bounds, step: int = 1) -> Object:
+        """Returns its phase factors on every `step`th row and column of `bounds`, (row, col) complex64."""
+        n_rows, n_columns = bounds.shape
+        shape, first = (-(-n_rows // step), -(-n_columns // step)), (bounds.top / step, bounds.left / step)
+        ramp = phase_ramp(shape, step * np.array(self.slope), first)
+        return ramp * np.complex64(np.exp(1j * self.offset))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joint:
+    """What an image is multiplied by so that it continues another one.
+
+    Parameters
+    ----------
+    plane : Plane
+        The phase by which they differ over all common ground.
+    scale : float
+        Of amplitudes.
+    first_cell : (int, int)
+        Cell of `rest[0, 0]`; cell (0, 0) begins at absolute pixel (0, 0).
+    rest : (row, col) complex64
+        Phase factor of each cell that the plane leaves. Away from the common ground they level off.
+    """
+
+    plane: Plane
+    scale: float
+    first_cell: tuple[int, int]
+    rest: Object
+
+    def over(self, bounds: Bounds) -> Object:
+        """Returns the factors on `bounds`, (row, col) complex64."""
+        centres = [
+            (np.arange(n) + start + 0.5) / CELL_PX - 0.5 - first
+            for n, start, first in zip(bounds.shape, bounds.origin, self.first_cell, strict=True)
+        ]
+        where = np.meshgrid(*centres, indexing="ij")
+        rest = map_coordinates(self.rest, where, order=1, mode="nearest")
+        return self.plane.over(bounds) * np.float32(self.scale) * (rest / np.abs(rest))
+
+
+def join(wanted: Object, there: Object, weights: Array, bounds: Bounds, room: Bounds, step: int) -> Joint:
+    """Returns what makes one image continue another.
+
+    Parameters
+    ----------
+    wanted, there : (row, col) complex64
+        On common ground; the second is to continue the first.
+    weights : (row, col) float32
+        How far each pixel of both is to be believed; 0 where one of them is not known.
+    bounds : Bounds
+        Absolute pixels of the common ground, of which the arrays hold every `step`th row and column.
+    room : Bounds
+        Absolute pixels that the second image covers.
+    step : int
+    """
+    product = wanted * there.conj() * weights
+    plane = plane_between(product, bounds, step)
+    cells, first = _cells(product * plane.over(bounds, step).conj(), bounds, step)
+    top, left = (start // CELL_PX for start in room.origin)
+    canvas = np.zeros((room.bottom // CELL_PX + 1 - top, room.right // CELL_PX + 1 - left), np.complex128)
+    canvas[first[0] - top :, first[1] - left :][: cells.shape[0], : cells.shape[1]] = cells
+    canvas /= max(np.abs(cells).max(initial=0), 1e-30)
+    rest = sum(
+        _WIDER**level * gaussian_filter(canvas, _NARROWEST * 2**level, mode="constant")
+        for level in range(_SCALES)
+    )
+    # Where nothing common is near, the plane alone.
+    rest = rest + _FAR
+    scale = float((np.abs(wanted) * weights).sum() / max(float((np.abs(there) * weights).sum()), 1e-30))
+    return Joint(
+        plane=plane,
+        scale=scale or 1.0,
+        first_cell=(top, left),
+        rest=(rest / np.abs(rest)).astype(np.complex64),
+    )
+
+
+def plane_between(product: Object, bounds: Bounds, step: int = 1) -> Plane:
+    """Returns the phase plane by which an image differs from another.
+
+    Parameters
+    ----------
+    product : (row, col) complex64
+        The one times the conjugate of the other times the weight of each pixel.
+    bounds : Bounds
+        Absolute pixels of which `product` holds every `step`th row and column.
+    step : int
+
+    Notes
+    -----
+    Along either axis of the common ground a slope is shrunk by four times what the scatter of the phases
+    contributes to it, to nothing where that is all (James and Stein, 1961): a plane goes on beyond the ground
+    that it was fitted to, and the shorter that is the less is known about it.
+    """
+    steps = probe_tilt(product[None]).astype(np.float64) / step  # need no unwrapping
+    ramp = Plane(slope=(float(steps[0]), float(steps[1])))
+    cells, first = _cells(product * ramp.over(bounds, step).conj(), bounds, step)
+    phases, weights = np.angle(cells * np.conj(cells.sum())), np.abs(cells)
+    used = weights > _LEAST_WEIGHT * weights.max(initial=0)
+    slope = np.zeros(2)
+    if np.count_nonzero(used) >= LEAST_CELLS:
+        places = CELL_PX * (np.argwhere(used) + first + 0.5)
+        slope = _slope(places, phases[used] + places @ steps, weights[used])
+    found = Plane(slope=(float(slope[0]), float(slope[1])))
+    offset = float(np.angle((product * found.over(bounds, step).conj()).sum()))
+    return Plane(offset=offset, slope=found.slope)
+
+
+def _slope(places: Array, phases: Array, weights: Array) -> Array:
+    """Return the slope of `phases` (n,) over `places` (n, 2) as far as it is more than chance, (2,)."""
+    places = places - np.average(places, axis=0, weights=weights)
+    phases = phases - np.average(phases, weights=weights)
+    roots = np.sqrt(weights)
+    basis, sizes, axes = np.linalg.svd(roots[:, None] * places, full_matrices=False)
+    found = basis.T @ (roots * phases)
+    variance = ((roots * phases - basis @ found) ** 2).sum() / (len(places) - 3)
+    kept = np.maximum(1 - _CAUTION * variance / np.maximum(found**2, 1e-30), 0) * found
+    return axes.T @ np.divide(kept, sizes, out=np.zeros(2), where=sizes > 1e-6 * sizes[0])
+
+
+def _cells(values: Object, bounds: Bounds, step: int) -> tuple[Object, tuple[int, int]]:
+    """Return the sums of `values`, of every `step`th pixel of `bounds`, over cells, and the first cell."""
+    for axis, (start, stop) in enumerate(((bounds.top, bounds.bottom), (bounds.left, bounds.right))):
+        cells = np.arange(start, stop, step) // CELL_PX
+        values = np.add.reduceat(values, np.flatnonzero(np.diff(cells, prepend=cells[0] - 1)), axis=axis)
+    return values, (bounds.top // CELL_PX, bounds.left // CELL_PX)
