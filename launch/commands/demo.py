@@ -189,7 +189,7 @@ def beside_beamline(
 
         def on_turn(scans: list[Scan]) -> None:
             process.check()
-            line.show(scans)
+            line.show(scans, supervisor.state)
             for scan in scans:
                 on_scan(scan)
 

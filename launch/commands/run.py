@@ -114,7 +114,7 @@ def run(
         trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
         if trouble is None:
             console.print("finishing what is recorded; Ctrl-C again stops at once")
-        supervisor.stop(on_turn=line.show)
+        supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
         figures = _figures(supervisor)
     for scan in figures["scans"]:
         console.print(table(scan))
@@ -136,7 +136,7 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
 
     def on_turn(scans: list[Scan]) -> None:
         watch.look(scans)
-        line.show(scans)
+        line.show(scans, supervisor.state)
 
     try:
         supervisor.wait_for_series(n_series, timeout_s, on_turn)

@@ -1,6 +1,7 @@
 """The live reconstruction in a terminal, for those who cannot open the web page."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -8,9 +9,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch.page.status import Level, RateMeter, Status, status_of
+from launch.page.status import RateMeter, Status, status_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
+from stream.record.account import time_to_image_words
+from stream.wire.messages import RunLevel, StageLevel, StageState
 
 POLL_S = 0.2
 PLAIN_INTERVAL_S = 1.0
@@ -21,12 +24,19 @@ _COUNTS = {
     "mosaicked": "in the image",
     "refined": "refined",
 }
-_STYLES: dict[Level, str] = {
+_STYLES: dict[RunLevel, str] = {
     "waiting": "dim",
     "live": "cyan",
     "stale": "bold yellow",
     "complete": "bold green",
     "incomplete": "bold red",
+}
+_STAGE_STYLES: dict[StageLevel, str] = {
+    "ok": "dim",
+    "busy": "cyan",
+    "warning": "bold yellow",
+    "error": "bold red",
+    "done": "green",
 }
 
 
@@ -69,8 +79,10 @@ def _watch_on_terminal(live: LiveReconstruction, console: Console) -> None:
         while image is None or not image.is_final:
             image = live.poll(POLL_S) or image
             rates.add(time.monotonic(), image.scan if image else "", live.counts)
-            status = status_of(image, live.age_s, live.endpoint.address)
-            screen.update(describe(image, rates.rates(), status), refresh=True)
+            state = live.state
+            status = status_of(image, live.age_s, live.endpoint.address, state)
+            stages = state.stages if state is not None else ()
+            screen.update(describe(image, rates.rates(), status, stages), refresh=True)
             live.check_silence()
 
 
@@ -80,23 +92,28 @@ def _watch_in_lines(live: LiveReconstruction, console: Console) -> None:
         image = live.poll(POLL_S) or image
         if time.monotonic() - shown_at >= PLAIN_INTERVAL_S or (image is not None and image.is_final):
             shown_at = time.monotonic()
-            status = status_of(image, live.age_s, live.endpoint.address)
+            status = status_of(image, live.age_s, live.endpoint.address, live.state)
             console.print(line(image, status), highlight=False, markup=False, soft_wrap=True)
         live.check_silence()
 
 
-def describe(image: LiveImage | None, rates: dict[str, float], status: Status) -> Group:
-    """Returns what a terminal shows: how the scan stands, frames and rates by stage, the image's figures."""
+def describe(
+    image: LiveImage | None, rates: dict[str, float], status: Status, stages: Sequence[StageState]
+) -> Group:
+    """Returns what a terminal shows: how the scan stands, what the stages do, counts, rates and figures."""
     head = Text(status.text, _STYLES[status.level])
+    rows = Table.grid(padding=(0, 2))
+    for stage in stages:
+        rows.add_row(Text(stage.name, "dim"), Text(stage.text, _STAGE_STYLES[stage.level]))
     if image is None:
-        return Group(head)
+        return Group(head, rows)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("frames")
     for title in _COUNTS.values():
         table.add_column(title, justify="right", min_width=9)
     table.add_row("count", *(_number(image.counts.get(name)) for name in _COUNTS))
     table.add_row("per second", *(_number(rates.get(name)) for name in _COUNTS), style="dim")
-    return Group(Text.assemble((image.scan, "bold"), "  ", head), table, Text(figures(image)))
+    return Group(Text.assemble((image.scan, "bold"), "  ", head), table, Text(figures(image)), rows)
 
 
 def line(image: LiveImage | None, status: Status) -> str:
@@ -118,7 +135,7 @@ def figures(image: LiveImage) -> str:
     if len(image.models) > 1:
         parts.append("patches by " + ", ".join(f"{name}: {n}" for name, n in image.models.items()))
     if image.time_to_image_ms is not None:
-        parts.append("time to image {:.0f} ms, 99 % {:.0f} ms".format(*image.time_to_image_ms))
+        parts.append(time_to_image_words(image.time_to_image_ms))
     if image.alarm:
         parts.append(f"ALARM: {image.alarm}")
     return "  ".join(parts)

@@ -16,5 +16,11 @@ def policy_aims(config: Config) -> Aims:
     positions = config.positions
     if positions.unit is None:
         raise ValueError("the policy needs `positions.unit`: one of m, mm, um, nm")
-    axes = Axes(geometry=config.geometry.geometry(), unit=positions.unit, signs=positions.signs)
-    return config.policy.aims(axes, motors=(positions.y or "y", positions.x or "x"))
+    return config.policy.aims(axes_of(config), motors=(positions.y or "y", positions.x or "x"))
+
+
+def axes_of(config: Config) -> Axes:
+    """Returns what motor positions mean; a file that carries its own unit is read in metres."""
+    positions = config.positions
+    unit, signs = (positions.unit, positions.signs) if positions.unit else ("m", (1, 1))
+    return Axes(geometry=config.geometry.geometry(), unit=unit, signs=signs)

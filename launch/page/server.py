@@ -19,9 +19,13 @@ from aiohttp import WSMsgType, web
 from aiohttp.typedefs import Handler, Middleware
 
 from launch.config.sections import LOOPBACK, ViewerConfig
+from launch.page.data_routes import DataRoutes
 from launch.page.picture import UNITS, Drawing
+from launch.page.run_facts import RunFacts
+from launch.page.scan_records import ScanRecords
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
+from launch.page.versions import VersionHistory
 from launch.results import colours
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
@@ -57,11 +61,25 @@ class LiveFeed:
         Of the policy that steers; without one the page shows nothing of steering.
     may_steer : bool
         Whether who sees the page may also steer.
+    facts : RunFacts
+        Of the run beside the live image.
+
+    Attributes
+    ----------
+    live : LiveReconstruction
+        Open while the pipeline is followed.
     """
 
-    def __init__(self, live: Endpoint, policy: Endpoint | None = None, *, may_steer: bool = False) -> None:
-        self.address = live.address
-        self._live = LiveReconstruction(
+    def __init__(
+        self,
+        live: Endpoint,
+        policy: Endpoint | None = None,
+        *,
+        may_steer: bool = False,
+        facts: RunFacts | None = None,
+    ) -> None:
+        self.address, self._facts = live.address, facts or RunFacts()
+        self.live = LiveReconstruction(
             live.address, insecure=live.insecure, key=live.key, peers=live.peers, follow=True
         )
         self._image: LiveImage | None = None
@@ -69,30 +87,31 @@ class LiveFeed:
         self._rates = RateMeter()
         self._lock = threading.Lock()
         self._drawing: Drawing | None = None
+        self.versions = VersionHistory(lambda: self._image)
         self.steering = SteeringFeed(policy) if policy else None
         # A page of another site may send what it likes, but cannot read this out of ours.
         self.token = secrets.token_urlsafe(24) if policy and may_steer else ""
 
     def follow(self, stopping: threading.Event) -> None:
         """Keeps the newest image until `stopping` is set; blocks."""
-        with self._live as live:
+        with self.live:
             while not stopping.is_set():
-                try:
-                    image = live.poll(POLL_S)
-                except ProtocolError as error:
-                    log.warning("%s", error)
-                    self._refusal = str(error)
-                    stopping.wait(RETRY_S)
-                    continue
-                self._note(image, live)
-                if image is not None:
-                    stopping.wait(IMAGE_INTERVAL_S)
+                stopping.wait(self.look(POLL_S))
 
-    def _note(self, image: LiveImage | None, live: LiveReconstruction) -> None:
+    def look(self, timeout_s: float = 0.0) -> float:
+        """Takes the next image if there is one within `timeout_s`; returns how long to rest, seconds."""
+        live = self.live
+        try:
+            image = live.poll(timeout_s)
+        except ProtocolError as error:
+            log.warning("%s", error)
+            self._refusal = str(error)
+            return RETRY_S
         if live.is_connected:
             self._refusal = ""
         self._image = image or self._image
         self._rates.add(time.monotonic(), self._image.scan if self._image else "", live.counts)
+        return 0.0 if image is None else IMAGE_INTERVAL_S
 
     @property
     def image(self) -> LiveImage | None:
@@ -116,17 +135,18 @@ class LiveFeed:
 
     def state(self) -> bytes:
         """Returns what the page says beside the image, JSON."""
-        image, age_s = self._image, self._live.age_s
-        status = status_of(image, age_s, self.address)
-        state: dict[str, Any] = {}
+        image, run_state = self._image, self._facts.state() or self.live.state
+        status = status_of(image, self.live.age_s, self.address, run_state)
+        state: dict[str, Any] = {"motors": None}
         if image is not None:
-            state = {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
+            state |= {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
         state |= {
             "level": "stale" if self._refusal else status.level,
             "text": self._refusal or status.text,
             "address": self.address,
-            "counts": dict(self._live.counts),
+            "counts": dict(self.live.counts),
             "rates": self._rates.rates(),
+            **self._facts.as_json(run_state),
         }
         if self.steering is not None:
             state["steering"] = self.steering.state() | {"token": self.token}
@@ -138,6 +158,8 @@ def run_viewer(
     live: Endpoint,
     policy: Endpoint | None = None,
     *,
+    records: ScanRecords | None = None,
+    facts: RunFacts | None = None,
     on_ready: Callable[[str], None] | None = None,
     on_browsers: Callable[[int], None] = lambda n_browsers: None,
     stopping: threading.Event | None = None,
@@ -150,6 +172,10 @@ def run_viewer(
         Where the page is and who may see it.
     live, policy : Endpoint
         Where the pipeline publishes, and of the policy that steers, if one does.
+    records : ScanRecords, optional
+        Of the folder that the run saves to; without it the page shows nothing of the scans on disk.
+    facts : RunFacts, optional
+        Of the run beside the live image.
     on_ready : callable, optional
         Called with the URL once a browser can open it.
     on_browsers : callable
@@ -163,16 +189,17 @@ def run_viewer(
         If host and port cannot be used.
     """
     stopping = stopping or threading.Event()
-    feed = LiveFeed(live, policy, may_steer=config.may_steer)
+    feed = LiveFeed(live, policy, may_steer=config.may_steer, facts=facts)
     with _following(feed):
-        page = Page(feed, is_open=config.insecure, on_browsers=on_browsers)
+        page = Page(feed, records, is_open=config.insecure, on_browsers=on_browsers)
         asyncio.run(_serve(page, config, on_ready, stopping))
 
 
 @contextlib.contextmanager
 def _following(feed: LiveFeed) -> Iterator[None]:
     stopping = threading.Event()
-    followers = [feed.follow] if feed.steering is None else [feed.follow, feed.steering.follow]
+    followers = [feed.follow, feed.versions.follow]
+    followers += [] if feed.steering is None else [feed.steering.follow]
     threads = [
         threading.Thread(target=follow, args=(stopping,), name="live-feed", daemon=True)
         for follow in followers
@@ -223,6 +250,7 @@ def _url(host: str, port: int) -> str:
 class Page:
     """The web application: the page at /, its files under /web, the image at /live, words go to /steer.
 
+    What is asked for beside the live image is in `launch.page.data_routes`.
     /colours has the colour maps: "tables", by name a list of red, green, blue, 0..255, entry after entry; and
     "of", the name that each map of a picture is drawn with.
     """
@@ -230,6 +258,7 @@ class Page:
     def __init__(
         self,
         feed: LiveFeed,
+        records: ScanRecords | None = None,
         *,
         is_open: bool = False,
         on_browsers: Callable[[int], None] = lambda n_browsers: None,
@@ -242,6 +271,7 @@ class Page:
         self.app.router.add_get("/live", self._live)
         self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
+        DataRoutes(records, feed.versions).add_to(self.app)
 
     async def farewell(self) -> None:
         """Waits a moment for browsers that do not show the newest image yet, and closes their connections."""
@@ -323,7 +353,11 @@ def _guard(is_open: bool) -> Middleware:
             raise web.HTTPForbidden(text=f"this page answers to {', '.join(LOOPBACK)}, not to {host}")
         if origin is not None and origin != f"{request.scheme}://{request.host}":
             raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.headers.update(_SECURITY)
+            raise
         if not response.prepared:
             response.headers.update(_SECURITY)
         return response

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from launch.config.sections import ViewerConfig
+from launch.page.run_facts import RunFacts
+from launch.page.scan_records import ScanRecords
 from launch.page.server import run_viewer
 from stream.stages.link import Link
 from stream.wire.sockets import Endpoint
@@ -23,10 +25,21 @@ class ViewerService:
     config : ViewerConfig
     live, policy : Endpoint
         Where the pipeline publishes, and of the policy that steers, if one does.
+    records : ScanRecords, optional
+        Of the folder that the run saves to.
+    facts : RunFacts, optional
+        Of the run beside the live image.
     """
 
-    def __init__(self, config: ViewerConfig, live: Endpoint, policy: Endpoint | None = None) -> None:
-        self._serve = partial(run_viewer, config, live, policy)
+    def __init__(
+        self,
+        config: ViewerConfig,
+        live: Endpoint,
+        policy: Endpoint | None = None,
+        records: ScanRecords | None = None,
+        facts: RunFacts | None = None,
+    ) -> None:
+        self._serve = partial(run_viewer, config, live, policy, records=records, facts=facts)
 
     def run(self, link: Link) -> None:
         """Serves the page; returns when the run stops.

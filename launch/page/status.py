@@ -3,28 +3,27 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from stream.live.image import LiveImage
-from stream.record.account import STAGES
+from stream.record.account import STAGES, counted
 from stream.wire.handshake import SILENCE_S
-
-Level = Literal["waiting", "live", "stale", "complete", "incomplete"]
+from stream.wire.messages import RunLevel, RunState
 
 RATE_WINDOW_S = 2.0
 MOVING = {"recorded", *STAGES.values()}  # what is expected or missing has no speed
-_MISSING = {"lost": "lost", "no_position": "no position", "pending": "pending"}
+_MISSING = {"lost": "lost", "no_position": "no position for", "pending": "pending"}
+_FINAL = ("complete", "incomplete")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How the scan stands: a level that decides the colour and a sentence for people."""
 
-    level: Level
+    level: RunLevel
     text: str
 
 
-def status_of(image: LiveImage | None, age_s: float, address: str) -> Status:
+def status_of(image: LiveImage | None, age_s: float, address: str, state: RunState | None = None) -> Status:
     """Returns how the scan stands.
 
     Parameters
@@ -35,9 +34,16 @@ def status_of(image: LiveImage | None, age_s: float, address: str) -> Status:
         Seconds since the server was last heard; infinite before its first word.
     address : str
         Where the server should be.
+    state : RunState or None
+        What the run was seen to do, if anybody has told lately.
     """
-    if image is not None and image.is_final:
+    is_final = image is not None and image.is_final
+    if image is not None and is_final and (state is None or state.scan == image.scan):
+        if state is not None and state.level in _FINAL:
+            return Status(level=state.level, text=state.text)
         return _final_status(image)
+    if state is not None and (age_s <= SILENCE_S or state.level != "live"):
+        return Status(level=state.level, text=state.text)
     if age_s == float("inf"):
         return Status(level="waiting", text=f"nobody has answered at {address} yet")
     if age_s > SILENCE_S:
@@ -49,16 +55,27 @@ def status_of(image: LiveImage | None, age_s: float, address: str) -> Status:
 
 def _final_status(image: LiveImage) -> Status:
     counts = image.counts
-    expected = counts.get("expected", image.frames_seen)
-    missing = [f"{words}: {counts[name]} frames" for name, words in _MISSING.items() if counts.get(name)]
+    missing = [f"{words} {counted(counts[name])}" for name, words in _MISSING.items() if counts.get(name)]
     # The server's note gives the numbers of the frames, which the counts cannot.
     reasons = image.note or "; ".join(missing)
-    if not reasons and image.frames_seen >= expected:
-        return Status(level="complete", text=f"scan complete: all {expected} frames are in the image")
-    shown = f"{image.frames_seen} of {expected} frames are in the image"
-    return Status(
-        level="incomplete", text=f"incomplete: {reasons}; {shown}" if reasons else f"incomplete: {shown}"
-    )
+    return verdict(image.frames_seen, counts.get("expected", image.frames_seen), reasons)
+
+
+def verdict(n_shown: int, n_expected: int, reasons: str) -> Status:
+    """Returns what is to be said of a scan that is over.
+
+    Parameters
+    ----------
+    n_shown, n_expected : int
+        Frames.
+    reasons : str
+        What is missing and why, "" where nothing is.
+    """
+    if not reasons and n_shown >= n_expected:
+        return Status(level="complete", text=f"scan complete: all {n_expected} frames are in the image")
+    shown = f"{n_shown} of {n_expected} frames are in the image"
+    text = f"incomplete: {reasons}; {shown}" if reasons else f"incomplete: {shown}"
+    return Status(level="incomplete", text=text)
 
 
 class RateMeter:

@@ -62,7 +62,7 @@ def table(figures: dict[str, Any]) -> Table:
     for key, words in (("time_to_image", "time to image"), ("time_to_refined", "time to refined image")):
         if f"{key}_ms_p50" in figures:
             p50, p99 = figures[f"{key}_ms_p50"], figures[f"{key}_ms_p99"]
-            rows.add_row(words, f"p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+            rows.add_row(words, f"whole scan: median {p50:.0f} ms, 99 % {p99:.0f} ms")
     if "epochs" in figures:
         error = figures["amplitude_error"]
         rows.add_row("refined", f"{figures['epochs']:.1f} epochs, amplitude error {error:.4f}")

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from launch.child_process import REFUSED, describe_status
 from launch.config.run_file import ResolvedRun, StageSpec
-from stream.wire.messages import Progress
+from stream.wire.messages import Progress, StageLevel
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
 FIRST_PAUSE_S = 0.1
 TERM_GRACE_S = 2.0
 TAIL_LINES = 12
+DEAF_S = 5.0  # a process tells how far it is several times a second, unless its work keeps it
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +50,8 @@ class StageProcess:
         self.complaint = ""  # the last error it reported
         self.progress: Progress | None = None
         self.n_restarts = 0
+        self.heard_at = float("-inf")  # the last time it said anything
+        self._death = ""  # how it ended the last time
         self._run_file, self._clock = run.file, clock
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -71,6 +74,24 @@ class StageProcess:
         """Whether there is a live process."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def trouble(self) -> tuple[str, StageLevel] | None:
+        """What keeps the process from its work, None while nothing is seen to."""
+        if self._process is None:
+            return "not started yet", "busy"
+        if self._start_at is not None or (self._death and not self.is_ready and not self.is_stopping):
+            return f"restarting: {self._death}", "warning"
+        if self.is_stopping and self._death and not self.is_ready:
+            return f"given up: {self._death}", "error"
+        if not self.is_ready and not self.is_stopping:
+            return "starting", "busy"
+        return None
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since it was last heard, 0 while it is not expected to say anything."""
+        return self._clock() - self.heard_at if self.is_ready and not self.is_stopping else 0.0
+
     def start(self) -> None:
         """Starts the process; what it prints goes to its log file."""
         self._start_at = None
@@ -92,6 +113,7 @@ class StageProcess:
     def ready(self) -> None:
         """Takes note that the stage has everything it needs."""
         self.is_ready = self.was_ready = True
+        self.heard_at = self._clock()
 
     def look_after(self) -> str:
         """Starts the process again if it died and its pause is over; returns what there is to tell, or "".
@@ -113,6 +135,7 @@ class StageProcess:
         now = self._clock()
         self._deaths.append(now)
         self.is_ready, self.identity = False, b""
+        self._death = describe_status(status)
         self.is_stopping = True  # unless there is a reason to start it again
         recent = [death for death in self._deaths if now - death <= DEATHS_WINDOW_S]
         if status == REFUSED or not self.was_ready:

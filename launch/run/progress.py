@@ -1,9 +1,10 @@
 """What a run shows while it goes on: one line that changes on a terminal, plain lines elsewhere.
 
-Reads the scans' ledgers; no process is asked.
+Reads the scans' ledgers, and says of the run what the page says; no process is asked.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -13,12 +14,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from stream.record.account import frame_counts, time_to_image_s
+from stream.record.account import Delay, frame_counts, time_to_image_words
 from stream.record.scan import Scan
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
+from stream.wire.messages import RunState
 
 TERMINAL_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 1.0
+SAME_INTERVAL_S = 10.0  # between plain lines that differ in nothing but seconds that pass
 
 
 class ProgressLine:
@@ -34,7 +37,9 @@ class ProgressLine:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._shown_at, self._shown = float("-inf"), ""
+        self._shown_at = self._printed_at = float("-inf")
+        self._shown, self._said = "", ("", "")  # the last line, and the same without seconds
+        self._delay: tuple[Scan, Delay] | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -49,35 +54,50 @@ class ProgressLine:
 
     def starting(self, waits_for: Sequence[str]) -> None:
         """Shows which stages are not ready yet, now and then."""
-        self._say(lambda: f"starting: {', '.join(waits_for)}" if waits_for else "ready")
+        self._say(lambda: ("", f"starting: {', '.join(waits_for)}" if waits_for else "ready"))
 
-    def show(self, scans: Sequence[Scan]) -> None:
-        """Shows how far the newest of `scans` is, now and then."""
-        self._say(lambda: describe(scans[-1]) if scans else "waiting for the first frame")
+    def show(self, scans: Sequence[Scan], state: RunState) -> None:
+        """Shows how far the newest of `scans` is and how the run stands, now and then."""
+        self._say(lambda: (describe(scans[-1], self._delay_of(scans[-1])) if scans else "", state.text))
 
-    def _say(self, text: Callable[[], str]) -> None:
+    def _say(self, words: Callable[[], tuple[str, str]]) -> None:
+        """Show figures and a sentence if it is time to."""
         now = self._clock()
         interval_s = TERMINAL_INTERVAL_S if self._live else PLAIN_INTERVAL_S
         if now - self._shown_at < interval_s:
             return
         self._shown_at = now
-        line = text()
-        if line == self._shown:
-            return
-        self._shown = line
+        figures, sentence = words()
+        line = "  ".join(filter(None, [figures, sentence]))
         if self._live:
             self._live.update(Text(line, no_wrap=True))
-        else:
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            return
+        said, self._said = self._said, (figures, re.sub(r"\d+ s\b", "", sentence))
+        if line == self._shown or (said == self._said and now - self._printed_at < SAME_INTERVAL_S):
+            return
+        self._shown, self._printed_at = line, now
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _delay_of(self, scan: Scan) -> Delay:
+        if self._delay is None or self._delay[0] is not scan:
+            self._delay = scan, Delay(scan)
+        return self._delay[1]
 
     def notice(self, stage: str, level: int, text: str) -> None:
         """Shows what a stage has to tell."""
-        style = "red" if level >= logging.ERROR else "yellow"
+        style = "red" if level >= logging.ERROR else "yellow" if level >= logging.WARNING else ""
         self._console.print(Text(f"{stage}: {text}", style), soft_wrap=True)
 
 
-def describe(scan: Scan) -> str:
-    """Returns one line: frames recorded of those expected, lost, pending, epoch, error, time to image."""
+def describe(scan: Scan, delay: Delay) -> str:
+    """Returns one line: frames recorded of those expected, lost, pending, epoch, error, time to image.
+
+    Parameters
+    ----------
+    scan : Scan
+    delay : Delay
+        Of this scan's images.
+    """
     counts = frame_counts(scan)
     parts = [f"{scan.name}  {counts['recorded']}/{counts['expected']} frames"]
     parts += [f"{counts['lost']} lost", f"{counts['pending']} pending"]
@@ -85,11 +105,8 @@ def describe(scan: Scan) -> str:
         parts.append(f"{counts['no_position']} without position")
     if epochs := scan.count("refinement", "epochs_milli"):
         parts.append(f"epoch {epochs / 1000:.1f}, error {_error(scan):.4f}")
-    times_s = time_to_image_s(scan)
-    if times_s.size:
-        parts.append(f"image after {1e3 * np.median(times_s):.0f} ms")
-    if scan.count("stitcher", "closed") and not scan.count("recorder", "closed"):
-        parts.append("image complete, writing results")
+    if (times_ms := delay.recent_ms()) is not None:
+        parts.append(time_to_image_words(times_ms))
     return "  ".join(parts)
 
 

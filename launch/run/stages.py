@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from launch.config.config import Config
+from launch.config.policy import axes_of
 from launch.config.probe import error_model, known_probe, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
 from stream.atomic import replacing
+from stream.record.run_state import StateReader
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
@@ -89,6 +91,7 @@ def _origin(run: ResolvedRun) -> ImageOrigin:
         config_hash=context.config_hash,
         model=model_id(config),
         error_model=error_model(config),
+        motors=axes_of(config).on_wire,
     )
 
 
@@ -147,7 +150,8 @@ def stitcher(run: ResolvedRun) -> Worker:
     """Returns the stage that assembles and publishes the live image."""
     from stream.stages.stitcher import Stitcher
 
-    return Stitcher(_own(run.config.live, run, "stitcher"), _origin(run))
+    section = _own(run.config.live, run, "stitcher")
+    return Stitcher(section, _origin(run), state=StateReader(run.rendezvous))
 
 
 def recorder(run: ResolvedRun) -> Worker:
@@ -159,6 +163,8 @@ def recorder(run: ResolvedRun) -> Worker:
 
 def viewer(run: ResolvedRun) -> Service:
     """Returns the process that serves the web page."""
+    from launch.page.run_facts import RunFacts
+    from launch.page.scan_records import ScanRecords
     from launch.page.service import ViewerService
 
     section, policy = run.config.viewer, run.config.policy
@@ -168,6 +174,8 @@ def viewer(run: ResolvedRun) -> Service:
         section.changed(port=port),
         client_of(run, "stitcher", run.config.live),
         client_of(run, "policy", policy) if policy.enabled else None,
+        ScanRecords(run.config.save, run.run_id),
+        RunFacts.of(run.folder, run.rendezvous),
     )
 
 

@@ -17,10 +17,14 @@ from typing import Self
 
 from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError, StageProcess
+from launch.run.run_watch import RunWatch
+from launch.run.stage_states import NAMES
+from stream.record.events import EventLog, event_level
+from stream.record.run_state import write_state
 from stream.record.scan import Scan
 from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
-from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, Stop, Welcome
+from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, RunState, Stop, Welcome
 from stream.wire.sockets import Socket, wait_for_message
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ STOP_GRACE_S = 10.0
 DRAIN_TIMEOUT_S = 300.0
 LOCK = ".lock"  # in the folder of results
 TURN_S = 0.05  # longest wait between two looks at the processes
+LOOK_S = 0.25  # between two looks at what the stages do
 
 OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
 OnTurn = Callable[[list[Scan]], None]
@@ -53,6 +58,11 @@ class Supervisor:
         Gets (stage, logging level, text) of what a stage has to tell; logs it by default.
     clock : callable
         Monotonic seconds.
+
+    Attributes
+    ----------
+    state : RunState
+        What the run was last seen to do.
     """
 
     def __init__(
@@ -63,7 +73,9 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run, self.clock = run, clock
-        self._on_notice = on_notice
+        self._tell = on_notice
+        self.state = RunState(level="waiting", text="starting")
+        self._looked_at = float("-inf")
         self._stages: dict[str, StageProcess] = {}
         self._scans: dict[Path, Scan] = {}
         self._closed: set[str] = set()
@@ -82,6 +94,8 @@ class Supervisor:
         self.run = self.run.model_copy(update={"rendezvous": self._rendezvous})
         self.run.scans.mkdir(parents=True, exist_ok=True)
         self.run.write()
+        self._events = EventLog(self.run.folder)
+        self._watch = RunWatch(self.run, self._events.add, self.clock)
         self._control = Socket("ROUTER", self.run.context().local("control", bind=True))
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
         return self
@@ -157,8 +171,21 @@ class Supervisor:
                     self._on_notice(stage.name, logging.WARNING, event)
             except RunFailedError as error:
                 if stage.spec.is_vital or not stage.was_ready:
+                    self._events.add(NAMES.get(stage.name, stage.name), "error", str(error))
                     raise
                 self._on_notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
+        self._look()
+
+    def _look(self) -> None:
+        """Sees what the stages do, now and then, and leaves it where the processes of the run can read it."""
+        if self.clock() - self._looked_at >= LOOK_S:
+            self._looked_at = self.clock()
+            self.state = self._watch.look(self.scans(), self._stages)
+            write_state(self._rendezvous, self.state)
+
+    def _on_notice(self, stage: str, level: int, text: str) -> None:
+        self._events.add(NAMES.get(stage, stage), event_level(level), text)
+        self._tell(stage, level, text)
 
     @property
     def progress(self) -> dict[str, Progress]:
@@ -280,6 +307,7 @@ class Supervisor:
         stage = next((stage for stage in self._stages.values() if stage.identity == identity), None)
         if stage is None:  # last words of a process that is already replaced
             return
+        stage.heard_at = self.clock()
         if isinstance(message, Ready):
             stage.ready()
             if message.address:

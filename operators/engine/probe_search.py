@@ -4,7 +4,7 @@ The mean pattern gives the modulus of the probe's far field, its curvature is fo
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,8 @@ _DISC_FRACTIONS = np.geomspace(0.04, 0.4, 15)
 _DISC_CHANGES = np.geomspace(0.01, 0.25, 8)  # the same for what a guess may be wrong by
 _MIN_FRAMES = 24
 BURST_EPOCHS = 40.0
+
+OnStep = Callable[[int, int], None]  # how many steps of a search are done, and of how many
 _HELD_OUT = slice(0, 16, 2)  # of the frames nearest to the middle: others surround each of them
 _LEAST_OVER_NOISE = 1.1  # 1.0 to 1.05 without a sample
 _N_FINALISTS = 4
@@ -59,6 +61,7 @@ def estimate_probe(
     seed: int = 0,
     guess: Probe | None = None,
     run_update: Update = update,
+    on_step: OnStep = lambda step, n_steps: None,
 ) -> np.ndarray:
     """Return a starting probe: the modulus of the mean pattern, and the curvature that predicts frames best.
 
@@ -76,6 +79,8 @@ def estimate_probe(
         A probe of which only the defocus is wrong: its strongest mode is tried further along the beam, in
         place of the mean pattern.
     run_update : callable, see `Refiner`; works on NumPy arrays
+    on_step : callable
+        Told how many curvatures have been tried, and the most that will be.
 
     Returns
     -------
@@ -99,7 +104,7 @@ def estimate_probe(
             f"a probe from data needs at least {_MIN_FRAMES} overlapping frames, got {len(patterns)}; "
             "give a probe, or wait for more frames"
         )
-    search = _Search(patterns, np.asarray(positions_px, np.float64), mask, run_update, guess)
+    search = _Search(patterns, np.asarray(positions_px, np.float64), mask, run_update, guess, on_step)
     curvature, error = search.best(seed)
     logger.info("probe from data: curvature %.4g, error %.2f of the mean pattern's", curvature, error)
     if not error <= max_relative_error:
@@ -122,6 +127,7 @@ def probe_from_burst(
     mask: Mask | None = None,
     n_epochs: float = BURST_EPOCHS,
     run_update: Update = update,
+    on_step: OnStep = lambda step, n_steps: None,
 ) -> np.ndarray:
     """Return the probe of a scan from its first frames, good enough for a network that was told a known one.
 
@@ -138,18 +144,34 @@ def probe_from_burst(
         Otherwise the share of the light that the sample lets through. Frames alone cannot tell an absorbing
         sample from a weaker beam, and a network that was trained on incident photons needs to know.
     n_epochs : float
+    on_step : callable
+        Told how many curvatures and epochs are done, and the most that will be.
 
     Returns
     -------
     (mode, y, x) complex64
         Sum of |P|^2 is `photons`, or the mean photons per frame over `transmission`.
     """
+    n_trials = 0
+
+    def on_trial(step: int, n_steps: int) -> None:
+        nonlocal n_trials
+        n_trials = n_steps
+        on_step(step, n_steps + int(n_epochs))
+
     start = estimate_probe(
-        patterns, positions_px, n_modes=n_modes, mask=mask, guess=guess, run_update=run_update
+        patterns,
+        positions_px,
+        n_modes=n_modes,
+        mask=mask,
+        guess=guess,
+        run_update=run_update,
+        on_step=on_trial,
     )
     refiner = Refiner(RefinerConfig(), start, mask=mask, run_update=run_update)
     refiner.append(range(len(patterns)), patterns, positions_px)
     while refiner.epoch < n_epochs:
+        on_step(n_trials + int(refiner.epoch), n_trials + int(n_epochs))
         refiner.step(fraction=closing_fraction(refiner.epoch, n_epochs))
     return with_power(refiner.snapshot().probe, photons or refiner.mean_photons / transmission)
 
@@ -164,7 +186,9 @@ class _Search:
         mask: Mask | None,
         run_update: Update,
         guess: Probe | None,
+        on_step: OnStep,
     ) -> None:
+        self._on_step, self._n_tried = on_step, 0
         self._patterns = patterns
         self._positions_px = positions_px
         self._mask = mask
@@ -213,6 +237,8 @@ class _Search:
 
         Noise is most of what frames of a faint sample differ by, and no probe predicts it.
         """
+        self._on_step(self._n_tried, len(self.curvatures()) + _N_FINALISTS + len(_REFINING))
+        self._n_tried += 1
         seen = np.setdiff1d(self._nearest[: trial.n_frames], self._held_out)
         probe = self.probe(curvature)[None]
         refiner = Refiner(trial.config, probe, mask=self._mask, run_update=self._run_update)

@@ -16,7 +16,16 @@ from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
 from stream.wire.handshake import SILENCE_S, Connection
-from stream.wire.messages import AnyMessage, Ask, ImageFigures, NoNews, ObjectUpdate, Reject, Welcome
+from stream.wire.messages import (
+    AnyMessage,
+    Ask,
+    ImageFigures,
+    NoNews,
+    ObjectUpdate,
+    Reject,
+    RunState,
+    Welcome,
+)
 from stream.wire.sockets import client_endpoint
 
 _WAKE_S = 0.2
@@ -61,6 +70,7 @@ class LiveReconstruction:
         self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
         self.timeout_s, self.follow = timeout_s, follow
         self.counts: Mapping[str, int] = {}  # the newest the server told, with or without an image
+        self._run_state: RunState | None = None
         self._clock = clock
         self._connection = Connection(self.endpoint, "client", clock=clock)
         self._has_asked = self._is_served = False
@@ -106,6 +116,11 @@ class LiveReconstruction:
     def age_s(self) -> float:
         """Seconds since the server was last heard, infinite before its first word."""
         return self._connection.age_s
+
+    @property
+    def state(self) -> RunState | None:
+        """What the run was seen to do, by stage; None while the server is silent or has not told."""
+        return self._run_state if self.age_s <= SILENCE_S else None
 
     @property
     def silence_s(self) -> float:
@@ -170,12 +185,13 @@ class LiveReconstruction:
                 return None
             case Reject(reason=reason):
                 raise ProtocolError(f"this client is refused: {reason}")
-            case NoNews(counts=counts):
+            case NoNews(counts=counts, state=state):
                 self._has_asked, self._is_served = False, True
-                self.counts = counts or self.counts
+                self.counts, self._run_state = counts or self.counts, state
                 return None
             case ObjectUpdate():
                 self._has_asked, self._is_served = False, True
+                self._run_state = message.state
                 return self._apply(message, arrays)
             case _:
                 raise ProtocolError(f"wanted Welcome, ObjectUpdate or NoNews, got {type(message).__name__}")

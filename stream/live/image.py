@@ -54,6 +54,24 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
         """The mask (row, col) bool of the pixels about which something is known."""
         return self.source > 0
 
+    def motor_positions(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
+        """Returns where the motors are, (point, 2) float64 in `motors.unit`, when the probe is on `pixels`.
+
+        Parameters
+        ----------
+        pixels : (point, 2) float, absolute object pixels (y, x)
+            Element [row, column] of a map is pixel (row, column) + `origin_px`.
+
+        Raises
+        ------
+        ValueError
+            If the pipeline has not told what its motors' positions mean.
+        """
+        if self.motors is None:
+            raise ValueError("this image does not say what motor positions its pixels are")
+        pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
+        return pixels * self.motors.pitch + self.motors.origin
+
 
 class TiledImage:
     """The tiles of one scan as far as they have come."""

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from stream.wire.codec import Buffer, ProtocolError, decode, encode
 from stream.wire.handshake import answer_to, rejection
-from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Welcome
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, RunState, Welcome
 
 HEARTBEAT_S = 1.0
 MOST_CLIENTS = 256
 
+Tell = Callable[[], tuple[dict[str, int], RunState | None]]
 FindNews = Callable[[str, int], tuple[ObjectUpdate, list[NDArray[Any]]] | None]
 
 
@@ -30,8 +31,8 @@ class Door:
         (scan, after) -> update and its buffers, or None when the client has everything.
     clock : callable
         Monotonic seconds.
-    count : callable
-        Frames by where they are, sent along when there is no news.
+    tell : callable
+        Frames by where they are and how the run stands, sent along when there is no news.
     """
 
     def __init__(
@@ -39,9 +40,9 @@ class Door:
         run_id: str,
         find_news: FindNews,
         clock: Callable[[], float],
-        count: Callable[[], dict[str, int]] = dict,
+        tell: Tell = lambda: ({}, None),
     ) -> None:
-        self._run_id, self._find_news, self._clock, self._count = run_id, find_news, clock, count
+        self._run_id, self._find_news, self._clock, self._tell = run_id, find_news, clock, tell
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
         self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
 
@@ -54,7 +55,8 @@ class Door:
             if news is not None:
                 replies.append([client, *encode(*news)])
             elif now - since >= HEARTBEAT_S:
-                replies.append([client, *encode(NoNews(counts=self._count()))])
+                counts, state = self._tell()
+                replies.append([client, *encode(NoNews(counts=counts, state=state))])
             else:
                 continue
             del self._waiting[client]

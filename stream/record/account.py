@@ -8,7 +8,13 @@ from stream.record.scan import Numbers, Scan, State
 
 # What a stage has done to a frame that it is through with, as counts name it.
 STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
-_UPSTREAM = {State.PENDING: "not seen", State.LOST: "lost", State.BAD: "bad", State.NO_ROOM: "no room"}
+_UPSTREAM = {
+    State.PENDING: "never saw",
+    State.LOST: "lost",
+    State.BAD: "could not read",
+    State.NO_ROOM: "no room for",
+}
+RECENT_FRAMES = 512  # over which time to image is quoted while the scan runs
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +80,7 @@ def frame_counts(scan: Scan) -> dict[str, int]:
     }
 
 
-def incompleteness(scan: Scan, most: int = 20) -> str:
+def incompleteness(scan: Scan) -> str:
     """Returns "" if every expected frame is in the picture, otherwise what is missing, by number.
 
     A frame is named once, with the first stage that did not get through with it.
@@ -82,32 +88,50 @@ def incompleteness(scan: Scan, most: int = 20) -> str:
     parts = []
     recorded = scan.states("subscriber")
     for state, what in _UPSTREAM.items():
-        parts += _listed(what, np.flatnonzero(recorded == state), most)
+        parts += _listed(what, np.flatnonzero(recorded == state))
     good = recorded == State.DONE
     for stage in ("positions", "inference", "refinement", "stitcher"):
         if has_begun(scan, stage) or stage == "positions":
             done = scan.states(stage)[: len(good)] == State.DONE
-            what = "no position" if stage == "positions" else f"not through {stage}"
-            parts += _listed(what, np.flatnonzero(good & ~done), most)
+            what = "no position for" if stage == "positions" else f"{stage} did not finish"
+            parts += _listed(what, np.flatnonzero(good & ~done))
             good &= done
     if not len(recorded):
         parts.append("no frames")
     return "; ".join(parts)
 
 
-def _listed(what: str, numbers: Numbers, most: int) -> list[str]:
-    if not numbers.size:
-        return []
-    names = ", ".join(str(number) for number in numbers[:most])
-    return [f"{what}: {numbers.size} frames ({names}{', ...' if numbers.size > most else ''})"]
+def _listed(what: str, numbers: Numbers) -> list[str]:
+    return [f"{what} {frames_in_words(numbers)}"] if numbers.size else []
+
+
+def frames_in_words(numbers: Numbers, most: int = 4) -> str:
+    """Returns how many frames and which, as ranges: "92 frames (533-624)".
+
+    Parameters
+    ----------
+    numbers : (frame,) int64, ascending
+    most : int
+        Ranges that are named; of the others it is said how many frames they hold.
+    """
+    n = len(numbers)
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if n else []
+    names = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs[:most]]
+    n_named = sum(map(len, runs[:most]))
+    more = f" and {n - n_named} more" if n > n_named else ""
+    return counted(n) + (f" ({', '.join(names)}{more})" if n else "")
+
+
+def counted(n_frames: int) -> str:
+    """Returns "1 frame", "2 frames"."""
+    return f"{n_frames} frame{'s' * (n_frames != 1)}"
 
 
 class Delay:
     """How long frames took from the end of exposure to what a stage made of them.
 
-    Detector and computer clocks differ by an unknown offset. The fastest frame on its way, of all that were
-    looked at so far, is taken as the zero of that path, so time spent in any queue counts and the offset does
-    not.
+    Detector and computer clocks differ by an unknown offset. The fastest frame on its way, of all recorded so
+    far, is taken as the zero of that path, so time spent in any queue counts and the offset does not.
 
     Parameters
     ----------
@@ -118,17 +142,33 @@ class Delay:
 
     def __init__(self, scan: Scan, stage_column: str = "mosaicked_s") -> None:
         self._scan, self._stage_column = scan, stage_column
-        self._fastest_s = np.inf
+        self._fastest_s, self._n_looked = np.inf, 0
 
     def seconds(self, numbers: Numbers) -> NDArray[np.float64]:
         """Returns (frame,) float64 seconds, of those of the recorded frames `numbers` that are published."""
         if not numbers.size or not self._scan.has(self._stage_column):
             return np.zeros(0)
+        self._look()
         published_s = self._scan.column(self._stage_column).read(numbers)
         received_s = self._scan.column("received_s").read(numbers)
         path_s = received_s - self._scan.column("exposed_s").read(numbers)
-        self._fastest_s = min(self._fastest_s, float(path_s.min()))
         return (published_s - received_s + path_s - self._fastest_s)[published_s > 0]
+
+    def recent_ms(self) -> tuple[float, float] | None:
+        """Returns time to image as it is quoted while a scan runs: of the last frames that are in the image.
+
+        Median and 99th percentile in milliseconds over `RECENT_FRAMES`, None while there is no image.
+        """
+        return percentiles_ms(self.seconds(self._scan.done("stitcher")[-RECENT_FRAMES:]))
+
+    def _look(self) -> None:
+        """Take up the frames that came since: what was looked at once need not be read again."""
+        recorded = self._scan.done("subscriber")
+        new = recorded[self._n_looked :]
+        if new.size:
+            path_s = self._scan.column("received_s").read(new) - self._scan.column("exposed_s").read(new)
+            self._fastest_s = min(self._fastest_s, float(path_s.min()))
+            self._n_looked = len(recorded)
 
 
 def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:
@@ -142,3 +182,8 @@ def percentiles_ms(seconds: NDArray[np.float64]) -> tuple[float, float] | None:
         return None
     p50, p99 = np.percentile(seconds * 1e3, [50, 99])
     return float(p50), float(p99)
+
+
+def time_to_image_words(times_ms: tuple[float, float], window: str = f"last {RECENT_FRAMES} frames") -> str:
+    """Returns median and 99th percentile of time to image as every surface says them, with their window."""
+    return "time to image, {}: median {:.0f} ms, 99 % {:.0f} ms".format(window, *times_ms)

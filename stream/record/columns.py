@@ -138,6 +138,19 @@ class Column:
             self._close_file = weakref.finalize(self, self._file.close)
         self._pwrite(self._file, within, value)
 
+    def get(self, number: int) -> NDArray[Any]:
+        """Returns the value of one frame, read from its file; zero where the writer has not allocated yet.
+
+        For who looks at a frame now and then: `read` maps every segment of the column.
+        """
+        index, within = divmod(number, self.segment_frames)
+        try:
+            with self._path(index).open("rb", buffering=0) as file:
+                data = os.pread(file.fileno(), self._item_bytes, within * self._item_bytes)
+        except FileNotFoundError:
+            return np.zeros(self.item_shape, self.dtype)
+        return np.frombuffer(data, self.dtype).reshape(self.item_shape)
+
     def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Stores large values through the files, frames that are neighbours there in one piece."""
         index, within = np.divmod(numbers, self.segment_frames)

@@ -12,7 +12,7 @@ import numpy as np
 
 from operators.arrays import Probe
 from stream.atomic import write_atomically
-from stream.record.scan import Scan
+from stream.record.scan import Counters, Scan
 
 STAGE = "probe"
 
@@ -28,6 +28,12 @@ def publish_probe(scan: Scan, probe: Probe) -> int:
     write_atomically(path, content.getvalue())
     counters["version"] = version
     return version
+
+
+def note_step(counters: Counters, step: int, n_steps: int) -> None:
+    """Leaves how far the search for a probe is where others can read it."""
+    counters["steps"] = n_steps
+    counters["step"] = step + 1
 
 
 def found_probe(scan: Scan) -> Probe | None:

@@ -51,6 +51,9 @@ COUNTERS = (
     "version",
     "epochs_milli",
     "divergences",
+    "wanted",  # frames that a search needs
+    "step",  # of a search, 0 before it begins
+    "steps",
 )
 
 

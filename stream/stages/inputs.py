@@ -25,6 +25,7 @@ from stream.files.arrays import read_array
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan
 from stream.stages.config import GeometryConfig
+from stream.wire.messages import MotorAxes
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class ImageOrigin:
         Versions of the run, its configuration and the network's weights, "" where there is none.
     error_model : ErrorModel
         Of the network's mosaics, as its model card has it.
+    motors : MotorAxes or None
+        What motor positions the pixels are.
     """
 
     optics: Optics
@@ -150,6 +153,7 @@ class ImageOrigin:
     config_hash: str = ""
     model: str = ""
     error_model: ErrorModel = field(default_factory=ErrorModel)
+    motors: MotorAxes | None = None
 
 
 def load_probe(path: Path, n_pixels: int) -> Probe:

@@ -14,7 +14,7 @@ from typing import Self
 
 from stream.wire.codec import encode
 from stream.wire.handshake import Connection
-from stream.wire.messages import Notice, Progress, Ready, Stop
+from stream.wire.messages import Notice, Progress, Ready, StageState, Stop
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 
 GREETING_TIMEOUT_S = 30.0
@@ -82,7 +82,14 @@ class Link:
         self._control.say(Notice(stage=self.name, level=level, text=text[:4000]))
 
     def report(
-        self, scan: str, counts: dict[str, int], now: float, *, ring: bool | None = None, force: bool = False
+        self,
+        scan: str,
+        counts: dict[str, int],
+        now: float,
+        *,
+        ring: bool | None = None,
+        force: bool = False,
+        state: StageState | None = None,
     ) -> None:
         """Rings the bell when something changed and tells the supervisor a few times a second."""
         has_news = (scan, counts) != self._last
@@ -91,7 +98,7 @@ class Link:
         self._last = (scan, dict(counts))
         if force or now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
-            self._control.say(Progress(stage=self.name, scan=scan, counts=counts))
+            self._control.say(Progress(stage=self.name, scan=scan, counts=counts, state=state))
 
     def wait(self, timeout_s: float, sockets: Sequence[Socket] = ()) -> None:
         """Sleeps until something may have changed, at most `timeout_s`."""

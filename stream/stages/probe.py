@@ -6,6 +6,7 @@ for it. Frames are recorded meanwhile; inference then has some to catch up with.
 """
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from operators.arrays import abs2
 from operators.engine.backends import get_host_backend
 from operators.engine.probe_search import probe_from_burst
-from stream.record.probe import STAGE, found_probe, publish_probe
+from stream.record.probe import STAGE, found_probe, note_step, publish_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.stages.config import ProbeConfig
 from stream.stages.inputs import Optics, load_probe, read_patterns, read_positions_px
@@ -88,7 +89,9 @@ class ProbeSearch(ScanWork):
         self._is_found = found_probe(scan) is not None
         # A process before this one may have noted frames and died before it had enough.
         self._waiting: list[int] = scan.done(STAGE).tolist()
-        self._enough = stage.config.n_frames
+        self._counters = scan.counters(STAGE, writable=True)
+        self._counters["step"] = 0  # a search that died begins anew
+        self._enough = self._counters["wanted"] = stage.config.n_frames
 
     def handle(self, numbers: Numbers) -> None:
         """Finds the probe as soon as there are enough frames; afterwards only notes that they came."""
@@ -115,9 +118,11 @@ class ProbeSearch(ScanWork):
                 n_modes=stage.config.n_modes,
                 mask=self._preprocess.mask,
                 run_update=stage.backend.update,
+                on_step=partial(note_step, self._counters),
             )
         except ValueError as error:
-            self._enough = 2 * len(numbers)
+            self._enough = self._counters["wanted"] = 2 * len(numbers)
+            self._counters["step"] = 0
             log.warning("no probe of %s from %d frames: %s", scan.name, len(numbers), error)
             return
         publish_probe(scan, probe)

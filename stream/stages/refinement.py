@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from operators.mosaic.mosaic import Mosaic, stitch
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
-from stream.record.probe import found_probe
+from stream.record.probe import found_probe, note_step
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
 from stream.stages.config import RefinementConfig
@@ -167,8 +168,14 @@ class ScanRefinement(ScanWork):
         if probe is None:
             positions_px = read_positions_px(self._scan, stage.optics.geometry, numbers)
             run_update = on_host(stage.backend, stage.config.threads).update
+            counters = self._scan.counters(Refinement.name, writable=True)
             return estimate_probe(
-                patterns, positions_px, n_modes=stage.n_modes, mask=mask, run_update=run_update
+                patterns,
+                positions_px,
+                n_modes=stage.n_modes,
+                mask=mask,
+                run_update=run_update,
+                on_step=partial(note_step, counters),
             )
         if len(probe) < stage.n_modes:
             probe = probe_modes(probe[0], stage.n_modes)

@@ -19,7 +19,7 @@ from operators.mosaic.joining import Joint
 from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door
 from stream.live.tile_store import TileStore
-from stream.record.account import Delay, frame_counts, incompleteness, percentiles_ms
+from stream.record.account import Delay, frame_counts, incompleteness
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
@@ -29,9 +29,7 @@ from stream.stages.error_bars import Calibration
 from stream.stages.inputs import ImageOrigin, read_corners, read_patches
 from stream.stages.stage import ScanWork
 from stream.wire.codec import Buffer
-from stream.wire.messages import ImageFigures, ObjectUpdate
-
-LATENCY_WINDOW = 512  # frames over which time to image is quoted while the scan runs
+from stream.wire.messages import ImageFigures, ObjectUpdate, RunState
 
 
 class Stitcher:
@@ -44,6 +42,8 @@ class Stitcher:
         What the picture is made from, and what is stamped on every update.
     clock : callable
         Monotonic seconds.
+    state : callable
+        Tells how the run stands, for clients; None where nobody knows.
 
     Raises
     ------
@@ -57,14 +57,20 @@ class Stitcher:
     newest_first = False
 
     def __init__(
-        self, config: LiveConfig, origin: ImageOrigin, clock: Callable[[], float] = time.monotonic
+        self,
+        config: LiveConfig,
+        origin: ImageOrigin,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        state: Callable[[], RunState | None] = lambda: None,
     ) -> None:
+        self._state = state
         self.config, self.origin, self.door, self._clock = config, origin, config.endpoint(), clock
         first = "inference" if origin.uses_network else "refinement"
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
         self.waits_for: tuple[str, ...] = ("refinement",) if origin.uses_refinement else ()
         self._picture: LivePicture | None = None  # who comes after the end of a scan gets its last
-        self._answers = Door(origin.run_id, self._news_after, clock, self._frame_counts)
+        self._answers = Door(origin.run_id, self._news_after, clock, self._tell)
         if origin.optics.probe:
             origin.optics.load_probe()  # a wrong one is reported before the scan
 
@@ -78,10 +84,11 @@ class Stitcher:
         return self._answers.exchange(requests)
 
     def _news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
-        return self._picture.news_after(scan, after) if self._picture else None
+        news = self._picture.news_after(scan, after) if self._picture else None
+        return news and (msgspec.structs.replace(news[0], state=self._state()), news[1])
 
-    def _frame_counts(self) -> dict[str, int]:
-        return frame_counts(self._picture.scan) if self._picture else {}
+    def _tell(self) -> tuple[dict[str, int], RunState | None]:
+        return frame_counts(self._picture.scan) if self._picture else {}, self._state()
 
 
 class LivePicture(ScanWork):
@@ -169,11 +176,12 @@ class LivePicture(ScanWork):
             model=origin.model,
             config_hash=origin.config_hash,
             error=refined.error if refined else None,
-            time_to_image_ms=percentiles_ms(self._delay.seconds(self._shown[-LATENCY_WINDOW:])),
+            time_to_image_ms=self._delay.recent_ms(),
             counts=frame_counts(self.scan),
             models=count_models(self.scan, self._shown),
             is_final=self._is_final,
             note=incompleteness(self.scan) if self._is_final else "",
+            motors=origin.motors,
             **msgspec.structs.asdict(self._calibration.record),
         )
 

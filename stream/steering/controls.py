@@ -20,6 +20,8 @@ class ControlLog:
         Of the last word, 0 before there is one.
     held : bool
         Whether nothing is measured until somebody resumes.
+    holder : str
+        Who held the run last, "" where that is not known.
     stopper : Control or None
         Who ended the run.
     region : ((float, float), (float, float)) or None
@@ -28,7 +30,7 @@ class ControlLog:
     """
 
     def __init__(self) -> None:
-        self.number, self.held = 0, False
+        self.number, self.held, self.holder = 0, False, ""
         self.region: Box | None = None
         self.stopper: Control | None = None
         self.said: deque[Control] = deque(maxlen=MOST_CONTROLS)
@@ -60,6 +62,7 @@ class ControlLog:
         match control.deed:
             case "hold" | "resume":
                 self.held = control.deed == "hold"
+                self.holder = control.by
             case "stop":
                 self.stopper = control
             case "region" | "clear":

@@ -6,6 +6,7 @@ import numpy as np
 
 from operators.arrays import Corners, Positions
 from operators.geometry import Bounds, Geometry, probe_positions
+from stream.wire.messages import MotorAxes
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
 
@@ -51,6 +52,14 @@ class Axes:
         unit_m = probe_positions(pixel, unit=self.unit, signs=self.signs)
         corners = np.asarray(centres, np.float64).reshape(-1, 2) - self.geometry.n_pixels // 2
         return self.geometry.to_metres(corners) / unit_m
+
+    @property
+    def on_wire(self) -> MotorAxes:
+        """The same for clients, who know no geometry."""
+        origin, next_ = self.positions(np.array([[0, 0], [1, 1]])).tolist()
+        return MotorAxes(
+            unit=self.unit, origin=tuple(origin), pitch=(next_[0] - origin[0], next_[1] - origin[1])
+        )
 
     def area(self, limits: Limits) -> Bounds:
         """Return the pixels that the probe's centre may be on while both motors stay within `limits`."""

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ from stream.wire.messages import (
     Decided,
     Hello,
     Recommendation,
+    StageLevel,
+    StageState,
     Steering,
 )
 from stream.wire.sockets import Endpoint, Socket
@@ -175,6 +177,27 @@ class PolicyDoor:
     def _pass_on(self, controls: tuple[Control, ...]) -> list[Buffer]:
         return [self._plan, *encode(Controls(run=self._run, controls=controls))]
 
+    def news(self) -> list[str]:
+        """Returns what persons have said since the last call."""
+        return [sentence(control) for control in self._controls.news()]
+
+    @property
+    def stage_state(self) -> StageState:
+        """What the steering does, and who or what keeps it from following the image."""
+        controls = self._controls
+        if self._state == "none":
+            text, level = "waiting for a plan", "ok"
+        elif self._state == "ended":
+            text, level = f"the plan has ended: {self._said.reason}", "done"
+        elif controls.stopper is not None:
+            text, level = f"stopped by {controls.stopper.by or 'a person'}", "warning"
+        elif controls.held:
+            text, level = f"held by {controls.holder or 'a person'}", "warning"
+        else:
+            text = "; ".join(self._last.reasons[:1]) or "no question yet"
+            level = "warning" if text.startswith("blind") else "ok"
+        return StageState(name="steering", text=text[:500], level=cast(StageLevel, level))
+
     @property
     def _state(self) -> Literal["none", "running", "ended"]:
         if not self._run:
@@ -183,7 +206,7 @@ class PolicyDoor:
 
     def _steering(self) -> list[Buffer]:
         policy, aims, controls = self._policy, self._policy.aims, self._controls
-        origin, next_ = aims.axes.positions(np.array([[0, 0], [1, 1]])).tolist()
+        motors = aims.axes.on_wire
         steering = Steering(
             plan=self._state,
             asked_s=max(self._clock() - self._asked_at, 0.0),
@@ -191,15 +214,16 @@ class PolicyDoor:
             stopped=controls.stopper is not None,
             region=controls.region or aims.region,
             limits=aims.limits,
-            unit=aims.axes.unit,
-            origin=tuple(origin),
-            pitch=(next_[0] - origin[0], next_[1] - origin[1]),
+            unit=motors.unit,
+            origin=motors.origin,
+            pitch=motors.pitch,
             n_measured=policy.n_measured,
             n_left=self._said.n_left,
             sequence=self._last.sequence if len(self._points) else -1,
             dose_peak=policy.dose_peak,
             max_dose=None if math.isinf(aims.max_dose) else aims.max_dose,
             predicted_gain=self._last.predicted_gain,
+            shown_predicted_gain=self._last.shown_predicted_gain,
             realised_gain=self._last.realised_gain,
             reasons=self._last.reasons,
             source=self._said.source,
@@ -248,7 +272,11 @@ class PolicyService:
                 for reply in door.exchange(_waiting(socket)):
                     socket.send(reply)
                 self._policy.settle()
-                link.report("", {"measured": self._policy.n_measured}, time.monotonic())
+                for words in door.news():
+                    link.notice(logging.INFO, words)
+                link.report(
+                    "", {"measured": self._policy.n_measured}, time.monotonic(), state=door.stage_state
+                )
 
 
 def _newest(live: LiveReconstruction) -> LiveImage | None:

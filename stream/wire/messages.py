@@ -20,6 +20,8 @@ Pixel = Annotated[int, Meta(ge=-(2**31), le=2**31)]
 Coordinate = Annotated[float, Meta(ge=-1e12, le=1e12)]  # of a motor, in its own unit
 Box = tuple[tuple[Coordinate, Coordinate], tuple[Coordinate, Coordinate]]  # lowest and highest y, and x
 Deed = Literal["hold", "resume", "stop", "region", "clear"]
+StageLevel = Literal["ok", "busy", "warning", "error", "done"]
+RunLevel = Literal["waiting", "live", "stale", "complete", "incomplete"]
 Dtype = Annotated[str, Meta(pattern=r"^(\|[ui]1|<[uif][248]|<c8|<c16)$")]
 
 
@@ -57,6 +59,23 @@ class Reject(Message, frozen=True, tag=True, kw_only=True):
     reason: Reason
 
 
+class StageState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one stage of a run was seen to do, for people."""
+
+    name: Name  # detector, positions, probe, inference, refinement, stitcher, recorder, steering ...
+    text: Annotated[str, Meta(max_length=500)]
+    level: StageLevel  # busy: a person waits for it; warning: it does not do what it should
+
+
+class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run was seen to do: in one sentence, and stage by stage."""
+
+    scan: Name = ""  # the newest
+    level: RunLevel  # stale: what is shown does not follow the scan
+    text: Reason
+    stages: Annotated[tuple[StageState, ...], Meta(max_length=32)] = ()  # in the order of the way of the data
+
+
 class Ready(Message, frozen=True, tag=True, kw_only=True):
     """The stage has everything it needs before the first frame."""
 
@@ -70,6 +89,7 @@ class Progress(Message, frozen=True, tag=True, kw_only=True):
     stage: Name
     scan: Name = ""
     counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+    state: StageState | None = None  # of a stage that knows more than its counts and ledger tell
 
 
 class Notice(Message, frozen=True, tag=True, kw_only=True):
@@ -95,6 +115,15 @@ class NoNews(Message, frozen=True, tag=True, kw_only=True):
     """Nothing newer yet; the server is alive. The client asks again."""
 
     counts: Annotated[dict[Name, int], Meta(max_length=64)] = {}
+    state: RunState | None = None  # None where no supervisor tells
+
+
+class MotorAxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which motor position a pixel is: origin + pitch * (y, x) of the absolute object pixel."""
+
+    unit: Name  # of the motors
+    origin: tuple[Coordinate, Coordinate]  # motor position of a probe centred on the absolute pixel (0, 0)
+    pitch: tuple[Coordinate, Coordinate]  # motor unit per object pixel, with its sign
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +169,8 @@ class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_
     error : float or None
         Amplitude error of the refinement, None while there is none.
     time_to_image_ms : (float, float) or None
-        Median and 99th percentile from exposure to publication, over the last frames.
+        Time to image: median and 99th percentile from the end of the exposure to the first image with the
+        frame, over the last 512 frames shown.
     counts : dict of str to int
         Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position; what is missing
         is not part of the run.
@@ -150,6 +180,8 @@ class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_
         Whether the scan is over and nothing more will change.
     note : str
         What the server has to say about this image, for people.
+    motors : MotorAxes or None
+        What motor positions the pixels are.
     """
 
     scan: Name
@@ -166,6 +198,7 @@ class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_
     models: Annotated[dict[Name, Count], Meta(max_length=64)] = {}
     is_final: bool = False
     note: Reason = ""
+    motors: MotorAxes | None = None
 
 
 class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
@@ -183,6 +216,7 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     tile_px: Annotated[int, Meta(ge=1, le=4096)]
     bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated
     figures: ImageFigures
+    state: RunState | None = None  # None where no supervisor tells
 
 
 class Consult(Message, frozen=True, tag=True, kw_only=True):
@@ -220,7 +254,8 @@ class Recommendation(Message, frozen=True, tag=True, kw_only=True):
     map_hash: Name = ""  # of the weights and distances that decided
     expires_s: Annotated[float, Meta(gt=0, le=86400)] = 60.0  # older than that it must not be followed
     predicted_gain: Annotated[float, Meta(ge=0)] = 0.0  # fall of the weighted phase variance, rad^2 x pixels
-    realised_gain: float = 0.0  # the same of the last batch that the image shows, as it came true
+    shown_predicted_gain: float = 0.0  # what was predicted of the last batch that the image shows
+    realised_gain: float = 0.0  # what came true of it, on the ground that the prediction was about
     stop: bool = False  # whether the scan should end; `reasons` say why
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
 
@@ -286,6 +321,7 @@ class Steering(Message, frozen=True, tag=True, kw_only=True):
     dose_peak: Annotated[float, Meta(ge=0)] = 0.0  # photons on the pixel that has most
     max_dose: Annotated[float, Meta(gt=0)] | None = None  # photons that any pixel may get
     predicted_gain: float = 0.0  # as in `Recommendation`
+    shown_predicted_gain: float = 0.0  # as in `Recommendation`
     realised_gain: float = 0.0  # as in `Recommendation`
     reasons: Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=16)] = ()
     source: Name = ""  # of the plan's last decision

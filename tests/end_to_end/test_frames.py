@@ -29,7 +29,7 @@ def test_lost_frames_are_named_and_the_rest_is_reconstructed(
     outcome = pipeline.run(sample, "lossy", drop=frozenset({0, 40, 41, 99}))
     outcome.assert_accounted(recorded=96, lost=4)
     outcome.assert_recorded_as(sample)
-    assert outcome.figures["incomplete"] == "lost: 4 frames (0, 40, 41, 99)"
+    assert outcome.figures["incomplete"] == "lost 4 frames (0, 40-41, 99)"
     assert outcome.error(sample).c < 0.1
 
 
@@ -67,7 +67,7 @@ def test_a_detector_that_restarts_in_the_middle_begins_another_scan(
     died = pipeline.outcome("died")
     died.assert_accounted(recorded=60, lost=40)
     died.assert_recorded_as(sample)
-    assert died.figures["incomplete"].startswith("lost: 40 frames (60, 61, ")
+    assert died.figures["incomplete"].startswith("lost 40 frames (60-")
     assert died.result.frame_numbers.tolist() == list(range(60))
     assert_whole(pipeline.outcome("restarted"), other_sample)
 
@@ -78,7 +78,7 @@ def test_a_series_that_was_only_armed_loses_what_it_announced(
     outcome = pipeline.run(sample, "armed", drop=frozenset(range(100)))
     outcome.assert_accounted(recorded=0, lost=100)
     assert outcome.result is None
-    assert outcome.figures["incomplete"].startswith("lost: 100 frames (0, 1, ")
+    assert outcome.figures["incomplete"].startswith("lost 100 frames (0-99")
 
 
 def test_an_empty_series_says_that_it_is(pipeline: Pipeline, sample: ScannedSample) -> None:
@@ -113,6 +113,6 @@ def test_frames_too_small_for_the_patterns_are_recorded_and_spare_the_next_serie
     outcome.assert_accounted(recorded=len(sample))
     outcome.assert_recorded_as(small)
     assert outcome.result is None
-    assert outcome.figures["incomplete"].startswith("not through refinement: 100 frames")
+    assert outcome.figures["incomplete"].startswith("refinement did not finish 100 frames")
     assert any("frames have shape (16, 16)" in notice for notice in pipeline.notices)
     assert_whole(pipeline.run(sample, "after-small"), sample)

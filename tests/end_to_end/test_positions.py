@@ -113,7 +113,7 @@ def test_five_per_cent_without_position_are_named(
     outcome.assert_accounted(recorded=len(sample))
     outcome.assert_recorded_as(sample)
     assert outcome.figures["frames_without_position"] == 5
-    assert outcome.figures["incomplete"] == "no position: 5 frames (4, 23, 42, 67, 88)"
+    assert outcome.figures["incomplete"] == "no position for 5 frames (4, 23, 42, 67 and 1 more)"
     assert not outcome.figures["is_complete"]
     assert outcome.result.frame_numbers.tolist() == numbers
     assert_same_object(outcome, well_behaved, sample)
@@ -132,7 +132,7 @@ def test_a_position_that_is_no_number_is_counted_and_its_frame_named(
     outcome = pipeline.outcome(series)
     outcome.assert_accounted(recorded=len(sample))
     assert outcome.scan.counters("positions")["rejected"] == 1
-    assert outcome.figures["incomplete"] == "no position: 1 frames (10)"
+    assert outcome.figures["incomplete"] == "no position for 1 frame (10)"
     assert outcome.error(sample).c < 0.1
 
 
@@ -142,7 +142,7 @@ def test_a_scan_without_positions_is_recorded_and_says_so(pipeline: Pipeline, sa
     outcome.assert_accounted(recorded=len(sample))
     outcome.assert_recorded_as(sample)
     assert outcome.result is None
-    assert outcome.figures["incomplete"].startswith("no position: 100 frames (0, 1, 2, ")
+    assert outcome.figures["incomplete"].startswith("no position for 100 frames (0-")
 
 
 def test_positions_far_outside_what_was_scanned_so_far_grow_the_object(

@@ -20,7 +20,7 @@ COLOUR_AT = """([x, y, nRows, nColumns]) => {
 
 
 @contextlib.contextmanager
-def viewer(address, port=0, policy=None, **settings):
+def viewer(address, port=0, policy=None, records=None, **settings):
     """A running viewer; gives its URL."""
     ready, stopping, urls = threading.Event(), threading.Event(), []
 
@@ -29,7 +29,7 @@ def viewer(address, port=0, policy=None, **settings):
         ready.set()
 
     config = ViewerConfig(port=port, **settings)
-    arguments = {"on_ready": on_ready, "stopping": stopping}
+    arguments = {"records": records, "on_ready": on_ready, "stopping": stopping}
     thread = threading.Thread(
         target=run_viewer, args=(config, Endpoint(address=address), policy), kwargs=arguments
     )

@@ -37,7 +37,7 @@ UPDATE = ObjectUpdate(
         time_to_image_ms=(20.0, 80.0),
         counts={"expected": 625},
         is_final=True,
-        note="lost: 1 frames (7)",
+        note="lost 1 frame (7)",
     ),
 )
 

@@ -9,7 +9,10 @@ from rich.console import Console
 from launch.commands.run import SilenceWatch, run
 from launch.config.file import load_config
 from launch.run.progress import ProgressLine, describe
+from stream.record.account import Delay
 from stream.record.scan import Scan, ScanHeader, State
+from stream.wire.messages import RunState
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 from tests.helpers.stream.clock import Clock
 
 
@@ -59,24 +62,35 @@ def test_a_detector_that_has_sent_is_not_silent(scan):
 
 
 def test_the_line_accounts_for_the_frames(scan):
-    assert describe(scan) == "0000-siemens  8/10 frames  1 lost  0 pending  1 without position"
+    assert describe(scan, Delay(scan)) == "0000-siemens  8/10 frames  1 lost  0 pending  1 without position"
 
 
 def test_lines_come_once_a_second_and_when_they_say_something_new_where_there_is_no_terminal(scan):
     clock = Clock()
     line, output = make_line(clock)
-    said = ["waiting for the first frame", describe(scan)]
+    figures = describe(scan, Delay(scan))
     with line:
-        line.show([])
-        for _ in range(10):
-            clock.now += 0.25
-            line.show([scan])
-        scan.counters("stitcher", writable=True)["closed"] = 1
-        for _ in range(10):
-            clock.now += 0.25
-            line.show([scan])
-    assert output.getvalue().splitlines() == [*said, describe(scan)]
-    assert describe(scan).endswith("image complete, writing results")
+        line.show([], says("waiting for the first frame"))
+        for text in ("receiving", "complete"):
+            for _ in range(10):
+                clock.now += 0.25
+                line.show([scan], says(text))
+    said = ["waiting for the first frame", f"{figures}  receiving", f"{figures}  complete"]
+    assert output.getvalue().splitlines() == said
+
+
+def test_seconds_that_pass_alone_are_worth_a_line_every_ten(scan):
+    clock = Clock()
+    line, output = make_line(clock)
+    for second in range(25):
+        clock.now += 1.0
+        line.show([scan], says(f"detector: silent for {second} s"))
+    seconds = [text.rsplit(" for ", 1)[1] for text in output.getvalue().splitlines()]
+    assert seconds == ["0 s", "10 s", "20 s"]
+
+
+def says(text: str) -> RunState:
+    return RunState(level="live", text=text)
 
 
 def test_notices_name_their_stage():

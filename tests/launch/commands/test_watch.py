@@ -40,7 +40,7 @@ def test_lines_end_with_the_final_state():
     *_, last = out.getvalue().splitlines()
     assert last == (
         "0001-star  expected 30, recorded 30  version 3  5 x 7 px of 10 nm  "
-        "epoch 1.5, amplitude error 0.2500  time to image 20 ms, 99 % 45 ms  "
+        "epoch 1.5, amplitude error 0.2500  time to image, last 512 frames: median 20 ms, 99 % 45 ms  "
         "scan complete: all 30 frames are in the image"
     )
 

@@ -11,7 +11,7 @@ def test_status_says_what_people_must_know():
     image = live_image(np.ones((2, 2)), counts={"expected": 10, "lost": 0})
     final = live_image(np.ones((2, 2)), counts={"expected": 10, "lost": 0}, is_final=True)
     short = live_image(np.ones((2, 2)), counts={"expected": 13, "lost": 3}, is_final=True)
-    noted = live_image(np.ones((2, 2)), is_final=True, note="lost: 1 frames (7)")
+    noted = live_image(np.ones((2, 2)), is_final=True, note="lost 1 frame (7)")
     empty = live_image(np.ones((1, 1)), frames_seen=0)
     assert status_of(None, float("inf"), ADDRESS).text == f"nobody has answered at {ADDRESS} yet"
     assert status_of(None, 0.1, ADDRESS).text == "waiting for the first frame"
@@ -20,9 +20,9 @@ def test_status_says_what_people_must_know():
     assert status_of(image, 4.21, ADDRESS).text == "stale: no data for 4.2 s"
     assert status_of(final, 60.0, ADDRESS).text == "scan complete: all 10 frames are in the image"
     assert status_of(short, 0.1, ADDRESS).text == (
-        "incomplete: lost: 3 frames; 10 of 13 frames are in the image"
+        "incomplete: lost 3 frames; 10 of 13 frames are in the image"
     )
-    assert status_of(noted, 0.1, ADDRESS).text.startswith("incomplete: lost: 1 frames (7); 10 of")
+    assert status_of(noted, 0.1, ADDRESS).text.startswith("incomplete: lost 1 frame (7); 10 of")
 
 
 def test_a_final_image_that_shows_fewer_frames_than_expected_is_never_called_complete():

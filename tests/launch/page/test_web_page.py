@@ -124,10 +124,10 @@ def test_an_incomplete_scan_is_never_shown_as_complete(page):
             frames_seen=5,
             counts={"expected": 8, "recorded": 5, "lost": 3},
             is_final=True,
-            note="lost: 3 frames (2, 3, 7)",
+            note="lost 3 frames (2-3, 7)",
         )
         page.goto(url)
-        wait_for_text(page, "#status", "incomplete: lost: 3 frames (2, 3, 7); 5 of 8 frames are in the image")
+        wait_for_text(page, "#status", "incomplete: lost 3 frames (2-3, 7); 5 of 8 frames are in the image")
         assert page.get_attribute("body", "data-level") == "incomplete"
         assert page.get_attribute("#lost", "class") == "bad"
 

@@ -10,6 +10,7 @@ from stream.record.account import (
     Delay,
     account,
     frame_counts,
+    frames_in_words,
     incompleteness,
     percentiles_ms,
     time_to_image_s,
@@ -102,11 +103,19 @@ def test_while_frames_come_the_fastest_of_all_before_is_the_zero_of_their_way(tm
     np.testing.assert_allclose(delay.seconds(second), 0.23, atol=1e-9)
 
 
-def test_many_missing_frames_are_counted_and_the_first_named(tmp_path):
+def test_missing_frames_are_named_as_a_few_ranges(tmp_path):
     scan = make_scan(tmp_path)
-    lose(scan, np.arange(500))
-    assert incompleteness(scan, most=3) == "lost: 500 frames (0, 1, 2, ...)"
-    assert len(incompleteness(scan)) < 300
+    lose(scan, np.arange(533, 625))
+    record(scan, np.arange(533))
+    place(scan, np.arange(533), np.zeros((533, 2)))
+    assert incompleteness(scan) == "lost 92 frames (533-624)"
+    assert frames_in_words(np.array([7])) == "1 frame (7)"
+    assert frames_in_words(np.array([0, 1, 2, 9, 40, 41, 60, 70, 80])) == (
+        "9 frames (0-2, 9, 40-41, 60 and 2 more)"
+    )
+    odd = make_scan(tmp_path, "0001-odd")
+    lose(odd, np.arange(1, 5000, 2))
+    assert len(incompleteness(odd)) < 200
 
 
 def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):

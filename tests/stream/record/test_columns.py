@@ -200,3 +200,15 @@ def test_one_value_put_is_seen_through_every_map(tmp_path: Path, shape: tuple[in
     column.write([0, far], np.full((2, *shape), 4.5))
     assert (reader.read([0, far]) == 4.5).all()
     assert (reader.read(1)[0] == 3.5).all()
+
+
+def test_one_value_is_read_from_its_file_without_a_map(tmp_path):
+    writer = Column.create(tmp_path / "c", "<f4", (40, 40))
+    numbers = np.array([0, writer.segment_frames - 1, writer.segment_frames])
+    values = np.random.default_rng(0).normal(size=(3, 40, 40)).astype("<f4")
+    writer.write(numbers, values)
+    reader = Column(tmp_path / "c")
+    for number, value in zip(numbers.tolist(), values, strict=True):
+        np.testing.assert_array_equal(reader.get(number), value)
+    assert not reader.get(1).any()
+    assert not reader.get(10 * writer.segment_frames).any(), "not allocated"

@@ -279,8 +279,8 @@ def test_what_is_missing_is_named(bench, scanned):
     image = bench.sees()
     assert image.is_final
     assert image.frames_seen == len(scanned) - 4
-    expected = ["lost: 1 frames (3)", "bad: 1 frames (4)", "no position: 1 frames (30)"]
-    assert image.note.split("; ") == [*expected, "not through inference: 1 frames (8)"]
+    expected = ["lost 1 frame (3)", "could not read 1 frame (4)", "no position for 1 frame (30)"]
+    assert image.note.split("; ") == [*expected, "inference did not finish 1 frame (8)"]
     assert image.counts["no_position"] == 1
     assert image.counts["lost"] == 2
 
@@ -295,9 +295,9 @@ def test_a_stitcher_stopped_in_the_middle_names_every_frame_that_is_not_in_the_p
     image = bench.sees()
     assert image.is_final
     not_seen, not_inferred, not_stitched = image.note.split("; ")
-    assert not_seen == "not seen: 2 frames (11, 13)"
-    assert not_inferred == "not through inference: 2 frames (10, 14)"
-    assert not_stitched == "not through stitcher: 1 frames (12)"
+    assert not_seen == "never saw 2 frames (11, 13)"
+    assert not_inferred == "inference did not finish 2 frames (10, 14)"
+    assert not_stitched == "stitcher did not finish 1 frame (12)"
 
 
 def test_the_refined_object_takes_the_place_of_the_mosaic_in_its_phase(bench_with_refinement, scanned):

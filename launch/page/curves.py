@@ -1,0 +1,55 @@
+"""How good a scan's object is: its error epoch by epoch, and at the end the correlation of halves."""
+
+from typing import Any
+
+import h5py
+import numpy as np
+
+from launch.page.scan_records import ScanRecord
+from stream.record.error_curve import read_error_curve
+
+MOST_POINTS = 2000
+FRC_FIELDS = "frequency", "correlation", "half_bit"
+TOO_EARLY = "it comes with the result, after the scan"
+NO_HALVES = "its result has no correlation of halves; `ptychostream reconstruct` of the scan computes one"
+
+
+def curves_of(record: ScanRecord) -> dict[str, Any]:
+    """Returns both curves, JSON can hold them; a curve that is not there has a "why" instead."""
+    return {"scan": record.scan.name, "error": _error(record), "frc": _frc(record)}
+
+
+def _error(record: ScanRecord) -> dict[str, Any]:
+    if not record.run.config.refinement.enabled:
+        return {"why": "nothing is refined in this run: the image is the network's"}
+    curve = read_error_curve(record.scan.folder)
+    if not len(curve):
+        return {"why": "no epoch of refinement has ended yet"}
+    # the last stays whatever is left out
+    curve = curve[::-1][:: -(-len(curve) // MOST_POINTS)][::-1]
+    since_s = float(record.scan.column("received_s").get(int(record.scan.done("subscriber")[0])))
+    return {
+        "epoch": curve["epoch"].tolist(),
+        "error": [float(error) if np.isfinite(error) else None for error in curve["error"]],
+        "n_frames": curve["n_frames"].tolist(),
+        "time_s": (curve["time_s"] - since_s).tolist(),
+    }
+
+
+def _frc(record: ScanRecord) -> dict[str, Any]:
+    """Return correlation and threshold of the result, from the file that the recorder wrote."""
+    if not record.result.exists():
+        is_over = record.scan.count("recorder", "closed")
+        return {
+            "why": "no frame got into a picture" if is_over else "it comes with the result, after the scan"
+        }
+    try:
+        with h5py.File(record.result, "r") as file:
+            process = file["entry_1/process_1"]
+            if "frc" not in process:
+                return {"why": NO_HALVES}
+            curve = {name: np.asarray(process["frc"][name], np.float64).tolist() for name in FRC_FIELDS}
+            resolution_m = float(process["resolution_m"][()]) if "resolution_m" in process else None
+    except (OSError, KeyError) as error:
+        return {"why": f"{record.result.name} cannot be read: {error}"}
+    return curve | {"pixel_m": record.optics.geometry.object_pixel_m, "resolution_m": resolution_m}

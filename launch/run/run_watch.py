@@ -1,0 +1,122 @@
+"""How a run stands, for everybody who looks on: one sentence, the stages' rows, and what is worth a note."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from launch.config.run_file import ResolvedRun
+from launch.page.status import verdict
+from launch.run.processes import StageProcess
+from launch.run.stage_states import NAMES, StageStates
+from stream.record.account import account, counted, incompleteness
+from stream.record.events import EventLevel
+from stream.record.scan import Scan
+from stream.wire.messages import RunLevel, RunState, StageState
+
+TROUBLE = ("error", "warning")  # the worst first
+MOST_SAID = 2  # troubles in one sentence; the rows have all
+
+Note = Callable[[str, EventLevel, str], None]  # source, level, text
+
+
+class RunWatch:
+    """Looks at a run again and again and says what it sees.
+
+    Parameters
+    ----------
+    run : ResolvedRun
+    note : callable
+        Gets what happened, once: a scan begins or ends, a stage gets into trouble or out of it.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, run: ResolvedRun, note: Note, clock: Callable[[], float]) -> None:
+        self._states, self._note = StageStates(run, clock), note
+        self._before: dict[str, StageState] = {}
+        self._n_begun = self._n_judged = self._n_recorded = 0
+        self._verdict: tuple[RunLevel, str] = "complete", ""  # of the newest scan that is closed
+
+    def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> RunState:
+        """Returns how the run stands now."""
+        rows = self._states.look(scans, processes)
+        self._note_scans(scans)
+        died = {NAMES.get(name, name) for name, process in processes.items() if process.trouble}
+        self._note_changes(rows, told=died)
+        level, text = self._sentence(scans, rows)
+        return RunState(
+            scan=scans[-1].name if scans else "", level=level, text=text[:2000], stages=tuple(rows[:32])
+        )
+
+    def _sentence(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> tuple[RunLevel, str]:
+        said = _troubles(rows)
+        busy = [row for row in rows if row.level == "busy"]
+        if not scans:
+            starting = [row.name for row in busy]
+            if said:
+                return "stale", said
+            return (
+                "waiting",
+                f"starting: {', '.join(starting)}" if starting else "waiting for the first frame",
+            )
+        newest = scans[-1]
+        if self._n_judged == len(scans):
+            level, text = self._verdict
+            writing = [row.text for row in busy if row.name == "recorder"]
+            return level, "; ".join([text, *writing])
+        if said:
+            return "stale", said
+        has_image = bool(newest.count("stitcher", "version"))
+        if busy:
+            return ("live" if has_image else "waiting"), "; ".join(row.text for row in busy[:MOST_SAID])
+        if not has_image:
+            return "waiting", self._why_no_image(scans, rows)
+        if newest.count("subscriber", "closed"):
+            return "live", "all frames have come, the image is being finished"
+        return "live", "live"
+
+    def _why_no_image(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> str:
+        newest = scans[-1]
+        n_recorded = account(newest, "subscriber").recorded
+        if not n_recorded:
+            return "waiting for the first frame"
+        shown = self._states.scan_of("stitcher", scans)
+        if shown is not None and shown is not newest:
+            return f"{counted(n_recorded)} recorded, {shown.name} is finished first"
+        why = [f"{row.name} {row.text}" for row in rows if row.name in ("inference", "refinement")]
+        return f"{counted(n_recorded)} recorded, no image yet: {'; '.join(why)}"
+
+    def _note_scans(self, scans: Sequence[Scan]) -> None:
+        for scan in scans[self._n_begun :]:
+            n_announced = scan.count("subscriber", "announced")
+            self._note("scan", "info", f"{scan.name} begins" + f", {n_announced} frames" * (n_announced > 0))
+        self._n_begun = len(scans)
+        for scan in scans[self._n_judged : self._states.n_closed("stitcher", scans)]:
+            self._n_judged += 1
+            of_stage = account(scan, "stitcher")
+            status = verdict(of_stage.done, of_stage.expected, incompleteness(scan))
+            self._verdict = status.level, status.text
+            level: EventLevel = "info" if status.level == "complete" else "warning"
+            self._note("scan", level, f"{scan.name} {status.text}")
+        for scan in scans[self._n_recorded : self._states.n_closed("recorder", scans)]:
+            self._n_recorded += 1
+            self._note("recorder", "info", f"results of {scan.name} written")
+
+    def _note_changes(self, rows: Sequence[StageState], told: set[str]) -> None:
+        """Note who got into trouble or out of it; `told` are processes that died: the run says so itself."""
+        for row in rows:
+            before = self._before.get(row.name)
+            was, is_now = before is not None and before.level in TROUBLE, row.level in TROUBLE
+            if is_now and not was and row.name not in told:
+                self._note(row.name, "error" if row.level == "error" else "warning", row.text)
+            elif was and not is_now and row.level != "busy":
+                self._note(row.name, "info", row.text)
+            if not (was and row.level == "busy"):  # a process that starts again is not out of it yet
+                self._before[row.name] = row
+
+
+def _troubles(rows: Sequence[StageState]) -> str:
+    """Return the worst troubles in one line; a person's hold explains the others."""
+    troubles = sorted(
+        (row for row in rows if row.level in TROUBLE),
+        key=lambda row: (row.name != "steering", TROUBLE.index(row.level)),
+    )
+    return "; ".join(f"{row.name}: {row.text}" for row in troubles[:MOST_SAID])

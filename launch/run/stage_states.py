@@ -1,0 +1,307 @@
+"""What every stage of a run is seen to do, in words: from its ledger and counters, and from its process.
+
+Nothing is taken for granted: a detector that sends nothing while its scan is open is silent, a stage that has
+frames in hand and does none is stalled, however alive its process is.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+
+from launch.config.run_file import ResolvedRun
+from launch.run.processes import DEAF_S, StageProcess
+from operators.engine.config import CLOSING
+from stream.record.account import counted, frames_in_words
+from stream.record.scan import Scan, State
+from stream.wire.messages import StageLevel, StageState
+
+SILENT_S = 3.0  # without a frame
+STALLED_S = 5.0  # with work and without a step
+SLOW = 5.0  # of its own intervals: what is slow by nature may take longer
+NAMES = {"subscriber": "detector", "policy": "steering", "viewer": "page"}
+"""What the rows of these processes are called."""
+
+Words = tuple[str, StageLevel]
+
+_FIRST, _NEXT = "waiting for the first frame", "waiting for the next scan"
+
+
+class Pace:
+    """How long a count has stood still, against how fast it went before.
+
+    Parameters
+    ----------
+    least_s : float
+        No shorter stillness is worth a word.
+
+    Attributes
+    ----------
+    still_s : float
+        Since it moved last, or since there is something to do.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        self._least_s = least_s
+        self._key: Hashable = None
+        self._began, self._n, self._moved_at = (0, 0.0), 0, 0.0
+        self.still_s = 0.0
+
+    def look(self, key: Hashable, n: int, now: float) -> None:
+        """Takes the count at the time `now`; another `key` begins anew."""
+        if key != self._key:
+            self._key, self._began, self._n, self._moved_at = key, (n, now), n, now
+        elif n != self._n:
+            self._n, self._moved_at = n, now
+        self.still_s = now - self._moved_at
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it has stood still for longer than is usual."""
+        n_began, began_at = self._began
+        n_steps = self._n - n_began
+        interval_s = (self._moved_at - began_at) / n_steps if n_steps > 0 else 0.0
+        return self.still_s > max(self._least_s, SLOW * interval_s)
+
+
+class StageStates:
+    """The rows of a run, one for every stage, in the order of the way of the data.
+
+    Parameters
+    ----------
+    run : ResolvedRun
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, run: ResolvedRun, clock: Callable[[], float]) -> None:
+        self._config, self._clock = run.config, clock
+        self._stages = [spec.name for spec in run.stages]
+        self._closed = dict.fromkeys(self._stages, 0)  # scans that a stage is through with
+        self._paces = {name: Pace(STALLED_S) for name in (*self._stages, "search")}
+        self._paces |= {name: Pace(SILENT_S) for name in ("subscriber", "positions")}
+        self._since: dict[str, tuple[Hashable, float]] = {}
+        self._now = clock()
+        first = "inference" if "inference" in self._stages else "refinement"
+        self._inputs = {
+            "inference": ("subscriber",),
+            "refinement": ("subscriber", "positions", *("inference",) * (first == "inference")),
+            "stitcher": ("subscriber", "positions", first),
+        }
+        self._words: dict[str, Callable[[Sequence[Scan], StageProcess], Words]] = {
+            "subscriber": self._detector,
+            "positions": self._positions,
+            "probe": self._probe,
+            "inference": self._inference,
+            "refinement": self._refinement,
+            "stitcher": self._stitcher,
+            "recorder": self._recorder,
+        }
+
+    def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> list[StageState]:
+        """Returns what every stage does now."""
+        self._now = self._clock()
+        rows = []
+        for stage in self._stages:
+            if stage == "refinement" and self._refinement_finds_probe:
+                rows.append(_row("probe", *self._search(scans, stage)))
+            words = self._of_process(stage, scans, processes[stage])
+            if words is not None:
+                rows.append(_row(NAMES.get(stage, stage), *words))
+        return rows
+
+    def scan_of(self, stage: str, scans: Sequence[Scan]) -> Scan | None:
+        """Returns the scan that `stage` is on, None when it is through with all of them."""
+        n_closed = self.n_closed(stage, scans)
+        return scans[n_closed] if n_closed < len(scans) else None
+
+    def n_closed(self, stage: str, scans: Sequence[Scan]) -> int:
+        """Returns how many scans `stage` is through with: none if the run has no such stage."""
+        n = self._closed.get(stage, 0)
+        while stage in self._closed and n < len(scans) and scans[n].count(stage, "closed"):
+            n = self._closed[stage] = n + 1
+        return n
+
+    @property
+    def _refinement_finds_probe(self) -> bool:
+        return self._config.probe.source == "data" and "probe" not in self._stages
+
+    def _of_process(self, stage: str, scans: Sequence[Scan], process: StageProcess) -> Words | None:
+        if process.trouble is not None:
+            return process.trouble
+        is_deaf = process.silence_s > DEAF_S
+        deaf: Words = f"no sign of life for {process.silence_s:.0f} s", "warning"
+        if stage not in self._words:
+            told = process.progress and process.progress.state
+            if told and not is_deaf:
+                return told.text, told.level
+            return deaf if is_deaf else None
+        text, level = self._words[stage](scans, process)
+        if level == "ok" and is_deaf:
+            return deaf
+        scan = self.scan_of(stage, scans)
+        is_behind = scan is not None and scan is not scans[-1]
+        return (f"{scan.name}: {text}" if scan is not None and is_behind else text), level
+
+    def _since_s(self, stage: str, what: Hashable) -> float:
+        """Return for how long `what` has been so."""
+        if stage not in self._since or self._since[stage][0] != what:
+            self._since[stage] = what, self._now
+        return self._now - self._since[stage][1]
+
+    def _look_at_work(self, stage: str, scan: Scan) -> tuple[int, int, Pace]:
+        """Return how many frames `stage` has done, how many it has in hand, and its pace with them."""
+        own = scan.states(stage)
+        in_hand = own == State.PENDING
+        for name in self._inputs[stage]:
+            states = scan.states(name)[: len(own)]
+            in_hand[len(states) :] = False
+            in_hand[: len(states)] &= states == State.DONE
+        n_done, n_in_hand = int((own == State.DONE).sum()), int(in_hand.sum())
+        pace = self._paces[stage]
+        can_work = n_in_hand > 0 and not self._lacks_probe(scan)
+        pace.look((scan.name, can_work), n_done, self._now)
+        return n_done, n_in_hand, pace
+
+    def _lacks_probe(self, scan: Scan) -> bool:
+        return "probe" in self._stages and not scan.count("probe", "version")
+
+    def _detector(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        if not scans:
+            return _FIRST, "ok"
+        scan = scans[-1]
+        if scan.count("subscriber", "closed"):
+            return _NEXT, "ok"
+        states = scan.states("subscriber")
+        n_came, n_recorded = int((states != State.PENDING).sum()), int((states == State.DONE).sum())
+        n_announced = scan.count("subscriber", "announced")
+        pace = self._paces["subscriber"]
+        pace.look(scan.name, n_came, self._now)
+        if not n_came:
+            return _FIRST, "ok"
+        if n_announced > 0 and n_came >= max(n_announced, len(states)):
+            return f"all {n_came} frames have come", "ok"
+        here = f"{n_recorded} of {n_announced} frames" if n_announced > 0 else counted(n_recorded)
+        if pace.is_late:
+            return f"silent for {pace.still_s:.0f} s, {here} have come", "warning"
+        return f"receiving, {here} have come", "ok"
+
+    def _positions(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        scan = self.scan_of("positions", scans)
+        if scan is None:
+            return self._positions_of_last(scans)
+        recorded = scan.states("subscriber") == State.DONE
+        known = scan.states("positions")[: len(recorded)] == State.DONE
+        n_missing = int((recorded & ~known).sum())
+        pace = self._paces["positions"]
+        pace.look((scan.name, n_missing > 0), int(known.sum()), self._now)
+        if n_missing and pace.is_late:
+            return f"missing for {counted(n_missing)}, none has come for {pace.still_s:.0f} s", "warning"
+        if n_missing:
+            return f"arriving, {counted(n_missing)} without one yet", "ok"
+        return "arriving" if recorded.any() else _FIRST, "ok"
+
+    @staticmethod
+    def _positions_of_last(scans: Sequence[Scan]) -> Words:
+        if not scans:
+            return _FIRST, "ok"
+        without = np.flatnonzero(scans[-1].states("positions") == State.NO_POSITION)
+        recorded = scans[-1].states("subscriber")
+        without = without[recorded[without] == State.DONE]
+        return (f"missing for {frames_in_words(without)}", "warning") if without.size else (_NEXT, "ok")
+
+    def _probe(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        return self._search(scans, "probe")
+
+    def _search(self, scans: Sequence[Scan], stage: str) -> Words:
+        """Return how far `stage` is with finding the probe."""
+        if not scans:
+            return _FIRST, "ok"
+        scan = self.scan_of(stage, scans) or scans[-1]
+        if scan.count(stage, "version"):  # of refinement: an object, which takes a probe
+            return "found", "done"
+        if scan.count(stage, "closed"):
+            return "not found: no image was made with it", "error"
+        wanted = scan.count(stage, "wanted") or self._config.refinement.first_frames
+        step, n_steps = scan.count(stage, "step"), scan.count(stage, "steps")
+        search_s = self._since_s("search", (scan.name, wanted, step > 0))
+        if step:
+            pace = self._paces["search"]
+            pace.look((scan.name, wanted), step, self._now)
+            stuck = f", this step for {pace.still_s:.0f} s" if pace.is_late else ""
+            text = f"finding the probe: step {step} of at most {n_steps}, {search_s:.0f} s{stuck}"
+            return text, "warning" if stuck and pace.still_s > SLOW * STALLED_S else "busy"
+        recorded = scan.states("subscriber") == State.DONE
+        n_here = int((recorded & (scan.states("positions")[: len(recorded)] == State.DONE)).sum())
+        again = stage == "probe" and wanted > self._config.probe.n_frames
+        if again:
+            text = f"finding the probe: fewer frames did not tell it, {n_here} of {wanted} frames are here"
+            return text, "warning"
+        return f"finding the probe: {n_here} of {wanted} frames are here", "busy" if recorded.any() else "ok"
+
+    def _inference(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        scan = self.scan_of("inference", scans)
+        if scan is None:
+            return (_NEXT if scans else _FIRST), "ok"
+        _, n_in_hand, pace = self._look_at_work("inference", scan)
+        if n_in_hand and self._lacks_probe(scan):
+            return f"waiting for the probe, {counted(n_in_hand)} pending", "ok"
+        return _at_work(n_in_hand, pace)
+
+    def _refinement(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        scan = self.scan_of("refinement", scans)
+        if scan is None:
+            return (_NEXT if scans else _FIRST), "ok"
+        n_done, n_in_hand, _ = self._look_at_work("refinement", scan)
+        epochs, config = scan.count("refinement", "epochs_milli") / 1000, self._config.refinement
+        has_all = all(scan.count(stage, "closed") for stage in self._inputs["refinement"])
+        if not n_done:
+            if not n_in_hand:
+                return "waiting for frames", "ok"
+            if self._lacks_probe(scan):
+                return f"waiting for the probe, {counted(n_in_hand)} pending", "ok"
+            if n_in_hand < config.first_frames and not has_all:
+                return f"waiting for frames: {n_in_hand} of the first {config.first_frames} are here", "ok"
+        share = 1.0 if has_all else 1 - CLOSING
+        wants_more = epochs < share * config.epochs
+        updates = process.progress.counts.get("updates", 0) if process.progress else 0
+        pace = self._paces["refinement"]
+        pace.look((scan.name, has_all, wants_more or n_in_hand > 0), updates + int(1000 * epochs), self._now)
+        how_far = f"epoch {epochs:.1f} of {config.epochs:g}"
+        is_searching = self._refinement_finds_probe and not scan.count("refinement", "version")
+        if (wants_more or n_in_hand) and pace.is_late and not is_searching:
+            return f"stalled: {how_far}, no step for {pace.still_s:.0f} s", "warning"
+        if has_all:
+            return f"finishing: {how_far}", "busy"
+        return (how_far if wants_more else f"{how_far}, the last ones when all frames are here"), "ok"
+
+    def _stitcher(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        scan = self.scan_of("stitcher", scans)
+        if scan is None:
+            return ("image complete", "done") if scans else (_FIRST, "ok")
+        _, n_in_hand, pace = self._look_at_work("stitcher", scan)
+        if n_in_hand and pace.is_late:
+            return _at_work(n_in_hand, pace)
+        version = scan.count("stitcher", "version")
+        return (f"version {version} of the image" if version else "no image yet"), "ok"
+
+    def _recorder(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        scan = self.scan_of("recorder", scans)
+        if scan is None:
+            return ("results written", "done") if scans else ("waiting for the end of a scan", "ok")
+        is_writing = all(scan.count(stage, "closed") for stage in self._closed if stage in self._inputs)
+        writing_s = self._since_s("recorder", (scan.name, is_writing))
+        if is_writing:
+            return f"writing results, {writing_s:.0f} s", "busy"
+        return "waiting for the end of the scan", "ok"
+
+
+def _row(name: str, text: str, level: StageLevel) -> StageState:
+    return StageState(name=name, text=text[:500], level=level)
+
+
+def _at_work(n_in_hand: int, pace: Pace) -> Words:
+    if not n_in_hand:
+        return "keeps up", "ok"
+    if pace.is_late:
+        return f"stalled: {counted(n_in_hand)} pending, none done for {pace.still_s:.0f} s", "warning"
+    return f"working, {counted(n_in_hand)} pending", "ok"

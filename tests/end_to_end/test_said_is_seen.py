@@ -1,0 +1,93 @@
+"""What is said of a run while its detector freezes and a stage stops or dies: what was seen."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from launch.page.run_facts import RunFacts
+from launch.page.server import LiveFeed
+from stream.live.client import LiveReconstruction
+from stream.wire.sockets import Endpoint
+from tests.helpers.letter import ScannedSample
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.stream.documents import PositionRun
+
+pytestmark = pytest.mark.slow
+
+AT = 50  # frames, when something happens
+
+
+@pytest.fixture
+def says(pipeline: Pipeline) -> Iterator[Callable[[], dict]]:
+    """What the page of this run says; its thread that follows the image is the test."""
+    run = pipeline.supervisor.run
+    feed = LiveFeed(Endpoint(address=pipeline.live_address), facts=RunFacts.of(run.folder, run.rendezvous))
+
+    def look() -> dict:
+        feed.look()
+        return json.loads(feed.state())
+
+    with feed.live:
+        yield look
+
+
+def play(pipeline: Pipeline, sample: ScannedSample, series: str, happens: Callable[[], object]) -> None:
+    """Plays a series; after `AT` frames the detector holds its breath while something happens."""
+
+    def frames() -> Iterator[np.ndarray]:
+        for number, frame in enumerate(sample.frames):
+            if number == AT:
+                pipeline.until(lambda: pipeline.recorded(series) == AT and pipeline.is_shown(series))
+                happens()
+            yield frame
+
+    pipeline.publish(PositionRun(series, sample.positions_m).documents())
+    pipeline.play_frames(frames(), series, len(sample))
+    pipeline.outcome(series)
+
+
+def test_a_detector_that_freezes_is_called_silent_on_the_page_and_by_clients(
+    pipeline: Pipeline, sample: ScannedSample, says: Callable[[], dict]
+) -> None:
+    told = {}
+
+    def freeze() -> None:
+        pipeline.until(lambda: "silent for" in says()["text"])
+        told.update(says())
+        with LiveReconstruction(pipeline.live_address) as live:
+            pipeline.until(lambda: live.poll() is None and live.state and "silent" in live.state.text)
+
+    play(pipeline, sample, "frozen", freeze)
+    assert told["level"] == "stale"
+    assert told["text"].startswith("detector: silent for ")
+    assert "waiting for the first frame" not in json.dumps(told["stages"])
+    pipeline.until(lambda: says()["level"] == "complete")
+    texts = [(event["source"], event["level"]) for event in says()["events"]]
+    assert ("detector", "warning") in texts
+    assert texts.index(("detector", "info")) > texts.index(("detector", "warning"))
+
+
+def test_a_stage_that_hangs_is_stalled_and_one_that_dies_is_restarting(
+    run_folder, sample: ScannedSample
+) -> None:
+    said = []
+    with Pipeline(run_folder, sample) as pipeline:
+        pid = pipeline.supervisor.pid("refinement")
+
+        def hang_and_die() -> None:
+            os.kill(pid, signal.SIGSTOP)
+            pipeline.until(lambda: "refinement: " in pipeline.supervisor.state.text)
+            said.append(pipeline.supervisor.state.text)
+            os.kill(pid, signal.SIGKILL)
+            pipeline.until(lambda: "restarting" in pipeline.supervisor.state.text)
+            said.append(pipeline.supervisor.state.text)
+
+        play(pipeline, sample, "hanging", hang_and_die)
+        state = pipeline.supervisor.state
+    assert any(words in said[0] for words in ("stalled", "no sign of life"))
+    assert "refinement: restarting: was killed by signal 9" in said[1]
+    assert state.text.startswith("scan complete")

@@ -1,0 +1,219 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from launch.config.run_file import new_run
+from launch.run.run_watch import RunWatch
+from launch.run.stages import stages_of
+from stream.record.probe import note_step, publish_probe
+from stream.record.scan import State
+from stream.wire.messages import Progress, StageState
+from tests.helpers.launch.runs import TRAINED_PROBE, make_config
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import close, infer, lose, make_scan, place, record
+
+N = 100
+PATCH = np.ones((16, 16), np.complex64)
+
+
+@dataclass
+class Process:
+    """A process as its supervisor sees it: nothing is wrong with it unless the test says so."""
+
+    trouble: tuple[str, str] | None = None
+    silence_s: float = 0.0
+    progress: Progress | None = None
+
+
+class Bench:
+    """A run that is looked at, of which the test is every stage."""
+
+    def __init__(self, folder, **sections) -> None:
+        network = {"weights": "demo"} if sections.pop("has_network", True) else {}
+        config = make_config(folder, **{"network": network, "probe": TRAINED_PROBE} | sections)
+        run = new_run(config, stages_of(config))
+        self.folder, self.clock, self.scans, self.notes = folder, Clock(), [], []
+        self.processes = {spec.name: Process() for spec in run.stages}
+        self._watch = RunWatch(run, lambda *note: self.notes.append(note), self.clock)
+
+    def begin(self, name="0000-star", announced=N):
+        scan = make_scan(self.folder / "scans", name)
+        scan.counters("subscriber", writable=True)["announced"] = announced
+        self.scans.append(scan)
+        return scan
+
+    def look(self, after_s=0.25):
+        self.clock.now += after_s
+        return self._watch.look(self.scans, self.processes)
+
+    def row(self, name, after_s=0.25):
+        return next((row.level, row.text) for row in self.look(after_s).stages if row.name == name)
+
+    def says(self, after_s=0.25):
+        state = self.look(after_s)
+        return state.level, state.text
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def test_before_a_scan_nothing_is_claimed(bench):
+    assert bench.says() == ("waiting", "waiting for the first frame")
+    assert bench.row("detector", after_s=60) == ("ok", "waiting for the first frame")
+    bench.processes["inference"].trouble = "starting", "busy"
+    assert bench.says() == ("waiting", "starting: inference")
+
+
+def test_a_detector_that_stops_in_the_middle_is_silent_and_not_live(bench):
+    scan = bench.begin()
+    for number in range(40):
+        record(scan, [number])
+        place(scan, [number], [[0, 0]])
+        infer(scan, [number], PATCH)
+        bench.look(0.1)
+    scan.counters("stitcher", writable=True)["version"] = 1
+    assert bench.says() == ("live", "live")
+    assert bench.row("detector") == ("ok", "receiving, 40 of 100 frames have come")
+    assert bench.says(4.0)[0] == "stale"
+    assert bench.row("detector", 0.75) == ("warning", "silent for 5 s, 40 of 100 frames have come")
+    assert ("detector", "warning", "silent for 4 s, 40 of 100 frames have come") in bench.notes
+    record(scan, [40])
+    assert bench.row("detector")[0] == "ok"
+    assert bench.notes[-1][:2] == ("detector", "info")
+
+
+def test_a_slow_detector_is_silent_only_when_slower_than_itself(bench):
+    scan = bench.begin()
+    for number in range(5):
+        record(scan, [number])
+        bench.look(2.0)
+    assert bench.row("detector", 7.0)[0] == "ok"
+    assert bench.row("detector", 5.0)[0] == "warning"
+
+
+def test_frames_that_all_came_are_no_silence(bench):
+    scan = bench.begin()
+    record(scan, np.arange(N))
+    bench.look()
+    assert bench.row("detector", 60) == ("ok", "all 100 frames have come")
+
+
+def test_positions_that_do_not_come_are_missing(bench):
+    scan = bench.begin()
+    record(scan, np.arange(10))
+    assert bench.row("positions") == ("ok", "arriving, 10 frames without one yet")
+    assert bench.row("positions", 6.0) == ("warning", "missing for 10 frames, none has come for 6 s")
+    scan.mark("positions", [3, 4], State.NO_POSITION)
+    close(scan, "positions")
+    assert bench.row("positions") == ("warning", "missing for 2 frames (3-4)")
+
+
+def test_while_the_probe_is_sought_it_says_so_with_its_progress(tmp_path):
+    bench = Bench(tmp_path, probe={"source": "data", "n_frames": 200})
+    scan = bench.begin(announced=600)
+    record(scan, np.arange(150))
+    place(scan, np.arange(150), np.zeros((150, 2)))
+    counters = scan.counters("probe", writable=True)
+    counters["wanted"] = 200
+    assert bench.says() == ("waiting", "finding the probe: 150 of 200 frames are here")
+    record(scan, np.arange(150, 516))
+    bench.look()
+    note_step(counters, 11, 80)
+    assert bench.says() == ("waiting", "finding the probe: step 12 of at most 80, 0 s")
+    assert bench.row("inference") == ("ok", "waiting for the probe, 516 frames pending")
+    note_step(counters, 40, 80)
+    record(scan, np.arange(516, 530))
+    place(scan, np.arange(530), np.zeros((530, 2)))
+    assert bench.row("probe", 13.0) == ("busy", "finding the probe: step 41 of at most 80, 13 s")
+    publish_probe(scan, np.ones((1, 16, 16), np.complex64))
+    assert bench.row("probe") == ("done", "found")
+    why = "inference working, 530 frames pending; refinement waiting for frames"
+    assert bench.says() == ("waiting", f"530 frames recorded, no image yet: {why}")
+
+
+def test_without_a_network_refinement_finds_the_probe_and_says_so(tmp_path):
+    bench = Bench(tmp_path, has_network=False, probe={"source": "data"}, refinement={"first_frames": 32})
+    scan = bench.begin()
+    record(scan, np.arange(20))
+    place(scan, np.arange(20), np.zeros((20, 2)))
+    assert bench.row("probe") == ("busy", "finding the probe: 20 of 32 frames are here")
+    note_step(scan.counters("refinement", writable=True), 0, 38)
+    assert bench.says() == ("waiting", "finding the probe: step 1 of at most 38, 0 s")
+
+
+def test_frames_in_hand_of_which_none_is_done_are_a_stall(bench):
+    scan = bench.begin()
+    record(scan, np.arange(10))
+    assert bench.row("inference") == ("ok", "working, 10 frames pending")
+    assert bench.row("inference", 6.0) == ("warning", "stalled: 10 frames pending, none done for 6 s")
+    infer(scan, np.arange(10), np.broadcast_to(PATCH, (10, 16, 16)))
+    assert bench.row("inference") == ("ok", "keeps up")
+    bench.look(60.0)
+    record(scan, [10])
+    assert bench.row("inference")[0] == "ok", "it has had this one for a moment only"
+
+
+def test_a_process_that_died_or_does_not_answer_is_named(bench):
+    scan = bench.begin()
+    record(scan, [0])
+    bench.processes["inference"].trouble = "restarting: was killed by signal 9", "warning"
+    assert bench.says() == ("stale", "inference: restarting: was killed by signal 9")
+    assert not [note for note in bench.notes if note[0] == "inference"], "the supervisor tells it itself"
+    bench.processes["inference"].trouble = None
+    bench.look()
+    assert bench.notes[-1] == ("inference", "info", "working, 1 frame pending")
+    bench.processes["recorder"].silence_s = 7.0
+    assert bench.row("recorder") == ("warning", "no sign of life for 7 s")
+
+
+def test_a_hold_is_said_with_its_name_before_what_follows_from_it(tmp_path):
+    policy = {"enabled": True, "address": "tcp://127.0.0.1:*", "limits": [[0, 9], [0, 9]], "max_dose": 1e6}
+    bench = Bench(tmp_path, policy=policy)
+    scan = bench.begin()
+    record(scan, [0])
+    bench.look()
+    held = StageState(name="steering", text="held by anna", level="warning")
+    bench.processes["policy"].progress = Progress(stage="policy", state=held)
+    level, text = bench.says(8.0)
+    assert level == "stale"
+    assert text.startswith("steering: held by anna; ")
+
+
+def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
+    scan = bench.begin()
+    record(scan, np.arange(90))
+    place(scan, np.arange(90), np.zeros((90, 2)))
+    infer(scan, np.arange(90), np.broadcast_to(PATCH, (90, 16, 16)))
+    lose(scan, np.arange(90, 100))
+    refinement = scan.counters("refinement", writable=True)
+    refinement["epochs_milli"], refinement["version"] = 3200, 1
+    scan.mark("refinement", np.arange(90), State.DONE)
+    scan.counters("stitcher", writable=True)["version"] = 1
+    assert bench.row("refinement")[1].startswith("epoch 3.2 of ")
+    close(scan, "subscriber", "positions", "inference")
+    assert bench.row("detector") == ("ok", "waiting for the next scan")
+    assert bench.says()[1].startswith("finishing: epoch 3.2 of ")
+    scan.mark("stitcher", np.arange(90), State.DONE)
+    close(scan, "refinement", "stitcher")
+    told = "incomplete: lost 10 frames (90-99); 90 of 100 frames are in the image"
+    assert bench.says() == ("incomplete", f"{told}; writing results, 0 s")
+    close(scan, "recorder")
+    assert bench.says() == ("incomplete", told)
+    assert bench.notes == [
+        ("scan", "info", "0000-star begins, 100 frames"),
+        ("scan", "warning", f"0000-star {told}"),
+        ("recorder", "info", "results of 0000-star written"),
+    ]
+
+
+def test_a_stage_that_is_still_on_the_scan_before_names_it(bench):
+    first = bench.begin()
+    record(first, np.arange(N))
+    close(first, "subscriber", "positions")
+    second = bench.begin("0001-next")
+    record(second, [0])
+    assert bench.row("inference") == ("ok", "0000-star: working, 100 frames pending")
+    assert bench.says() == ("waiting", "1 frame recorded, 0000-star is finished first")
