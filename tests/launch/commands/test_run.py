@@ -12,7 +12,6 @@ from launch.run.progress import ProgressLine, describe
 from stream.record.account import Delay
 from stream.record.scan import Scan, ScanHeader, State
 from stream.wire.messages import RunState
-from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 from tests.helpers.stream.clock import Clock
 
 
