@@ -1,4 +1,4 @@
-// Mouse, pen and fingers on a panel: they move and zoom the shared view, or draw a rectangle.
+// Mouse, pen and fingers on a panel: they move and zoom the shared view, or draw with its tool.
 
 import { fit, moveBy, redraw, view, zoomBy } from "/web/view.js";
 
@@ -12,6 +12,7 @@ export function listen(panel) {
   const fingers = new Map(); // pointer id -> its newest event
   let lastTap = null;
   let pressed = null;
+  let drawn = null; // from where to where, with a tool
 
   const on = (type, react) => canvas.addEventListener(type, (event) => {
     if (!panel.hasImage) return;
@@ -49,15 +50,16 @@ export function listen(panel) {
     canvas.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, event);
     pressed = { x: event.offsetX, y: event.offsetY, isClick: fingers.size === 1 };
-    if (view.drawing) view.rectangle = [panel.locatePixel(event), panel.locatePixel(event)];
+    if (view.tool) drawn = [panel.locatePixel(event), panel.locatePixel(event)];
     view.pointer = panel.locate(event.offsetX, event.offsetY);
   });
   on("pointermove", (event) => {
     const at = panel.locate(event.offsetX, event.offsetY);
     if (pressed && Math.hypot(event.offsetX - pressed.x, event.offsetY - pressed.y) > CLICK_PX) pressed.isClick = false;
-    if (fingers.size === 2 && !view.drawing) return pinch(event);
-    if (view.drawing && view.rectangle) {
-      view.rectangle[1] = panel.locatePixel(event);
+    if (fingers.size === 2 && !view.tool) return pinch(event);
+    if (view.tool && drawn) {
+      drawn[1] = panel.locatePixel(event);
+      if (!pressed.isClick) view.tool.draw(drawn);
       view.pointer = at;
     } else if (fingers.size === 1 && view.pointer && view.zoom > 1) {
       moveBy(view.pointer.x - at.x, view.pointer.y - at.y);
@@ -70,8 +72,9 @@ export function listen(panel) {
   });
   on("pointerup", (event) => {
     fingers.delete(event.pointerId);
-    if (view.drawing && view.rectangle) view.onRectangle(view.rectangle);
-    else if (pressed?.isClick) tap(event);
+    if (pressed?.isClick) tap(event);
+    else if (view.tool && drawn) view.tool.done(drawn);
+    drawn = null;
   });
   on("pointercancel", (event) => fingers.delete(event.pointerId));
   on("pointerleave", (event) => { if (event.pointerType === "mouse") view.pointer = null; });

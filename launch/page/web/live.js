@@ -3,6 +3,7 @@
 import { load as loadColours } from "/web/colourmaps.js";
 import { length } from "/web/format.js";
 import { explain } from "/web/hints.js";
+import { listen as listenToKeys } from "/web/keys.js";
 import { Panel } from "/web/panel.js";
 import { onPicture, takeLive } from "/web/pictures.js";
 import { remember, remembered } from "/web/settings.js";
@@ -23,6 +24,7 @@ let latest = null; // state
 
 onPicture((picture, isStored) => {
   if (!picture) return;
+  view.picture = picture;
   for (const panel of panels) panel.show(picture, isStored);
   const [height, width] = picture.shape;
   put(byId("pixel"), length(picture.pixel_m / picture.binning));
@@ -88,6 +90,7 @@ byId("show-path").addEventListener("change", (event) => {
   redraw();
 });
 listen(redraw);
+listenToKeys(panels);
 explain(document);
 startTabs();
 await loadColours();

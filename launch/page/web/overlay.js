@@ -5,7 +5,7 @@ import { length } from "/web/format.js";
 import { view } from "/web/view.js";
 
 const OUTLINE = "rgba(0, 0, 0, 0.75)";
-const COLOURS = { path: "#7fe0f0", newest: "#ffb454", next: "#ffd27a", region: "#ff8f6b" };
+const COLOURS = { path: "#7fe0f0", newest: "#ffb454", next: "#ffd27a", region: "#ff8f6b", profile: "#ffffff" };
 
 function outlined(context, path, colour, width) {
   for (const [stroke, wide] of [[OUTLINE, width + 2], [colour, width]]) {
@@ -71,14 +71,25 @@ function drawBox(context, at, box, dash) {
   context.setLineDash([]);
 }
 
+export function drawProfileLine(context, at) {
+  const [[x0, y0], [x1, y1]] = view.line.map(at);
+  const path = new Path2D();
+  path.moveTo(x0, y0);
+  path.lineTo(x1, y1);
+  outlined(context, path, COLOURS.profile, 2);
+  const start = new Path2D(); // where the profile begins, at its left
+  start.arc(x0, y0, 4 * devicePixelRatio, 0, 2 * Math.PI);
+  outlined(context, start, COLOURS.profile, 2);
+}
+
 // `scale` is canvas pixels per drawn pixel.
-export function drawScaleBar(context, picture, scale) {
+export function drawScaleBar(context, picture, scale, canvas) {
   const metresPerPixel = picture.pixel_m / scale;
-  const longest = 0.22 * context.canvas.width * metresPerPixel;
+  const longest = 0.22 * canvas.width * metresPerPixel;
   const power = 10 ** Math.floor(Math.log10(longest));
   const metres = power * [5, 2, 1].find((step) => step * power <= longest);
   const [unit, label] = [devicePixelRatio, length(metres)];
-  const [width, x, y] = [metres / metresPerPixel, 16 * unit, context.canvas.height - 18 * unit];
+  const [width, x, y] = [metres / metresPerPixel, 16 * unit, canvas.height - 18 * unit];
   const outline = 2 * unit;
   context.font = `600 ${14 * unit}px system-ui, "DejaVu Sans", sans-serif`;
   context.lineJoin = "round";

@@ -3,8 +3,10 @@
 import { isLoaded, valueOf } from "/web/colourmaps.js";
 import { length, rounded } from "/web/format.js";
 import { listen } from "/web/gestures.js";
-import { drawPath, drawScaleBar, drawSteering } from "/web/overlay.js";
+import { drawPath, drawProfileLine, drawScaleBar, drawSteering } from "/web/overlay.js";
+import { Profile, toggle as toggleProfile } from "/web/profile.js";
 import { Range } from "/web/range.js";
+import { saveData, savePng } from "/web/save.js";
 import { remember, remembered } from "/web/settings.js";
 import { fit, redraw, share, view, zoomBy } from "/web/view.js";
 
@@ -14,6 +16,8 @@ const BUTTONS = {
   out: () => zoomBy(1 / BUTTON_ZOOM),
   fit,
   range: (panel) => panel.range.toggle(),
+  profile: toggleProfile,
+  save: (panel) => { panel.saving.hidden = !panel.saving.hidden; },
 };
 
 export class Panel {
@@ -35,6 +39,9 @@ export class Panel {
     this.ramp.checked = remembered(`${this.key} ramp`, false);
     this.ramp.addEventListener("change", () => this.chooseRamp(this.ramp.checked));
     this.range = new Range(figure, this.key, () => { this.colour(); this.draw(); });
+    this.profile = new Profile(this);
+    this.saving = figure.querySelector(".saving");
+    this.saving.addEventListener("click", (event) => this.save(event.target.dataset.save));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     share(this);
     listen(this);
@@ -114,7 +121,17 @@ export class Panel {
     this.canvas.height = Math.round(this.canvas.clientHeight * devicePixelRatio);
     if (!this.hasImage) return;
     this.drawOn(this.canvas.getContext("2d"));
+    this.profile.draw();
     this.readOut();
+  }
+
+  async save(kind) {
+    if (!kind) return;
+    const trouble = this.saving.querySelector("[role=alert]");
+    trouble.textContent = "";
+    if (kind === "png") savePng(this);
+    else trouble.textContent = await saveData(this, kind);
+    this.saving.hidden = !trouble.textContent;
   }
 
   drawOn(context) {
@@ -126,7 +143,8 @@ export class Panel {
     context.drawImage(this.drawn, left, top, this.drawn.width * scale, this.drawn.height * scale);
     if (view.showPath) drawPath(context, this.picture, at, this.isStored);
     if (view.steering && !this.isStored) drawSteering(context, at);
-    drawScaleBar(context, this.picture, scale);
+    if (view.line) drawProfileLine(context, at);
+    drawScaleBar(context, this.picture, scale, this.canvas);
     this.drawPointer(context, scale, left, top);
   }
 

@@ -1,6 +1,6 @@
 // The page's part in a steered scan: what the policy wants next, what persons have said, and saying it.
 
-import { view } from "/web/view.js";
+import { setTool, view } from "/web/view.js";
 
 const CONFIRM_MS = 10000;
 
@@ -59,7 +59,7 @@ function showFacts(steering) {
   byId("hold").setAttribute("aria-pressed", held);
   byId("clear").disabled ||= !steering.region;
   if (performance.now() > confirmUntil) byId("stop").textContent = "stop";
-  byId("draw").setAttribute("aria-pressed", view.drawing);
+  byId("draw").setAttribute("aria-pressed", view.tool === region);
 }
 
 async function say(deed, corners = null) {
@@ -68,6 +68,17 @@ async function say(deed, corners = null) {
     .catch((error) => ({ ok: false, text: async () => String(error) }));
   text("refusal", answer.ok ? "" : await answer.text());
 }
+
+// A region of interest that is being drawn, and then said: two corners, absolute object pixels (y, x).
+const region = {
+  name: "region",
+  draw: (corners) => { view.rectangle = corners; },
+  done: ([[y0, x0], [y1, x1]]) => {
+    setTool(null);
+    if (y0 === y1 || x0 === x1) return;
+    say("region", [[Math.min(y0, y1), Math.min(x0, x1)], [Math.max(y0, y1), Math.max(x0, x1)]]);
+  },
+};
 
 export function listen(redraw) {
   byId("hold").addEventListener("click", () => say(state.held ? "resume" : "hold"));
@@ -81,19 +92,10 @@ export function listen(redraw) {
     }
   });
   byId("clear").addEventListener("click", () => say("clear"));
-  byId("draw").addEventListener("click", () => draw(!view.drawing));
-  addEventListener("keydown", (event) => { if (event.key === "Escape") draw(false); });
-
-  function draw(isOn) {
-    Object.assign(view, { drawing: isOn, rectangle: null });
-    byId("draw").setAttribute("aria-pressed", isOn);
+  byId("draw").addEventListener("click", () => setTool(view.tool === region ? null : region));
+  document.addEventListener("tool", () => {
+    view.rectangle = null;
+    byId("draw").setAttribute("aria-pressed", view.tool === region);
     redraw();
-  }
-
-  // A rectangle was drawn: two corners, absolute object pixels (y, x).
-  view.onRectangle = ([[y0, x0], [y1, x1]]) => {
-    draw(false);
-    if (y0 === y1 || x0 === x1) return;
-    say("region", [[Math.min(y0, y1), Math.min(x0, x1)], [Math.max(y0, y1), Math.max(x0, x1)]]);
-  };
+  });
 }

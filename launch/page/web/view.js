@@ -1,10 +1,11 @@
 // What all panels show: which part of the image, and what is drawn over it. Places are parts of the image's
 // width and height; `steering` is what the policy wants next and where, `rectangle` a region being drawn,
-// absolute object pixels; `motors` says where those are for the motors.
+// and `line` the line of the profile, in absolute object pixels; `motors` says where those are for the motors.
+// `tool` is what a drag draws with instead of moving the image: {name, draw(corners), done(corners)}.
 
 export const view = {
   zoom: 1, x: 0.5, y: 0.5, pointer: null, showPath: true,
-  motors: null, steering: null, drawing: false, rectangle: null, onRectangle: () => {},
+  picture: null, motors: null, steering: null, rectangle: null, line: null, tool: null,
 };
 
 const MOST_ZOOM = 64;
@@ -14,6 +15,12 @@ export const share = (panel) => panels.push(panel);
 
 export function redraw() {
   for (const panel of panels) panel.draw();
+}
+
+export function setTool(tool) {
+  view.tool = tool;
+  document.body.classList.toggle("draws", Boolean(tool));
+  document.dispatchEvent(new Event("tool"));
 }
 
 export function fit() {
