@@ -1,6 +1,7 @@
 """A viewer in a thread, and what a browser shows of it, for tests of the page."""
 
 import contextlib
+import shutil
 import threading
 
 import numpy as np
@@ -8,6 +9,10 @@ import numpy as np
 from launch.config.sections import ViewerConfig
 from launch.page.server import run_viewer
 from stream.wire.sockets import Endpoint
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SIZES = {"large": (1920, 1080), "laptop": (1280, 800), "small": (1024, 768), "phone": (390, 844)}
 
 # Colour (red, green, blue, alpha) of the left panel at a part of the image's width and height, as drawn.
 COLOUR_AT = """([x, y, nRows, nColumns]) => {

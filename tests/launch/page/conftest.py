@@ -1,11 +1,8 @@
 """A real browser for the tests of the page; those that ask for it are skipped where there is none."""
 
-import shutil
-
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+from tests.helpers.launch.pages import CHROMIUM, OPTIONS
 
 
 @pytest.fixture(scope="package")

@@ -6,10 +6,9 @@ import msgspec
 import pytest
 
 from launch.page.server import LiveFeed
-from tests.helpers.launch.pages import corner_object, viewer, wait_for_text, wait_for_version
+from tests.helpers.launch.pages import SIZES, corner_object, viewer, wait_for_text, wait_for_version
 from tests.helpers.stream.fake_door import FakeDoor
 
-SIZES = {"large": (1920, 1080), "laptop": (1280, 800), "small": (1024, 768), "phone": (390, 844)}
 LONG = "lost 92 frames (" + ", ".join(str(n) for n in range(533, 625)) + "), because the disk was too slow"
 UNBROKEN = "a" * 300
 
