@@ -88,8 +88,16 @@ def reconstruct(
     poisson: Annotated[bool, typer.Option("--poisson", help="For patterns of few photons.")] = False,
     half: Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")] = "all",
     frc: Annotated[
-        bool, typer.Option("--frc", help="Also correlates the two halves; twice the work.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--frc/--no-frc",
+            help="Also reconstructs two halves: resolution is how far they agree. Twice the work.",
+            show_default="if all took less than a minute",
+        ),
+    ] = None,
+    product: Annotated[
+        Path | None, typer.Option(help="Gets the result once more, as a product of ptychodus (.h5).")
+    ] = None,
     device: EngineDevice = None,
     threads: Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")] = CORES,
     tiles: Annotated[
@@ -136,6 +144,7 @@ def reconstruct(
         choose,
         store=store,
         output=output,
+        product=product,
         correlates_halves=frc,
         json_file=json,
         overwrite=overwrite,

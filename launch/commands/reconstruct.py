@@ -1,8 +1,10 @@
 """The `reconstruct` command: progress while it works, and what is written at its end."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,22 @@ from launch.offline.reconstruct import half_data_correlation, provenance_of, rec
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
 from launch.outputs import check_outputs
-from launch.results.cxi import write_cxi, write_png
+from launch.results.cxi import write_cxi
 from launch.results.facts_table import facts_table
+from launch.results.pictures import write_png
+from launch.results.product import write_product
 from launch.results.report import write_page, write_report
+from launch.results.resolution import resolution_figures, resolution_text
 from launch.results.summary import write_summary
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
 from operators.reconstruct import Progress as OnProgress
 
-HALF, ONE_SEVENTH = 0.5, 1 / 7  # customary thresholds of ring correlations
+log = logging.getLogger(__name__)
 
+CHEAP_S = (
+    60.0  # halves take about as long as all frames: so much more is not asked for, and not missed either
+)
 
 Choose = Callable[[RecordedScan], ReconstructOptions]
 
@@ -36,7 +44,8 @@ def reconstruct_file(
     *,
     store: Path | None = None,
     output: Path | None = None,
-    correlates_halves: bool = False,
+    product: Path | None = None,
+    correlates_halves: bool | None = None,
     json_file: Path | None = None,
     overwrite: bool = False,
     console: Console | None = None,
@@ -53,8 +62,11 @@ def reconstruct_file(
         Folder of the store.
     output : Path, optional
         CXI file; by default NAME-reconstruction.cxi in the current folder. Picture and report lie beside it.
-    correlates_halves : bool
-        Whether the two halves of the frames are reconstructed and correlated as well.
+    product : Path, optional
+        Gets the result once more as a product of ptychodus (HDF5).
+    correlates_halves : bool, optional
+        Whether the two halves of the frames are reconstructed and correlated as well; by default if all of
+        them took less than `CHEAP_S`.
     json_file : Path, optional
         Gets the figures by name.
     overwrite : bool
@@ -76,23 +88,29 @@ def reconstruct_file(
         picture, report = output.with_suffix(".png"), output.with_name(f"{output.stem}-report.png")
         page = report.with_suffix(".html")
         outputs: dict[str, Path | None] = {"--output": output, "the picture": picture, "the report": page}
-        outputs |= {"the report's picture": report, "--json": json_file}
+        outputs |= {"the report's picture": report, "--product": product, "--json": json_file}
         check_outputs(outputs, inputs=[Path(source), store], overwrite=overwrite)
         started_s = time.perf_counter()
         with _shown(console, options.epochs) as progress:
             result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
-        figures = provenance_of(scan, options, result) | {"wall_s": time.perf_counter() - started_s}
-        write_cxi(output, result, figures)
+        wall_s = time.perf_counter() - started_s
+        figures = provenance_of(scan, options, result) | {"wall_s": wall_s}
+        write_cxi(output, result, figures)  # before the halves, which may be interrupted
         write_png(picture, result)
-        correlation = _halves_of(scan, options, preprocess, console) if correlates_halves else None
-        if correlation is not None:
-            figures["frc_half_cycles_per_px"] = correlation.crossing(HALF)
-            figures["frc_one_seventh_cycles_per_px"] = correlation.crossing(ONE_SEVENTH)
+        if correlates_halves or (correlates_halves is None and wall_s < CHEAP_S and options.every == 1):
+            halves = _halves_of(scan, options, preprocess, console, is_asked_for=bool(correlates_halves))
+            if halves is not None:
+                result = replace(result, halves=halves)
+                figures |= resolution_figures(halves, result.geometry.object_pixel_m)
+                write_cxi(output, result, figures)
+        if product:
+            write_product(product, result, figures)
         measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
-        write_report(report, result, correlation, measured_m)
-        write_page(page, result, figures, correlation, measured_m)
+        write_report(report, result, measured_m)
+        write_page(page, result, figures, measured_m)
         figures |= {"result": str(output), "picture": str(picture)}
         figures |= {"report": str(page), "report_picture": str(report)}
+        figures |= {"product": str(product)} if product else {}
     console.print(_table(figures))
     if json_file:
         write_summary(json_file, figures)
@@ -100,10 +118,22 @@ def reconstruct_file(
 
 
 def _halves_of(
-    scan: RecordedScan, options: ReconstructOptions, preprocess: Preprocess | None, console: Console
-) -> FRC:
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    preprocess: Preprocess | None,
+    console: Console,
+    *,
+    is_asked_for: bool,
+) -> FRC | None:
+    """Return how the halves agree; None if that cannot be known and nobody asked for it."""
     with _shown(console, 2 * options.epochs, "halves") as progress:
-        return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
+        try:
+            return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
+        except ValueError as error:
+            if is_asked_for:
+                raise
+            log.info("resolution stays unknown: %s", error)
+            return None
 
 
 @contextmanager
@@ -119,10 +149,12 @@ def _table(figures: dict[str, Any]) -> Table:
     rows = facts_table()
     rows.add_row("scan", escape(f"{figures['scan']}, {figures['frames']} frames"))
     rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
-    if "frc_half_cycles_per_px" in figures:
-        half, seventh = figures["frc_half_cycles_per_px"], figures["frc_one_seventh_cycles_per_px"]
-        rows.add_row("halves agree", f"to {half:.3f} (0.5) and {seventh:.3f} (1/7) cycles/pixel")
+    if "resolution_m" in figures:
+        rows.add_row("resolution", resolution_text(figures))
+    else:
+        rows.add_row("resolution", "not measured: --frc reconstructs two halves and compares them")
     rows.add_row("took", f"{figures['wall_s']:.1f} s")
-    for key in ("result", "picture", "report"):
-        rows.add_row(key, escape(figures[key]))
+    for key in ("result", "picture", "report", "product"):
+        if key in figures:
+            rows.add_row(key, escape(figures[key]))
     return rows

@@ -10,7 +10,7 @@ import numpy as np
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, Solver, Task, task_of
 from launch.offline.tiles import refined_in_tiles
-from launch.results.cxi import Reconstruction
+from launch.results.reconstruction import Reconstruction, transparent_where_unlit
 from operators.arrays import Object, Probe, to_numpy
 from operators.engine.backends import Backend, get_backend, on_host
 from operators.engine.probe_search import estimate_probe
@@ -22,6 +22,7 @@ from operators.optics.probe import probe_modes, with_power
 from operators.reconstruct import Progress, Solution, solve
 
 FRAMES_FOR_PROBE = 256
+LEAST_COMPARED_PX = 16  # fewer make too few rings
 
 
 def reconstruct(
@@ -53,7 +54,7 @@ def reconstruct(
     found = _solver(options)(task, _first_probe(task, backend), backend, progress)
     geometry = task.geometry
     return Reconstruction(
-        object=found.object,
+        object=transparent_where_unlit(found.object, found.photons, found.probe),
         bounds=found.bounds,
         probe=found.probe,
         photons=found.photons,
@@ -76,6 +77,11 @@ def half_data_correlation(
 
     Compared where the middle of a probe has been: further out both halves are mostly dark. The epochs that
     `progress` is called with go on counting in the second half.
+
+    Raises
+    ------
+    ValueError
+        As for `reconstruct`, or if the middles of probes cover no ground that both halves share.
     """
     halves = []
     for offset in (0, 1):
@@ -159,7 +165,11 @@ def _projected(task: Task, probe: Probe, backend: Backend, progress: Progress | 
 def _common_ground(result: Reconstruction, other: Reconstruction) -> Object:
     """Return the object where both results reach, half a probe window inside the edge."""
     both = result.bounds.intersection(other.bounds)
-    if both is None:
-        raise ValueError(f"the halves share no ground: they cover {result.bounds} and {other.bounds}")
-    inside = both.padded(-(result.geometry.n_pixels // 2))
+    margin = result.geometry.n_pixels // 2
+    if both is None or min(both.shape) < 2 * margin + LEAST_COMPARED_PX:
+        raise ValueError(
+            f"halves cannot be compared: half a window inside the edge, {result.bounds} and {other.bounds} "
+            f"have less than {LEAST_COMPARED_PX} pixels in common"
+        )
+    inside = both.padded(-margin)
     return result.object[inside.slices_in(result.bounds)]

@@ -1,10 +1,10 @@
-"""Results as files: CXI with everything another program needs, and a picture for people.
+"""Results as CXI, with everything another program needs.
 
-CXI follows version 1.6 with the names PyNX gives to results; ptychodus, cdtools and PyNX read it.
+It follows version 1.6 with the names PyNX gives to results. Probe and object also are CXI's own `image_1` and
+`image_2`, by links to the same arrays: ptychodus looks for a product there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,53 +12,19 @@ from typing import Any
 
 import h5py
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, FigureBase
-from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
-from operators.arrays import Array, Object, Positions, Probe
+from launch.results.reconstruction import Reconstruction
+from operators.arrays import abs2
 from operators.geometry import Bounds, Geometry
-from operators.metrics.gauge import flattened
+from operators.metrics.errors import FRC
 from stream.atomic import replacing
 from stream.files.cxi import JOULES_PER_EV
 
-WELL_LIT = 0.1  # of the peak illumination: what a picture shows
-SCALE_BARS_M = [factor * 10.0**power for power in range(-9, -2) for factor in (1, 2, 5)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconstruction:
-    """What a scan became.
-
-    Attributes
-    ----------
-    object : (row, col) complex64
-    bounds : Bounds
-        Absolute object pixels that `object` covers.
-    probe : (mode, y, x) complex64
-    photons : (row, col) float32
-        That fell on each object pixel.
-    positions_m : (frame, 2) float64, metres
-        Probe on the sample, (y, x), of the frames used; `geometry.to_pixels` of them are window corners in
-        absolute object pixels.
-    frame_numbers : (frame,) int64
-    geometry : Geometry
-    error_history : (epoch,) float64
-        Amplitude error.
-    maps : mapping of str to (row, col) array
-        Further maps on the same pixels: sigma, mosaic ...
-    """
-
-    object: Object
-    bounds: Bounds
-    probe: Probe
-    photons: Array
-    positions_m: Positions
-    frame_numbers: NDArray[np.int64]
-    geometry: Geometry
-    error_history: NDArray[np.float64]
-    maps: Mapping[str, Array]
+DESCRIPTION = (
+    "Object and probe by ptychostream. Translations are the motion of the sample, as CXI has them: on the "
+    "sample the probe moves by minus as much, in x and in y."
+)
+FRC_FIELDS = ("frequency", "correlation", "n_pixels")
 
 
 def write_cxi(path: Path, result: Reconstruction, provenance: Mapping[str, Any]) -> None:
@@ -75,11 +41,14 @@ def write_cxi(path: Path, result: Reconstruction, provenance: Mapping[str, Any])
         file["cxi_version"], file["number_of_entries"] = 160, 1
         file.attrs.update(default="entry_1", creator="ptychostream")
         entry = _group(file, "entry_1", "NXentry")
+        entry["title"] = str(provenance.get("scan", path.stem))
+        entry["experiment_description"] = DESCRIPTION
         entry["start_time"] = datetime.now(UTC).isoformat()
         entry["program_name"] = f"ptychostream {version('ptychostream')}"
         _write_instrument(entry, result)
         _write_positions(entry, result)
         _write_results(entry, result)
+        _write_images(entry, result)
         _write_process(entry, result, provenance)
 
 
@@ -111,33 +80,16 @@ def read_result(path: Path) -> Reconstruction:
                 ),
                 error_history=entry["process_1/error_history"][...],
                 maps={name: data[...] for name, data in object_result["maps"].items()},
+                halves=_read_halves(entry["process_1"]),
             )
     except (OSError, KeyError) as error:
         raise ValueError(f"{path}: wanted a result written by ptychostream: {error}") from error
 
 
-def write_png(path: Path, result: Reconstruction) -> None:
-    """Writes amplitude and phase of the well-lit object side by side, with scale bar and colour bars."""
-    figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    show_object(figure, result)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def show_object(figure: FigureBase, result: Reconstruction) -> None:
-    """Draws amplitude and phase of the well-lit object side by side.
-
-    The phase is shown without its mean and linear ramp, which a reconstruction leaves free.
-    """
-    window = _lit_window(result.photons)
-    lit = result.photons[window] > WELL_LIT * result.photons.max()
-    shown, _ = flattened(result.object[window], lit)
-    shown = shown * np.exp(-1j * np.angle(shown[lit].sum()))
-    amplitude, phase = figure.subplots(1, 2)
-    _show(figure, amplitude, np.abs(shown), lit, "gray", "amplitude")
-    _show(figure, phase, np.angle(shown), lit, "viridis", "phase / rad")
-    _scale_bar(amplitude, shown.shape[1], result.geometry.object_pixel_m)
+def _read_halves(process: h5py.Group) -> FRC | None:
+    if "frc" not in process:
+        return None
+    return FRC(**{name: process["frc"][name][...] for name in FRC_FIELDS})
 
 
 def _group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
@@ -151,7 +103,7 @@ def _write_instrument(entry: h5py.Group, result: Reconstruction) -> None:
     source = _group(instrument, "source_1", "NXsource")
     source["energy"], source["wavelength"] = geometry.energy_ev * JOULES_PER_EV, geometry.wavelength_m
     source["energy"].attrs["units"], source["wavelength"].attrs["units"] = "J", "m"
-    source["illumination"] = result.probe
+    source["illumination"] = h5py.SoftLink("/entry_1/result_2/data")
     detector, pitch_m = _group(instrument, "detector_1", "NXdetector"), geometry.detector_pixel_m
     detector["distance"] = geometry.detector_distance_m
     detector["x_pixel_size"] = detector["y_pixel_size"] = pitch_m
@@ -183,36 +135,41 @@ def _write_results(entry: h5py.Group, result: Reconstruction) -> None:
     entry.attrs["default"] = "object"
 
 
+def _write_images(entry: h5py.Group, result: Reconstruction) -> None:
+    """Write what CXI calls images, and what ptychodus wants beside them."""
+    pixel_m = result.geometry.object_pixel_m
+    for number, name, data, data_type in (
+        (1, "probe", "result_2", "amplitude"),
+        (2, "object", "result_1", "electron density"),
+    ):
+        image, shape = _group(entry, f"image_{number}", "NXdata"), getattr(result, name).shape[-2:]
+        image.attrs["signal"] = "data"
+        image["data"] = h5py.SoftLink(f"/entry_1/{data}/data")
+        image["title"], image["data_type"], image["data_space"] = name, data_type, "real"
+        image["image_size"] = np.array([shape[1] * pixel_m, shape[0] * pixel_m, 0.0])
+        for other in ("source_1", "detector_1"):
+            image[other] = h5py.SoftLink(f"/entry_1/instrument_1/{other}")
+    extras = entry.create_group("ptychodus")
+    extras["probe_position_indexes"] = result.frame_numbers
+    extras["probe_photon_count"] = float(abs2(result.probe).sum())
+    for axis in ("width", "height"):
+        extras[f"probe_pixel_{axis}_m"] = extras[f"object_pixel_{axis}_m"] = pixel_m
+    # Like the translations that it reads as they are: motion of the sample.
+    y_m, x_m = result.centre_m
+    extras["object_center_x_m"], extras["object_center_y_m"] = -x_m, -y_m
+    epochs, errors = result.losses
+    extras["loss_epochs"], extras["loss_values"] = epochs, errors
+
+
 def _write_process(entry: h5py.Group, result: Reconstruction, provenance: Mapping[str, Any]) -> None:
     process = _group(entry, "process_1", "NXprocess")
     process["program"], process["version"] = "ptychostream", version("ptychostream")
     process["error_history"] = np.asarray(result.error_history, np.float64)
+    if result.halves is not None:
+        frc = process.create_group("frc")
+        for name in FRC_FIELDS:
+            frc[name] = getattr(result.halves, name)
+        frc["half_bit"] = result.halves.half_bit
     for name, value in provenance.items():
         if value is not None:
             process[name] = value
-
-
-def _lit_window(photons: Array) -> tuple[slice, slice]:
-    lit = photons > WELL_LIT * photons.max()
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def _show(figure: FigureBase, axes: Any, values: Array, lit: Array, colours: str, title: str) -> None:
-    low, high = np.percentile(values[lit], [0.5, 99.5])
-    shown = np.where(lit, values, np.nan)
-    image = axes.imshow(shown, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(title)
-    figure.colorbar(image, ax=axes, shrink=0.8)
-
-
-def _scale_bar(axes: Any, width_px: int, pixel_m: float) -> None:
-    length_m = max((bar for bar in SCALE_BARS_M if bar < width_px * pixel_m / 4), default=pixel_m)
-    label = f"{length_m * 1e6:g} µm" if length_m >= 1e-6 else f"{length_m * 1e9:g} nm"
-    left, bottom = 0.04, 0.04
-    length = length_m / pixel_m / width_px
-    outline = [withStroke(linewidth=3, foreground="k")]
-    line = {"transform": axes.transAxes, "color": "w", "path_effects": outline}
-    axes.plot([left, left + length], [bottom, bottom], lw=4, solid_capstyle="butt", **line)
-    axes.text(left + length / 2, bottom + 0.015, label, ha="center", va="bottom", **line)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from launch.config.sections import StoreConfig
-from launch.results.cxi import Reconstruction, write_cxi, write_png
+from launch.results.cxi import write_cxi
+from launch.results.pictures import write_png
+from launch.results.reconstruction import Reconstruction, transparent_where_unlit
 from launch.results.summary import result_folder, summarise, write_summary
 from operators.arrays import Probe, abs2
 from operators.mosaic.error_bars import ErrorModel
@@ -155,7 +157,7 @@ def reconstruction_of(
         below = mosaic.picture(picture.bounds)
         maps |= {"mosaic": below.object, "mosaic_sigma": factor * below.sigma}
     return Reconstruction(
-        object=picture.object,
+        object=transparent_where_unlit(picture.object, picture.photons, probe),
         bounds=picture.bounds,
         probe=probe,
         photons=picture.photons,

@@ -15,44 +15,40 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 
-from launch.results.cxi import Reconstruction, show_object
+from launch.results.pictures import draw_object, draw_probe
+from launch.results.reconstruction import Reconstruction
+from launch.results.resolution import resolution_figures, resolution_text
 from operators.arrays import Positions
 from operators.metrics.errors import FRC
 from stream.atomic import replacing
 
-MOST_MODES = 4
-THRESHOLDS = {"0.5": 0.5, "1/7": 1 / 7}
 TEMPLATE = Path(__file__).with_name("report.html")
 DPI = 110
 PROJECTED: dict[Any, Any] = {"font.size": 15, "lines.linewidth": 2.5}
 MOVED = 1e-3  # object pixels: less is rounding
 
 
-def write_report(
-    path: Path, result: Reconstruction, correlation: FRC | None = None, measured_m: Positions | None = None
-) -> None:
+def write_report(path: Path, result: Reconstruction, measured_m: Positions | None = None) -> None:
     """Writes the sheet as PNG.
 
     Parameters
     ----------
     path : Path
     result : Reconstruction
-    correlation : FRC, optional
-        Of two halves of the frames.
     measured_m : (frame, 2) float64, metres, optional
         Positions of the result's frames before they were refined.
     """
-    figure = Figure(figsize=(14, 11), dpi=DPI, layout="constrained")
-    above, middle, below = np.asarray(figure.subfigures(3, 1, height_ratios=(5, 2.6, 3.4)))
-    show_object(above, result)
-    _show_probe(middle, result.probe)
-    errors, where, *rest = below.subplots(1, 2 if correlation is None else 3)
+    figure = Figure(figsize=(14, 15), dpi=DPI, layout="constrained")
+    above, middle, below = np.asarray(figure.subfigures(3, 1, height_ratios=(5, 5, 3.6)))
+    draw_object(above, result)
+    draw_probe(middle, result)
+    errors, where, *rest = below.subplots(1, 2 if result.halves is None else 3)
     _plot_errors(errors, result.error_history)
     _plot_positions(where, result, measured_m)
-    if correlation is not None:
-        _plot_correlation(rest[0], correlation)
+    if result.halves is not None:
+        _plot_correlation(rest[0], result.halves, result.geometry.object_pixel_m)
     with replacing(path) as temporary:
         temporary.write_bytes(_png(figure))
 
@@ -61,7 +57,6 @@ def write_page(
     path: Path,
     result: Reconstruction,
     provenance: Mapping[str, Any],
-    correlation: FRC | None = None,
     measured_m: Positions | None = None,
 ) -> None:
     """Writes the page as HTML; the file appears when it is complete.
@@ -72,17 +67,19 @@ def write_page(
     result : Reconstruction
     provenance : mapping
         Plain values for the table; `scan` is the title, `frames`, `epochs` and `error` the line below it.
-    correlation, measured_m
+    measured_m
         As for `write_report`.
     """
     pictures: list[tuple[str, float, Callable[[Figure], object]]] = [
-        ("Object", 6.6, lambda figure: show_object(figure, result)),
-        ("Probe", 4.2, lambda figure: _show_probe(figure, result.probe)),
+        ("Object", 6.6, lambda figure: draw_object(figure, result)),
+        ("Probe", 7.4, lambda figure: draw_probe(figure, result)),
         ("Convergence", 5.4, lambda figure: _plot_errors(figure.subplots(), result.error_history)),
     ]
-    if correlation is not None:
-        known = correlation  # for the type checker, which does not look into the lambda
-        pictures.append(("Resolution", 5.4, lambda figure: _plot_correlation(figure.subplots(), known)))
+    if (halves := result.halves) is not None:
+        pixel_m = result.geometry.object_pixel_m
+        pictures.append(
+            ("Resolution", 5.4, lambda figure: _plot_correlation(figure.subplots(), halves, pixel_m))
+        )
     pictures.append(("Positions", 7.0, lambda figure: _plot_positions(figure.subplots(), result, measured_m)))
     page = string.Template(TEMPLATE.read_text()).substitute(
         title=html.escape(str(provenance["scan"])),
@@ -121,19 +118,9 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _show_probe(figure: FigureBase, probe: Any) -> None:
-    powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
-    modes = probe[:MOST_MODES]
-    all_axes = np.atleast_1d(np.asarray(figure.subplots(1, len(modes))))
-    for number, (axes, mode) in enumerate(zip(all_axes, modes, strict=True)):
-        axes.imshow(np.abs(mode), cmap="magma", interpolation="nearest")
-        axes.set_title(f"mode {number + 1}: {powers[number] / powers.sum():.1%} of the power")
-        axes.set_axis_off()
-
-
 def _plot_errors(axes: Any, errors: Any) -> None:
     axes.semilogy(np.arange(1, len(errors) + 1), errors)
-    axes.set(xlabel="epoch", ylabel="amplitude error", title=f"last {errors[-1]:.4f}")
+    axes.set(xlabel="epoch", ylabel="amplitude error", title=f"{errors[-1]:.4f} at the end")
     axes.grid(alpha=0.3)
 
 
@@ -155,10 +142,17 @@ def _plot_positions(axes: Any, result: Reconstruction, measured_m: Positions | N
     axes.invert_yaxis()
 
 
-def _plot_correlation(axes: Any, correlation: FRC) -> None:
-    axes.plot(correlation.frequency, correlation.correlation)
-    for name, threshold in THRESHOLDS.items():
-        crossing = correlation.crossing(threshold)
-        axes.axhline(threshold, color="0.6", lw=0.8, ls="--")
-        axes.text(0.5, threshold, f"{name} at {crossing:.3f}", ha="right", va="bottom")
-    axes.set(xlabel="cycles/pixel", ylabel="correlation", title="agreement of halves", xlim=(0, 0.5))
+def _plot_correlation(axes: Any, halves: FRC, pixel_m: float) -> None:
+    figures = resolution_figures(halves, pixel_m)
+    axes.plot(halves.frequency, halves.correlation, label="agreement of halves")
+    axes.plot(halves.frequency, halves.half_bit, color="0.4", ls="--", label="half a bit per pixel")
+    axes.axvline(figures["frc_half_bit_cycles_per_px"], color="0.4", lw=0.8)
+    axes.set(
+        xlabel="spatial frequency / cycles per pixel",
+        ylabel="ring correlation",
+        xlim=(0, 0.5),
+        ylim=(None, 1.03),
+    )
+    axes.set_title(resolution_text(figures).replace(": ", ":\n"))
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from launch.child_process import die_with
-from launch.results.cxi import Reconstruction, read_result
+from launch.results.cxi import read_result
+from launch.results.reconstruction import Reconstruction
 from launch.results.store import Result, open_store
 from launch.results.summary import summarise
 from stream.documents.codec import read_documents

@@ -15,7 +15,7 @@ import numpy as np
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import Task, options_for, task_of
-from launch.results.cxi import WELL_LIT
+from launch.results.pictures import WELL_LIT
 from launch.training.evaluate import EvaluationScan, outcome_of, patch_squares
 from launch.training.recipe import Recipe, ScanRecipe
 from operators.arrays import Corners, Mask, Object, Patterns, Probe, abs2

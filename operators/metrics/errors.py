@@ -138,27 +138,42 @@ class FRC:
         Centre of each ring, 0 to 0.5.
     correlation : (ring,) float64
         -1 to 1.
+    n_pixels : (ring,) int64
+        Fourier pixels of each ring.
     """
 
     frequency: Array
     correlation: Array
+    n_pixels: Array
 
-    def crossing(self, threshold: float) -> float:
+    @property
+    def half_bit(self) -> Array:
+        """Correlation, (ring,) float64, from which a Fourier pixel of all the data carries half a bit.
+
+        van Heel & Schatz, J. Struct. Biol. 151 (2005) 250. The ring of one pixel, the mean, takes the
+        threshold of the next.
+        """
+        xp = array_module(self.correlation)
+        root = xp.sqrt(xp.maximum(self.n_pixels, self.n_pixels[1]))
+        return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+
+    def crossing(self, threshold: float | Array) -> float:
         """Return the first frequency, cycles/pixel, where the correlation falls below `threshold`.
 
         The correlation is averaged over three rings first; between rings it is interpolated linearly. If it
-        never falls below, the answer is 0.5, the Nyquist frequency.
+        never falls below, the answer is 0.5, the Nyquist frequency. A threshold may differ from ring to ring.
         """
         xp = array_module(self.correlation)
         smooth = xp.convolve(xp.pad(self.correlation, 1, mode="edge"), xp.ones(3) / 3, mode="valid")
-        below = xp.flatnonzero(smooth < threshold)
+        above = smooth - threshold
+        below = xp.flatnonzero(above < 0)
         if len(below) == 0:
             return 0.5
         first = int(below[0])
         if first == 0:
             return 0.0
-        before, after = float(smooth[first - 1]), float(smooth[first])
-        fraction = (before - threshold) / (before - after)
+        before, after = float(above[first - 1]), float(above[first])
+        fraction = before / (before - after)
         low, high = float(self.frequency[first - 1]), float(self.frequency[first])
         return low + fraction * (high - low)
 
@@ -190,7 +205,8 @@ def fourier_ring_correlation(a: Object, b: Object) -> FRC:
     power = xp.sqrt(ring_sum(abs2(A)) * ring_sum(abs2(B)))
     cross = ring_sum((A * B.conj()).real)
     correlation = xp.where(power > 0, cross / xp.where(power > 0, power, 1), 0)
-    return FRC(frequency=xp.arange(n_rings) / min(a.shape), correlation=correlation)
+    n_pixels = xp.bincount(ring, minlength=n_rings)[:n_rings]
+    return FRC(frequency=xp.arange(n_rings) / min(a.shape), correlation=correlation, n_pixels=n_pixels)
 
 
 def _check_same_shape(a: Array, b: Array) -> None:

@@ -22,7 +22,7 @@ from launch.config.config import Config
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
 from launch.offline.task import options_for
-from launch.results.cxi import Reconstruction
+from launch.results.reconstruction import Reconstruction
 from operators.engine.config import RefinerSnapshot
 from operators.optics.samples import FAMILIES, HELD_OUT_FAMILIES
 from stream.record.scan import Scan

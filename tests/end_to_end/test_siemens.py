@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.results.cxi import Reconstruction, read_result
+from launch.results.cxi import read_result
+from launch.results.reconstruction import Reconstruction
 from operators.arrays import corner_origin
 from operators.geometry import window_corners
 from operators.metrics.errors import amplitude_error, phase_correlation_coefficient

@@ -18,7 +18,8 @@ import yaml
 from launch.beamline.flown import HeardPublisher
 from launch.config.file import load_config
 from launch.offline.task import ReconstructOptions
-from launch.results.cxi import Reconstruction, read_result
+from launch.results.cxi import read_result
+from launch.results.reconstruction import Reconstruction
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from operators.engine.config import RefinerConfig

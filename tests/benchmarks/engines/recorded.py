@@ -7,7 +7,7 @@ import numpy as np
 from launch.offline.reconstruct import half_data_correlation, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
-from launch.results.cxi import Reconstruction
+from launch.results.reconstruction import Reconstruction
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import phase_correlation_coefficient
 from operators.metrics.gauge import remove_gauge

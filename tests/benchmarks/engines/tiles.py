@@ -10,7 +10,7 @@ from launch.commands.simulate import write_scan
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import open_recorded
 from launch.offline.task import ReconstructOptions
-from launch.results.cxi import Reconstruction
+from launch.results.reconstruction import Reconstruction
 from operators.arrays import centre_origin
 from operators.geometry import Geometry
 from tests.benchmarks.engines.data import N_PIXELS, error

@@ -44,7 +44,7 @@ def test_a_reconstruction_leaves_result_picture_and_figures(simulated, tmp_path)
     assert (tmp_path / "result-report.png").read_bytes().startswith(b"\x89PNG")
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "result-report.html").read_text()
-    assert page.count("data:image/png;base64,") == page.count("<img") == 4
+    assert page.count("data:image/png;base64,") == page.count("<img") == 5
     assert f"amplitude error {figures['error']:.4f}" in page
     assert "http" not in page, "everything is inside"
     assert json.loads(figures_file.read_text())["error"] == pytest.approx(figures["error"])
@@ -97,15 +97,50 @@ def test_halves_share_no_frame(simulated, tmp_path):
     assert numbers == [list(range(0, 30, 2)), list(range(1, 30, 2))]
 
 
-def test_agreement_of_the_halves_is_a_frequency(simulated, tmp_path):
+def reconstructed(simulated, output, **options):
+    """The figures of a short reconstruction, and what the command says."""
+    printed = io.StringIO()
     figures = reconstruct_file(
         str(simulated),
         lambda scan: ReconstructOptions(epochs=3.0),
-        output=tmp_path / "result.cxi",
-        correlates_halves=True,
-        console=Console(file=io.StringIO()),
+        output=output,
+        console=Console(file=printed, width=200),
+        **options,
     )
+    return figures, printed.getvalue()
+
+
+def test_a_quick_reconstruction_says_its_resolution_without_being_asked(simulated, tmp_path):
+    figures, said = reconstructed(simulated, tmp_path / "result.cxi")
     assert 0 < figures["frc_half_cycles_per_px"] <= figures["frc_one_seventh_cycles_per_px"] <= 0.5
+    result = read_result(tmp_path / "result.cxi")
+    halves, pixel_m = result.halves, result.geometry.object_pixel_m
+    crossing = halves.crossing(halves.half_bit)
+    assert figures["frc_half_bit_cycles_per_px"] == pytest.approx(crossing)
+    assert figures["resolution_m"] == pytest.approx(pixel_m / (2 * crossing))
+    assert f"{1e9 * figures['resolution_m']:.3g} nm" in said
+
+
+def test_halves_are_left_out_where_they_take_long_or_are_not_wanted(simulated, tmp_path, monkeypatch):
+    figures, said = reconstructed(simulated, tmp_path / "no.cxi", correlates_halves=False)
+    assert "resolution_m" not in figures
+    assert "--frc" in said
+    monkeypatch.setattr("launch.commands.reconstruct.CHEAP_S", 0.0)
+    figures, _ = reconstructed(simulated, tmp_path / "long.cxi")
+    assert "resolution_m" not in figures
+    figures, _ = reconstructed(simulated, tmp_path / "asked.cxi", correlates_halves=True)
+    assert figures["resolution_m"] > 0
+
+
+def test_a_product_of_ptychodus_is_written_beside_the_result(simulated, tmp_path):
+    figures, said = reconstructed(
+        simulated, tmp_path / "a.cxi", product=tmp_path / "p.h5", correlates_halves=False
+    )
+    result = read_result(tmp_path / "a.cxi")
+    with h5py.File(tmp_path / "p.h5") as file:
+        np.testing.assert_array_equal(file["object"][0], result.object)
+        assert file["loss_values"][-1] == figures["error"]
+    assert str(tmp_path / "p.h5") in said
 
 
 def test_what_is_not_chosen_is_as_in_the_run_that_recorded_the_scan(tmp_path):

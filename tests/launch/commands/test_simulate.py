@@ -14,7 +14,7 @@ from launch.commands.simulate import read_simulation, write_scan
 from launch.offline.reconstruct import reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
-from launch.results.cxi import Reconstruction
+from launch.results.reconstruction import Reconstruction
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import nrmse
 from operators.metrics.gauge import remove_gauge

@@ -3,33 +3,12 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from launch.results.cxi import Reconstruction, read_result, write_cxi, write_png
-from operators.geometry import Bounds, Geometry
-from operators.optics.probe import zone_plate_probe
+from launch.results.cxi import read_result, write_cxi
+from launch.results.reconstruction import transparent_where_unlit
+from operators.metrics.errors import fourier_ring_correlation
 from stream.files.probe import read_probe
-
-N = 16
-SHAPE = (60, 48)
-
-
-@pytest.fixture
-def result():
-    rng = np.random.default_rng(0)
-    y, x = np.indices(SHAPE)
-    photons = np.exp(-(((y - 30) / 15) ** 2) - ((x - 24) / 12) ** 2).astype(np.float32)
-    return Reconstruction(
-        object=(np.exp(0.5j * (x > 24)) * (0.6 + 0.4 * (y > 30))).astype(np.complex64),
-        bounds=Bounds(-7, 12, SHAPE[0] - 7, SHAPE[1] + 12),
-        probe=zone_plate_probe(N, 3.0, 4.0)[None],
-        photons=photons,
-        positions_m=rng.normal(0, 1e-6, (9, 2)),
-        frame_numbers=np.array([0, 1, 2, 3, 5, 6, 7, 8, 11]),
-        geometry=Geometry(energy_ev=8800, detector_distance_m=2.0, detector_pixel_m=75e-6, n_pixels=N),
-        error_history=np.array([0.3, 0.1, 0.05]),
-        maps={"sigma": photons},
-    )
+from tests.helpers.launch.results import SHAPE
 
 
 def test_a_result_reads_back_as_it_was_written(tmp_path, result):
@@ -47,6 +26,22 @@ def test_a_result_reads_back_as_it_was_written(tmp_path, result):
 def test_the_probe_of_a_result_serves_the_next_run(tmp_path, result):
     write_cxi(tmp_path / "star.cxi", result, {})
     np.testing.assert_array_equal(read_probe(tmp_path / "star.cxi"), result.probe)
+
+
+def test_the_agreement_of_halves_reads_back(tmp_path, result):
+    halves = fourier_ring_correlation(result.object, result.object * np.exp(0.1j))
+    write_cxi(tmp_path / "star.cxi", replace(result, halves=halves), {})
+    again = read_result(tmp_path / "star.cxi").halves
+    for name in ("frequency", "correlation", "n_pixels", "half_bit"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(halves, name))
+
+
+def test_ground_that_no_frame_lit_is_transparent(result):
+    least = 0.05 * (np.abs(result.probe) ** 2).sum(axis=0).max()
+    photons = np.where(np.indices(SHAPE)[1] < 30, least * 1.01, least * 0.99)
+    shown = transparent_where_unlit(result.object * np.complex64(1j), photons, result.probe)
+    np.testing.assert_array_equal(shown[:, :30], 1j * result.object[:, :30])
+    assert (shown[:, 30:] == 1).all()
 
 
 def test_other_programs_find_what_they_look_for(tmp_path, result):
@@ -76,15 +71,3 @@ def test_a_file_without_a_result_is_named(tmp_path):
         file.create_group("entry_1")
     with pytest.raises(ValueError, match=r"raw\.cxi: wanted a result written by ptychostream"):
         read_result(tmp_path / "raw.cxi")
-
-
-def test_the_picture_shows_the_lit_object_without_ramp_and_global_phase(tmp_path, result):
-    y, x = np.indices(SHAPE)
-    ramp = np.exp(1j * (0.05 * y - 0.03 * x + 2)).astype(np.complex64)
-    pictures = []
-    for name, object_ in (("plain", result.object), ("ramp", result.object * ramp)):
-        write_png(tmp_path / f"{name}.png", replace(result, object=object_))
-        pictures.append(imread(tmp_path / f"{name}.png")[..., :3])
-    assert pictures[0].shape == pictures[1].shape
-    assert np.abs(pictures[0] - pictures[1]).mean() < 0.02
-    assert pictures[0].std() > 0.1, "a picture with nothing in it"

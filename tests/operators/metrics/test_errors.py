@@ -120,11 +120,26 @@ def test_ring_correlation_hides_no_gauge(xp, truth):
 
 
 def test_crossing_interpolates_the_smoothed_correlation(xp):
-    frequency = xp.arange(6) / 10
-    falling = FRC(frequency=frequency, correlation=xp.asarray([1.0, 1.0, 0.7, 0.4, 0.1, 0.1]))
+    def frc(*correlation):
+        rings = {"frequency": xp.arange(6) / 10, "n_pixels": xp.arange(6) * 8}
+        return FRC(correlation=xp.asarray(correlation), **rings)
+
+    falling = frc(1.0, 1.0, 0.7, 0.4, 0.1, 0.1)
     assert falling.crossing(0.5) == pytest.approx(0.2 + 0.1 * (0.7 - 0.5) / 0.3)
-    assert FRC(frequency=frequency, correlation=xp.ones(6)).crossing(0.5) == 0.5
-    assert FRC(frequency=frequency, correlation=xp.zeros(6)).crossing(0.5) == 0
+    assert falling.crossing(0.5 * xp.ones(6)) == falling.crossing(0.5)
+    assert frc(*[1.0] * 6).crossing(0.5) == 0.5
+    assert frc(*[0.0] * 6).crossing(0.5) == 0
+
+
+def test_half_a_bit_is_a_high_correlation_of_few_pixels_and_a_low_one_of_many(xp):
+    rng = np.random.default_rng(5)
+    frc = fourier_ring_correlation(*(xp.asarray(white(rng, 64, 64)) for _ in range(2)))
+    half_bit, n_pixels = to_numpy(frc.half_bit), to_numpy(frc.n_pixels)
+    assert n_pixels[:2].tolist() == [1, 8]
+    root = np.sqrt(n_pixels[1:])
+    np.testing.assert_allclose(half_bit[1:], (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root))
+    assert half_bit[0] == half_bit[1] > 0.5 > half_bit[-1] > 0.2071 / 1.2071
+    assert frc.crossing(frc.half_bit) < 0.05, "two strangers have no resolution"
 
 
 def test_empty_pictures_do_not_correlate(xp):

@@ -1,0 +1,72 @@
+"""What a scan became: object, probe and what belongs to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from operators.arrays import Array, Object, Positions, Probe, abs2
+from operators.geometry import Bounds, Geometry
+from operators.metrics.errors import FRC
+from operators.mosaic.mosaic import KNOWN_FRACTION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconstruction:
+    """What a scan became.
+
+    Attributes
+    ----------
+    object : (row, col) complex64
+        Transmission; 1 where no frame lit it, see `transparent_where_unlit`.
+    bounds : Bounds
+        Absolute object pixels that `object` covers.
+    probe : (mode, y, x) complex64
+    photons : (row, col) float32
+        That fell on each object pixel.
+    positions_m : (frame, 2) float64, metres
+        Probe on the sample, (y, x), of the frames used; `geometry.to_pixels` of them are window corners in
+        absolute object pixels.
+    frame_numbers : (frame,) int64
+    geometry : Geometry
+    error_history : (epoch,) float64
+        Amplitude error.
+    maps : mapping of str to (row, col) array
+        Further maps on the same pixels: sigma, mosaic ...
+    halves : FRC or None
+        Agreement of two reconstructions from half the frames each, where it was measured.
+    """
+
+    object: Object
+    bounds: Bounds
+    probe: Probe
+    photons: Array
+    positions_m: Positions
+    frame_numbers: NDArray[np.int64]
+    geometry: Geometry
+    error_history: NDArray[np.float64]
+    maps: Mapping[str, Array]
+    halves: FRC | None = None
+
+    @property
+    def centre_m(self) -> tuple[float, float]:
+        """The position, (y, x) metres, of a frame whose window is in the middle of the object."""
+        n, pixel_m = self.geometry.n_pixels, self.geometry.object_pixel_m
+        (top, left), (height, width) = self.bounds.origin, self.bounds.shape
+        return (top + (height - n) / 2) * pixel_m, (left + (width - n) / 2) * pixel_m
+
+    @property
+    def losses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Epochs, from 1, and the amplitude error at the end of each, as far as it is known."""
+        known = np.flatnonzero(np.isfinite(self.error_history))
+        return known + 1, np.asarray(self.error_history, np.float64)[known]
+
+
+def transparent_where_unlit(object_: Object, photons: Array, probe: Probe) -> Object:
+    """Returns an object that is 1 where no frame lit it as the live image counts it, (row, col) complex64.
+
+    Levelling and the tails of the probe leave any phase there, which says nothing about the sample.
+    """
+    least = KNOWN_FRACTION * float(abs2(probe).sum(axis=0).max())
+    return np.where(photons > least, object_, np.complex64(1))
