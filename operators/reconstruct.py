@@ -36,11 +36,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from operators.arrays import Array, Frames, Mask, Object, Patterns, Positions, Probe, corner_origin
+from operators.arrays import Array, Frames, Mask, Object, Patterns, Positions, Probe, abs2, corner_origin
 from operators.engine.backends import get_backend
 from operators.engine.config import ComputeConfig, RefinerConfig, closing_fraction
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
+from operators.mosaic.mosaic import KNOWN_FRACTION
 from operators.optics.probe import with_power
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Solution(NamedTuple):
     Attributes
     ----------
     object : (row, col) complex64
-        Transmission of the sample; 1 where no light has been.
+        Transmission of the sample; 1 where no frame lit it, see `transparent_where_unlit`.
     bounds : Bounds
         Absolute object pixels that `object` covers: `object[0, 0]` is pixel `bounds.origin`, (row, col), the
         window of a frame at position (y, x) begins at `object[y - bounds.top, x - bounds.left]`.
@@ -139,7 +140,17 @@ def reconstruct(
     refiner = Refiner(config or RefinerConfig(), probe, mask=mask, xp=backend.xp, run_update=backend.update)
     for part, patterns in _patterns(frames, mask, is_centred=is_centred):
         refiner.append(part, patterns, positions_px[part.start : part.stop])
-    return solve(refiner, range(len(frames)), epochs, scale_probe=scale_probe, progress=progress)
+    found = solve(refiner, range(len(frames)), epochs, scale_probe=scale_probe, progress=progress)
+    return found._replace(object=transparent_where_unlit(found.object, found.photons, found.probe))
+
+
+def transparent_where_unlit(object_: Object, photons: Array, probe: Probe) -> Object:
+    """Return an object that is 1 where no frame lit it as the live image counts it, (row, col) complex64.
+
+    Levelling and the tails of the probe leave any phase there, which says nothing about the sample.
+    """
+    least = KNOWN_FRACTION * float(abs2(probe).sum(axis=0).max())
+    return np.where(photons > least, object_, np.complex64(1))
 
 
 def solve(

@@ -34,6 +34,12 @@ log = logging.getLogger(__name__)
 CHEAP_S = (
     60.0  # halves take about as long as all frames: so much more is not asked for, and not missed either
 )
+_CALLED = {  # files, by what people call them; others are called by their option
+    "result": "--output",
+    "picture": "the picture",
+    "report": "the report",
+    "report_picture": "the report's picture",
+}
 
 Choose = Callable[[RecordedScan], ReconstructOptions]
 
@@ -83,38 +89,51 @@ def reconstruct_file(
     console = console or Console()
     with open_recorded(source, store) as scan:
         options = choose(scan)
-        preprocess = scan.preprocess() if scan.preprocess else None
-        output = output or Path(f"{scan.name}-reconstruction.cxi")
-        picture, report = output.with_suffix(".png"), output.with_name(f"{output.stem}-report.png")
-        page = report.with_suffix(".html")
-        outputs: dict[str, Path | None] = {"--output": output, "the picture": picture, "the report": page}
-        outputs |= {"the report's picture": report, "--product": product, "--json": json_file}
-        check_outputs(outputs, inputs=[Path(source), store], overwrite=overwrite)
-        started_s = time.perf_counter()
-        with _shown(console, options.epochs) as progress:
-            result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
-        wall_s = time.perf_counter() - started_s
-        figures = provenance_of(scan, options, result) | {"wall_s": wall_s}
-        write_cxi(output, result, figures)  # before the halves, which may be interrupted
-        write_png(picture, result)
-        if correlates_halves or (correlates_halves is None and wall_s < CHEAP_S and options.every == 1):
-            halves = _halves_of(scan, options, preprocess, console, is_asked_for=bool(correlates_halves))
-            if halves is not None:
-                result = replace(result, halves=halves)
-                figures |= resolution_figures(halves, result.geometry.object_pixel_m)
-                write_cxi(output, result, figures)
-        if product:
-            write_product(product, result, figures)
-        measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
-        write_report(report, result, measured_m)
-        write_page(page, result, figures, measured_m)
-        figures |= {"result": str(output), "picture": str(picture)}
-        figures |= {"report": str(page), "report_picture": str(report)}
-        figures |= {"product": str(product)} if product else {}
+        files = _files(output or Path(f"{scan.name}-reconstruction.cxi"), product)
+        named = {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
+        check_outputs(named | {"--json": json_file}, inputs=[Path(source), store], overwrite=overwrite)
+        figures = _reconstruct(scan, options, files, console, correlates_halves)
     console.print(_table(figures))
     if json_file:
         write_summary(json_file, figures)
     return figures
+
+
+def _files(output: Path, product: Path | None) -> dict[str, Path]:
+    """Return what is written, by the figures that will name it."""
+    report = output.with_name(f"{output.stem}-report.png")
+    files = {"result": output, "picture": output.with_suffix(".png")}
+    files |= {"report": report.with_suffix(".html"), "report_picture": report}
+    return files | ({"product": product} if product else {})
+
+
+def _reconstruct(
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    files: dict[str, Path],
+    console: Console,
+    correlates_halves: bool | None,
+) -> dict[str, Any]:
+    preprocess = scan.preprocess() if scan.preprocess else None
+    started_s = time.perf_counter()
+    with _shown(console, options.epochs) as progress:
+        result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
+    wall_s = time.perf_counter() - started_s
+    figures = provenance_of(scan, options, result) | {"wall_s": wall_s}
+    write_cxi(files["result"], result, figures)  # before the halves, which may be interrupted
+    write_png(files["picture"], result)
+    if correlates_halves or (correlates_halves is None and wall_s < CHEAP_S and options.every == 1):
+        halves = _halves_of(scan, options, preprocess, console, is_asked_for=bool(correlates_halves))
+        if halves is not None:
+            result = replace(result, halves=halves)
+            figures |= resolution_figures(halves, result.geometry.object_pixel_m)
+            write_cxi(files["result"], result, figures)
+    if "product" in files:
+        write_product(files["product"], result, figures)
+    measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
+    write_report(files["report_picture"], result, measured_m)
+    write_page(files["report"], result, figures, measured_m)
+    return figures | {name: str(path) for name, path in files.items()}
 
 
 def _halves_of(

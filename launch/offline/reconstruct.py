@@ -10,7 +10,7 @@ import numpy as np
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, Solver, Task, task_of
 from launch.offline.tiles import refined_in_tiles
-from launch.results.reconstruction import Reconstruction, transparent_where_unlit
+from launch.results.reconstruction import Reconstruction
 from operators.arrays import Object, Probe, to_numpy
 from operators.engine.backends import Backend, get_backend, on_host
 from operators.engine.probe_search import estimate_probe
@@ -19,7 +19,7 @@ from operators.metrics.errors import FRC, fourier_ring_correlation
 from operators.metrics.gauge import remove_gauge
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
-from operators.reconstruct import Progress, Solution, solve
+from operators.reconstruct import Progress, Solution, solve, transparent_where_unlit
 
 FRAMES_FOR_PROBE = 256
 LEAST_COMPARED_PX = 16  # fewer make too few rings

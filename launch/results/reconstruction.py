@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.arrays import Array, Object, Positions, Probe, abs2
+from operators.arrays import Array, Object, Positions, Probe
 from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import FRC
-from operators.mosaic.mosaic import KNOWN_FRACTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +18,7 @@ class Reconstruction:
     Attributes
     ----------
     object : (row, col) complex64
-        Transmission; 1 where no frame lit it, see `transparent_where_unlit`.
+        Transmission; 1 where no frame lit it, see `operators.reconstruct.transparent_where_unlit`.
     bounds : Bounds
         Absolute object pixels that `object` covers.
     probe : (mode, y, x) complex64
@@ -61,12 +60,3 @@ class Reconstruction:
         """Epochs, from 1, and the amplitude error at the end of each, as far as it is known."""
         known = np.flatnonzero(np.isfinite(self.error_history))
         return known + 1, np.asarray(self.error_history, np.float64)[known]
-
-
-def transparent_where_unlit(object_: Object, photons: Array, probe: Probe) -> Object:
-    """Returns an object that is 1 where no frame lit it as the live image counts it, (row, col) complex64.
-
-    Levelling and the tails of the probe leave any phase there, which says nothing about the sample.
-    """
-    least = KNOWN_FRACTION * float(abs2(probe).sum(axis=0).max())
-    return np.where(photons > least, object_, np.complex64(1))

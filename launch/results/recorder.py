@@ -16,11 +16,12 @@ import numpy as np
 from launch.config.sections import StoreConfig
 from launch.results.cxi import write_cxi
 from launch.results.pictures import write_png
-from launch.results.reconstruction import Reconstruction, transparent_where_unlit
+from launch.results.reconstruction import Reconstruction
 from launch.results.summary import result_folder, summarise, write_summary
 from operators.arrays import Probe, abs2
 from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, Picture, stitch
+from operators.reconstruct import transparent_where_unlit
 from stream.record.calibration import read_calibration
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot

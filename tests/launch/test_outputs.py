@@ -93,6 +93,9 @@ WRITES = {
     ("reconstruct", "json"): (
         "reconstruct in.cxi --json x.json", "x.json", "launch.commands.reconstruct.reconstruct",
     ),
+    ("reconstruct", "product"): (
+        "reconstruct in.cxi --product x.h5", "x.h5", "launch.commands.reconstruct.reconstruct",
+    ),
     ("simulate", "output"): ("simulate x.cxi", "x.cxi", "launch.beamline.simulation.simulate_scan"),
     ("train", "output"): (
         "train tiny.yaml --output .", "tiny.safetensors", "launch.training.train.start_network",

@@ -55,6 +55,15 @@ def test_frames_positions_and_a_guess_of_the_probe_give_object_and_probe(scene, 
     assert nrmse(remove_gauge(misplaced, truth, shift=False, scale=True), truth).c > 0.3
 
 
+def test_ground_that_no_frame_lit_is_transparent(scene, frames):
+    found = found_in(frames, scene.corners, scene.probe, epochs=8)
+    least = 0.05 * (np.abs(found.probe) ** 2).sum(axis=0).max()
+    is_lit = found.photons > least
+    assert 0.5 < is_lit.mean() < 1
+    assert (found.object[~is_lit] == 1).all()
+    assert (found.object[is_lit] != 1).mean() > 0.99
+
+
 def test_an_epoch_is_told_with_its_error_as_it_ends(scene, frames):
     told = []
     found = found_in(frames, scene.corners, scene.probe, progress=lambda *values: told.append(values))

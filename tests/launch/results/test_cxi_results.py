@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 
 from launch.results.cxi import read_result, write_cxi
-from launch.results.reconstruction import transparent_where_unlit
 from operators.metrics.errors import fourier_ring_correlation
 from stream.files.probe import read_probe
-from tests.helpers.launch.results import SHAPE
 
 
 def test_a_result_reads_back_as_it_was_written(tmp_path, result):
@@ -34,14 +32,6 @@ def test_the_agreement_of_halves_reads_back(tmp_path, result):
     again = read_result(tmp_path / "star.cxi").halves
     for name in ("frequency", "correlation", "n_pixels", "half_bit"):
         np.testing.assert_array_equal(getattr(again, name), getattr(halves, name))
-
-
-def test_ground_that_no_frame_lit_is_transparent(result):
-    least = 0.05 * (np.abs(result.probe) ** 2).sum(axis=0).max()
-    photons = np.where(np.indices(SHAPE)[1] < 30, least * 1.01, least * 0.99)
-    shown = transparent_where_unlit(result.object * np.complex64(1j), photons, result.probe)
-    np.testing.assert_array_equal(shown[:, :30], 1j * result.object[:, :30])
-    assert (shown[:, 30:] == 1).all()
 
 
 def test_other_programs_find_what_they_look_for(tmp_path, result):

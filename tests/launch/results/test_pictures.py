@@ -61,8 +61,8 @@ def test_every_mode_of_the_probe_shows_amplitude_and_phase(result):
     assert [axes.get_title() for axes in pictures] == [
         "mode 1: 96.2% of the power",
         "mode 2: 3.8% of the power",
-        "",
-        "",
+        "phase",
+        "phase",
     ]
     np.testing.assert_allclose(pictures[1].images[0].get_array(), np.abs(result.probe[1]), rtol=1e-6)
 
