@@ -71,7 +71,7 @@ def test_phases_that_wander_meet_all_along_the_border():
     assert np.ptp(scene.errors(slice(0, 8), Scene().joint())) > 0.6, "unjoined"
     lag = 0.2 / 30 * 2 * CELL_PX  # what it wanders over the pixels by which phases are averaged
     assert np.abs(scene.errors(slice(0, 8))).max() < lag
-    assert np.abs(scene.errors(slice(30, 90))).max() < 0.45, "beyond, no worse than it wandered"
+    assert np.abs(scene.errors(slice(30, 90))).max() < 0.6, "beyond, no worse than it wandered"
 
 
 def test_by_chance_alone_there_is_hardly_a_slope():
