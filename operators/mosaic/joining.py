@@ -16,7 +16,7 @@ from operators.optics.probe import phase_ramp, probe_tilt
 CELL_PX = 8  # over which phases are averaged before they are compared
 LEAST_CELLS = 8  # from which on a slope is looked for
 _LEAST_WEIGHT = 0.05  # of the best cell: the rim of the light
-_CAUTION = 4.0
+_CAUTION = 10.0  # times its variance: three standard deviations
 _NARROWEST = 0.7  # cells; each scale of smoothing is twice as wide as the one before and counts a tenth
 _SCALES, _WIDER, _FAR = 7, 0.1, 1e-12
 
@@ -126,34 +126,49 @@ def plane_between(product: Object, bounds: Bounds, step: int = 1) -> Plane:
 
     Notes
     -----
-    Along either axis of the common ground a slope is shrunk by four times what the scatter of the phases
-    contributes to it, to nothing where that is all (James and Stein, 1961): a plane goes on beyond the ground
-    that it was fitted to, and the shorter that is the less is known about it.
+    Along either axis of the common ground a slope is shrunk, to nothing if it is within three standard
+    deviations of what phases that wander make by chance (James and Stein, 1961): a plane goes on beyond the
+    ground that it was fitted to, and the shorter that is the less is known about it.
     """
     steps = probe_tilt(product[None]).astype(np.float64) / step  # need no unwrapping
     ramp = Plane(slope=(float(steps[0]), float(steps[1])))
     cells, first = _cells(product * ramp.over(bounds, step).conj(), bounds, step)
-    phases, weights = np.angle(cells * np.conj(cells.sum())), np.abs(cells)
-    used = weights > _LEAST_WEIGHT * weights.max(initial=0)
+    weights = np.abs(cells)
+    weights[weights <= _LEAST_WEIGHT * weights.max(initial=0)] = 0
     slope = np.zeros(2)
-    if np.count_nonzero(used) >= LEAST_CELLS:
-        places = CELL_PX * (np.argwhere(used) + first + 0.5)
-        slope = _slope(places, phases[used] + places @ steps, weights[used])
+    if np.count_nonzero(weights) >= LEAST_CELLS:
+        places = CELL_PX * (np.moveaxis(np.indices(cells.shape), 0, -1) + first + 0.5)
+        slope = _slope(places, np.angle(cells * np.conj(cells.sum())) + places @ steps, weights)
     found = Plane(slope=(float(slope[0]), float(slope[1])))
     offset = float(np.angle((product * found.over(bounds, step).conj()).sum()))
     return Plane(offset=offset, slope=found.slope)
 
 
 def _slope(places: Array, phases: Array, weights: Array) -> Array:
-    """Return the slope of `phases` (n,) over `places` (n, 2) as far as it is more than chance, (2,)."""
-    places = places - np.average(places, axis=0, weights=weights)
+    """Return the slope of `phases` (row, col) over `places` (row, col, 2) as far as it is no chance, (2,)."""
+    where, roots = weights > 0, np.sqrt(weights)
+    places = places - np.average(places, axis=(0, 1), weights=weights)
     phases = phases - np.average(phases, weights=weights)
-    roots = np.sqrt(weights)
-    basis, sizes, axes = np.linalg.svd(roots[:, None] * places, full_matrices=False)
-    found = basis.T @ (roots * phases)
-    variance = ((roots * phases - basis @ found) ** 2).sum() / (len(places) - 3)
+    basis, sizes, axes = np.linalg.svd(roots[where][:, None] * places[where], full_matrices=False)
+    found = basis.T @ (roots * phases)[where]
+    left = roots * phases
+    left[where] -= basis @ found
+    variance = _independent(left) * (left**2).sum() / (np.count_nonzero(where) - 3)
     kept = np.maximum(1 - _CAUTION * variance / np.maximum(found**2, 1e-30), 0) * found
     return axes.T @ np.divide(kept, sizes, out=np.zeros(2), where=sizes > 1e-6 * sizes[0])
+
+
+def _independent(values: Array) -> float:
+    """Return how many neighbours of `values` (row, col) say the same, 1 where each stands for itself.
+
+    Phases that wander do so over many cells. If their correlation falls exponentially along rows and columns,
+    as that of a random walk that is held back, neighbours tell how far it reaches.
+    """
+    pairs = [(values[1:], values[:-1]), (values[:, 1:], values[:, :-1])]
+    together = sum(float((a * b).sum()) for a, b in pairs)
+    alone = sum(float((a**2 + b**2).sum()) / 2 for a, b in pairs)
+    correlation = np.clip(together / max(alone, 1e-30), 0, 0.95)
+    return float(((1 + correlation) / (1 - correlation)) ** 2)
 
 
 def _cells(values: Object, bounds: Bounds, step: int) -> tuple[Object, tuple[int, int]]:
