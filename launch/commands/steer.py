@@ -10,7 +10,7 @@ from rich.table import Table
 from launch.results.facts_table import facts_table
 from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
-from stream.wire.messages import Box, Deed
+from stream.wire.messages import Box, Deed, Steering
 
 STATUS = "status"
 ACTIONS = (STATUS, *(deed for deed in get_args(Deed) if deed != "clear"))
@@ -75,14 +75,21 @@ def described(report: SteeringReport) -> Table:
     rows.add_row("points", f"{facts.n_measured} measured, {facts.n_left} left, {n_next}")
     most = "no limit" if facts.max_dose is None else f"{facts.max_dose:.4g} allowed"
     rows.add_row("dose", f"{facts.dose_peak:.4g} photons on the pixel that has most, {most}")
-    rows.add_row(
-        "gain of a batch", f"{facts.predicted_gain:.4g} predicted, {facts.realised_gain:.4g} came true"
-    )
+    rows.add_row("gain of the batch shown last", _gain(facts))
+    rows.add_row("gain of the next batch", f"{facts.predicted_gain:.3g} rad²·px predicted")
     rows.add_row("region", _box(facts.region, facts.unit) if facts.region else "everywhere within the limits")
     rows.add_row("limits", _box(facts.limits, facts.unit))
     for control in facts.controls[-3:]:
         rows.add_row("said", sentence(control))
     return rows
+
+
+def _gain(facts: Steering) -> str:
+    """Return what was predicted of a batch and what came true of it, on the same ground."""
+    predicted, realised = facts.shown_predicted_gain, facts.realised_gain
+    if not predicted:
+        return "no batch is in the image yet"
+    return f"{predicted:.3g} rad²·px predicted, {realised:.3g} came true ({realised / predicted:.0%})"
 
 
 def _box(box: Box, unit: str) -> str:

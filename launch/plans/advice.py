@@ -35,7 +35,8 @@ class Decision:
     age_s: float = -1.0
     frames_seen: int = -1
     predicted_gain: float = 0.0
-    realised_gain: float = 0.0  # of an earlier batch, the last that the image shows
+    shown_predicted_gain: float = 0.0  # of an earlier batch, the last that the image shows
+    realised_gain: float = 0.0  # what came true of that one
     map_hash: str = ""
     dose_peak: float = 0.0
 
@@ -208,6 +209,7 @@ class Conversation:
                 "frames_seen": said.frames_seen,
             }
             fields |= {"predicted_gain": float(said.predicted_gain), "map_hash": said.map_hash}
+            fields["shown_predicted_gain"] = float(said.shown_predicted_gain)
             fields["realised_gain"] = float(said.realised_gain)
         peak = self.ledger.dose_peak
         return Decision(source=source, reason=reason, n_points=len(points), dose_peak=peak, **fields), points

@@ -48,14 +48,15 @@ class Audit:
 
     Attributes
     ----------
-    realised_gain : float
-        Of the last batch that an image showed, rad^2 x squares.
+    predicted_gain, realised_gain : float
+        Of the last batch that an image showed, rad^2 x squares: what was predicted, and by how much the
+        weighted variance of the ground that the prediction is about has fallen since.
     is_abandoned : (row, col) bool
         Where measuring twice in a row brought much less than predicted.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        self.realised_gain = 0.0
+        self.predicted_gain = self.realised_gain = 0.0
         self._promises: deque[Promise] = deque(maxlen=MOST_PROMISES)
         self._shape, self._n_broken_batches = shape, 0
         self._n_broken = np.zeros(_tiles(np.zeros(shape, np.float32)).shape, np.int64)
@@ -80,11 +81,12 @@ class Audit:
 
     def _judge(self, promise: Promise, now: Map) -> None:
         realised = promise.weights * (promise.before - now)
-        self.realised_gain = float(realised.sum(dtype=np.float64))
+        self.predicted_gain = float(promise.predicted.sum(dtype=np.float64))
+        self.realised_gain = float(realised[promise.predicted > 0].sum(dtype=np.float64))
         if not promise.is_lit.any():
             return
         predicted, at_stake = promise.predicted.sum(), (promise.weights * promise.before).sum()
-        if self.realised_gain < KEPT * predicted:
+        if realised.sum(dtype=np.float64) < KEPT * predicted:
             # An image that changed as a whole, as when the refinement takes over: no place is to blame.
             self._n_broken_batches += int(predicted >= WORTH_JUDGING * at_stake)
             return

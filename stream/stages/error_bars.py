@@ -3,6 +3,7 @@
 The arithmetic is that of `operators.mosaic.error_bars`.
 """
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,6 +16,8 @@ from stream.record.calibration import write_calibration
 from stream.record.scan import Scan
 from stream.stages.composition import Refined
 from stream.wire.messages import CalibrationRecord
+
+log = logging.getLogger(__name__)
 
 SETTLED_VISITS = 12  # of every frame that touches a tile, before refinement knows better than the network
 LIT = 0.3  # of the brightest pixel: the fringe of a scan is refined badly
@@ -69,10 +72,13 @@ class Calibration:
         visits = self._scan.column("visits").head(self._scan.n_frames)
         settled = [tile for tile, numbers in self._waiting.items() if visits[numbers].min() >= SETTLED_VISITS]
         plane = Plane() if joint is None else joint.plane
+        before = self._dial.alarm
         for tile in settled:
             del self._waiting[tile]
             self._judged.add(tile)
             self._judge(tile, mosaic, refined, plane)
+        if self._dial.alarm and not before:
+            log.warning("error bars of %s: %s", self._scan.name, self._dial.alarm)
 
     def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined, plane: Plane) -> None:
         bounds = self._tiles.bounds_of(tile).intersection(refined.bounds)

@@ -26,7 +26,8 @@ from stream.detector.dectris import (
     StartMessage,
     decode_message,
 )
-from stream.record.scan import Scan, ScanHeader, scans_in
+from stream.record.account import counted, frames_in_words
+from stream.record.scan import Scan, ScanHeader, State, scans_in
 from stream.stages.config import DetectorConfig
 from stream.stages.recording import STAGE, Recording, check_room
 from stream.stages.refusals import Complaints
@@ -276,17 +277,15 @@ class Subscriber:
         if recording is None:  # not one frame came, which is worth a record too
             recording = self._open(series, *(self._kind_of_frames(series, []) or ((1, 1), "<u2")), 0)
         self._last = recording
-        n_lost = recording.close(series.n_announced)
+        recording.close(series.n_announced)
         for problem in recording.problems:
             self._complaints.add(problem)
-        level = logging.WARNING if n_lost else logging.INFO
-        log.log(
-            level,
-            "scan %s is over: %d frames recorded, %d lost",
-            recording.scan.name,
-            recording.n_recorded,
-            n_lost,
-        )
+        lost = np.flatnonzero(recording.scan.states(STAGE) == State.LOST)
+        words = f"scan {recording.scan.name} is over: {counted(recording.n_recorded)} recorded"
+        if lost.size:
+            log.warning("%s, lost %s", words, frames_in_words(lost))
+        else:
+            log.info("%s", words)
         self._remember_closed(recording.scan)
         self._closed[series.key] = recording.scan.folder
         self._series = None

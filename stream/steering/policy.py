@@ -252,6 +252,7 @@ class Policy:
             map_hash=map_hash,
             expires_s=EXPIRES_S,
             predicted_gain=float(promise.predicted.sum()) * self.maps.cell_px**2,
+            shown_predicted_gain=self.audit.predicted_gain * self.maps.cell_px**2,
             realised_gain=self.audit.realised_gain * self.maps.cell_px**2,
             stop=stop,
             reasons=(why,) if stop else self._reasons(chosen, len(repaired)),

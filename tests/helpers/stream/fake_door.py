@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 
 from operators.geometry import Bounds
 from stream.live.tile_store import TileStore
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import answer_to, rejection
-from stream.wire.messages import Ask, Hello, ImageFigures, NoNews, ObjectUpdate
+from stream.wire.messages import Ask, Hello, ImageFigures, NoNews, ObjectUpdate, RunState
 from stream.wire.sockets import Endpoint, EndpointError, Socket
 
 TILE_PX = 16
@@ -38,6 +39,7 @@ class FakeDoor:
         self.run_id, self.reject = run_id, reject
         self.heard: list[Any] = []
         self.counts: dict[str, int] = {}
+        self.state: RunState | None = None
         self.heartbeat_s = 0.1
         self._lock = threading.Lock()
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
@@ -121,9 +123,10 @@ class FakeDoor:
         after = ask.after if update and ask.scan == update.figures.scan else -1
         if update and update.figures.version > after:
             buffers = [*self._store.changed_after(after), self._path]
+            update = msgspec.structs.replace(update, state=self.state)
             self._socket.send([who, *encode(update, buffers)])
         elif time.monotonic() - since >= self.heartbeat_s:
-            self._socket.send([who, *encode(NoNews(counts=self.counts))])
+            self._socket.send([who, *encode(NoNews(counts=self.counts, state=self.state))])
         else:
             return
         del self._waiting[who]

@@ -39,7 +39,7 @@ def test_every_batch_is_an_event_that_says_where_it_came_from():
     first = run.decisions[0]
     assert set(first) == {
         *("source", "reason", "n_points", "sequence", "age_s", "frames_seen", "predicted_gain", "map_hash"),
-        *("dose_peak", "realised_gain"),
+        *("dose_peak", "shown_predicted_gain", "realised_gain"),
     }
     assert len(first["map_hash"]) == 16
     assert first["reason"].startswith("survey")

@@ -75,6 +75,13 @@ def test_a_batch_is_judged_once_and_only_when_an_image_shows_it():
     assert audit.realised_gain == pytest.approx(0.25 * BEFORE.size)
 
 
+def test_what_came_true_is_of_the_same_batch_and_the_same_ground_as_what_was_predicted():
+    audit = Audit(SHAPE)
+    settle(audit, except_the_corner(0.125, 0.25), is_lit=CORNER, gain=0.5)
+    assert audit.predicted_gain == pytest.approx(0.5 * CORNER.sum())
+    assert audit.realised_gain == pytest.approx(0.25 * CORNER.sum())
+
+
 def test_batches_that_no_image_ever_shows_are_forgotten():
     audit = Audit(SHAPE)
     for n_frames in range(MOST_PROMISES + 1):

@@ -11,7 +11,7 @@ from stream.live.image import LiveImage
 from stream.live.server import Door
 from stream.wire.codec import ProtocolError, encode
 from stream.wire.handshake import SILENCE_S
-from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, Welcome
+from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, Progress, RunState, Welcome
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.fake_door import TILE_PX, FakeDoor
@@ -55,6 +55,24 @@ def test_a_late_joiner_gets_the_whole_image():
     assert {name: getattr(image, name) for name in figures.__struct_fields__} == msgspec.structs.asdict(
         figures
     )
+
+
+def test_how_the_run_stands_comes_with_and_without_an_image_and_is_not_kept_in_silence():
+    clock, state = Clock(), RunState(level="waiting", text="finding the probe: step 3 of at most 80, 2 s")
+    with FakeDoor() as door, LiveReconstruction(door.address, clock=clock) as live:
+        assert live.state is None
+        door.state = state
+        while live.state is None:
+            live.poll()
+        assert live.state == state
+        door.begin("a")
+        door.state = RunState(level="live", text="live")
+        door.publish(picture(8, 8))
+        while live.poll() is None:
+            pass
+        assert live.state == door.state
+        clock.now += SILENCE_S + 1
+        assert live.state is None
 
 
 def test_tiles_that_changed_join_those_already_here_as_the_canvas_grows():

@@ -107,6 +107,23 @@ def test_a_scan_that_never_tells_closes_without_a_probe(make_bench):
     assert Scan(bench.scan.folder).count("probe", "closed") == 1
 
 
+def test_how_far_the_search_is_can_be_read_while_it_goes_on(make_bench):
+    read = []
+
+    class Telling(Search):
+        def __call__(self, patterns, positions_px, *, on_step, **options):
+            on_step(3, 80)
+            scan = Scan(bench.scan.folder)
+            read.append([scan.count("probe", name) for name in ("wanted", "step", "steps")])
+            return super().__call__(patterns, positions_px, **options)
+
+    bench = make_bench(Telling(enough=48))
+    for start in range(0, N_FRAMES, 3):
+        bench.comes(*range(start, start + 3))
+    assert read == [[24, 4, 80], [48, 4, 80]]
+    assert bench.found is not None
+
+
 def test_a_restart_counts_the_frames_seen_before(make_bench):
     search = Search()
     bench = make_bench(search)

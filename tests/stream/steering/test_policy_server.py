@@ -6,10 +6,10 @@ from stream.steering.policy_client import PolicyClient, Questions
 from stream.steering.policy_server import PolicyDoor
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import greeting
-from stream.wire.messages import Recommendation, Reject, Stop, Welcome
+from stream.wire.messages import Command, Recommendation, Reject, Stop, Welcome
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.helpers.stream.clock import Clock
-from tests.helpers.stream.policies import image, policy
+from tests.helpers.stream.policies import AXES, image, policy
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
 NOTHING = np.zeros((0, 2))
@@ -174,6 +174,31 @@ def test_a_blind_policy_recommends_nothing():
     message, (points,) = decode(door.exchange([[b"plan", *encode(consult, [NOTHING])]])[0][1:])
     assert len(points) == 0
     assert message.reasons == ("blind: the pipeline has been silent for 4.0 s",)
+
+
+def test_who_holds_or_stops_the_run_is_told_by_name():
+    door = PolicyDoor(policy(), "run", lambda: 0.0)
+
+    def hears(message, *arrays):
+        door.exchange([[b"x", *encode(message, arrays)]])
+        return door.stage_state.level, door.stage_state.text
+
+    assert (door.stage_state.level, door.stage_state.text) == ("ok", "waiting for a plan")
+    level, text = hears(Questions(lambda: 0.0).next(4), NOTHING)
+    assert (level, text.partition(":")[0]) == ("ok", "survey")
+    assert hears(Command(deed="hold", by="anna")) == ("warning", "held by anna")
+    assert hears(Command(deed="resume", by="ben"))[0] == "ok"
+    assert hears(Command(deed="stop", by="ben")) == ("warning", "stopped by ben")
+    assert door.news() == ["held by anna", "resumed by ben", "stopped by ben"]
+    assert door.news() == []
+
+
+def test_a_pixel_of_the_image_has_the_motor_position_that_steering_takes():
+    shown = image(motors=AXES.on_wire)
+    pixels = np.array([[3, 200], [-7, 0]])
+    np.testing.assert_allclose(shown.motor_positions(pixels), AXES.positions(pixels))
+    with pytest.raises(ValueError, match="does not say what motor positions"):
+        image().motor_positions(pixels)
 
 
 def test_another_plan_begins_a_new_scan():

@@ -1,0 +1,51 @@
+import json
+import logging
+
+from stream.record.events import FILE_NAME, MOST_EVENTS, Event, EventLog, EventReader, event_level
+from tests.helpers.stream.clock import Clock
+
+
+def test_events_are_read_while_they_are_written(tmp_path):
+    clock = Clock(1000.0)
+    log, read = EventLog(tmp_path, clock), EventReader(tmp_path)
+    assert read() == []
+    log.add("scan", "info", "0000-star begins")
+    assert [event.text for event in read()] == ["0000-star begins"]
+    clock.now += 2.5
+    log.add("inference", "warning", "was killed by signal 9; starts again in 0.1 s")
+    assert read()[1:] == [
+        Event(
+            time_s=1002.5,
+            level="warning",
+            source="inference",
+            text="was killed by signal 9; starts again in 0.1 s",
+        )
+    ]
+    lines = (tmp_path / FILE_NAME).read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == ["scan", "inference"]
+
+
+def test_a_line_that_is_not_whole_yet_is_read_when_it_is_and_a_broken_one_is_passed_over(tmp_path):
+    log, read = EventLog(tmp_path, Clock()), EventReader(tmp_path)
+    log.add("scan", "info", "first")
+    file = tmp_path / FILE_NAME
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole[:20])
+    assert len(read()) == 1
+    file.write_bytes(whole + whole[:20] + b"\n" + whole)
+    assert [event.text for event in read()] == ["first", "first"]
+
+
+def test_a_reader_keeps_the_newest(tmp_path):
+    log, read = EventLog(tmp_path, Clock()), EventReader(tmp_path)
+    for number in range(MOST_EVENTS + 5):
+        log.add("scan", "info", str(number))
+    assert [event.text for event in read()] == [str(5 + number) for number in range(MOST_EVENTS)]
+
+
+def test_levels_are_those_of_the_log():
+    assert [event_level(level) for level in (logging.INFO, logging.WARNING, logging.ERROR)] == [
+        "info",
+        "warning",
+        "error",
+    ]
