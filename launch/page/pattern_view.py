@@ -15,7 +15,7 @@ from operators.geometry import Bounds
 from operators.optics.forward import forward_residual, intensities, noise_residual, valid_photons
 from operators.patches import extract_patches, widened
 from stream.record.scan import Numbers, Scan, State
-from stream.stages.inputs import read_corners
+from stream.stages.inputs import read_corners, read_positions_px
 
 MOST_SIDE_PX = 512
 LOOKED_AT = 64  # newest frames among which one that the picture explains is looked for
@@ -73,7 +73,7 @@ def pattern_packet(record: ScanRecord, number: int | None = None) -> bytes:
         "scan": scan.name,
         "frame": number,
         "newest": int(recorded[-1]),
-        "position_m": _position_m(scan, number),
+        "centre_px": _centre_px(record, number),
         "photons": float(pattern.sum()),
         "pixel_m": geometry.detector_pixel_m * shown["measured"][1],
         "words": model.words if model is not None else _in_flight(scan, number),
@@ -98,12 +98,12 @@ def _model(record: ScanRecord, number: int) -> Model | None:
         # the snapshot may be a little older than the ledger
         if snapshot.bounds.contains(Bounds.of_windows(corners, geometry.n_pixels)):
             patches = extract_patches(snapshot.object, corners - snapshot.bounds.origin, geometry.n_pixels)
-            words = f"of the object and probe refined so far, epoch {snapshot.epoch:.1f}"
+            words = f"object and probe refined so far, epoch {snapshot.epoch:.1f}"
             return Model(snapshot.probe, patches, words)
     if _is_done(scan, "inference", number):
         patch, sigma = (scan.column(name).get(number)[None] for name in ("patches", "sigma"))
         patches, _ = widened(patch, sigma, geometry.n_pixels)
-        return Model(probe_of(record).probe, patches, "of the network's patch of this frame, not refined yet")
+        return Model(probe_of(record).probe, patches, "the network's patch of this frame, not refined yet")
     return None
 
 
@@ -121,9 +121,13 @@ def _in_flight(scan: Scan, number: int) -> str:
     return "no model yet: no position has come for this frame"
 
 
-def _position_m(scan: Scan, number: int) -> list[float] | None:
-    position_m = scan.positions_m(np.array([number], np.int64))[0]
-    return position_m.tolist() if np.isfinite(position_m).all() else None
+def _centre_px(record: ScanRecord, number: int) -> list[float] | None:
+    """Return the middle of the probe, absolute object pixels (y, x)."""
+    if not _is_done(record.scan, "positions", number):
+        return None
+    geometry = record.optics.geometry
+    corner = read_positions_px(record.scan, geometry, np.array([number], np.int64))[0]
+    return [float(place) + geometry.n_pixels / 2 for place in corner]
 
 
 def _is_done(scan: Scan, stage: str, number: int) -> bool:

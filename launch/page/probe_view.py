@@ -19,13 +19,13 @@ class ProbeState(NamedTuple):
     Attributes
     ----------
     probe : (mode, y, x) complex64
-    key : str
+    version : str
         Another one for every other probe of the scan.
     words : str
     """
 
     probe: Probe
-    key: str
+    version: str
     words: str
 
 
@@ -61,7 +61,8 @@ def probe_packet(record: ScanRecord, after: str) -> bytes | None:
     NotThereError
         If no probe is known yet.
     """
-    probe, key, words = probe_of(record)
+    probe, version, words = probe_of(record)
+    key = f"{record.scan.name} {version}"
     if key == after:
         return None
     powers = abs2(probe).sum(axis=(1, 2))

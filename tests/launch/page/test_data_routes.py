@@ -58,7 +58,7 @@ def test_everything_about_a_scan_is_answered(saved, url):
                 status, headers, body = fetched(url, f"/scans/{name}/{view}")
                 assert (status, headers["Content-Security-Policy"]) == (200, "default-src 'self'")
                 assert decode_arrays(body)[1]
-    assert fetched(url, "/scans/0000-a/probe?after=refined-1")[0] == 204
+    assert fetched(url, "/scans/0000-a/probe?after=0000-a%20refined-1")[0] == 204
     assert b'"epoch"' in fetched(url, "/scans/0000-a/curves")[2]
     assert decode_picture(fetched(url, "/scans/0000-a/picture")[2])[0]["scan"] == "0000-a"
     assert decode_arrays(fetched(url, "/scans/0000-a/pattern?frame=3")[2])[0]["frame"] == 3

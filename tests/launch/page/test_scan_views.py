@@ -59,7 +59,7 @@ def test_the_probe_is_followed_from_the_guess_to_the_refined_one(tmp_path):
         header, _ = decode_arrays(probe_packet(record, ""))
         keys.append(header["key"])
         assert probe_packet(record, keys[-1]) is None, "nothing new"
-    assert keys == ["guess", "found-1", "refined-1"]
+    assert keys == ["0000-a guess", "0000-a found-1", "0000-a refined-1"]
 
 
 def test_modes_come_strongest_first_with_their_share_of_the_power_and_the_scale(saved):
@@ -88,7 +88,7 @@ def test_the_model_of_the_newest_frame_in_the_picture_is_that_of_the_operators(s
     )
     assert header["error"] == pytest.approx(float(error[0]), rel=1e-2)
     assert header["error"] == pytest.approx(header["noise"], rel=0.3), "nothing but noise is left"
-    np.testing.assert_allclose(header["position_m"], scan.positions_m(np.array([19]))[0])
+    np.testing.assert_allclose(header["centre_px"], saved.sample.corners[19] + 8)
 
 
 def test_a_frame_that_is_not_in_the_picture_yet_comes_without_a_model(saved):
