@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from launch.page.scan_records import NotThereError, ScanRecord, ScanRecords
+from launch.page.scans.records import NotThereError, ScanRecord, ScanRecords
 from launch.page.versions import VersionHistory
 
 if TYPE_CHECKING:
-    from launch.page.scan_list import ScanList
+    from launch.page.scans.scan_list import ScanList
 
 Answer = TypeVar("Answer")
 MOST_WAITING = 64  # questions; further ones are refused
@@ -69,7 +69,7 @@ class DataRoutes:
 
     async def _probe(self, request: web.Request) -> web.Response:
         def answer(record: ScanRecord) -> bytes | None:
-            from launch.page.probe_view import probe_packet
+            from launch.page.scans.probe_view import probe_packet
 
             return probe_packet(record, request.query.get("after", ""))
 
@@ -80,7 +80,7 @@ class DataRoutes:
         number = _whole(request, "frame") if "frame" in request.query else None
 
         def answer(record: ScanRecord) -> bytes:
-            from launch.page.pattern_view import pattern_packet
+            from launch.page.scans.pattern_view import pattern_packet
 
             return pattern_packet(record, number)
 
@@ -88,7 +88,7 @@ class DataRoutes:
 
     async def _curves(self, request: web.Request) -> web.Response:
         def answer(record: ScanRecord) -> dict[str, Any]:
-            from launch.page.curves import curves_of
+            from launch.page.scans.curves import curves_of
 
             return curves_of(record)
 
@@ -136,7 +136,7 @@ class DataRoutes:
         return self._records
 
     def _listed(self) -> "ScanList":
-        from launch.page.scan_list import ScanList
+        from launch.page.scans.scan_list import ScanList
 
         if self._list is None:
             self._list = ScanList(self._folder())

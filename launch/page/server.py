@@ -22,7 +22,7 @@ from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.data_routes import DataRoutes
 from launch.page.picture import UNITS, Drawing
 from launch.page.run_facts import RunFacts
-from launch.page.scan_records import ScanRecords
+from launch.page.scans.records import ScanRecords
 from launch.page.status import RateMeter, status_of
 from launch.page.steering_feed import SteeringFeed, Words
 from launch.page.versions import VersionHistory

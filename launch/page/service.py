@@ -8,7 +8,7 @@ from functools import partial
 
 from launch.config.sections import ViewerConfig
 from launch.page.run_facts import RunFacts
-from launch.page.scan_records import ScanRecords
+from launch.page.scans.records import ScanRecords
 from launch.page.server import run_viewer
 from stream.stages.link import Link
 from stream.wire.sockets import Endpoint

@@ -164,7 +164,7 @@ def recorder(run: ResolvedRun) -> Worker:
 def viewer(run: ResolvedRun) -> Service:
     """Returns the process that serves the web page."""
     from launch.page.run_facts import RunFacts
-    from launch.page.scan_records import ScanRecords
+    from launch.page.scans.records import ScanRecords
     from launch.page.service import ViewerService
 
     section, policy = run.config.viewer, run.config.policy

@@ -102,7 +102,7 @@ class SavedScans:
 
 
 def decode_arrays(packet):
-    """Header and arrays of `launch.page.packet`, as the page's script reads them."""
+    """Header and arrays of `launch.page.scans.packet`, as the page's script reads them."""
     n_header = int.from_bytes(packet[:4], "little")
     header, offset, arrays = json.loads(packet[4 : 4 + n_header]), 4 + n_header, {}
     assert n_header % 4 == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientSession
 
-from launch.page.scan_records import ScanRecords
+from launch.page.scans.records import ScanRecords
 from tests.helpers.launch.pages import viewer
 from tests.helpers.launch.plans import until
 from tests.helpers.launch.saved_scans import SavedScans, decode_arrays

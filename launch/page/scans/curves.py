@@ -5,7 +5,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from launch.page.scan_records import ScanRecord
+from launch.page.scans.records import ScanRecord
 from stream.record.error_curve import read_error_curve
 
 MOST_POINTS = 2000

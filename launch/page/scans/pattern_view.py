@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.page.packet import encode_arrays, summed
-from launch.page.probe_view import probe_of
-from launch.page.scan_records import NotThereError, ScanRecord
+from launch.page.scans.packet import encode_arrays, summed
+from launch.page.scans.probe_view import probe_of
+from launch.page.scans.records import NotThereError, ScanRecord
 from operators.arrays import Mask, Patches, Patterns, Probe, centre_origin
 from operators.geometry import Bounds
 from operators.optics.forward import forward_residual, intensities, noise_residual, valid_photons

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from launch.config.run_file import PROBE_FILE
-from launch.page import scan_records
-from launch.page.curves import curves_of
-from launch.page.packet import encode_arrays, summed
-from launch.page.pattern_view import pattern_packet
-from launch.page.probe_view import probe_packet
-from launch.page.scan_records import NotThereError, ScanRecords
+from launch.page.scans import records
+from launch.page.scans.curves import curves_of
+from launch.page.scans.packet import encode_arrays, summed
+from launch.page.scans.pattern_view import pattern_packet
+from launch.page.scans.probe_view import probe_packet
+from launch.page.scans.records import NotThereError, ScanRecords
 from operators.arrays import abs2, centre_origin
 from operators.optics.forward import forward_residual, intensities
 from stream.record.probe import publish_probe
@@ -153,7 +153,7 @@ def test_a_large_object_that_changes_is_not_read_at_every_question(saved, monkey
         clock.now += 3.0
         return None
 
-    monkeypatch.setattr(scan_records, "read_snapshot", slowly)
+    monkeypatch.setattr(records, "read_snapshot", slowly)
     scan = saved.begin()
     record = ScanRecords(saved.save, clock=clock).open(scan.name)
     for _ in range(100):

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from launch.page.packet import encode_arrays
 from launch.page.picture import Drawing
-from launch.page.scan_records import NotThereError, ScanRecord, ScanRecords
+from launch.page.scans.packet import encode_arrays
+from launch.page.scans.records import NotThereError, ScanRecord, ScanRecords
 from launch.results.colours import PERCENTILES
 from launch.results.cxi import read_result
 from operators.arrays import abs2

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from launch.page import scan_list
-from launch.page.scan_list import ScanList, final_image
-from launch.page.scan_records import NotThereError, ScanRecords
+from launch.page.scans import scan_list
+from launch.page.scans.records import NotThereError, ScanRecords
+from launch.page.scans.scan_list import ScanList, final_image
 from tests.helpers.launch.saved_scans import SavedScans, decode_arrays
 from tests.helpers.stream.live_images import decode_picture
 

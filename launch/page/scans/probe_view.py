@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.page.packet import encode_arrays, summed
-from launch.page.scan_records import NotThereError, ScanRecord
+from launch.page.scans.packet import encode_arrays, summed
+from launch.page.scans.records import NotThereError, ScanRecord
 from operators.arrays import Array, Probe, abs2
 from stream.record.probe import STAGE, found_probe
 from stream.stages.inputs import load_probe
