@@ -1,12 +1,9 @@
-"""How processes end: a child with its parent, a command as cleanly by a signal as by Ctrl-C, and in words."""
+"""How child processes end: with their parent, by their parent alone, and in words."""
 
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 REFUSED = 2  # exit status: the same start would fail in the same way
 _PR_SET_PDEATHSIG = 1
@@ -19,20 +16,15 @@ def die_with(parent: int) -> None:
         sys.exit(f"process {parent}, which started this one, is gone")
 
 
+def ends_by_parent_alone() -> None:
+    """Ignores what asks a whole terminal, session or service to end: the parent ends this process in order.
+
+    Ctrl-C and a lost terminal reach all its processes, and so does a service manager's SIGTERM.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def describe_status(status: int) -> str:
     """Returns an exit status in words."""
     return f"was killed by signal {-status}" if status < 0 else f"left with exit status {status}"
-
-
-@contextmanager
-def ends_on_sigterm() -> Iterator[None]:
-    """Makes a polite kill clean up as an exception does, instead of leaving processes and folders."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

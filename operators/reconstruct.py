@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 FRAMES_AT_A_TIME = 256  # bounds the memory of raw frames; the engine holds the amplitudes of all
 
-Progress = Callable[[float, float], None]  # gets epoch and amplitude error
+Progress = Callable[[float, float], bool | None]  # gets epoch and amplitude error; True ends it there
 
 _DEFAULTS = ComputeConfig()
 
@@ -121,7 +121,7 @@ def reconstruct(
     device, threads
         As of `operators.engine.backends.get_backend`: by default the fastest there is, on one core.
     progress : callable, optional
-        Gets epoch and amplitude error after each epoch.
+        Gets epoch and amplitude error after each epoch. If it returns True, that epoch was the last.
 
     Returns
     -------
@@ -192,13 +192,14 @@ def solve(
 
 
 def refine(refiner: Refiner, stop: float, epochs: float, progress: Progress | None = None) -> None:
-    """Refine until epoch `stop` of `epochs`, whose last ones take smaller steps."""
+    """Refine until epoch `stop` of `epochs`, whose last ones take smaller steps, or `progress` ends it."""
     reported = 0
     while refiner.epoch < stop:
         refiner.step(1, fraction=closing_fraction(refiner.epoch, epochs))
         if progress is not None and int(refiner.epoch) > reported:
             reported = int(refiner.epoch)
-            progress(refiner.epoch, refiner.error)
+            if progress(refiner.epoch, refiner.error):
+                return
 
 
 def _patterns(frames: Frames, mask: Mask | None, *, is_centred: bool) -> Iterator[tuple[range, Patterns]]:

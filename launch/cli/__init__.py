@@ -12,6 +12,7 @@ from inspect import getdoc
 from launch.cli import live, scans  # noqa: F401 -- their commands register themselves
 from launch.cli.app import app
 from launch.extras import missing_extra
+from launch.signals import ends_on_signals, interruption_behind
 
 __all__ = ["app", "main"]
 
@@ -26,7 +27,12 @@ for command in app.registered_commands:  # the list of commands would cut their 
 def main() -> None:
     """Runs the command line and leaves with its exit status."""
     try:
-        app()
+        with ends_on_signals():
+            app()
+    except SystemExit as end:  # of typer, to which all signals are Ctrl-C
+        if interruption := interruption_behind(end):
+            sys.exit(interruption.status)
+        raise
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except (ValueError, OSError, ImportError, RuntimeError) as error:

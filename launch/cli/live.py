@@ -8,10 +8,12 @@ import typer
 
 from launch.cli import completion
 from launch.cli.app import Browser, ConfigSource, Insecure, JsonFile, Overrides, Overwrite, Save, Seed, app
+from launch.signals import heard_or_not
 from stream.wire import addresses
 
 
 @app.command()
+@heard_or_not()
 def demo(
     rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
     frames: Annotated[
@@ -57,6 +59,7 @@ def demo(
 
 
 @app.command()
+@heard_or_not()
 def run(
     config: ConfigSource,
     series: Annotated[int | None, typer.Option(min=1, help="Ends after so many series.")] = None,

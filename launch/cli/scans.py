@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from launch.cli.app import CORES, EngineDevice, Insecure, JsonFile, Overwrite, Sample, ScanSource, Store, app
+from launch.signals import heard_or_not
 from stream.wire import addresses
 
 # The options of `simulate` and the fields of `Simulation` that they set.
@@ -71,6 +72,7 @@ def replay(
 
 
 @app.command()
+@heard_or_not()
 def reconstruct(
     scan: ScanSource,
     output: Annotated[Path | None, typer.Option(help="CXI file; picture and report lie beside it.")] = None,
@@ -205,6 +207,7 @@ def simulate(
 
 
 @app.command()
+@heard_or_not()
 def train(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE", help="YAML file, such as launch/recipes/train-demo.yaml.")

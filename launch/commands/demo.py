@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from rich.console import Console
 
-from launch.child_process import ends_on_sigterm
 from launch.config.config import Config
 from launch.config.file import load_config
 from launch.results.summary import read_summary, table, write_summary
+from launch.run.finish import finish, tell_reached
 from launch.run.processes import RunFailedError
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
@@ -163,7 +163,8 @@ def beside_beamline(
 ) -> Iterator[tuple[list[Scan], int]]:
     """Runs the pipeline and a simulated beamline; gives the scans and how often a stage was restarted.
 
-    The pipeline is still there inside the context, and at its end as long as a browser shows the page.
+    The pipeline is still there inside the context, and at its end as long as a browser shows the page. If it
+    is asked to end before, it finishes what is recorded, says what that is, and ends.
 
     Parameters
     ----------
@@ -179,10 +180,11 @@ def beside_beamline(
     ------
     RunFailedError
         If the beamline or a stage cannot run.
+    KeyboardInterrupt
+        If it was asked to end before the series were done.
     """
     line = ProgressLine(console)
     with (
-        ends_on_sigterm(),
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
         _process(supervisor, beamline) as process,
     ):
@@ -195,9 +197,14 @@ def beside_beamline(
 
         with line:
             start(supervisor, console, line, opens_browser=opens_browser)
-            for index in range(n_series):
-                process.go()
-                supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
+            try:
+                for index in range(n_series):
+                    process.go()
+                    supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
+            except KeyboardInterrupt:
+                finish(supervisor, console, line)
+                tell_reached(supervisor, console)
+                raise
         yield supervisor.scans(), supervisor.n_restarts
         stay(supervisor, console)
         supervisor.stop()

@@ -18,13 +18,14 @@ from launch.offline.reconstruct import half_data_correlation, provenance_of, rec
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
 from launch.outputs import check_outputs
-from launch.results.cxi import write_cxi
+from launch.results.cxi import Reconstruction, write_cxi
 from launch.results.facts_table import facts_table
 from launch.results.pictures import write_png
 from launch.results.product import write_product
 from launch.results.report import write_page, write_report
 from launch.results.resolution import resolution_figures, resolution_text
 from launch.results.summary import write_summary
+from launch.signals import Asked, Interrupted, ends_on_signals
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
 from operators.reconstruct import Progress as OnProgress
@@ -85,6 +86,8 @@ def reconstruct_file(
         If there is no such scan, or it lacks what the reconstruction needs.
     OSError
         If a file cannot be written, or exists and is not to be replaced; see `check_outputs`.
+    KeyboardInterrupt
+        If somebody asks to end: after the result of the epochs done is written, if there is one.
     """
     console = console or Console()
     with open_recorded(source, store) as scan:
@@ -92,10 +95,13 @@ def reconstruct_file(
         files = _files(output or Path(f"{scan.name}-reconstruction.cxi"), product)
         named = {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
         check_outputs(named | {"--json": json_file}, inputs=[Path(source), store], overwrite=overwrite)
-        figures = _reconstruct(scan, options, files, console, correlates_halves)
-    console.print(_table(figures))
-    if json_file:
-        write_summary(json_file, figures)
+        with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
+            figures = _reconstruct(scan, options, files, console, correlates_halves, asked)
+            console.print(_table(figures))
+            if json_file:
+                write_summary(json_file, figures)
+    if asked.interruption is not None:
+        raise asked.interruption
     return figures
 
 
@@ -113,16 +119,15 @@ def _reconstruct(
     files: dict[str, Path],
     console: Console,
     correlates_halves: bool | None,
+    asked: Asked,
 ) -> dict[str, Any]:
     preprocess = scan.preprocess() if scan.preprocess else None
-    started_s = time.perf_counter()
-    with _shown(console, options.epochs) as progress:
-        result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
-    wall_s = time.perf_counter() - started_s
-    figures = provenance_of(scan, options, result) | {"wall_s": wall_s}
+    result, figures = _result_of(scan, options, preprocess, console, asked)
     write_cxi(files["result"], result, figures)  # before the halves, which may be interrupted
     write_png(files["picture"], result)
-    if correlates_halves or (correlates_halves is None and wall_s < CHEAP_S and options.every == 1):
+    is_cheap = figures["wall_s"] < CHEAP_S and options.every == 1
+    if asked.interruption is None and (is_cheap if correlates_halves is None else correlates_halves):
+        asked.is_deferred = False  # what there is to keep is written
         halves = _halves_of(scan, options, preprocess, console, is_asked_for=bool(correlates_halves))
         if halves is not None:
             result = replace(result, halves=halves)
@@ -136,6 +141,35 @@ def _reconstruct(
     return figures | {name: str(path) for name, path in files.items()}
 
 
+def _result_of(
+    scan: RecordedScan,
+    options: ReconstructOptions,
+    preprocess: Preprocess | None,
+    console: Console,
+    asked: Asked,
+) -> tuple[Reconstruction, dict[str, Any]]:
+    """Return the result and its figures; of fewer epochs, and saying so, if somebody asks to end."""
+    started_s, reached = time.perf_counter(), 0.0
+    with _shown(console, options.epochs) as shown:
+
+        def progress(epoch: float, error: float) -> bool:
+            nonlocal reached
+            shown(epoch, error)
+            reached = epoch
+            asked.is_deferred = asked.interruption is None  # there is something to keep now
+            return asked.interruption is not None
+
+        try:
+            result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
+        except Interrupted:
+            console.print("ended before there was a result: nothing is written")
+            raise
+    figures = provenance_of(scan, options, result) | {"wall_s": time.perf_counter() - started_s}
+    if asked.interruption is not None and reached < options.epochs:
+        figures |= {"epochs": reached, "interrupted": f"after {reached:.3g} of {options.epochs:g} epochs"}
+    return result, figures
+
+
 def _halves_of(
     scan: RecordedScan,
     options: ReconstructOptions,
@@ -144,7 +178,7 @@ def _halves_of(
     *,
     is_asked_for: bool,
 ) -> FRC | None:
-    """Return how the halves agree; None if that cannot be known and nobody asked for it."""
+    """Return how the halves agree; None if that cannot be known and nobody asked for it, or will wait for it."""
     with _shown(console, 2 * options.epochs, "halves") as progress:
         try:
             return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
@@ -152,7 +186,9 @@ def _halves_of(
             if is_asked_for:
                 raise
             log.info("resolution stays unknown: %s", error)
-            return None
+        except Interrupted:
+            console.print("the halves are not compared; what is found is written")
+    return None
 
 
 @contextmanager
@@ -172,6 +208,8 @@ def _table(figures: dict[str, Any]) -> Table:
         rows.add_row("resolution", resolution_text(figures))
     else:
         rows.add_row("resolution", "not measured: --frc reconstructs two halves and compares them")
+    if "interrupted" in figures:
+        rows.add_row("interrupted", f"[yellow]{figures['interrupted']}")
     rows.add_row("took", f"{figures['wall_s']:.1f} s")
     for key in ("result", "picture", "report", "product"):
         if key in figures:

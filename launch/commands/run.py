@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from launch.child_process import ends_on_sigterm
 from launch.config.config import Config, config_hash
-from launch.results.summary import read_summary, table, write_summary
+from launch.results.summary import read_summary, write_summary
+from launch.run.finish import finish, tell_reached
 from launch.run.progress import ProgressLine
 from launch.run.readiness import warnings_of
 from launch.run.stages import resolve
@@ -85,7 +85,7 @@ def run(
     ----------
     config : Config
     n_series : int, optional
-        Without it the run goes on until Ctrl-C, which finishes what is recorded.
+        Without it the run goes on until it is asked to end, which finishes what is recorded.
     timeout_s : float
         Longest time to wait for the series.
     json_file : Path, optional
@@ -98,11 +98,17 @@ def run(
     -------
     int
         0 if every frame of every series is in the picture, otherwise 1.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the results are written, if it was asked to end before `n_series` were done; at once, if it was
+        asked again.
     """
     console = console or Console()
     warnings = warnings_of(config)
+    interruption: KeyboardInterrupt | None = None
     with (
-        ends_on_sigterm(),
         ProgressLine(console) as line,
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
     ):
@@ -111,22 +117,25 @@ def run(
         start(supervisor, console, line, opens_browser=opens_browser)
         detector = supervisor.address("subscriber") or config.detector.address
         console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
-        trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
-        if trouble is None:
-            console.print("finishing what is recorded; Ctrl-C again stops at once")
-        supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
+        try:
+            trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
+            supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
+        except KeyboardInterrupt as error:
+            trouble, interruption = "", error
+            finish(supervisor, console, line)
         figures = _figures(supervisor)
-    for scan in figures["scans"]:
-        console.print(table(scan))
+    tell_reached(supervisor, console)
     if trouble:
         print(trouble, file=sys.stderr)
     if json_file:
         write_summary(json_file, figures)
+    if interruption is not None and n_series is not None:
+        raise interruption
     return 0 if figures["is_complete"] and not trouble else 1
 
 
-def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s: float) -> str | None:
-    """Wait for the series; return what went wrong, "" if nothing did, None after Ctrl-C."""
+def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s: float) -> str:
+    """Wait for the series; return what went wrong, "" if nothing did."""
     detector = supervisor.run.config.detector
     watch = SilenceWatch(
         detector.address,
@@ -142,8 +151,6 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
         supervisor.wait_for_series(n_series, timeout_s, on_turn)
     except TimeoutError as error:
         return str(error) if supervisor.scans() else watch.message()
-    except KeyboardInterrupt:
-        return None
     return ""
 
 

@@ -42,7 +42,7 @@ def reconstruct(
     preprocess : Preprocess, optional
         How frames become patterns; by default whole frames with the scan's mask.
     progress : callable, optional
-        Called with epoch and amplitude error after every epoch.
+        Called with epoch and amplitude error after every epoch; the last is that where it returns True.
 
     Raises
     ------
@@ -154,8 +154,8 @@ def _projected(task: Task, probe: Probe, backend: Backend, progress: Progress | 
     projections = Projections(config, probe, patterns, positions_px, mask=mask, xp=backend.xp)
     for epoch in range(round(task.options.epochs)):
         error = projections.step()
-        if progress is not None:
-            progress(epoch + 1, error)
+        if progress is not None and progress(epoch + 1, error):
+            break
     projections.finish()
     arrays = projections.object, projections.probe, projections.illumination
     object_, probe, photons = (to_numpy(array) for array in arrays)

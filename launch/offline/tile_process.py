@@ -4,7 +4,6 @@ A tile reads its frames itself, where the scan was recorded, and knows nothing o
 through the pipe are the messages of this file and raw buffers.
 """
 
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -16,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from launch.child_process import ends_by_parent_alone
 from launch.offline.recorded import open_recorded
 from launch.offline.task import ReconstructOptions, task_of
 from operators.arrays import use_gpu
@@ -109,7 +109,7 @@ def receive(connection: Connection) -> tuple[TileMessage, list[NDArray[Any]]]:
 
 def run_tile(connection: Connection, job: TileJob) -> None:
     """Holds the tile's frames and refines them, exchange after exchange, until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends this
+    ends_by_parent_alone()
     try:
         refiner = _refiner(job)
     except (ValueError, OSError, ImportError) as error:

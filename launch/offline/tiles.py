@@ -180,9 +180,9 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
             whole = _exchange(tiles)
             epoch = stop
             history.append(_error(tiles))
-            if progress is not None:
-                progress(epoch, history[-1])
-    _warn(tiles, task)
+            if progress is not None and progress(epoch, history[-1]):
+                break
+    _warn(tiles, task, epoch)
     positions_px = task.positions_px.copy()
     for tile in tiles:
         positions_px[tile.job.used] = tile.positions_px
@@ -255,18 +255,18 @@ def _error(tiles: Sequence[TileRefinement]) -> float:
     return sum(tile.error * tile.photons for tile in known) / sum(tile.photons for tile in known)
 
 
-def _warn(tiles: Sequence[TileRefinement], task: Task) -> None:
+def _warn(tiles: Sequence[TileRefinement], task: Task, n_epochs: float) -> None:
     n_divergences = sum(tile.n_divergences for tile in tiles)
     if n_divergences:
         log.warning("refinement diverged %d times and went back, with halved steps", n_divergences)
     for tile in tiles:
-        n_missed = task.options.epochs - tile.epochs
+        n_missed = n_epochs - tile.epochs
         if n_missed > 0:
             log.warning(
                 "tile %d missed %g of %g epochs, its process was lost: its %d frames were refined less: %s",
                 tile.job.number,
                 n_missed,
-                task.options.epochs,
+                n_epochs,
                 tile.n_frames,
                 _ranges(task.scan.frame_numbers[tile.job.used]),
             )

@@ -18,7 +18,6 @@ from stream.wire.messages import Progress, StageLevel
 MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
 FIRST_PAUSE_S = 0.1
-TERM_GRACE_S = 2.0
 TAIL_LINES = 12
 DEAF_S = 5.0  # a process tells how far it is several times a second, unless its work keeps it
 
@@ -157,16 +156,11 @@ class StageProcess:
         return "\n".join(lines[-TAIL_LINES:]) or f"it wrote nothing to {self.log_file}"
 
     def kill(self) -> None:
-        """Ends the process, politely if it listens, and waits until it is gone."""
+        """Ends the process, which has been asked politely (`Stop`), and waits until it is gone."""
         self.is_stopping, self._start_at = True, None
         if self._process is None:
             return
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(TERM_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
+        self._process.kill()
         self._process.wait()
 
 

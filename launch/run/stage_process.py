@@ -8,11 +8,10 @@ import faulthandler
 import importlib
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
-from launch.child_process import REFUSED, die_with
+from launch.child_process import REFUSED, die_with, ends_by_parent_alone
 from launch.config.run_file import ResolvedRun
 from stream.atomic import DiskFullError
 from stream.stages.link import Link, NoticeHandler
@@ -30,8 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.parent:
         die_with(options.parent)
-    # Ctrl-C reaches the whole terminal; the supervisor then stops its stages one after the other.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ends_by_parent_alone()
     _log_to_stderr()
     run = ResolvedRun.read(options.run)
     try:

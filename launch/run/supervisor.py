@@ -79,6 +79,7 @@ class Supervisor:
         self._stages: dict[str, StageProcess] = {}
         self._scans: dict[Path, Scan] = {}
         self._closed: set[str] = set()
+        self._is_stopping = False
 
     def __enter__(self) -> Self:
         """Claims the folder of results and opens the control socket.
@@ -102,7 +103,8 @@ class Supervisor:
 
     def __exit__(self, *exception: object) -> None:
         try:
-            self.stop(drain=False)
+            if not self._is_stopping:  # otherwise it is stopped, or somebody could not wait for that
+                self.stop(drain=False)
         finally:
             for stage in self._stages.values():
                 stage.kill()
@@ -271,6 +273,7 @@ class Supervisor:
         on_turn : callable, optional
             As in `wait_for_series`.
         """
+        self._is_stopping = True
         deadline = self.clock() + (timeout_s if drain else 0.0)
         sources = [stage for stage in self._stages.values() if stage.spec.is_source]
         for stage in sources:

@@ -120,7 +120,6 @@ def test_a_stage_that_is_not_ready_in_time_is_named(run_folder):
 
 def test_a_deaf_stage_is_killed(run_folder, monkeypatch):
     monkeypatch.setattr("launch.run.supervisor.STOP_GRACE_S", 0.2)
-    monkeypatch.setattr("launch.run.processes.TERM_GRACE_S", 0.2)
     with Supervisor(make_run(run_folder, "deaf")) as supervisor:
         supervisor.start()
         pid = supervisor.pid("deaf")

@@ -1,0 +1,32 @@
+"""How a run ends that somebody asked to end: what is recorded is finished, and where it lies is said."""
+
+from rich.console import Console
+
+from launch.results.summary import read_summary, table
+from launch.run.progress import ProgressLine
+from launch.run.supervisor import Supervisor
+
+
+def finish(supervisor: Supervisor, console: Console, line: ProgressLine) -> None:
+    """Stops the sources and returns when the results of what is recorded are written.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If somebody asks again: it stops at once.
+    """
+    console.print("finishing what is recorded; Ctrl-C again stops at once")
+    try:
+        supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
+    except KeyboardInterrupt:
+        console.print(f"stopped at once; what is recorded lies in {supervisor.run.scans}", soft_wrap=True)
+        raise
+
+
+def tell_reached(supervisor: Supervisor, console: Console) -> None:
+    """Says what became of each scan of the run, and where it lies."""
+    save, scans = supervisor.run.config.save, supervisor.scans()
+    for scan in scans:
+        console.print(table(read_summary(save, scan)))
+    what = f"{len(scans)} {'scan lies' if len(scans) == 1 else 'scans lie'}" if scans else "no frame came;"
+    console.print(f"{what} in {save}", soft_wrap=True)
