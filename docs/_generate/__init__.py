@@ -76,6 +76,11 @@ standard error says why, and `PTYCHOSTREAM_DEBUG=1` where it was noticed. `ptych
 lets the shell complete commands, options, recipes and families of samples;
 `ptychostream --version` names what is installed, for a report of a bug.
 
+Ctrl-C, `kill` (SIGTERM) and a terminal that is gone (SIGHUP: a lost ssh) are one and the same. `run` and
+`demo` finish what is recorded, `reconstruct` writes what the epochs done have found, and each says where it
+lies; `train` goes on from its checkpoint when it is started again. A second signal ends at once. The exit
+status is then 130, 143 or 129; `run` without `--series`, which ends in no other way, leaves with 0 or 1.
+
 No command replaces a file that exists unless it is told to with `--overwrite`, which all that write files
 have; it says so before it begins to work. What it reads it never replaces. A file appears under its name
 when it is whole: whatever ends a command in the middle, the old file is still there.

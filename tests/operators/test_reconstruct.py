@@ -71,6 +71,12 @@ def test_an_epoch_is_told_with_its_error_as_it_ends(scene, frames):
     assert [error for _, error in told] == pytest.approx(found.error_history[:3])
 
 
+def test_who_is_told_can_end_it_with_what_is_found_by_then(scene, frames):
+    found = found_in(frames, scene.corners, scene.probe, epochs=9, progress=lambda epoch, error: epoch >= 2)
+    assert len(found.error_history) == 3
+    assert found.error_history[-1] < found.error_history[0]
+
+
 def test_centred_frames_and_corner_origin_patterns_are_the_same_frames(scene, frames):
     centred = found_in(frames, scene.corners, scene.probe)
     corner = found_in(scene.patterns, scene.corners, scene.probe, is_centred=False)

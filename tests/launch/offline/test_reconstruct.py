@@ -91,6 +91,12 @@ def test_progress_is_told_once_an_epoch(scan, projections):
     assert errors[-1] < errors[0]
 
 
+def test_projections_end_when_who_is_told_wants_them_to(scan):
+    options = ReconstructOptions(epochs=9, projections=ProjectionConfig(algorithm="raar"))
+    result = reconstruct(scan, options, progress=lambda epoch, error: epoch == 2)
+    assert len(result.error_history) == 2
+
+
 def test_the_probe_of_the_scan_is_scaled_to_its_photons(scan):
     too_bright = replace(scan, probe=10 * scan.probe)
     result = reconstruct(too_bright, replace(KNOWN, epochs=1, scale_probe=True))

@@ -87,6 +87,14 @@ def test_tiles_give_what_one_process_gives(path, started):
     assert whole.error_history[-1] == pytest.approx(alone.error_history[-1], rel=0.5)
 
 
+@pytest.mark.slow
+def test_tiles_end_when_who_is_told_wants_them_to_and_none_has_missed_an_epoch(path, caplog):
+    options = replace(EPOCHS_4, tiles=2)
+    result = reconstruct_file(path, options, progress=lambda epoch, error: epoch == 2)
+    assert len(result.error_history) == 2
+    assert "missed" not in caplog.text
+
+
 def result_modes(probe):
     return probe[0].ravel(), probe[1].ravel()
 
