@@ -178,7 +178,7 @@ def _halves_of(
     *,
     is_asked_for: bool,
 ) -> FRC | None:
-    """Return how the halves agree; None if that cannot be known and nobody asked for it, or will wait for it."""
+    """Return how the halves agree; None if nobody asked and it cannot be known, or nobody waits for it."""
     with _shown(console, 2 * options.epochs, "halves") as progress:
         try:
             return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
