@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from operators.arrays import Array, Object
 from operators.geometry import Bounds
-from operators.optics.probe import phase_ramp, probe_tilt
+from operators.optics.probe import probe_tilt
 
 CELL_PX = 8  # over which phases are averaged before they are compared
 LEAST_CELLS = 8  # from which on a slope is looked for
@@ -38,10 +38,9 @@ class Plane:
 
     def over(self, bounds: Bounds, step: int = 1) -> Object:
         """Returns its phase factors on every `step`th row and column of `bounds`, (row, col) complex64."""
-        n_rows, n_columns = bounds.shape
-        shape, first = (-(-n_rows // step), -(-n_columns // step)), (bounds.top / step, bounds.left / step)
-        ramp = phase_ramp(shape, step * np.array(self.slope), first)
-        return ramp * np.complex64(np.exp(1j * self.offset))
+        rows, columns = np.arange(bounds.top, bounds.bottom, step), np.arange(bounds.left, bounds.right, step)
+        down = np.exp(1j * (self.offset + self.slope[0] * rows)).astype(np.complex64)
+        return down[:, None] * np.exp(1j * self.slope[1] * columns).astype(np.complex64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

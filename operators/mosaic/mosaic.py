@@ -111,6 +111,11 @@ class Mosaic:
         sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
         return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
 
+    def photons_on(self, bounds: Bounds) -> Array:
+        """Returns the photons that fell on each pixel of `bounds`, inside the canvas, (row, col) float32."""
+        assert self.bounds is not None  # noqa: S101  (nothing lies inside no canvas)
+        return self._photons[bounds.slices_in(self.bounds)]
+
     def object_on(self, bounds: Bounds, step: int = 1) -> Object:
         """Returns every `step`th row and column of `bounds`, inside the canvas; 0 where nothing is known."""
         assert self.bounds is not None  # noqa: S101  (nothing lies inside no canvas)

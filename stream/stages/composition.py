@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from operators.arrays import Probe, abs2
+from operators.arrays import Array, Mask, Object, Probe, abs2
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint, Plane, join, plane_between
@@ -121,33 +121,38 @@ def compose(
         "photons": np.zeros(bounds.shape, np.float32),
         "source": np.zeros(bounds.shape, np.uint8),
     }
-    if mosaic.bounds is not None and (shared := bounds.intersection(mosaic.bounds)) is not None:
-        picture = mosaic.picture(shared)
-        object_ = picture.object if joint is None else picture.object * joint.over(shared)
+    below = None if mosaic.bounds is None else bounds.intersection(mosaic.bounds)
+    if below is not None:
         # One unit for both: the power of a known probe may be nominal, refinement knows that of the frames.
-        photons = picture.photons if refined is None else picture.photons * refined.power / mosaic.power
-        values = (object_, np.float32(sigma_factor) * picture.sigma, photons)
-        _put(layers, shared.slices_in(bounds), np.isfinite(picture.sigma), values, MOSAIC)
+        power = 1.0 if refined is None else refined.power / mosaic.power
+        layers["photons"][below.slices_in(bounds)] = np.float32(power) * mosaic.photons_on(below)
     if refined is not None and (shared := bounds.intersection(refined.bounds)) is not None:
         window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
         used, shone = refined.photons[window], layers["photons"][target]
         # At the growing edge the mosaic has frames that refinement has not come to yet: it is shown there,
         # and where it is not, their photons fell all the same.
         known = (used > refined.least) & (used >= LIGHT_SHARE * shone)
-        _put(
-            layers,
-            target,
-            known,
-            (refined.object[window], refined.sigma[window], np.maximum(used, shone)),
-            REFINED,
-        )
+        layers["photons"][target] = np.maximum(used, shone)
+        _put(layers, target, known, refined.object[window], refined.sigma[window], REFINED)
+    if below is not None and not layers["source"][below.slices_in(bounds)].all():
+        target, picture = below.slices_in(bounds), mosaic.picture(below)
+        known = np.isfinite(picture.sigma) & (layers["source"][target] == NOTHING)
+        object_ = picture.object if joint is None else picture.object * joint.over(below)
+        _put(layers, target, known, object_, np.float32(sigma_factor) * picture.sigma, MOSAIC)
+    layers["photons"][layers["source"] == NOTHING] = 0
     return layers
 
 
-def _put(layers: dict[str, Any], window: Any, known: Any, values: tuple[Any, ...], source: int) -> None:
-    for name, value in zip(("object", "sigma", "photons"), values, strict=True):
+def _put(
+    layers: dict[str, NDArray[Any]],
+    window: tuple[slice, slice],
+    known: Mask,
+    object_: Object,
+    sigma: Array,
+    source: int,
+) -> None:
+    for name, value in (("object", object_), ("sigma", sigma), ("source", np.uint8(source))):
         layers[name][window] = np.where(known, value, layers[name][window])
-    layers["source"][window] = np.where(known, np.uint8(source), layers["source"][window])
 
 
 def _phase_of_mosaic(snapshot: RefinerSnapshot, mosaic: Mosaic) -> Plane:
