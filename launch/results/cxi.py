@@ -86,6 +86,21 @@ def read_result(path: Path) -> Reconstruction:
         raise ValueError(f"{path}: wanted a result written by ptychostream: {error}") from error
 
 
+def read_halves(path: Path) -> FRC | None:
+    """Returns the agreement of halves of the result in `path`, and nothing else of it; None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a result of ptychostream.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_halves(file["entry_1/process_1"])
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path}: wanted a result written by ptychostream: {error}") from error
+
+
 def _read_halves(process: h5py.Group) -> FRC | None:
     if "frc" not in process:
         return None

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import h5py
 import numpy as np
 
 from launch.page.scans.records import ScanRecord
+from launch.results.cxi import read_halves
+from launch.results.resolution import resolution_figures, resolution_text
 from stream.record.error_curve import read_error_curve
 
 MOST_POINTS = 2000
-FRC_FIELDS = "frequency", "correlation", "half_bit"
 TOO_EARLY = "it comes with the result, after the scan"
 NO_HALVES = "its result has no correlation of halves; `ptychostream reconstruct` of the scan computes one"
 
@@ -44,12 +44,18 @@ def _frc(record: ScanRecord) -> dict[str, Any]:
             "why": "no frame got into a picture" if is_over else "it comes with the result, after the scan"
         }
     try:
-        with h5py.File(record.result, "r") as file:
-            process = file["entry_1/process_1"]
-            if "frc" not in process:
-                return {"why": NO_HALVES}
-            curve = {name: np.asarray(process["frc"][name], np.float64).tolist() for name in FRC_FIELDS}
-            resolution_m = float(process["resolution_m"][()]) if "resolution_m" in process else None
-    except (OSError, KeyError) as error:
-        return {"why": f"{record.result.name} cannot be read: {error}"}
-    return curve | {"pixel_m": record.optics.geometry.object_pixel_m, "resolution_m": resolution_m}
+        halves = read_halves(record.result)
+    except ValueError as error:
+        return {"why": str(error)}
+    if halves is None:
+        return {"why": NO_HALVES}
+    pixel_m = record.optics.geometry.object_pixel_m
+    figures = resolution_figures(halves, pixel_m)
+    return {
+        "frequency": halves.frequency.tolist(),
+        "correlation": halves.correlation.tolist(),
+        "half_bit": halves.half_bit.tolist(),
+        "pixel_m": pixel_m,
+        "resolution_m": figures["resolution_m"],
+        "words": resolution_text(figures),
+    }

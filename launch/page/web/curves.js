@@ -17,7 +17,7 @@ const BOXES = `
     <output></output>
   </div>
   <div class="box frc">
-    <h2><span data-hint="Fourier ring correlation: two images from half of the frames each are compared at every fineness of detail. Where the curve falls below the threshold, details are noise.">Resolution</span><em></em></h2>
+    <h2><span data-hint="Fourier ring correlation: two images from half of the frames each are compared at every fineness of detail. Where the curve falls below the dashed half-bit threshold, details are noise.">Resolution</span><em></em></h2>
     <p class="words" role="status">asking …</p>
     <div class="plot"><canvas role="img" aria-label="correlation of halves over spatial frequency"></canvas></div>
     <output></output>
@@ -100,7 +100,7 @@ function showFrc(box, plot, { scan, frc }) {
   const x = frc.frequency.map((perPixel) => perPixel / frc.pixel_m / 1e6);
   correlation = { x, frc };
   const found = frc.resolution_m;
-  say(box, scan, found ? `resolution ${length(found)} (half period), where the curve crosses the half-bit threshold` : "the halves agree on nothing above the half-bit threshold", true);
+  say(box, scan, frc.words, true);
   const lines = [
     { x, y: frc.half_bit, colour: COLOURS.threshold, dash: [6, 4] },
     { x, y: frc.correlation, colour: COLOURS.frc, width: 2 },

@@ -2,7 +2,7 @@
 
 import { digits } from "/web/format.js";
 
-const MARGIN = { left: 58, right: 14, top: 8, bottom: 36 };
+const MARGIN = { left: 74, right: 14, top: 8, bottom: 36 };
 const LINE = "#3a4654";
 const TEXT = "#c3cdd8";
 const FONT = '12px system-ui, "DejaVu Sans", sans-serif';

@@ -27,7 +27,7 @@ export function drawRaster(canvas, [height, width], part, table, { pixel_m: pixe
   context.imageSmoothingEnabled = scale < 1;
   context.imageSmoothingQuality = "high";
   context.drawImage(small, left, top, width * scale, height * scale);
-  if (pixelM) drawScaleBar(context, { pixel_m: pixelM }, scale);
+  if (pixelM) drawScaleBar(context, { pixel_m: pixelM }, scale, canvas);
 }
 
 export function drawBar(canvas, table) {

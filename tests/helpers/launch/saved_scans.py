@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from launch.config.run_file import PROBE_FILE, new_run
-from launch.results.cxi import Reconstruction, write_cxi
+from launch.results.cxi import write_cxi
+from launch.results.reconstruction import Reconstruction
 from operators.arrays import abs2
 from operators.geometry import Bounds
 from operators.optics.forward import intensities
@@ -73,7 +74,7 @@ class SavedScans:
         counters = scan.counters("refinement", writable=True)
         counters["version"] = counters["version"] + 1
 
-    def end(self, scan, incomplete=""):
+    def end(self, scan, incomplete="", halves=None):
         """Write the result, as the recorder does."""
         result = Reconstruction(
             object=self.sample.truth,
@@ -85,6 +86,7 @@ class SavedScans:
             geometry=GEOMETRY,
             error_history=np.array([0.5, 0.25]),
             maps={},
+            halves=halves,
         )
         stem = self.save / "results" / scan.name
         write_cxi(stem.with_suffix(".cxi"), result, {})

@@ -11,6 +11,7 @@ from launch.page.scans.pattern_view import pattern_packet
 from launch.page.scans.probe_view import probe_packet
 from launch.page.scans.records import NotThereError, ScanRecords
 from operators.arrays import abs2, centre_origin
+from operators.metrics.errors import FRC
 from operators.optics.forward import forward_residual, intensities
 from stream.record.probe import publish_probe
 from tests.helpers.launch.saved_scans import SavedScans, decode_arrays
@@ -143,6 +144,17 @@ def test_the_error_is_told_epoch_by_epoch_from_the_first_frame_on(saved):
     assert "with the result" in curves_of(record_of(saved))["frc"]["why"]
     saved.end(scan)
     assert "no correlation of halves" in curves_of(record_of(saved))["frc"]["why"]
+
+
+def test_the_correlation_of_halves_comes_with_its_threshold_and_the_resolution(saved):
+    halves = FRC(
+        frequency=np.linspace(0, 0.5, 11), correlation=np.linspace(1, 0, 11), n_pixels=np.arange(1, 12) * 6
+    )
+    saved.whole(halves=halves)
+    frc = curves_of(record_of(saved))["frc"]
+    assert frc["frequency"] == halves.frequency.tolist()
+    assert frc["half_bit"] == halves.half_bit.tolist()
+    assert frc["resolution_m"] == pytest.approx(frc["pixel_m"] / (2 * halves.crossing(halves.half_bit)))
 
 
 def test_a_large_object_that_changes_is_not_read_at_every_question(saved, monkeypatch):
