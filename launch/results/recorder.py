@@ -96,6 +96,7 @@ class ScanResult(ScanWork):
             figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}
         write_summary(stem.with_suffix(".json"), figures)
         if stage.store is not None:
+            scan.counters(Recorder.name, writable=True)["step"] = 1  # a store may take its time
             figures["uid"] = self._store(stage.store, stem)
             write_summary(stem.with_suffix(".json"), figures)
 

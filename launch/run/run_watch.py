@@ -95,7 +95,7 @@ class RunWatch:
             status = verdict(of_stage.done, of_stage.expected, incompleteness(scan))
             self._verdict = status.level, status.text
             level: EventLevel = "info" if status.level == "complete" else "warning"
-            self._note("scan", level, f"{scan.name} {status.text}")
+            self._note("scan", level, f"{scan.name}: {status.text}")
         for scan in scans[self._n_recorded : self._states.n_closed("recorder", scans)]:
             self._n_recorded += 1
             self._note("recorder", "info", f"results of {scan.name} written")

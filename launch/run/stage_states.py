@@ -289,7 +289,10 @@ class StageStates:
         if scan is None:
             return ("results written", "done") if scans else ("waiting for the end of a scan", "ok")
         is_writing = all(scan.count(stage, "closed") for stage in self._closed if stage in self._inputs)
-        writing_s = self._since_s("recorder", (scan.name, is_writing))
+        has_results = scan.count("recorder", "step") > 0
+        writing_s = self._since_s("recorder", (scan.name, is_writing, has_results))
+        if has_results:
+            return f"results written, entering them in the store, {writing_s:.0f} s", "busy"
         if is_writing:
             return f"writing results, {writing_s:.0f} s", "busy"
         return "waiting for the end of the scan", "ok"

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,13 +36,22 @@ def says(pipeline: Pipeline) -> Iterator[Callable[[], dict]]:
         yield look
 
 
-def play(pipeline: Pipeline, sample: ScannedSample, series: str, happens: Callable[[], object]) -> None:
-    """Plays a series; after `AT` frames the detector holds its breath while something happens."""
+def play(
+    pipeline: Pipeline,
+    sample: ScannedSample,
+    series: str,
+    happens: Callable[[], object],
+    *,
+    is_shown: bool = True,
+) -> None:
+    """Plays a series; after `AT` frames, when they are shown, the detector holds its breath meanwhile."""
 
     def frames() -> Iterator[np.ndarray]:
         for number, frame in enumerate(sample.frames):
             if number == AT:
-                pipeline.until(lambda: pipeline.recorded(series) == AT and pipeline.is_shown(series))
+                pipeline.until(
+                    lambda: pipeline.recorded(series) == AT and pipeline.is_shown(series) >= is_shown
+                )
                 happens()
             yield frame
 
@@ -72,9 +82,9 @@ def test_a_detector_that_freezes_is_called_silent_on_the_page_and_by_clients(
 
 
 def test_a_stage_that_hangs_is_stalled_and_one_that_dies_is_restarting(
-    run_folder, sample: ScannedSample
+    run_folder: Path, sample: ScannedSample
 ) -> None:
-    said = []
+    said: list[str] = []
     with Pipeline(run_folder, sample) as pipeline:
         pid = pipeline.supervisor.pid("refinement")
 
@@ -91,3 +101,22 @@ def test_a_stage_that_hangs_is_stalled_and_one_that_dies_is_restarting(
     assert any(words in said[0] for words in ("stalled", "no sign of life"))
     assert "refinement: restarting: was killed by signal 9" in said[1]
     assert state.text.startswith("scan complete")
+
+
+def test_while_an_unknown_probe_is_sought_it_says_so_and_does_not_wait_for_a_first_frame(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    said: dict[str, None] = {}
+    with Pipeline(run_folder, sample, "probe.source=data", "refinement.first_frames=90") as pipeline:
+
+        def rows() -> dict[str, str]:
+            return {row.name: row.text for row in pipeline.supervisor.state.stages}
+
+        def half_way() -> None:
+            pipeline.until(lambda: rows()["probe"] == f"finding the probe: {AT} of 90 frames are here")
+            pipeline.on_turn = lambda: said.setdefault(pipeline.supervisor.state.text)
+
+        play(pipeline, sample, "blind", half_way, is_shown=False)
+        pipeline.until(lambda: rows()["probe"] == "found")
+    assert any("finding the probe: step" in text for text in said)
+    assert not any("waiting for the first frame" in text for text in said)

@@ -200,11 +200,13 @@ def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
     close(scan, "refinement", "stitcher")
     told = "incomplete: lost 10 frames (90-99); 90 of 100 frames are in the image"
     assert bench.says() == ("incomplete", f"{told}; writing results, 0 s")
+    scan.counters("recorder", writable=True)["step"] = 1
+    assert bench.row("recorder") == ("busy", "results written, entering them in the store, 0 s")
     close(scan, "recorder")
     assert bench.says() == ("incomplete", told)
     assert bench.notes == [
         ("scan", "info", "0000-star begins, 100 frames"),
-        ("scan", "warning", f"0000-star {told}"),
+        ("scan", "warning", f"0000-star: {told}"),
         ("recorder", "info", "results of 0000-star written"),
     ]
 
