@@ -7,6 +7,8 @@
     /scans/NAME/thumbnail, /picture  the final image, small and whole
     /versions                        which versions of the live image are kept, JSON
     /versions/NAME/N                 one of them, as the live picture comes
+    /file/NAME/N/MAP.tif, /image.cxi what a page shows of version N, as a file of numbers; with ?stored=1 of a
+                                     picture from here
 
 NAME may be "newest". All of it is read-only. Files are read, and arrays made, by one thread beside the loop
 that serves the live image, so it takes at most one core however many browsers ask. What does so is imported
@@ -21,8 +23,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from launch.page.picture import UNITS
 from launch.page.scans.records import NotThereError, ScanRecord, ScanRecords
 from launch.page.versions import VersionHistory
+from stream.live.image import LiveImage
 
 if TYPE_CHECKING:
     from launch.page.scans.scan_list import ScanList
@@ -39,10 +43,18 @@ class DataRoutes:
     records : ScanRecords or None
         None where the page has no folder: it then knows no scans.
     versions : VersionHistory
+    held : callable
+        Returns the live image of a scan and version that a page shows, or the newest of that scan; None where
+        there is none.
     """
 
-    def __init__(self, records: ScanRecords | None, versions: VersionHistory) -> None:
-        self._records, self._versions = records, versions
+    def __init__(
+        self,
+        records: ScanRecords | None,
+        versions: VersionHistory,
+        held: Callable[[str, int], LiveImage | None],
+    ) -> None:
+        self._records, self._versions, self._held = records, versions, held
         self._list: ScanList | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="page-data")
         self._n_waiting = 0
@@ -58,6 +70,8 @@ class DataRoutes:
         get("/scans/{scan}/picture", self._picture)
         get("/versions", self._kept)
         get("/versions/{scan}/{version:[0-9]{1,12}}", self._version)
+        get("/file/{scan}/{version:[0-9]{1,12}}/{map}.tif", self._tiff)
+        get("/file/{scan}/{version:[0-9]{1,12}}/image.cxi", self._cxi)
         app.on_cleanup.append(self._close)
 
     async def _close(self, app: web.Application) -> None:
@@ -112,6 +126,44 @@ class DataRoutes:
             raise web.HTTPNotFound(text=f"version {version} of {scan} is not kept any more")
         return _binary(packet)
 
+    async def _tiff(self, request: web.Request) -> web.Response:
+        scan, version, name = _names(request)
+        if name not in UNITS:
+            raise web.HTTPNotFound(text=f"there is no map {name!r}, only {', '.join(UNITS)}")
+        live = None if "stored" in request.query else self._held(scan, version)
+        packet = self._versions.packet(scan, version) if live is None else None
+
+        def answer() -> tuple[bytes, int]:
+            from launch.page.image_file import tiff_of_image, tiff_of_packet
+            from launch.page.scans.scan_list import final_image
+
+            if packet is not None:
+                return tiff_of_packet(packet, name), version
+            image = live or final_image(self._folder().open(scan))
+            return tiff_of_image(image, name), image.version
+
+        content, version = await self._read(answer)
+        return _attached(content, f"{scan}-v{version}-{name}.tif", "image/tiff")
+
+    async def _cxi(self, request: web.Request) -> web.Response:
+        scan, version, _ = _names(request)
+        live = None if "stored" in request.query else self._held(scan, version)
+        if live is None and self._versions.packet(scan, version) is not None:
+            raise web.HTTPConflict(text="of an earlier version only the picture is kept: save it as TIFF")
+
+        def answer() -> tuple[bytes, int]:
+            from launch.page.image_file import cxi_of_image
+            from launch.page.scans.scan_list import final_image
+
+            record = self._folder().open(scan)
+            if live is None and record.result.exists():
+                return record.result.read_bytes(), version
+            image = live or final_image(record)
+            return cxi_of_image(image, record), image.version
+
+        content, version = await self._read(answer)
+        return _attached(content, f"{scan}-v{version}.cxi", "application/x-hdf5")
+
     async def _of_scan(self, request: web.Request, answer: Callable[[ScanRecord], Answer]) -> Answer:
         name = request.match_info["scan"]
         return await self._read(lambda: answer(self._folder().open(name)))
@@ -141,6 +193,16 @@ class DataRoutes:
         if self._list is None:
             self._list = ScanList(self._folder())
         return self._list
+
+
+def _names(request: web.Request) -> tuple[str, int, str]:
+    parts = request.match_info
+    return parts["scan"], int(parts["version"]), parts.get("map", "")
+
+
+def _attached(content: bytes, name: str, kind: str) -> web.Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return web.Response(body=content, content_type=kind, headers=headers)
 
 
 def _whole(request: web.Request, name: str, otherwise: int = 0) -> int:

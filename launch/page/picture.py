@@ -32,9 +32,7 @@ UNITS = {
 TOP = 65535  # the highest level
 _CHOICES = (0, 0.1, 0.5, 1, 2, 5, 95, 98, 99, 99.5, 99.9, 100)  # percentiles that the page offers
 _SAMPLES = 1 << 16  # of a map, for its range: percentiles of more take longer and say the same
-_MARGIN = (
-    8  # by how many of their spans the steps go beyond the lit values; the noise of a rim may lie outside
-)
+_MARGIN = 8  # spans that the steps go beyond the lit values; the noise of a rim may lie outside
 _FROM_ZERO = {"sigma", "photons"}
 
 
@@ -46,6 +44,8 @@ class Map:
     ----------
     low, high : float
         What levels 1 and 65535 stand for.
+    least, most : float
+        Of all values: those beyond `low` and `high` have the levels 1 and 65535, too.
     percentiles : dict of float to float
         Of the lit values.
     is_cyclic : bool
@@ -56,6 +56,8 @@ class Map:
     name: str
     low: float
     high: float
+    least: float
+    most: float
     percentiles: dict[float, float]
     levels: NDArray[np.uint16]
     is_cyclic: bool = False
@@ -67,6 +69,8 @@ class Map:
             "unit": UNITS[self.name],
             "low": self.low,
             "high": self.high,
+            "least": self.least,
+            "most": self.most,
             "percentiles": self.percentiles,
             "from_zero": self.name in _FROM_ZERO,
             "is_cyclic": self.is_cyclic,
@@ -173,18 +177,47 @@ class Drawing:
         values = self.values(name)
         if name == "source":
             levels = np.nan_to_num(values).astype(np.uint16)
-            return Map(name=name, low=1, high=TOP, percentiles={}, levels=levels)
+            return Map(name=name, low=1, high=TOP, least=1, most=TOP, percentiles={}, levels=levels)
         percentiles = self._percentiles(values)
         low, high = (percentiles[p] for p in PERCENTILES)
+        least, most = (float(f.reduce(values, axis=None, initial=low)) for f in (np.fmin, np.fmax))
         if is_cyclic := UNITS[name] == "rad" and name != "sigma" and drawn_phase(low, high)[0] == "cyclic":
             low, high = -np.pi, np.pi
         else:
-            least, most = (float(f.reduce(values, axis=None, initial=low)) for f in (np.fmin, np.fmax))
             margin = _MARGIN * (high - low)
             low, high = max(least, low - margin), min(most, high + margin)
             low, high = _wide(min(low, 0.0) if name in _FROM_ZERO else low, high)
         levels = _levels(values, low, high)
-        return Map(name=name, low=low, high=high, percentiles=percentiles, levels=levels, is_cyclic=is_cyclic)
+        return Map(
+            name=name,
+            low=low,
+            high=high,
+            least=least,
+            most=most,
+            percentiles=percentiles,
+            levels=levels,
+            is_cyclic=is_cyclic,
+        )
+
+
+def read_map(packet: bytes, name: str) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """Returns the header of a packet, and the values of a map in it; NaN where nothing is known.
+
+    Raises
+    ------
+    ValueError
+        If the packet has no such map.
+    """
+    n_header = int.from_bytes(packet[:4], "little")
+    header = json.loads(packet[4 : 4 + n_header])
+    names = [entry["name"] for entry in header["maps"]]
+    if name not in names:
+        raise ValueError(f"this picture has no {name}, only {', '.join(names)}")
+    entry, n_values = header["maps"][names.index(name)], int(np.prod(header["shape"]))
+    first = 4 + n_header + 8 * header["n_path"] + 2 * n_values * names.index(name)
+    levels = np.frombuffer(packet, "<u2", n_values, first).reshape(header["shape"])
+    values = entry["low"] + (levels - np.float32(1)) * np.float32((entry["high"] - entry["low"]) / (TOP - 1))
+    return header, np.where(levels > 0, values, np.nan).astype(np.float32)
 
 
 def _phase(object_: NDArray[Any]) -> NDArray[np.float32]:

@@ -271,7 +271,7 @@ class Page:
         self.app.router.add_get("/live", self._live)
         self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
-        DataRoutes(records, feed.versions).add_to(self.app)
+        DataRoutes(records, feed.versions, self._held).add_to(self.app)
 
     async def farewell(self) -> None:
         """Waits a moment for browsers that do not show the newest image yet, and closes their connections."""
@@ -281,6 +281,12 @@ class Page:
         ):
             await asyncio.sleep(TURN_S)
         await asyncio.gather(*(socket.close() for socket in list(self._shown)))
+
+    def _held(self, scan: str, version: int) -> LiveImage | None:
+        newest = self._feed.image
+        shown = (image for image, _ in self._shown.values() if image is not None)
+        exact = (image for image in shown if (image.scan, image.version) == (scan, version))
+        return next(exact, newest if newest is not None and newest.scan == scan else None)
 
     async def _index(self, request: web.Request) -> web.FileResponse:
         return web.FileResponse(FILES / "index.html")

@@ -15,11 +15,13 @@ export function length(metres) {
   return `${digits(metres * factor)} ${unit}`;
 }
 
+const places = (step) => Math.min(Math.max(0, 1 - Math.floor(Math.log10(step > 0 ? step : 1e-3))), 12);
+
 // `value` to the place of the second digit of `step`, the smallest difference that means something.
-export function rounded(value, step) {
-  const places = step > 0 ? Math.max(0, 1 - Math.floor(Math.log10(step))) : 3;
-  return WITH_MINUS(value.toFixed(Math.min(places, 12)));
-}
+export const rounded = (value, step) => WITH_MINUS(value.toFixed(places(step)));
+
+// The same without zeros at the end.
+export const short = (value, step) => WITH_MINUS(Number(value.toFixed(places(step))).toString());
 
 // Seconds since 1970 as the time of day here.
 export const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");

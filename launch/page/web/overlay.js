@@ -35,7 +35,7 @@ function drawLine(context, path, place) {
   const line = new Path2D();
   for (let i = 0; i < path.length; i += 2) line.lineTo(...place(i));
   context.lineJoin = "round";
-  outlined(context, line, COLOURS.path, Math.min(0.6 + 0.3 * Math.log2(view.zoom), 1.5));
+  outlined(context, line, COLOURS.path, Math.min(1 + 0.25 * Math.log2(view.zoom), 2));
 }
 
 function drawDots(context, path, place) {
@@ -82,14 +82,14 @@ export function drawProfileLine(context, at) {
   outlined(context, start, COLOURS.profile, 2);
 }
 
-// `scale` is canvas pixels per drawn pixel.
-export function drawScaleBar(context, picture, scale, canvas) {
+// `scale` is canvas pixels per drawn pixel, `covered` how much of the canvas is covered from below, CSS pixels.
+export function drawScaleBar(context, picture, scale, canvas, covered) {
   const metresPerPixel = picture.pixel_m / scale;
   const longest = 0.22 * canvas.width * metresPerPixel;
   const power = 10 ** Math.floor(Math.log10(longest));
   const metres = power * [5, 2, 1].find((step) => step * power <= longest);
   const [unit, label] = [devicePixelRatio, length(metres)];
-  const [width, x, y] = [metres / metresPerPixel, 16 * unit, canvas.height - 18 * unit];
+  const [width, x, y] = [metres / metresPerPixel, 16 * unit, canvas.height - (18 + covered) * unit];
   const outline = 2 * unit;
   context.font = `600 ${14 * unit}px system-ui, "DejaVu Sans", sans-serif`;
   context.lineJoin = "round";

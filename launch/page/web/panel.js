@@ -120,8 +120,8 @@ export class Panel {
     this.canvas.width = Math.round(this.canvas.clientWidth * devicePixelRatio);
     this.canvas.height = Math.round(this.canvas.clientHeight * devicePixelRatio);
     if (!this.hasImage) return;
-    this.drawOn(this.canvas.getContext("2d"));
     this.profile.draw();
+    this.drawOn(this.canvas.getContext("2d"));
     this.readOut();
   }
 
@@ -144,7 +144,7 @@ export class Panel {
     if (view.showPath) drawPath(context, this.picture, at, this.isStored);
     if (view.steering && !this.isStored) drawSteering(context, at);
     if (view.line) drawProfileLine(context, at);
-    drawScaleBar(context, this.picture, scale, this.canvas);
+    drawScaleBar(context, this.picture, scale, this.canvas, this.profile.height);
     this.drawPointer(context, scale, left, top);
   }
 
@@ -188,14 +188,16 @@ export class Panel {
   }
 
   valueAt(index) {
-    const { name, unit, levels, high, low } = this.map;
+    const { map } = this;
+    const { name, unit, levels } = map;
     const level = levels[index];
     if (!level) return "unknown";
     if (name === "source") return level === 2 ? "refined" : "network";
-    const beyond = this.map.is_cyclic ? "" : { 1: "≤ ", 65535: "≥ " }[level] ?? "";
+    const beyond = level === 1 && map.least < map.low ? "≤ " : level === 65535 && map.most > map.high ? "≥ " : "";
     const { sigma } = this.picture.maps;
     const error = name.startsWith("phase") && sigma?.levels[index] ? valueOf(sigma, sigma.levels[index]) : null;
-    const value = rounded(valueOf(this.map, level), error ?? (high - low) / 1000);
+    const [low, high] = this.range.limits;
+    const value = rounded(valueOf(map, level), error ?? (high - low) / 50);
     return error === null ? `${beyond}${value} ${unit}` : `${beyond}${value} ± ${rounded(error, error)} ${unit}`;
   }
 

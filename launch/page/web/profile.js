@@ -114,6 +114,11 @@ export class Profile {
     this.box.querySelector("[data-close]").addEventListener("click", toggle);
   }
 
+  // How much of the image it covers, CSS pixels.
+  get height() {
+    return this.box.hidden ? 0 : this.box.offsetHeight;
+  }
+
   draw() {
     const { map, picture } = this.panel;
     this.box.hidden = !view.line || map.name === "source";

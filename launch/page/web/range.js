@@ -2,7 +2,7 @@
 // kept for each map by itself.
 
 import { names, ofBar, ofLevels, usual } from "/web/colourmaps.js";
-import { digits } from "/web/format.js";
+import { short } from "/web/format.js";
 import { remember, remembered } from "/web/settings.js";
 
 const WHOLE_TURN = 2 * Math.PI;
@@ -58,8 +58,7 @@ export class Range {
   label(value) {
     const [low, high] = this.limits;
     if (Math.abs(Math.abs(value) - Math.PI) < 1e-6) return value < 0 ? "−π" : "π";
-    const step = (high - low) / 100;
-    return digits(Math.round(value / step) * step);
+    return short(value, (high - low) / 10);
   }
 
   drawBar() {

@@ -13,8 +13,6 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const nameOf = ({ picture, map }, ending) => `${picture.scan}-v${picture.version}-${map.name}.${ending}`;
-
 // The panel as it is seen, with its colour bar and what it is below.
 function compose(panel) {
   const scale = devicePixelRatio;
@@ -46,17 +44,22 @@ function compose(panel) {
 }
 
 export function savePng(panel) {
-  if (panel.hasImage) compose(panel).toBlob((blob) => download(blob, nameOf(panel, "png")), "image/png");
+  if (!panel.hasImage) return;
+  const { scan, version } = panel.picture;
+  compose(panel).toBlob((blob) => download(blob, `${scan}-v${version}-${panel.map.name}.png`), "image/png");
 }
 
-// `ending` is tif (the map on the screen) or cxi (the whole image); returns why it could not be saved, "" if it was.
-export async function saveData(panel, ending) {
+// `kind` is tif, the map on the screen, or cxi, the whole image; returns why it could not be saved, "" if it was.
+export async function saveData(panel, kind) {
   if (!panel.hasImage) return "there is no image yet";
   const { scan, version } = panel.picture;
-  const query = new URLSearchParams({ scan, version, map: panel.map.name });
-  const answer = await fetch(`/image.${ending}?${query}`).catch(() => null);
-  if (!answer) return "the run has ended and its page with it: the run's folder has the results";
+  const file = kind === "tif" ? `${panel.map.name}.tif` : "image.cxi";
+  const answer = await fetch(`/file/${encodeURIComponent(scan)}/${version}/${file}${panel.isStored ? "?stored=1" : ""}`)
+    .catch(() => null);
+  if (!answer) return "The run has ended, and its server with it. PNG still works; the result is in the run's folder.";
   if (!answer.ok) return answer.text();
-  download(await answer.blob(), nameOf(panel, ending));
+  // While the scan is running the file may be of a newer version than the screen; its name says which.
+  const [, name] = answer.headers.get("Content-Disposition").match(/filename="(.*)"/);
+  download(await answer.blob(), name);
   return "";
 }

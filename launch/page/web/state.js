@@ -25,19 +25,22 @@ export function showState(state) {
 }
 
 function showCounts({ counts, rates, is_final: isFinal }) {
-  const expected = counts.expected ?? counts.recorded ?? 0;
+  const expected = counts.expected ?? counts.recorded;
   for (const row of document.querySelectorAll("tr[data-count]")) {
     const n = counts[row.dataset.count];
     row.classList.toggle("absent", n === undefined);
     row.querySelector("i").style.width = `${expected ? Math.min((100 * (n ?? 0)) / expected, 100) : 0}%`;
     row.querySelector(".n").textContent = count(n);
     const rate = rates[row.dataset.count];
-    row.querySelector(".rate").textContent = rate === undefined ? "" : `${count(Math.round(rate))} /s`;
+    row.querySelector(".rate").textContent = rate === undefined || isFinal ? "" : `${count(Math.round(rate))} /s`;
   }
-  for (const name of ["lost", "no_position", "pending"]) {
+  const { recorded, lost } = counts;
+  const missing = { ...counts, awaited: expected === undefined ? undefined : Math.max(expected - recorded - (lost ?? 0), 0) };
+  for (const name of ["awaited", "lost", "no_position", "pending"]) {
     const field = byId(name);
-    put(field, count(counts[name]));
-    field.classList.toggle("bad", counts[name] > 0 && (name !== "pending" || Boolean(isFinal)));
+    put(field, count(missing[name]));
+    const isWaitedFor = !isFinal && ["awaited", "pending"].includes(name);
+    field.classList.toggle("bad", missing[name] > 0 && !isWaitedFor);
   }
 }
 
@@ -54,7 +57,7 @@ function showFigures(state) {
     epoch: state.epoch.toFixed(1),
     error: state.error === null ? "–" : state.error.toPrecision(3),
     models: Object.entries(state.models).map(([model, n]) => `${model} ${count(n)}`).join(", ") || "–",
-    coverage: state.coverage68 === null ? "–" : `${percent(state.coverage68)} / ${percent(state.coverage95)}`,
+    coverage: state.coverage68 === null ? "–" : `${Math.round(100 * state.coverage68)} / ${percent(state.coverage95)}`,
     factor: state.sigma_factor.toPrecision(2),
     alarm: state.alarm,
   };

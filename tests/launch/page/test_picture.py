@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from launch.page.picture import MAX_SIDE_PX, UNITS, Drawing
+from launch.page.picture import MAX_SIDE_PX, UNITS, Drawing, read_map
 from tests.helpers.stream.live_images import decode_picture, live_image
 
 
@@ -26,9 +26,21 @@ def test_levels_give_the_value_back_and_the_lit_percentiles_beside_it():
     object_[0, 0] = 1e6  # one hot pixel of the rim does not make the steps coarse
     drawn = Drawing(live_image(object_)).map("amplitude")
     np.testing.assert_allclose(values_of(drawn).ravel()[1:], object_.ravel()[1:], atol=2e-4)
-    assert drawn.levels[0, 0] == 65535
+    assert (drawn.levels[0, 0], drawn.most) == (65535, 1e6)
+    assert drawn.high < 11
     assert drawn.percentiles[0.5] == pytest.approx(0.505, abs=1e-3)
     assert drawn.percentiles[95] == pytest.approx(1.45, abs=1e-3)
+
+
+def test_a_packet_can_be_read_back():
+    object_ = np.linspace(0.5, 1.5, 60).reshape(6, 10)
+    object_[2, 3] = 0
+    packet = Drawing(live_image(object_, path=np.float32([[1, 2]]), version=7)).packet(["phase", "amplitude"])
+    header, values = read_map(packet, "amplitude")
+    assert header["version"] == 7
+    np.testing.assert_allclose(values, np.where(object_ > 0, object_, np.nan), atol=1e-4)
+    with pytest.raises(ValueError, match="no sigma, only phase, amplitude"):
+        read_map(packet, "sigma")
 
 
 def test_a_packet_has_the_maps_that_were_asked_for_in_the_order_of_all():

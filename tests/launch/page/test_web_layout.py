@@ -28,10 +28,10 @@ FAULTS = """() => {
     const isBelow = !scrolls && box.bottom > innerHeight + 0.5;
     if (isBelow && !element.closest("[role=tabpanel]")) faults.push(`below: ${name}`);
     const hasText = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    const clips = getComputedStyle(element).overflowX !== "visible";
-    if (hasText && clips && element.scrollWidth > element.clientWidth + 1 && !explained) {
-      faults.push(`cut: ${name}`);
-    }
+    const { overflowX, overflowY } = getComputedStyle(element);
+    const isCut = (overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1)
+      || (overflowY === "hidden" && element.scrollHeight > element.clientHeight + 3);
+    if (hasText && isCut && !explained) faults.push(`cut: ${name}`);
   }
   return faults;
 }"""
@@ -62,7 +62,7 @@ STEERED: dict[str, Any] = {
     **{"stopped": False, "asked_s": 1.0, "reasons": [f"importance: {LONG}", UNBROKEN], "n_measured": 987_654},
     **{"n_left": 123_456, "max_dose": 1.23456e9, "dose_peak": 1.2e9, "predicted_gain": 1.234e-9},
     **{"realised_gain": 1.234e9, "said": [f"held by {LONG}"], "points_px": [[5, 5]], "region_px": None},
-    "limits_px": [[0, 0], [40, 60]],
+    **{"limits": [[0, 1], [0, 1]], "limits_px": [[0, 0], [40, 60]], "region": None},
 }
 BARE = {"counts": {}, "rates": {}, "level": "waiting", "text": f"nobody has answered at {UNBROKEN} yet"}
 STATES = {
