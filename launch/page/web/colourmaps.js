@@ -36,10 +36,12 @@ function spread(name, n, low, high, from, to) {
 // Colours of levels 0..65535 of a map; level 0 is an unknown pixel and stays transparent.
 export function ofLevels(map, name, [from, to]) {
   const colours = new Uint32Array(65536);
-  if (map.name === "source") colours.set([colourAt(tables.source, 1), colourAt(tables.source, 2)], 1);
-  else colours.set(spread(name, 65535, map.low, map.high, from, to), 1);
+  colours.set(spread(name, 65535, map.low, map.high, from, to), 1);
   return colours;
 }
+
+// Colours of where each place comes from: 1 the network, 2 refinement.
+export const ofSource = () => new Uint32Array([0, colourAt(tables.source, 1), colourAt(tables.source, 2)]);
 
 export const ofBar = (name, n) => spread(name, n, 0, 1, 0, 1);
 

@@ -1,7 +1,7 @@
 // Which colours a panel gives to which values: percentiles of what is lit, or two fixed numbers, and a colour map;
 // kept for each map by itself.
 
-import { names, ofBar, ofLevels, usual } from "/web/colourmaps.js";
+import { names, ofBar, ofLevels, ofSource, usual } from "/web/colourmaps.js";
 import { short } from "/web/format.js";
 import { remember, remembered } from "/web/settings.js";
 
@@ -49,6 +49,7 @@ export class Range {
   coloursOf(map, picture) {
     this.map = map;
     this.usualPercentile = picture.percentile;
+    if (map.name === "source") return ofSource(); // two kinds, not a range
     this.drawBar();
     this.fill();
     return ofLevels(map, this.table, this.limits);
@@ -64,11 +65,9 @@ export class Range {
   drawBar() {
     const [low, high] = this.limits;
     const bar = this.figure.querySelector("canvas.bar");
-    if (this.map.name !== "source") {
-      const image = new ImageData(bar.width, 1);
-      new Uint32Array(image.data.buffer).set(ofBar(this.table, bar.width));
-      bar.getContext("2d").putImageData(image, 0, 0);
-    }
+    const image = new ImageData(bar.width, 1);
+    new Uint32Array(image.data.buffer).set(ofBar(this.table, bar.width));
+    bar.getContext("2d").putImageData(image, 0, 0);
     this.figure.querySelector(".low").textContent = this.label(low);
     this.figure.querySelector(".high").textContent = this.label(high);
     this.figure.querySelector(".unit").textContent = this.map.unit;
@@ -89,7 +88,7 @@ export class Range {
   toggle() {
     const { form } = this;
     form.hidden = !form.hidden;
-    if (form.hidden || !this.map) return;
+    if (form.hidden || !this.map || this.map.name === "source") return;
     if (form.elements.colours.options.length === 1) {
       form.elements.colours.append(...names().map((name) => new Option(name, name)));
     }
