@@ -6,6 +6,7 @@ import signal
 import sys
 
 REFUSED = 2  # exit status: the same start would fail in the same way
+REFUSAL = "cannot run: "  # what follows in the log is the reason
 _PR_SET_PDEATHSIG = 1
 
 

@@ -13,6 +13,7 @@ from launch.cli import live, scans  # noqa: F401 -- their commands register them
 from launch.cli.app import app
 from launch.extras import missing_extra
 from launch.signals import ends_on_signals, interruption_behind
+from stream.stages.refusals import in_words
 
 __all__ = ["app", "main"]
 
@@ -35,10 +36,10 @@ def main() -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if os.environ.get(DEBUG):
             raise
         extra = missing_extra(error) if isinstance(error, ImportError) else None
-        told = f" {sys.argv[1]}: {extra}" if extra else f": {error or type(error).__name__}"
+        told = f" {sys.argv[1]}: {extra}" if extra else f": {in_words(error)}"
         print(f"ptychostream{told}", file=sys.stderr)
         sys.exit(USER_MISTAKE)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from pydantic import TypeAdapter
 
 from launch.beamline.simulation import SimulatedScan, Simulation
+from launch.config.reading import read_settings
 from launch.outputs import check_outputs
-from launch.training.recipe import read_checked
 from stream.atomic import replacing
 from stream.files.cxi import JOULES_PER_EV
 
@@ -25,10 +24,10 @@ def read_simulation(path: Path) -> Simulation:
 
     Raises
     ------
-    ValueError
-        Names the file and each wrong key, what was wanted and what was found.
+    ConfigError
+        Names the file and each wrong key, what was wanted and what came.
     """
-    simulation = read_checked(path, TypeAdapter(Simulation).validate_python)
+    simulation = read_settings(path, Simulation)
     return replace(simulation, recipe=path.parent / simulation.recipe)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, TypeAlias
 
+from stream.stages.refusals import in_words
+
 Result = Literal["OK", "WARNING", "TIMEOUT", "ERROR"]
 
 
@@ -28,5 +30,5 @@ def caught(what: str, find: Callable[[], Findings]) -> Findings:
         yield from find()
     except TimeoutError as error:
         yield Finding(what, "TIMEOUT", str(error))
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        yield Finding(what, "ERROR", str(error) or type(error).__name__)
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        yield Finding(what, "ERROR", in_words(error))

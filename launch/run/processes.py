@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from launch.child_process import REFUSED, describe_status
+from launch.child_process import REFUSAL, REFUSED, describe_status
 from launch.config.run_file import ResolvedRun, StageSpec
 from stream.wire.messages import Progress, StageLevel
 
 MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
 FIRST_PAUSE_S = 0.1
-TAIL_LINES = 12
+MAX_SAME = 3  # deaths of the same complaint: it will not go away
 DEAF_S = 5.0  # a process tells how far it is several times a second, unless its work keeps it
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +47,7 @@ class StageProcess:
         self.is_stopping = False
         self.identity = b""  # of its socket, once it has greeted
         self.complaint = ""  # the last error it reported
+        self._complained, self._n_same = "", 0  # that of the process before, and how many had it
         self.progress: Progress | None = None
         self.n_restarts = 0
         self.heard_at = float("-inf")  # the last time it said anything
@@ -137,23 +138,40 @@ class StageProcess:
         self._death = describe_status(status)
         self.is_stopping = True  # unless there is a reason to start it again
         recent = [death for death in self._deaths if now - death <= DEATHS_WINDOW_S]
-        if status == REFUSED or not self.was_ready:
-            raise RunFailedError(f"stage {self.name} cannot run: {self.complaint or self.tail()}")
+        more = f"; {self.log_file} has more"
+        if status == REFUSED:
+            raise RunFailedError(f"stage {self.name} {REFUSAL}{self.last_words()}")
+        if not self.was_ready:
+            raise RunFailedError(f"stage {self.name} {REFUSAL}{self.last_words()}{more}")
+        self._n_same = self._n_same + 1 if self.complaint and self.complaint == self._complained else 1
+        self._complained = self.complaint
+        if self._n_same >= MAX_SAME:
+            raise RunFailedError(
+                f"stage {self.name} failed {self._n_same} times alike: {self.complaint}{more}"
+            )
         if len(recent) > MAX_DEATHS:
             raise RunFailedError(
                 f"stage {self.name} died {len(recent)} times in {DEATHS_WINDOW_S:g} s, the last time "
-                f"{describe_status(status)}; the end of {self.log_file}:\n{self.tail()}"
+                f"{self._death}: {self.last_words()}{more}"
             )
         pause_s = FIRST_PAUSE_S * 2 ** (len(recent) - 1)
         self._start_at, self.is_stopping = now + pause_s, False
         return f"{describe_status(status)}; starts again in {pause_s:.1f} s"
 
-    def tail(self) -> str:
-        """Returns the last lines this process wrote to its log."""
+    def last_words(self) -> str:
+        """Returns why this process refused to run, or what it complained of, or its last line in the log."""
         with self.log_file.open("rb") as file:
             file.seek(self._log_start)
-            lines = file.read().decode(errors="replace").rstrip().splitlines()
-        return "\n".join(lines[-TAIL_LINES:]) or f"it wrote nothing to {self.log_file}"
+            logged = file.read().decode(errors="replace").rstrip()
+        _, is_refusal, reason = f"\n{logged}".rpartition(f"\n{REFUSAL}")
+        if is_refusal:
+            return reason
+        return self.complaint or logged.rpartition("\n")[2] or "it logged nothing"
+
+    def complains(self, text: str) -> bool:
+        """Takes note of an error that it reports; says whether the process before it said something else."""
+        self.complaint = text
+        return text != self._complained
 
     def kill(self) -> None:
         """Ends the process, which has been asked politely (`Stop`), and waits until it is gone."""

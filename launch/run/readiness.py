@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 
 from launch.config.config import Config
-from launch.config.file import ConfigError
 from launch.config.probe import known_probe, model_card, model_id, read_card
+from launch.config.reading import ConfigError
 from launch.run.findings import Finding, Findings, Result, caught
 from launch.run.surroundings import addresses, require, save_folder, store
 from launch.run.training_range import outside_of_training

@@ -11,11 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-from launch.child_process import REFUSED, die_with, ends_by_parent_alone
+from launch.child_process import REFUSAL, REFUSED, die_with, ends_by_parent_alone
 from launch.config.run_file import ResolvedRun
 from stream.atomic import DiskFullError
 from stream.stages.link import Link, NoticeHandler
 from stream.stages.loop import StageRefusedError, run_stage
+from stream.stages.refusals import in_words
 from stream.stages.stage import Stage
 from stream.wire.sockets import EndpointError
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run_stage(options.stage, lambda: build(run, options.stage), run.context(), on_link=_show_warnings)
     except (StageRefusedError, EndpointError, DiskFullError) as error:
-        print(error, file=sys.stderr)  # the supervisor shows this line
+        print(f"{REFUSAL}{in_words(error)}", file=sys.stderr)  # the supervisor shows it
         return REFUSED
     return 0
 

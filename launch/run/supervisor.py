@@ -144,9 +144,9 @@ class Supervisor:
         while missing := [stage for stage in self._stages.values() if not stage.is_ready]:
             self.begin()
             if self.clock() >= deadline:
-                tails = "\n".join(f"{stage.name}: {stage.tail()}" for stage in missing if stage.is_started)
+                words = [f"{stage.name}: {stage.last_words()}" for stage in missing if stage.is_started]
                 names = ", ".join(stage.name for stage in missing)
-                raise RunFailedError(f"not ready after {timeout_s:g} s: {names}\n{tails}")
+                raise RunFailedError("\n".join([f"not ready after {timeout_s:g} s: {names}", *words]))
             self.poll(TURN_S)
             on_turn([stage.name for stage in self._stages.values() if not stage.is_ready])
 
@@ -319,9 +319,7 @@ class Supervisor:
                 self.run.write()
         elif isinstance(message, Progress):
             stage.progress = message
-        elif isinstance(message, Notice):
-            if message.level >= logging.ERROR:
-                stage.complaint = message.text
+        elif isinstance(message, Notice) and (message.level < logging.ERROR or stage.complains(message.text)):
             self._on_notice(stage.name, message.level, message.text)
 
     def _greet(self, identity: bytes, hello: Hello) -> None:

@@ -1,12 +1,11 @@
 """The recipe of a training: a YAML file, checked as a whole before anything starts."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from launch.config.reading import read_settings
 from launch.training.recipe_optics import (
     EffectsRecipe,
     MaterialRecipe,
@@ -15,8 +14,6 @@ from launch.training.recipe_optics import (
 )
 from operators.optics.samples import TRAINING_FAMILIES
 from operators.section import Fraction, Section
-
-Checked = TypeVar("Checked")
 
 DEMO_RECIPE = Path(__file__).parents[1] / "recipes" / "train-demo.yaml"
 
@@ -176,24 +173,7 @@ def read_recipe(path: Path = DEMO_RECIPE) -> Recipe:
 
     Raises
     ------
-    ValueError
-        Names the file and each wrong key, what was wanted and what was found.
+    ConfigError
+        Names the file and each wrong key, what was wanted and what came.
     """
-    context = {"folder": path.absolute().parent}
-    return read_checked(path, lambda fields: Recipe.model_validate(fields, context=context))
-
-
-def read_checked(path: Path, validate: Callable[[Any], Checked]) -> Checked:
-    """Return what `validate` makes of a YAML file; raises as `read_recipe`."""
-    try:
-        return validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        lines = [_complaint(wrong["loc"], wrong["msg"], wrong["input"]) for wrong in error.errors()]
-        raise ValueError("\n".join([f"{path}:", *lines])) from error
-
-
-def _complaint(location: tuple[int | str, ...], message: str, found: Any) -> str:
-    key = ".".join(str(part) for part in location) or "recipe"
-    return f"  {key}: {message}" + ("" if isinstance(found, dict) else f", got {found!r}")
+    return read_settings(path, Recipe)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.atomic import DiskFullError
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
+from stream.stages.refusals import in_words
 from stream.stages.stage import DoorKeeper, ScanWork, Service, Source, Stage, Worker
 from stream.wire.codec import Buffer
 from stream.wire.sockets import EndpointError, Socket
@@ -108,13 +110,22 @@ class ScanCursor:
         ready = self._ready()
         batch = self._rule.pick(ready, self._clock(), is_tail=is_tail)
         if batch.size:
-            self.work.handle(batch)
+            self._handle(batch)
             self._taken[batch] = True
             return 0.0
         is_busy = self.work.idle(self._clock() + SLICE_S)
         if is_tail and not ready.size and not is_busy and self._have_closed(self._stage.waits_for):
             return None
         return 0.0 if is_busy else self._rule.remaining_s(self._clock())
+
+    def _handle(self, batch: Numbers) -> None:
+        try:
+            self.work.handle(batch)
+        except MemoryError as error:
+            # Started again, the stage would come as far: the object is as large as its positions make it.
+            reason = f"{error or 'too large for the memory'}; check positions.unit and positions.field_m"
+            self.work = _Unusable(self._stage.name, self.scan, reason)
+            self.work.handle(batch)
 
     def close(self) -> None:
         """Ends the scan: what is published is marked, what never was is marked UNFINISHED."""
@@ -219,8 +230,8 @@ def run_stage(
     ------
     StageRefusedError
         If the stage cannot be built as it is configured.
-    EndpointError
-        If an address cannot be used.
+    EndpointError, DiskFullError
+        If an address cannot be used, or what comes does not fit.
     Exception
         Whatever the stage raised, after it was reported: the supervisor starts the stage anew.
     """
@@ -230,7 +241,7 @@ def run_stage(
             if on_link:
                 on_link(link)
             _run(_built(build), link, context, clock)
-        except (StageRefusedError, EndpointError):
+        except (StageRefusedError, EndpointError, DiskFullError):
             raise
         except Exception as error:
             log.exception("stage %s failed", name)
@@ -241,8 +252,8 @@ def run_stage(
 def _built(build: Callable[[], Stage]) -> Stage:
     try:
         return build()
-    except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
-        raise StageRefusedError(str(error)) from error
+    except (ValueError, ImportError, OSError, RuntimeError, MemoryError) as error:
+        raise StageRefusedError(in_words(error)) from error
 
 
 def _run(stage: Stage, link: Link, context: StageContext, clock: Clock) -> None:

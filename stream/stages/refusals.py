@@ -1,4 +1,4 @@
-"""What was refused, said at most once a second."""
+"""What was refused and why: an error in words, and many at most once a second."""
 
 import logging
 
@@ -31,3 +31,11 @@ class Complaints:
         if self._n and (force or now - self._said_at >= INTERVAL_S):
             self._log.warning("%d %s refused, the last: %s", self._n, self._what, self._reason)
             self._n, self._said_at = 0, now
+
+
+def in_words(error: BaseException) -> str:
+    """Returns what an error says to a person: of one of the system the file and the reason, no number."""
+    if isinstance(error, OSError) and error.strerror:
+        is_told = error.filename is None or str(error.filename) in error.strerror
+        return error.strerror if is_told else f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

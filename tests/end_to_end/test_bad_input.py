@@ -61,7 +61,7 @@ def test_frames_of_another_kind_are_named_and_the_rest_is_reconstructed(
     outcome = pipeline.outcome("kinds")
     outcome.assert_accounted(recorded=97, lost=3)
     outcome.assert_recorded_as(sample)
-    assert outcome.figures["incomplete"] == "bad: 3 frames (10, 11, 20)"
+    assert outcome.figures["incomplete"] == "could not read 3 frames (10-11, 20)"
     assert outcome.error(sample).c < 0.1
 
 

@@ -55,6 +55,15 @@ def dying(run: ResolvedRun) -> Quiet:
     return Dying("dying", run.config.save)
 
 
+class Failing(Quiet):
+    def idle(self, now: float) -> None:
+        raise TypeError("no such thing")
+
+
+def failing(run: ResolvedRun) -> Quiet:
+    return Failing("failing", run.config.save)
+
+
 class FullDisk(Quiet):
     def idle(self, now: float) -> None:
         raise DiskFullError("no room for 100 frames in /scans")

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import get_args
 
@@ -5,8 +6,9 @@ import numpy as np
 import pytest
 
 from launch.config.config import Config, config_hash
-from launch.config.file import ConfigError, load_config, recipes
+from launch.config.file import load_config, recipes
 from launch.config.policy import policy_aims
+from launch.config.reading import ConfigError
 from launch.config.run_file import ResolvedRun
 from launch.training.recipe import Recipe
 from operators.section import Section
@@ -76,7 +78,11 @@ def test_a_missing_key_says_what_it_is_for(file):
 
 @pytest.mark.parametrize(
     ("override", "key"),
-    [("positions.signs=[1]", "positions.signs.1"), ("policy.limits=[[0], [0, 1]]", "policy.limits.0.1")],
+    [
+        ("positions.signs=[1]", "positions.signs.1"),
+        ("geometry.centre=[514]", "geometry.centre.1"),
+        ("policy.limits=[[0], [0, 1]]", "policy.limits.0.1"),
+    ],
 )
 def test_a_list_that_is_too_short_is_refused(file, override, key):
     assert mistakes(file, overrides=[override]) == [f"--set: {key}: missing: one value more"]
@@ -93,11 +99,49 @@ def test_a_section_that_is_no_section_is_refused(file):
         ("geometry: [", "siemens.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
         ("save: a\nsave: b", "siemens.yaml:1: not YAML: key 'save' is given twice"),
         ("just text", "siemens.yaml: wanted sections with keys, got 'just text'"),
+        ("- 1", "siemens.yaml: wanted sections with keys, got [1]"),
+        ("", "siemens.yaml: wanted sections with keys, got nothing"),
+        ("save: \0", "siemens.yaml: not YAML: special characters are not allowed: '\\x00'"),
+        ("a: 2026-13-45", "siemens.yaml: not YAML: month must be in 1..12"),
+        ("[" * 5000, "siemens.yaml: not YAML that can be read: brackets within brackets without end"),
     ],
 )
 def test_what_is_not_a_configuration_is_refused(file, text, line):
     file.write_text(text)
     assert mistakes(file) == [line]
+
+
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"save": "x"}), "geometry: {}".encode("utf-16"), b"\x89HDF\r\n"]
+)
+def test_a_file_that_is_no_text_is_refused(file, content):
+    file.write_bytes(content)
+    assert mistakes(file) == [f"{file}: wanted YAML, which is text in UTF-8, found other bytes"]
+
+
+def test_a_folder_is_refused_unless_it_has_the_name_of_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert load_config("demo").geometry.n_pixels == 64, "what the demo leaves is no configuration"
+    [line] = mistakes(tmp_path)
+    assert line.startswith(f"{tmp_path}: a folder, not a file, and no recipe")
+
+
+def test_a_name_that_no_file_can_have_is_refused(file):
+    [line] = mistakes(Path("x" * 5000))
+    assert line.startswith("xxx") and "no such file, and no recipe" in line
+
+
+@pytest.mark.parametrize("value", ["true", "no"])
+def test_true_and_false_are_no_numbers(file, value):
+    [line] = mistakes(file, overrides=[f"geometry.binning={value}"])
+    assert line.startswith("--set: geometry.binning: wanted something else than true or false, got ")
+
+
+def test_a_list_that_is_too_long_is_refused(file):
+    assert mistakes(file, overrides=["geometry.centre=[1, 2, 3]"]) == [
+        "--set: geometry.centre: wanted at most 2 values, got [1, 2, 3]"
+    ]
 
 
 def test_an_unknown_file_lists_the_recipes(tmp_path):

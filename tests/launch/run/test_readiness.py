@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from launch.config.config import DEMO_WEIGHTS
-from launch.config.file import ConfigError, load_config
+from launch.config.file import load_config
+from launch.config.reading import ConfigError
 from launch.run.readiness import readiness, warnings_of
 from operators.optics.trajectories import raster
 from stream.wire.sockets import Endpoint, Socket

@@ -26,4 +26,4 @@ def test_a_stage_that_cannot_ring_its_bell_refuses_in_one_line(tmp_path):
     )
     assert process.returncode == REFUSED
     [line] = process.stderr.splitlines()
-    assert line.startswith(f"cannot bind ipc://{too_long}/first.bell")
+    assert line.startswith(f"cannot run: cannot bind ipc://{too_long}/first.bell")

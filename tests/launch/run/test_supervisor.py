@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import subprocess
@@ -81,6 +82,24 @@ def test_a_stage_that_keeps_dying_ends_the_run(run_folder, monkeypatch):
 
 
 @pytest.mark.allow_error_log
+def test_a_stage_that_fails_alike_again_and_again_ends_the_run_and_says_so_once(run_folder):
+    notices = []
+    with (
+        Supervisor(
+            make_run(run_folder, "failing"), on_notice=lambda *notice: notices.append(notice)
+        ) as supervisor,
+        pytest.raises(RunFailedError) as caught,
+    ):
+        supervisor.start()
+        until(lambda: False, supervisor)
+    said = "TypeError: no such thing"
+    log = run_folder / "logs" / "failing.log"
+    assert str(caught.value) == f"stage failing failed 3 times alike: {said}; {log} has more"
+    assert [text for _, level, text in notices if level == logging.ERROR] == [said]
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.allow_error_log
 def test_the_run_goes_on_without_a_stage_that_is_not_vital(run_folder, monkeypatch):
     monkeypatch.setattr("launch.run.processes.MAX_DEATHS", 0)
     notices = []
@@ -105,7 +124,7 @@ def test_a_full_disk_ends_the_run_with_its_message(run_folder):
     with Supervisor(make_run(run_folder, "full_disk")) as supervisor, pytest.raises(RunFailedError) as caught:
         supervisor.start()
         until(lambda: False, supervisor)
-    assert str(caught.value).endswith("DiskFullError: no room for 100 frames in /scans")
+    assert str(caught.value) == "stage full_disk cannot run: no room for 100 frames in /scans"
     assert supervisor.n_restarts == 0
 
 
