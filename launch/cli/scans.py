@@ -222,11 +222,11 @@ def train(
 ) -> None:
     """Trains a network on simulated scans; goes on where an interrupted training stopped."""
     from launch.training.recipe import read_recipe
-    from launch.training.train import progress_bar
+    from launch.training.train import progress_bar, told_where_to_go_on
     from launch.training.train import train as train_network
 
     settings = read_recipe(recipe)
-    with progress_bar(settings) as show:
+    with progress_bar(settings) as show, told_where_to_go_on(settings, output):
         card = train_network(
             settings,
             output,

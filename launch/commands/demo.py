@@ -196,8 +196,8 @@ def beside_beamline(
                 on_scan(scan)
 
         with line:
-            start(supervisor, console, line, opens_browser=opens_browser)
             try:
+                start(supervisor, console, line, opens_browser=opens_browser)
                 for index in range(n_series):
                     process.go()
                     supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)

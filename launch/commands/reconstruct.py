@@ -29,6 +29,7 @@ from launch.signals import Asked, Interrupted, ends_on_signals
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
 from operators.reconstruct import Progress as OnProgress
+from stream.files.sources import files_of
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,11 @@ def reconstruct_file(
         options = choose(scan)
         files = _files(output or Path(f"{scan.name}-reconstruction.cxi"), product)
         named = {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
-        check_outputs(named | {"--json": json_file}, inputs=[Path(source), store], overwrite=overwrite)
+        check_outputs(
+            named | {"--json": json_file},
+            inputs=[Path(source), *files_of(Path(source)), store],
+            overwrite=overwrite,
+        )
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
             figures = _reconstruct(scan, options, files, console, correlates_halves, asked)
             console.print(_table(figures))

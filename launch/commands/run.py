@@ -114,10 +114,10 @@ def run(
     ):
         for what, _, doubt in warnings:
             line.notice(what, logging.WARNING, doubt)
-        start(supervisor, console, line, opens_browser=opens_browser)
-        detector = supervisor.address("subscriber") or config.detector.address
-        console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
         try:
+            start(supervisor, console, line, opens_browser=opens_browser)
+            detector = supervisor.address("subscriber") or config.detector.address
+            console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
             trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
             supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
         except KeyboardInterrupt as error:

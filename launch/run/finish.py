@@ -17,6 +17,8 @@ def finish(supervisor: Supervisor, console: Console, line: ProgressLine) -> None
     """
     console.print("finishing what is recorded; Ctrl-C again stops at once")
     try:
+        if supervisor.scans() and not supervisor.has_started:  # frames came while it still started
+            supervisor.start()
         supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
     except KeyboardInterrupt:
         console.print(f"stopped at once; what is recorded lies in {supervisor.run.scans}", soft_wrap=True)

@@ -97,10 +97,17 @@ def _origin(run: ResolvedRun) -> ImageOrigin:
 
 def subscriber(run: ResolvedRun) -> Source:
     """Returns the stage that records frames."""
+    from launch.results.summary import result_folder
     from stream.stages.subscriber import Subscriber
 
     section, context = _own(run.config.detector, run, "subscriber"), run.context()
-    return Subscriber(section, run.scans, run_id=context.run_id, config_hash=context.config_hash)
+    return Subscriber(
+        section,
+        run.scans,
+        run_id=context.run_id,
+        config_hash=context.config_hash,
+        results=result_folder(run.config.save),
+    )
 
 
 def positions(run: ResolvedRun) -> Source:

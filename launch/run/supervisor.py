@@ -200,6 +200,11 @@ class Supervisor:
         return all(stage.is_ready for stage in self._stages.values())
 
     @property
+    def has_started(self) -> bool:
+        """Whether every stage has been ready once."""
+        return all(stage.was_ready for stage in self._stages.values())
+
+    @property
     def n_restarts(self) -> int:
         """How often stages died and were started again."""
         return sum(stage.n_restarts for stage in self._stages.values())

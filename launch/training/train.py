@@ -120,6 +120,20 @@ def outputs_of(recipe: Recipe, directory: Path, from_scan: str | None) -> dict[s
 
 
 @contextmanager
+def told_where_to_go_on(recipe: Recipe, directory: Path) -> Iterator[None]:
+    """Says what is kept of a training that somebody ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        checkpoint = directory / f"{recipe.name}.checkpoint"
+        if checkpoint.exists():
+            print(f"ended; the same command goes on from {checkpoint}")
+        else:
+            print(f"ended before step {recipe.report_every}, the first that is kept")
+        raise
+
+
+@contextmanager
 def progress_bar(recipe: Recipe) -> Iterator[Callable[[TrainingReport], None]]:
     """Show a training on the terminal; yields what to give `train` as `on_report`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

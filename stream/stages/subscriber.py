@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,9 @@ class Subscriber:
         Monotonic seconds; stamps the arrival of frames.
     run_id, config_hash : str
         Stamped on the scans.
+    results : Path, optional
+        Folder in which other stages name files after scans. A number that stands there is not given again,
+        though its scan may have been deleted.
 
     Raises
     ------
@@ -102,7 +106,9 @@ class Subscriber:
         *,
         run_id: str = "",
         config_hash: str = "",
+        results: Path | None = None,
     ) -> None:
+        self._numbered = [scans, *([results] if results else [])]
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash = run_id, config_hash
         self.inlet: Inlet | None = Inlet(config.pattern, (config.endpoint(),), config.queue)
@@ -246,7 +252,7 @@ class Subscriber:
             run_id=self._run_id,
             config_hash=self._config_hash,
         )
-        folder = self._scans / f"{_next_index(self._scans):04d}-{_file_name(series.key)}"
+        folder = self._scans / f"{_next_index(self._numbered):04d}-{_file_name(series.key)}"
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize
         check_room(self._scans, n_bytes, f"the {n_reserve} frames that series {series.key} announces")
         try:
@@ -296,8 +302,9 @@ class Subscriber:
             self._closed[scan.header.series_uid] = scan.folder
 
 
-def _next_index(scans: Path) -> int:
-    indices = [int(found[0]) for path in scans.iterdir() if (found := re.match(r"\d+(?=-)", path.name))]
+def _next_index(folders: Sequence[Path]) -> int:
+    paths = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
+    indices = [int(found[0]) for path in paths if (found := re.match(r"\d+(?=-)", path.name))]
     return max(indices, default=-1) + 1
 
 

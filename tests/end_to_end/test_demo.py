@@ -170,7 +170,10 @@ def test_ctrl_c_in_the_middle_leaves_no_process(run_folder: Path) -> None:
     with running(log, "demo", "--no-browser", "--no-store", "--rate", 50, "--save", run_folder) as demo:
         demo.until(lambda: n_recorded(run_folder) > 100)
         os.killpg(demo.process.pid, signal.SIGINT)
-        assert demo.ends() != 0
+        assert demo.ends() == 128 + signal.SIGINT
         assert processes_of(run_folder) == []
     (scan,) = scans_in(run_folder / "scans")
+    printed = log.read_text().split("finishing what is recorded")[1]
+    assert "result is" in printed and f"1 scan lies in {run_folder}" in printed
+    assert (run_folder / "results" / f"{scan.name}.cxi").is_file()
     assert 100 < account(scan, "subscriber").recorded < 625

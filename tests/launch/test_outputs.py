@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -131,6 +132,17 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path(name).write_text(yaml.safe_dump(TINY_RECIPE))
     write_scan(Path("in.cxi"), simulate_scan(Simulation(n_rows=3, n_columns=3)), "test")
     return tmp_path
+
+
+def test_a_file_that_the_scan_only_links_to_is_read_too(call):
+    with h5py.File("in.cxi", "r+") as file, h5py.File("raw.h5", "w") as raw:
+        raw["frames"] = file["entry_1/instrument_1/detector_1/data"][...]
+        del file["entry_1/instrument_1/detector_1/data"]
+        file["entry_1/instrument_1/detector_1/data"] = h5py.ExternalLink("raw.h5", "/frames")
+    line = "reconstruct in.cxi --output raw.h5 --overwrite"
+    status, said = call(line, WRITES["reconstruct", "output"][2])
+    assert status == 2
+    assert "would replace what is read, raw.h5" in said
 
 
 class BegunError(RuntimeError):

@@ -1,8 +1,14 @@
 """The command line as a user calls it, in a process of its own."""
 
+import fcntl
+import os
+import pty
+import select
 import socket
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -60,6 +66,43 @@ def running(output: Path, *arguments: object) -> Iterator[Command]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def on_terminal(*arguments: object) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
+    """Start a command on a terminal of its own; gives its process and what takes the terminal away."""
+    reader, writer = pty.openpty()
+    process = subprocess.Popen(
+        command_line(*arguments),
+        stdin=writer,
+        stdout=writer,
+        stderr=writer,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(writer)
+    is_gone = threading.Event()
+
+    def show() -> None:
+        while not is_gone.wait(TURN_S):
+            with suppress(OSError):  # the command has ended
+                while select.select([reader], [], [], 0)[0]:
+                    os.read(reader, 1 << 16)
+        os.close(reader)
+
+    shown = threading.Thread(target=show)  # or the command would wait for somebody to read
+    shown.start()
+
+    def take_away() -> None:
+        is_gone.set()
+        shown.join()
+
+    try:
+        yield process, take_away
+    finally:
+        process.kill()
+        process.wait()
+        take_away()
 
 
 def processes_of(folder: Path) -> list[str]:

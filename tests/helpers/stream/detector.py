@@ -35,11 +35,11 @@ def series(uid: str, n_frames: int, *, content: int = 0, series_id: int = 1, **f
 class Recorder:
     """A subscriber with a clock that tests move, fed with messages instead of a socket."""
 
-    def __init__(self, scans: Path, **config: Any) -> None:
+    def __init__(self, scans: Path, results: Path | None = None, **config: Any) -> None:
         self.now = 100.0
         self.scans = scans
         settings = DetectorConfig(address=addresses.DETECTOR, **config)
-        self.subscriber = Subscriber(settings, scans, lambda: self.now)
+        self.subscriber = Subscriber(settings, scans, lambda: self.now, results=results)
 
     def take(self, messages: Iterable[bytes], *, per_turn: int = 64) -> None:
         """Hands over messages as `run_stage` does."""

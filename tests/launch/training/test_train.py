@@ -13,7 +13,15 @@ from safetensors.torch import save_file
 from launch.training.data import Simulator
 from launch.training.descent import descend
 from launch.training.recipe import Recipe
-from launch.training.train import TrainingReport, finish, learning_rate, progress_bar, start_network, train
+from launch.training.train import (
+    TrainingReport,
+    finish,
+    learning_rate,
+    progress_bar,
+    start_network,
+    told_where_to_go_on,
+    train,
+)
 from operators.optics import forward
 from stream.files.weights import ModelCard, load_network
 from tests.helpers.launch.tiny_recipe import TINY_RECIPE
@@ -121,6 +129,32 @@ def test_a_training_goes_on_where_random_numbers_have_another_state(tmp_path: Pa
     resumed: list[TrainingReport] = []
     assert train(recipe, tmp_path, on_report=resumed.append) is not None
     assert [report.step for report in resumed] == [6]
+
+
+def test_who_ends_a_training_is_told_where_it_goes_on(
+    tmp_path: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), told_where_to_go_on(recipe, tmp_path):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out == "ended before step 2, the first that is kept\n"
+    (tmp_path / "tiny.checkpoint").touch()
+    with pytest.raises(KeyboardInterrupt), told_where_to_go_on(recipe, tmp_path):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out == f"ended; the same command goes on from {tmp_path}/tiny.checkpoint\n"
+
+
+def test_finished_weights_and_a_log_of_something_else_are_kept_and_a_checkpoint_goes_on(
+    tmp_path: Path, recipe: Recipe, trained: Trained
+) -> None:
+    with pytest.raises(FileExistsError, match=r"tiny\.safetensors, .*tiny\.json, .*tiny\.csv: there already"):
+        train(recipe, trained.folder)
+    (tmp_path / "tiny.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"tiny\.csv: there already"):
+        train(recipe, tmp_path)
+    with pytest.raises(ValueError, match="would replace what is read"):
+        again = {"initial_weights": Path("tiny.safetensors")}
+        train(recipe.model_copy(update=again), trained.folder, overwrite=True)
+    assert (tmp_path / "tiny.csv").read_text() == "mine"
 
 
 def test_the_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recipe: Recipe) -> None:

@@ -167,6 +167,15 @@ def test_names_of_series_make_safe_folders(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0000-.._a_b_", "0001-series-12"]
 
 
+def test_a_scan_gets_no_number_that_results_have_though_its_own_scan_was_deleted(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "0007-a.cxi").touch()
+    recorder = Recorder(tmp_path / "scans", results)
+    recorder.take(series("a", 2))
+    assert recorder.scan().name == "0008-a"
+
+
 def test_values_are_stored_before_their_byte_and_the_byte_before_the_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
