@@ -120,6 +120,11 @@ class ScanRecords:
         """Returns the names of all scans, the newest first."""
         return sorted((path.parent.name for path in self._scans.glob("*/scan.json")), reverse=True)
 
+    def _newest(self) -> str:
+        """Return the name of the newest scan, "" if there is none; looks into as few of them as it can."""
+        folders = sorted(self._scans.iterdir(), reverse=True) if self._scans.is_dir() else []
+        return next((folder.name for folder in folders if (folder / "scan.json").is_file()), "")
+
     def open(self, name: str) -> ScanRecord:
         """Returns the scan `name`, or the newest one for the name "newest"; it stays open for the next time.
 
@@ -129,7 +134,7 @@ class ScanRecords:
             If there is no such scan in the folder.
         """
         if name == NEWEST:
-            name = next(iter(self.names()), "")
+            name = self._newest()
         record = self._opened.pop(name, None) or self.read(name)
         self._opened[name] = record
         while len(self._opened) > MOST_OPEN:
