@@ -4,6 +4,7 @@ HDF5 with the bitshuffle filter reads it.
 """
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -101,5 +102,5 @@ def write_frames(scan: Scan, folder: Path) -> FramesFile:
 
 def _free_path(folder: Path, name: str) -> Path:
     # The same name in another run's folder is another scan.
-    taken = len(list(folder.glob(f"{name}*.h5")))
-    return folder / f"{name}{f'-{taken}' if taken else ''}.h5"
+    paths = (folder / f"{name}{f'-{number}' if number else ''}.h5" for number in count())
+    return next(path for path in paths if not path.exists())

@@ -30,5 +30,5 @@ def tell_reached(supervisor: Supervisor, console: Console) -> None:
     save, scans = supervisor.run.config.save, supervisor.scans()
     for scan in scans:
         console.print(table(read_summary(save, scan)))
-    what = f"{len(scans)} {'scan lies' if len(scans) == 1 else 'scans lie'}" if scans else "no frame came;"
-    console.print(f"{what} in {save}", soft_wrap=True)
+    n_scans = "1 scan lies" if len(scans) == 1 else f"{len(scans)} scans lie"
+    console.print(f"{n_scans} in {save}" if scans else "no frame came", soft_wrap=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from launch.outputs import check_outputs
+
 BENCHMARKS = {
     "live": "tests.benchmarks.live",
     "ingest": "tests.benchmarks.ingest",
@@ -35,11 +37,16 @@ def main() -> None:
     )
     parser.add_argument("name", nargs="?", choices=BENCHMARKS, metavar="NAME", help="one of the above")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go, by name")
+    parser.add_argument("--overwrite", action="store_true", help="replaces a file that exists")
     parser.add_argument("--folder", type=Path, help="keeps what it writes: scans, weights, pictures")
     options = parser.parse_args()
     if options.name is None:
         parser.print_help()
         return
+    try:
+        check_outputs({"--json": options.json}, overwrite=options.overwrite)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     module = importlib.import_module(BENCHMARKS[options.name])
     with tempfile.TemporaryDirectory(prefix=f"benchmark-{options.name}-") as temporary:
         folder = (options.folder or Path(temporary)).absolute()

@@ -1,7 +1,6 @@
 """What benchmarks have in common: their targets, the machine, the table and the file of their figures."""
 
 import importlib.metadata
-import json
 import operator
 import os
 import platform
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from launch.results.summary import write_summary
 
 Figures = dict[str, Any]
 LIBRARIES = (
@@ -62,7 +63,7 @@ class Benchmark:
             figures |= part
             figures["measured_on"] = measured_on | part.get("measured_on", {})
             if json_path is not None:
-                json_path.write_text(json.dumps(figures, indent=2, default=float) + "\n")
+                write_summary(json_path, figures)
         return figures
 
     def show(self, name: str, figures: Figures, console: Console) -> None:

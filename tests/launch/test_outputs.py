@@ -1,5 +1,6 @@
 """No command loses a file: the place that says so, and every option of every command that names an output."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,6 +176,42 @@ def test_no_command_replaces_a_file_that_it_was_not_told_to(call, option):
     assert output in said and "--overwrite" in said
     assert call(f"{line} --overwrite", work) == (2, "ptychostream: begun\n")
     assert Path(output).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("line", "failing"),
+    [
+        ("simulate x.cxi --rows 2 --columns 2", "x.cxi"),
+        *(
+            ("reconstruct in.cxi --epochs 1 --output x.cxi --product x.h5 --json x.json", name)
+            for name in ("x.cxi", "x.png", "x-report.html", "x-report.png", "x.h5", "x.json")
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_written_to_its_end_stays_what_it_was(files, monkeypatch, line, failing):
+    def sync(temporary: Path) -> None:
+        if temporary.name.startswith(f".{failing}."):
+            raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("stream.atomic._sync", sync)
+    monkeypatch.setattr("sys.argv", ["ptychostream", *line.split(), "--overwrite"])
+    Path(failing).write_bytes(b"old")
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert Path(failing).read_bytes() == b"old"
+    assert not [path for path in files.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_is_replaced_on_request(files, monkeypatch):
+    before = Path("in.cxi").read_bytes()
+    monkeypatch.setattr(
+        "sys.argv", ["ptychostream", "simulate", "in.cxi", "--rows", "2", "--columns", "2", "--overwrite"]
+    )
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    assert Path("in.cxi").read_bytes() != before
 
 
 @pytest.mark.parametrize(
