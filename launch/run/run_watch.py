@@ -11,6 +11,7 @@ from stream.record.events import EventLevel
 from stream.record.scan import Scan
 from stream.wire.messages import RunLevel, RunState, StageState
 
+STEERING = NAMES["policy"]
 TROUBLE = ("error", "warning")  # the worst first
 MOST_SAID = 2  # troubles in one sentence; the rows have all
 
@@ -103,6 +104,8 @@ class RunWatch:
     def _note_changes(self, rows: Sequence[StageState], told: set[str]) -> None:
         """Note who got into trouble or out of it; `told` are processes that died: the run says so itself."""
         for row in rows:
+            if row.name == STEERING:  # what persons say it tells itself
+                continue
             before = self._before.get(row.name)
             was, is_now = before is not None and before.level in TROUBLE, row.level in TROUBLE
             if is_now and not was and row.name not in told:
@@ -114,9 +117,13 @@ class RunWatch:
 
 
 def _troubles(rows: Sequence[StageState]) -> str:
-    """Return the worst troubles in one line; a person's hold explains the others."""
+    """Return the worst troubles in one line, a person's word first: a hold explains a detector's silence."""
     troubles = sorted(
-        (row for row in rows if row.level in TROUBLE),
-        key=lambda row: (row.name != "steering", TROUBLE.index(row.level)),
+        (row for row in rows if row.level in TROUBLE and row.name != STEERING),
+        key=lambda row: TROUBLE.index(row.level),
     )
-    return "; ".join(f"{row.name}: {row.text}" for row in troubles[:MOST_SAID])
+    words = [f"{row.name}: {row.text}" for row in troubles]
+    for row in rows:
+        if row.name == STEERING and row.level in TROUBLE:
+            words = [row.text, *(word for word in words if not word.startswith("detector: silent"))]
+    return "; ".join(words[:MOST_SAID])

@@ -34,7 +34,8 @@ STOP_GRACE_S = 10.0
 DRAIN_TIMEOUT_S = 300.0
 LOCK = ".lock"  # in the folder of results
 TURN_S = 0.05  # longest wait between two looks at the processes
-LOOK_S = 0.25  # between two looks at what the stages do
+LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
+LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is not very long
 
 OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
 OnTurn = Callable[[list[Scan]], None]
@@ -75,7 +76,7 @@ class Supervisor:
         self.run, self.clock = run, clock
         self._tell = on_notice
         self.state = RunState(level="waiting", text="starting")
-        self._looked_at = float("-inf")
+        self._look_at = float("-inf")
         self._stages: dict[str, StageProcess] = {}
         self._scans: dict[Path, Scan] = {}
         self._closed: set[str] = set()
@@ -180,10 +181,13 @@ class Supervisor:
 
     def _look(self) -> None:
         """Sees what the stages do, now and then, and leaves it where the processes of the run can read it."""
-        if self.clock() - self._looked_at >= LOOK_S:
-            self._looked_at = self.clock()
-            self.state = self._watch.look(self.scans(), self._stages)
-            write_state(self._rendezvous, self.state)
+        began = self.clock()
+        if began < self._look_at:
+            return
+        self.state = self._watch.look(self.scans(), self._stages)
+        write_state(self._rendezvous, self.state)
+        took_s = self.clock() - began
+        self._look_at = began + min(max(LOOK_S, took_s / LOOK_SHARE), MOST_LOOK_S)
 
     def _on_notice(self, stage: str, level: int, text: str) -> None:
         self._events.add(NAMES.get(stage, stage), event_level(level), text)

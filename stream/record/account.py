@@ -115,11 +115,14 @@ def frames_in_words(numbers: Numbers, most: int = 4) -> str:
         Ranges that are named; of the others it is said how many frames they hold.
     """
     n = len(numbers)
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if n else []
-    names = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs[:most]]
-    n_named = sum(map(len, runs[:most]))
-    more = f" and {n - n_named} more" if n > n_named else ""
-    return counted(n) + (f" ({', '.join(names)}{more})" if n else "")
+    if not n:
+        return counted(n)
+    # A scan may have lost every other frame of a million: only the ranges that are named are cut out.
+    ends = [*(np.flatnonzero(np.diff(numbers) > 1)[:most] + 1).tolist(), n][:most]
+    runs = [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    names = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    more = f" and {n - ends[-1]} more" if n > ends[-1] else ""
+    return f"{counted(n)} ({', '.join(names)}{more})"
 
 
 def counted(n_frames: int) -> str:

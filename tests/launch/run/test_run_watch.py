@@ -169,17 +169,22 @@ def test_a_process_that_died_or_does_not_answer_is_named(bench):
     assert bench.row("recorder") == ("warning", "no sign of life for 7 s")
 
 
-def test_a_hold_is_said_with_its_name_before_what_follows_from_it(tmp_path):
+def test_a_hold_is_said_with_its_name_and_explains_the_silence(tmp_path):
     policy = {"enabled": True, "address": "tcp://127.0.0.1:*", "limits": [[0, 9], [0, 9]], "max_dose": 1e6}
     bench = Bench(tmp_path, policy=policy)
     scan = bench.begin()
     record(scan, [0])
+    place(scan, [0], [[0, 0]])
+    infer(scan, [0], PATCH)
+    scan.mark("refinement", [0], State.DONE)
+    scan.mark("stitcher", [0], State.DONE)
+    scan.counters("refinement", writable=True)["epochs_milli"] = 1_000_000
     bench.look()
     held = StageState(name="steering", text="held by anna", level="warning")
     bench.processes["policy"].progress = Progress(stage="policy", state=held)
-    level, text = bench.says(8.0)
-    assert level == "stale"
-    assert text.startswith("steering: held by anna; ")
+    assert bench.says(8.0) == ("stale", "held by anna"), "which is why the detector is silent"
+    assert bench.row("detector")[0] == "warning"
+    assert not [note for note in bench.notes if note[0] == "steering"], "the policy tells it itself"
 
 
 def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
