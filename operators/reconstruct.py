@@ -149,8 +149,12 @@ def transparent_where_unlit(object_: Object, photons: Array, probe: Probe) -> Ob
 
     Levelling and the tails of the probe leave any phase there, which says nothing about the sample.
     """
-    least = KNOWN_FRACTION * float(abs2(probe).sum(axis=0).max())
-    return np.where(photons > least, object_, np.complex64(1))
+    return np.where(photons > least_light(probe), object_, np.complex64(1))
+
+
+def least_light(probe: Probe) -> float:
+    """Return the photons on a pixel from which it counts as lit: a twentieth of the peak of one probe."""
+    return KNOWN_FRACTION * float(abs2(probe).sum(axis=0).max())
 
 
 def solve(

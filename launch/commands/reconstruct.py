@@ -1,6 +1,5 @@
 """The `reconstruct` command: progress while it works, and what is written at its end."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,11 +30,7 @@ from operators.optics.preprocess import Preprocess
 from operators.reconstruct import Progress as OnProgress
 from stream.files.sources import files_of
 
-log = logging.getLogger(__name__)
-
-CHEAP_S = (
-    60.0  # halves take about as long as all frames: so much more is not asked for, and not missed either
-)
+CHEAP_S = 60.0  # halves take about as long as all frames did
 _CALLED = {  # files, by what people call them; others are called by their option
     "result": "--output",
     "picture": "the picture",
@@ -134,10 +129,14 @@ def _reconstruct(
     if asked.interruption is None and (is_cheap if correlates_halves is None else correlates_halves):
         asked.is_deferred = False  # what there is to keep is written
         halves = _halves_of(scan, options, preprocess, console, is_asked_for=bool(correlates_halves))
-        if halves is not None:
+        if isinstance(halves, str):
+            figures["resolution_unknown"] = halves
+        else:
             result = replace(result, halves=halves)
             figures |= resolution_figures(halves, result.geometry.object_pixel_m)
             write_cxi(files["result"], result, figures)
+    else:
+        figures["resolution_unknown"] = "not measured: --frc reconstructs two halves and compares them"
     if "product" in files:
         write_product(files["product"], result, figures)
     measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
@@ -182,18 +181,17 @@ def _halves_of(
     console: Console,
     *,
     is_asked_for: bool,
-) -> FRC | None:
-    """Return how the halves agree; None if nobody asked and it cannot be known, or nobody waits for it."""
+) -> FRC | str:
+    """Return how the halves agree, or why that stays unknown; what was asked for raises instead."""
     with _shown(console, 2 * options.epochs, "halves") as progress:
         try:
             return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
         except ValueError as error:
             if is_asked_for:
                 raise
-            log.info("resolution stays unknown: %s", error)
+            return str(error)
         except Interrupted:
-            console.print("the halves are not compared; what is found is written")
-    return None
+            return "not measured: interrupted"
 
 
 @contextmanager
@@ -209,10 +207,8 @@ def _table(figures: dict[str, Any]) -> Table:
     rows = facts_table()
     rows.add_row("scan", escape(f"{figures['scan']}, {figures['frames']} frames"))
     rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
-    if "resolution_m" in figures:
-        rows.add_row("resolution", resolution_text(figures))
-    else:
-        rows.add_row("resolution", "not measured: --frc reconstructs two halves and compares them")
+    unknown = figures.get("resolution_unknown")
+    rows.add_row("resolution", escape(unknown) if unknown else resolution_text(figures))
     if "interrupted" in figures:
         rows.add_row("interrupted", f"[yellow]{figures['interrupted']}")
     rows.add_row("took", f"{figures['wall_s']:.1f} s")

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from launch.config.sections import FinetuneConfig, StoreConfig, ViewerConfig
+from launch.config.sections import FinetuneConfig, ResultsConfig, StoreConfig, ViewerConfig
 from operators.section import Section
 from stream.files.paths import OutputPath
 from stream.stages.config import (
@@ -54,6 +54,8 @@ class Config(Section):
     """the web page"""
     policy: PolicyConfig = PolicyConfig()
     """advice on where to measure next"""
+    results: ResultsConfig = ResultsConfig()
+    """what is made of a finished scan beside its result"""
     store: StoreConfig = StoreConfig()
     """the catalogue that finished scans are registered in"""
     save: OutputPath = Path("recordings")
@@ -90,6 +92,6 @@ class Config(Section):
 
 
 def config_hash(config: Config) -> str:
-    """Returns 16 hexadecimal digits that change with any setting but the folder results go to."""
-    settings = config.model_dump(mode="json", exclude={"save"})
+    """Returns 16 hexadecimal digits that change with any setting but the folder and the kinds of results."""
+    settings = config.model_dump(mode="json", exclude={"save", "results"})
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ Each class is a section of the configuration file, and what its stage takes. The
 shown in errors and in the reference.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -66,6 +66,16 @@ class ViewerConfig(Section):
     def may_steer(self) -> bool:
         """Whether who sees the page may also steer, where there is something to steer."""
         return self.host in LOOPBACK or self.controls
+
+
+class ResultsConfig(Section):
+    """What is made of a finished scan beside its result."""
+
+    product: bool = False
+    """whether the result is written once more as a product of ptychodus, results/NAME.h5"""
+    # Two halves are reconstructed, by a process that gives way to everything else.
+    resolution: Literal["auto", "always", "never"] = "auto"
+    """whether it is measured when a scan has ended; auto: where that takes less than half a minute"""
 
 
 class StoreConfig(Section):

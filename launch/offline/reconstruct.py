@@ -6,12 +6,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, Solver, Task, task_of
 from launch.offline.tiles import refined_in_tiles
 from launch.results.reconstruction import Reconstruction
-from operators.arrays import Object, Probe, to_numpy
+from operators.arrays import Mask, Object, Probe, to_numpy
 from operators.engine.backends import Backend, get_backend, on_host
 from operators.engine.probe_search import estimate_probe
 from operators.engine.projections import Projections
@@ -19,7 +21,7 @@ from operators.metrics.errors import FRC, fourier_ring_correlation
 from operators.metrics.gauge import remove_gauge
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
-from operators.reconstruct import Progress, Solution, solve, transparent_where_unlit
+from operators.reconstruct import Progress, Solution, least_light, solve, transparent_where_unlit
 
 FRAMES_FOR_PROBE = 256
 LEAST_COMPARED_PX = 16  # fewer make too few rings
@@ -75,13 +77,12 @@ def half_data_correlation(
 ) -> FRC:
     """Returns the ring correlation of two reconstructions that share no frame, gauge removed.
 
-    Compared where the middle of a probe has been: further out both halves are mostly dark. The epochs that
-    `progress` is called with go on counting in the second half.
+    The epochs that `progress` is called with go on counting in the second half.
 
     Raises
     ------
     ValueError
-        As for `reconstruct`, or if the middles of probes cover no ground that both halves share.
+        As for `reconstruct`, and for `correlation_of`.
     """
     halves = []
     for offset in (0, 1):
@@ -92,8 +93,28 @@ def half_data_correlation(
 
         half = replace(options, every=2, offset=offset)
         halves.append(reconstruct(scan, half, preprocess=preprocess, progress=shown))
-    first, second = (_common_ground(half, other) for half, other in (halves, halves[::-1]))
-    return fourier_ring_correlation(remove_gauge(first, second), second)
+    return correlation_of(*halves)
+
+
+def correlation_of(first: Reconstruction, second: Reconstruction) -> FRC:
+    """Returns the ring correlation of two results, gauge removed.
+
+    Compared where the middle of a probe has been: further out both are mostly dark. Ground inside that one of
+    them did not light fades into the mean: 1 in both would pass for agreement.
+
+    Raises
+    ------
+    ValueError
+        If the middles of probes cover no ground that both share.
+    """
+    windows = _common_windows(first, second)
+    is_lit = _lit(first)[windows[0]] & _lit(second)[windows[1]]
+    if not is_lit.any():
+        raise ValueError("halves cannot be compared: no ground is lit by both")
+    share = _tapered(is_lit, first.geometry.n_pixels / 4)
+    reference = second.object[windows[1]]
+    aligned = remove_gauge(first.object[windows[0]], reference, weights=share)
+    return fourier_ring_correlation(*(_faded(each, share, is_lit) for each in (aligned, reference)))
 
 
 def provenance_of(scan: RecordedScan, options: ReconstructOptions, result: Reconstruction) -> dict[str, Any]:
@@ -162,14 +183,30 @@ def _projected(task: Task, probe: Probe, backend: Backend, progress: Progress | 
     return Solution(object_, projections.bounds, probe, photons, positions_px, projections.history)
 
 
-def _common_ground(result: Reconstruction, other: Reconstruction) -> Object:
-    """Return the object where both results reach, half a probe window inside the edge."""
-    both = result.bounds.intersection(other.bounds)
-    margin = result.geometry.n_pixels // 2
+def _common_windows(*halves: Reconstruction) -> tuple[Any, ...]:
+    """Return where in each object both results reach, half a probe window inside the edge."""
+    first, second = (half.bounds for half in halves)
+    both, margin = first.intersection(second), halves[0].geometry.n_pixels // 2
     if both is None or min(both.shape) < 2 * margin + LEAST_COMPARED_PX:
         raise ValueError(
-            f"halves cannot be compared: half a window inside the edge, {result.bounds} and {other.bounds} "
-            f"have less than {LEAST_COMPARED_PX} pixels in common"
+            f"halves cannot be compared: half a window inside the edge, {first} and {second} have less than "
+            f"{LEAST_COMPARED_PX} pixels in common"
         )
     inside = both.padded(-margin)
-    return result.object[inside.slices_in(result.bounds)]
+    return tuple(inside.slices_in(half.bounds) for half in halves)
+
+
+def _lit(result: Reconstruction) -> Mask:
+    return result.photons > least_light(result.probe)
+
+
+def _tapered(is_lit: Mask, width_px: float) -> NDArray[np.float32]:
+    """Return 0 where it is dark, rising to 1 at `width_px` inside what is lit."""
+    if is_lit.all():
+        return np.ones(is_lit.shape, np.float32)
+    depth = np.minimum(distance_transform_edt(is_lit) / width_px, 1)
+    return np.sin(np.pi / 2 * depth).astype(np.float32) ** 2
+
+
+def _faded(object_: Object, share: NDArray[np.float32], is_lit: Mask) -> Object:
+    return object_ * share + np.complex64(object_[is_lit].mean()) * (1 - share)

@@ -4,6 +4,7 @@ It follows version 1.6 with the names PyNX gives to results. Probe and object al
 `image_2`, by links to the same arrays: ptychodus looks for a product there.
 """
 
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 
 from launch.results.reconstruction import Reconstruction
+from launch.results.resolution import resolution_figures
 from operators.arrays import abs2
 from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import FRC
@@ -50,6 +52,26 @@ def write_cxi(path: Path, result: Reconstruction, provenance: Mapping[str, Any])
         _write_results(entry, result)
         _write_images(entry, result)
         _write_process(entry, result, provenance)
+
+
+def add_halves(path: Path, halves: FRC) -> dict[str, Any]:
+    """Adds the agreement of halves to a result, and returns the figures of the resolution that it now has.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a result of ptychostream.
+    """
+    figures = resolution_figures(halves, read_result(path).geometry.object_pixel_m)
+    with replacing(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            process = file["entry_1/process_1"]
+            for name in ("frc", *figures):
+                process.pop(name, None)
+            _write_halves(process, halves)
+            _write_values(process, figures)
+    return figures
 
 
 def read_result(path: Path) -> Reconstruction:
@@ -181,10 +203,17 @@ def _write_process(entry: h5py.Group, result: Reconstruction, provenance: Mappin
     process["program"], process["version"] = "ptychostream", version("ptychostream")
     process["error_history"] = np.asarray(result.error_history, np.float64)
     if result.halves is not None:
-        frc = process.create_group("frc")
-        for name in FRC_FIELDS:
-            frc[name] = getattr(result.halves, name)
-        frc["half_bit"] = result.halves.half_bit
-    for name, value in provenance.items():
+        _write_halves(process, result.halves)
+    _write_values(process, provenance)
+
+
+def _write_halves(process: h5py.Group, halves: FRC) -> None:
+    frc = process.create_group("frc")
+    for name in (*FRC_FIELDS, "half_bit"):
+        frc[name] = getattr(halves, name)
+
+
+def _write_values(process: h5py.Group, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
         if value is not None:
             process[name] = value

@@ -53,7 +53,7 @@ def draw_object(figure: FigureBase, result: Reconstruction) -> None:
     _draw_phase(phase, np.angle(shown), lit, pixel_m, corner)
     for axes, title in ((amplitude, "amplitude"), (phase, "phase")):
         axes.set_title(title)
-        _scale_bar(axes, width * pixel_m)
+        _scale_bar(axes, width * pixel_m, thickness=0.018 * min(2.0, max(1.0, width / height)))
 
 
 def draw_probe(figure: FigureBase, result: Reconstruction) -> None:
@@ -130,13 +130,13 @@ def _lit_window(photons: Array) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _scale_bar(axes: Any, width_m: float) -> None:
+def _scale_bar(axes: Any, width_m: float, thickness: float) -> None:
     """Draw a bar of a round length in the lower left corner, outlined to be seen on any ground."""
     length_m = max((bar for bar in SCALE_BARS_M if bar < width_m / 4), default=width_m / 4)
     label = f"{length_m * 1e6:g} µm" if length_m >= 1e-6 else f"{length_m * 1e9:g} nm"
     share = length_m / width_m
-    bar = Rectangle((0.04, 0.04), share, 0.018, transform=axes.transAxes, facecolor="w", edgecolor="k", lw=1)
-    axes.add_patch(bar)
+    style = {"transform": axes.transAxes, "facecolor": "w", "edgecolor": "k", "lw": 1}
+    axes.add_patch(Rectangle((0.04, 0.04), share, thickness, **style))
     outline = [withStroke(linewidth=3, foreground="k")]
     text = {"transform": axes.transAxes, "color": "w", "path_effects": outline, "weight": "bold"}
-    axes.text(0.04 + share / 2, 0.068, label, ha="center", va="bottom", **text)
+    axes.text(0.04 + share / 2, 0.05 + thickness, label, ha="center", va="bottom", **text)

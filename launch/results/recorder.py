@@ -8,20 +8,24 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from launch.config.sections import StoreConfig
+from launch.config.sections import ResultsConfig, StoreConfig
 from launch.results.cxi import write_cxi
+from launch.results.halves import CHEAP_S, measured_resolution, seconds_of_halves
 from launch.results.pictures import write_png
+from launch.results.product import write_product
 from launch.results.reconstruction import Reconstruction
 from launch.results.summary import result_folder, summarise, write_summary
 from operators.arrays import Probe, abs2
 from operators.mosaic.error_bars import ErrorModel
 from operators.mosaic.mosaic import Mosaic, Picture, stitch
 from operators.reconstruct import transparent_where_unlit
+from stream.record.account import frame_counts
 from stream.record.calibration import read_calibration
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
@@ -37,7 +41,8 @@ class Recorder:
 
     Parameters
     ----------
-    config : StoreConfig
+    config : ResultsConfig
+    store : StoreConfig
     origin : ImageOrigin
         What the results are made from; its versions are written into each.
     save : Path
@@ -54,10 +59,10 @@ class Recorder:
     batch_size = 4096
     deadline_s = 0.5
 
-    def __init__(self, config: StoreConfig, origin: ImageOrigin, save: Path) -> None:
-        self.origin, self.results = origin, result_folder(save)
-        self.store = (config.path or save / "store") if config.enabled else None
-        self.store_timeout_s = config.timeout_s
+    def __init__(self, config: ResultsConfig, store: StoreConfig, origin: ImageOrigin, save: Path) -> None:
+        self.config, self.origin, self.results = config, origin, result_folder(save)
+        self.store = (store.path or save / "store") if store.enabled else None
+        self.store_timeout_s = store.timeout_s
         self.inputs: tuple[str, ...] = ("stitcher",)
         self.waits_for: tuple[str, ...] = ("subscriber", "positions")
         self.waits_for += ("inference",) if origin.uses_network else ()
@@ -94,11 +99,34 @@ class ScanResult(ScanWork):
             write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
             write_png(stem.with_suffix(".png"), result)
             figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}
+            if stage.config.product:
+                write_product(stem.with_suffix(".h5"), result, self._provenance(figures))
+                figures["product"] = str(stem.with_suffix(".h5"))
         write_summary(stem.with_suffix(".json"), figures)
         if stage.store is not None:
             scan.counters(Recorder.name, writable=True)["step"] = 1  # a store may take its time
             figures["uid"] = self._store(stage.store, stem)
             write_summary(stem.with_suffix(".json"), figures)
+        if result is not None and self._measures_resolution(result):
+            figures |= self._resolution(stem.with_suffix(".cxi"))
+            write_summary(stem.with_suffix(".json"), figures)
+
+    def _measures_resolution(self, result: Reconstruction) -> bool:
+        how, is_through = self._stage.config.resolution, frame_counts(self._scan)["pending"] == 0
+        is_cheap = self._stage.origin.uses_refinement and seconds_of_halves(result) < CHEAP_S
+        return self._is_newest() and (how == "always" or (how == "auto" and is_cheap and is_through))
+
+    def _resolution(self, result_file: Path) -> dict[str, Any]:
+        begun_s, is_patient = time.monotonic(), self._stage.config.resolution == "always"
+
+        def is_wanted() -> bool:
+            return self._is_newest() and (is_patient or time.monotonic() - begun_s < CHEAP_S)
+
+        return measured_resolution(self._scan.folder, result_file, is_wanted)
+
+    def _is_newest(self) -> bool:
+        scans = self._scan.folder.parent.glob("*/scan.json")
+        return max(path.parent.name for path in scans) == self._scan.folder.name
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
         own = {name: getattr(self._stage.origin, name) for name in ("run_id", "config_hash", "model")}

@@ -139,7 +139,9 @@ def _plot_positions(axes: Any, result: Reconstruction, measured_m: Positions | N
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     axes.figure.colorbar(points, ax=axes, label="frame")
     axes.set(xlabel="x / µm", ylabel="y / µm", title=title, aspect="equal")
-    axes.invert_yaxis()
+    low, high = axes.get_ylim()
+    margin = max(0.0, np.ptp(axes.get_xlim()) / 4 - (high - low)) / 2  # a scan of one row is no line
+    axes.set_ylim(high + margin, low - margin)
 
 
 def _plot_correlation(axes: Any, halves: FRC, pixel_m: float) -> None:

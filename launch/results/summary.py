@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launch.results.facts_table import facts_table
+from launch.results.resolution import resolution_text
 from stream.atomic import replacing
 from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
 from stream.record.calibration import read_calibration
@@ -72,7 +73,10 @@ def table(figures: dict[str, Any]) -> Table:
         rows.add_row("patches by", ", ".join(f"{name}: {n}" for name, n in figures["models"].items()))
     if "c_constant" in figures:
         rows.add_row("against the truth", _accuracy(figures))
-    for key, words in (("result", "result"), ("picture", "picture"), ("uid", "stored run")):
+    if "resolution_m" in figures:
+        rows.add_row("resolution", resolution_text(figures))
+    paths = ("result", "picture", "product")
+    for key, words in (*zip(paths, paths, strict=True), ("uid", "stored run")):
         if figures.get(key):
             rows.add_row(words, escape(str(figures[key])))
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"

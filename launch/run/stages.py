@@ -165,7 +165,7 @@ def recorder(run: ResolvedRun) -> Worker:
     """Returns the stage that writes results and the entry in the store."""
     from launch.results.recorder import Recorder
 
-    return Recorder(run.config.store, _origin(run), run.config.save)
+    return Recorder(run.config.results, run.config.store, _origin(run), run.config.save)
 
 
 def viewer(run: ResolvedRun) -> Service:

@@ -1,19 +1,27 @@
 from dataclasses import replace
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
+from launch.beamline.simulation import Simulation, simulate_scan
+from launch.commands.simulate import write_scan
+from launch.offline.reconstruct import correlation_of, half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.offline.task import ReconstructOptions
+from launch.results.cxi import read_result, write_cxi
+from launch.results.halves import measured_resolution
+from launch.results.resolution import resolution_figures
 from operators.arrays import centre_origin
 from operators.engine.config import RefinerConfig
 from operators.engine.projections import ProjectionConfig
-from operators.geometry import Geometry
-from operators.metrics.errors import nrmse, phase_correlation_coefficient
+from operators.geometry import Bounds, Geometry
+from operators.metrics.errors import fourier_ring_correlation, nrmse, phase_correlation_coefficient
 from operators.metrics.gauge import remove_gauge
 from operators.reconstruct import reconstruct as reconstruct_arrays
 from tests.benchmarks.engines.recorded import distance_px
+from tests.helpers.launch.results import small_result
 from tests.helpers.operators.scenes import N_PIXELS, make_scene
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 
@@ -118,6 +126,47 @@ def test_halves_share_no_frame_and_agree(scan):
     assert len(even.frame_numbers) + len(odd.frame_numbers) == len(scan.frame_numbers)
     correlation = half_data_correlation(scan, KNOWN)
     assert 0.05 < correlation.crossing(0.5) <= 0.5
+
+
+def test_dark_ground_is_no_agreement_of_halves():
+    """Both are 1 where no frame was, which would agree up to the pixel."""
+    geometry = replace(GEOMETRY, n_pixels=32)
+    y, x = np.indices((96, 96))
+    photons = np.where((y > 50) & (x > 50), 0, 100).astype(np.float32)
+    halves = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        noise = 0.6 * np.exp(1j * rng.normal(0, 0.1, (96, 96)))
+        half = small_result()
+        halves.append(
+            replace(
+                half,
+                object=np.where(photons > 0, noise, 1).astype(np.complex64),
+                photons=photons,
+                probe=np.ones((1, 32, 32), np.complex64),
+                bounds=Bounds(0, 0, 96, 96),
+                geometry=geometry,
+            )
+        )
+    assert correlation_of(*halves).correlation[8:].mean() < 0.15
+    inside = slice(16, -16), slice(16, -16)
+    as_they_are = fourier_ring_correlation(*(half.object[inside] for half in halves))
+    assert as_they_are.correlation[8:].mean() > 0.4
+
+
+def test_a_process_adds_the_resolution_to_a_result(tmp_path, capsys):
+    write_scan(tmp_path / "scan.cxi", simulate_scan(Simulation(n_rows=6, n_columns=6)), "test")
+    with open_recorded(str(tmp_path / "scan.cxi")) as scan:
+        write_cxi(tmp_path / "result.cxi", reconstruct(scan, replace(KNOWN, epochs=2)), {"epochs": 2.0})
+    files = [str(tmp_path / "scan.cxi"), str(tmp_path / "result.cxi")]
+    assert measured_resolution(*map(Path, files), lambda: False) == {}
+    assert read_result(Path(files[1])).halves is None, "nobody wanted to wait"
+    figures = measured_resolution(*map(Path, files), lambda: True)
+    result = read_result(Path(files[1]))
+    assert figures == resolution_figures(result.halves, result.geometry.object_pixel_m)
+    with h5py.File(files[1]) as file:
+        process = file["entry_1/process_1"]
+        assert (process["epochs"][()], process["resolution_m"][()]) == (2.0, figures["resolution_m"])
 
 
 def test_frames_without_position_are_left_out_and_counted(scan, caplog):
