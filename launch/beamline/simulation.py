@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from launch.training.recipe import DEMO_RECIPE, read_recipe
-from launch.training.samples import draw_object
+from launch.training.samples import check_family, draw_object
 from operators.arrays import Corners, Frames, Mask, Object, Positions, Probe, centre_origin
 from operators.geometry import Geometry, window_corners
 from operators.optics.coherence import mixed_probe
@@ -112,6 +112,10 @@ class Simulation:
     beam: BeamEffects = field(default_factory=BeamEffects)
     stage: StageEffects = field(default_factory=StageEffects)
     detector: DetectorEffects = field(default_factory=DetectorEffects)
+
+    def __post_init__(self) -> None:
+        """Refuses a family that there is not, before anything is drawn."""
+        check_family(self.family)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,16 @@ def main() -> None:
     except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if os.environ.get(DEBUG):
             raise
-        extra = missing_extra(error) if isinstance(error, ImportError) else None
-        told = f" {sys.argv[1]}: {extra}" if extra else f": {in_words(error)}"
-        print(f"ptychostream{told}", file=sys.stderr)
+        print(f"ptychostream{_told(error)}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, ImportError) and (extra := missing_extra(error)):
+        return f" {sys.argv[1]}: {extra}"
+    pydantic = sys.modules.get("pydantic")  # a client may run without
+    if pydantic and isinstance(error, pydantic.ValidationError):
+        from launch.config.reading import described
+
+        return f": {described(error)}"
+    return f": {in_words(error)}"

@@ -26,6 +26,7 @@ from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
 from launch.run.start import start, stay
 from launch.run.supervisor import Supervisor
+from launch.training.samples import check_family
 from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
 
@@ -64,6 +65,10 @@ class DemoOptions:
     sample: str
     seed: int
     stores: bool
+
+    def __post_init__(self) -> None:
+        """Refuses a family that there is not, before anything is started."""
+        check_family(self.sample)
 
     @property
     def simulation(self) -> "Simulation":

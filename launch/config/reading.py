@@ -113,8 +113,14 @@ def checked(model: type[Model], settings: Any, *, folder: Path, origin_of: Calla
     try:
         return TypeAdapter(model).validate_python(settings, context={"folder": folder})
     except ValidationError as error:
-        lines = [_described(details, model, origin_of) for details in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError(described(error, model, origin_of)) from None
+
+
+def described(
+    error: ValidationError, model: Any = None, origin_of: Callable[[Key], str] = lambda key: ""
+) -> str:
+    """Returns a line per mistake: where `origin_of` the key is, the key, what was wanted and what came."""
+    return "\n".join(_line(details, model, origin_of) for details in error.errors())
 
 
 def shown(value: Any) -> str:
@@ -136,9 +142,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _described(details: ErrorDetails, model: Any, origin_of: Callable[[Key], str]) -> str:
+def _line(details: ErrorDetails, model: Any, origin_of: Callable[[Key], str]) -> str:
     key = tuple(str(part) for part in details["loc"])
-    return ": ".join([origin_of(key), *([".".join(key)] if key else []), _complaint(details, key, model)])
+    return ": ".join(filter(None, [origin_of(key), ".".join(key), _complaint(details, key, model)]))
 
 
 def _complaint(details: ErrorDetails, key: Key, model: Any) -> str:
@@ -156,6 +162,8 @@ def _complaint(details: ErrorDetails, key: Key, model: Any) -> str:
 
 def _guess(key: Key, model: Any) -> str:
     names = list(fields_at(model, key[:-1]))
+    if not names:
+        return ""
     guesses = difflib.get_close_matches(key[-1], names, n=1)
     return f", did you mean {guesses[0]!r}?" if guesses else f"; the keys here are {', '.join(names)}"
 

@@ -170,18 +170,13 @@ def _network(config: Config) -> Findings:
                 f"{n_pixels}"
             )
     if section.device == "cuda":
-        _require_cuda_for_torch()
+        from stream.stages.predictors import torch_device  # brings torch: seconds that only a GPU is worth
+
+        torch_device(section.device)
     if config.finetune.enabled and "natural" in model_card(config).get("recipe", {}).get("families", ()):
         require("skimage")
     yield Finding("network", "OK", f"{section.weights.name}, version {model_id(config)}")
     yield from (Finding("network", "WARNING", doubt) for doubt in outside_of_training(config))
-
-
-def _require_cuda_for_torch() -> None:
-    import torch  # seconds, which only who asks for a GPU waits
-
-    if not torch.cuda.is_available():
-        raise ValueError("network.device: cuda, but PyTorch sees no CUDA device here: use auto or cpu")
 
 
 def _refinement(config: Config) -> Findings:

@@ -12,6 +12,8 @@ import numpy as np
 from launch.extras import missing_extra
 from operators.arrays import Object
 from operators.optics.samples import (
+    FAMILIES,
+    HELD_OUT_FAMILIES,
     PHOTOGRAPHS,
     Shape,
     Texture,
@@ -23,6 +25,12 @@ from operators.optics.samples import (
 
 if TYPE_CHECKING:
     from launch.training.recipe_optics import MaterialRecipe
+
+
+def check_family(family: str) -> None:
+    """Raises ValueError, which lists them, if there is no such family of textures or photographs."""
+    if family not in (names := (*FAMILIES, *HELD_OUT_FAMILIES, *PHOTOGRAPHS)):
+        raise ValueError(f"unknown sample {family!r}; choose one of {', '.join(names)}")
 
 
 def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:

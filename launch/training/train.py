@@ -31,6 +31,7 @@ from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
 from stream.atomic import replacing
 from stream.files.weights import ModelCard, load_network, save_network
+from stream.stages.predictors import torch_device
 
 Generator = torch.Generator
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -70,9 +71,12 @@ def train(
 
     Raises
     ------
+    ValueError
+        If there is no such device here.
     OSError
         If a file cannot be written, or exists and is not to be replaced; see `check_outputs`.
     """
+    torch_device(device)
     inputs = [recipe_file, recipe.probe.path, recipe.initial_weights and directory / recipe.initial_weights]
     check_outputs(outputs_of(recipe, directory, from_scan), inputs=inputs, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ def load_probe(path: Path, n_pixels: int) -> Probe:
     Raises
     ------
     ValueError
-        If its size is not that of a pattern.
+        If its size is not that of a pattern, or it carries no light.
     """
     probe = read_array(path).astype(np.complex64)
     probe = probe[None] if probe.ndim == 2 else probe
@@ -171,6 +171,10 @@ def load_probe(path: Path, n_pixels: int) -> Probe:
             f"{path}: probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels: wanted "
             f"(mode, {n_pixels}, {n_pixels}); crop or pad the probe, or change geometry.n_pixels"
         )
+    power = np.square(np.abs(probe)).sum(dtype=np.float64)
+    if not (np.isfinite(power) and power > 0):
+        found = "only zeros" if power == 0 else "values that are not finite"
+        raise ValueError(f"{path}: the probe holds {found}")
     return probe
 
 

@@ -84,10 +84,22 @@ def models_of(card: ModelCard, config: NetworkConfig) -> np.ndarray:
 
 
 def torch_device(device: str) -> str:
-    """Return what "auto" stands for, "cuda" where there is a device; any other name as it is."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return what "auto" stands for, "cuda" where there is a device; any other name as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"device {device!r}: wanted cpu or cuda") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r}: PyTorch sees no CUDA device here, use cpu")
+    return device
 
 
 def try_out(network: Network, probe: Probe, batch_size: int, device: str, threads: int) -> str:

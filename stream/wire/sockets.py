@@ -199,7 +199,9 @@ class Socket:
                 self._socket.connect(endpoint.address)
         except zmq.ZMQError as error:
             verb = "bind" if endpoint.bind else "connect to"
-            raise EndpointError(f"cannot {verb} {endpoint.address}: {error.strerror}") from error
+            raise EndpointError(
+                f"cannot {verb} {endpoint.address}: {zmq.strerror(error.errno or 0)}"
+            ) from error
 
     def _encrypt(self, endpoint: Endpoint) -> None:
         keys = read_keys(endpoint)

@@ -45,3 +45,27 @@ def test_keys_are_written_and_the_secret_one_is_private(call, tmp_path):
     assert str(secret) in out and str(public) in out
     assert public.is_file()
     assert secret.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo", "--sample", "banana", "--no-store"], "unknown sample 'banana'; choose one of smooth, "),
+        (["simulate", "scan.cxi", "--sample", "banana"], "unknown sample 'banana'; choose one of smooth, "),
+        (
+            ["simulate", "scan.cxi", "--config", "no.yaml"],
+            "no.yaml: cannot be read: No such file",
+        ),
+        (["train", "no.yaml"], "no.yaml: cannot be read: No such file"),
+        (["train", "."], ".: cannot be read: Is a directory"),
+        (["train", "DEMO", "--device", "banana"], "device 'banana': wanted cpu or cuda"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line_and_leaves_nothing(call, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    recipe = str(cli.__file__).replace("cli/__init__.py", "recipes/train-demo.yaml")
+    status, _, err = call(*[recipe if argument == "DEMO" else argument for argument in arguments])
+    assert status == 2
+    assert err.startswith(f"ptychostream: {said}")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -96,3 +96,13 @@ def test_a_network_is_tried_out_in_a_sentence() -> None:
 def test_auto_is_a_gpu_where_there_is_one() -> None:
     assert torch_device("cpu") == "cpu"
     assert torch_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "complaint"),
+    [("cuda", "PyTorch sees no CUDA device here, use cpu"), ("banana", "wanted cpu or cuda")],
+)
+def test_a_device_that_is_not_here_is_refused_in_words(monkeypatch, device, complaint):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"device '{device}': {complaint}"):
+        torch_device(device)
