@@ -83,7 +83,7 @@ export function drawProfileLine(context, at) {
 }
 
 // `scale` is canvas pixels per drawn pixel, `covered` how much of the canvas is covered from below, CSS pixels.
-export function drawScaleBar(context, picture, scale, canvas, covered) {
+export function drawScaleBar(context, picture, scale, canvas, covered = 0) {
   const metresPerPixel = picture.pixel_m / scale;
   const longest = 0.22 * canvas.width * metresPerPixel;
   const power = 10 ** Math.floor(Math.log10(longest));

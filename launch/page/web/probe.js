@@ -43,7 +43,7 @@ function draw(box, probe) {
   const { amplitude, phase } = probe.arrays;
   const [nModes, height, width] = amplitude.shape;
   box.querySelector("em").textContent = probe.scan;
-  const more = probe.shares.length > nModes ? `; the strongest ${nModes} of ${probe.shares.length} modes` : "";
+  const more = probe.shares.length > nModes ? `; ${nModes} of ${probe.shares.length} modes` : "";
   box.querySelector(".words").textContent = `${probe.words}; ${count(Math.round(probe.photons))} photons per frame${more}`;
   const rasters = box.querySelector(".rasters");
   while (rasters.children.length > nModes) rasters.lastChild.remove();

@@ -14,6 +14,11 @@ N_COLOURS = """(canvas) => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return new Set(new Uint32Array(data.buffer)).size;
 }"""
+# The colour in the middle of where a scale bar begins.
+AT_SCALE_BAR = """(canvas) => {
+  const unit = devicePixelRatio;
+  return [...canvas.getContext("2d").getImageData(17 * unit, canvas.height - 16 * unit, 1, 1).data];
+}"""
 RASTERS = "#probe .pattern .rasters canvas"
 
 
@@ -55,9 +60,11 @@ def test_probe_and_pattern_are_drawn_with_what_there_is_to_say_of_them(shown):
     text_of(page, ".modes figcaption", "mode 1: 100 % of the power")
     text_of(page, ".modes .words", "refined with the object, epoch 3.0")
     assert min(n_colours(page, ".modes canvas")) > 20
+    assert page.locator(".modes canvas").first.evaluate(AT_SCALE_BAR) == [255, 255, 255, 255]
     text_of(page, ".pattern .facts", "frame 19; the newest is 35")
     text_of(page, ".pattern .facts", "of noise alone")
     assert min(n_colours(page, RASTERS)) > 20
+    assert page.locator(RASTERS).first.evaluate(AT_SCALE_BAR) == [255, 255, 255, 255]
     page.fill(".pattern input", "30")
     page.press(".pattern input", "Enter")
     text_of(page, ".pattern .words", "on its way into the picture")
