@@ -78,7 +78,8 @@ def _memory(config: Config) -> Findings:
     section = "refinement" if config.refinement.enabled else "network"
     n_frames = getattr(config, section).batch_size
     n_bytes, here = _ARRAYS_OF_A_BATCH * 8.0 * n_frames * n_modes * n_pixels**2, memory_bytes()
-    batch = f"a batch of {n_frames} frames with {n_modes} modes takes {readable(n_bytes, 'B')}"
+    modes = f"{n_modes} modes" if n_modes > 1 else "1 mode"
+    batch = f"a batch of {n_frames} frames with {modes} takes {readable(n_bytes, 'B')}"
     if n_bytes > here:
         raise ValueError(
             f"{batch}, this computer has {readable(here, 'B')}: lower probe.n_modes, geometry.n_pixels or "
