@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
-from launch.offline.recorded import RecordedScan, open_recorded
+from launch.offline.recorded import RecordedScan, default_store, open_recorded
 from launch.offline.task import ReconstructOptions
 from launch.outputs import check_outputs
 from launch.results.cxi import Reconstruction, write_cxi
@@ -92,7 +92,7 @@ def reconstruct_file(
         named = {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
         check_outputs(
             named | {"--json": json_file},
-            inputs=[Path(source), *files_of(Path(source)), store],
+            inputs=[Path(source), *files_of(Path(source)), store or default_store()],
             overwrite=overwrite,
         )
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
