@@ -3,6 +3,7 @@
 import io
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ def cxi_of_image(image: LiveImage, record: ScanRecord) -> bytes:
 
 def _provenance(image: LiveImage) -> dict[str, Any]:
     figures = {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
+    figures["image_version"] = figures.pop("version")  # `version` of a file is the program's
     return {
         name: value
-        for name, value in msgspec.to_builtins(figures).items()
-        if value is not None and not isinstance(value, dict | list)
+        for name, value in figures.items()
+        if value is not None and not isinstance(value, Mapping | tuple | msgspec.Struct)
     }

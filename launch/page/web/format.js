@@ -9,10 +9,16 @@ export const count = (value) => (value === undefined || value === null ? "–" :
 
 export const percent = (share) => `${Math.round(100 * share)} %`;
 
+const inUnit = (size) => (size < 0.9995e-6 ? ["nm", 1e9] : size < 0.9995e-3 ? ["µm", 1e6] : ["mm", 1e3]);
+
 export function length(metres) {
-  const size = Math.abs(metres);
-  const [unit, factor] = size < 0.9995e-6 ? ["nm", 1e9] : size < 0.9995e-3 ? ["µm", 1e6] : ["mm", 1e3];
+  const [unit, factor] = inUnit(Math.abs(metres));
   return `${digits(metres * factor)} ${unit}`;
+}
+
+export function area(width, height) {
+  const [unit, factor] = inUnit(Math.max(width, height));
+  return `${digits(width * factor)} × ${digits(height * factor)} ${unit}`;
 }
 
 const places = (step) => Math.min(Math.max(0, 1 - Math.floor(Math.log10(step > 0 ? step : 1e-3))), 12);

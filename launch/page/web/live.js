@@ -1,7 +1,7 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
 import { load as loadColours } from "/web/colourmaps.js";
-import { length } from "/web/format.js";
+import { area, length } from "/web/format.js";
 import { explain } from "/web/hints.js";
 import { listen as listenToKeys } from "/web/keys.js";
 import { Panel } from "/web/panel.js";
@@ -28,7 +28,7 @@ onPicture((picture, isStored) => {
   for (const panel of panels) panel.show(picture, isStored);
   const [height, width] = picture.shape;
   put(byId("pixel"), length(picture.pixel_m / picture.binning));
-  put(byId("field"), `${length(width * picture.pixel_m)} × ${length(height * picture.pixel_m)}`);
+  put(byId("field"), area(width * picture.pixel_m, height * picture.pixel_m));
   document.body.dataset.version = picture.version;
 });
 

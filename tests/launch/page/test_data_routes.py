@@ -1,12 +1,17 @@
 """The server's answers about scans and versions, without a browser."""
 
 import asyncio
+import io
+import json
 
 import numpy as np
 import pytest
 from aiohttp import ClientSession
+from PIL import Image
 
 from launch.page.scans.records import ScanRecords
+from launch.results.cxi import read_result
+from stream.record.scan import State
 from tests.helpers.launch.pages import viewer
 from tests.helpers.launch.plans import until
 from tests.helpers.launch.saved_scans import SavedScans, decode_arrays
@@ -78,6 +83,9 @@ def test_everything_about_a_scan_is_answered(saved, url):
         ("/scans?n=all", 400, "expected a whole number"),
         ("/versions/0000-a/3", 404, "is not kept any more"),
         ("/versions/0000-a/x", 404, ""),
+        ("/file/0000-a/1/banana.tif", 404, "there is no map 'banana', only amplitude, phase"),
+        ("/file/0009-x/1/phase.tif", 404, "there is no scan '0009-x'"),
+        ("/file/..%2Fruns/1/image.cxi", 404, "there is no scan"),
     ],
 )
 def test_what_is_not_there_or_not_allowed_is_refused_in_words(url, path, status, words):
@@ -111,3 +119,41 @@ def test_versions_of_the_live_image_can_be_had_again(door, url):
     status, _, body = fetched(url, "/versions/0000-a/1")
     assert status == 200
     assert decode_picture(body)[0]["version"] == 1
+
+
+def test_the_live_image_is_a_file_of_numbers_every_pixel_of_it(saved, door, url, tmp_path):
+    saved.whole().mark("stitcher", saved.numbers[:30], State.DONE)
+    object_ = saved.sample.truth.astype(np.complex64)
+    door.begin("0000-a")
+    door.publish(object_, origin=tuple(int(edge) for edge in saved.sample.origin))
+    until(lambda: b'"version":1' in fetched(url, "/versions")[2])
+    _, headers, body = fetched(url, "/file/0000-a/1/amplitude.tif")
+    assert headers["Content-Disposition"] == 'attachment; filename="0000-a-v1-amplitude.tif"'
+    with Image.open(io.BytesIO(body)) as tiff:
+        np.testing.assert_allclose(np.array(tiff), np.abs(object_), atol=1e-6)
+        assert json.loads(tiff.tag_v2[270])["pixel_m"] == 1e-8
+    status, headers, body = fetched(url, "/file/0000-a/1/image.cxi")
+    assert (status, headers["Content-Disposition"]) == (200, 'attachment; filename="0000-a-v1.cxi"')
+    (tmp_path / "live.cxi").write_bytes(body)
+    result = read_result(tmp_path / "live.cxi")
+    np.testing.assert_array_equal(result.object, object_)
+    np.testing.assert_allclose(result.probe, saved.sample.probe, atol=1e-6)
+    assert result.bounds.origin == tuple(saved.sample.origin)
+    np.testing.assert_array_equal(result.frame_numbers, saved.numbers[:30])
+    assert len(result.positions_m) == 30
+
+
+def test_an_earlier_version_is_saved_as_it_was_kept_and_a_scan_that_is_over_as_its_result(saved, door, url):
+    saved.whole()
+    door.begin("0001-b")
+    door.publish(np.full((700, 8), 2, np.complex64))
+    until(lambda: b'"version":1' in fetched(url, "/versions")[2])
+    _, _, body = fetched(url, "/file/0001-b/1/amplitude.tif?stored=1")
+    with Image.open(io.BytesIO(body)) as tiff:
+        assert np.array(tiff).shape == (350, 4)
+        facts = json.loads(tiff.tag_v2[270])
+    assert (facts["binning"], facts["pixel_m"]) == (2, 2e-8)
+    status, _, body = fetched(url, "/file/0001-b/1/image.cxi?stored=1")
+    assert (status, body) == (409, b"of an earlier version only the picture is kept: save it as TIFF")
+    written = (saved.save / "results" / "0000-a.cxi").read_bytes()
+    assert fetched(url, "/file/0000-a/1/image.cxi?stored=1")[2] == written

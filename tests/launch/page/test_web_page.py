@@ -74,7 +74,7 @@ def test_the_image_grows_and_the_figures_follow(page):
             **{"error": "0.0123", "epoch": "4.3"},
         }
         assert page.text_content("#model") == "3f9a17c2"
-        assert page.text_content("#field") == "600 nm × 400 nm"
+        assert page.text_content("#field") == "600 × 400 nm"
         assert re.fullmatch(r"[\d,]+ /s", page.text_content('tr[data-count="recorded"] .rate'))
 
 
