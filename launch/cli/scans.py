@@ -2,14 +2,13 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import CORES, EngineDevice, Insecure, JsonFile, Overwrite, Sample, ScanSource, Store, app
+from launch.cli.app import Insecure, Overwrite, Sample, ScanSource, Store, app
 from launch.signals import heard_or_not
 from stream.wire import addresses
 
@@ -69,88 +68,6 @@ def replay(
     sent = f"{played.n_sent} of {played.n_frames} frames sent to {address}"
     typer.echo(f"{sent}: {played.reason}" if played.reason else sent, err=bool(played.reason))
     raise typer.Exit(played.status)
-
-
-@app.command()
-@heard_or_not()
-def reconstruct(
-    scan: ScanSource,
-    output: Annotated[Path | None, typer.Option(help="CXI file; picture and report lie beside it.")] = None,
-    algorithm: Annotated[
-        Literal["epie", "rpie", "dm", "raar"] | None,
-        typer.Option(help="Engine; dm and raar are references that keep all exit waves in memory."),
-    ] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="Visits per frame.")] = None,
-    modes: Annotated[int | None, typer.Option(min=1, help="Incoherent modes of the probe.")] = None,
-    probe: Annotated[Literal["file", "data"] | None, typer.Option(help="Where the probe comes from.")] = None,
-    subpixel: Annotated[
-        bool, typer.Option("--subpixel", help="Positions count to fractions of a pixel; twice the work.")
-    ] = False,
-    positions: Annotated[bool, typer.Option("--positions", help="Refines positions as well.")] = False,
-    poisson: Annotated[bool, typer.Option("--poisson", help="For patterns of few photons.")] = False,
-    half: Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")] = "all",
-    frc: Annotated[
-        bool | None,
-        typer.Option(
-            "--frc/--no-frc",
-            help="Also reconstructs two halves: resolution is how far they agree. Twice the work.",
-            show_default="if all took less than a minute",
-        ),
-    ] = None,
-    product: Annotated[
-        Path | None, typer.Option(help="Gets the result once more, as a product of ptychodus (.h5).")
-    ] = None,
-    device: EngineDevice = None,
-    threads: Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")] = CORES,
-    tiles: Annotated[
-        int | None,
-        typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the order of visits.")] = None,
-    store: Store = None,
-    json: JsonFile = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Reconstructs a recorded scan with the operators of the live pipeline.
-
-    What is not given is as in the run that recorded the scan, for a file as in a run that says nothing of it.
-    """
-    from launch.commands.reconstruct import reconstruct_file
-    from launch.offline.task import options_for
-    from operators.engine.projections import ProjectionConfig
-
-    projections = None
-    if algorithm == "dm" or algorithm == "raar":
-        projections, algorithm = ProjectionConfig(algorithm=algorithm), None
-    choose = partial(
-        options_for,
-        refiner={
-            "algorithm": algorithm,
-            "seed": seed,
-            "subpixel": subpixel or None,
-            "refines_positions": positions or None,
-            "noise": "poisson" if poisson else None,
-        },
-        projections=projections,
-        epochs=epochs,
-        n_modes=modes,
-        probe=probe,
-        every=1 if half == "all" else 2,
-        offset=0 if half == "all" else int(half),
-        device=device,
-        threads=threads,
-        tiles=tiles,
-    )
-    reconstruct_file(
-        scan,
-        choose,
-        store=store,
-        output=output,
-        product=product,
-        correlates_halves=frc,
-        json_file=json,
-        overwrite=overwrite,
-    )
 
 
 class _Simulate(TyperCommand):

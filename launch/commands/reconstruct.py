@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from launch.offline.given import Given, open_given
 from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
-from launch.offline.recorded import RecordedScan, default_store, open_recorded
+from launch.offline.recorded import RecordedScan, default_store
 from launch.offline.task import ReconstructOptions
 from launch.outputs import check_outputs
 from launch.results.cxi import Reconstruction, write_cxi
@@ -45,6 +46,7 @@ def reconstruct_file(
     source: str,
     choose: Choose,
     *,
+    given: Given | None = None,
     store: Path | None = None,
     output: Path | None = None,
     product: Path | None = None,
@@ -61,6 +63,8 @@ def reconstruct_file(
         As for `launch.offline.recorded.open_recorded`.
     choose : callable
         Gets the scan and returns how to reconstruct it; see `options_for`.
+    given : Given, optional
+        What is said of the scan beside what lies in it.
     store : Path, optional
         Folder of the store.
     output : Path, optional
@@ -85,16 +89,18 @@ def reconstruct_file(
     KeyboardInterrupt
         If somebody asks to end: after the result of the epochs done is written, if there is one.
     """
-    console = console or Console()
-    with open_recorded(source, store) as scan:
+    console, given = console or Console(), given or Given()
+    with open_given(source, store, given) as scan:
         options = choose(scan)
         files = _files(output or Path(f"{scan.name}-reconstruction.cxi"), product)
         named = {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
         check_outputs(
             named | {"--json": json_file},
-            inputs=[Path(source), *files_of(Path(source)), store or default_store()],
+            inputs=[Path(source), *files_of(Path(source)), store or default_store(), *given.files],
             overwrite=overwrite,
         )
+        for note in scan.notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
             figures = _reconstruct(scan, options, files, console, correlates_halves, asked)
             console.print(_table(figures))

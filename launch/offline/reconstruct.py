@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from launch.offline.examine import examined
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, Solver, Task, task_of
 from launch.offline.tiles import refined_in_tiles
@@ -49,9 +50,14 @@ def reconstruct(
     Raises
     ------
     ValueError
-        If geometry, positions or the probe asked for are missing, or frames and geometry do not fit.
+        If geometry, positions or the probe asked for are missing, frames and geometry do not fit, or nothing
+        can come of them; see `launch.offline.examine`.
     """
-    task = task_of(scan, options, preprocess)
+    return _reconstructed(examined(task_of(scan, options, preprocess)), progress)
+
+
+def _reconstructed(task: Task, progress: Progress | None) -> Reconstruction:
+    scan, options = task.scan, task.options
     backend = get_backend(options.device, options.threads)
     found = _solver(options)(task, _first_probe(task, backend), backend, progress)
     geometry = task.geometry
@@ -91,8 +97,8 @@ def half_data_correlation(
             if progress is not None:
                 progress(before + epoch, error)
 
-        half = replace(options, every=2, offset=offset)
-        halves.append(reconstruct(scan, half, preprocess=preprocess, progress=shown))
+        half = task_of(scan, replace(options, every=2, offset=offset), preprocess)
+        halves.append(_reconstructed(examined(half, tells=False), shown))
     return correlation_of(*halves)
 
 
@@ -123,12 +129,17 @@ def provenance_of(scan: RecordedScan, options: ReconstructOptions, result: Recon
     values |= values.pop("refiner").model_dump()
     values |= values.pop("projections") or {}
     text = json.dumps(values, sort_keys=True)
-    return values | {
-        "scan": scan.name,
-        "config_hash": hashlib.sha256(text.encode()).hexdigest()[:12],
-        "frames": len(result.frame_numbers),
-        "error": float(result.error_history[-1]),
-    }
+    told = {"told": "; ".join(scan.notes)} if scan.notes else {}
+    return (
+        values
+        | told
+        | {
+            "scan": scan.name,
+            "config_hash": hashlib.sha256(text.encode()).hexdigest()[:12],
+            "frames": len(result.frame_numbers),
+            "error": float(result.error_history[-1]),
+        }
+    )
 
 
 def _first_probe(task: Task, backend: Backend) -> Probe:
@@ -146,7 +157,7 @@ def _first_probe(task: Task, backend: Backend) -> Probe:
             run_update=on_host(backend, options.threads).update,
         )
     if scan.probe is None:
-        raise ValueError(f"scan {scan.name!r} has no probe: choose probe 'data' to find one from its frames")
+        raise ValueError(f"scan {scan.name!r} has no probe: give one, --probe FILE, or find it, --probe data")
     is_enough = len(scan.probe) >= options.n_modes
     return scan.probe[: options.n_modes] if is_enough else probe_modes(scan.probe[0], options.n_modes)
 

@@ -3,9 +3,9 @@
 All are read into a `stream.files.base.ScanFile`.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,12 @@ class RecordedScan:
         Whether the power of `probe` is right, so that the object's amplitude is its transmission.
     config : Config or None
         What the run that recorded the scan was told.
-    origin : (str, Path or None) or None
-        Arguments with which `open_recorded` opens it in another process.
+    reopen : callable or None
+        Opens it again, in another process as well: a context manager that yields the scan.
+    told : mapping of str to float
+        What is known of the geometry, by the names of `Geometry`, where not all is.
+    notes : tuple of str
+        What a user should know of how it was read.
     """
 
     frames: Any
@@ -78,7 +82,9 @@ class RecordedScan:
     preprocess: Callable[[], Preprocess] | None = None
     trusts_probe: bool = False
     config: Config | None = None
-    origin: tuple[str, Path | None] | None = None
+    reopen: Callable[[], AbstractContextManager["RecordedScan"]] | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -99,7 +105,7 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
         If it is none of the three, or holds no frames.
     """
     with _opened(source, store) as scan:
-        yield replace(scan, origin=(source, store))
+        yield replace(scan, reopen=partial(open_recorded, source, store))
 
 
 @contextmanager
@@ -109,7 +115,7 @@ def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
         from stream.files.cxi import read_scan
 
         with read_scan(path) as scan:
-            yield _numbered(scan)
+            yield of_file(scan)
     elif (path / "scan.json").is_file():
         yield read_scan_folder(path)
     elif path.suffix or len(path.parts) != 1:  # no uid
@@ -119,7 +125,7 @@ def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
 
         with open_store(folder) as opened:
             # The probe in the store is that of a reconstruction, which has settled its power.
-            yield replace(_numbered(opened.scan(source)), trusts_probe=True)
+            yield replace(of_file(opened.scan(source)), trusts_probe=True)
     else:
         raise ValueError(f"{source}: neither a file nor a scan folder; for a uid, give the store's folder")
 
@@ -163,7 +169,8 @@ def _run_of(scan: Scan) -> ResolvedRun | None:
     return ResolvedRun.read(file) if scan.header.run_id and file.is_file() else None
 
 
-def _numbered(scan: ScanFile) -> RecordedScan:
+def of_file(scan: ScanFile) -> RecordedScan:
+    """Returns the scan of an open file, its frames numbered as there, or from 0."""
     numbers = scan.frame_numbers
     return RecordedScan(
         frames=scan.frames,
@@ -174,6 +181,8 @@ def _numbered(scan: ScanFile) -> RecordedScan:
         mask=scan.mask,
         name=scan.name,
         preprocess=_with_background(scan),
+        told=scan.told,
+        notes=scan.notes,
     )
 
 

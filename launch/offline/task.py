@@ -15,6 +15,7 @@ from operators.engine.projections import ProjectionConfig
 from operators.engine.refiner import Refiner
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
+from operators.optics.probe import MOST_MODES
 from operators.reconstruct import FRAMES_AT_A_TIME, Progress, Solution
 from stream.record.scan import Numbers
 from stream.stages.config import ProbeConfig
@@ -22,6 +23,11 @@ from stream.stages.config import ProbeConfig
 log = logging.getLogger(__name__)
 
 _DEFAULTS = ComputeConfig()
+_GEOMETRY_OPTIONS = {
+    "energy_ev": "--energy (eV)",
+    "detector_distance_m": "--distance (m)",
+    "detector_pixel_m": "--pixel (m)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,11 @@ class ReconstructOptions:
     def __post_init__(self) -> None:
         if self.probe not in ("file", "data"):
             raise ValueError(f"probe: wanted 'file' or 'data', got {self.probe!r}")
+        if self.n_modes > MOST_MODES:
+            raise ValueError(
+                f"wanted at most {MOST_MODES} modes of the probe, got {self.n_modes}: a partly coherent beam "
+                "has a few, rarely more than 10"
+            )
         if not self.epochs > 0 or self.n_modes < 1:
             raise ValueError(f"wanted epochs > 0 and n_modes >= 1, got {self.epochs} and {self.n_modes}")
         if self.tiles < 1 or (self.tiles > 1 and self.projections is not None):
@@ -137,13 +148,17 @@ def task_of(
 
 def _geometry(scan: RecordedScan) -> Geometry:
     if scan.geometry is None:
+        missing = [option for name, option in _GEOMETRY_OPTIONS.items() if name not in scan.told]
         raise ValueError(
-            f"scan {scan.name!r} does not say its energy, distance and detector pixel: give them"
+            f"scan {scan.name!r} does not say all of energy, distance and detector pixel: "
+            f"give {', '.join(missing)}"
         )
     return scan.geometry
 
 
 def _used_frames(scan: RecordedScan, options: ReconstructOptions) -> Numbers:
+    if not len(scan.positions_m):
+        raise ValueError(f"scan {scan.name!r} has no frames")
     chosen = np.arange(options.offset, len(scan.positions_m), options.every)
     is_placed = np.isfinite(scan.positions_m[chosen]).all(axis=1)
     if not is_placed.any():
@@ -184,3 +199,9 @@ def options_for(scan: RecordedScan, refiner: Mapping[str, Any], **others: Any) -
 
 def _given(choices: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in choices.items() if value is not None}
+
+
+def ranges(numbers: Numbers) -> str:
+    """Returns ascending frame numbers in words, such as 0-4, 7, 10-12."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

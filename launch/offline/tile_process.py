@@ -4,10 +4,10 @@ A tile reads its frames itself, where the scan was recorded, and knows nothing o
 through the pipe are the messages of this file and raw buffers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -16,7 +16,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from launch.child_process import ends_by_parent_alone
-from launch.offline.recorded import open_recorded
+from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, task_of
 from operators.arrays import use_gpu
 from operators.engine.backends import get_backend
@@ -78,17 +78,15 @@ class TileJob:
     ----------
     number : int
         Of the tile, from 0; also chooses its GPU.
-    source : str
-        The scan, as for `launch.offline.recorded.open_recorded`.
-    store : Path or None
+    reopen : callable
+        Opens the scan: a context manager that yields it.
     options : ReconstructOptions
     used : (frame,) int64
         Indices of the tile's frames in the scan.
     """
 
     number: int
-    source: str
-    store: Path | None
+    reopen: Callable[[], AbstractContextManager[RecordedScan]]
     options: ReconstructOptions
     used: Numbers
 
@@ -139,7 +137,7 @@ def _refiner(job: TileJob) -> Refiner:
     if options.device in ("auto", "cupy"):
         use_gpu(job.number)
     backend = get_backend(options.device, options.threads)
-    with open_recorded(job.source, job.store) as scan:
+    with job.reopen() as scan:
         preprocess = scan.preprocess() if scan.preprocess else None
         task = task_of(scan, options, preprocess, job.used)
         return task.refiner(

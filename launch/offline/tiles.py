@@ -15,7 +15,7 @@ from typing import Literal, Self
 import numpy as np
 
 from launch.child_process import describe_status
-from launch.offline.task import ReconstructOptions, Task
+from launch.offline.task import ReconstructOptions, Task, ranges
 from launch.offline.tile_process import TileExchange, TileJob, TileReady, TileState, receive, run_tile, send
 from operators.arrays import Positions, Probe
 from operators.engine.backends import Backend
@@ -23,7 +23,6 @@ from operators.engine.tiling import TileObject, combine_objects, combine_probes,
 from operators.geometry import Bounds, window_corners
 from operators.optics.probe import with_power
 from operators.reconstruct import Progress, Solution
-from stream.record.scan import Numbers
 from stream.wire.messages import Reject
 
 log = logging.getLogger(__name__)
@@ -190,16 +189,16 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
 
 
 def _tiles(task: Task, probe: Probe) -> list[TileRefinement]:
-    if task.scan.origin is None:
+    if task.scan.reopen is None:
         raise ValueError(
             f"scan {task.scan.name!r} is not in a file that other processes could open: use 1 tile"
         )
-    source, store = task.scan.origin
+    reopen = task.scan.reopen
     options = _share(task.options)
     placed_px = task.positions_px[task.used]
     return [
         TileRefinement(
-            TileJob(number=number, source=source, store=store, options=options, used=task.used[chosen]),
+            TileJob(number=number, reopen=reopen, options=options, used=task.used[chosen]),
             placed_px[chosen],
             probe,
         )
@@ -268,11 +267,5 @@ def _warn(tiles: Sequence[TileRefinement], task: Task, n_epochs: float) -> None:
                 n_missed,
                 n_epochs,
                 tile.n_frames,
-                _ranges(task.scan.frame_numbers[tile.job.used]),
+                ranges(task.scan.frame_numbers[tile.job.used]),
             )
-
-
-def _ranges(numbers: Numbers) -> str:
-    """Return ascending frame numbers in words, such as 0-4, 7, 10-12."""
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from operators.arrays import Array, Frames, Mask, Patterns, array_module, corner_origin
+from operators.arrays import Array, Frames, Mask, Patterns, array_module, centre_origin, corner_origin
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,10 +107,17 @@ class Preprocess:
         # In place: at kHz frame rates, fresh pages for temporaries cost more than the arithmetic.
         photons = _sum_bins(counts, self.binning)
         photons *= xp.float32(self.photons_per_count)
-        xp.maximum(photons, 0, out=photons)
+        # What is no number can stand on masked pixels of frames that are no counts.
+        (xp.maximum if frames.dtype.kind in "ui" else xp.fmax)(photons, 0, out=photons)
         patterns = corner_origin(photons)
         patterns *= xp.asarray(self.mask)
         return patterns
+
+    def valid_in_frame(self) -> Mask:
+        """Return which detector pixels are used, (row, col) bool, of the frame's shape."""
+        valid = np.zeros(self.frame_shape, bool)
+        valid[self._crop] = centre_origin(self.mask).repeat(self.binning, 0).repeat(self.binning, 1)
+        return valid
 
     def _crop_slices(self) -> tuple[slice, slice]:
         side = self.n_pixels * self.binning

@@ -9,6 +9,7 @@ import numpy as np
 
 from operators.arrays import Array, Probe, abs2, array_module, fft2, ifft2, to_numpy
 
+MOST_MODES = 32  # more than any scan has told apart
 _PUPIL_EDGE_PX = 0.6  # softness of a simulated pupil: a sharp edge would ring over the whole window
 
 

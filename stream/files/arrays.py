@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def read_array(path: Path) -> NDArray:
-    """Returns the array in a .npy file.
+def read_array(path: Path, *, is_mapped: bool = False) -> NDArray:
+    """Returns the array in a .npy file, where `is_mapped` a map of it that is read as it is sliced.
 
     Raises
     ------
@@ -15,7 +15,7 @@ def read_array(path: Path) -> NDArray:
         Names the file, and what is wrong with it.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r" if is_mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = (
             error.strerror

@@ -1,6 +1,7 @@
 """What every reader of recorded scans returns, and what it refuses."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -44,6 +45,10 @@ class ScanFile:
         None where the file does not number them: from 0.
     background : (row, col) float32, counts, or None
         Of a mean frame without sample.
+    told : mapping of str to float
+        What the file gives of the geometry, by the names of `Geometry`, where it does not give all.
+    notes : tuple of str
+        What a user should know of how the file was read.
     """
 
     frames: Frames
@@ -55,6 +60,8 @@ class ScanFile:
     file: Closable | None = None
     frame_numbers: NDArray[np.int64] | None = None
     background: NDArray[np.float32] | None = None
+    told: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +83,13 @@ def check_frames(path: Path, frames: Any, name: str) -> None:
         raise ScanFileError(
             f"{path}: {name} is {frames.dtype} {frames.shape}, wanted square frames (frame, n, n)"
         )
+
+
+def geometry_of(told: Mapping[str, float], n_pixels: int) -> Geometry | None:
+    """Returns the geometry of which `told` gives energy, distance and pixel; None if one is missing."""
+    if len(told) < 3:
+        return None
+    return Geometry(n_pixels=n_pixels, **told)
 
 
 def as_modes(path: Path, probe: NDArray[Any], n_pixels: int) -> Probe:

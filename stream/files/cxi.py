@@ -4,6 +4,7 @@ A file's conventions are not ours: here sample motion becomes probe motion, joul
 mask of defects becomes one of valid pixels.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Probe
-from operators.geometry import PLANCK_TIMES_LIGHT_EV_M, Geometry
-from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames
-from stream.files.ptychodus import is_diffraction, is_product, read_product
+from operators.geometry import PLANCK_TIMES_LIGHT_EV_M
+from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames, geometry_of
+from stream.files.ptychodus import is_diffraction, is_product, product_probe, read_product
 from stream.files.ptypy import is_ptyd, read_ptyd
 
 __all__ = ["JOULES_PER_EV", "ScanFile", "ScanFileError", "read_illumination", "read_scan"]
@@ -54,6 +55,16 @@ def read_scan(path: Path) -> ScanFile:
         raise
 
 
+def is_scan(path: Path) -> bool:
+    """Says whether `read_scan` knows what a file is; whether it reads it may depend on what is missing."""
+    if path.suffix == ".npz":
+        return zipfile.is_zipfile(path) and is_product(np.load(path, allow_pickle=False))
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        return is_ptyd(file) or is_product(file) or is_diffraction(file) or ENTRY in file
+
+
 def read_illumination(path: Path) -> Probe | None:
     """Returns the probe in a file that `read_scan` reads, or in a result, which has no frames.
 
@@ -69,6 +80,8 @@ def read_illumination(path: Path) -> Probe | None:
             probe = file.get(f"{ENTRY}/{PROBE}")
             if probe is not None:
                 return as_modes(path, np.asarray(probe), probe.shape[-1])
+            if is_product(file):
+                return product_probe(path, file)
     with read_scan(path) as scan:
         return scan.probe
 
@@ -116,11 +129,13 @@ def _read_entry(path: Path, file: h5py.File) -> ScanFile:
         raise ScanFileError(
             f"{path}: translation has shape {translation.shape}, {len(frames)} frames want ({len(frames)}, 3)"
         )
+    told = _told(entry)
     return ScanFile(
         frames=frames,
         # CXI gives the motion of the sample, (x, y, z); the probe moves the other way on it.
         positions_m=-translation[:, [1, 0]],
-        geometry=_geometry(entry, frames.shape[1]),
+        geometry=geometry_of(told, frames.shape[1]),
+        told=told,
         probe=_probe(path, entry, frames.shape[1]),
         mask=None if MASK not in entry else np.asarray(entry[MASK]) == 0,
         background=_background(path, entry, frames.shape[1:]),
@@ -133,22 +148,24 @@ def _first(path: Path, entry: h5py.Group, names: tuple[str, ...]) -> h5py.Datase
     for name in names:
         if isinstance(entry.get(name), h5py.Dataset):
             return entry[name]
-    raise ScanFileError(f"{path}: wanted one of {', '.join(f'{entry.name}/{name}' for name in names)}")
+    raise ScanFileError(
+        f"{path}: wanted one of {', '.join(f'{entry.name}/{name}' for name in names)}; where it has them "
+        "elsewhere, name them: --data, --positions"
+    )
 
 
-def _geometry(entry: h5py.Group, n_pixels: int) -> Geometry | None:
-    energy_ev = _energy_ev(entry)
-    values = [_number(entry, DISTANCE), *(_number(entry, PITCH.format(axis)) for axis in "xy")]
-    if energy_ev is None or None in values:
-        return None
-    distance_m, pitch_x_m, pitch_y_m = values
-    if pitch_x_m != pitch_y_m:
+def _told(entry: h5py.Group) -> dict[str, float]:
+    pitch_x_m, pitch_y_m = (_number(entry, PITCH.format(axis)) for axis in "xy")
+    if None not in (pitch_x_m, pitch_y_m) and pitch_x_m != pitch_y_m:
         raise ScanFileError(
             f"{entry.file.filename}: pixels of {pitch_x_m} x {pitch_y_m} m, wanted square ones"
         )
-    return Geometry(
-        energy_ev=energy_ev, detector_distance_m=distance_m, detector_pixel_m=pitch_x_m, n_pixels=n_pixels
-    )
+    found = {
+        "energy_ev": _energy_ev(entry),
+        "detector_distance_m": _number(entry, DISTANCE),
+        "detector_pixel_m": pitch_x_m if pitch_y_m is not None else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _energy_ev(entry: h5py.Group) -> float | None:

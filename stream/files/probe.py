@@ -1,6 +1,7 @@
 """The probe in a file of any kind that is read here."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -8,7 +9,10 @@ from stream.files.arrays import read_array
 
 
 def read_probe(path: Path) -> np.ndarray:
-    """Returns the probe in a file, (mode, y, x) complex64: .npy, a recorded scan, or a result of ours.
+    """Returns the probe in a file, (mode, y, x) complex64.
+
+    .npy, .npz with one complex array or one called `probe`, a ptychodus product, a recorded scan, or a result
+    of ours.
 
     Raises
     ------
@@ -18,6 +22,8 @@ def read_probe(path: Path) -> np.ndarray:
     probe: np.ndarray | None
     if path.suffix == ".npy":
         probe = read_array(path)
+    elif path.suffix == ".npz":
+        probe = _from_archive(path)
     else:
         from stream.files.cxi import read_illumination
 
@@ -26,3 +32,15 @@ def read_probe(path: Path) -> np.ndarray:
         found = "no probe" if probe is None else f"{probe.dtype} of shape {probe.shape}"
         raise ValueError(f"{path}: wanted a complex probe (mode, y, x), found {found}")
     return np.asarray(probe, np.complex64).reshape(-1, *probe.shape[-2:])
+
+
+def _from_archive(path: Path) -> np.ndarray | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [name for name in arrays if np.iscomplexobj(arrays[name])]
+            name = "probe" if "probe" in names else names[0] if len(names) == 1 else ""
+            probe = arrays[name] if name else None
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path}: wanted a complex probe (mode, y, x): {error}") from error
+    # a product of ptychodus: (coherent mode, incoherent mode, y, x)
+    return probe[0] if probe is not None and probe.ndim == 4 else probe

@@ -67,6 +67,7 @@ def read_product(path: Path, product: h5py.File | Mapping[str, Any]) -> ScanFile
             frames=frames,
             positions_m=_positions_m(path, product, numbers),
             geometry=_geometry(product, frames.shape[1]),
+            told=_told(product),
             probe=_probe(path, product, frames.shape[1]),
             mask=None if bad is None else ~bad.astype(bool),
             name=path.stem,
@@ -111,15 +112,18 @@ def _positions_m(path: Path, product: Any, numbers: NDArray[np.int64]) -> Positi
 
 def _geometry(product: Any, n_pixels: int) -> Geometry | None:
     """Return the geometry whose object pixel is the product's."""
-    energy_ev = next((e for e in (_number(product, name) for name in ENERGIES) if e), None)
-    distance_m, width_m = _number(product, DISTANCE), _pixel_width_m(product)
-    if not (energy_ev and distance_m and width_m):
+    told, width_m = _told(product), _pixel_width_m(product)
+    if len(told) < 2 or not width_m:
         return None
-    wavelength_m = PLANCK_TIMES_LIGHT_EV_M / energy_ev
-    pitch_m = wavelength_m * distance_m / (n_pixels * width_m)
-    return Geometry(
-        energy_ev=energy_ev, detector_distance_m=distance_m, detector_pixel_m=pitch_m, n_pixels=n_pixels
-    )
+    wavelength_m = PLANCK_TIMES_LIGHT_EV_M / told["energy_ev"]
+    pitch_m = wavelength_m * told["detector_distance_m"] / (n_pixels * width_m)
+    return Geometry(**told, detector_pixel_m=pitch_m, n_pixels=n_pixels)
+
+
+def _told(product: Any) -> dict[str, float]:
+    energy_ev = next((e for e in (_number(product, name) for name in ENERGIES) if e), None)
+    found = {"energy_ev": energy_ev, "detector_distance_m": _number(product, DISTANCE)}
+    return {name: value for name, value in found.items() if value}
 
 
 def _pixel_width_m(product: Any) -> float | None:
@@ -131,11 +135,17 @@ def _pixel_width_m(product: Any) -> float | None:
     return width_m
 
 
-def _probe(path: Path, product: Any, n_pixels: int) -> Probe | None:
+def product_probe(path: Path, product: Any) -> Probe | None:
+    """Returns the first coherent mode of a product's probe, (mode, y, x) complex64, None if it has none."""
     if "probe" not in product:
         return None
     probe = np.asarray(product["probe"])
-    return as_modes(path, probe[0] if probe.ndim == 4 else probe, n_pixels)
+    return as_modes(path, probe[0] if probe.ndim == 4 else probe, probe.shape[-1])
+
+
+def _probe(path: Path, product: Any, n_pixels: int) -> Probe | None:
+    probe = product_probe(path, product)
+    return None if probe is None else as_modes(path, probe, n_pixels)
 
 
 def _number(product: Any, name: str, default: float | None = None) -> float | None:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Mask, Positions
-from operators.geometry import Geometry
-from stream.files.base import ScanFile, ScanFileError, check_frames
+from stream.files.base import ScanFile, ScanFileError, check_frames, geometry_of
 
 EV_PER_KEV = 1e3
 FARTHEST_CENTRE_PX = 1.0  # from the array centre; less is a shift of the object's phase ramp
@@ -74,10 +73,12 @@ def read_ptyd(path: Path, file: h5py.File) -> ScanFile:
             )
     frames = ChunkedFrames(data)
     _check_centre(path, file["meta"], frames.shape[1])
+    told = _told(path, file["meta"])
     return ScanFile(
         frames=frames,
         positions_m=_positions_m(path, chunks),
-        geometry=_geometry(path, file["meta"], frames.shape[1]),
+        geometry=geometry_of(told, frames.shape[1]),
+        told=told,
         probe=None,
         mask=_mask(path, chunks),
         name=path.stem,
@@ -119,18 +120,16 @@ def _mask(path: Path, chunks: Sequence[h5py.Group]) -> Mask | None:
     return mask
 
 
-def _geometry(path: Path, meta: h5py.Group, n_pixels: int) -> Geometry | None:
+def _told(path: Path, meta: h5py.Group) -> dict[str, float]:
     energy, distance, pitch = (_numbers(meta, name) for name in ("energy", "distance", "psize"))
-    if not (energy.size and distance.size and pitch.size):
-        return None
-    if pitch.min() != pitch.max():
+    if pitch.size and pitch.min() != pitch.max():
         raise ScanFileError(f"{path}: meta/psize is {pitch.tolist()} m, wanted square pixels")
-    return Geometry(
-        energy_ev=float(energy[0]) * EV_PER_KEV,
-        detector_distance_m=float(distance[0]),
-        detector_pixel_m=float(pitch[0]),
-        n_pixels=n_pixels,
-    )
+    found = {
+        "energy_ev": energy * EV_PER_KEV,
+        "detector_distance_m": distance,
+        "detector_pixel_m": pitch,
+    }
+    return {name: float(values[0]) for name, values in found.items() if values.size}
 
 
 def _check_centre(path: Path, meta: h5py.Group, n_pixels: int) -> None:

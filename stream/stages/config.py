@@ -111,7 +111,7 @@ class PositionsConfig(PositionFields, EndpointSection):
     bind: bool = True
     """whether this side owns the address and bluesky's publisher connects"""
     path: InputPath | None = None
-    """.cxi, .npy or .csv with one position per frame, for source 'file'"""
+    """.cxi, .npy, .csv or text with one position per frame, for source 'file'"""
     queue: PositiveInt = 20_000
     """messages held when this side is late"""
     series_key: str = "detector_series_id"
@@ -137,7 +137,7 @@ class ProbeConfig(Section):
     source: Literal["file", "data", "zone_plate"] = "data"
     """a known probe, one found from the first frames, or a computed focus"""
     path: InputPath | None = None
-    """.npy or .cxi file with the probe, for source 'file'"""
+    """.npy, .npz, .cxi or ptychodus product with the probe, for source 'file'"""
     is_guess: bool = False
     """whether the first frames correct the defocus and the shape of a known probe, for a network"""
     # When they are not enough, it is tried again with twice as many, and at the end of the scan with all.

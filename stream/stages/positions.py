@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from stream.documents.pairing import RunPairing
 from stream.documents.position_reader import PositionFields, PositionReader, Rows
 from stream.documents.position_writer import STAGE, PositionWriter
 from stream.files.cxi import read_scan
+from stream.files.tables import read_table
 from stream.record.scan import Scan, scans_in
 from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints
@@ -255,9 +255,9 @@ def load_positions(path: Path, fields: PositionFields) -> PositionArray:
     Parameters
     ----------
     path : Path
-        CXI, which says what its positions mean, or .npy or .csv with two columns y, x ("#" starts a comment).
+        CXI, which says what its positions mean, or a table (`stream.files.tables.read_table`).
     fields : PositionFields
-        Unit and signs of .npy and .csv.
+        Unit and signs of a table.
 
     Raises
     ------
@@ -269,21 +269,11 @@ def load_positions(path: Path, fields: PositionFields) -> PositionArray:
             return scan.positions_m
     if fields.unit is None:
         raise ValueError(f"{path}: say the unit of the positions (positions.unit: m, mm, um or nm)")
-    try:
-        raw: Any = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _read_csv(path)
-        raw = np.asarray(raw, np.float64)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: wanted .npy or .csv with numbers: {error}") from error
-    if raw.ndim != 2 or raw.shape[1] != 2:
-        raise ValueError(f"{path}: wanted positions (frame, 2) in the order (y, x), got shape {raw.shape}")
+    raw = read_table(path)
     positions_m = np.full(raw.shape, np.nan)
     is_number = np.isfinite(raw).all(axis=1)
     positions_m[is_number] = probe_positions(raw[is_number], unit=fields.unit, signs=fields.signs)
     return positions_m
-
-
-def _read_csv(path: Path) -> PositionArray:
-    return np.loadtxt(path, delimiter=",", ndmin=2)
 
 
 def _in_metres(reader: PositionReader, rows: Rows) -> Rows:

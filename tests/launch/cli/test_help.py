@@ -81,13 +81,33 @@ def complete(words: str, monkeypatch) -> list[str]:
         ("simulate --sample si", ["siemens"]),
         ("demo --sample fi", ["filaments"]),
         ("steer tcp://127.0.0.1:5811 h", ["hold"]),
-        ("reconstruct scan.cxi --po", ["--poisson"]),
+        ("reconstruct scan.cxi --refine", ["--refine-positions"]),
     ],
 )
 def test_a_shell_is_offered_what_can_follow(words, offered, monkeypatch):
-    assert [word for word in complete(words, monkeypatch) if word != "--positions"] == offered
+    assert complete(words, monkeypatch) == offered
 
 
 def test_completion_offers_every_configuration_that_comes_with_the_package():
     assert set(completion.recipes("")) == {"beamline", "demo", "siemens"}
     assert set(FAMILIES) < set(completion.families(""))
+
+
+@pytest.mark.parametrize("words", [["--positions"], ["--positions", "--frc"]])
+def test_who_means_by_positions_what_it_was_is_told_the_new_word(words):
+    result = CliRunner().invoke(app, ["reconstruct", "scan.cxi", *words])
+    assert result.exit_code == 2
+    assert "--refine-positions refines them" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--probe", "nothing.npy", "wanted a file, 'file' for the scan's own probe or 'data'"),
+        ("--signs", "1", "--signs: wanted two values apart by a comma, got '1'"),
+        ("--centre", "a,b", "--centre: wanted two values apart by a comma"),
+    ],
+)
+def test_what_is_no_value_of_an_option_is_named(option, value, words):
+    result = CliRunner().invoke(app, ["reconstruct", "scan.cxi", option, value])
+    assert words in str(result.exception)

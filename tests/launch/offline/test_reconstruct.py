@@ -191,8 +191,11 @@ def test_what_made_a_result_is_written_and_its_hash_changes_with_it(scan):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"geometry": None}, "'simulated' does not say its energy, distance"),
-        ({"probe": None}, "has no probe: choose probe 'data'"),
+        (
+            {"geometry": None},
+            r"does not say all of .*: give --energy \(eV\), --distance \(m\), --pixel \(m\)",
+        ),
+        ({"probe": None}, "has no probe: give one, --probe FILE, or find it"),
         ({"positions_m": np.full((64, 2), np.nan)}, "none of 64 frames has a position"),
         ({"geometry": replace(GEOMETRY, n_pixels=64)}, "frames have shape"),
     ],

@@ -1,6 +1,7 @@
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_when_all_are_lost_there_is_no_result(path, started, monkeypatch):
 @pytest.mark.slow
 def test_a_tile_that_refuses_its_job_ends_the_run_with_its_reason(path):
     with open_recorded(path) as scan:
-        gone = replace(scan, origin=("nowhere.cxi", None))
+        gone = replace(scan, reopen=partial(open_recorded, "nowhere.cxi"))
         with pytest.raises(ValueError, match=r"tile [01]: nowhere\.cxi: neither a file"):
             reconstruct(gone, replace(EPOCHS_4, tiles=2))
 
@@ -176,7 +177,7 @@ def test_a_tile_that_refuses_its_job_ends_the_run_with_its_reason(path):
 def test_what_cannot_be_tiled_is_refused(path):
     with open_recorded(path) as scan:
         with pytest.raises(ValueError, match="is not in a file that other processes could open"):
-            reconstruct(replace(scan, origin=None), replace(EPOCHS_4, tiles=2))
+            reconstruct(replace(scan, reopen=None), replace(EPOCHS_4, tiles=2))
         with pytest.raises(ValueError, match="expected 1 to 120 tiles"):
             reconstruct(scan, replace(EPOCHS_4, tiles=121))
     with pytest.raises(ValueError, match="1 for dm and raar"):

@@ -356,7 +356,7 @@ def test_a_file_serves_every_scan_and_frames_beyond_it_have_no_position(scans, t
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"1,2\n3,four\n", "wanted .npy or .csv with numbers"), (b"1,2,3\n4,5,6\n", r"got shape \(2, 3\)")],
+    [(b"1,2\n3,four\n", "line 2 is '3,four', wanted numbers"), (b"1,2,3\n4,5,6\n", r"found 3 columns")],
 )
 def test_a_file_that_holds_no_positions_is_named(tmp_path, content, words):
     path = tmp_path / "positions.csv"
