@@ -40,7 +40,7 @@ class Layout:
         Of the positions: m, mm, um or nm; "" for that in the attribute `units` of the array.
     columns : (str, str) or None
         Names or numbers of the columns of y and x.
-    signs : (int, int)
+    signs : (int, int) or None
         Of y and x: -1 where a motor moves the sample instead of the probe.
     """
 
@@ -48,7 +48,7 @@ class Layout:
     positions: str = ""
     unit: str = ""
     columns: Columns | None = None
-    signs: tuple[int, int] = (1, 1)
+    signs: tuple[int, int] | None = None
 
 
 class RasterFrames:
@@ -206,7 +206,7 @@ def _positions_m(
         raise ScanFileError(f"{where} {says}: give --unit, one of {', '.join(METRES_PER_UNIT)}")
     positions_m = np.full(raw.shape, np.nan)
     known = np.isfinite(raw).all(axis=1)
-    positions_m[known] = probe_positions(raw[known], unit=unit, signs=layout.signs)
+    positions_m[known] = probe_positions(raw[known], unit=unit, signs=layout.signs or (1, 1))
     return positions_m
 
 
