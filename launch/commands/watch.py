@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -125,9 +126,14 @@ def line(image: LiveImage | None, status: Status) -> str:
 
 
 def figures(image: LiveImage) -> str:
-    """Returns version, size, epoch, error, error bars and time to image as far as there are any."""
+    """Returns version, size, motor positions, epoch, error, error bars and time to image, where there are."""
     n_rows, n_columns = image.object.shape
     parts = [f"version {image.version}", f"{n_rows} x {n_columns} px of {image.object_pixel_m * 1e9:.3g} nm"]
+    if image.motors is not None:
+        ends = image.motor_positions(np.array([(0, 0), (n_rows - 1, n_columns - 1)]) + image.origin_px)
+        (y_low, x_low), (y_high, x_high) = np.sort(ends, axis=0).tolist()
+        unit = image.motors.unit
+        parts.append(f"y {y_low:.4g} to {y_high:.4g}, x {x_low:.4g} to {x_high:.4g} {unit}")
     if image.error is not None:
         parts.append(f"epoch {image.epoch:.1f}, amplitude error {image.error:.4f}")
     if image.coverage68 is not None and image.coverage95 is not None:

@@ -12,6 +12,7 @@ from stream.record.scan import Scan
 from stream.wire.messages import RunLevel, RunState, StageState
 
 STEERING = NAMES["policy"]
+BESIDE = ("finetune", NAMES["viewer"])  # the image follows the scan without them
 TROUBLE = ("error", "warning")  # the worst first
 MOST_SAID = 2  # troubles in one sentence; the rows have all
 
@@ -119,7 +120,7 @@ class RunWatch:
 def _troubles(rows: Sequence[StageState]) -> str:
     """Return the worst troubles in one line, a person's word first: a hold explains a detector's silence."""
     troubles = sorted(
-        (row for row in rows if row.level in TROUBLE and row.name != STEERING),
+        (row for row in rows if row.level in TROUBLE and row.name not in (STEERING, *BESIDE)),
         key=lambda row: TROUBLE.index(row.level),
     )
     words = [f"{row.name}: {row.text}" for row in troubles]

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from launch.commands.watch import watch
+from stream.wire.messages import MotorAxes
 from tests.helpers.stream.fake_door import FakeDoor
 
 
@@ -23,6 +24,7 @@ def watched(console, *, is_final_at=3):
                     error=0.25,
                     epoch=1.5,
                     time_to_image_ms=(20.0, 45.0),
+                    motors=MotorAxes(unit="um", origin=(1.0, 5.0), pitch=(0.5, -0.25)),
                     is_final=number == is_final_at,
                 )
                 done.wait(0.02)
@@ -40,6 +42,7 @@ def test_lines_end_with_the_final_state():
     *_, last = out.getvalue().splitlines()
     assert last == (
         "0001-star  expected 30, recorded 30  version 3  5 x 7 px of 10 nm  "
+        "y 1 to 3, x 3.5 to 5 um  "
         "epoch 1.5, amplitude error 0.2500  time to image, last 512 frames: median 20 ms, 99 % 45 ms  "
         "scan complete: all 30 frames are in the image"
     )

@@ -169,6 +169,12 @@ def test_a_process_that_died_or_does_not_answer_is_named(bench):
     assert bench.row("recorder") == ("warning", "no sign of life for 7 s")
 
 
+def test_what_stands_beside_the_way_of_the_data_has_its_row_and_not_the_sentence(bench):
+    bench.processes["viewer"].trouble = "given up: left with exit status 1", "error"
+    assert bench.row("page") == ("error", "given up: left with exit status 1")
+    assert bench.says() == ("waiting", "waiting for the first frame")
+
+
 def test_a_hold_is_said_with_its_name_and_explains_the_silence(tmp_path):
     policy = {"enabled": True, "address": "tcp://127.0.0.1:*", "limits": [[0, 9], [0, 9]], "max_dose": 1e6}
     bench = Bench(tmp_path, policy=policy)
