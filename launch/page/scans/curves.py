@@ -11,7 +11,11 @@ from stream.record.error_curve import read_error_curve
 
 MOST_POINTS = 2000
 TOO_EARLY = "it comes with the result, after the scan"
-NO_HALVES = "its result has no correlation of halves; `ptychostream reconstruct` of the scan computes one"
+COMPUTING = "being computed: two halves of the frames are reconstructed and compared"
+NO_HALVES = (
+    "not computed, because it would have taken long, a scan had begun, or `results.resolution` says so: "
+    "`ptychostream reconstruct SCAN --frc` computes it"
+)
 
 
 def curves_of(record: ScanRecord) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def _frc(record: ScanRecord) -> dict[str, Any]:
     except ValueError as error:
         return {"why": str(error)}
     if halves is None:
-        return {"why": NO_HALVES}
+        return {"why": COMPUTING if record.is_going_on else NO_HALVES}
     pixel_m = record.optics.geometry.object_pixel_m
     figures = resolution_figures(halves, pixel_m)
     return {

@@ -39,8 +39,10 @@ class ScanRecord:
         Where its result lies once it is written; .json and .png lie beside it.
     """
 
-    def __init__(self, scan: Scan, runs: Path, results: Path, clock: Callable[[], float]) -> None:
-        self.scan = scan
+    def __init__(
+        self, scan: Scan, runs: Path, results: Path, run_id: str, clock: Callable[[], float]
+    ) -> None:
+        self.scan, self._is_of_this_run = scan, scan.header.run_id == run_id
         self.run_folder = runs / (scan.header.run_id or "unknown")
         self.result = results / f"{scan.name}.cxi"
         self._clock = clock
@@ -74,6 +76,11 @@ class ScanRecord:
         return optics(self.run)
 
     @property
+    def is_going_on(self) -> bool:
+        """Whether more may come of it: its run goes on and is not done with it."""
+        return self._is_of_this_run and not self.scan.count("recorder", "closed")
+
+    @property
     def guessed_probe(self) -> Path:
         """Where the probe lies that its run began with, if it began with one."""
         return self.run_folder / PROBE_FILE
@@ -105,15 +112,11 @@ class ScanRecords:
         The folder that a run saves to.
     run_id : str
         Of the run that is going on: only its scans can be.
-
-    Attributes
-    ----------
-    run_id : str
     """
 
     def __init__(self, save: Path, run_id: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self._scans, self._runs, self._results = save / "scans", save / "runs", result_folder(save)
-        self.run_id, self._clock = run_id, clock
+        self._run_id, self._clock = run_id, clock
         self._opened: dict[str, ScanRecord] = {}
 
     def names(self) -> list[str]:
@@ -158,4 +161,4 @@ class ScanRecords:
             scan = Scan(self._scans / name)
         except (OSError, msgspec.MsgspecError) as error:
             raise NotThereError(f"scan {name} cannot be read: {error}") from error
-        return ScanRecord(scan, self._runs, self._results, self._clock)
+        return ScanRecord(scan, self._runs, self._results, self._run_id, self._clock)

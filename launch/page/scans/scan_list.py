@@ -82,7 +82,7 @@ class ScanList:
         changed = summary.stat().st_mtime if summary.exists() else 0.0
         held = self._lines.get(name)
         if held is None or not changed or held[0] != changed:
-            held = self._lines[name] = changed, _described(record, self._records.run_id)
+            held = self._lines[name] = changed, _described(record)
         return held[1]
 
 
@@ -134,7 +134,7 @@ def final_image(record: ScanRecord) -> LiveImage:
     )
 
 
-def _described(record: ScanRecord, run_id: str) -> dict[str, Any]:
+def _described(record: ScanRecord) -> dict[str, Any]:
     scan, summary = record.scan, record.result.with_suffix(".json")
     figures: dict[str, Any] | None = json.loads(summary.read_text()) if summary.exists() else None
     if figures is None:
@@ -143,7 +143,7 @@ def _described(record: ScanRecord, run_id: str) -> dict[str, Any]:
     else:
         n_recorded, n_expected = figures["frames_recorded"], figures["frames_expected"]
         note = figures["incomplete"]
-    is_running = figures is None and scan.header.run_id == run_id and not scan.count("recorder", "closed")
+    is_running = figures is None and record.is_going_on
     if figures is None and not is_running:
         note = f"{note}; its run ended without a result".removeprefix("; ")
     return {

@@ -41,8 +41,8 @@ export async function askArrays(path) {
 }
 
 // Calls `look` again and again while `section` is shown, `pauseMs` after it has ended; and at once when another
-// scan is chosen. What goes wrong is said in `words`.
-export function whileShown(section, pauseMs, words, look) {
+// scan is chosen. What goes wrong, `fail` is told in words.
+export function whileShown(section, pauseMs, fail, look) {
   let [isShown, isLooking, timer] = [false, false, 0];
 
   async function turn() {
@@ -52,7 +52,7 @@ export function whileShown(section, pauseMs, words, look) {
     try {
       if (!document.hidden) await look();
     } catch (error) {
-      words.textContent = error.message;
+      fail(error.message);
     }
     isLooking = false;
     if (isShown) timer = setTimeout(turn, pauseMs);

@@ -9,14 +9,14 @@ const PAUSE_MS = 2000;
 const COLOURS = { error: "#56b6c2", frc: "#7bbf86", threshold: "#e0aa4f" };
 
 const BOXES = `
-  <div class="box error">
+  <div class="box error empty">
     <h2><span data-hint="How far the model's diffraction amplitudes are from the measured ones, at the end of each epoch of refinement. It rises when new frames come, and says whether refinement still moves; how true the image is it does not say.">Error</span><em></em></h2>
     <p class="words" role="status">asking …</p>
     <div class="plot"><canvas role="img" aria-label="error over time"></canvas></div>
     <label title="what runs along the axis">over <select name="over"><option value="time_s">time</option><option value="order">epochs</option></select></label>
     <output></output>
   </div>
-  <div class="box frc">
+  <div class="box frc empty">
     <h2><span data-hint="Fourier ring correlation: two images from half of the frames each are compared at every fineness of detail. Where the curve falls below the dashed half-bit threshold, details are noise.">Resolution</span><em></em></h2>
     <p class="words" role="status">asking …</p>
     <div class="plot"><canvas role="img" aria-label="correlation of halves over spatial frequency"></canvas></div>
@@ -34,7 +34,8 @@ export function start(section) {
     showError(error, plots[0], curves, over.value);
     showFrc(frc, plots[1], curves);
   };
-  whileShown(section, PAUSE_MS, error.querySelector(".words"), async () => {
+  const fail = (text) => { for (const box of [error, frc]) box.querySelector(".words").textContent = text; };
+  whileShown(section, PAUSE_MS, fail, async () => {
     curves = await askJson(`/scans/${shownScan()}/curves`);
     draw();
   });

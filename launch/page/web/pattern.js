@@ -32,8 +32,9 @@ export function start(section) {
   section.insertAdjacentHTML("beforeend", BOX);
   const box = section.querySelector(".pattern");
   const frame = box.querySelector("input");
+  const words = box.querySelector(".words");
   explain(box);
-  const look = whileShown(section, PAUSE_MS, box.querySelector(".words"), async () => {
+  const look = whileShown(section, PAUSE_MS, (text) => { words.textContent = text; }, async () => {
     const chosen = /^\d{1,12}$/.test(frame.value) ? `?frame=${frame.value}` : "";
     shown = await askArrays(`/scans/${shownScan()}/pattern${chosen}`);
     draw(box, shown);
@@ -45,6 +46,8 @@ export function start(section) {
 
 function draw(box, pattern) {
   const { measured, model } = pattern.arrays;
+  box.classList.remove("empty"); // from here on the canvases have a size
+  box.classList.toggle("alone", !model);
   box.querySelector("em").textContent = pattern.scan;
   box.querySelector(".words").textContent = model ? `model: ${pattern.words}` : pattern.words;
   box.querySelector(".facts").textContent = facts(pattern);
@@ -56,8 +59,6 @@ function draw(box, pattern) {
   box.querySelector(".most").textContent = count(Math.round(most));
   drawBar(box.querySelector(".log"), "violet-yellow");
   drawBar(box.querySelector(".signed canvas"), "blue-red");
-  box.classList.remove("empty");
-  box.classList.toggle("alone", !model);
   if (!model) return;
   drawRaster(told, model.shape, inPart(model.values), "violet-yellow");
   const difference = (i) => Math.sqrt(model.values[i]) - Math.sqrt(measured.values[i]);

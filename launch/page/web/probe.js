@@ -24,7 +24,7 @@ export function start(section) {
   const box = section.querySelector(".modes");
   const words = box.querySelector(".words");
   explain(box);
-  whileShown(section, PAUSE_MS, words, async () => {
+  whileShown(section, PAUSE_MS, (text) => { words.textContent = text; }, async () => {
     const probe = await askArrays(`/scans/${shownScan()}/probe?after=${encodeURIComponent(key)}`);
     if (!probe) return;
     ({ key } = probe);

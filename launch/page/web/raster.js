@@ -8,6 +8,7 @@ const MASKED = 0xff302a4a; // a colour that no table has
 // Draws (row, column) values; `part` says for each value which part of the colour table it has, 0..1, NaN for
 // none. `pixel_m`, where given, makes a scale bar.
 export function drawRaster(canvas, [height, width], part, table, { pixel_m: pixelM, unknown = MASKED } = {}) {
+  if (!canvas.clientWidth || !canvas.clientHeight) return; // it is hidden
   const small = document.createElement("canvas");
   small.width = width;
   small.height = height;

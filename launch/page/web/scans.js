@@ -43,7 +43,7 @@ export function start(section) {
     older.hidden = items.size >= answer.n_scans;
   }
 
-  whileShown(section, PAUSE_MS, words, async () => {
+  whileShown(section, PAUSE_MS, (text) => { words.textContent = text; }, async () => {
     await takeVersions();
     await take("");
   });

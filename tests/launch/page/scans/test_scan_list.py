@@ -46,7 +46,7 @@ def test_of_many_scans_only_those_shown_are_looked_at(saved, monkeypatch):
     for number in range(30):
         saved.begin(f"{number:04d}-s")
     described = []
-    monkeypatch.setattr(scan_list, "_described", lambda record, _: described.append(record.scan.name) or {})
+    monkeypatch.setattr(scan_list, "_described", lambda record: described.append(record.scan.name) or {})
     scans = list_of(saved)
     assert (scans.page("", 5)["n_scans"], len(described)) == (30, 5)
     described.clear()
