@@ -4,6 +4,7 @@
 `stream.stages.stage`.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -124,6 +125,8 @@ class ScanCursor:
         except MemoryError as error:
             # Started again, the stage would come as far: the object is as large as its positions make it.
             reason = f"{error or 'too large for the memory'}; check positions.unit and positions.field_m"
+            with contextlib.suppress(MemoryError):
+                self.work.close()  # what it has
             self.work = _Unusable(self._stage.name, self.scan, reason)
             self.work.handle(batch)
 

@@ -17,6 +17,7 @@ class Steps:
     def __init__(self, *, holds=False, refuses=""):
         self.holds, self.refuses = holds, refuses
         self.batches, self.calls, self.slices_left = [], [], 0
+        self.lacks = ""  # memory, in the words of the error
 
     def open(self, scan):
         if self.refuses and self.refuses in scan.name:
@@ -34,6 +35,8 @@ class StepsOfScan(ScanWork):
         self.stage, self.scan = stage, scan
 
     def handle(self, numbers):
+        if self.stage.lacks:
+            raise MemoryError(self.stage.lacks)
         self.stage.batches.append(numbers.tolist())
         if not self.stage.holds:
             self.scan.mark(self.stage.name, numbers, State.DONE)

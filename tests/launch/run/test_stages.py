@@ -12,6 +12,7 @@ from launch.run.stages import finetune, positions, probe, refinement, resolve, s
 from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
+from stream.stages.inputs import load_probe
 from stream.stages.stage import Worker
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
@@ -118,6 +119,13 @@ def test_a_computed_probe_is_written_with_its_photons(tmp_path):
     assert written.shape == (1, 64, 64) and written.dtype == np.complex64
     assert (np.abs(written) ** 2).sum() == pytest.approx(4e5)
     np.testing.assert_array_equal(optics(run).load_probe(), written)
+
+
+@pytest.mark.parametrize(("factor", "held"), [(0, "only zeros"), (np.nan, "values that are not finite")])
+def test_a_probe_without_light_is_refused_by_every_stage(tmp_path, factor, held):
+    np.save(tmp_path / "probe.npy", factor * np.ones((1, 8, 8), np.complex64))
+    with pytest.raises(ValueError, match=f"probe.npy: the probe holds {held}"):
+        load_probe(tmp_path / "probe.npy", 8)
 
 
 def test_without_a_known_probe_stages_are_told_of_none(tmp_path):

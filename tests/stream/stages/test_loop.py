@@ -283,6 +283,24 @@ def test_frames_known_only_by_the_announcement_are_marked_when_they_are_lost(tmp
     assert states(scan, "stitcher").tolist() == [State.DONE] * 2 + [State.LOST] * 4
 
 
+@pytest.mark.allow_error_log
+def test_frames_that_need_more_memory_than_there_is_are_bad_and_the_stage_lives(tmp_path, clock, caplog):
+    stage, scan = Steps(), make_scan(tmp_path, "0000-wide")
+    loop = loop_of(stage, tmp_path, clock)
+    arrive(scan, np.arange(4))
+    turns(loop)
+    stage.lacks = "Unable to allocate 62.7 PiB"
+    arrive(scan, np.arange(4, 10))
+    end(scan, "refinement")
+    turns(loop)
+    assert states(scan, "stitcher").tolist() == [State.DONE] * 4 + [State.BAD] * 6
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "stitcher cannot use the frames of 0000-wide: Unable to allocate 62.7 PiB; check positions.unit and "
+        "positions.field_m"
+    ]
+    assert stage.calls == ["open 0000-wide", "close 0000-wide"]
+
+
 def test_a_scan_that_a_stage_cannot_use_is_bad_and_the_next_is_worked_on(tmp_path, clock, caplog):
     stage = Steps(refuses="small")
     loop = loop_of(stage, tmp_path, clock)
