@@ -1,6 +1,6 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
-import { load as loadColours } from "/web/colourmaps.js";
+import { isLoaded, load as loadColours } from "/web/colourmaps.js";
 import { area, length } from "/web/format.js";
 import { explain } from "/web/hints.js";
 import { listen as listenToKeys } from "/web/keys.js";
@@ -34,7 +34,7 @@ onPicture((picture, isStored) => {
 
 function take(state) {
   latest = state;
-  view.motors = state.motors ?? null;
+  view.motors = state.motors ? { ...state.motors, scan: state.scan } : null;
   showState(state);
   showSteering(state.steering, redraw);
   document.dispatchEvent(new CustomEvent("state", { detail: state }));
@@ -49,10 +49,13 @@ function ask(own) {
 
 function connect() {
   heardAt = performance.now();
-  const own = new WebSocket(`ws://${location.host}/live`);
+  const own = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/live`);
   socket = own;
   own.binaryType = "arraybuffer";
-  own.onopen = () => ask(own);
+  own.onopen = async () => {
+    if (!isLoaded()) await loadColours().catch(() => own.close());
+    if (own.readyState === WebSocket.OPEN) ask(own);
+  };
   own.onmessage = ({ data }) => {
     heardAt = performance.now();
     if (typeof data !== "string") {
@@ -93,6 +96,5 @@ listen(redraw);
 listenToKeys(panels);
 explain(document);
 startTabs();
-await loadColours();
 connect();
 setInterval(checkSilence, 500);

@@ -179,7 +179,7 @@ export class Panel {
   placeAt(row, column) {
     const { pixel_m: pixel, origin_px: origin, binning } = this.picture;
     const { motors } = view;
-    if (!motors) return `x ${length(column * pixel)}  y ${length(row * pixel)}`;
+    if (motors?.scan !== this.picture.scan) return `x ${length(column * pixel)}  y ${length(row * pixel)}`;
     const [y, x] = [row, column].map((index, axis) => {
       const place = origin[axis] + (index + 0.5) * binning - 0.5;
       return rounded(motors.origin[axis] + motors.pitch[axis] * place, 10 * Math.abs(motors.pitch[axis]));

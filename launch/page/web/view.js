@@ -1,6 +1,7 @@
 // What all panels show: which part of the image, and what is drawn over it. Places are parts of the image's
 // width and height; `steering` is what the policy wants next and where, `rectangle` a region being drawn,
-// and `line` the line of the profile, in absolute object pixels; `motors` says where those are for the motors.
+// and `line` the line of the profile, in absolute object pixels; `motors` says where those of `motors.scan`
+// are for the motors.
 // `tool` is what a drag draws with instead of moving the image: {name, draw(corners), done(corners)}.
 
 export const view = {
