@@ -13,7 +13,7 @@ from rich.text import Text
 from launch.page.status import RateMeter, Status, status_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
-from stream.record.account import time_to_image_words
+from stream.record.account import shares_in_words, time_to_image_words
 from stream.wire.messages import RunLevel, StageLevel, StageState
 
 POLL_S = 0.2
@@ -114,15 +114,15 @@ def describe(
         table.add_column(title, justify="right", min_width=9)
     table.add_row("count", *(_number(image.counts.get(name)) for name in _COUNTS))
     table.add_row("per second", *(_number(rates.get(name)) for name in _COUNTS), style="dim")
-    return Group(Text.assemble((image.scan, "bold"), "  ", head), table, Text(figures(image)), rows)
+    counted = Text(shares_in_words(image.counts))
+    return Group(Text.assemble((image.scan, "bold"), "  ", head), counted, table, Text(figures(image)), rows)
 
 
 def line(image: LiveImage | None, status: Status) -> str:
     """Returns the same in one line of plain text."""
     if image is None:
         return status.text
-    counts = [f"{title} {image.counts[name]}" for name, title in _COUNTS.items() if name in image.counts]
-    return f"{image.scan}  {', '.join(counts)}  {figures(image)}  {status.text}"
+    return f"{image.scan}  {shares_in_words(image.counts)}  {figures(image)}  {status.text}"
 
 
 def figures(image: LiveImage) -> str:

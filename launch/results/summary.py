@@ -11,7 +11,14 @@ from rich.table import Table
 from launch.results.facts_table import facts_table
 from launch.results.resolution import resolution_text
 from stream.atomic import replacing
-from stream.record.account import STAGES, frame_counts, incompleteness, percentiles_ms, time_to_image_s
+from stream.record.account import (
+    STAGES,
+    frame_counts,
+    incompleteness,
+    percentiles_ms,
+    shares_in_words,
+    time_to_image_s,
+)
 from stream.record.calibration import read_calibration
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
@@ -85,13 +92,11 @@ def table(figures: dict[str, Any]) -> Table:
 
 
 def _frames(figures: dict[str, Any]) -> str:
-    parts = [
-        f"{figures['frames_expected']} expected = {figures['frames_recorded']} recorded"
-        f" + {figures['frames_lost']} lost"
-    ]
-    parts += [f"{figures[f'frames_{key}']} {key}" for key in STAGES.values() if f"frames_{key}" in figures]
-    parts.append(f"{figures['frames_pending']} pending")
-    return ", ".join(parts)
+    counts = {name: figures[f"frames_{name}"] for name in ("expected", "recorded", "lost")}
+    counts["no_position"] = figures.get("frames_without_position", 0)
+    counts |= {key: figures[f"frames_{key}"] for key in STAGES.values() if f"frames_{key}" in figures}
+    others = [f"{counts[key]} {key}" for key in STAGES.values() if key in counts and key != "mosaicked"]
+    return "; ".join([shares_in_words(counts), *others])
 
 
 def _error_bars(figures: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from stream.record.account import Delay, frame_counts, time_to_image_words
+from stream.record.account import Delay, frame_counts, shares_in_words, time_to_image_words
 from stream.record.scan import Scan
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
 from stream.wire.messages import RunState
@@ -90,7 +90,7 @@ class ProgressLine:
 
 
 def describe(scan: Scan, delay: Delay) -> str:
-    """Returns one line: frames recorded of those expected, lost, pending, epoch, error, time to image.
+    """Returns one line: where the frames expected are, epoch, error, time to image.
 
     Parameters
     ----------
@@ -98,11 +98,7 @@ def describe(scan: Scan, delay: Delay) -> str:
     delay : Delay
         Of this scan's images.
     """
-    counts = frame_counts(scan)
-    parts = [f"{scan.name}  {counts['recorded']}/{counts['expected']} frames"]
-    parts += [f"{counts['lost']} lost", f"{counts['pending']} pending"]
-    if counts["no_position"]:
-        parts.append(f"{counts['no_position']} without position")
+    parts = [scan.name, shares_in_words(frame_counts(scan))]
     if epochs := scan.count("refinement", "epochs_milli"):
         parts.append(f"epoch {epochs / 1000:.1f}, error {_error(scan):.4f}")
     if (times_ms := delay.recent_ms()) is not None:

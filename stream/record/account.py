@@ -1,5 +1,7 @@
 """The account of a scan: where every frame is, what is missing, and how long it took to be seen."""
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +80,29 @@ def frame_counts(scan: Scan) -> dict[str, int]:
         **{key: stage.done for key, stage in stages.items()},
         "pending": max((stage.pending for stage in stages.values()), default=0),
     }
+
+
+def shares(counts: Mapping[str, int]) -> dict[str, int]:
+    """Returns where the frames expected are, by the words that people read; they add up to all of them.
+
+    `counts` are those of `frame_counts`, of any moment.
+    """
+    in_image, unplaced, lost = (counts.get(name, 0) for name in ("mosaicked", "no_position", "lost"))
+    recorded = max(counts["recorded"], in_image + unplaced)  # counted a moment before the others
+    return {
+        "in the image": in_image,
+        "pending": recorded - in_image - unplaced,
+        "without position": unplaced,
+        "lost": lost,
+        "to come": max(counts["expected"] - recorded - lost, 0),
+    }
+
+
+def shares_in_words(counts: Mapping[str, int]) -> str:
+    """Returns `shares` in words, without those of no frame: "625 expected: 613 in the image, 12 lost"."""
+    held = shares(counts)
+    parts = [f"{n} {words}" for words, n in held.items() if n or words == "in the image"]
+    return f"{sum(held.values())} expected: {', '.join(parts)}"
 
 
 def incompleteness(scan: Scan) -> str:

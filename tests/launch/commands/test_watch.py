@@ -20,7 +20,7 @@ def watched(console, *, is_final_at=3):
                 door.publish(
                     np.ones((5, 7), np.complex64),
                     frames_seen=10 * number,
-                    counts={"expected": 10 * number, "recorded": 10 * number, "lost": 0},
+                    counts=dict.fromkeys(("expected", "recorded", "mosaicked"), 10 * number) | {"lost": 0},
                     error=0.25,
                     epoch=1.5,
                     time_to_image_ms=(20.0, 45.0),
@@ -41,7 +41,7 @@ def test_lines_end_with_the_final_state():
     assert watched(Console(file=out)) == 0
     *_, last = out.getvalue().splitlines()
     assert last == (
-        "0001-star  expected 30, recorded 30  version 3  5 x 7 px of 10 nm  "
+        "0001-star  30 expected: 30 in the image  version 3  5 x 7 px of 10 nm  "
         "y 1 to 3, x 3.5 to 5 um  "
         "epoch 1.5, amplitude error 0.2500  time to image, last 512 frames: median 20 ms, 99 % 45 ms  "
         "scan complete: all 30 frames are in the image"

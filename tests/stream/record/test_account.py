@@ -13,6 +13,8 @@ from stream.record.account import (
     frames_in_words,
     incompleteness,
     percentiles_ms,
+    shares,
+    shares_in_words,
     time_to_image_s,
 )
 from stream.record.scan import State
@@ -125,3 +127,23 @@ def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
     assert incompleteness(scan) == ""
     counts = frame_counts(scan)
     assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 0}
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"expected": 625, "recorded": 625, "lost": 0, "mosaicked": 625}, "625 expected: 625 in the image"),
+        (
+            {"expected": 625, "recorded": 533, "lost": 12, "no_position": 4, "mosaicked": 500},
+            "625 expected: 500 in the image, 29 pending, 4 without position, 12 lost, 80 to come",
+        ),
+        ({"expected": 0, "recorded": 0, "lost": 0}, "0 expected: 0 in the image"),
+        ({"expected": 7, "recorded": 5, "lost": 2, "mosaicked": 6}, "8 expected: 6 in the image, 2 lost"),
+    ],
+)
+def test_the_frames_expected_are_told_by_where_they_are_and_add_up(counts, words):
+    assert shares_in_words(counts) == words
+    total, _, parts = words.partition(" expected: ")
+    assert (
+        int(total) == sum(int(part.split()[0]) for part in parts.split(", ")) == sum(shares(counts).values())
+    )
