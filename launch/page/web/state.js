@@ -34,8 +34,13 @@ function showCounts({ counts, rates, is_final: isFinal }) {
     const rate = rates[row.dataset.count];
     row.querySelector(".rate").textContent = rate === undefined || isFinal ? "" : `${count(Math.round(rate))} /s`;
   }
-  const { recorded, lost } = counts;
-  const missing = { ...counts, awaited: expected === undefined ? undefined : Math.max(expected - recorded - (lost ?? 0), 0) };
+  // All that is expected: in the image, or one of these.
+  const { recorded, lost = 0, mosaicked = 0, no_position: placeless = 0 } = counts;
+  const missing = { lost: counts.lost, no_position: counts.no_position };
+  if (recorded !== undefined) {
+    missing.awaited = Math.max(expected - recorded - lost, 0);
+    missing.pending = Math.max(recorded - mosaicked - placeless, 0);
+  }
   for (const name of ["awaited", "lost", "no_position", "pending"]) {
     const field = byId(name);
     put(field, count(missing[name]));

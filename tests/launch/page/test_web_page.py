@@ -42,6 +42,7 @@ def test_the_image_grows_and_the_figures_follow(page):
         "expected": 1200,
         "recorded": 1190,
         "lost": 3,
+        "no_position": 2,
         "inferred": 1100,
         "mosaicked": 1090,
         "pending": 100,
@@ -70,9 +71,12 @@ def test_the_image_grows_and_the_figures_follow(page):
             for name in ("lost", "pending", "p50", "p99", "error", "epoch")
         }
         assert shown == {
-            **{"lost": "3", "pending": "100", "p50": "41", "p99": "88"},
+            **{"lost": "3", "pending": "98", "p50": "41", "p99": "88"},
             **{"error": "0.0123", "epoch": "4.3"},
         }
+        # expected: in the image, on the way into it, without position, lost, to come
+        parts = ("#pending", "#no_position", "#lost", "#awaited")
+        assert 1090 + sum(int(page.text_content(part)) for part in parts) == 1200
         assert page.text_content("#model") == "3f9a17c2"
         assert page.text_content("#field") == "600 × 400 nm"
         assert re.fullmatch(r"[\d,]+ /s", page.text_content('tr[data-count="recorded"] .rate'))
