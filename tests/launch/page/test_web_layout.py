@@ -96,4 +96,12 @@ def test_nothing_leaves_the_screen_and_no_text_is_cut_without_a_tooltip(page, mo
                 tab.click()
                 if faults := page.evaluate(FAULTS):
                     found[name, tab.get_attribute("aria-controls")] = faults
-    assert not found
+        for button in page.locator(
+            ".panel:first-child [data-do=profile], [data-do=range], [data-do=save]"
+        ).all():
+            button.click()
+        found["boxes"] = page.evaluate(FAULTS)
+        page.keyboard.press("Escape")
+        page.click("#help-button")
+        found["help"] = page.evaluate(FAULTS)
+    assert not [(where, faults) for where, faults in found.items() if faults]
