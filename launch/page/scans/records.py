@@ -93,7 +93,9 @@ class ScanRecord:
         version = self.scan.count("refinement", "version")
         if version != self._snapshot_version and self._clock() >= self._read_again_at:
             began = self._clock()
-            self._snapshot, self._snapshot_version = read_snapshot(self.scan.folder), version
+            snapshot = read_snapshot(self.scan.folder)
+            if snapshot is not None and snapshot.is_finite:  # else the last finite one stays, as in the image
+                self._snapshot, self._snapshot_version = snapshot, version
             self._read_again_at = began + (self._clock() - began) / READ_SHARE
         return self._snapshot
 

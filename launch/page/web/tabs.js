@@ -43,5 +43,7 @@ export async function start() {
     const module = await import(panel.dataset.module);
     module.start(panel);
   }));
-  choose(tabs.find((tab) => tab.getAttribute("aria-controls") === remembered("tab")) ?? tabs[0]);
+  const chosen = tabs.find((tab) => tab.getAttribute("aria-controls") === remembered("tab")) ?? tabs[0];
+  chosen.setAttribute("aria-selected", false); // chosen while its module was loading, it has not heard of it
+  choose(chosen);
 }
