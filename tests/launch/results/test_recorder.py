@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import pytest
+
+from launch.config.sections import ResultsConfig, StoreConfig
+from launch.results import recorder
+from launch.results.recorder import Recorder
+from operators.geometry import Bounds
+from stream.record.scan import State
+from stream.record.snapshot import write_snapshot
+from stream.stages.inputs import ImageOrigin, Optics
+from tests.helpers.stream.scans import DETECTOR_PLANE, make_scan, place, record, snapshot_of
+
+
+@pytest.fixture
+def close(tmp_path, monkeypatch):
+    """Closes a scan of four refined frames; returns the figures and whether each measurement was wanted."""
+    measured = []
+
+    def measure(scan, result_file, is_wanted):
+        measured.append(is_wanted())
+        return {"resolution_m": 1e-8}
+
+    monkeypatch.setattr(recorder, "measured_resolution", measure)
+
+    def run(resolution, *, n_pending=0, has_next=False):
+        numbers, object_ = np.arange(4), np.exp(0.5j * np.indices((24, 24))[0]).astype(np.complex64)
+        scan = make_scan(tmp_path / "scans")
+        record(scan, numbers)
+        place(scan, numbers, np.zeros((4, 2)))
+        for stage in ("refinement", "stitcher"):
+            scan.mark(stage, numbers[n_pending:], State.DONE)
+        write_snapshot(scan.folder, snapshot_of(object_, Bounds(0, 0, 24, 24)))
+        if has_next:
+            make_scan(tmp_path / "scans", "0001-next")
+        origin = ImageOrigin(optics=Optics(DETECTOR_PLANE), uses_network=False, uses_refinement=True)
+        config = ResultsConfig(resolution=resolution)
+        Recorder(config, StoreConfig(), origin, tmp_path).open(scan).close()
+        figures = json.loads((tmp_path / "results" / "0000-series.json").read_text())
+        return figures, measured
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("resolution", "circumstances", "is_measured"),
+    [
+        ("auto", {}, True),
+        ("always", {}, True),
+        ("never", {}, False),
+        ("auto", {"n_pending": 1}, False),
+        ("always", {"has_next": True}, False),
+    ],
+)
+def test_resolution_is_measured_where_it_is_wanted_and_no_other_scan_has_begun(
+    close, resolution, circumstances, is_measured
+):
+    figures, measured = close(resolution, **circumstances)
+    assert ("resolution_m" in figures) == is_measured
+    assert measured == [True] * is_measured
+
+
+def test_a_scan_whose_halves_would_take_long_has_no_resolution_unless_it_is_asked_for(close, monkeypatch):
+    monkeypatch.setattr(recorder, "CHEAP_S", 0.0)
+    figures, _ = close("auto")
+    assert "resolution_m" not in figures
