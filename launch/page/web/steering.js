@@ -52,7 +52,7 @@ function showFacts(steering) {
   byId("dose-bar").style.width = most ? `${Math.min((100 * dose) / most, 100)}%` : "0";
   byId("dose-bar").classList.toggle("full", Boolean(most) && dose > 0.95 * most);
   text("dose", most ? `${number(dose)} of ${number(most)} photons/px` : `${number(dose)} photons/px, no limit`);
-  const gain = (value) => steering.shown_predicted_gain ? `${value.toPrecision(3)} rad²·px` : "–";
+  const gain = (value) => steering.shown_predicted_gain ? number(value) : "–";
   text("predicted", gain(steering.shown_predicted_gain));
   text("realised", gain(steering.realised_gain));
   text("said", steering.said.at(-1) ?? "");

@@ -60,7 +60,7 @@ def figures(**changes):
 STEERED: dict[str, Any] = {
     **{"trouble": "", "token": "t", "plan": "running", "source": "agent", "reason": LONG, "held": True},
     **{"stopped": False, "asked_s": 1.0, "reasons": [f"importance: {LONG}", UNBROKEN], "n_measured": 987_654},
-    **{"n_left": 123_456, "max_dose": 1.23456e9, "dose_peak": 1.2e9, "predicted_gain": 1.234e-9},
+    **{"n_left": 123_456, "max_dose": 1.23456e9, "dose_peak": 1.2e9, "shown_predicted_gain": 1.234e9},
     **{"realised_gain": 1.234e9, "said": [f"held by {LONG}"], "points_px": [[5, 5]], "region_px": None},
     **{"limits": [[0, 1], [0, 1]], "limits_px": [[0, 0], [40, 60]], "region": None},
 }
