@@ -88,13 +88,13 @@ def shares(counts: Mapping[str, int]) -> dict[str, int]:
     `counts` are those of `frame_counts`, of any moment.
     """
     in_image, unplaced, lost = (counts.get(name, 0) for name in ("mosaicked", "no_position", "lost"))
-    recorded = max(counts["recorded"], in_image + unplaced)  # counted a moment before the others
+    recorded = max(counts.get("recorded", 0), in_image + unplaced)  # counted a moment before the others
     return {
         "in the image": in_image,
         "pending": recorded - in_image - unplaced,
         "without position": unplaced,
         "lost": lost,
-        "to come": max(counts["expected"] - recorded - lost, 0),
+        "to come": max(counts.get("expected", 0) - recorded - lost, 0),
     }
 
 

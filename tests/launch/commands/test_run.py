@@ -61,7 +61,8 @@ def test_a_detector_that_has_sent_is_not_silent(scan):
 
 
 def test_the_line_accounts_for_the_frames(scan):
-    assert describe(scan, Delay(scan)) == "0000-siemens  8/10 frames  1 lost  0 pending  1 without position"
+    told = "0000-siemens  10 expected: 0 in the image, 7 pending, 1 without position, 1 lost, 1 to come"
+    assert describe(scan, Delay(scan)) == told
 
 
 def test_lines_come_once_a_second_and_when_they_say_something_new_where_there_is_no_terminal(scan):
