@@ -98,12 +98,12 @@ export class Plot {
       context.fillText(digits(value), left - 5, at);
       free = at;
     }
-    this.nameY(context, y.label, left, top, bottom);
+    this.nameY(context, y.label, right, top, bottom);
     context.strokeRect(left, top, right - left, bottom - top);
   }
 
-  // Along the axis where there is room for it, else in the corner.
-  nameY(context, label, left, top, bottom) {
+  // Along the axis where there is room for it, else in the corner that falling curves leave free.
+  nameY(context, label, right, top, bottom) {
     context.save();
     if (context.measureText(label).width < bottom - top) {
       context.translate(11, (top + bottom) / 2);
@@ -111,8 +111,8 @@ export class Plot {
       context.textAlign = "center";
       context.fillText(label, 0, 0);
     } else {
-      context.textAlign = "left";
-      context.fillText(label, left + 5, top + 9);
+      context.textAlign = "right";
+      context.fillText(label, right - 5, top + 9);
     }
     context.restore();
   }
