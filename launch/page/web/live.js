@@ -49,7 +49,7 @@ function ask(own) {
 
 function connect() {
   heardAt = performance.now();
-  const own = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/live`);
+  const own = new WebSocket(`ws://${location.host}/live`);
   socket = own;
   own.binaryType = "arraybuffer";
   own.onopen = async () => {

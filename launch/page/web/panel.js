@@ -184,7 +184,7 @@ export class Panel {
       const place = origin[axis] + (index + 0.5) * binning - 0.5;
       return rounded(motors.origin[axis] + motors.pitch[axis] * place, 10 * Math.abs(motors.pitch[axis]));
     });
-    return `x ${x}  y ${y} ${motors.unit}`;
+    return `x ${x}  y ${y} ${motors.unit === "um" ? "µm" : motors.unit}`;
   }
 
   valueAt(index) {
