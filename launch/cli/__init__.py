@@ -7,6 +7,7 @@ PTYCHOSTREAM_DEBUG=1 shows where they were noticed.
 
 import os
 import sys
+from collections.abc import Sequence
 from inspect import getdoc
 
 from launch.cli import live, reconstruct, scans  # noqa: F401 -- their commands register themselves
@@ -28,6 +29,7 @@ for command in app.registered_commands:  # the list of commands would cut their 
 def main() -> None:
     """Runs the command line and leaves with its exit status."""
     try:
+        _refuse_empty(sys.argv)
         with ends_on_signals():
             app()
     except SystemExit as end:  # of typer, to which all signals are Ctrl-C
@@ -52,3 +54,10 @@ def _told(error: Exception) -> str:
 
         return f": {described(error)}"
     return f": {in_words(error)}"
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise ValueError for an empty argument: mostly a variable of the shell that is not set."""
+    if "" in arguments:
+        before = arguments[arguments.index("") - 1]
+        raise ValueError(f"what comes after {before} is empty: give it a value or leave it out")

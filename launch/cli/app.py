@@ -1,5 +1,6 @@
 """The application that every command belongs to, and the arguments and options that several share."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,6 +8,21 @@ from typing import Annotated, Literal
 import typer
 
 from launch.cli import completion
+
+
+def finite(value: float | None) -> float | None:
+    """Refuses infinity and what is no number, which bounds let through."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"wanted a finite number, got {value}.")
+    return value
+
+
+def known(value: float) -> float:
+    """Refuses what is no number, which bounds let through; without end is a time to wait."""
+    if math.isnan(value):
+        raise typer.BadParameter("wanted a number, got nan.")
+    return value
+
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -35,6 +51,8 @@ Store = Annotated[
     Path | None,
     typer.Option(
         envvar="PTYCHOSTREAM_STORE",
+        exists=True,
+        file_okay=False,
         help="Folder of the store, for a uid; by default that of ./recordings or ./demo.",
     ),
 ]

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from launch.cli import completion
-from launch.cli.app import Browser, ConfigSource, Insecure, JsonFile, Overrides, Overwrite, Save, Seed, app
+from launch.cli.app import (
+    Browser,
+    ConfigSource,
+    Insecure,
+    JsonFile,
+    Overrides,
+    Overwrite,
+    Save,
+    Seed,
+    app,
+    finite,
+    known,
+)
 from launch.signals import heard_or_not
 from stream.wire import addresses
 
@@ -15,7 +27,7 @@ from stream.wire import addresses
 @app.command()
 @heard_or_not()
 def demo(
-    rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 100.0,
+    rate: Annotated[float, typer.Option(min=1, callback=finite, help="Frames per second.")] = 100.0,
     frames: Annotated[
         int | None, typer.Option(min=4, help="How many, rounded up to whole rows; 625, or 324 if adaptive.")
     ] = None,
@@ -65,7 +77,9 @@ def run(
     series: Annotated[int | None, typer.Option(min=1, help="Ends after so many series.")] = None,
     timeout: Annotated[
         float,
-        typer.Option(min=0, help="Longest time to wait for them, seconds.", show_default="no limit"),
+        typer.Option(
+            min=0, callback=known, help="Longest time to wait for them, seconds.", show_default="no limit"
+        ),
     ] = float("inf"),
     save: Save = None,
     json: JsonFile = None,
@@ -90,7 +104,9 @@ def run(
 @app.command()
 def check(
     config: ConfigSource,
-    timeout: Annotated[float, typer.Option(min=0.01, help="To wait for each address, seconds.")] = 2.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.01, callback=known, help="To wait for each address, seconds.")
+    ] = 2.0,
     receive: Annotated[
         bool,
         typer.Option("--receive", help="Takes a message of a detector that pushes; a scan would lack it."),

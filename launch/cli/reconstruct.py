@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import CORES, EngineDevice, JsonFile, Overwrite, ScanSource, Store, app
+from launch.cli.app import CORES, EngineDevice, JsonFile, Overwrite, ScanSource, Store, app, finite
 from launch.signals import heard_or_not
 
 PROBE_SOURCES = ("file", "data")
@@ -17,15 +17,17 @@ Algorithm = Annotated[
     Literal["epie", "rpie", "dm", "raar"] | None,
     typer.Option(help="Engine; dm and raar are references that keep all exit waves in memory."),
 ]
-Epochs = Annotated[float | None, typer.Option(min=0.01, help="Visits per frame.")]
+Epochs = Annotated[float | None, typer.Option(min=0.01, callback=finite, help="Visits per frame.")]
 Modes = Annotated[int | None, typer.Option(min=1, help="Incoherent modes of the probe.")]
 ProbeSource = Annotated[
     str | None,
     typer.Option(metavar="file|data|FILE", help="The scan's own, one found from the frames, or a file's."),
 ]
-Energy = Annotated[float | None, typer.Option(help="Photon energy, eV.")]
-Distance = Annotated[float | None, typer.Option(help="From sample to detector, metres.")]
-PixelPitch = Annotated[float | None, typer.Option(help="Pitch of the detector's pixels, metres.")]
+Energy = Annotated[float | None, typer.Option(callback=finite, help="Photon energy, eV.")]
+Distance = Annotated[float | None, typer.Option(callback=finite, help="From sample to detector, metres.")]
+PixelPitch = Annotated[
+    float | None, typer.Option(callback=finite, help="Pitch of the detector's pixels, metres.")
+]
 MaskFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help=".npy of a frame's shape, not zero where a pixel is valid."),

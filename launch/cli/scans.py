@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import Insecure, Overwrite, Sample, ScanSource, Store, app
+from launch.cli.app import Insecure, Overwrite, Sample, ScanSource, Store, app, finite, known
 from launch.signals import heard_or_not
 from stream.wire import addresses
 
@@ -26,7 +26,9 @@ SIMULATED = {
 @app.command()
 def replay(
     scan: ScanSource,
-    rate: Annotated[float, typer.Option(min=0, help="Frames per second; 0 for as fast as possible.")] = 100.0,
+    rate: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
+    ] = 100.0,
     address: Annotated[str, typer.Option(help="Where frames go.")] = addresses.DETECTOR,
     bind: Annotated[
         bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
@@ -43,7 +45,10 @@ def replay(
     ] = "um",
     frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     timeout: Annotated[
-        float, typer.Option(min=0, help="Longest time to wait until somebody takes frames, seconds.")
+        float,
+        typer.Option(
+            min=0, callback=known, help="Longest time to wait until somebody takes frames, seconds."
+        ),
     ] = 60.0,
     store: Store = None,
     insecure: Insecure = False,
@@ -101,8 +106,10 @@ def simulate(
     ] = None,
     rows: Annotated[int | None, typer.Option(min=2, help="Rows of the raster.")] = None,
     columns: Annotated[int | None, typer.Option(min=2, help="Columns of the raster.")] = None,
-    step: Annotated[float | None, typer.Option(help="Distance of positions, object pixels.")] = None,
-    photons: Annotated[float | None, typer.Option(help="Mean photons per frame.")] = None,
+    step: Annotated[
+        float | None, typer.Option(callback=finite, help="Distance of positions, object pixels.")
+    ] = None,
+    photons: Annotated[float | None, typer.Option(callback=finite, help="Mean photons per frame.")] = None,
     sample: Sample = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
     overwrite: Overwrite = False,

@@ -40,8 +40,7 @@ def load_config(
     settings = read_mapping(path)
     origins: dict[Key, str] = {}
     for origin, key, text in [*_from_environment(environ or {}), *map(_from_override, overrides)]:
-        _put(settings, key, parse(text, origin), origin)
-        origins[key] = origin
+        origins[_put(settings, key, parse(text, origin), origin)] = origin
 
     def origin_of(key: Key) -> str:
         return next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), path.name)
@@ -98,9 +97,15 @@ def _from_override(text: str) -> tuple[str, Key, str]:
     return "--set", tuple(name.strip().split(".")), value
 
 
-def _put(settings: dict[str, Any], key: Key, value: Any, origin: str) -> None:
+def _put(settings: dict[str, Any], key: Key, value: Any, origin: str) -> Key:
+    """Put `value` at `key`; return the key, or the first of its sections that was not there."""
+    new = key
     for depth, part in enumerate(key[:-1]):
-        settings = settings.setdefault(part, {})
+        if part not in settings:
+            settings[part] = {}
+            new = min(new, key[: depth + 1], key=len)
+        settings = settings[part]
         if not isinstance(settings, dict):
             raise ConfigError(f"{origin}: {'.'.join(key[: depth + 1])} is a value, not a section")
     settings[key[-1]] = value
+    return new

@@ -143,6 +143,11 @@ def open_given(source: str, store: Path | None, given: Given) -> Iterator[Record
             yield replace(given.applied(of_file(file)), reopen=reopen)
         return
     with open_recorded(source, store) as scan:
+        if not layout.positions and (layout.unit or layout.columns or layout.signs):
+            raise ValueError(
+                f"scan {scan.name!r} has its own positions: --unit, --columns and --signs say how those of "
+                "--positions are to be read"
+            )
         if layout.positions:
             positions_m = read_positions(path, layout, len(scan.frames))
             note = f"positions of {layout.positions} instead of those of the scan"

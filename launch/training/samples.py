@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def check_family(family: str) -> None:
     """Raises ValueError, which lists them, if there is no such family of textures or photographs."""
     if family not in (names := (*FAMILIES, *HELD_OUT_FAMILIES, *PHOTOGRAPHS)):
-        raise ValueError(f"unknown sample {family!r}; choose one of {', '.join(names)}")
+        raise ValueError(f"unknown family of samples {family!r}; choose one of {', '.join(names)}")
 
 
 def draw_texture(family: str, shape: Shape, rng: np.random.Generator) -> Texture:

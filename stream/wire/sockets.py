@@ -94,7 +94,10 @@ def read_keys(endpoint: Endpoint) -> tuple[bytes, bytes, bytes | None] | None:
             return public, secret, zmq.auth.load_certificate(endpoint.peers)[0]
         if not endpoint.peers.is_dir():
             raise ValueError(f"{endpoint.peers} is no folder of public keys")  # noqa: TRY301
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.strerror else error
+        raise EndpointError(f"{endpoint.address}: cannot read the CURVE keys: {why}") from error
+    except ValueError as error:
         raise EndpointError(f"{endpoint.address}: cannot use the CURVE keys: {error}") from error
     return public, secret, None
 

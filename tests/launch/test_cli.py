@@ -50,8 +50,14 @@ def test_keys_are_written_and_the_secret_one_is_private(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["demo", "--sample", "banana", "--no-store"], "unknown sample 'banana'; choose one of smooth, "),
-        (["simulate", "scan.cxi", "--sample", "banana"], "unknown sample 'banana'; choose one of smooth, "),
+        (
+            ["demo", "--sample", "banana", "--no-store"],
+            "unknown family of samples 'banana'; choose one of smooth, ",
+        ),
+        (
+            ["simulate", "scan.cxi", "--sample", "banana"],
+            "unknown family of samples 'banana'; choose one of smooth, ",
+        ),
         (
             ["simulate", "scan.cxi", "--config", "no.yaml"],
             "no.yaml: cannot be read: No such file",

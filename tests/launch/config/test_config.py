@@ -211,14 +211,14 @@ def test_every_setting_says_what_it_means(file_model):
 
 def test_an_open_address_needs_keys_or_a_word(file):
     [line] = mistakes(file, overrides=["live.address=tcp://0.0.0.0:5810"])
-    assert line.startswith("siemens.yaml: live: tcp://0.0.0.0:5810 can be reached from other machines")
+    assert line.startswith("--set: live: tcp://0.0.0.0:5810 can be reached from other machines")
     config = load_config(file, overrides=["live.address=tcp://0.0.0.0:5810", "live.insecure=true"])
     assert config.live.endpoint().insecure
 
 
 def test_a_page_that_others_can_see_needs_a_word_unless_there_is_none(file):
     [line] = mistakes(file, overrides=["viewer.host=0.0.0.0"])
-    assert line.startswith("siemens.yaml: viewer: the page at 0.0.0.0 can be seen from other machines")
+    assert line.startswith("--set: viewer: the page at 0.0.0.0 can be seen from other machines")
     for word in ("viewer.insecure=true", "viewer.enabled=false"):
         assert load_config(file, overrides=["viewer.host=0.0.0.0", word]).viewer.host == "0.0.0.0"
 
