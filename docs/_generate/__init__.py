@@ -70,16 +70,22 @@ This page is generated from the models that check the file.
 
 COMMANDS = """# Every command
 
-What can be typed after `ptychostream`. Exit status 0 means that all went well, 1 that the command did its
-work and the answer is no (frames are missing, a check failed), 2 that it could not begin: one line on
-standard error says why, and `PTYCHOSTREAM_DEBUG=1` where it was noticed. `ptychostream --install-completion`
-lets the shell complete commands, options, recipes and families of samples;
-`ptychostream --version` names what is installed, for a report of a bug.
+What can be typed after `ptychostream`. `ptychostream --install-completion` lets the shell complete commands,
+options, recipes and families of samples; `ptychostream --version` names what is installed, for a report of a
+bug.
 
-Ctrl-C, `kill` (SIGTERM) and a terminal that is gone (SIGHUP: a lost ssh) are one and the same. `run` and
-`demo` finish what is recorded, `reconstruct` writes what the epochs done have found, and each says where it
-lies; `train` goes on from its checkpoint when it is started again. A second signal ends at once. The exit
-status is then 130, 143 or 129; `run` without `--series`, which ends in no other way, leaves with 0 or 1.
+| exit status | meaning |
+|---|---|
+| 0 | all went well |
+| 1 | the command did its work, and the answer is no: frames are missing, a check failed, nobody took frames |
+| 2 | it could not begin, or not go on: one line on standard error says why, and `PTYCHOSTREAM_DEBUG=1` where it was noticed |
+| 129 | ended because its terminal was gone (SIGHUP: a lost ssh) |
+| 130 | ended by Ctrl-C (SIGINT) |
+| 143 | ended by `kill` (SIGTERM) |
+
+These three signals do the same. `run` and `demo` finish what is recorded, `reconstruct` writes what the epochs
+done have found, and each says where it lies; `train` goes on from its checkpoint when it is started again. A
+second signal ends at once. `run` without `--series` ends in no other way: it leaves with 0 or 1.
 
 No command replaces a file that exists unless it is told to with `--overwrite`, which all that write files
 have; it says so before it begins to work. What it reads it never replaces. A file appears under its name

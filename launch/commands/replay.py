@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from launch.extras import missing_extra
 from launch.offline.recorded import RecordedScan
+from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 LISTENER_TIMEOUT_S = 5.0  # the position stage is ready about when the subscriber is
 MOMENT_S = 1.0  # after which whoever waits for it is told
 PAGE_S = 0.1  # positions are published as often as a beamline does
-NOBODY, INTERRUPTED = 1, 130  # exit statuses
+NOBODY = 1  # exit status
 FIELDS = ("stage-y", "stage-x")
 
 Publish = Callable[[str, dict[str, Any]], object]
@@ -68,7 +69,7 @@ class Played:
     n_sent, n_frames : int
         Frames that left, and that should have.
     status : int
-        Exit status: 0 if all left, 1 if nobody took them, 130 after Ctrl-C.
+        Exit status: 0 if all left, 1 if nobody took them, that of the signal that ended it.
     reason : str
         Why not all left.
     """
@@ -190,8 +191,8 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
             _play(scan, options, detector, publish)
         except TimeoutError as error:
             status, reason = NOBODY, str(error)
-        except KeyboardInterrupt:
-            status, reason = INTERRUPTED, "interrupted"
+        except Interrupted as end:
+            status, reason = end.status, "interrupted"
         return Played(n_sent=detector.n_sent, n_frames=len(numbers), status=status, reason=reason)
 
 

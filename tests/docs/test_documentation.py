@@ -191,6 +191,12 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.with_name(f"{path.name}.md").exists()
 
 
+def test_the_list_of_questions_leads_to_every_page_of_its_folder() -> None:
+    folder = ROOT / "docs" / "how-to"
+    linked = re.findall(r"\]\(([\w-]+)\.md\)", (folder / "index.md").read_text())
+    assert sorted(linked) == sorted(page.stem for page in folder.glob("*.md") if page.stem != "index")
+
+
 def test_decisions_say_what_was_asked_what_was_decided_what_it_costs_and_when() -> None:
     decisions = sorted((ROOT / "docs" / "decisions").glob("*/*.md"))
     assert decisions

@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from launch.commands.replay import ReplayOptions, as_counts, replay
 from launch.commands.simulate import sample_translation, write_scan
 from launch.config.run_file import ResolvedRun
 from launch.offline.recorded import RecordedScan, open_recorded
+from launch.signals import Interrupted
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message
 from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
@@ -171,18 +173,18 @@ def test_a_scan_without_frames_is_not_waited_with(scan_folder):
             replay(empty, options(timeout_s=1e9))
 
 
-def test_ctrl_c_tells_how_many_frames_left(scan_folder):
+def test_a_signal_tells_how_many_frames_left_and_is_the_exit_status(scan_folder):
     pages = []
 
     def publish(name, document):
         pages.extend([document] * (name == "event_page"))
         if len(pages) == 3:
-            raise KeyboardInterrupt
+            raise Interrupted(signal.SIGTERM)
 
     with open_recorded(str(scan_folder)) as scan, Socket("PULL", inlet()) as pull:
         endpoint = Endpoint(address=pull.address)
         played = replay(scan, options(endpoint=endpoint, timeout_s=20.0), publish)
-    assert (played.status, played.reason) == (130, "interrupted")
+    assert (played.status, played.reason) == (143, "interrupted")
     assert 0 < played.n_sent < played.n_frames
 
 
