@@ -77,8 +77,8 @@ bug.
 | exit status | meaning |
 |---|---|
 | 0 | all went well |
-| 1 | the command did its work, and the answer is no: frames are missing, a check failed, nobody took frames |
-| 2 | it could not begin, or not go on: one line on standard error says why, and `PTYCHOSTREAM_DEBUG=1` where it was noticed |
+| 1 | it did its work, and the answer is no: frames are missing, a check failed, nobody took frames |
+| 2 | it could not begin, or not go on; standard error says why, with `PTYCHOSTREAM_DEBUG=1` also where |
 | 129 | ended because its terminal was gone (SIGHUP: a lost ssh) |
 | 130 | ended by Ctrl-C (SIGINT) |
 | 143 | ended by `kill` (SIGTERM) |
