@@ -83,9 +83,9 @@ bug.
 | 130 | ended by Ctrl-C (SIGINT) |
 | 143 | ended by `kill` (SIGTERM) |
 
-These three signals do the same. `run` and `demo` finish what is recorded, `reconstruct` writes what the epochs
-done have found, and each says where it lies; `train` goes on from its checkpoint when it is started again. A
-second signal ends at once. `run` without `--series` ends in no other way: it leaves with 0 or 1.
+These three signals do the same. `run` and `demo` finish what is recorded, `reconstruct` writes what the
+epochs done have found, and each says where it lies; `train` goes on from its checkpoint when it is started
+again. A second signal ends at once. `run` without `--series` ends in no other way: it leaves with 0 or 1.
 
 No command replaces a file that exists unless it is told to with `--overwrite`, which all that write files
 have; it says so before it begins to work. What it reads it never replaces. A file appears under its name
