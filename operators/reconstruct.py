@@ -103,8 +103,7 @@ def reconstruct(
         Square patterns, zero frequency at pixel [n // 2, n // 2] (`operators.optics.preprocess` cuts and
         bins). Read 256 at a time: an HDF5 dataset or a memory map will do. Values below 0 count as 0.
     positions_px : (frame, 2), object pixels, (y, x)
-        Top-left corner of each frame's probe window on the sample, from any origin. Rounded to whole pixels
-        unless `config` has `subpixel` set.
+        Top-left corner of each frame's probe window, from any origin; rounded unless `config` has `subpixel`.
     probe : (y, x) or (mode, y, x) complex
         Guess of the wave on the n x n pixels of a window on the sample; see `operators.optics.probe`.
     mask : (row, col) bool, True where valid, optional

@@ -134,25 +134,17 @@ def reconstruct(
     """
     from launch.commands.reconstruct import reconstruct_file
 
+    probe_file, source = (None, probe) if probe in {None, *PROBE_SOURCES} else (probe, "file")
     given = _given(
         layout={"data": data, "positions": positions, "unit": unit, "columns": columns, "signs": signs},
         geometry={"energy_ev": energy, "detector_distance_m": distance, "detector_pixel_m": pixel},
         crop={"crop": crop, "centre": centre, "binning": binning},
         mask=mask,
-        probe=None if probe in PROBE_SOURCES else probe,
+        probe=probe_file,
     )
-    choose = _chosen(
-        algorithm,
-        seed=seed,
-        switches={"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson},
-        epochs=epochs,
-        n_modes=modes,
-        probe=probe if probe is None or probe in PROBE_SOURCES else "file",
-        half=half,
-        device=device,
-        threads=threads,
-        tiles=tiles,
-    )
+    switches = {"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson}
+    compute = {"device": device, "threads": threads, "tiles": tiles}
+    choose = _chosen(algorithm, seed, switches, half, epochs=epochs, n_modes=modes, probe=source, **compute)
     reconstruct_file(
         scan,
         choose,

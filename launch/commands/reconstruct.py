@@ -65,8 +65,7 @@ def reconstruct_file(
         Gets the scan and returns how to reconstruct it; see `options_for`.
     given : Given, optional
         What is said of the scan beside what lies in it.
-    store : Path, optional
-        Folder of the store.
+    store : Path, optional, the store's folder
     output : Path, optional
         CXI file; by default NAME-reconstruction.cxi in the current folder. Picture and report lie beside it.
     product : Path, optional
@@ -74,10 +73,8 @@ def reconstruct_file(
     correlates_halves : bool, optional
         Whether the two halves of the frames are reconstructed and correlated as well; by default if all of
         them took less than `CHEAP_S`.
-    json_file : Path, optional
-        Gets the figures by name.
-    overwrite : bool
-        Whether files that exist are replaced.
+    json_file : Path, optional, gets the figures by name
+    overwrite : bool, whether files that exist are replaced
     console : rich.console.Console, optional
 
     Raises
@@ -93,12 +90,8 @@ def reconstruct_file(
     with open_given(source, store, given) as scan:
         options = choose(scan)
         files = _files(output or Path(f"{scan.name}-reconstruction.cxi"), product)
-        named = {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
-        check_outputs(
-            named | {"--json": json_file},
-            inputs=[Path(source), *files_of(Path(source)), store or default_store(), *given.files],
-            overwrite=overwrite,
-        )
+        inputs = [Path(source), *files_of(Path(source)), store or default_store(), *given.files]
+        check_outputs(_called(files) | {"--json": json_file}, inputs=inputs, overwrite=overwrite)
         for note in scan.notes:
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
@@ -117,6 +110,10 @@ def _files(output: Path, product: Path | None) -> dict[str, Path]:
     files = {"result": output, "picture": output.with_suffix(".png")}
     files |= {"report": report.with_suffix(".html"), "report_picture": report}
     return files | ({"product": product} if product else {})
+
+
+def _called(files: dict[str, Path]) -> dict[str, Path | None]:
+    return {_CALLED.get(name, f"--{name}"): path for name, path in files.items()}
 
 
 def _reconstruct(

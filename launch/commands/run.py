@@ -86,12 +86,9 @@ def run(
     config : Config
     n_series : int, optional
         Without it the run goes on until it is asked to end, which finishes what is recorded.
-    timeout_s : float
-        Longest time to wait for the series.
-    json_file : Path, optional
-        Gets the figures of the summary by name.
-    opens_browser : bool
-        Whether to show the page.
+    timeout_s : float, longest time to wait for the series
+    json_file : Path, optional, gets the figures of the summary by name
+    opens_browser : bool, whether to show the page
     console : rich.console.Console, optional
 
     Returns

@@ -5,7 +5,8 @@ It follows version 1.6 with the names PyNX gives to results. Probe and object al
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -82,30 +83,26 @@ def read_result(path: Path) -> Reconstruction:
     ValueError
         If the file is not a result of ptychostream.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            entry = file["entry_1"]
-            detector, source = entry["instrument_1/detector_1"], entry["instrument_1/source_1"]
-            object_result, probe = entry["result_1"], entry["result_2/data"][...]
-            return Reconstruction(
-                object=object_result["data"][...],
-                bounds=Bounds(*(int(edge) for edge in object_result["bounds"])),
-                probe=probe,
-                photons=object_result["photons"][...],
-                positions_m=-entry["sample_1/geometry_1/translation"][...][:, [1, 0]],
-                frame_numbers=entry["sample_1/geometry_1/frame_number"][...],
-                geometry=Geometry(
-                    energy_ev=float(source["energy"][()]) / JOULES_PER_EV,
-                    detector_distance_m=float(detector["distance"][()]),
-                    detector_pixel_m=float(detector["x_pixel_size"][()]),
-                    n_pixels=probe.shape[-1],
-                ),
-                error_history=entry["process_1/error_history"][...],
-                maps={name: data[...] for name, data in object_result["maps"].items()},
-                halves=_read_halves(entry["process_1"]),
-            )
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path}: wanted a result written by ptychostream: {error}") from error
+    with _opened(path) as entry:
+        detector, source = entry["instrument_1/detector_1"], entry["instrument_1/source_1"]
+        object_result, probe = entry["result_1"], entry["result_2/data"][...]
+        return Reconstruction(
+            object=object_result["data"][...],
+            bounds=Bounds(*(int(edge) for edge in object_result["bounds"])),
+            probe=probe,
+            photons=object_result["photons"][...],
+            positions_m=-entry["sample_1/geometry_1/translation"][...][:, [1, 0]],
+            frame_numbers=entry["sample_1/geometry_1/frame_number"][...],
+            geometry=Geometry(
+                energy_ev=float(source["energy"][()]) / JOULES_PER_EV,
+                detector_distance_m=float(detector["distance"][()]),
+                detector_pixel_m=float(detector["x_pixel_size"][()]),
+                n_pixels=probe.shape[-1],
+            ),
+            error_history=entry["process_1/error_history"][...],
+            maps={name: data[...] for name, data in object_result["maps"].items()},
+            halves=_read_halves(entry["process_1"]),
+        )
 
 
 def read_halves(path: Path) -> FRC | None:
@@ -116,9 +113,16 @@ def read_halves(path: Path) -> FRC | None:
     ValueError
         If the file is not a result of ptychostream.
     """
+    with _opened(path) as entry:
+        return _read_halves(entry["process_1"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.Group]:
+    """Yields the entry of a result; ValueError if there is none, or a part of it is missing."""
     try:
         with h5py.File(path, "r") as file:
-            return _read_halves(file["entry_1/process_1"])
+            yield file["entry_1"]
     except (OSError, KeyError) as error:
         raise ValueError(f"{path}: wanted a result written by ptychostream: {error}") from error
 

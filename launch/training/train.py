@@ -23,7 +23,7 @@ from launch.training.checkpoint import Checkpoint, TrainingReport
 from launch.training.data import open_source
 from launch.training.descent import descend
 from launch.training.evaluate import judge
-from launch.training.parallel import is_first_process, join_processes
+from launch.training.parallel import Processes, is_first_process, join_processes
 from launch.training.recipe import Recipe
 from launch.training.scan_labels import held_out_error, labels_of, with_scan
 from operators.network.interface import Network, channels_last
@@ -81,37 +81,50 @@ def train(
     check_outputs(outputs_of(recipe, directory, from_scan), inputs=inputs, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
-        device = processes.device
         if from_scan is not None:
             with processes.first_ahead():
                 recipe = with_scan(recipe, from_scan, directory)
-        network, parent = start_network(recipe, directory, device)
-        source = open_source(recipe, directory, device)
-        parallel = processes.parallel(network)
-        optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
-        generator = Generator(device).manual_seed(recipe.seed)
-        checkpoint = Checkpoint(directory, recipe, network, optimiser, generator)
-        reports = checkpoint.load()
-        sums = torch.zeros(3, device=device)
-        for step in range(reports[-1].step if reports else 0, recipe.n_steps):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(recipe, step)
-            batch = processes.share(*source.draw(recipe.batch_size, generator))
-            sums += descend(recipe, parallel, optimiser, batch)
-            if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
-                n_losses = processes.size * (step + 1 - (reports[-1].step if reports else 0))
-                reports.append(new_report(recipe, step, processes.total(sums) / n_losses))
-                sums.zero_()
-                if processes.is_first:
-                    checkpoint.save(reports)
-                    write_log(directory / f"{recipe.name}.csv", reports)
-                    on_report(reports[-1])
-        del parallel  # before the processes part: see `join_processes`
+        network, parent = start_network(recipe, directory, processes.device)
+        checkpoint = optimise(recipe, network, directory, processes, on_report)
     if not processes.is_first:
         return None
-    card = finish(recipe, network, parent, directory, device)
+    card = finish(recipe, network, parent, directory, processes.device)
     checkpoint.path.unlink()
     return card
+
+
+def optimise(
+    recipe: Recipe,
+    network: Network,
+    directory: Path,
+    processes: Processes,
+    on_report: Callable[[TrainingReport], None],
+) -> Checkpoint:
+    """Take the steps of a recipe that are left and return the last checkpoint; arguments as for `train`.
+
+    What the processes share ends with this function, before they part: see `join_processes`.
+    """
+    source = open_source(recipe, directory, processes.device)
+    parallel = processes.parallel(network)
+    optimiser = OPTIMISERS[recipe.optimiser](network.parameters(), weight_decay=recipe.weight_decay)
+    generator = Generator(processes.device).manual_seed(recipe.seed)
+    checkpoint = Checkpoint(directory, recipe, network, optimiser, generator)
+    reports = checkpoint.load()
+    sums = torch.zeros(3, device=processes.device)
+    for step in range(reports[-1].step if reports else 0, recipe.n_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        batch = processes.share(*source.draw(recipe.batch_size, generator))
+        sums += descend(recipe, parallel, optimiser, batch)
+        if (step + 1) % recipe.report_every == 0 or step + 1 == recipe.n_steps:
+            n_losses = processes.size * (step + 1 - (reports[-1].step if reports else 0))
+            reports.append(new_report(recipe, step, processes.total(sums) / n_losses))
+            sums.zero_()
+            if processes.is_first:
+                checkpoint.save(reports)
+                write_log(directory / f"{recipe.name}.csv", reports)
+                on_report(reports[-1])
+    return checkpoint
 
 
 def outputs_of(recipe: Recipe, directory: Path, from_scan: str | None) -> dict[str, Path]:

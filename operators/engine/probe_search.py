@@ -76,11 +76,9 @@ def estimate_probe(
         Amplitude error that the best may leave on frames held out over that of their mean, less photon noise.
     seed : int, of the short refinements
     guess : (mode, y, x) complex64, optional
-        A probe of which only the defocus is wrong: its strongest mode is tried further along the beam, in
-        place of the mean pattern.
+        A probe of which only the defocus is wrong: its strongest mode is tried further along the beam.
     run_update : callable, see `Refiner`; works on NumPy arrays
-    on_step : callable
-        Told how many curvatures have been tried, and the most that will be.
+    on_step : callable, told how many curvatures have been tried, and the most that will be
 
     Returns
     -------
@@ -94,10 +92,9 @@ def estimate_probe(
     Notes
     -----
     Curvatures of both signs are tried, from an almost focused probe to one whose defocused disc fills the
-    window. Each is refined for a few epochs and judged by frames it has not seen: a wrong curvature fits the
-    frames it sees almost as well as the right one, but predicts others worse than their mean does. So do
-    wrong positions, save one case: positions negated on both axes go with the conjugate, turned object and
-    probe and predict just as well. Only knowing the probe or the object tells these two apart.
+    window. Each is refined for a few epochs and judged by frames it has not seen, which a wrong curvature
+    predicts worse than their mean does. So do wrong positions, save those negated on both axes: they predict
+    as well, with the conjugate, turned object and probe. Only knowing probe or object tells the two apart.
     """
     if len(patterns) < _MIN_FRAMES:
         raise ValueError(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.helpers.stream.fake_door import FakeDoor
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"operators", "stream", "launch"}
+packages_distributions = cache(metadata.packages_distributions)  # looks through every file that is installed
 
 # Makes this process see none of the packages that its first argument names.
 BLOCKED = """
@@ -65,13 +67,13 @@ def _distributions(requirements: list[str]) -> set[str]:
 
 def _modules(requirements: list[str]) -> set[str]:
     wanted = _distributions(requirements)
-    names = metadata.packages_distributions().items()
+    names = packages_distributions().items()
     return {module for module, by in names if {name.lower().replace("_", "-") for name in by} & wanted}
 
 
 def _light(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs code where no package can be imported that does not come without extras."""
-    missing = metadata.packages_distributions().keys() - OURS - _modules(PROJECT["dependencies"])
+    missing = packages_distributions().keys() - OURS - _modules(PROJECT["dependencies"])
     command = [sys.executable, "-c", BLOCKED + code, " ".join(sorted(missing)), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
 
@@ -97,7 +99,7 @@ def test_every_foreign_module_comes_with_the_installation_or_an_extra():
 @pytest.mark.parametrize("extra", ["pipeline", "beamline", "fast", "train"])
 def test_each_extra_brings_the_modules_it_is_named_for(extra):
     foreign = [text for text in PROJECT["optional-dependencies"][extra] if "ptychostream" not in text]
-    installed, brought = metadata.packages_distributions(), _modules(foreign)
+    installed, brought = packages_distributions(), _modules(foreign)
     for module in (module for module, of in EXTRA_OF.items() if of == extra):
         error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.deeper")
         assert missing_extra(error) == f"needs the extra {extra!r}: pip install 'ptychostream[{extra}]'"

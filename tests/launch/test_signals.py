@@ -40,8 +40,9 @@ def test_the_exit_status_says_which_signal_it_was(number, monkeypatch, tmp_path)
 def test_a_command_that_was_told_to_outlive_its_terminal_does():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
     try:
-        with ends_on_signals():
+        with ends_on_signals() as asked:
             signal.raise_signal(signal.SIGHUP)
+        assert asked.interruption is None
     finally:
         signal.signal(signal.SIGHUP, before)
 

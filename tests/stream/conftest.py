@@ -1,3 +1,5 @@
+import resource
+
 import pytest
 
 from stream.wire.sockets import Endpoint, create_keys
@@ -20,6 +22,15 @@ class Keys:
 
     def visitor(self, server, key):
         return Endpoint(address=server.address, key=key, peers=self.server_public)
+
+
+@pytest.fixture
+def small_disk():
+    """Files end at 1 MB, as by a real limit of the system."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

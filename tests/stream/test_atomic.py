@@ -1,19 +1,9 @@
 import os
-import resource
 from pathlib import Path
 
 import pytest
 
 from stream.atomic import DiskFullError, replacing, write_atomically
-
-
-@pytest.fixture
-def small_disk():
-    """Files end at 1 MB, as by a real limit of the system."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

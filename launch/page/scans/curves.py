@@ -10,6 +10,7 @@ from launch.results.resolution import resolution_figures, resolution_text
 from stream.record.error_curve import read_error_curve
 
 MOST_POINTS = 2000
+NOTHING = "no frame got into a picture"
 TOO_EARLY = "it comes with the result, after the scan"
 COMPUTING = "being computed: two halves of the frames are reconstructed and compared"
 NO_HALVES = (
@@ -44,9 +45,7 @@ def _frc(record: ScanRecord) -> dict[str, Any]:
     """Return correlation and threshold of the result, from the file that the recorder wrote."""
     if not record.result.exists():
         is_over = record.scan.count("recorder", "closed")
-        return {
-            "why": "no frame got into a picture" if is_over else "it comes with the result, after the scan"
-        }
+        return {"why": NOTHING if is_over else TOO_EARLY}
     try:
         halves = read_halves(record.result)
     except ValueError as error:

@@ -49,7 +49,7 @@ function ticks(low, high, n) {
   return found;
 }
 
-export function drawChart(canvas, { values, lengthM }, unit) {
+function drawChart(canvas, { values, lengthM }, unit) {
   const scale = devicePixelRatio;
   canvas.width = Math.round(canvas.clientWidth * scale);
   canvas.height = Math.round(canvas.clientHeight * scale);

@@ -1,8 +1,10 @@
 """A viewer in a thread, and what a browser shows of it, for tests of the page."""
 
+import asyncio
 import contextlib
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -45,6 +47,12 @@ def viewer(address, port=0, policy=None, records=None, **settings):
     finally:
         stopping.set()
         thread.join()
+
+
+def outcome(coroutine):
+    """Of a coroutine, run in a thread of its own: in this one, the loop of a browser may be running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def corner_object():

@@ -1,6 +1,5 @@
 """The server's answers about scans and versions, without a browser."""
 
-import asyncio
 import io
 import json
 
@@ -12,7 +11,7 @@ from PIL import Image
 from launch.page.scans.records import ScanRecords
 from launch.results.cxi import read_result
 from stream.record.scan import State
-from tests.helpers.launch.pages import viewer
+from tests.helpers.launch.pages import outcome, viewer
 from tests.helpers.launch.plans import until
 from tests.helpers.launch.saved_scans import SavedScans, decode_arrays
 from tests.helpers.stream.fake_door import FakeDoor
@@ -31,7 +30,7 @@ async def _fetched(url, path, headers):
 
 
 def fetched(url, path, **headers):
-    return asyncio.run(_fetched(url, path, headers))
+    return outcome(_fetched(url, path, headers))
 
 
 @pytest.fixture

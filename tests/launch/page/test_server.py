@@ -12,6 +12,7 @@ from launch.results.colours import tables
 from stream.wire import addresses
 from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError, Socket
+from tests.helpers.launch.pages import outcome
 from tests.helpers.stream.fake_door import FakeDoor
 from tests.helpers.stream.live_images import decode_picture
 
@@ -83,7 +84,7 @@ def test_a_browser_gets_each_version_once_and_then_only_the_state(page):
             after = await socket.receive_json(timeout=5)
             return before, answers[-1], state, after
 
-    before, packet, state, after = asyncio.run(talk())
+    before, packet, state, after = outcome(talk())
     assert before["level"] == "waiting"
     assert decode_picture(packet)[0]["version"] == 1
     assert (state["level"], state["counts"], state["scan"], state["error"]) == (
@@ -123,7 +124,7 @@ def test_the_viewer_leaves_only_when_every_browser_has_the_newest_image(page):
             assert await next_version(slow) == 2
             assert (await slow.receive(timeout=5)).type == WSMsgType.CLOSE
 
-    asyncio.run(talk())
+    outcome(talk())
 
 
 def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(page):
@@ -134,10 +135,10 @@ def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(
             return response.status, response.headers.get("Content-Security-Policy"), await response.text()
 
     for path in ("/", *(f"/web/{file.name}" for file in FILES.iterdir() if file.name != "index.html")):
-        status, policy, text = asyncio.run(fetch(path))
+        status, policy, text = outcome(fetch(path))
         assert (status, policy) == (200, "default-src 'self'")
-        assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
-    assert asyncio.run(fetch("/web/../viewer.py"))[0] == 404
+        assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert outcome(fetch("/web/../viewer.py"))[0] == 404
 
 
 def test_the_page_gets_the_colours_that_pictures_of_results_have(page):
@@ -145,7 +146,7 @@ def test_the_page_gets_the_colours_that_pictures_of_results_have(page):
         async with ClientSession() as session, session.get(page[0] + "/colours") as response:
             return await response.json()
 
-    told = asyncio.run(fetch())
+    told = outcome(fetch())
     assert {name: len(table) for name, table in told["tables"].items()} == {
         name: table.size for name, table in tables().items()
     }
@@ -166,7 +167,7 @@ def test_pages_of_other_sites_cannot_read_the_image(page, headers):
             pass
 
     with pytest.raises(WSServerHandshakeError) as refusal:
-        asyncio.run(connect())
+        outcome(connect())
     assert refusal.value.status == 403
 
 

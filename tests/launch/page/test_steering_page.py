@@ -1,12 +1,10 @@
 """Who may steer through the page's server, without a browser."""
 
-import asyncio
-
 from aiohttp import ClientSession
 
 from launch.page.server import LiveFeed, ViewerConfig
 from stream.wire.sockets import Endpoint
-from tests.helpers.launch.pages import viewer
+from tests.helpers.launch.pages import outcome, viewer
 from tests.helpers.launch.plans import AskingPlan, answering, until
 from tests.helpers.stream.fake_door import FakeDoor
 
@@ -32,7 +30,7 @@ def test_only_our_own_page_can_steer():
         AskingPlan(address) as plan,
         viewer(door.address, policy=Endpoint(address=address)) as url,
     ):
-        token = asyncio.run(token_of(url))
+        token = outcome(token_of(url))
         own = {"Origin": url, "X-Steering-Token": token}
         for headers in (
             {},
@@ -42,11 +40,11 @@ def test_only_our_own_page_can_steer():
             own | {"Origin": "http://elsewhere.example"},
             own | {"Host": "rebound.example:80"},
         ):
-            assert asyncio.run(posted(url, headers)) == 403
+            assert outcome(posted(url, headers)) == 403
         assert plan.client.heard.number == 0
-        assert asyncio.run(posted(url, own, '{"deed": "explode"}')) == 409
-        assert asyncio.run(posted(url, own, "x" * 5000)) == 413
-        until(lambda: asyncio.run(posted(url, own)) == 200)
+        assert outcome(posted(url, own, '{"deed": "explode"}')) == 409
+        assert outcome(posted(url, own, "x" * 5000)) == 413
+        until(lambda: outcome(posted(url, own)) == 200)
         until(lambda: plan.client.heard.held)
 
 
@@ -56,8 +54,8 @@ def test_a_page_others_can_see_steers_only_when_somebody_said_so():
     assert ViewerConfig(**there, controls=True).may_steer
     assert not LiveFeed(nobody, may_steer=True).token, "there is nothing to steer"
     with FakeDoor() as door, viewer(door.address, policy=nobody, **there) as url:
-        assert asyncio.run(token_of(url)) == ""
-        assert asyncio.run(posted(url, {"Origin": url, "X-Steering-Token": ""})) == 403
+        assert outcome(token_of(url)) == ""
+        assert outcome(posted(url, {"Origin": url, "X-Steering-Token": ""})) == 403
 
 
 def test_nothing_is_steered_by_a_link():
@@ -66,4 +64,4 @@ def test_nothing_is_steered_by_a_link():
             return answer.status
 
     with FakeDoor() as door, viewer(door.address) as url:
-        assert asyncio.run(fetched(url)) == 405
+        assert outcome(fetched(url)) == 405

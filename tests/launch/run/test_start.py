@@ -103,4 +103,6 @@ def test_the_page_stays_until_it_is_closed_though_it_may_be_loaded_again():
 def test_ctrl_c_ends_a_page_that_is_shown():
     stages = Stages({"interrupt": True})
     stages.shown_by(1)
-    stay(stages, Console(file=io.StringIO()))
+    output = io.StringIO()
+    stay(stages, Console(file=output, width=200))
+    assert "Ctrl-C ends it at once" in output.getvalue()

@@ -1,6 +1,5 @@
 import errno
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -137,15 +136,6 @@ def test_a_reader_in_another_process_sees_the_column_grow(tmp_path):
         column.write([1, 9000], [2, 3])
         assert ask("0 1 9000") == ["1", "2", "3"]
         reader.stdin.close()
-
-
-@pytest.fixture
-def small_disk():
-    """Files end at 1 MB, as by a real limit of the system."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_segment_that_does_not_fit_is_refused_by_name_and_leaves_nothing(tmp_path, small_disk):
