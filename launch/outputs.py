@@ -1,5 +1,6 @@
 """Which files a command may write. It asks before it begins to work, so that nothing that exists is lost."""
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -66,6 +67,11 @@ def _check_place(name: str, path: Path) -> None:
     """Raise OSError unless a file can be at `path`."""
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         raise OSError(f"{name}: {path} has a name of more than {LONGEST_NAME} bytes")
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{name}: {path} cannot be written: its symlinks lead in a circle") from error
     if path.is_dir():
         raise IsADirectoryError(f"{name}: {path} is a folder, wanted the name of a file")
     if path.exists() and not os.access(path, os.W_OK):

@@ -1,15 +1,13 @@
 """What a shell offers for a word that is half typed; where nothing is returned it offers files."""
 
-from pathlib import Path
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-OTHER_RECIPES = ("train-", "simulate-")  # of trainings and simulations, which are files to copy
-
 
 def recipes(incomplete: str) -> list[str]:
     """Returns the names of configurations that come with the package."""
-    names = sorted(file.stem for file in RECIPES.glob("*.yaml"))
-    return [name for name in names if name.startswith(incomplete) and not name.startswith(OTHER_RECIPES)]
+    try:
+        from launch.config import file
+    except ImportError:  # a client, without the pipeline
+        return []
+    return [name for name in file.recipes() if name.startswith(incomplete)]
 
 
 def families(incomplete: str) -> list[str]:

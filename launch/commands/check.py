@@ -57,7 +57,7 @@ def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = Fals
     if config.refinement.enabled and "refinement" not in failed:
         yield from caught("refinement", partial(_backend, config))
     yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
-    if config.positions.source == "documents":
+    if config.positions.source == "documents" and "positions" not in failed:
         yield from caught("positions", partial(_documents, config, timeout_s))
 
 
@@ -97,7 +97,7 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
     if pushes and not receives:
         yield Finding(
             "detector",
-            "OK",
+            "WARNING",
             "nothing was received: it pushes, so a scan would lack what is taken here; `--receive` takes one",
         )
         return

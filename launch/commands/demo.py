@@ -94,7 +94,7 @@ def demo(
 
     def tell(figures: dict[str, Any]) -> None:
         figures["wall_s"] = time.monotonic() - begin_s
-        console.print(table(figures))
+        table(figures).show(console)
         if json_file:
             write_summary(json_file, figures)
 

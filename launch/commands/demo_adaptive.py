@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from launch.beamline.accuracy import on_truth
 from launch.beamline.steered import SteeredBeamlineConfig
 from launch.beamline.steered_sample import SparseSample, Specimen, simulate_specimen
 from launch.commands.demo import DemoOptions, beside_beamline, demo_config
 from launch.config.config import Config
-from launch.results.facts_table import facts_table
+from launch.results.facts_table import FactsTable
 from launch.results.summary import read_summary, table, write_summary
 from operators.arrays import abs2
 from stream.documents.codec import decisions_of
@@ -80,8 +79,8 @@ def demo_adaptive(
     ):
         figures = compared([Compared.of(scan, specimen) for scan in scans], config.save)
         figures |= {"restarts": restarts, "offered_hz": options.rate_hz, "wall_s": time.monotonic() - begin_s}
-        console.print(table(figures))
-        console.print(_steering_table(figures))
+        table(figures).show(console)
+        _steering_table(figures).show(console)
         if json_file:
             write_summary(json_file, figures)
     return 0 if figures["is_complete"] and figures["spiral_is_complete"] else 1
@@ -116,8 +115,8 @@ def compared(scans: list[Compared], save: Path) -> dict[str, Any]:
     }
 
 
-def _steering_table(figures: dict[str, Any]) -> Table:
-    rows = facts_table()
+def _steering_table(figures: dict[str, Any]) -> FactsTable:
+    rows = FactsTable()
     sources = ", ".join(f"{n} {source}" for source, n in figures["decisions"].items())
     n_same, n_all = figures["recommendations_replayed"], figures["recommendations"]
     steered, spiral = figures["error_steered"], figures["error_spiral"]

@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from launch.offline.given import Given, open_given
 from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
@@ -19,7 +18,7 @@ from launch.offline.recorded import RecordedScan, default_store
 from launch.offline.task import ReconstructOptions
 from launch.outputs import check_outputs
 from launch.results.cxi import Reconstruction, write_cxi
-from launch.results.facts_table import facts_table
+from launch.results.facts_table import FactsTable
 from launch.results.pictures import write_png
 from launch.results.product import write_product
 from launch.results.report import write_page, write_report
@@ -96,7 +95,7 @@ def reconstruct_file(
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
             figures = _reconstruct(scan, options, files, console, correlates_halves, asked)
-            console.print(_table(figures))
+            _table(figures).show(console)
             if json_file:
                 write_summary(json_file, figures)
     if asked.interruption is not None:
@@ -206,8 +205,8 @@ def _shown(console: Console, n_epochs: float, what: str = "epoch") -> Iterator[O
         yield lambda epoch, value: progress.update(task, completed=int(epoch), error=f"error {value:.4f}")
 
 
-def _table(figures: dict[str, Any]) -> Table:
-    rows = facts_table()
+def _table(figures: dict[str, Any]) -> FactsTable:
+    rows = FactsTable()
     rows.add_row("scan", escape(f"{figures['scan']}, {figures['frames']} frames"))
     rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
     unknown = figures.get("resolution_unknown")
@@ -217,5 +216,5 @@ def _table(figures: dict[str, Any]) -> Table:
     rows.add_row("took", f"{figures['wall_s']:.1f} s")
     for key in ("result", "picture", "report", "product"):
         if key in figures:
-            rows.add_row(key, escape(figures[key]))
+            rows.add_row(key, Path(figures[key]))
     return rows

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import cast, get_args
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
-from launch.results.facts_table import facts_table
+from launch.results.facts_table import FactsTable
 from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
 from stream.wire.messages import Box, Deed, Steering
@@ -41,7 +41,7 @@ def steer(
     deed, region = _understood(action, values)
     with client:
         report = client.report() if deed is None else client.say(deed, region, by=getpass.getuser())
-    console.print(described(report))
+    described(report).show(console)
     return 0
 
 
@@ -62,15 +62,15 @@ def _understood(action: str, values: Sequence[str]) -> tuple[Deed | None, Box | 
     return (None if action == STATUS else cast(Deed, action)), None
 
 
-def described(report: SteeringReport) -> Table:
+def described(report: SteeringReport) -> FactsTable:
     """Returns what a terminal shows: the same facts as the page."""
     facts = report.steering
-    rows = facts_table()
+    rows = FactsTable()
     plans = {"none": "no plan has asked yet", "running": f"heard {facts.asked_s:.1f} s ago", "ended": "ended"}
     words = ["held"] * facts.held + ["stopped"] * facts.stopped
     rows.add_row("plan", ", ".join([plans[facts.plan], *words]))
-    rows.add_row("last decision", f"{facts.source}: {facts.reason}" if facts.source else "none yet")
-    rows.add_row("policy", "; ".join(facts.reasons) or "no question yet")
+    rows.add_row("last decision", escape(f"{facts.source}: {facts.reason}") if facts.source else "none yet")
+    rows.add_row("policy", escape("; ".join(facts.reasons)) or "no question yet")
     n_next = f"{len(report.points)} recommended"
     rows.add_row("points", f"{facts.n_measured} measured, {facts.n_left} left, {n_next}")
     most = "no limit" if facts.max_dose is None else f"{facts.max_dose:.4g} allowed"
@@ -80,7 +80,7 @@ def described(report: SteeringReport) -> Table:
     rows.add_row("region", _box(facts.region, facts.unit) if facts.region else "everywhere within the limits")
     rows.add_row("limits", _box(facts.limits, facts.unit))
     for control in facts.controls[-3:]:
-        rows.add_row("said", sentence(control))
+        rows.add_row("said", escape(sentence(control)))
     return rows
 
 

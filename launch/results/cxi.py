@@ -22,6 +22,7 @@ from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import FRC
 from stream.atomic import replacing
 from stream.files.cxi import JOULES_PER_EV
+from stream.files.hdf5 import open_hdf5, why_unread
 
 DESCRIPTION = (
     "Object and probe by ptychostream. Translations are the motion of the sample, as CXI has them: on the "
@@ -120,11 +121,13 @@ def read_halves(path: Path) -> FRC | None:
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.Group]:
     """Yields the entry of a result; ValueError if there is none, or a part of it is missing."""
-    try:
-        with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
+        try:
             yield file["entry_1"]
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{path}: wanted a result written by ptychostream: {error}") from error
+        except KeyError as error:
+            raise ValueError(f"{path}: wanted a result written by ptychostream, found other HDF5") from error
+        except OSError as error:
+            raise ValueError(f"{path}: {why_unread(error)}") from error
 
 
 def _read_halves(process: h5py.Group) -> FRC | None:

@@ -1,11 +1,46 @@
 """The table that commands show people at a terminal."""
 
-from rich.table import Table
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+GAP = 2
+NARROWEST = 30  # columns of text, however narrow the terminal is
 
 
-def facts_table() -> Table:
-    """Returns an empty table of names and what they stand for."""
-    rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    rows.add_column()
-    rows.add_column(overflow="fold")  # a path that is cut leads nowhere
-    return rows
+class FactsTable:
+    """Names and what they stand for, in two columns.
+
+    Text is wrapped to the width of the terminal between words only, a path not at all, so that it can be
+    copied.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str | Path]] = []
+
+    def add_row(self, name: str, fact: str | Path) -> None:
+        """Adds what `name` stands for, a path or text with the markup of rich."""
+        self._rows.append((name, fact))
+
+    def show(self, console: Console) -> None:
+        """Prints the rows."""
+        indent = GAP + max(len(name) for name, _ in self._rows)
+        for name, fact in self._rows:
+            head = name
+            for line in _lines(fact, max(console.width - indent, NARROWEST)):
+                console.print(Text(head.ljust(indent)) + line, soft_wrap=True)
+                head = ""
+
+
+def _lines(fact: str | Path, width: int) -> list[Text]:
+    if isinstance(fact, Path):
+        return [Text(str(fact))]
+    first, *words = Text.from_markup(fact).split(" ")
+    lines = [first]
+    for word in words:
+        if lines[-1].cell_len + 1 + word.cell_len <= width:
+            lines[-1] = Text(" ").join([lines[-1], word])
+        else:
+            lines.append(word)
+    return lines

@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 from rich.markup import escape
-from rich.table import Table
 
-from launch.results.facts_table import facts_table
+from launch.results.facts_table import FactsTable
 from launch.results.resolution import resolution_text
 from stream.atomic import replacing
 from stream.record.account import (
@@ -62,9 +61,9 @@ def write_summary(path: Path, figures: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(figures, indent=2, default=float) + "\n", encoding="utf-8")
 
 
-def table(figures: dict[str, Any]) -> Table:
+def table(figures: dict[str, Any]) -> FactsTable:
     """Returns the figures as people read them."""
-    rows = facts_table()
+    rows = FactsTable()
     rows.add_row("scan", escape(str(figures["scan"])))
     rows.add_row("frames", _frames(figures))
     for key, words in (("time_to_image", "time to image"), ("time_to_refined", "time to refined image")):
@@ -82,10 +81,11 @@ def table(figures: dict[str, Any]) -> Table:
         rows.add_row("against the truth", _accuracy(figures))
     if "resolution_m" in figures:
         rows.add_row("resolution", resolution_text(figures))
-    paths = ("result", "picture", "product")
-    for key, words in (*zip(paths, paths, strict=True), ("uid", "stored run")):
+    for key in ("result", "picture", "product"):
         if figures.get(key):
-            rows.add_row(words, escape(str(figures[key])))
+            rows.add_row(key, Path(figures[key]))
+    if figures.get("uid"):
+        rows.add_row("stored run", escape(figures["uid"]))
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
     rows.add_row("result is", verdict)
     return rows

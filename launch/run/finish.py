@@ -29,6 +29,6 @@ def tell_reached(supervisor: Supervisor, console: Console) -> None:
     """Says what became of each scan of the run, and where it lies."""
     save, scans = supervisor.run.config.save, supervisor.scans()
     for scan in scans:
-        console.print(table(read_summary(save, scan)))
+        table(read_summary(save, scan)).show(console)
     n_scans = "1 scan lies" if len(scans) == 1 else f"{len(scans)} scans lie"
     console.print(f"{n_scans} in {save}" if scans else "no frame came", soft_wrap=True)

@@ -102,6 +102,9 @@ def _probe(config: Config) -> Findings:
     probe = _known_probe(config)
     if probe is None:
         yield Finding("probe", "OK", "found from the first frames")
+        if config.probe.path is not None:
+            unused = f"{config.probe.path} is not used: probe.source is 'data', wanted 'file' to use it"
+            yield Finding("probe", "WARNING", unused)
         return
     n_modes, n_pixels, _ = probe.shape
     modes = f"{n_modes} modes" if n_modes > 1 else "1 mode"

@@ -1,6 +1,7 @@
-"""An array in a file of NumPy's, without pickle, and in words where it is none."""
+"""Arrays in files of NumPy's, without pickle, and in words where there are none."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,3 +28,22 @@ def read_array(path: Path, *, is_mapped: bool = False) -> NDArray:
         array.close()
         raise ValueError(f"{path}: wanted a .npy file with one array, found an archive of several (.npz)")  # noqa: TRY004
     return array
+
+
+def read_archive(path: Path) -> dict[str, NDArray]:
+    """Returns the arrays in an .npz file by name.
+
+    Raises
+    ------
+    ValueError
+        Names the file, and what is wrong with it.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array")  # noqa: TRY004, TRY301
+        with archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is none"
+        raise ValueError(f"{path}: wanted arrays as numpy.savez writes them (.npz): {reason}") from error

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from operators.arrays import Probe
 from operators.geometry import PLANCK_TIMES_LIGHT_EV_M
+from stream.files.arrays import read_archive
 from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames, geometry_of
+from stream.files.hdf5 import open_hdf5
 from stream.files.ptychodus import is_diffraction, is_product, product_probe, read_product
 from stream.files.ptypy import is_ptyd, read_ptyd
 
@@ -47,7 +49,7 @@ def read_scan(path: Path) -> ScanFile:
     """
     if path.suffix == ".npz":
         return _read_npz(path)
-    file = _open_hdf5(path)
+    file = open_hdf5(path)
     try:
         return _read_hdf5(path, file)
     except BaseException:
@@ -58,10 +60,10 @@ def read_scan(path: Path) -> ScanFile:
 def is_scan(path: Path) -> bool:
     """Says whether `read_scan` knows what a file is; whether it reads it may depend on what is missing."""
     if path.suffix == ".npz":
-        return zipfile.is_zipfile(path) and is_product(np.load(path, allow_pickle=False))
+        return zipfile.is_zipfile(path) and is_product(read_archive(path))
     if not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return is_ptyd(file) or is_product(file) or is_diffraction(file) or ENTRY in file
 
 
@@ -76,7 +78,7 @@ def read_illumination(path: Path) -> Probe | None:
         If the file is neither.
     """
     if path.suffix != ".npz":
-        with _open_hdf5(path) as file:
+        with open_hdf5(path) as file:
             probe = file.get(f"{ENTRY}/{PROBE}")
             if probe is not None:
                 return as_modes(path, np.asarray(probe), probe.shape[-1])
@@ -84,13 +86,6 @@ def read_illumination(path: Path) -> Probe | None:
                 return product_probe(path, file)
     with read_scan(path) as scan:
         return scan.probe
-
-
-def _open_hdf5(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ScanFileError(f"{path}: wanted a CXI (HDF5) file: {error}") from error
 
 
 def _read_hdf5(path: Path, file: h5py.File) -> ScanFile:
@@ -105,13 +100,10 @@ def _read_hdf5(path: Path, file: h5py.File) -> ScanFile:
 
 
 def _read_npz(path: Path) -> ScanFile:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if is_product(arrays):
-                return read_product(path, dict(arrays))
-            found = ", ".join(arrays)
-    except OSError as error:
-        raise ScanFileError(f"{path}: wanted a ptychodus product (.npz): {error}") from error
+    arrays = read_archive(path)
+    if is_product(arrays):
+        return read_product(path, arrays)
+    found = ", ".join(arrays)
     raise ScanFileError(f"{path}: wanted probe_position_x_m of a ptychodus product, found {found}")
 
 

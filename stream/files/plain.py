@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import h5py
 import hdf5plugin  # noqa: F401 -- registers the filters that detectors compress with
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT, probe_positions
-from stream.files.arrays import read_array
+from stream.files.arrays import read_archive, read_array
 from stream.files.base import ScanFile, ScanFileError
+from stream.files.hdf5 import open_hdf5
 from stream.files.tables import Columns, chosen_columns, read_table
 
 MOST_LISTED = 12
@@ -74,7 +74,7 @@ def read_plain(path: Path, layout: Layout) -> ScanFile:
 
     Raises
     ------
-    ScanFileError
+    ValueError
         Naming the file, the arrays it has and what was wanted.
     """
     with ExitStack() as stack:
@@ -103,7 +103,7 @@ def read_positions(path: Path, layout: Layout, n_frames: int) -> Positions:
 
     Raises
     ------
-    ScanFileError
+    ValueError
         As `read_plain`.
     """
     if not path.is_file():
@@ -118,20 +118,16 @@ def opened_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
 
     Raises
     ------
-    ScanFileError
+    ValueError
         If the file is neither.
     """
     with ExitStack() as stack:
-        try:
-            if path.suffix == ".npy":
-                arrays: Mapping[str, Any] = {"": read_array(path, is_mapped=True)}
-            elif path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as file:
-                    arrays = dict(file)
-            else:
-                arrays = _Datasets(stack.enter_context(h5py.File(path, "r")))
-        except (OSError, EOFError, ValueError, BadZipFile) as error:
-            raise ScanFileError(f"{path}: wanted HDF5, .npy or .npz: {error}") from error
+        if path.suffix == ".npy":
+            arrays: Mapping[str, Any] = {"": read_array(path, is_mapped=True)}
+        elif path.suffix == ".npz":
+            arrays = read_archive(path)
+        else:
+            arrays = _Datasets(stack.enter_context(open_hdf5(path)))
         yield arrays
 
 

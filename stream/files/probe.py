@@ -1,11 +1,10 @@
 """The probe in a file of any kind that is read here."""
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from stream.files.arrays import read_array
+from stream.files.arrays import read_archive, read_array
 
 
 def read_probe(path: Path) -> np.ndarray:
@@ -35,12 +34,9 @@ def read_probe(path: Path) -> np.ndarray:
 
 
 def _from_archive(path: Path) -> np.ndarray | None:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = [name for name in arrays if np.iscomplexobj(arrays[name])]
-            name = "probe" if "probe" in names else names[0] if len(names) == 1 else ""
-            probe = arrays[name] if name else None
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
-        raise ValueError(f"{path}: wanted a complex probe (mode, y, x): {error}") from error
+    arrays = read_archive(path)
+    names = [name for name, array in arrays.items() if np.iscomplexobj(array)]
+    name = "probe" if "probe" in names else names[0] if len(names) == 1 else ""
+    probe = arrays.get(name)
     # a product of ptychodus: (coherent mode, incoherent mode, y, x)
     return probe[0] if probe is not None and probe.ndim == 4 else probe

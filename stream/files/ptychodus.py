@@ -10,6 +10,7 @@ first), and as attributes, in .npz as arrays, `probe_energy_eV` or `photon_energ
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from operators.arrays import Positions, Probe
 from operators.geometry import PLANCK_TIMES_LIGHT_EV_M, Geometry
-from stream.files.base import Closable, ScanFile, ScanFileError, as_modes, check_frames
+from stream.files.arrays import read_archive
+from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames
+from stream.files.hdf5 import open_hdf5
 
 INDEXES, X, Y = "probe_position_indexes", "probe_position_x_m", "probe_position_y_m"
 ENERGIES, DISTANCE = ("probe_energy_eV", "photon_energy_eV"), "detector_object_distance_m"
@@ -55,8 +58,8 @@ def read_product(path: Path, product: h5py.File | Mapping[str, Any]) -> ScanFile
     """
     if not _number(product, "far_field", default=1.0):
         raise ScanFileError(f"{path}: a product of near-field patterns, wanted far field")
-    file, contents = _open_patterns(path)
-    try:
+    with ExitStack() as stack:
+        contents = _patterns_beside(path, stack)
         frames = contents[PATTERNS]
         check_frames(path, frames, PATTERNS)
         bad = np.asarray(contents["bad_pixels"]) if "bad_pixels" in contents else None
@@ -71,23 +74,19 @@ def read_product(path: Path, product: h5py.File | Mapping[str, Any]) -> ScanFile
             probe=_probe(path, product, frames.shape[1]),
             mask=None if bad is None else ~bad.astype(bool),
             name=path.stem,
-            file=file,
+            file=stack.pop_all(),
         )
-    except BaseException:
-        file.close()
-        raise
 
 
-def _open_patterns(path: Path) -> tuple[Closable, Any]:
-    """Return the diffraction file beside the product, and its arrays by name."""
+def _patterns_beside(path: Path, stack: ExitStack) -> Any:
+    """Return the arrays of the diffraction file beside the product; `stack` closes it."""
     for name in PATTERN_FILES:
         beside = path.with_name(name)
         if beside.is_file():
-            file = h5py.File(beside, "r") if beside.suffix == ".h5" else np.load(beside, allow_pickle=False)
-            if PATTERNS in file:
-                # an .npz is read whole each time it is asked for an array
-                return file, file if beside.suffix == ".h5" else dict(file)
-            file.close()
+            is_archive = beside.suffix == ".npz"
+            arrays = read_archive(beside) if is_archive else stack.enter_context(open_hdf5(beside))
+            if PATTERNS in arrays:
+                return arrays
     raise ScanFileError(
         f"{path}: a ptychodus product has no patterns: wanted one of {', '.join(PATTERN_FILES)} with "
         f"'{PATTERNS}' in the same folder"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 
+from stream.files.hdf5 import open_hdf5
 from stream.files.ptychodus import PATTERN_FILES, is_product
 
 HERE = "."  # as HDF5 calls the file itself, where it names the sources of a virtual dataset
@@ -23,7 +24,7 @@ def files_of(path: Path) -> list[Path]:
             continue
         found.append(one)
         if h5py.is_hdf5(one):
-            with h5py.File(one, "r") as file:
+            with open_hdf5(one) as file:
                 waiting += [one.parent / name for name in _named_in(file, set()) if name != HERE]
                 waiting += [one.with_name(name) for name in PATTERN_FILES] if is_product(file) else []
         waiting = [other for other in waiting if other.is_file()]

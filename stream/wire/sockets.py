@@ -290,11 +290,15 @@ def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
     ------
     ValueError
         If `name` is no plain name, which would leave the folder.
+    NotADirectoryError
+        If `folder` is a file.
     FileExistsError
         If one of the two is there and `overwrite` does not say that peers may be locked out.
     """
     if not re.fullmatch(r"\w[\w.@ -]*", name):
         raise ValueError(f"keys of {name!r}: wanted a plain name, of letters, digits and . _ @ -")
+    if not folder.is_dir() and os.path.lexists(folder):
+        raise NotADirectoryError(f"{folder} is no folder: keys are two files in one")
     folder.mkdir(parents=True, exist_ok=True)
     public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
     if there := [str(path) for path in (secret, public) if path.exists() and not overwrite]:

@@ -235,6 +235,14 @@ def test_no_command_replaces_what_it_reads(call, line, read):
     assert Path(read).read_bytes() == before
 
 
+def test_a_link_that_leads_in_a_circle_is_no_place_to_write(tmp_path):
+    (tmp_path / "here.cxi").symlink_to(tmp_path / "there.cxi")
+    (tmp_path / "there.cxi").symlink_to(tmp_path / "here.cxi")
+    for path in (tmp_path / "here.cxi", tmp_path / "here.cxi" / "below.cxi"):
+        with pytest.raises(OSError, match=r"--output: .*here\.cxi.* cannot be written: its symlinks"):
+            check_outputs({"--output": path}, overwrite=True)
+
+
 @pytest.mark.parametrize(
     ("line", "work"),
     [

@@ -15,15 +15,21 @@ FIGURES = {
 
 
 def shown(width: int, **figures: object) -> str:
-    """What a terminal of that width has, in one line."""
+    """What a terminal of that width has."""
     console = Console(file=io.StringIO(), width=width)
-    console.print(table(FIGURES | figures))
-    return "".join(console.file.getvalue().split())
+    table(FIGURES | figures).show(console)
+    return console.file.getvalue()
 
 
-def test_a_path_longer_than_the_terminal_is_whole() -> None:
-    path = "/data/" + "a/rather/deep/folder/" * 6 + "0000-star.cxi"
-    assert path in shown(60, result=path)
+def test_a_path_longer_than_the_terminal_is_one_piece_to_copy() -> None:
+    path = "/data/" + "a/rather deep/folder/" * 6 + "0000-star.cxi"
+    assert f"{path}\n" in shown(60, result=path)
+
+
+def test_text_longer_than_the_terminal_is_wrapped_below_itself() -> None:
+    lines = shown(60, incomplete=", ".join(["lost 92 frames (533-624)"] * 3), is_complete=False).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[-1].startswith(" " * len("result is  ") + "frames")
 
 
 def test_brackets_in_a_path_are_shown() -> None:
