@@ -57,6 +57,10 @@ def demo(
 
     if adaptive:
         from launch.commands.demo_adaptive import demo_adaptive as run_demo
+    if sample is not None:
+        from launch.training.samples import check_family
+
+        check_family(sample)
     check_outputs({"--json": json}, overwrite=overwrite)
     n_frames, family = (324, "glyphs") if adaptive else (625, "siemens")
     options = DemoOptions(

@@ -26,7 +26,6 @@ from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
 from launch.run.start import start, stay
 from launch.run.supervisor import Supervisor
-from launch.training.samples import check_family
 from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 SCAN_TIMEOUT_S = 300.0
 LOG_LINES = 15
-# of the process: its module, what its file of settings holds, and further arguments
 Beamline: TypeAlias = tuple[Any, ...]
 PORTS = range(20_000, 32_000)  # below those that the system gives to outgoing connections
 
@@ -66,18 +64,19 @@ class DemoOptions:
     seed: int
     stores: bool
 
-    def __post_init__(self) -> None:
-        """Refuses a family that there is not, before anything is started."""
-        check_family(self.sample)
+    @property
+    def simulated(self) -> dict[str, Any]:
+        """What it says of its `Simulation`, by the names of the fields."""
+        n_rows = max(round(self.n_frames**0.5), 2)
+        n_columns = max(-(-self.n_frames // n_rows), 2)
+        return {"n_rows": n_rows, "n_columns": n_columns, "family": self.sample, "seed": self.seed}
 
     @property
     def simulation(self) -> "Simulation":
         """The simulated scan."""
-        from launch.beamline.simulation import Simulation
+        from launch.beamline.simulation import Simulation  # a second, which the start of a demo must not wait
 
-        n_rows = max(round(self.n_frames**0.5), 2)
-        n_columns = max(-(-self.n_frames // n_rows), 2)
-        return Simulation(n_rows=n_rows, n_columns=n_columns, family=self.sample, seed=self.seed)
+        return Simulation(**self.simulated)
 
 
 def demo(
@@ -131,18 +130,13 @@ def run_demo(
     RunFailedError
         If the beamline or a stage cannot run.
     """
-
-    def beamline() -> Beamline:
-        from launch.beamline.flown import BeamlineConfig
-
-        settings = BeamlineConfig(
-            detector=Endpoint(address=config.detector.address),
-            positions=config.positions.address,
-            rate_hz=options.rate_hz,
-            simulation=options.simulation,
-        )
-        return "launch.beamline.flown", settings, "--wait"
-
+    settings = {  # of `launch.beamline.flown.BeamlineConfig`, which loads bluesky
+        "detector": Endpoint(address=config.detector.address),
+        "positions": config.positions.address,
+        "rate_hz": options.rate_hz,
+        "simulation": options.simulated,
+    }
+    beamline = "launch.beamline.flown", settings, "--wait"
     with beside_beamline(config, beamline, console, opens_browser=opens_browser, on_scan=on_scan) as (
         (scan,),
         restarts,
@@ -159,7 +153,7 @@ def run_demo(
 @contextmanager
 def beside_beamline(
     config: Config,
-    beamline: Callable[[], Beamline],
+    beamline: Beamline,
     console: Console,
     *,
     opens_browser: bool = False,
@@ -174,8 +168,8 @@ def beside_beamline(
     Parameters
     ----------
     config : Config
-    beamline : callable
-        Makes the settings of the beamline's process, while those of the pipeline start.
+    beamline : tuple
+        Module of the beamline's process, what its file of settings holds, and further arguments.
     console, opens_browser, on_scan
         As for `run_demo`.
     n_series : int
@@ -191,7 +185,7 @@ def beside_beamline(
     line = ProgressLine(console)
     with (
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
-        _process(supervisor, beamline) as process,
+        _process(*beamline, folder=supervisor.run.folder) as process,
     ):
 
         def on_turn(scans: list[Scan]) -> None:
@@ -262,10 +256,8 @@ class _Beamline:
 
 
 @contextmanager
-def _process(supervisor: Supervisor, beamline: Callable[[], Beamline]) -> Iterator[_Beamline]:
+def _process(module: str, settings: object, *arguments: str, folder: Path) -> Iterator[_Beamline]:
     """Start a beamline, so that it prepares its scan while the stages get ready."""
-    supervisor.begin()
-    folder, (module, settings, *arguments) = supervisor.run.folder, beamline()
     file, log = folder / "beamline.json", folder / "beamline.log"
     file.write_bytes(msgspec.json.encode(settings, enc_hook=str))
     command = [sys.executable, "-m", module, str(file), *arguments]
@@ -295,9 +287,21 @@ def free_port(preferred: int | None = None) -> int:
     OSError
         If a hundred of them are in use.
     """
-    choices = (secrets.choice(PORTS) for _ in range(100))
-    for port in choices if preferred is None else (preferred, *choices):
+    choices = [secrets.choice(PORTS) for _ in range(100)]
+    for port in choices if preferred is None or not _claim(preferred) else [preferred, *choices]:
         with suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
             return port
     raise OSError(f"found no free port between {PORTS.start} and {PORTS.stop}")
+
+
+def _claim(port: int) -> bool:
+    """Return whether no other demo is about to use `port`, which is free until one has started."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0ptychostream-demo-{port}")  # a name without a file, gone with the process
+    except OSError:
+        claim.close()
+        return False
+    claim.detach()
+    return True

@@ -73,7 +73,7 @@ def demo_adaptive(
         sample=sample,
     )
     beamline = "launch.beamline.steered", settings
-    with beside_beamline(config, lambda: beamline, console, opens_browser=opens_browser, n_series=2) as (
+    with beside_beamline(config, beamline, console, opens_browser=opens_browser, n_series=2) as (
         scans,
         restarts,
     ):

@@ -1,1 +1,3 @@
 """The live web page."""
+
+BROWSERS = "browsers"  # among the counts of the page's progress: how many show it

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from launch.config.sections import ViewerConfig
+from launch.page import BROWSERS
 from launch.page.run_facts import RunFacts
 from launch.page.scans.records import ScanRecords
 from launch.page.server import run_viewer
@@ -14,7 +15,6 @@ from stream.stages.link import Link
 from stream.wire.sockets import Endpoint
 
 TURN_S = 0.2
-BROWSERS = "browsers"  # among the counts of its progress: how many show the page
 
 
 class ViewerService:

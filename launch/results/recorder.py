@@ -17,7 +17,6 @@ import numpy as np
 from launch.config.sections import ResultsConfig, StoreConfig
 from launch.results.cxi import write_cxi
 from launch.results.halves import CHEAP_S, measured_resolution, seconds_of_halves
-from launch.results.pictures import write_png
 from launch.results.product import write_product
 from launch.results.reconstruction import Reconstruction
 from launch.results.summary import result_folder, summarise, write_summary
@@ -96,6 +95,8 @@ class ScanResult(ScanWork):
         )
         stem = stage.results / scan.name
         if result is not None:
+            from launch.results.pictures import write_png  # Matplotlib, which no start has to wait for
+
             write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
             write_png(stem.with_suffix(".png"), result)
             figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}

@@ -50,12 +50,12 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.network.weights:
         stages.append(_spec(inference, threads=config.network.threads))
     if config.refinement.enabled:
-        stages.append(_spec(refinement, threads=config.refinement.threads, nice=REFINEMENT_NICE))
+        stages.append(_spec(refinement, threads=config.refinement.threads, nice_when_ready=REFINEMENT_NICE))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
         stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
     stages.append(_spec(stitcher))
-    stages.append(_spec(recorder, nice=10))
+    stages.append(_spec(recorder, nice_when_ready=10))
     if config.viewer.enabled:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
         doors = {"stitcher": config.live} | ({"policy": config.policy} if config.policy.enabled else {})

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from launch.page.service import BROWSERS
+from launch.page import BROWSERS
 from launch.run.progress import ProgressLine
 from launch.run.supervisor import Supervisor
 

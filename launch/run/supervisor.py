@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,11 @@ from stream.wire.sockets import Socket, wait_for_message
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0  # compiling the loops the first time takes a busy computer minutes
 STOP_GRACE_S = 10.0
 DRAIN_TIMEOUT_S = 300.0
 LOCK = ".lock"  # in the folder of results
+PAGE, LEAD_S = "viewer", 0.7  # what the page's process needs to load when it has a core to itself
 TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is not very long
@@ -113,15 +114,6 @@ class Supervisor:
             shutil.rmtree(self._rendezvous, ignore_errors=True)
             os.close(self._lock)
 
-    def begin(self) -> None:
-        """Starts the stages that wait for no other; what is done before `start` costs no time then.
-
-        The page comes first: a person who waits can open it.
-        """
-        for stage in sorted(self._stages.values(), key=lambda stage: stage.name != "viewer"):
-            if not stage.is_started and all(self._stages[name].is_ready for name in stage.spec.after):
-                stage.start()
-
     def start(
         self,
         timeout_s: float = START_TIMEOUT_S,
@@ -141,15 +133,23 @@ class Supervisor:
         RunFailedError
             If a stage cannot run or is not ready in time; the message ends with what it last logged.
         """
-        deadline = self.clock() + timeout_s
+        began_at, deadline = self.clock(), self.clock() + timeout_s
         while missing := [stage for stage in self._stages.values() if not stage.is_ready]:
-            self.begin()
+            self._start_next(missing, began_at)
             if self.clock() >= deadline:
                 words = [f"{stage.name}: {stage.last_words()}" for stage in missing if stage.is_started]
                 names = ", ".join(stage.name for stage in missing)
                 raise RunFailedError("\n".join([f"not ready after {timeout_s:g} s: {names}", *words]))
             self.poll(TURN_S)
             on_turn([stage.name for stage in self._stages.values() if not stage.is_ready])
+
+    def _start_next(self, missing: Sequence[StageProcess], began_at: float) -> None:
+        """Start what waits for no other; the page alone at first, because a person waits for it."""
+        page = next((stage for stage in missing if stage.name == PAGE and not stage.spec.after), None)
+        alone = page if self.clock() - began_at < LEAD_S else None
+        for stage in missing if alone is None else [alone]:
+            if not stage.is_started and all(self._stages[name].is_ready for name in stage.spec.after):
+                stage.start()
 
     def poll(self, timeout_s: float = TURN_S) -> None:
         """Takes what the stages have to say, and starts again those that died.

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from operators.arrays import Array, Mask, corner_origin, to_numpy
 
@@ -155,4 +154,6 @@ def _halo(n_pixels: int) -> NDArray[np.float64]:
     """Return a Gaussian about the array centre whose mean is 1."""
     peak = np.zeros((n_pixels, n_pixels))
     peak[n_pixels // 2, n_pixels // 2] = n_pixels**2
+    from scipy import ndimage  # a quarter of a second, for everything that only counts photons
+
     return ndimage.gaussian_filter(peak, HALO_SIGMA * n_pixels, mode="wrap", truncate=3)

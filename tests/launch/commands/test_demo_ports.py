@@ -31,3 +31,4 @@ def test_a_preferred_port_is_taken_while_it_is_free() -> None:
         assert demo.free_port(used) in demo.PORTS
     free = demo.free_port()
     assert demo.free_port(free) == free
+    assert demo.free_port(free) != free  # somebody is about to use it
