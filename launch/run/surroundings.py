@@ -22,7 +22,8 @@ from operators.optics.sampling import readable
 from stream.stages.config import EndpointSection
 from stream.stages.positions import load_positions
 from stream.wire.greeting import resolve_host
-from stream.wire.sockets import Socket, read_keys
+from stream.wire.reserve import reserved
+from stream.wire.sockets import read_keys
 
 STORE_MODULES = ("bluesky_tiled_plugins", "databroker", "event_model", "tiled")
 _COUNT_BYTES = 4  # of a pixel of a detector that does not say
@@ -51,8 +52,7 @@ def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
 def _endpoint(name: str, section: EndpointSection, held: ExitStack) -> Findings:
     endpoint = section.endpoint()
     if endpoint.bind:
-        # A kind that no detector sends to: the frame that a PULL takes now would be missing in the scan.
-        held.enter_context(Socket("ROUTER", endpoint))
+        held.enter_context(reserved(endpoint))
         yield Finding(name, "OK", f"{endpoint.address} can be bound")
     else:
         read_keys(endpoint)

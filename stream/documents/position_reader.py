@@ -34,9 +34,9 @@ class PositionFields(Section):
     """What the recorded positions mean."""
 
     y: str = ""
-    """motor or field with the vertical position; empty takes the hinted field called y"""
+    """motor, field, or column of a table, with the vertical position; empty takes the one called y"""
     x: str = ""
-    """motor or field with the horizontal position; empty takes the hinted field called x"""
+    """motor, field, or column of a table, with the horizontal position; empty takes the one called x"""
     unit: Literal["m", "mm", "um", "nm"] | None = None
     """unit of the positions; a CXI file carries its own"""
     signs: tuple[Literal[-1, 1], Literal[-1, 1]] = (1, 1)

@@ -257,7 +257,7 @@ def load_positions(path: Path, fields: PositionFields) -> PositionArray:
     path : Path
         CXI, which says what its positions mean, or a table (`stream.files.tables.read_table`).
     fields : PositionFields
-        Unit and signs of a table.
+        Unit, signs and columns of a table.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def load_positions(path: Path, fields: PositionFields) -> PositionArray:
             return scan.positions_m
     if fields.unit is None:
         raise ValueError(f"{path}: say the unit of the positions (positions.unit: m, mm, um or nm)")
-    raw = read_table(path)
+    raw = read_table(path, (fields.y, fields.x) if fields.y else None)
     positions_m = np.full(raw.shape, np.nan)
     is_number = np.isfinite(raw).all(axis=1)
     positions_m[is_number] = probe_positions(raw[is_number], unit=fields.unit, signs=fields.signs)

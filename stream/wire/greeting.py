@@ -21,7 +21,7 @@ _VERSION = b"\x03\x00"
 _MECHANISM_BYTES = 20
 _GREETING_BYTES = 64
 _COMMAND = 0x04  # flag of a frame
-_TCP = re.compile(r"tcp://\[?(?P<host>.+?)\]?:(?P<port>\d+)")
+TCP = re.compile(r"tcp://\[?(?P<host>.+?)\]?:(?P<port>\d+|\*)")
 
 
 class Peer(NamedTuple):
@@ -80,7 +80,7 @@ def ask_who(address: str, timeout_s: float) -> Peer:
 
 def host_of(address: str) -> str:
     """Returns the host in a tcp address, "" in one that has none."""
-    found = _TCP.fullmatch(address)
+    found = TCP.fullmatch(address)
     return found["host"] if found else ""
 
 
@@ -96,7 +96,7 @@ def resolve_host(address: str) -> None:
 @contextmanager
 def _connected(address: str, timeout_s: float) -> Iterator[socket.socket]:
     resolve_host(address)
-    found = _TCP.fullmatch(address)
+    found = TCP.fullmatch(address)
     try:
         if found:
             stream = socket.create_connection((found["host"], int(found["port"])), timeout_s)

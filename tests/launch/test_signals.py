@@ -20,6 +20,15 @@ from launch.signals import Interrupted, ends_on_signals
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def _heeded():
+    """Whatever starts the tests, such as `nohup`, may ignore signals."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_every_signal_that_asks_for_the_end_cleans_up_as_ctrl_c_does(number):
     with pytest.raises(KeyboardInterrupt) as caught, ends_on_signals():

@@ -14,12 +14,14 @@ from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
-POSITIONS = {"unit": "um", "address": "tcp://127.0.0.1:*"}
 FRAME = np.arange(64 * 80, dtype="<u2").reshape(64, 80)
 
 
 def config_of(save: Path, detector: dict, **sections) -> Config:
-    own = {"positions": POSITIONS, "live": {"address": "tcp://127.0.0.1:*"}, "viewer": {"port": 0}}
+    # from a file: for documents it would wait as long as it is told to
+    np.savetxt(save / "positions.csv", [[0, 0], [0, 1], [1, 0], [1, 1]], delimiter=",")
+    positions = {"source": "file", "path": str(save / "positions.csv"), "unit": "um"}
+    own = {"positions": positions, "live": {"address": "tcp://127.0.0.1:*"}, "viewer": {"port": 0}}
     return make_config(save, detector=detector, **own | {"refinement": {"device": "numpy"}} | sections)
 
 

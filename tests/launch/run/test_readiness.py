@@ -12,6 +12,7 @@ from launch.config.reading import ConfigError
 from launch.run.readiness import readiness, warnings_of
 from operators.optics.trajectories import raster
 from stream.wire.sockets import Endpoint, Socket
+from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import TRAINED_PROBE
 
 ZEROS = np.zeros((1, 64, 64), np.complex64)
@@ -101,8 +102,8 @@ def test_a_good_configuration_passes_both(folder):
         (["positions.unit=m"], "positions", "144 of 144 lie more than 1 mm from the middle"),
         (["positions.path=same.csv"], "overlap", "all 144 positions are the same"),
         (["positions.path=one.csv"], "overlap", "one frame has a position"),
-        (["positions.path=three.csv"], "positions", "wanted positions (frame, 2) in the order (y, x)"),
-        (["positions.path=text.csv"], "positions", "text.csv: wanted .npy or .csv with numbers"),
+        (["positions.path=three.csv"], "positions", "found 3 columns: say which are y and x"),
+        (["positions.path=text.csv"], "positions", "text.csv: wanted positions as numbers, .npy or text"),
         (["geometry.n_pixels=32"], "network", "takes patterns of 64 x 64 pixels, geometry.n_pixels is 32"),
         (["network.weights=weights.safetensors"], "network", "weights.safetensors is no file of weights"),
         (
@@ -162,9 +163,8 @@ def test_an_address_that_is_taken_or_named_twice_is_refused(folder):
         taken = configured(folder, f"live.address={other.address}")
         with pytest.raises(ConfigError, match=f"live: cannot bind {other.address}: Address already in use"):
             warnings_of(taken)
-    twice = configured(
-        folder, f"live.address={other.address}", f"viewer.port={other.address.rpartition(':')[2]}"
-    )
+    free = free_address()
+    twice = configured(folder, f"live.address={free}", f"viewer.port={free.rpartition(':')[2]}")
     with pytest.raises(ConfigError, match="viewer: cannot serve the page"):
         warnings_of(twice)
 

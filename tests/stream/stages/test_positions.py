@@ -1,4 +1,5 @@
 import logging
+import pickle
 import random
 
 import h5py
@@ -365,6 +366,12 @@ def test_a_file_that_holds_no_positions_is_named(tmp_path, content, words):
         load_positions(path, FIELDS)
 
 
+def test_the_columns_of_a_table_are_those_that_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("n,sx,sy\n0,1,2\n")
+    fields = PositionFields(unit="m", signs=(1, -1), y="sy", x="sx")
+    np.testing.assert_array_equal(load_positions(tmp_path / "a.csv", fields), [[2, -1]])
+
+
 @needs_shared_data
 def test_a_cxi_file_gives_the_motion_of_the_probe():
     path = SHARED_DATA / "siemens" / "siemens.cxi"
@@ -388,8 +395,6 @@ def test_a_configuration_without_what_its_source_needs_is_refused():
 
 
 def test_pickled_documents_are_refused_and_counted(scans):
-    import pickle
-
     it = stage(scans)
     it.handle([[b" start " + pickle.dumps({"uid": "r1"})], [b" start " + to_msgpack({"time": 1.0})]])
     assert it.progress() == ("", {"refused": 2})
