@@ -6,7 +6,6 @@ mask of defects becomes one of valid pixels.
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 -- registers the filters that detectors compress with
@@ -116,7 +115,10 @@ def _read_entry(path: Path, file: h5py.File) -> ScanFile:
         )
     frames = _first(path, entry, FRAMES)
     check_frames(path, frames, frames.name)
-    translation = np.asarray(_first(path, entry, TRANSLATION), np.float64)
+    translation = _first(path, entry, TRANSLATION)[()]
+    if np.asarray(translation).dtype.kind not in "iuf":
+        raise ScanFileError(f"{path}: translation holds {translation!r}, wanted numbers")
+    translation = np.asarray(translation, np.float64)
     if translation.ndim != 2 or translation.shape[1] < 2 or len(translation) != len(frames):
         raise ScanFileError(
             f"{path}: translation has shape {translation.shape}, {len(frames)} frames want ({len(frames)}, 3)"
@@ -167,8 +169,15 @@ def _energy_ev(entry: h5py.Group) -> float | None:
     return PLANCK_TIMES_LIGHT_EV_M / wavelength_m if wavelength_m else None
 
 
-def _number(entry: h5py.Group, name: str) -> Any:
-    return float(np.asarray(entry[name]).reshape(-1)[0]) if name in entry else None
+def _number(entry: h5py.Group, name: str) -> float | None:
+    """Return a positive number, None where there is none or zero stands for it."""
+    value = np.asarray(entry[name][()]).reshape(-1) if name in entry else np.zeros(1)
+    if value.dtype.kind not in "iuf" or not value.size or not 0 <= value[0] < np.inf:
+        shown = value[0] if value.size else "nothing"
+        raise ScanFileError(
+            f"{entry.file.filename}: {entry.name}/{name} is {shown}, wanted a positive number"
+        )
+    return float(value[0]) or None
 
 
 def _probe(path: Path, entry: h5py.Group, n_pixels: int) -> Probe | None:
