@@ -20,7 +20,7 @@ POSITIONS = "entry_1/sample_1/geometry_1/translation"
 NUMBERS = ("entry_1/instrument_1/source_1/energy", "entry_1/instrument_1/detector_1/distance",
            "entry_1/instrument_1/detector_1/x_pixel_size")  # fmt: skip
 PROBE = "entry_1/instrument_1/source_1/illumination"
-INSTEAD = (PROBE, NUMBERS[0])  # a probe is found from the frames, an energy by the wavelength
+INSTEAD = (NUMBERS[0],)  # by the wavelength
 
 
 @pytest.fixture(scope="module")
