@@ -209,8 +209,7 @@ def _table(figures: dict[str, Any]) -> FactsTable:
     rows = FactsTable()
     rows.add_row("scan", escape(f"{figures['scan']}, {figures['frames']} frames"))
     rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
-    unknown = figures.get("resolution_unknown")
-    rows.add_row("resolution", escape(unknown) if unknown else resolution_text(figures))
+    rows.add_row("resolution", escape(resolution_text(figures)))
     if "interrupted" in figures:
         rows.add_row("interrupted", f"[yellow]{figures['interrupted']}")
     rows.add_row("took", f"{figures['wall_s']:.1f} s")

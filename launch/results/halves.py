@@ -4,7 +4,6 @@ Two halves of its frames are reconstructed and compared (`launch.offline.halves_
 """
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from launch.results.reconstruction import Reconstruction
-
-log = logging.getLogger(__name__)
 
 CHEAP_S = 30.0  # a run waits that long at most, for a figure that nobody asked for
 WORK_PER_S = 1.2e7  # pixels of a probe's modes, times visits, that one core refines in a second
@@ -27,8 +24,15 @@ def seconds_of_halves(result: Reconstruction) -> float:
     return visits * result.probe.size / WORK_PER_S
 
 
+def unmeasured(reason: str) -> dict[str, Any]:
+    """Returns the figure that says why there is no resolution."""
+    return {
+        "resolution_unknown": f"not measured: {reason}; `ptychostream reconstruct SCAN --frc` measures it"
+    }
+
+
 def measured_resolution(scan: Path, result_file: Path, is_wanted: Callable[[], bool]) -> dict[str, Any]:
-    """Returns the figures of the resolution, which the result then has as well; blocks.
+    """Returns the figures of the resolution, which the result then has as well, or `unmeasured`; blocks.
 
     Parameters
     ----------
@@ -50,11 +54,9 @@ def measured_resolution(scan: Path, result_file: Path, is_wanted: Callable[[], b
             except subprocess.TimeoutExpired:
                 if not is_wanted():
                     process.kill()
-                    log.info("the resolution of %s is not measured: it takes too long now", scan.name)
-                    return {}
+                    return unmeasured("it took too long, or another scan had begun")
     if process.returncode:
         reason = (complaint.strip().splitlines() or ["no reason given"])[-1]
-        log.info("the resolution of %s is unknown: %s", scan.name, reason)
-        return {}
+        return unmeasured(reason)
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     return figures

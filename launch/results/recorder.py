@@ -16,7 +16,7 @@ import numpy as np
 
 from launch.config.sections import ResultsConfig, StoreConfig
 from launch.results.cxi import write_cxi
-from launch.results.halves import CHEAP_S, measured_resolution, seconds_of_halves
+from launch.results.halves import CHEAP_S, measured_resolution, seconds_of_halves, unmeasured
 from launch.results.product import write_product
 from launch.results.reconstruction import Reconstruction
 from launch.results.summary import result_folder, summarise, write_summary
@@ -108,14 +108,26 @@ class ScanResult(ScanWork):
             scan.counters(Recorder.name, writable=True)["step"] = 1  # a store may take its time
             figures["uid"] = self._store(stage.store, stem)
             write_summary(stem.with_suffix(".json"), figures)
-        if result is not None and self._measures_resolution(result):
-            figures |= self._resolution(stem.with_suffix(".cxi"))
+        if result is not None:
+            reason = self._unmeasured_for(result)
+            figures |= unmeasured(reason) if reason else self._resolution(stem.with_suffix(".cxi"))
             write_summary(stem.with_suffix(".json"), figures)
 
-    def _measures_resolution(self, result: Reconstruction) -> bool:
-        how, is_through = self._stage.config.resolution, frame_counts(self._scan)["pending"] == 0
-        is_cheap = self._stage.origin.uses_refinement and seconds_of_halves(result) < CHEAP_S
-        return self._is_newest() and (how == "always" or (how == "auto" and is_cheap and is_through))
+    def _unmeasured_for(self, result: Reconstruction) -> str:
+        """Return why the resolution is not to be measured, "" if it is."""
+        how = self._stage.config.resolution
+        n_pending, seconds = frame_counts(self._scan)["pending"], seconds_of_halves(result)
+        if how == "never":
+            return "results.resolution is 'never'"
+        if not self._is_newest():
+            return "another scan had begun"
+        if how == "always":
+            return ""
+        if not self._stage.origin.uses_refinement:
+            return "nothing was refined"
+        if n_pending:
+            return f"{n_pending} of the frames were pending"
+        return f"it would have taken about {seconds:.0f} s" if seconds >= CHEAP_S else ""
 
     def _resolution(self, result_file: Path) -> dict[str, Any]:
         begun_s, is_patient = time.monotonic(), self._stage.config.resolution == "always"

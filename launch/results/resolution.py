@@ -34,7 +34,9 @@ def resolution_figures(halves: FRC, pixel_m: float) -> dict[str, Any]:
 
 
 def resolution_text(figures: dict[str, Any]) -> str:
-    """Returns these figures in words."""
+    """Returns these figures in words, or why there are none."""
+    if "resolution_unknown" in figures:
+        return str(figures["resolution_unknown"])
     if figures["resolution_m"] is None:
         return "the halves do not agree on anything"
     length, crossing = f"{1e9 * figures['resolution_m']:.3g} nm", figures["frc_half_bit_cycles_per_px"]

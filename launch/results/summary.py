@@ -79,8 +79,8 @@ def table(figures: dict[str, Any]) -> FactsTable:
         rows.add_row("patches by", ", ".join(f"{name}: {n}" for name, n in figures["models"].items()))
     if "c_constant" in figures:
         rows.add_row("against the truth", _accuracy(figures))
-    if "resolution_m" in figures:
-        rows.add_row("resolution", resolution_text(figures))
+    if "resolution_m" in figures or "resolution_unknown" in figures:
+        rows.add_row("resolution", escape(resolution_text(figures)))
     for key in ("result", "picture", "product"):
         if figures.get(key):
             rows.add_row(key, Path(figures[key]))

@@ -1,5 +1,6 @@
 """How good a scan's object is: its error epoch by epoch, and at the end the correlation of halves."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,8 @@ from stream.record.error_curve import read_error_curve
 MOST_POINTS = 2000
 NOTHING = "no frame got into a picture"
 TOO_EARLY = "it comes with the result, after the scan"
-COMPUTING = "being computed: two halves of the frames are reconstructed and compared"
-NO_HALVES = (
-    "not computed, because it would have taken long, a scan had begun, or `results.resolution` says so: "
-    "`ptychostream reconstruct SCAN --frc` computes it"
-)
+NO_HALVES = "not measured; `ptychostream reconstruct SCAN --frc` measures it"
+COMPUTING = "being measured: two halves of the frames are reconstructed and compared"
 
 
 def curves_of(record: ScanRecord) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def _frc(record: ScanRecord) -> dict[str, Any]:
     except ValueError as error:
         return {"why": str(error)}
     if halves is None:
-        return {"why": COMPUTING if record.is_going_on else NO_HALVES}
+        return {"why": COMPUTING if record.is_going_on else _unmeasured(record)}
     pixel_m = record.optics.geometry.object_pixel_m
     figures = resolution_figures(halves, pixel_m)
     return {
@@ -62,3 +60,12 @@ def _frc(record: ScanRecord) -> dict[str, Any]:
         "resolution_m": figures["resolution_m"],
         "words": resolution_text(figures),
     }
+
+
+def _unmeasured(record: ScanRecord) -> str:
+    """Return why the recorder has not measured a resolution, as it wrote into the summary."""
+    try:
+        figures = json.loads(record.result.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return NO_HALVES
+    return str(figures.get("resolution_unknown", NO_HALVES))

@@ -74,7 +74,7 @@ class SavedScans:
         counters = scan.counters("refinement", writable=True)
         counters["version"] = counters["version"] + 1
 
-    def end(self, scan, incomplete="", halves=None):
+    def end(self, scan, incomplete="", halves=None, **figures):
         """Write the result, as the recorder does."""
         result = Reconstruction(
             object=self.sample.truth,
@@ -90,7 +90,7 @@ class SavedScans:
         )
         stem = self.save / "results" / scan.name
         write_cxi(stem.with_suffix(".cxi"), result, {})
-        figures = {"frames_recorded": 36, "frames_expected": 36, "incomplete": incomplete}
+        figures |= {"frames_recorded": 36, "frames_expected": 36, "incomplete": incomplete}
         stem.with_suffix(".json").write_text(json.dumps(figures))
         close(scan, "recorder")
 

@@ -44,24 +44,26 @@ def close(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("resolution", "circumstances", "is_measured"),
+    ("resolution", "circumstances", "reason"),
     [
-        ("auto", {}, True),
-        ("always", {}, True),
-        ("never", {}, False),
-        ("auto", {"n_pending": 1}, False),
-        ("always", {"has_next": True}, False),
+        ("auto", {}, ""),
+        ("always", {}, ""),
+        ("never", {}, "results.resolution is 'never'"),
+        ("auto", {"n_pending": 1}, "1 of the frames were pending"),
+        ("always", {"has_next": True}, "another scan had begun"),
     ],
 )
-def test_resolution_is_measured_where_it_is_wanted_and_no_other_scan_has_begun(
-    close, resolution, circumstances, is_measured
+def test_resolution_is_measured_where_it_is_wanted_and_no_other_scan_has_begun_or_the_reason_is_told(
+    close, resolution, circumstances, reason
 ):
     figures, measured = close(resolution, **circumstances)
-    assert ("resolution_m" in figures) == is_measured
-    assert measured == [True] * is_measured
+    assert ("resolution_m" in figures) == (not reason)
+    assert reason in figures.get("resolution_unknown", "")
+    assert measured == [True] * (not reason)
 
 
 def test_a_scan_whose_halves_would_take_long_has_no_resolution_unless_it_is_asked_for(close, monkeypatch):
     monkeypatch.setattr(recorder, "CHEAP_S", 0.0)
     figures, _ = close("auto")
     assert "resolution_m" not in figures
+    assert "it would have taken about" in figures["resolution_unknown"]

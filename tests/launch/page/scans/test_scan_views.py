@@ -142,10 +142,10 @@ def test_the_error_is_told_epoch_by_epoch_from_the_first_frame_on(saved):
         "time_s": [2.0, 4.0],
     }
     assert "with the result" in curves_of(record_of(saved))["frc"]["why"]
-    saved.end(scan)
-    assert curves_of(record_of(saved))["frc"]["why"].startswith("not computed")
+    saved.end(scan, resolution_unknown="not measured: a scan had begun")
+    assert curves_of(record_of(saved))["frc"]["why"] == "not measured: a scan had begun"
     scan.counters("recorder", writable=True)["closed"] = 0
-    assert curves_of(record_of(saved))["frc"]["why"].startswith("being computed")
+    assert curves_of(record_of(saved))["frc"]["why"].startswith("being measured")
 
 
 def test_the_correlation_of_halves_comes_with_its_threshold_and_the_resolution(saved):
