@@ -42,7 +42,7 @@ from operators.engine.config import ComputeConfig, RefinerConfig, closing_fracti
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import KNOWN_FRACTION
-from operators.optics.probe import with_power
+from operators.optics.probe import check_modes, with_power
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def reconstruct(
     Raises
     ------
     ValueError
-        If shapes, dtypes or units are not as described, or a value in use is not finite.
+        If shapes, dtypes, units or numbers are not as described, or a value in use is not finite.
     """
     frames, mask, probe = _checked_arrays(frames, mask, probe)
     positions_px = _checked_positions(positions_px, len(frames), probe.shape[-1])
@@ -232,6 +232,7 @@ def _checked_arrays(frames: Any, mask: Any, probe: Any) -> tuple[Frames, Mask | 
             f"probe: expected complex ({n_pixels}, {n_pixels}) or (mode, {n_pixels}, {n_pixels}), "
             f"got {probe.dtype} {probe.shape}"
         )
+    check_modes(len(probe))
     if mask is not None:
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != (n_pixels, n_pixels):
@@ -256,14 +257,15 @@ def _checked_positions(positions_px: Any, n_frames: int, n_pixels: int) -> Posit
             f"positions_px: {(~is_finite).sum()} of {n_frames} are not finite, the first of frame "
             f"{is_finite.argmin()}; leave these frames out"
         )
+    if n_frames == 1:
+        raise ValueError("positions_px: of one frame; ptychography needs neighbours that overlap")
     positions = positions.astype(np.float64)
-    if n_frames > 1:
-        span = np.ptp(positions, axis=0).max()
-        step = np.median(cKDTree(positions).query(positions, k=2)[0][:, 1])
-        if span < 1 or step >= n_pixels:
-            reason = f"all lie within {span:.3g}" if span < 1 else f"from one to the next it is {step:.3g}"
-            raise ValueError(
-                f"positions_px: {reason} pixels, and windows are {n_pixels} wide: are they object pixels? "
-                "Geometry.to_pixels makes pixels of metres"
-            )
+    span = np.ptp(positions, axis=0).max()
+    step = np.median(cKDTree(positions).query(positions, k=2)[0][:, 1])
+    if span < 1 or step >= n_pixels:
+        reason = f"all lie within {span:.3g}" if span < 1 else f"from one to the next it is {step:.3g}"
+        raise ValueError(
+            f"positions_px: {reason} pixels, and windows are {n_pixels} wide: are they object pixels? "
+            "Geometry.to_pixels makes pixels of metres"
+        )
     return positions

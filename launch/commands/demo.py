@@ -97,7 +97,7 @@ def demo(
         if json_file:
             write_summary(json_file, figures)
 
-    figures = run_demo(options, config, console, opens_browser=opens_browser, tell=tell)
+    figures = run_demo(options, config, console, opens_browser=opens_browser, json_file=json_file, tell=tell)
     return 0 if figures["is_complete"] else 1
 
 
@@ -107,6 +107,7 @@ def run_demo(
     console: Console,
     *,
     opens_browser: bool = False,
+    json_file: Path | None = None,
     on_scan: Callable[[Scan], None] = lambda scan: None,
     tell: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> dict[str, Any]:
@@ -120,6 +121,8 @@ def run_demo(
     console : rich.console.Console
     opens_browser : bool
         Whether to show the page as soon as there is one.
+    json_file : Path, optional
+        Gets the figures of the newest scan if it is asked to end.
     on_scan : callable
         Gets the scan many times a second while it goes on.
     tell : callable
@@ -137,10 +140,9 @@ def run_demo(
         "simulation": options.simulated,
     }
     beamline = "launch.beamline.flown", settings, "--wait"
-    with beside_beamline(config, beamline, console, opens_browser=opens_browser, on_scan=on_scan) as (
-        (scan,),
-        restarts,
-    ):
+    with beside_beamline(
+        config, beamline, console, opens_browser=opens_browser, json_file=json_file, on_scan=on_scan
+    ) as ((scan,), restarts):
         from launch.beamline.accuracy import accuracy
         from launch.beamline.simulation import simulate_scan
 
@@ -158,6 +160,7 @@ def beside_beamline(
     *,
     opens_browser: bool = False,
     n_series: int = 1,
+    json_file: Path | None = None,
     on_scan: Callable[[Scan], None] = lambda scan: None,
 ) -> Iterator[tuple[list[Scan], int]]:
     """Runs the pipeline and a simulated beamline; gives the scans and how often a stage was restarted.
@@ -170,7 +173,7 @@ def beside_beamline(
     config : Config
     beamline : tuple
         Module of the beamline's process, what its file of settings holds, and further arguments.
-    console, opens_browser, on_scan
+    console, opens_browser, json_file, on_scan
         As for `run_demo`.
     n_series : int
         The beamline is told to go for each, when the one before is done.
@@ -202,7 +205,9 @@ def beside_beamline(
                     supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
             except KeyboardInterrupt:
                 finish(supervisor, console, line)
-                tell_reached(supervisor, console)
+                reached = tell_reached(supervisor, console)
+                if json_file:
+                    write_summary(json_file, reached[-1] if reached else {"is_complete": False})
                 raise
         yield supervisor.scans(), supervisor.n_restarts
         stay(supervisor, console)

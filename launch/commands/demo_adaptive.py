@@ -73,10 +73,9 @@ def demo_adaptive(
         sample=sample,
     )
     beamline = "launch.beamline.steered", settings
-    with beside_beamline(config, beamline, console, opens_browser=opens_browser, n_series=2) as (
-        scans,
-        restarts,
-    ):
+    with beside_beamline(
+        config, beamline, console, opens_browser=opens_browser, n_series=2, json_file=json_file
+    ) as (scans, restarts):
         figures = compared([Compared.of(scan, specimen) for scan in scans], config.save)
         figures |= {"restarts": restarts, "offered_hz": options.rate_hz, "wall_s": time.monotonic() - begin_s}
         table(figures).show(console)

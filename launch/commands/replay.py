@@ -178,7 +178,7 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
     """
     numbers = scan.frame_numbers[: options.n_frames]
     if not len(numbers):
-        raise ValueError(f"{scan.name} has no frames: there is nothing to replay")
+        raise ValueError(f"{scan.called} has no frames: there is nothing to replay")
     status, reason = 0, ""
     with (
         DetectorReplay(options.endpoint, options.pattern, timeout_s=options.timeout_s) as detector,
@@ -263,10 +263,10 @@ def _frames(
     index = 0
     for number in range(_length(numbers)):
         if number == numbers[index]:
-            blank = as_counts(np.asarray(scan.frames[index]), f"frame {number} of {scan.name}")
+            blank = as_counts(np.asarray(scan.frames[index]), f"frame {number} of {scan.called}")
             index += 1
         elif blank is None:
-            blank = as_counts(np.asarray(scan.frames[0]), scan.name)
+            blank = as_counts(np.asarray(scan.frames[0]), scan.called)
         reach(number)
         yield blank
 

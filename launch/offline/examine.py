@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from launch.offline.task import Task, ranges
+from launch.offline.task import GEOMETRY_OPTIONS, Task, ranges
 from operators.arrays import Probe
 from operators.geometry import Geometry
 from operators.optics.probe import probe_diameter_px
@@ -54,7 +54,7 @@ def examined(task: Task, *, tells: bool = True) -> Task:
         doubts = _doubts_of_optics(task)
         task, more = _judged_frames(task, frame_facts(task))
     except ValueError as error:
-        raise ValueError(f"scan {task.scan.name!r}: {error}") from None
+        raise ValueError(f"{task.scan.called}: {error}") from None
     for doubt in [*doubts, *more] if tells else []:
         log.warning(doubt)
     return task
@@ -64,7 +64,7 @@ def _doubts_of_optics(task: Task) -> list[str]:
     """Return what is doubtful of geometry, probe and positions; ValueError if something is impossible."""
     geometry, scan = task.geometry, task.scan
     probe = scan.probe if task.options.probe == "file" else None
-    judged = judge_geometry(geometry)
+    judged = judge_geometry(geometry, {name: f"{option} " for name, (option, _) in GEOMETRY_OPTIONS.items()})
     diameter_m = None
     if probe is not None:
         _check_size(probe, geometry)
@@ -105,7 +105,6 @@ def _is_scaled_away(task: Task, judgement: Judgement) -> bool:
 def frame_facts(task: Task) -> FrameFacts:
     """Returns what is in the frames used; reads all of them, a few hundred at a time."""
     valid = task.preprocess.valid_in_frame()
-    has_background = np.ndim(task.preprocess.background) > 0 or task.preprocess.background != 0
     not_finite, dark = np.zeros(len(task.used), bool), np.zeros(len(task.used), bool)
     photons = negative = 0.0
     n_negative = 0
@@ -116,7 +115,7 @@ def frame_facts(task: Task) -> FrameFacts:
         if values.dtype.kind == "f":
             not_finite[part] = ~np.isfinite(values).all(axis=1)
             values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-        if values.dtype.kind != "u" and not has_background:
+        if values.dtype.kind != "u":
             below = values < 0
             n_negative += int(below.sum())
             negative -= float(values[below].sum(dtype=np.float64))

@@ -1,5 +1,6 @@
 """What a user says of a recorded scan beside what lies in it: where it is silent, or wrong."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from launch.offline.recorded import RecordedScan, of_file, open_recorded
+from launch.offline.task import GEOMETRY_OPTIONS
 from operators.arrays import Mask
 from operators.optics.preprocess import Preprocess
 from operators.optics.sampling import readable
@@ -16,7 +18,6 @@ from stream.files.cxi import is_scan
 from stream.files.plain import Layout, read_plain, read_positions
 from stream.files.probe import read_probe
 
-_UNITS = {"energy_ev": "eV", "detector_distance_m": "m", "detector_pixel_m": "m"}
 _WORDS = {"energy_ev": "energy", "detector_distance_m": "distance", "detector_pixel_m": "detector pixel"}
 
 
@@ -71,7 +72,7 @@ class Given:
         scan = self._with_mask(scan, notes)
         if self.probe is not None:
             probe = read_probe(self.probe)
-            notes.append(f"probe of {self.probe}, {len(probe)} modes, as given")
+            notes.append(f"probe of {self.probe}, {len(probe)} mode{'s' * (len(probe) > 1)}, as given")
             scan = replace(scan, probe=probe, trusts_probe=False)
         return replace(scan, notes=tuple(notes))
 
@@ -79,12 +80,14 @@ class Given:
         told: dict[str, float] = dict(scan.told)
         n_pixels = scan.frames.shape[-1]
         if scan.geometry is not None:
-            told = {name: getattr(scan.geometry, name) for name in _UNITS}
+            told = {name: getattr(scan.geometry, name) for name in GEOMETRY_OPTIONS}
             n_pixels = scan.geometry.n_pixels
-        for name, unit in _UNITS.items():
+        for name, (option, unit) in GEOMETRY_OPTIONS.items():
             value, before = getattr(self, name), told.get(name)
             if value is None:
                 continue
+            if not 0 < value < math.inf:
+                raise ValueError(f"{option}: wanted more than 0 {unit}, got {value:g}")
             instead = f" instead of {readable(before, unit)}" if before not in (None, value) else ""
             notes.append(f"{_WORDS[name]} {readable(value, unit)}{instead}, as given")
             told[name] = value
@@ -92,7 +95,7 @@ class Given:
             if scan.preprocess is None and scan.frames.shape[1] != scan.frames.shape[2]:
                 rows, columns = scan.frames.shape[1:]
                 raise ValueError(
-                    f"scan {scan.name!r}: frames are {rows} x {columns}, patterns are square: say how much "
+                    f"{scan.called}: frames are {rows} x {columns}, patterns are square: say how much "
                     f"is used, --crop N, at most {min(rows, columns)}, and --centre where the beam is not in "
                     "the middle"
                 )
@@ -140,12 +143,12 @@ def open_given(source: str, store: Path | None, given: Given) -> Iterator[Record
     reopen = partial(open_given, source, store, given)
     if path.is_file() and (layout.data or not is_scan(path)):
         with read_plain(path, layout) as file:
-            yield replace(given.applied(of_file(file)), reopen=reopen)
+            yield given.applied(replace(of_file(file), source=source, reopen=reopen))
         return
     with open_recorded(source, store) as scan:
         if not layout.positions and (layout.unit or layout.columns or layout.signs):
             raise ValueError(
-                f"scan {scan.name!r} has its own positions: --unit, --columns and --signs say how those of "
+                f"{scan.called} has its own positions: --unit, --columns and --signs say how those of "
                 "--positions are to be read"
             )
         if layout.positions:

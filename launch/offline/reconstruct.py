@@ -157,7 +157,7 @@ def _first_probe(task: Task, backend: Backend) -> Probe:
             run_update=on_host(backend, options.threads).update,
         )
     if scan.probe is None:
-        raise ValueError(f"scan {scan.name!r} has no probe: give one, --probe FILE, or find it, --probe data")
+        raise ValueError(f"{scan.called} has no probe: give one, --probe FILE, or find it, --probe data")
     is_enough = len(scan.probe) >= options.n_modes
     return scan.probe[: options.n_modes] if is_enough else probe_modes(scan.probe[0], options.n_modes)
 

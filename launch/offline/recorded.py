@@ -70,6 +70,8 @@ class RecordedScan:
         What is known of the geometry, by the names of `Geometry`, where not all is.
     notes : tuple of str
         What a user should know of how it was read.
+    source : str
+        What it was opened by, "" if it was not opened.
     """
 
     frames: Any
@@ -85,6 +87,12 @@ class RecordedScan:
     reopen: Callable[[], AbstractContextManager["RecordedScan"]] | None = None
     told: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def called(self) -> str:
+        """What errors call it: file, folder or uid, as the user did."""
+        return self.source or f"scan {self.name!r}"
 
 
 @contextmanager
@@ -105,7 +113,7 @@ def open_recorded(source: str, store: Path | None = None) -> Iterator[RecordedSc
         If it is none of the three, or holds no frames.
     """
     with _opened(source, store) as scan:
-        yield replace(scan, reopen=partial(open_recorded, source, store))
+        yield replace(scan, source=source, reopen=partial(open_recorded, source, store))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from operators.engine.projections import ProjectionConfig
 from operators.engine.refiner import Refiner
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
-from operators.optics.probe import MOST_MODES
+from operators.optics.probe import check_modes
 from operators.reconstruct import FRAMES_AT_A_TIME, Progress, Solution
 from stream.record.scan import Numbers
 from stream.stages.config import ProbeConfig
@@ -23,10 +23,10 @@ from stream.stages.config import ProbeConfig
 log = logging.getLogger(__name__)
 
 _DEFAULTS = ComputeConfig()
-_GEOMETRY_OPTIONS = {
-    "energy_ev": "--energy (eV)",
-    "detector_distance_m": "--distance (m)",
-    "detector_pixel_m": "--pixel (m)",
+GEOMETRY_OPTIONS = {  # and the units of their values
+    "energy_ev": ("--energy", "eV"),
+    "detector_distance_m": ("--distance", "m"),
+    "detector_pixel_m": ("--pixel", "m"),
 }
 
 
@@ -74,11 +74,7 @@ class ReconstructOptions:
     def __post_init__(self) -> None:
         if self.probe not in ("file", "data"):
             raise ValueError(f"probe: wanted 'file' or 'data', got {self.probe!r}")
-        if self.n_modes > MOST_MODES:
-            raise ValueError(
-                f"wanted at most {MOST_MODES} modes of the probe, got {self.n_modes}: a partly coherent beam "
-                "has a few, rarely more than 10"
-            )
+        check_modes(self.n_modes)
         if not self.epochs > 0 or self.n_modes < 1:
             raise ValueError(f"wanted epochs > 0 and n_modes >= 1, got {self.epochs} and {self.n_modes}")
         if self.tiles < 1 or (self.tiles > 1 and self.projections is not None):
@@ -148,9 +144,11 @@ def task_of(
 
 def _geometry(scan: RecordedScan) -> Geometry:
     if scan.geometry is None:
-        missing = [option for name, option in _GEOMETRY_OPTIONS.items() if name not in scan.told]
+        missing = [
+            f"{option} ({unit})" for name, (option, unit) in GEOMETRY_OPTIONS.items() if name not in scan.told
+        ]
         raise ValueError(
-            f"scan {scan.name!r} does not say all of energy, distance and detector pixel: "
+            f"{scan.called} does not say all of energy, distance and detector pixel: "
             f"give {', '.join(missing)}"
         )
     return scan.geometry
@@ -158,11 +156,11 @@ def _geometry(scan: RecordedScan) -> Geometry:
 
 def _used_frames(scan: RecordedScan, options: ReconstructOptions) -> Numbers:
     if not len(scan.positions_m):
-        raise ValueError(f"scan {scan.name!r} has no frames")
+        raise ValueError(f"{scan.called} has no frames")
     chosen = np.arange(options.offset, len(scan.positions_m), options.every)
     is_placed = np.isfinite(scan.positions_m[chosen]).all(axis=1)
     if not is_placed.any():
-        raise ValueError(f"scan {scan.name!r}: none of {len(chosen)} frames has a position")
+        raise ValueError(f"{scan.called}: none of {len(chosen)} frames has a position")
     if not is_placed.all():
         log.warning("%d of %d frames have no position and are left out", (~is_placed).sum(), len(chosen))
     return chosen[is_placed]

@@ -190,9 +190,7 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
 
 def _tiles(task: Task, probe: Probe) -> list[TileRefinement]:
     if task.scan.reopen is None:
-        raise ValueError(
-            f"scan {task.scan.name!r} is not in a file that other processes could open: use 1 tile"
-        )
+        raise ValueError(f"{task.scan.called} is not in a file that other processes could open: use 1 tile")
     reopen = task.scan.reopen
     options = _share(task.options)
     placed_px = task.positions_px[task.used]

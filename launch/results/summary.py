@@ -58,7 +58,9 @@ def summarise(scan: Scan) -> dict[str, Any]:
 def write_summary(path: Path, figures: dict[str, Any]) -> None:
     """Writes figures to `path`, JSON that people can read."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(figures, indent=2, default=float) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(figures, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8"
+        )
 
 
 def table(figures: dict[str, Any]) -> FactsTable:
@@ -96,7 +98,7 @@ def _frames(figures: dict[str, Any]) -> str:
     counts["no_position"] = figures.get("frames_without_position", 0)
     counts |= {key: figures[f"frames_{key}"] for key in STAGES.values() if f"frames_{key}" in figures}
     others = [f"{counts[key]} {key}" for key in STAGES.values() if key in counts and key != "mosaicked"]
-    return "; ".join([shares_in_words(counts), *others])
+    return "; ".join([shares_in_words(counts, is_final=True), *others])
 
 
 def _error_bars(figures: dict[str, Any]) -> str:

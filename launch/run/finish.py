@@ -1,5 +1,7 @@
 """How a run ends that somebody asked to end: what is recorded is finished, and where it lies is said."""
 
+from typing import Any
+
 from rich.console import Console
 
 from launch.results.summary import read_summary, table
@@ -25,10 +27,12 @@ def finish(supervisor: Supervisor, console: Console, line: ProgressLine) -> None
         raise
 
 
-def tell_reached(supervisor: Supervisor, console: Console) -> None:
-    """Says what became of each scan of the run, and where it lies."""
+def tell_reached(supervisor: Supervisor, console: Console) -> list[dict[str, Any]]:
+    """Says what became of each scan of the run, and where it lies; returns their figures."""
     save, scans = supervisor.run.config.save, supervisor.scans()
-    for scan in scans:
-        table(read_summary(save, scan)).show(console)
+    reached = [read_summary(save, scan) for scan in scans]
+    for figures in reached:
+        table(figures).show(console)
     n_scans = "1 scan lies" if len(scans) == 1 else f"{len(scans)} scans lie"
     console.print(f"{n_scans} in {save}" if scans else "no frame came", soft_wrap=True)
+    return reached

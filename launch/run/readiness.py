@@ -18,6 +18,7 @@ from launch.run.surroundings import addresses, require, save_folder, store
 from launch.run.training_range import outside_of_training
 from operators.arrays import Positions, Probe, abs2
 from operators.engine.backends import get_backend
+from operators.geometry import Geometry
 from operators.optics.probe import probe_diameter_px
 from operators.optics.sampling import Judgement, judge_geometry, judge_positions, judge_probe, readable
 from stream.detector.dectris import MAX_PIXELS
@@ -25,13 +26,14 @@ from stream.stages.inputs import Optics
 from stream.stages.positions import load_positions
 
 _RESULTS: dict[str, Result] = {"plausible": "OK", "doubtful": "WARNING", "impossible": "ERROR"}
+_SAID = {name: f"geometry.{name}: " for name in Geometry.__slots__}
 GOOD_OVERLAP = 0.6, 0.8  # Bunk et al., Ultramicroscopy 108, 481 (2008), and a little more
 _ARRAYS_OF_A_BATCH = 4  # complex64: exit waves, far fields, and what becomes of them
 
 
 def readiness(config: Config) -> Findings:
     """Yields what this computer can tell of `config` in a moment, thing by thing."""
-    yield from map(_finding, judge_geometry(config.geometry.geometry()))
+    yield from map(_finding, judge_geometry(config.geometry.geometry(), _SAID))
     sizes = list(caught("memory", partial(_memory, config)))
     yield from sizes
     if any(finding.is_failure for finding in sizes):
@@ -59,8 +61,13 @@ def warnings_of(config: Config) -> list[Finding]:
     """
     findings = list(readiness(config))
     if failures := [finding for finding in findings if finding.is_failure]:
-        raise ConfigError("\n".join(f"{what}: {detail}" for what, _, detail in failures))
+        raise ConfigError("\n".join(map(_line, failures)))
     return [finding for finding in findings if finding.result == "WARNING"]
+
+
+def _line(finding: Finding) -> str:
+    what, _, detail = finding
+    return detail if detail.startswith(what) else f"{what}: {detail}"
 
 
 def _finding(judged: Judgement) -> Finding:

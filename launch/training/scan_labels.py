@@ -130,7 +130,7 @@ def refinement_of(scan: RecordedScan, section: ScanRecipe, n_pixels: int) -> Tas
     """Returns how the labels of a scan are made."""
     if scan.geometry is not None and scan.geometry.n_pixels != n_pixels:
         raise ValueError(
-            f"scan {scan.name!r} has patterns of {scan.geometry.n_pixels} x {scan.geometry.n_pixels} pixels, "
+            f"{scan.called} has patterns of {scan.geometry.n_pixels} x {scan.geometry.n_pixels} pixels, "
             f"the recipe {n_pixels} x {n_pixels}: change network_config.n_pixels"
         )
     positions = {"refines_positions": section.refines_positions or None}

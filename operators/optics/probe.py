@@ -10,6 +10,17 @@ import numpy as np
 from operators.arrays import Array, Probe, abs2, array_module, fft2, ifft2, to_numpy
 
 MOST_MODES = 32  # more than any scan has told apart
+
+
+def check_modes(n_modes: int) -> None:
+    """Raise ValueError if a probe has more modes than any beam."""
+    if n_modes > MOST_MODES:
+        raise ValueError(
+            f"wanted at most {MOST_MODES} modes of the probe, got {n_modes}: a partly coherent beam has a "
+            "few, rarely more than 10"
+        )
+
+
 _PUPIL_EDGE_PX = 0.6  # softness of a simulated pupil: a sharp edge would ring over the whole window
 
 

@@ -17,19 +17,20 @@ from operators.geometry import Geometry
 from operators.optics.probe import probe_diameter_px
 
 Range = tuple[float, float]
+Ranges = tuple[Range, Range]  # of what is possible, and of what is usual
 Verdict = Literal["plausible", "doubtful", "impossible"]
 
 # Laboratory sources of high harmonics begin at some 40 eV (Seaberg et al., Optica 1, 39 (2014)).
-ENERGY_EV: tuple[Range, Range] = (30, 1e6), (50, 200e3)
-DISTANCE_M: tuple[Range, Range] = (1e-3, 500), (1e-2, 50)
-DETECTOR_PIXEL_M: tuple[Range, Range] = (1e-7, 1e-2), (1e-6, 1e-3)
-OBJECT_PIXEL_M: tuple[Range, Range] = (1e-11, 1e-4), (0.5e-9, 1e-6)
+ENERGY_EV: Ranges = (30, 1e6), (50, 200e3)
+DISTANCE_M: Ranges = (1e-3, 500), (1e-2, 50)
+DETECTOR_PIXEL_M: Ranges = (1e-7, 1e-2), (1e-6, 1e-3)
+OBJECT_PIXEL_M: Ranges = (1e-11, 1e-4), (0.5e-9, 1e-6)
 # The best measured is 60 % (Bunk et al., Ultramicroscopy 108, 481 (2008)).
-OVERLAP: tuple[Range, Range] = (1e-6, 1 - 1e-6), (0.4, 0.95)
+OVERLAP: Ranges = (1e-6, 1 - 1e-6), (0.4, 0.95)
 # Two samples per speckle (Sayre, Acta Cryst. 5, 843 (1952)); overlap makes up for some that are missing
 # (Edo et al., Phys. Rev. A 87, 053850 (2013)).
-OVERSAMPLING: tuple[Range, Range] = (0, np.inf), (2.0, np.inf)
-PHOTONS: tuple[Range, Range] = (1e-3, 1e15), (1e2, 1e11)
+OVERSAMPLING: Ranges = (0, np.inf), (2.0, np.inf)
+PHOTONS: Ranges = (1e-3, 1e15), (1e2, 1e11)
 
 _INSTEAD_OF_EV = {"keV": 1e3, "joules": 1 / 1.602176634e-19}
 _INSTEAD_OF_M = {"millimetres": 1e-3, "centimetres": 1e-2, "micrometres": 1e-6, "nanometres": 1e-9}
@@ -85,22 +86,27 @@ class Judgement:
         return f"{self.value:.0%}" if self.quantity == "overlap" else readable(self.value, self.unit)
 
 
-def judge_geometry(geometry: Geometry) -> list[Judgement]:
-    """Return what is thought of energy, distance, detector pixel, object pixel and window, in this order."""
+def judge_geometry(geometry: Geometry, said: Mapping[str, str] | None = None) -> list[Judgement]:
+    """Return what is thought of energy, distance, detector pixel, object pixel and window, in this order.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    said : mapping of str to str, optional
+        What the user writes before the value of a field: "--energy ". "energy_ev: " and so on without.
+    """
+
+    def judged(
+        quantity: str, name: str, unit: str, ranges: Ranges, instead: Mapping[str, float]
+    ) -> Judgement:
+        before = f"{name}: " if said is None else said[name]
+        return _judged(quantity, getattr(geometry, name), unit, ranges, before, instead)
+
     window_m = geometry.n_pixels * geometry.object_pixel_m
     return [
-        _judged("energy", geometry.energy_ev, "eV", ENERGY_EV, "energy_ev", _INSTEAD_OF_EV),
-        _judged(
-            "distance", geometry.detector_distance_m, "m", DISTANCE_M, "detector_distance_m", _INSTEAD_OF_M
-        ),
-        _judged(
-            "detector pixel",
-            geometry.detector_pixel_m,
-            "m",
-            DETECTOR_PIXEL_M,
-            "detector_pixel_m",
-            _INSTEAD_OF_M,
-        ),
+        judged("energy", "energy_ev", "eV", ENERGY_EV, _INSTEAD_OF_EV),
+        judged("distance", "detector_distance_m", "m", DISTANCE_M, _INSTEAD_OF_M),
+        judged("detector pixel", "detector_pixel_m", "m", DETECTOR_PIXEL_M, _INSTEAD_OF_M),
         _object_pixel(geometry),
         Judgement(quantity="window", value=window_m, unit="m"),
     ]
@@ -205,8 +211,8 @@ def _oversampling(diameter_px: float, n_pixels: int) -> Judgement:
         return judged
     doubt = (
         f"the probe is {diameter_px:.1f} pixels wide in a window of {n_pixels}, oversampling is "
-        f"{judged.value:.2g}, expected 2 or more: choose more n_pixels or less binning, if energy_ev, "
-        "detector_distance_m and detector_pixel_m are right"
+        f"{judged.value:.2g}, expected 2 or more: use more of the detector's pixels or bin less, if energy, "
+        "distance and detector pixel are right"
     )
     return replace(judged, doubt=doubt)
 
@@ -247,25 +253,24 @@ def _judged(
     quantity: str,
     value: float,
     unit: str,
-    ranges: tuple[Range, Range],
-    name: str = "",
+    ranges: Ranges,
+    said: str = "",
     instead: Mapping[str, float] | None = None,
 ) -> Judgement:
     """Return what is thought of a value of which `ranges` are the possible and the usual.
 
-    It was given as `name`, perhaps in one of the units `instead`, each with what it is in the right one.
+    It was given after `said`, perhaps in one of the units `instead`, each with what it is in the right one.
     """
     (least, most), (low, high) = ranges
     judged = Judgement(quantity=quantity, value=value, unit=unit)
     if low <= value <= high:
         return judged
-    doubt = (
-        f"{name or quantity} is {readable(value, unit)}, expected {readable(low, unit)} to "
-        f"{readable(high, unit)}"
-    )
+    doubt = f"{quantity} is {readable(value, unit)}, expected {readable(low, unit)} to {readable(high, unit)}"
     for mistake, factor in (instead or {}).items():
         if low <= (meant := value * factor) <= high:
-            doubt += f"; did you mean {readable(meant, unit)} ({name}: {meant:.6g})? It looks like {mistake}"
+            doubt += f"; did you mean {readable(meant, unit)} ({said}{meant:.6g})? It looks like {mistake}"
             break
+    else:
+        doubt += f" ({said.rstrip(' :')})" if said else ""
     verdict: Verdict = "doubtful" if least <= value <= most else "impossible"
     return replace(judged, verdict=verdict, doubt=doubt)

@@ -198,7 +198,7 @@ def _positions_m(
         raise ScanFileError(f"{where} has {len(raw)} positions, {path} has {n_frames} frames")
     unit = layout.unit or _SPELLINGS.get(found, found)
     if unit not in METRES_PER_UNIT:
-        says = f"says {found!r}" if found else "does not say their unit"
+        says = f"says {found!r}" if found else "does not say the unit of the positions"
         raise ScanFileError(f"{where} {says}: give --unit, one of {', '.join(METRES_PER_UNIT)}")
     positions_m = np.full(raw.shape, np.nan)
     known = np.isfinite(raw).all(axis=1)
@@ -234,6 +234,4 @@ def _listed(arrays: Mapping[str, Any]) -> str:
         return "there is no array of numbers"
     named.sort(key=lambda pair: -pair[1].size)
     shown = ", ".join(f"{name or 'the array'} {array.shape}" for name, array in named[:MOST_LISTED])
-    return f"there are {shown}" + (
-        f" and {len(named) - MOST_LISTED} more" if len(named) > MOST_LISTED else ""
-    )
+    return f"found {shown}" + (f" and {len(named) - MOST_LISTED} more" if len(named) > MOST_LISTED else "")

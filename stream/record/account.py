@@ -98,9 +98,14 @@ def shares(counts: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def shares_in_words(counts: Mapping[str, int]) -> str:
-    """Returns `shares` in words, without those of no frame: "625 expected: 613 in the image, 12 lost"."""
+def shares_in_words(counts: Mapping[str, int], *, is_final: bool = False) -> str:
+    """Returns `shares` in words, without those of no frame: "625 expected: 613 in the image, 12 lost".
+
+    What is pending when the scan `is_final` stays out of the image.
+    """
     held = shares(counts)
+    if is_final:
+        held["left out"] = held.pop("pending")
     parts = [f"{n} {words}" for words, n in held.items() if n or words == "in the image"]
     return f"{sum(held.values())} expected: {', '.join(parts)}"
 
@@ -117,9 +122,13 @@ def incompleteness(scan: Scan) -> str:
     good = recorded == State.DONE
     for stage in ("positions", "inference", "refinement", "stitcher"):
         if has_begun(scan, stage) or stage == "positions":
-            done = scan.states(stage)[: len(good)] == State.DONE
-            what = "no position for" if stage == "positions" else f"{stage} did not finish"
-            parts += _listed(what, np.flatnonzero(good & ~done))
+            states = scan.states(stage)[: len(good)]
+            done, bad = states == State.DONE, states == State.BAD
+            if stage == "positions":
+                parts += _listed("no position for", np.flatnonzero(good & ~done))
+            else:
+                parts += _listed(f"{stage} could not use", np.flatnonzero(good & bad))
+                parts += _listed(f"{stage} did not finish", np.flatnonzero(good & ~done & ~bad))
             good &= done
     if not len(recorded):
         parts.append("no frames")

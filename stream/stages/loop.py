@@ -16,7 +16,7 @@ from stream.atomic import DiskFullError
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
-from stream.stages.stage import DoorKeeper, ScanWork, Service, Source, Stage, Worker
+from stream.stages.stage import DoorKeeper, ScanWork, Service, Source, Stage, UnusableScanError, Worker
 from stream.wire.codec import Buffer
 from stream.wire.sockets import EndpointError, Socket
 
@@ -114,7 +114,7 @@ class ScanCursor:
             self._handle(batch)
             self._taken[batch] = True
             return 0.0
-        is_busy = self.work.idle(self._clock() + SLICE_S)
+        is_busy = self._idle()
         if is_tail and not ready.size and not is_busy and self._have_closed(self._stage.waits_for):
             return None
         return 0.0 if is_busy else self._rule.remaining_s(self._clock())
@@ -122,13 +122,29 @@ class ScanCursor:
     def _handle(self, batch: Numbers) -> None:
         try:
             self.work.handle(batch)
-        except MemoryError as error:
-            # Started again, the stage would come as far: the object is as large as its positions make it.
-            reason = f"{error or 'too large for the memory'}; check positions.unit and positions.field_m"
-            with contextlib.suppress(MemoryError):
-                self.work.close()  # what it has
-            self.work = _Unusable(self._stage.name, self.scan, reason)
-            self.work.handle(batch)
+        except (MemoryError, UnusableScanError) as error:
+            self._give_up(error, batch)
+
+    def _idle(self) -> bool:
+        try:
+            return self.work.idle(self._clock() + SLICE_S)
+        except (MemoryError, UnusableScanError) as error:
+            self._give_up(error)
+            return False
+
+    def _give_up(self, error: MemoryError | UnusableScanError, batch: Numbers | None = None) -> None:
+        """Mark the frames in hand BAD: started again, the stage would come as far."""
+        reason = str(error)
+        if isinstance(error, MemoryError):  # the object is as large as its positions make it
+            reason = f"{reason or 'too large for the memory'}; check positions.unit and positions.field_m"
+        with contextlib.suppress(MemoryError):
+            self.work.close()  # what it has
+        self.work = _Unusable(self._stage.name, self.scan, reason)
+        own = self.scan.states(self._stage.name)
+        in_hand = self._taken[: len(own)] & (own[: len(self._taken)] == State.PENDING)
+        if batch is not None:
+            in_hand[batch] = True
+        self.work.handle(np.flatnonzero(in_hand))
 
     def close(self) -> None:
         """Ends the scan: what is published is marked, what never was is marked UNFINISHED."""

@@ -29,7 +29,7 @@ from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics, read_patches, read_patterns, read_positions_px
-from stream.stages.stage import ScanWork
+from stream.stages.stage import ScanWork, UnusableScanError
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class ScanRefinement(ScanWork):
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
         self._waiting: list[int] = []
+        self._enough = stage.config.first_frames
         self.object = self._restored()
 
     def handle(self, numbers: Numbers) -> None:
@@ -122,7 +123,7 @@ class ScanRefinement(ScanWork):
             self.object.add(numbers)
             return
         self._waiting.extend(numbers.tolist())
-        if len(self._waiting) >= self._stage.config.first_frames or self._stage.has_all_frames(self._scan):
+        if len(self._waiting) >= self._enough or self._stage.has_all_frames(self._scan):
             self.object = self._begun()
 
     def idle(self, deadline: float) -> bool:
@@ -155,13 +156,17 @@ class ScanRefinement(ScanWork):
         grown.engine.restore(snapshot)
         return grown
 
-    def _begun(self) -> "GrowingObject":
+    def _begun(self) -> "GrowingObject | None":
         numbers = np.array(self._waiting, np.int64)
-        grown = GrowingObject(self._stage, self._scan, self._preprocess, self._first_probe(numbers))
+        probe = self._first_probe(numbers)
+        if probe is None:
+            return None
+        grown = GrowingObject(self._stage, self._scan, self._preprocess, probe)
         grown.add(numbers)
         return grown
 
-    def _first_probe(self, numbers: Numbers) -> Probe:
+    def _first_probe(self, numbers: Numbers) -> Probe | None:
+        """Return the probe to begin with, None if it takes more frames to find one."""
         stage, mask = self._stage, self._preprocess.mask
         patterns = read_patterns(self._scan, self._preprocess, numbers)
         probe = found_probe(self._scan) if stage.known_probe is None else stage.known_probe
@@ -169,14 +174,22 @@ class ScanRefinement(ScanWork):
             positions_px = read_positions_px(self._scan, stage.optics.geometry, numbers)
             run_update = on_host(stage.backend, stage.config.threads).update
             counters = self._scan.counters(Refinement.name, writable=True)
-            return estimate_probe(
-                patterns,
-                positions_px,
-                n_modes=stage.n_modes,
-                mask=mask,
-                run_update=run_update,
-                on_step=partial(note_step, counters),
-            )
+            try:
+                return estimate_probe(
+                    patterns,
+                    positions_px,
+                    n_modes=stage.n_modes,
+                    mask=mask,
+                    run_update=run_update,
+                    on_step=partial(note_step, counters),
+                )
+            except ValueError as error:
+                if stage.has_all_frames(self._scan):
+                    raise UnusableScanError(str(error)) from error
+                self._enough = counters["wanted"] = 2 * len(numbers)
+                counters["step"] = 0
+                log.warning("no probe of %s from %d frames: %s", self._scan.name, len(numbers), error)
+                return None
         if len(probe) < stage.n_modes:
             probe = probe_modes(probe[0], stage.n_modes)
         photons = float((patterns * mask).sum(dtype=np.float64)) / len(patterns)

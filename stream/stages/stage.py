@@ -22,11 +22,16 @@ from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Kind
 
 
+class UnusableScanError(ValueError):
+    """Nothing can come of a scan in this stage, however often it is tried; others may be usable."""
+
+
 class ScanWork(Protocol):
     """What a worker does with one scan.
 
     A class that derives from this one has nothing to do between arrivals and at the end, and no figures to
-    report, unless it says so itself.
+    report, unless it says so itself. `handle` and `idle` may raise `UnusableScanError`, which ends the work
+    on the scan: its frames that are still pending are marked BAD.
     """
 
     @abstractmethod

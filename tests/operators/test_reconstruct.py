@@ -166,6 +166,8 @@ def spoilt(positions_px, at=9, value=np.nan):
             r"probe: expected complex \(32, 32\) .* got float32 ",
         ),
         (lambda f, x, p: (f, x, p[:, 1:]), r"probe: .* got complex64 \(1, 31, 32\)"),
+        (lambda f, x, p: (f, x, p.repeat(33, 0)), "at most 32 modes of the probe, got 33"),
+        (lambda f, x, p: (f[:1], x[:1], p), "of one frame; ptychography needs neighbours"),
         (lambda f, x, p: (f, x, 0 * p), "probe of finite power above zero"),
         (lambda f, x, p: (0 * f, x, p), "no photon on the valid pixels of 64 frames"),
     ],

@@ -1,7 +1,7 @@
 """A worker for tests of the loop and of the link."""
 
 from stream.record.scan import State
-from stream.stages.stage import ScanWork
+from stream.stages.stage import ScanWork, UnusableScanError
 
 
 class Steps:
@@ -18,6 +18,7 @@ class Steps:
         self.holds, self.refuses = holds, refuses
         self.batches, self.calls, self.slices_left = [], [], 0
         self.lacks = ""  # memory, in the words of the error
+        self.gives_up = ""  # between arrivals, in the words of the error
 
     def open(self, scan):
         if self.refuses and self.refuses in scan.name:
@@ -42,6 +43,8 @@ class StepsOfScan(ScanWork):
             self.scan.mark(self.stage.name, numbers, State.DONE)
 
     def idle(self, deadline):
+        if self.stage.gives_up:
+            raise UnusableScanError(self.stage.gives_up)
         self.stage.slices_left = max(self.stage.slices_left - 1, 0)
         return self.stage.slices_left > 0
 

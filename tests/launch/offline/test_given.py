@@ -98,7 +98,7 @@ def test_a_probe_is_taken_from_a_product_without_its_patterns(tmp_path, simulate
     [
         ({"detector_distance_m": None}, r"give --distance \(m\)"),
         ({"energy_ev": 9.0}, "did you mean 9 keV"),
-        ({"energy_ev": -1.0}, "energy_ev must be finite and positive"),
+        ({"energy_ev": -1.0}, "--energy: wanted more than 0 eV"),
         ({"crop": 65}, "choose fewer pixels or another centre"),
         ({"crop": 32}, "the probe has 64 x 64 pixels, patterns have 32"),
         ({"mask": Path("frames.npy")}, r"frames\.npy: wanted a mask \(row, col\)"),

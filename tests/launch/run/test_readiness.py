@@ -79,7 +79,7 @@ def test_a_good_configuration_passes_both(folder):
 @pytest.mark.parametrize(
     ("changes", "what", "complaint"),
     [
-        (["geometry.energy_ev=9"], "energy", "did you mean 9 keV (energy_ev: 9000)?"),
+        (["geometry.energy_ev=9"], "energy", "did you mean 9 keV (geometry.energy_ev: 9000)?"),
         (["geometry.detector_pixel_m=75"], "detector pixel", "It looks like micrometres"),
         (
             ["geometry.n_pixels=100000"],
@@ -130,7 +130,7 @@ def test_what_cannot_work_is_found_and_refused_with_the_same_sentence(folder, ch
     assert any(complaint in detail for detail in details), details
     with pytest.raises(ConfigError) as refused:
         warnings_of(config)
-    assert any(f"{what}: {detail}" in str(refused.value).splitlines() for detail in details)
+    assert any(line.endswith(detail) for detail in details for line in str(refused.value).splitlines())
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_what_cannot_work_is_found_and_refused_with_the_same_sentence(folder, ch
         (
             "geometry.detector_distance_m=0.009",
             "distance",
-            "detector_distance_m is 9 mm, expected 10 mm to 50 m",
+            "distance is 9 mm, expected 10 mm to 50 m (geometry.detector_distance_m)",
         ),
         (
             "viewer={port: 0, host: 0.0.0.0, insecure: true}",
@@ -190,7 +190,7 @@ def test_run_refuses_before_any_process_is_started(folder, call, monkeypatch):
     file = str(folder / "configuration.yaml")
     status, out, err = call("run", file, "--set", "geometry.energy_ev=9", "--set", f"save={folder}/here")
     assert (status, out) == (2, "")
-    assert err.startswith("ptychostream: energy: energy_ev is 9 eV, expected 50 eV to 200 keV; did you mean")
+    assert err.startswith("ptychostream: energy is 9 eV, expected 50 eV to 200 keV; did you mean")
     assert err.count("\n") == 1
     assert not (folder / "here").exists()
     assert DEMO_WEIGHTS.exists()

@@ -69,7 +69,7 @@ def test_a_wrong_unit_is_impossible_and_the_likely_mistake_is_named(changes, qua
 
 def test_what_is_rare_is_doubted_and_not_refused():
     verdict, doubt = told(energy_ev=250e3)["energy"]
-    assert (verdict, doubt) == ("doubtful", "energy_ev is 250 keV, expected 50 eV to 200 keV")
+    assert (verdict, doubt) == ("doubtful", "energy is 250 keV, expected 50 eV to 200 keV (energy_ev)")
 
 
 def test_an_object_pixel_says_what_it_comes_from():

@@ -67,12 +67,15 @@ def test_numpy_files_are_scans_with_a_table_beside_them(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        (Layout(), r"say which array holds the frames, --data; there are .*/entry/frames \(6, 8, 8\)"),
-        (Layout(data="entry/fames"), r"there is no array entry/fames; there are /entry/"),
+        (Layout(), r"say which array holds the frames, --data; found .*/entry/frames \(6, 8, 8\)"),
+        (Layout(data="entry/fames"), r"there is no array entry/fames; found /entry/"),
         (Layout(data="image"), r"image is float64 \(8, 8\), wanted frames \(frame, row, col\)"),
         (Layout(data="entry/frames"), r"give the positions, --positions FILE or the name of an array"),
         (Layout(data="entry/frames", positions="pos/nothing"), "pos/nothing is neither a file nor an array"),
-        (Layout(data="entry/frames", positions="pos/table"), "does not say their unit: give --unit"),
+        (
+            Layout(data="entry/frames", positions="pos/table"),
+            "does not say the unit of the positions: give --unit",
+        ),
         (Layout(data="entry/frames", positions="pos/y"), r"wanted positions \(frame, 2\)"),
         (Layout(data="entry/frames", positions="pos/rows,pos/columns"), "2 values of y and 3 of x"),
         (Layout(data="entry/frames", positions="image", unit="m"), "found 8 columns: say which"),

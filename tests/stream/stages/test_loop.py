@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from stream.record.account import incompleteness
 from stream.record.scan import Scan, State
 from stream.stages.loop import POLL_S, BatchRule, WorkerLoop
 from stream.stages.stage import Worker
@@ -281,6 +282,21 @@ def test_frames_known_only_by_the_announcement_are_marked_when_they_are_lost(tmp
     end(scan, "refinement")
     turns(loop)
     assert states(scan, "stitcher").tolist() == [State.DONE] * 2 + [State.LOST] * 4
+
+
+@pytest.mark.allow_error_log
+def test_frames_in_hand_of_which_nothing_can_come_are_bad_and_the_stage_lives(tmp_path, clock, caplog):
+    stage, scan = Steps(holds=True), make_scan(tmp_path, "0000-flat")
+    stage.gives_up = "no curvature of the probe explains the data"
+    loop = loop_of(stage, tmp_path, clock)
+    arrive(scan, np.arange(4))
+    end(scan, "refinement")
+    turns(loop)
+    assert states(scan, "stitcher").tolist() == [State.BAD] * 4
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"stitcher cannot use the frames of 0000-flat: {stage.gives_up}"
+    ]
+    assert incompleteness(scan).endswith("stitcher could not use 4 frames (0-3)")
 
 
 @pytest.mark.allow_error_log

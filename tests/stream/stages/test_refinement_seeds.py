@@ -15,6 +15,7 @@ from stream.stages import refinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
 from stream.stages.refinement import Refinement
+from stream.stages.stage import UnusableScanError
 from tests.helpers.operators.strict_cupy import strict_cupy
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
@@ -209,3 +210,17 @@ def test_an_object_that_is_started_again_does_not_take_its_first_errors_from_the
     curve = read_error_curve(bench.scan.folder)
     np.testing.assert_array_equal(curve[:2], first)
     assert len(curve) > 2
+
+
+def test_frames_that_tell_no_probe_are_waited_for_and_then_cost_this_scan_alone(bench, caplog):
+    close(bench.scan, "subscriber")
+    infer(bench.scan, bench.numbers, bench.scanned.patches)
+    work = bench.open(optics=Optics(DETECTOR_PLANE))
+    work.handle(bench.numbers[:8])
+    assert work.object is None
+    assert "needs at least 24 overlapping frames, got 8" in caplog.text
+    assert bench.scan.count("refinement", "wanted") == 16
+    for stage in ("positions", "inference"):
+        close(bench.scan, stage)
+    with pytest.raises(UnusableScanError, match="needs at least 24 overlapping frames, got 16"):
+        work.handle(bench.numbers[8:])
