@@ -29,5 +29,11 @@ export const rounded = (value, step) => WITH_MINUS(value.toFixed(places(step)));
 // The same without zeros at the end.
 export const short = (value, step) => WITH_MINUS(Number(value.toFixed(places(step))).toString());
 
+// Where the motors are with the probe on an absolute object pixel (y, x), in their unit.
+export function motorPlace(pixel, { origin, pitch, unit }) {
+  const [y, x] = pixel.map((place, axis) => rounded(origin[axis] + pitch[axis] * place, 10 * Math.abs(pitch[axis])));
+  return `x ${x}  y ${y} ${unit === "um" ? "µm" : unit}`;
+}
+
 // Seconds since 1970 as the time of day here.
 export const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");

@@ -1,7 +1,7 @@
 // One image with its choice of maps, colour bar and readout under the pointer.
 
 import { isLoaded, valueOf } from "/web/colourmaps.js";
-import { length, rounded } from "/web/format.js";
+import { length, motorPlace, rounded } from "/web/format.js";
 import { listen } from "/web/gestures.js";
 import { drawPath, drawProfileLine, drawScaleBar, drawSteering } from "/web/overlay.js";
 import { Profile, toggle as toggleProfile } from "/web/profile.js";
@@ -180,11 +180,7 @@ export class Panel {
     const { pixel_m: pixel, origin_px: origin, binning } = this.picture;
     const { motors } = view;
     if (motors?.scan !== this.picture.scan) return `x ${length(column * pixel)}  y ${length(row * pixel)}`;
-    const [y, x] = [row, column].map((index, axis) => {
-      const place = origin[axis] + (index + 0.5) * binning - 0.5;
-      return rounded(motors.origin[axis] + motors.pitch[axis] * place, 10 * Math.abs(motors.pitch[axis]));
-    });
-    return `x ${x}  y ${y} ${motors.unit === "um" ? "µm" : motors.unit}`;
+    return motorPlace([row, column].map((index, axis) => origin[axis] + (index + 0.5) * binning - 0.5), motors);
   }
 
   valueAt(index) {

@@ -1,7 +1,7 @@
 // A diffraction pattern beside the one that object and probe predict at its place, and where they differ.
 
 import { askArrays, shownScan, whileShown } from "/web/ask.js";
-import { count, digits, rounded } from "/web/format.js";
+import { count, digits, motorPlace } from "/web/format.js";
 import { explain } from "/web/hints.js";
 import { drawBar, drawRaster, largest } from "/web/raster.js";
 import { view } from "/web/view.js";
@@ -67,14 +67,8 @@ function draw(box, pattern) {
 
 function facts({ frame, newest, centre_px: centre, photons, model_photons: predicted, error, noise }) {
   const lines = [frame === newest ? `frame ${frame}, the newest` : `frame ${frame}; the newest is ${newest}`];
-  if (centre && view.motors) lines.push(motors(centre, view.motors));
+  if (centre && view.motors) lines.push(`motors at ${motorPlace(centre, view.motors)}`);
   lines.push(`${count(Math.round(photons))} photons${predicted === undefined ? "" : `, model ${count(Math.round(predicted))}`}`);
   if (error !== undefined) lines.push(`error ${digits(error)}, of noise alone ≈ ${digits(noise)}`);
   return lines.join("\n");
-}
-
-// Where the motors were; `centre` is the middle of the probe, absolute object pixels (y, x).
-function motors(centre, { origin, pitch, unit }) {
-  const [y, x] = centre.map((place, axis) => rounded(origin[axis] + pitch[axis] * place, 10 * Math.abs(pitch[axis])));
-  return `motors at x ${x}  y ${y} ${unit}`;
 }
