@@ -1,11 +1,25 @@
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from launch import cli
 
+PICTURE = b"\x89PNG of a test"
 Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are written and not drawn, which takes longer than a short reconstruction does."""
+
+    def savefig(figure: Figure, file: str | Path | IO[bytes], **options: Any) -> None:
+        file.write(PICTURE) if hasattr(file, "write") else Path(file).write_bytes(PICTURE)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture

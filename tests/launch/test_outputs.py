@@ -184,12 +184,14 @@ def test_no_command_replaces_a_file_that_it_was_not_told_to(call, option):
     [
         ("simulate x.cxi --rows 2 --columns 2", "x.cxi"),
         *(
-            ("reconstruct in.cxi --epochs 1 --output x.cxi --product x.h5 --json x.json", name)
+            ("reconstruct in.cxi --epochs 1 --no-frc --output x.cxi --product x.h5 --json x.json", name)
             for name in ("x.cxi", "x.png", "x-report.html", "x-report.png", "x.h5", "x.json")
         ),
     ],
 )
-def test_a_file_that_cannot_be_written_to_its_end_stays_what_it_was(files, monkeypatch, line, failing):
+def test_a_file_that_cannot_be_written_to_its_end_stays_what_it_was(
+    files, undrawn, monkeypatch, line, failing
+):
     def sync(temporary: Path) -> None:
         if temporary.name.startswith(f".{failing}."):
             raise OSError(errno.ENOSPC, "full")

@@ -110,7 +110,7 @@ class Interrupting:
 
 
 @pytest.fixture
-def interrupted(tmp_path, monkeypatch):
+def interrupted(tmp_path, undrawn, monkeypatch):
     """Reconstructs 9 frames, 30 epochs, and is asked to end; returns what was printed."""
     write_scan(tmp_path / "in.cxi", simulate_scan(Simulation(n_rows=3, n_columns=3)), "test")
 

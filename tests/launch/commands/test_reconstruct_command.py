@@ -51,7 +51,7 @@ def test_a_reconstruction_leaves_result_picture_and_figures(simulated, tmp_path)
     assert f"{figures['error']:.4f} after 5 epochs" in printed.getvalue()
 
 
-def test_the_result_says_how_it_was_made_and_how_it_converged(simulated, tmp_path):
+def test_the_result_says_how_it_was_made_and_how_it_converged(simulated, undrawn, tmp_path):
     output = tmp_path / "result.cxi"
     options = ReconstructOptions(epochs=3.0, refiner=RefinerConfig(seed=5))
     reconstruct_file(str(simulated), lambda scan: options, output=output, console=Console(file=io.StringIO()))
@@ -84,8 +84,7 @@ def test_a_page_shows_halves_and_moved_positions_and_escapes_what_users_wrote(si
     assert "<title>&lt;b&gt;&amp;</title>" in (tmp_path / "page.html").read_text()
 
 
-@pytest.mark.slow
-def test_halves_share_no_frame(simulated, tmp_path):
+def test_halves_share_no_frame(simulated, undrawn, tmp_path):
     numbers = []
     for offset in (0, 1):
         output = tmp_path / f"{offset}.cxi"
@@ -110,7 +109,7 @@ def reconstructed(simulated, output, **options):
     return figures, printed.getvalue()
 
 
-def test_a_quick_reconstruction_says_its_resolution_without_being_asked(simulated, tmp_path):
+def test_a_quick_reconstruction_says_its_resolution_without_being_asked(simulated, undrawn, tmp_path):
     figures, said = reconstructed(simulated, tmp_path / "result.cxi")
     assert 0 < figures["frc_half_cycles_per_px"] <= figures["frc_one_seventh_cycles_per_px"] <= 0.5
     result = read_result(tmp_path / "result.cxi")
@@ -121,7 +120,9 @@ def test_a_quick_reconstruction_says_its_resolution_without_being_asked(simulate
     assert f"{1e9 * figures['resolution_m']:.3g} nm" in said
 
 
-def test_halves_are_left_out_where_they_take_long_or_are_not_wanted(simulated, tmp_path, monkeypatch):
+def test_halves_are_left_out_where_they_take_long_or_are_not_wanted(
+    simulated, undrawn, tmp_path, monkeypatch
+):
     figures, said = reconstructed(simulated, tmp_path / "no.cxi", correlates_halves=False)
     assert "resolution_m" not in figures
     assert "--frc" in said
@@ -132,7 +133,7 @@ def test_halves_are_left_out_where_they_take_long_or_are_not_wanted(simulated, t
     assert figures["resolution_m"] > 0
 
 
-def test_a_product_of_ptychodus_is_written_beside_the_result(simulated, tmp_path):
+def test_a_product_of_ptychodus_is_written_beside_the_result(simulated, undrawn, tmp_path):
     figures, said = reconstructed(
         simulated, tmp_path / "a.cxi", product=tmp_path / "p.h5", correlates_halves=False
     )
