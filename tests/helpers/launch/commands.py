@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -72,13 +73,18 @@ def running(output: Path, *arguments: object) -> Iterator[Command]:
 def on_terminal(*arguments: object) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], None]]]:
     """Start a command on a terminal of its own; gives its process and what takes the terminal away."""
     reader, writer = pty.openpty()
+
+    def attach() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup`, under which tests may run, ignores it
+
     process = subprocess.Popen(
         command_line(*arguments),
         stdin=writer,
         stdout=writer,
         stderr=writer,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=attach,
     )
     os.close(writer)
     is_gone = threading.Event()
