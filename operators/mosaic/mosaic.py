@@ -11,6 +11,7 @@ import numpy as np
 from operators.arrays import Array, Corners, Mask, Object, Patches, phase_factor
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
+from operators.mosaic.islands import Islands
 from operators.mosaic.phase_sync import synchronise
 from operators.patches import extract_patches
 
@@ -57,16 +58,22 @@ class Mosaic:
         self.power = float(self.weights.sum())  # photons of the probe
         self.error_model = error_model
         self.n_patches = 0
-        self.n_islands = 0  # patches that had nothing to agree with
         self.bounds: Bounds | None = None
         self._steep = self.weights * np.sqrt(self.weights / self.weights.max())
         self._photons = np.zeros((0, 0), np.float32)
-        self._sums = np.zeros((0, 0), np.complex64)  # of w p
+        self._islands = Islands()  # of w p
         self._gains = np.zeros((0, 0), np.float32)  # of w
         self._squares = np.zeros((3, 0, 0), np.float32)  # of w |p|^2, w s^2, w^2 s^2
 
-    def add(self, patches: Patches, sigma: Array, corners: Corners, *, turn: bool = True) -> None:
+    @property
+    def n_islands(self) -> int:
+        """Parts of which no patch has told yet how their phases stand to each other."""
+        return len(self._islands)
+
+    def add(self, patches: Patches, sigma: Array, corners: Corners, *, turn: bool = True) -> list[Bounds]:
         """Adds patches one after the other, each in the phase of what already lies under it.
+
+        Returns the absolute pixels of islands that were turned because a patch lies on a larger one, too.
 
         Parameters
         ----------
@@ -78,11 +85,17 @@ class Mosaic:
             False where the phases agree already.
         """
         if not len(patches):
-            return
-        self.grow(Bounds.of_windows(corners, self.weights.shape[-1]))
+            return []
+        n, turned = self.weights.shape[-1], []
+        self.grow(Bounds.of_windows(corners, n))
         for patch, spread, corner in zip(patches, sigma, corners, strict=True):
-            window = self._window(corner)
-            self._add_one(patch * self._turn(patch, window) if turn else patch, spread, window)
+            bounds = Bounds.of_windows(corner[None], n)
+            if turn:
+                turned += self._islands.place(patch, self._steep, self.weights, bounds)
+            else:
+                self._islands.place_unturned(patch, self._steep, bounds)
+            self._add_one(patch, spread, bounds)
+        return turned
 
     def grow(self, bounds: Bounds) -> None:
         """Makes room for `bounds`; nothing moves in absolute pixels."""
@@ -91,7 +104,7 @@ class Mosaic:
         n = self.weights.shape[-1]
         # Growing copies the canvas: a margin makes it rare.
         new = bounds if self.bounds is None else self.bounds.union(bounds.padded(n))
-        for name in ("_photons", "_sums", "_gains", "_squares"):
+        for name in ("_photons", "_gains", "_squares"):
             old = getattr(self, name)
             grown = np.zeros((*old.shape[:-2], *new.shape), old.dtype)
             if self.bounds is not None:
@@ -121,8 +134,8 @@ class Mosaic:
         assert self.bounds is not None  # noqa: S101  (nothing lies inside no canvas)
         rows, columns = bounds.slices_in(self.bounds)
         window = slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
-        known = self._known(self._photons[window])
-        return np.where(known, self._sums[window] / self._known_gains(window), np.complex64(0))
+        known, sums = self._known(self._photons[window]), self._islands.sums_on(bounds, step)
+        return np.where(known, sums / self._known_gains(window), np.complex64(0))
 
     def windows(self, corners: Corners) -> Patches:
         """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
@@ -154,24 +167,10 @@ class Mosaic:
         floor = 1 / (2 * np.maximum(self._photons[window] * amplitude2, 1e-3))
         return np.stack([floor, spread, spread_weighted / gains, disagreement])
 
-    def _window(self, corner: Array) -> tuple[slice, slice]:
+    def _add_one(self, patch: Array, sigma: Array, bounds: Bounds) -> None:
         assert self.bounds is not None  # noqa: S101  (grow has run)
-        n = self.weights.shape[-1]
-        top, left = int(corner[0]) - self.bounds.top, int(corner[1]) - self.bounds.left
-        return slice(top, top + n), slice(left, left + n)
-
-    def _turn(self, patch: Array, window: tuple[slice, slice]) -> np.complex64:
-        """Return the phase factor that makes the patch agree with the mosaic under it."""
-        agreement = np.vdot(patch * self.weights, self._sums[window])
-        if agreement == 0 or self._photons[window].max() < KNOWN_FRACTION * self.weights.max():
-            self.n_islands += 1
-            return np.complex64(1)
-        return phase_factor(agreement)
-
-    def _add_one(self, patch: Array, sigma: Array, window: tuple[slice, slice]) -> None:
-        weights, variance = self._steep, sigma.astype(np.float32) ** 2
+        weights, variance, window = self._steep, sigma.astype(np.float32) ** 2, bounds.slices_in(self.bounds)
         self._photons[window] += self.weights
-        self._sums[window] += weights * patch
         self._gains[window] += weights
         self._squares[(0, *window)] += weights * np.abs(patch) ** 2
         self._squares[(1, *window)] += weights * variance

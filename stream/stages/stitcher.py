@@ -192,7 +192,7 @@ class LivePicture(ScanWork):
             patches, sigma = read_patches(scan, n, numbers)
             if not self._mosaic.n_patches:  # the probe was found since the scan was opened
                 self._mosaic = self._empty_mosaic()
-            self._mosaic.add(patches, sigma, corners)
+            self._show_turned(self._mosaic.add(patches, sigma, corners))
         bounds = Bounds.of_windows(corners, n)
         self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
         for number, corner in zip(numbers.tolist(), corners, strict=True):
@@ -200,6 +200,12 @@ class LivePicture(ScanWork):
             self._dirty |= touched
             self._calibration.place(number, touched)
         self._placed = np.union1d(self._placed, numbers)
+
+    def _show_turned(self, turned: list[Bounds]) -> None:
+        if turned and self._joint is not None:
+            self._join()  # what joined the islands as they were would turn them again
+        for bounds in turned:
+            self._dirty.update(self._tiles.touched_by(bounds))
 
     def _empty_mosaic(self) -> Mosaic:
         """Return a mosaic whose patches will weigh as they are illuminated."""

@@ -40,8 +40,7 @@ class Front:
     """The upper part of a wider sample refined; the mosaic of the first frames goes on below it.
 
     The mosaic has a slope and an offset of its own, and amplitudes a tenth too small. Frames from
-    `island` on were stitched before those between, half a radian off, as on a machine that takes the newest
-    first.
+    `island` on were stitched before those between, half a radian off, and that was never found out.
     """
 
     def __init__(self, slope=(0.04, -0.02), n_refined=112, n_placed=154, island=None):
@@ -59,7 +58,7 @@ class Front:
             known[island:] *= np.exp(0.5j)
             self.mosaic = Mosaic(self.scanned.illumination)
             for numbers in (slice(0, 28), slice(island, n_placed), slice(28, island)):
-                self.mosaic.add(known[numbers], sigma[numbers], corners[numbers])
+                self.mosaic.add(known[numbers], sigma[numbers], corners[numbers], turn=False)
         self.bounds = Bounds.of_windows(corners[:n_refined], n)
         self.photons = np.zeros(self.bounds.shape, np.float32)
         add_patches(self.photons, self.scanned.illumination, corners[:n_refined] - self.bounds.origin)

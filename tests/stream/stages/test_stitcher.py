@@ -6,6 +6,7 @@ from operators.metrics.errors import nrmse
 from stream.record.calibration import read_calibration
 from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
+from stream.stages.composition import MOSAIC, REFINED
 from stream.stages.config import LiveConfig
 from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
@@ -132,6 +133,33 @@ def test_only_tiles_that_changed_are_sent(bench, scanned):
     late = Watcher(bench.stitcher, b"late").asks()
     np.testing.assert_array_equal(late.object, image.object)
     np.testing.assert_array_equal(late.sigma, image.sigma)
+
+
+UPPER, LOWER, BETWEEN = np.arange(6), np.arange(30, 36), np.arange(6, 30)  # of rows of 6 frames
+
+
+def test_islands_that_meet_are_published_in_one_phase(bench, scanned):
+    for numbers in (UPPER, LOWER):
+        scanned.fill(bench.scan, numbers)
+        bench.turns()
+    assert error(bench.sees(), scanned) > 0.1
+    scanned.fill(bench.scan, BETWEEN)
+    bench.turns()
+    assert error(bench.sees(), scanned) < 1e-4
+
+
+def test_an_island_that_is_turned_stays_joined_to_refined_ground(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    for numbers in (UPPER, LOWER):
+        scanned.fill(bench.scan, numbers)
+        bench.turns()
+    refine(bench)
+    bench.turns()
+    scanned.fill(bench.scan, BETWEEN)
+    bench.turns()
+    image = bench.sees()
+    assert {MOSAIC, REFINED} <= set(np.unique(image.source))
+    assert error(image, scanned) < 0.01
 
 
 def test_how_true_the_error_bars_are_travels_with_the_picture_and_stays_with_the_scan(tmp_path):
