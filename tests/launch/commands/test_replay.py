@@ -188,11 +188,13 @@ def test_a_signal_tells_how_many_frames_left_and_is_the_exit_status(scan_folder)
     assert 0 < played.n_sent < played.n_frames
 
 
-def test_who_waits_for_positions_is_named(scan_folder, caplog):
+def test_who_waits_for_positions_is_named(scan_folder, caplog, monkeypatch):
+    monkeypatch.setattr("launch.commands.replay.MOMENT_S", 0.05)
+    monkeypatch.setattr("launch.commands.replay.LISTENER_TIMEOUT_S", 0.1)
     positions = Endpoint(address=free_address())
     with open_recorded(str(scan_folder)) as scan, Socket("PULL", inlet()) as pull:
         replay(scan, options(endpoint=Endpoint(address=pull.address), timeout_s=20.0, positions=positions))
     assert [record.getMessage() for record in caplog.records] == [
-        f"nobody takes positions at {positions.address} yet: waiting, for 5 s at most",
+        f"nobody takes positions at {positions.address} yet: waiting, for 0.1 s at most",
         f"nobody takes positions at {positions.address}: only frames are sent",
     ]

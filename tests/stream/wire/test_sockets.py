@@ -217,7 +217,7 @@ def test_keys_that_cannot_be_used_are_refused_by_name(keys, tmp_path):
         (keys.server, tmp_path / "nowhere", "nowhere"),
     ]
     for key, peers, match in unusable:
-        with pytest.raises(EndpointError, match=f"cannot use the CURVE keys: .*{match}"):
+        with pytest.raises(EndpointError, match=f"cannot (read|use) the CURVE keys: .*{match}"):
             Socket("PULL", Endpoint(address="tcp://127.0.0.1:*", bind=True, key=key, peers=peers))
 
 
