@@ -26,6 +26,7 @@ from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
 from launch.run.start import start, stay
 from launch.run.supervisor import Supervisor
+from launch.run.surroundings import check_writable
 from stream.record.scan import Scan
 from stream.wire.sockets import Endpoint
 
@@ -223,6 +224,7 @@ def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> C
     policy : dict, optional
         Settings of a policy that runs beside the pipeline.
     """
+    check_writable(options.save.absolute(), "another --save")
     usual = load_config("demo")
     settings = {
         "save": options.save.absolute(),

@@ -16,6 +16,7 @@ from launch.results.reconstruction import Reconstruction
 CHEAP_S = 30.0  # a run waits that long at most, for a figure that nobody asked for
 WORK_PER_S = 1.2e7  # pixels of a probe's modes, times visits, that one core refines in a second
 LOOK_S = 0.2
+STORING, MEASURING = 1, 2  # what the recorder is at when its results are written: the counter `step`
 
 
 def seconds_of_halves(result: Reconstruction) -> float:
@@ -31,7 +32,7 @@ def unmeasured(reason: str) -> dict[str, Any]:
     }
 
 
-def measured_resolution(scan: Path, result_file: Path, is_wanted: Callable[[], bool]) -> dict[str, Any]:
+def measured_resolution(scan: Path, result_file: Path, why_not: Callable[[], str]) -> dict[str, Any]:
     """Returns the figures of the resolution, which the result then has as well, or `unmeasured`; blocks.
 
     Parameters
@@ -40,8 +41,8 @@ def measured_resolution(scan: Path, result_file: Path, is_wanted: Callable[[], b
         Its record, a folder, or any file that `launch.offline.recorded.open_recorded` takes.
     result_file : Path
         CXI; gets the ring correlation.
-    is_wanted : callable
-        Asked a few times a second; when it says no, the work is given up.
+    why_not : callable
+        Asked a few times a second; when it gives a reason, the work is given up.
     """
     command = [sys.executable, "-P", "-m", "launch.offline.halves_process", "--parent", str(os.getpid())]
     with subprocess.Popen(
@@ -52,9 +53,9 @@ def measured_resolution(scan: Path, result_file: Path, is_wanted: Callable[[], b
                 said, complaint = process.communicate(timeout=LOOK_S)
                 break
             except subprocess.TimeoutExpired:
-                if not is_wanted():
+                if reason := why_not():
                     process.kill()
-                    return unmeasured("it took too long, or another scan had begun")
+                    return unmeasured(reason)
     if process.returncode:
         reason = (complaint.strip().splitlines() or ["no reason given"])[-1]
         return unmeasured(reason)

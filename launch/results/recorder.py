@@ -16,7 +16,14 @@ import numpy as np
 
 from launch.config.sections import ResultsConfig, StoreConfig
 from launch.results.cxi import write_cxi
-from launch.results.halves import CHEAP_S, measured_resolution, seconds_of_halves, unmeasured
+from launch.results.halves import (
+    CHEAP_S,
+    MEASURING,
+    STORING,
+    measured_resolution,
+    seconds_of_halves,
+    unmeasured,
+)
 from launch.results.product import write_product
 from launch.results.reconstruction import Reconstruction
 from launch.results.summary import result_folder, summarise, write_summary
@@ -105,7 +112,7 @@ class ScanResult(ScanWork):
                 figures["product"] = str(stem.with_suffix(".h5"))
         write_summary(stem.with_suffix(".json"), figures)
         if stage.store is not None:
-            scan.counters(Recorder.name, writable=True)["step"] = 1  # a store may take its time
+            scan.counters(Recorder.name, writable=True)["step"] = STORING  # which may take its time
             figures["uid"] = self._store(stage.store, stem)
             write_summary(stem.with_suffix(".json"), figures)
         if result is not None:
@@ -131,11 +138,15 @@ class ScanResult(ScanWork):
 
     def _resolution(self, result_file: Path) -> dict[str, Any]:
         begun_s, is_patient = time.monotonic(), self._stage.config.resolution == "always"
+        self._scan.counters(Recorder.name, writable=True)["step"] = MEASURING
 
-        def is_wanted() -> bool:
-            return self._is_newest() and (is_patient or time.monotonic() - begun_s < CHEAP_S)
+        def why_not() -> str:
+            if not self._is_newest():
+                return "another scan had begun"
+            is_late = not is_patient and time.monotonic() - begun_s > CHEAP_S
+            return f"it would have taken more than {CHEAP_S:.0f} s" if is_late else ""
 
-        return measured_resolution(self._scan.folder, result_file, is_wanted)
+        return measured_resolution(self._scan.folder, result_file, why_not)
 
     def _is_newest(self) -> bool:
         scans = self._scan.folder.parent.glob("*/scan.json")

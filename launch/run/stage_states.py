@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from launch.config.run_file import ResolvedRun
+from launch.results.halves import MEASURING
 from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
 from stream.record.account import counted, frames_in_words
@@ -289,10 +290,11 @@ class StageStates:
         if scan is None:
             return ("results written", "done") if scans else ("waiting for the end of a scan", "ok")
         is_writing = all(scan.count(stage, "closed") for stage in self._closed if stage in self._inputs)
-        has_results = scan.count("recorder", "step") > 0
-        writing_s = self._since_s("recorder", (scan.name, is_writing, has_results))
-        if has_results:
-            return f"results written, entering them in the store, {writing_s:.0f} s", "busy"
+        step = scan.count("recorder", "step")
+        writing_s = self._since_s("recorder", (scan.name, is_writing, step))
+        if step:
+            what = "measuring the resolution" if step == MEASURING else "entering them in the store"
+            return f"results written, {what}, {writing_s:.0f} s", "busy"
         if is_writing:
             return f"writing results, {writing_s:.0f} s", "busy"
         return "waiting for the end of the scan", "ok"

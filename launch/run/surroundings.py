@@ -79,7 +79,7 @@ def _viewer(section: ViewerConfig, held: ExitStack) -> Findings:
 
 def save_folder(config: Config) -> Findings:
     """Yields whether results can be written, and how many frames there is room for."""
-    _try_to_write(config.save, "another `save` (--save)")
+    check_writable(config.save, "another `save` (--save)")
     if (config.save / LOCK).exists():
         os.close(claim(config.save))
     free, frame_bytes = shutil.disk_usage(_existing(config.save)).free, _frame_bytes(config)
@@ -114,7 +114,7 @@ def store(config: Config) -> Findings:
     for module in STORE_MODULES:
         require(module)
     folder = config.store.path or config.save / "store"
-    _try_to_write(folder, "another store.path")
+    check_writable(folder, "another store.path")
     yield Finding("store", "OK", str(folder))
 
 
@@ -128,7 +128,8 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def _try_to_write(folder: Path, instead: str) -> None:
+def check_writable(folder: Path, instead: str) -> None:
+    """Raises ValueError, naming what to use `instead`, if nothing can be written to `folder`."""
     existing = _existing(folder)
     try:
         with tempfile.TemporaryFile(dir=existing):

@@ -8,7 +8,11 @@ from pydantic import AfterValidator, ValidationInfo
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path.cwd())
-    return (folder / path.expanduser()).resolve()
+    try:
+        return (folder / path.expanduser()).resolve()
+    except RuntimeError as error:
+        reason = "its symlinks lead in a circle" if "loop" in str(error) else "there is no such home folder"
+        raise ValueError(f"{path}: {reason}") from error
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:

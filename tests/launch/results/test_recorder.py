@@ -18,8 +18,8 @@ def close(tmp_path, monkeypatch):
     """Closes a scan of four refined frames; returns the figures and whether each measurement was wanted."""
     measured = []
 
-    def measure(scan, result_file, is_wanted):
-        measured.append(is_wanted())
+    def measure(scan, result_file, why_not):
+        measured.append(not why_not())
         return {"resolution_m": 1e-8}
 
     monkeypatch.setattr(recorder, "measured_resolution", measure)

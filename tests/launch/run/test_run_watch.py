@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from launch.config.run_file import new_run
+from launch.results.halves import MEASURING, STORING
 from launch.run.run_watch import RunWatch
 from launch.run.stages import stages_of
 from stream.record.probe import note_step, publish_probe
@@ -211,8 +212,10 @@ def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
     close(scan, "refinement", "stitcher")
     told = "incomplete: lost 10 frames (90-99); 90 of 100 frames are in the image"
     assert bench.says() == ("incomplete", f"{told}; writing results, 0 s")
-    scan.counters("recorder", writable=True)["step"] = 1
+    scan.counters("recorder", writable=True)["step"] = STORING
     assert bench.row("recorder") == ("busy", "results written, entering them in the store, 0 s")
+    scan.counters("recorder", writable=True)["step"] = MEASURING
+    assert bench.row("recorder") == ("busy", "results written, measuring the resolution, 0 s")
     close(scan, "recorder")
     assert bench.says() == ("incomplete", told)
     assert bench.notes == [
