@@ -166,9 +166,12 @@ def steer(
     peers: Annotated[Path | None, typer.Option(help="Public key file of the policy.")] = None,
 ) -> None:
     """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
+    from launch.commands.steer import ACTIONS
     from launch.commands.steer import steer as say
     from stream.client import SteeringClient
 
+    if address in ACTIONS:
+        raise typer.BadParameter(f"the address comes before it: steer {addresses.POLICY} {address}")
     client = SteeringClient(address, insecure=insecure, key=key, peers=peers)
     raise typer.Exit(say(client, action, values or ()))
 

@@ -135,7 +135,7 @@ def _position_file(config: Config) -> Findings:
     diameter_m = None
     with suppress(ValueError, OSError):  # a finding of its own
         probe = None if config.probe.is_guess else _known_probe(config)
-        if probe is not None and abs2(probe).any():
+        if probe is not None and 0 < float(abs2(probe).sum(dtype=np.float64)) < np.inf:
             diameter_m = probe_diameter_px(probe) * geometry.object_pixel_m
     if section.source != "file" or section.path is None:
         if diameter_m:

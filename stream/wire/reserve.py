@@ -34,7 +34,8 @@ def reserved(endpoint: Endpoint) -> Iterator[None]:
             path = Path(address.removeprefix("ipc://"))
             server = _local_server(path)
     except OSError as error:
-        raise EndpointError(f"cannot bind {address}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else error  # Python adds the address once more
+        raise EndpointError(f"cannot bind {address}: {reason}") from error
     with server:
         yield
     if path:
