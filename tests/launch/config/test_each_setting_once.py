@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 import launch
 import operators
 import stream
@@ -114,19 +116,22 @@ def twice(defaults: list[Default]) -> list[str]:
     ]
 
 
-def sources() -> list[str]:
+@pytest.fixture(scope="module")
+def ours() -> list[Default]:
     packages = [Path(package.__file__).parent for package in (operators, stream, launch)]
-    return [file.read_text(encoding="utf-8") for package in packages for file in package.rglob("*.py")]
+    return defaults_in(
+        [file.read_text(encoding="utf-8") for package in packages for file in package.rglob("*.py")]
+    )
 
 
-def test_no_default_of_a_setting_stands_twice():
-    defaults = [default for default in defaults_in(sources()) if default[:2] not in OTHER_THINGS]
+def test_no_default_of_a_setting_stands_twice(ours):
+    defaults = [default for default in ours if default[:2] not in OTHER_THINGS]
     assert sum(default.is_section for default in defaults) > 70
     assert twice(defaults) == []
 
 
-def test_what_is_listed_as_another_thing_is_there():
-    others = {default[:2] for default in defaults_in(sources()) if not default.is_section}
+def test_what_is_listed_as_another_thing_is_there(ours):
+    others = {default[:2] for default in ours if not default.is_section}
     assert OTHER_THINGS.keys() <= others
 
 
