@@ -134,17 +134,16 @@ def reconstruct(
     """
     from launch.commands.reconstruct import reconstruct_file
 
-    probe_file, source = (None, probe) if probe in {None, *PROBE_SOURCES} else (probe, "file")
     given = _given(
         layout={"data": data, "positions": positions, "unit": unit, "columns": columns, "signs": signs},
         geometry={"energy_ev": energy, "detector_distance_m": distance, "detector_pixel_m": pixel},
         crop={"crop": crop, "centre": centre, "binning": binning},
-        mask=mask,
-        probe=probe_file,
+        files={"mask": mask, "probe": probe},
     )
+    source = probe if probe in {None, *PROBE_SOURCES} else "file"
+    others = {"n_modes": modes, "probe": source, "device": device, "threads": threads, "tiles": tiles}
     switches = {"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson}
-    compute = {"device": device, "threads": threads, "tiles": tiles}
-    choose = _chosen(algorithm, seed, switches, half, epochs=epochs, n_modes=modes, probe=source, **compute)
+    choose = _chosen(algorithm, seed, switches, half, epochs=epochs, **others)
     reconstruct_file(
         scan,
         choose,
@@ -162,8 +161,7 @@ def _given(
     layout: dict[str, Any],
     geometry: dict[str, Any],
     crop: dict[str, Any],
-    mask: Path | None,
-    probe: str | None,
+    files: dict[str, Any],
 ) -> Any:
     """Return what is said of a scan beside what lies in it."""
     from launch.offline.given import Given
@@ -173,8 +171,8 @@ def _given(
     layout["signs"] = _pair("--signs", layout["signs"], int)
     crop["centre"] = _pair("--centre", crop["centre"], int)
     said = {name: value for name, value in layout.items() if value is not None}
-    file = None if probe is None else _probe_file(probe)
-    return Given(layout=Layout(**said), **geometry, **crop, mask=mask, probe=file)
+    files["probe"] = None if files["probe"] in {None, *PROBE_SOURCES} else _probe_file(files["probe"])
+    return Given(layout=Layout(**said), **geometry, **crop, **files)
 
 
 def _chosen(algorithm: Any, seed: int | None, switches: dict[str, bool], half: str, **others: Any) -> Any:

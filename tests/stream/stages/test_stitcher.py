@@ -1,68 +1,24 @@
 import numpy as np
 import pytest
 
-from operators.geometry import Bounds
-from operators.metrics.errors import nrmse
 from stream.record.calibration import read_calibration
 from stream.record.scan import Scan, State
-from stream.record.snapshot import write_snapshot
-from stream.stages.composition import MOSAIC, REFINED
-from stream.stages.config import LiveConfig
-from stream.stages.inputs import ImageOrigin
-from stream.stages.loop import WorkerLoop
-from stream.stages.stitcher import Stitcher
-from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     GEOMETRY,
     N_PIXELS,
     Sample,
-    close,
     lose,
     make_scan,
     record,
-    snapshot_of,
     states,
 )
+from tests.helpers.stream.stitcher_bench import BETWEEN, INTERVAL_S, LOWER, UPPER, Bench, error, refine
 from tests.helpers.stream.stitcher_client import Watcher
-
-INTERVAL_S = 0.04
-INPUTS = ("subscriber", "positions", "inference")
 
 
 @pytest.fixture(scope="module")
 def scanned():
     return Sample()
-
-
-class Bench:
-    """A stitcher in its loop, the scan it works on and somebody who watches."""
-
-    def __init__(self, folder, scanned, **origin):
-        self.scanned, self.scans, self.clock = scanned, folder / "scans", Clock()
-        self.scans.mkdir()
-        origin = {"uses_network": True, "uses_refinement": False, "run_id": "run-7", **origin}
-        self._origin = ImageOrigin(optics=scanned.optics(folder), **origin)
-        self.scan = make_scan(self.scans)
-        self.restart()
-        self.watcher = Watcher(self.stitcher)
-
-    def restart(self):
-        """Begin with a new process."""
-        config = LiveConfig(tile_px=16, interval_s=INTERVAL_S)
-        self.stitcher = Stitcher(config, self._origin, clock=self.clock)
-        self.loop = WorkerLoop(self.stitcher, self.scans, self.clock)
-
-    def turns(self, n=12):
-        for _ in range(n):
-            self.loop.turn()
-            self.clock.now += INTERVAL_S
-
-    def ends(self, *others):
-        close(self.scan, *INPUTS, *others)
-        self.turns()
-
-    def sees(self):
-        return self.watcher.asks()
 
 
 @pytest.fixture
@@ -73,24 +29,6 @@ def bench(tmp_path, scanned):
 @pytest.fixture
 def bench_with_refinement(tmp_path, scanned):
     return Bench(tmp_path, scanned, uses_refinement=True)
-
-
-def error(image, scanned):
-    """Return the error of a live image against the truth, where something is known."""
-    (top, left), (n_rows, n_columns) = image.origin_px - scanned.origin, image.object.shape
-    truth = scanned.truth[top : top + n_rows, left : left + n_columns]
-    return nrmse(image.object, truth, image.coverage).c
-
-
-def refine(bench, turn=1.0, version=1, **changes):
-    """Publish the left half of the truth as refined, in a phase of its own."""
-    scanned = bench.scanned
-    (top, left), (n_rows, n_columns) = scanned.origin.tolist(), scanned.truth.shape
-    bounds = Bounds(top, left, top + n_rows, left + n_columns // 2)
-    object_ = (scanned.truth[:, : n_columns // 2] * np.exp(1j * turn)).astype(np.complex64)
-    write_snapshot(bench.scan.folder, snapshot_of(object_, bounds, **{"n_updates": 30 * version, **changes}))
-    bench.scan.counters("refinement", writable=True)["version"] = version
-    return bounds
 
 
 def test_a_scan_becomes_the_object(bench, scanned):
@@ -135,9 +73,6 @@ def test_only_tiles_that_changed_are_sent(bench, scanned):
     np.testing.assert_array_equal(late.sigma, image.sigma)
 
 
-UPPER, LOWER, BETWEEN = np.arange(6), np.arange(30, 36), np.arange(6, 30)  # of rows of 6 frames
-
-
 def test_islands_that_meet_are_published_in_one_phase(bench, scanned):
     for numbers in (UPPER, LOWER):
         scanned.fill(bench.scan, numbers)
@@ -146,20 +81,6 @@ def test_islands_that_meet_are_published_in_one_phase(bench, scanned):
     scanned.fill(bench.scan, BETWEEN)
     bench.turns()
     assert error(bench.sees(), scanned) < 1e-4
-
-
-def test_an_island_that_is_turned_stays_joined_to_refined_ground(bench_with_refinement, scanned):
-    bench = bench_with_refinement
-    for numbers in (UPPER, LOWER):
-        scanned.fill(bench.scan, numbers)
-        bench.turns()
-    refine(bench)
-    bench.turns()
-    scanned.fill(bench.scan, BETWEEN)
-    bench.turns()
-    image = bench.sees()
-    assert {MOSAIC, REFINED} <= set(np.unique(image.source))
-    assert error(image, scanned) < 0.01
 
 
 def test_how_true_the_error_bars_are_travels_with_the_picture_and_stays_with_the_scan(tmp_path):
@@ -326,96 +247,3 @@ def test_a_stitcher_stopped_in_the_middle_names_every_frame_that_is_not_in_the_p
     assert not_seen == "never saw 2 frames (11, 13)"
     assert not_inferred == "inference did not finish 2 frames (10, 14)"
     assert not_stitched == "stitcher did not finish 1 frame (12)"
-
-
-def test_the_refined_object_takes_the_place_of_the_mosaic_in_its_phase(bench_with_refinement, scanned):
-    bench = bench_with_refinement
-    scanned.fill(bench.scan, np.arange(len(scanned)))
-    bench.turns()
-    bench.sees()
-    for version, turn in enumerate([2.0, -1.0], start=1):
-        refine(bench, turn, version)
-        bench.turns()
-        image = bench.sees()
-        assert set(np.unique(image.source)) >= {1, 2}
-        assert (image.epoch, image.error) == (3.0 * version, 0.1)
-        assert error(image, scanned) < 1e-3, "one phase across mosaic and refined object"
-
-
-def test_the_final_picture_is_in_one_phase_although_the_mosaic_was_made_anew(bench_with_refinement, scanned):
-    bench = bench_with_refinement
-    # The live mosaic begins with frame 29 and has its phase, the final one has that of frame 0.
-    order = np.roll(np.arange(len(scanned)), 7)
-    for numbers in np.array_split(order, 4):
-        scanned.fill(bench.scan, numbers)
-        bench.turns()
-    refine(bench)
-    bench.turns()
-    bench.ends("refinement")
-    image = bench.sees()
-    assert image.is_final
-    assert set(np.unique(image.source)) >= {1, 2}
-    assert error(image, scanned) < 1e-3
-
-
-def test_the_stitcher_waits_for_the_last_refined_object(bench_with_refinement, scanned):
-    bench = bench_with_refinement
-    scanned.fill(bench.scan, np.arange(len(scanned)))
-    bench.ends()
-    assert not bench.sees().is_final
-    refine(bench)
-    close(bench.scan, "refinement")
-    bench.turns()
-    image = bench.sees()
-    assert image.is_final
-    assert (image.source == 2).any()
-
-
-def test_a_refined_object_that_is_not_finite_is_not_shown(bench_with_refinement, scanned):
-    bench = bench_with_refinement
-    scanned.fill(bench.scan, np.arange(len(scanned)))
-    bounds = refine(bench)
-    bench.turns()
-    before = bench.sees()
-    refine(bench, version=2, object=np.full(bounds.shape, np.nan, np.complex64))
-    bench.turns()
-    assert bench.sees() is None
-    refine(bench, version=3)
-    bench.turns()
-    image = bench.sees()
-    assert image.epoch > before.epoch
-    assert np.isfinite(image.object).all()
-
-
-def test_a_snapshot_read_before_its_version_was_raised_keeps_its_error_bar(bench_with_refinement, scanned):
-    bench = bench_with_refinement
-    scanned.fill(bench.scan, np.arange(len(scanned)))
-    bounds = refine(bench)
-    bench.turns()
-    still = bench.sees()
-    moved = scanned.truth[:, : bounds.shape[1]] * np.exp(0.3j * np.indices(bounds.shape)[0])
-    refine(bench, version=2, object=moved.astype(np.complex64))
-    bench.turns()
-    moving = bench.sees()
-    refined = still.source == 2
-    assert np.median(moving.sigma[refined]) > 10 * np.median(still.sigma[refined]), "it moved since"
-    bench.scan.counters("refinement", writable=True)["version"] = 3  # of the file that has been read already
-    bench.turns()
-    np.testing.assert_array_equal(Watcher(bench.stitcher, b"late").asks().sigma, moving.sigma)
-
-
-def test_without_a_network_the_refined_object_is_all_there_is(tmp_path, scanned):
-    bench = Bench(tmp_path, scanned, uses_network=False)
-    assert bench.stitcher.inputs == ("subscriber", "positions", "refinement")
-    scanned.fill(bench.scan, np.arange(len(scanned)), "subscriber", "positions")
-    bounds = refine(bench)
-    bench.scan.mark("refinement", np.arange(len(scanned)), State.DONE)
-    bench.turns()
-    image = bench.sees()
-    assert set(np.unique(image.source)) == {0, 2}
-    assert (image.source == 2).sum() == bounds.shape[0] * bounds.shape[1]
-    close(bench.scan, "subscriber", "positions", "refinement")
-    bench.turns()
-    final = bench.sees()
-    assert final.is_final
-    assert final.note == ""

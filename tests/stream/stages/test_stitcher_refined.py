@@ -1,0 +1,130 @@
+"""Refined ground in the picture of the stitcher."""
+
+import numpy as np
+import pytest
+
+from stream.record.scan import State
+from stream.stages.composition import MOSAIC, REFINED
+from tests.helpers.stream.scans import (
+    Sample,
+    close,
+)
+from tests.helpers.stream.stitcher_bench import BETWEEN, LOWER, UPPER, Bench, error, refine
+from tests.helpers.stream.stitcher_client import Watcher
+
+
+@pytest.fixture(scope="module")
+def scanned():
+    return Sample()
+
+
+@pytest.fixture
+def bench_with_refinement(tmp_path, scanned):
+    return Bench(tmp_path, scanned, uses_refinement=True)
+
+
+def test_an_island_that_is_turned_stays_joined_to_refined_ground(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    for numbers in (UPPER, LOWER):
+        scanned.fill(bench.scan, numbers)
+        bench.turns()
+    refine(bench)
+    bench.turns()
+    scanned.fill(bench.scan, BETWEEN)
+    bench.turns()
+    image = bench.sees()
+    assert {MOSAIC, REFINED} <= set(np.unique(image.source))
+    assert error(image, scanned) < 0.01
+
+
+def test_the_refined_object_takes_the_place_of_the_mosaic_in_its_phase(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.turns()
+    bench.sees()
+    for version, turn in enumerate([2.0, -1.0], start=1):
+        refine(bench, turn, version)
+        bench.turns()
+        image = bench.sees()
+        assert set(np.unique(image.source)) >= {1, 2}
+        assert (image.epoch, image.error) == (3.0 * version, 0.1)
+        assert error(image, scanned) < 1e-3, "one phase across mosaic and refined object"
+
+
+def test_the_final_picture_is_in_one_phase_although_the_mosaic_was_made_anew(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    # The live mosaic begins with frame 29 and has its phase, the final one has that of frame 0.
+    order = np.roll(np.arange(len(scanned)), 7)
+    for numbers in np.array_split(order, 4):
+        scanned.fill(bench.scan, numbers)
+        bench.turns()
+    refine(bench)
+    bench.turns()
+    bench.ends("refinement")
+    image = bench.sees()
+    assert image.is_final
+    assert set(np.unique(image.source)) >= {1, 2}
+    assert error(image, scanned) < 1e-3
+
+
+def test_the_stitcher_waits_for_the_last_refined_object(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.ends()
+    assert not bench.sees().is_final
+    refine(bench)
+    close(bench.scan, "refinement")
+    bench.turns()
+    image = bench.sees()
+    assert image.is_final
+    assert (image.source == 2).any()
+
+
+def test_a_refined_object_that_is_not_finite_is_not_shown(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bounds = refine(bench)
+    bench.turns()
+    before = bench.sees()
+    refine(bench, version=2, object=np.full(bounds.shape, np.nan, np.complex64))
+    bench.turns()
+    assert bench.sees() is None
+    refine(bench, version=3)
+    bench.turns()
+    image = bench.sees()
+    assert image.epoch > before.epoch
+    assert np.isfinite(image.object).all()
+
+
+def test_a_snapshot_read_before_its_version_was_raised_keeps_its_error_bar(bench_with_refinement, scanned):
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bounds = refine(bench)
+    bench.turns()
+    still = bench.sees()
+    moved = scanned.truth[:, : bounds.shape[1]] * np.exp(0.3j * np.indices(bounds.shape)[0])
+    refine(bench, version=2, object=moved.astype(np.complex64))
+    bench.turns()
+    moving = bench.sees()
+    refined = still.source == 2
+    assert np.median(moving.sigma[refined]) > 10 * np.median(still.sigma[refined]), "it moved since"
+    bench.scan.counters("refinement", writable=True)["version"] = 3  # of the file that has been read already
+    bench.turns()
+    np.testing.assert_array_equal(Watcher(bench.stitcher, b"late").asks().sigma, moving.sigma)
+
+
+def test_without_a_network_the_refined_object_is_all_there_is(tmp_path, scanned):
+    bench = Bench(tmp_path, scanned, uses_network=False)
+    assert bench.stitcher.inputs == ("subscriber", "positions", "refinement")
+    scanned.fill(bench.scan, np.arange(len(scanned)), "subscriber", "positions")
+    bounds = refine(bench)
+    bench.scan.mark("refinement", np.arange(len(scanned)), State.DONE)
+    bench.turns()
+    image = bench.sees()
+    assert set(np.unique(image.source)) == {0, 2}
+    assert (image.source == 2).sum() == bounds.shape[0] * bounds.shape[1]
+    close(bench.scan, "subscriber", "positions", "refinement")
+    bench.turns()
+    final = bench.sees()
+    assert final.is_final
+    assert final.note == ""
