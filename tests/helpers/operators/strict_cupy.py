@@ -9,9 +9,9 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
+import pytest
 import scipy.fft
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
@@ -118,7 +118,10 @@ def strict_cupy() -> Iterator[Any]:
     cupy.cuda = types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=lambda: 1))
     transforms = _Module("cupyx.scipy.fft", scipy.fft)
     names = {"cupy": cupy, "cupyx": types.ModuleType("cupyx"), "cupyx.scipy": types.ModuleType("cupyx.scipy")}
-    with patch.dict(sys.modules, names | {"cupyx.scipy.fft": transforms}):
+    # Each by itself: what is imported meanwhile, such as numba, must stay, since it cannot be loaded twice.
+    with pytest.MonkeyPatch.context() as modules:
+        for name, module in (names | {"cupyx.scipy.fft": transforms}).items():
+            modules.setitem(sys.modules, name, module)
         yield cupy
 
 
