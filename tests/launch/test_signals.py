@@ -1,4 +1,4 @@
-"""Signals are raised in a process of their own: in one with the threads of many libraries they have killed it."""
+"""Signals are raised in a process of their own: workers of the tests, full of other threads, died of them."""
 
 import subprocess
 import sys
