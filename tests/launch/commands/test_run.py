@@ -101,7 +101,7 @@ def test_notices_name_their_stage():
 
 @pytest.mark.slow
 def test_a_silent_detector_ends_in_a_message_and_not_in_a_hang(run_folder, capfd):
-    np.save(run_folder / "positions.npy", np.zeros((4, 2)))
+    np.save(run_folder / "positions.npy", [[0, 0], [0, 4e-7], [4e-7, 0], [4e-7, 4e-7]])
     (run_folder / "config.yaml").write_text(
         "geometry: {energy_ev: 8800, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 128}\n"
         f"detector: {{address: 'ipc://{run_folder}/detector'}}\n"
