@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from launch.cli import completion
+from launch.cli.completion import families, recipes
 
 
 def finite(value: float | None) -> float | None:
@@ -36,9 +36,7 @@ app = typer.Typer(
 
 ConfigSource = Annotated[
     str,
-    typer.Argument(
-        metavar="CONFIG", help="YAML file, or name of a recipe.", autocompletion=completion.recipes
-    ),
+    typer.Argument(metavar="CONFIG", help="YAML file, or name of a recipe.", autocompletion=recipes),
 ]
 ScanSource = Annotated[
     str,
@@ -60,9 +58,7 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one setting; may be repeated."),
 ]
-Sample = Annotated[
-    str | None, typer.Option(help="Family of simulated samples.", autocompletion=completion.families)
-]
+Sample = Annotated[str | None, typer.Option(help="Family of simulated samples.", autocompletion=families)]
 EngineDevice = Annotated[
     Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
     typer.Option(help="What runs an update; the fastest that is there."),

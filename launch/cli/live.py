@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from launch.cli import completion
 from launch.cli.app import (
     Browser,
     ConfigSource,
@@ -20,6 +19,7 @@ from launch.cli.app import (
     finite,
     known,
 )
+from launch.cli.completion import actions, families
 from launch.signals import heard_or_not
 from stream.wire import addresses
 
@@ -35,7 +35,7 @@ def demo(
         str | None,
         typer.Option(
             help="Family of simulated samples: siemens; glyphs if adaptive.",
-            autocompletion=completion.families,
+            autocompletion=families,
         ),
     ] = None,
     adaptive: Annotated[
@@ -155,7 +155,7 @@ def steer(
     action: Annotated[
         str,
         typer.Argument(
-            metavar="ACTION", help="status, hold, resume, stop or region.", autocompletion=completion.actions
+            metavar="ACTION", help="status, hold, resume, stop or region.", autocompletion=actions
         ),
     ] = "status",
     values: Annotated[
