@@ -1,12 +1,12 @@
 """Whether anything can come of a recorded scan, before the work begins: optics, positions and frames."""
 
 import logging
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from launch.memory import memory_bytes
 from launch.offline.task import GEOMETRY_OPTIONS, Task, ranges
 from operators.arrays import Probe
 from operators.geometry import Geometry
@@ -76,7 +76,7 @@ def _doubts_of_optics(task: Task) -> list[str]:
         scan.positions_m[task.used],
         geometry,
         diameter_m=diameter_m,
-        memory_bytes=MEMORY_SHARE * _memory_bytes(),
+        memory_bytes=MEMORY_SHARE * memory_bytes(),
     )
     impossible = [one.doubt for one in judged if one.verdict == "impossible"]
     if impossible:
@@ -160,7 +160,3 @@ def _judged_frames(task: Task, facts: FrameFacts) -> tuple[Task, list[str]]:
         )
         task = replace(task, used=task.used[~facts.not_finite])
     return task, doubts
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

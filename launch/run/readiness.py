@@ -4,7 +4,6 @@ Files are opened, addresses bound for a moment, folders written to; nobody else 
 seconds to load is left to the stages, whose refusals end a run as well.
 """
 
-import os
 from contextlib import suppress
 from functools import partial
 
@@ -13,6 +12,7 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.probe import known_probe, model_card, model_id, read_card
 from launch.config.reading import ConfigError
+from launch.memory import memory_bytes
 from launch.run.findings import Finding, Findings, Result, caught
 from launch.run.surroundings import addresses, require, save_folder, store
 from launch.run.training_range import outside_of_training
@@ -196,8 +196,3 @@ def _refinement(config: Config) -> Findings:
         if device != "auto":  # the stage finds what there is, which takes more than a moment
             get_backend(device)
         yield Finding("refinement", "OK", f"device {device}")
-
-
-def memory_bytes() -> float:
-    """Returns how much memory this computer has."""
-    return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
