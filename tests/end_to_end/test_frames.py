@@ -113,6 +113,6 @@ def test_frames_too_small_for_the_patterns_are_recorded_and_spare_the_next_serie
     outcome.assert_accounted(recorded=len(sample))
     outcome.assert_recorded_as(small)
     assert outcome.result is None
-    assert outcome.figures["incomplete"].startswith("refinement did not finish 100 frames")
+    assert outcome.figures["incomplete"].startswith("refinement could not use 100 frames (0-99)")
     assert any("frames have shape (16, 16)" in notice for notice in pipeline.notices)
     assert_whole(pipeline.run(sample, "after-small"), sample)

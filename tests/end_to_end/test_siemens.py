@@ -64,7 +64,9 @@ def test_a_replayed_scan_becomes_a_siemens_star(tmp_path: Path, probe: str) -> N
         played = ptychostream(
             "replay", SIEMENS, "--rate", 100, "--address", frames, "--bind", "--positions", positions
         )
-        assert (played.returncode, played.stdout) == (0, f"516 frames sent to {frames}\n"), played.stderr
+        assert (played.returncode, played.stdout) == (0, f"516 of 516 frames sent to {frames}\n"), (
+            played.stderr
+        )
         assert pipeline.ends(timeout_s=300) == 0, pipeline.output()
 
     (scan,) = json.loads(figures.read_text())["scans"]

@@ -15,6 +15,9 @@ import pytest
 import scipy.fft
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+# It imports CuPy at its top: bound to one, it is of no use with another.
+_BOUND_TO_CUPY = "operators.engine.cuda.device"
+
 
 class ndarray(NDArrayOperatorsMixin):  # noqa: N801 -- CuPy's name
     """What would lie on the device."""
@@ -120,9 +123,13 @@ def strict_cupy() -> Iterator[Any]:
     names = {"cupy": cupy, "cupyx": types.ModuleType("cupyx"), "cupyx.scipy": types.ModuleType("cupyx.scipy")}
     # Each by itself: what is imported meanwhile, such as numba, must stay, since it cannot be loaded twice.
     with pytest.MonkeyPatch.context() as modules:
+        modules.delitem(sys.modules, _BOUND_TO_CUPY, raising=False)
         for name, module in (names | {"cupyx.scipy.fft": transforms}).items():
             modules.setitem(sys.modules, name, module)
-        yield cupy
+        try:
+            yield cupy
+        finally:
+            sys.modules.pop(_BOUND_TO_CUPY, None)
 
 
 def _uploading(function: Callable[..., Any]) -> Callable[..., Any]:
