@@ -12,8 +12,8 @@ NARROWEST = 30  # columns of text, however narrow the terminal is
 class FactsTable:
     """Names and what they stand for, in two columns.
 
-    Text is wrapped to the width of the terminal between words only, a path not at all, so that it can be
-    copied.
+    Text is wrapped to the width of the terminal between words only; a path, and a command between backticks,
+    not at all, so that they can be copied.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class FactsTable:
 def _lines(fact: str | Path, width: int) -> list[Text]:
     if isinstance(fact, Path):
         return [Text(str(fact))]
-    first, *words = Text.from_markup(fact).split(" ")
+    first, *words = _words(Text.from_markup(fact))
     lines = [first]
     for word in words:
         if lines[-1].cell_len + 1 + word.cell_len <= width:
@@ -44,3 +44,14 @@ def _lines(fact: str | Path, width: int) -> list[Text]:
         else:
             lines.append(word)
     return lines
+
+
+def _words(text: Text) -> list[Text]:
+    """Return what stays on one line: words, and all that is between two backticks."""
+    words: list[Text] = []
+    for word in text.split(" "):
+        if words and words[-1].plain.count("`") % 2:
+            words[-1] = Text(" ").join([words[-1], word])
+        else:
+            words.append(word)
+    return words

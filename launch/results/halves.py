@@ -5,6 +5,7 @@ Two halves of its frames are reconstructed and compared (`launch.offline.halves_
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,11 +26,14 @@ def seconds_of_halves(result: Reconstruction) -> float:
     return visits * result.probe.size / WORK_PER_S
 
 
-def unmeasured(reason: str) -> dict[str, Any]:
-    """Returns the figure that says why there is no resolution."""
-    return {
-        "resolution_unknown": f"not measured: {reason}; `ptychostream reconstruct SCAN --frc` measures it"
-    }
+def unmeasured(reason: str, scan: Path) -> dict[str, Any]:
+    """Returns the figure that says why there is no resolution, and how to get it of the recorded `scan`."""
+    return {"resolution_unknown": f"not measured: {reason}; {how_to_measure(scan)}"}
+
+
+def how_to_measure(scan: Path) -> str:
+    """Returns with which command the resolution of a recorded scan is measured, ready to be pasted."""
+    return f"`ptychostream reconstruct {shlex.quote(str(scan.absolute()))} --frc` measures it"
 
 
 def measured_resolution(scan: Path, result_file: Path, why_not: Callable[[], str]) -> dict[str, Any]:
@@ -55,9 +59,9 @@ def measured_resolution(scan: Path, result_file: Path, why_not: Callable[[], str
             except subprocess.TimeoutExpired:
                 if reason := why_not():
                     process.kill()
-                    return unmeasured(reason)
+                    return unmeasured(reason, scan)
     if process.returncode:
         reason = (complaint.strip().splitlines() or ["no reason given"])[-1]
-        return unmeasured(reason)
+        return unmeasured(reason, scan)
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     return figures

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Recorder:
         What the results are made from; its versions are written into each.
     save : Path
         Results go into `results` below it, the store into `store` where it has no folder of its own.
+    is_ending : callable
+        Says whether the run was asked to end: nobody waits for what can be had later as well.
 
     Raises
     ------
@@ -65,8 +68,17 @@ class Recorder:
     batch_size = 4096
     deadline_s = 0.5
 
-    def __init__(self, config: ResultsConfig, store: StoreConfig, origin: ImageOrigin, save: Path) -> None:
+    def __init__(
+        self,
+        config: ResultsConfig,
+        store: StoreConfig,
+        origin: ImageOrigin,
+        save: Path,
+        *,
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.config, self.origin, self.results = config, origin, result_folder(save)
+        self.is_ending = is_ending
         self.store = (store.path or save / "store") if store.enabled else None
         self.store_timeout_s = store.timeout_s
         self.inputs: tuple[str, ...] = ("stitcher",)
@@ -117,7 +129,9 @@ class ScanResult(ScanWork):
             write_summary(stem.with_suffix(".json"), figures)
         if result is not None:
             reason = self._unmeasured_for(result)
-            figures |= unmeasured(reason) if reason else self._resolution(stem.with_suffix(".cxi"))
+            figures |= (
+                unmeasured(reason, scan.folder) if reason else self._resolution(stem.with_suffix(".cxi"))
+            )
             write_summary(stem.with_suffix(".json"), figures)
 
     def _unmeasured_for(self, result: Reconstruction) -> str:
@@ -126,8 +140,8 @@ class ScanResult(ScanWork):
         n_pending, seconds = frame_counts(self._scan)["pending"], seconds_of_halves(result)
         if how == "never":
             return "results.resolution is 'never'"
-        if not self._is_newest():
-            return "another scan had begun"
+        if reason := self._urgent():
+            return reason
         if how == "always":
             return ""
         if not self._stage.origin.uses_refinement:
@@ -141,16 +155,19 @@ class ScanResult(ScanWork):
         self._scan.counters(Recorder.name, writable=True)["step"] = MEASURING
 
         def why_not() -> str:
-            if not self._is_newest():
-                return "another scan had begun"
+            if reason := self._urgent():
+                return reason
             is_late = not is_patient and time.monotonic() - begun_s > CHEAP_S
             return f"it would have taken more than {CHEAP_S:.0f} s" if is_late else ""
 
         return measured_resolution(self._scan.folder, result_file, why_not)
 
-    def _is_newest(self) -> bool:
+    def _urgent(self) -> str:
+        """Return what leaves no time for a resolution, "" if nothing does."""
         scans = self._scan.folder.parent.glob("*/scan.json")
-        return max(path.parent.name for path in scans) == self._scan.folder.name
+        if max(path.parent.name for path in scans) != self._scan.folder.name:
+            return "another scan had begun"
+        return "the run was asked to end" if self._stage.is_ending() else ""
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
         own = {name: getattr(self._stage.origin, name) for name in ("run_id", "config_hash", "model")}

@@ -5,6 +5,7 @@ process; imports are inside them so that a process loads only what its stage nee
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from launch.config.policy import axes_of
 from launch.config.probe import error_model, known_probe, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
 from stream.atomic import replacing
-from stream.record.run_state import StateReader
+from stream.record.run_state import StateReader, is_asked_to_end
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
@@ -165,7 +166,13 @@ def recorder(run: ResolvedRun) -> Worker:
     """Returns the stage that writes results and the entry in the store."""
     from launch.results.recorder import Recorder
 
-    return Recorder(run.config.results, run.config.store, _origin(run), run.config.save)
+    return Recorder(
+        run.config.results,
+        run.config.store,
+        _origin(run),
+        run.config.save,
+        is_ending=partial(is_asked_to_end, run.rendezvous),
+    )
 
 
 def viewer(run: ResolvedRun) -> Service:

@@ -20,7 +20,7 @@ from launch.run.processes import RunFailedError, StageProcess
 from launch.run.run_watch import RunWatch
 from launch.run.stage_states import NAMES
 from stream.record.events import EventLog, event_level
-from stream.record.run_state import write_state
+from stream.record.run_state import ask_to_end, write_state
 from stream.record.scan import Scan
 from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
@@ -283,6 +283,7 @@ class Supervisor:
             As in `wait_for_series`.
         """
         self._is_stopping = True
+        ask_to_end(self._rendezvous)
         deadline = self.clock() + (timeout_s if drain else 0.0)
         sources = [stage for stage in self._stages.values() if stage.spec.is_source]
         for stage in sources:

@@ -15,6 +15,7 @@ from stream.atomic import write_atomically
 from stream.wire.messages import RunState
 
 FILE_NAME = "state"
+ENDING = "ending"  # there once the run is asked to end
 SILENT_S = 3.0  # longest age of a state that is believed; it is written several times a second
 READ_INTERVAL_S = 0.1
 
@@ -23,6 +24,17 @@ def write_state(folder: Path, state: RunState) -> None:
     """Leaves the newest state in `folder`; a full disk costs the state, not the run."""
     with contextlib.suppress(OSError):
         write_atomically(folder / FILE_NAME, msgspec.msgpack.encode(state))
+
+
+def ask_to_end(folder: Path) -> None:
+    """Tells the processes of the run that it ends: what can be done later as well is left."""
+    with contextlib.suppress(OSError):
+        (folder / ENDING).touch()
+
+
+def is_asked_to_end(folder: Path) -> bool:
+    """Says whether the run with the short-lived `folder` was asked to end."""
+    return (folder / ENDING).exists()
 
 
 class StateReader:

@@ -1,19 +1,20 @@
 """How good a scan's object is: its error epoch by epoch, and at the end the correlation of halves."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from launch.page.scans.records import ScanRecord
 from launch.results.cxi import read_halves
+from launch.results.halves import how_to_measure
 from launch.results.resolution import resolution_figures, resolution_text
 from stream.record.error_curve import read_error_curve
 
 MOST_POINTS = 2000
 NOTHING = "no frame got into a picture"
 TOO_EARLY = "it comes with the result, after the scan"
-NO_HALVES = "not measured; `ptychostream reconstruct SCAN --frc` measures it"
 COMPUTING = "being measured: two halves of the frames are reconstructed and compared"
 
 
@@ -64,8 +65,8 @@ def _frc(record: ScanRecord) -> dict[str, Any]:
 
 def _unmeasured(record: ScanRecord) -> str:
     """Return why the recorder has not measured a resolution, as it wrote into the summary."""
-    try:
+    with suppress(OSError, ValueError):
         figures = json.loads(record.result.with_suffix(".json").read_text())
-    except (OSError, ValueError):
-        return NO_HALVES
-    return str(figures.get("resolution_unknown", NO_HALVES))
+        if "resolution_unknown" in figures:
+            return str(figures["resolution_unknown"])
+    return f"not measured; {how_to_measure(record.scan.folder)}"

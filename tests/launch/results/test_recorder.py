@@ -24,7 +24,7 @@ def close(tmp_path, monkeypatch):
 
     monkeypatch.setattr(recorder, "measured_resolution", measure)
 
-    def run(resolution, *, n_pending=0, has_next=False):
+    def run(resolution, *, n_pending=0, has_next=False, is_ending=lambda: False):
         numbers, object_ = np.arange(4), np.exp(0.5j * np.indices((24, 24))[0]).astype(np.complex64)
         scan = make_scan(tmp_path / "scans")
         record(scan, numbers)
@@ -36,7 +36,8 @@ def close(tmp_path, monkeypatch):
             make_scan(tmp_path / "scans", "0001-next")
         origin = ImageOrigin(optics=Optics(DETECTOR_PLANE), uses_network=False, uses_refinement=True)
         config = ResultsConfig(resolution=resolution)
-        Recorder(config, StoreConfig(), origin, tmp_path).open(scan).close()
+        stage = Recorder(config, StoreConfig(), origin, tmp_path, is_ending=is_ending)
+        stage.open(scan).close()
         figures = json.loads((tmp_path / "results" / "0000-series.json").read_text())
         return figures, measured
 
@@ -51,9 +52,10 @@ def close(tmp_path, monkeypatch):
         ("never", {}, "results.resolution is 'never'"),
         ("auto", {"n_pending": 1}, "1 of the frames were pending"),
         ("always", {"has_next": True}, "another scan had begun"),
+        ("always", {"is_ending": lambda: True}, "the run was asked to end; `ptychostream reconstruct /"),
     ],
 )
-def test_resolution_is_measured_where_it_is_wanted_and_no_other_scan_has_begun_or_the_reason_is_told(
+def test_resolution_is_measured_where_it_is_wanted_and_nothing_is_urgent_or_the_reason_is_told(
     close, resolution, circumstances, reason
 ):
     figures, measured = close(resolution, **circumstances)
@@ -67,3 +69,9 @@ def test_a_scan_whose_halves_would_take_long_has_no_resolution_unless_it_is_aske
     figures, _ = close("auto")
     assert "resolution_m" not in figures
     assert "it would have taken about" in figures["resolution_unknown"]
+
+
+def test_a_resolution_that_is_being_measured_is_given_up_when_the_run_is_asked_to_end(close):
+    answers = iter([False, True])
+    _, measured = close("always", is_ending=lambda: next(answers))
+    assert measured == [False]

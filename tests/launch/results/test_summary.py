@@ -26,6 +26,11 @@ def test_a_path_longer_than_the_terminal_is_one_piece_to_copy() -> None:
     assert f"{path}\n" in shown(60, result=path)
 
 
+def test_a_command_longer_than_the_terminal_is_one_piece_to_copy() -> None:
+    command = "`ptychostream reconstruct '/data/a rather deep folder/of scans/0000-star' --frc`"
+    assert f"{command}\n" in shown(60, resolution_unknown=f"not measured: x; {command} measures it")
+
+
 def test_text_longer_than_the_terminal_is_wrapped_below_itself() -> None:
     lines = shown(60, incomplete=", ".join(["lost 92 frames (533-624)"] * 3), is_complete=False).splitlines()
     assert max(map(len, lines)) <= 60

@@ -11,6 +11,7 @@ import pytest
 from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
 from launch.run.supervisor import Supervisor
+from stream.record.run_state import is_asked_to_end
 from stream.record.scan import Scan, ScanHeader
 from tests.helpers.launch.runs import make_run
 
@@ -181,15 +182,17 @@ def test_series_count_when_every_stage_has_closed_them(run_folder):
         assert [found.name for found in seen[-1]] == ["0001-test"]
 
 
-def test_stopping_waits_until_recorded_series_are_closed(run_folder):
+def test_stopping_tells_all_and_waits_until_recorded_series_are_closed(run_folder):
     run = make_run(run_folder, "first")
     with Supervisor(run) as supervisor:
         supervisor.start()
         scan = make_scan(run, 0, run.run_id)
         turns = []
+        assert not is_asked_to_end(supervisor.run.rendezvous)
 
         def close_later(scans: list[Scan]) -> None:
             turns.append(len(scans))
+            assert is_asked_to_end(supervisor.run.rendezvous)
             if len(turns) == 3:
                 close(scan, "first")
 
