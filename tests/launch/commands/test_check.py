@@ -142,20 +142,27 @@ def test_a_detector_that_is_not_there_is_an_error(tmp_path):
     assert found == ("ERROR", f"nobody listens at {address}: Connection refused")
 
 
+def with_documents(tmp_path, address):
+    positions = {"unit": "um", "address": address}
+    return config_of(tmp_path, {"address": "ipc:///nobody"}, positions=positions)
+
+
 def test_documents_are_received(tmp_path, run_folder):
     address = f"ipc://{run_folder}/documents"
     start = encode_document("start", {"uid": "a"})
-    positions = {"unit": "um", "address": address}
-    config = config_of(tmp_path, {"address": "ipc:///nobody"}, positions=positions)
     with Socket("XPUB", Endpoint(address=address)) as bluesky:
 
         def publish(message: bytes) -> None:
             assert wait_for_message([bluesky], 20.0)
             bluesky.send([message])
 
-        findings = heard(check(config, 5.0), publish, start)
+        findings = heard(check(with_documents(tmp_path, address), 5.0), publish, start)
     assert said(findings, "positions")[-1] == ("OK", "a document came: start")
-    silent = said(check(config, 0.1), "positions")[-1]
+
+
+def test_silence_of_the_documents_is_said(tmp_path, run_folder):
+    address = f"ipc://{run_folder}/documents"
+    silent = said(check(with_documents(tmp_path, address), 0.1), "positions")[-1]
     assert silent == ("WARNING", f"nothing came from {address} in 0.1 s: documents come while a plan runs")
 
 

@@ -71,6 +71,7 @@ def test_an_array_that_cannot_be_is_said_with_its_file(
             assert path.stem in said_in_refusal(call, command), f"{name} is {wrong}"
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
