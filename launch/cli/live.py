@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from launch.cli.app import (
 from launch.cli.completion import actions, families
 from launch.signals import heard_or_not
 from stream.wire import addresses
+
+if TYPE_CHECKING:
+    from launch.config.config import Config
 
 
 @app.command()
@@ -93,16 +96,22 @@ def run(
 ) -> None:
     """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""
     from launch.commands.run import run as run_pipeline
-    from launch.config.file import files_read, load_config
+    from launch.config.file import files_read
     from launch.outputs import check_outputs
 
-    if save is not None:
-        overrides = [*overrides, f"save={save.absolute()}"]
-    settings = load_config(config, overrides=overrides, environ=os.environ)
+    settings = _settings(config, save, overrides)
     check_outputs({"--json": json}, inputs=files_read(config, settings), overwrite=overwrite)
     raise typer.Exit(
         run_pipeline(settings, n_series=series, timeout_s=timeout, json_file=json, opens_browser=browser)
     )
+
+
+def _settings(config: str, save: Path | None, overrides: list[str]) -> "Config":
+    from launch.config.file import load_config, override
+
+    if save is not None:
+        overrides = [*overrides, override("save", save.absolute())]
+    return load_config(config, overrides=overrides, environ=os.environ)
 
 
 @app.command()
@@ -115,6 +124,7 @@ def check(
         bool,
         typer.Option("--receive", help="Takes a message of a detector that pushes; a scan would lack it."),
     ] = False,
+    save: Save = None,
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
     """Tries everything in a configuration before the beam is on; exit status 1 if a run could not work."""
@@ -122,11 +132,9 @@ def check(
 
     from launch.commands.check import check as try_everything
     from launch.commands.check import table
-    from launch.config.file import load_config
 
-    settings = load_config(config, overrides=overrides, environ=os.environ)
     is_good = True
-    for finding in try_everything(settings, timeout, receives=receive):
+    for finding in try_everything(_settings(config, save, overrides), timeout, receives=receive):
         typer.echo(table(finding, get_terminal_size().columns))
         is_good &= not finding.is_failure
     raise typer.Exit(not is_good)

@@ -16,7 +16,6 @@ from launch.config.config import Config
 from launch.config.probe import known_probe
 from launch.run.findings import Finding, Findings, caught
 from launch.run.readiness import readiness
-from operators.engine.backends import get_backend
 from stream.detector.dectris import (
     DetectorMessage,
     DetectorMessageError,
@@ -49,25 +48,22 @@ def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = Fals
         Whether a message is also taken from a detector that pushes; a scan that runs would lack it.
     """
     failed = set()
-    for finding in readiness(config):
+    for finding in readiness(config, is_patient=True):
         failed |= {finding.what} if finding.is_failure else set()
         yield finding
     if config.network.weights and not failed & {"network", "probe", "frames"}:
         yield from caught("network", partial(_speed, config))
-    if config.refinement.enabled and "refinement" not in failed:
-        yield from caught("refinement", partial(_backend, config))
     yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
     if config.positions.source == "documents" and "positions" not in failed:
         yield from caught("positions", partial(_documents, config, timeout_s))
 
 
 def table(finding: Finding, width: int) -> str:
-    """Returns the lines that show a finding, in columns."""
+    """Returns the lines that show a finding, in columns; no path is broken."""
     indent = " " * (_RESULT_COLUMNS + _NAME_COLUMNS)
     head = f"{finding.result:<{_RESULT_COLUMNS}}{finding.what:<{_NAME_COLUMNS}}"
-    lines = [
-        line for text in finding.detail.splitlines() for line in wrap(text, max(width - len(indent), 30))
-    ]
+    fold = partial(wrap, width=max(width - len(indent), 30), break_long_words=False, break_on_hyphens=False)
+    lines = [line for text in finding.detail.splitlines() for line in fold(text)]
     return f"\n{indent}".join([head + (lines[0] if lines else ""), *lines[1:]])
 
 
@@ -84,10 +80,6 @@ def _speed(config: Config) -> Findings:
         yield Finding(
             "network", "OK", try_out(network, probe, section.batch_size, section.device, section.threads)
         )
-
-
-def _backend(config: Config) -> Findings:
-    yield Finding("refinement", "OK", f"updates by {get_backend(config.refinement.device).name}")
 
 
 def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:

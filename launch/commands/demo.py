@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 
 from launch.config.config import Config
-from launch.config.file import load_config
+from launch.config.file import load_config, override
 from launch.results.summary import read_summary, table, write_summary
 from launch.run.finish import finish, tell_reached
 from launch.run.processes import RunFailedError
@@ -227,7 +227,6 @@ def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> C
     check_writable(options.save.absolute(), "another --save")
     usual = load_config("demo")
     settings = {
-        "save": options.save.absolute(),
         "detector.address": f"tcp://127.0.0.1:{free_port()}",
         "detector.bind": "true",
         "positions.address": f"tcp://127.0.0.1:{free_port()}",
@@ -235,7 +234,9 @@ def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> C
         "viewer.port": free_port(usual.viewer.port),
         "store.enabled": str(options.stores).lower(),
     }
-    config = load_config("demo", overrides=[f"{key}={value}" for key, value in settings.items()])
+    overrides = [override("save", options.save.absolute())]
+    overrides += [f"{key}={value}" for key, value in settings.items()]
+    config = load_config("demo", overrides=overrides)
     if policy is None:
         return config
     steering = {"enabled": True, "address": _usual_or_free(usual.policy.address), **policy}

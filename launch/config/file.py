@@ -1,5 +1,6 @@
 """A configuration file, the environment and `--set` become one `Config`, or one line per mistake."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def load_config(
 
     folder = Path.cwd() if path.parent == RECIPES else path.parent.resolve()
     return checked(Config, settings, folder=folder, origin_of=origin_of)
+
+
+def override(key: str, value: str | Path) -> str:
+    """Returns the override that sets `key` to this text, whatever characters it has."""
+    return f"{key}={json.dumps(str(value), ensure_ascii=False)}"
 
 
 def recipes() -> list[str]:

@@ -31,8 +31,15 @@ GOOD_OVERLAP = 0.6, 0.8  # Bunk et al., Ultramicroscopy 108, 481 (2008), and a l
 _ARRAYS_OF_A_BATCH = 4  # complex64: exit waves, far fields, and what becomes of them
 
 
-def readiness(config: Config) -> Findings:
-    """Yields what this computer can tell of `config` in a moment, thing by thing."""
+def readiness(config: Config, *, is_patient: bool = False) -> Findings:
+    """Yields what this computer can tell of `config` in a moment, thing by thing.
+
+    Parameters
+    ----------
+    config : Config
+    is_patient : bool
+        Whether it may take longer: `auto` is tried as well, and what it finds is named.
+    """
     yield from map(_finding, judge_geometry(config.geometry.geometry(), _SAID))
     sizes = list(caught("memory", partial(_memory, config)))
     yield from sizes
@@ -43,7 +50,7 @@ def readiness(config: Config) -> Findings:
         ("probe", _probe),
         ("positions", _position_file),
         ("network", _network),
-        ("refinement", _refinement),
+        ("refinement", partial(_refinement, is_patient=is_patient)),
         ("addresses", addresses),
         ("save", save_folder),
         ("store", store),
@@ -190,9 +197,7 @@ def _network(config: Config) -> Findings:
     yield from (Finding("network", "WARNING", doubt) for doubt in outside_of_training(config))
 
 
-def _refinement(config: Config) -> Findings:
-    device = config.refinement.device
-    if config.refinement.enabled:
-        if device != "auto":  # the stage finds what there is, which takes more than a moment
-            get_backend(device)
-        yield Finding("refinement", "OK", f"device {device}")
+def _refinement(config: Config, *, is_patient: bool) -> Findings:
+    section = config.refinement
+    if section.enabled and (section.device != "auto" or is_patient):
+        yield Finding("refinement", "OK", f"updates by {get_backend(section.device).name}")

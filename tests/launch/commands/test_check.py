@@ -172,7 +172,7 @@ def test_the_network_is_run_and_what_updates_the_object_is_named(tmp_path):
     )
     findings = list(check(config, 0.1))
     assert "ms per pattern on" in said(findings, "network")[-1][1]
-    assert said(findings, "refinement")[-1] == ("OK", "updates by numpy")
+    assert said(findings, "refinement") == [("OK", "updates by numpy")]
 
 
 def test_findings_stand_in_columns_within_the_width():
@@ -202,3 +202,20 @@ def test_the_command_fails_when_something_fails(call, tmp_path):
     assert status == 0
     assert {line.split()[0] for line in out.splitlines() if line[0] != " "} == {"OK", "WARNING"}
     assert "OK       object pixel       28.18 nm" in out
+
+
+def test_the_folder_of_the_command_line_is_the_one_that_is_judged(call, tmp_path):
+    config_of(tmp_path, {"address": "ipc:///nobody"})
+    file, elsewhere = tmp_path / "beamline.yaml", tmp_path / "a #1: rather odd name"
+    file.write_text(
+        "geometry: {energy_ev: 8800, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 64}\n"
+        "detector: {address: 'ipc:///nobody'}\n"
+        "positions: {source: file, path: positions.csv, unit: um}\n"
+        "live: {address: 'tcp://127.0.0.1:*'}\n"
+        "viewer: {port: 0}\n"
+    )
+    _, out, _ = call("check", str(file), "--timeout", "0.1", "--save", str(elsewhere))
+    assert f"{elsewhere}, " in " ".join(out.split())
+    elsewhere.touch()
+    _, out, _ = call("check", str(file), "--timeout", "0.1", "--save", str(elsewhere))
+    assert f"ERROR save {elsewhere} cannot be written to: Not a directory" in " ".join(out.split())
