@@ -18,6 +18,7 @@ from launch.outputs import check_outputs
 BENCHMARKS = {
     "live": "tests.benchmarks.live",
     "ingest": "tests.benchmarks.ingest",
+    "startup": "tests.benchmarks.startup",
     "engines": "tests.benchmarks.engines.comparison",
     "engines_gpu": "tests.benchmarks.engines.gpu",
     "network": "tests.benchmarks.network.comparison",
