@@ -13,7 +13,7 @@ from textwrap import wrap
 import numpy as np
 
 from launch.config.config import Config
-from launch.config.probe import known_probe
+from launch.config.probe import Known
 from launch.run.findings import Finding, Findings, caught
 from launch.run.readiness import readiness
 from stream.detector.dectris import (
@@ -47,12 +47,12 @@ def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = Fals
     receives : bool
         Whether a message is also taken from a detector that pushes; a scan that runs would lack it.
     """
-    failed = set()
-    for finding in readiness(config, is_patient=True):
+    known, failed = Known(config), set()
+    for finding in readiness(known, is_patient=True):
         failed |= {finding.what} if finding.is_failure else set()
         yield finding
     if config.network.weights and not failed & {"network", "probe", "frames"}:
-        yield from caught("network", partial(_speed, config))
+        yield from caught("network", partial(_speed, known))
     yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
     if config.positions.source == "documents" and "positions" not in failed:
         yield from caught("positions", partial(_documents, config, timeout_s))
@@ -67,19 +67,16 @@ def table(finding: Finding, width: int) -> str:
     return f"\n{indent}".join([head + (lines[0] if lines else ""), *lines[1:]])
 
 
-def _speed(config: Config) -> Findings:
+def _speed(known: Known) -> Findings:
     from stream.files.weights import load_network
     from stream.stages.predictors import try_out
 
-    section, weights = config.network, config.network.weights
-    if weights is None:
+    section, probe = known.config.network, known.probe
+    if section.weights is None or probe is None:
         return
-    network, _ = load_network(weights)
-    probe = known_probe(config.probe, config.geometry.n_pixels)
-    if probe is not None:
-        yield Finding(
-            "network", "OK", try_out(network, probe, section.batch_size, section.device, section.threads)
-        )
+    network, _ = load_network(section.weights)
+    tried = try_out(network, probe, section.batch_size, section.device, section.threads)
+    yield Finding("network", "OK", tried)
 
 
 def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from launch.config.config import Config, config_hash
+from launch.config.probe import Known
 from launch.results.summary import read_summary, write_summary
 from launch.run.finish import finish, tell_reached
 from launch.run.progress import ProgressLine
@@ -103,11 +104,12 @@ def run(
         asked again.
     """
     console = console or Console()
-    warnings = warnings_of(config)
+    known = Known(config)
+    warnings = warnings_of(known)
     interruption: KeyboardInterrupt | None = None
     with (
         ProgressLine(console) as line,
-        Supervisor(resolve(config), on_notice=line.notice) as supervisor,
+        Supervisor(resolve(config, known), on_notice=line.notice) as supervisor,
     ):
         for what, _, doubt in warnings:
             line.notice(what, logging.WARNING, doubt)

@@ -1,11 +1,11 @@
-"""What is known before a run of its probe and of its network, from the configuration."""
+"""What is known before a run of its probe, its positions and its network, from the configuration."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from launch.config.config import Config
+from operators.arrays import Positions, Probe
 from operators.mosaic.error_bars import ErrorModel
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.probe import read_probe
@@ -13,7 +13,37 @@ from stream.record.tuned_weights import ensemble_id
 from stream.stages.config import ProbeConfig
 
 
-def known_probe(section: ProbeConfig, n_pixels: int) -> np.ndarray | None:
+class Known:
+    """What the configuration names, each read when it is first asked for, and once.
+
+    Parameters
+    ----------
+    config : Config
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def probe(self) -> Probe | None:
+        """That of `known_probe`; raises as it does."""
+        return known_probe(self.config.probe, self.config.geometry.n_pixels)
+
+    @cached_property
+    def positions_m(self) -> Positions | None:
+        """Positions of the file, (frame, 2) float64 metres, None where documents bring them.
+
+        Raises ValueError if the file cannot be read as positions.
+        """
+        from stream.stages.positions import load_positions  # brings what stages that know none do without
+
+        section = self.config.positions
+        if section.source != "file" or section.path is None:
+            return None
+        return load_positions(section.path, section)
+
+
+def known_probe(section: ProbeConfig, n_pixels: int) -> Probe | None:
     """Returns the probe known before the scan, (mode, y, x) complex64, None if it comes from the data.
 
     Raises

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from launch.config.config import Config
-from launch.config.probe import known_probe, model_card, model_id, read_card
+from launch.config.probe import Known, model_card, model_id, read_card
 from launch.config.reading import ConfigError
 from launch.memory import memory_bytes
 from launch.run.findings import Finding, Findings, Result, caught
@@ -23,7 +23,6 @@ from operators.optics.probe import probe_diameter_px
 from operators.optics.sampling import Judgement, judge_geometry, judge_positions, judge_probe, readable
 from stream.detector.dectris import MAX_PIXELS
 from stream.stages.inputs import Optics
-from stream.stages.positions import load_positions
 
 _RESULTS: dict[str, Result] = {"plausible": "OK", "doubtful": "WARNING", "impossible": "ERROR"}
 _SAID = {name: f"geometry.{name}: " for name in Geometry.__slots__}
@@ -31,15 +30,16 @@ GOOD_OVERLAP = 0.6, 0.8  # Bunk et al., Ultramicroscopy 108, 481 (2008), and a l
 _ARRAYS_OF_A_BATCH = 4  # complex64: exit waves, far fields, and what becomes of them
 
 
-def readiness(config: Config, *, is_patient: bool = False) -> Findings:
-    """Yields what this computer can tell of `config` in a moment, thing by thing.
+def readiness(known: Known, *, is_patient: bool = False) -> Findings:
+    """Yields what this computer can tell of a configuration in a moment, thing by thing.
 
     Parameters
     ----------
-    config : Config
+    known : Known
     is_patient : bool
         Whether it may take longer: `auto` is tried as well, and what it finds is named.
     """
+    config = known.config
     yield from map(_finding, judge_geometry(config.geometry.geometry(), _SAID))
     sizes = list(caught("memory", partial(_memory, config)))
     yield from sizes
@@ -55,18 +55,18 @@ def readiness(config: Config, *, is_patient: bool = False) -> Findings:
         ("save", save_folder),
         ("store", store),
     ):
-        yield from caught(what, partial(tried, config))
+        yield from caught(what, partial(tried, known))
 
 
-def warnings_of(config: Config) -> list[Finding]:
-    """Returns what a run of `config` should be warned of.
+def warnings_of(known: Known) -> list[Finding]:
+    """Returns what a run of the configuration should be warned of.
 
     Raises
     ------
     ConfigError
         If it could not work, with a line for each reason.
     """
-    findings = list(readiness(config))
+    findings = list(readiness(known))
     if failures := [finding for finding in findings if finding.is_failure]:
         raise ConfigError("\n".join(map(_line, failures)))
     return [finding for finding in findings if finding.result == "WARNING"]
@@ -102,8 +102,8 @@ def _memory(config: Config) -> Findings:
     yield Finding("memory", "OK", f"{batch}, {readable(here, 'B')} are there")
 
 
-def _frames(config: Config) -> Findings:
-    geometry, shape = config.geometry, config.detector.frame_shape
+def _frames(known: Known) -> Findings:
+    geometry, shape = known.config.geometry, known.config.detector.frame_shape
     side = geometry.n_pixels * geometry.binning
     optics = Optics(geometry)
     mask = optics.preprocess_of(shape).mask if shape else optics.pattern_mask()
@@ -112,23 +112,24 @@ def _frames(config: Config) -> Findings:
     yield Finding("frames", "OK", f"{size} pixels{masked}")
 
 
-def _probe(config: Config) -> Findings:
-    probe = _known_probe(config)
+def _probe(known: Known) -> Findings:
+    probe, path = _known_probe(known), known.config.probe.path
     if probe is None:
         yield Finding("probe", "OK", "found from the first frames")
-        if config.probe.path is not None:
-            unused = f"{config.probe.path} is not used: probe.source is 'data', wanted 'file' to use it"
+        if path is not None:
+            unused = f"{path} is not used: probe.source is 'data', wanted 'file' to use it"
             yield Finding("probe", "WARNING", unused)
         return
     n_modes, n_pixels, _ = probe.shape
     modes = f"{n_modes} modes" if n_modes > 1 else "1 mode"
     yield Finding("probe", "OK", f"{modes} of {n_pixels} x {n_pixels} pixels")
-    yield from map(_finding, judge_probe(probe, config.geometry.geometry()))
+    for finding in map(_finding, judge_probe(probe, known.config.geometry.geometry())):
+        is_of_file = finding.is_failure and known.config.probe.source == "file"
+        yield finding._replace(detail=f"{path}: {finding.detail}") if is_of_file else finding
 
 
-def _known_probe(config: Config) -> Probe | None:
-    n_pixels = config.geometry.n_pixels
-    probe = known_probe(config.probe, n_pixels)
+def _known_probe(known: Known) -> Probe | None:
+    probe, n_pixels = known.probe, known.config.geometry.n_pixels
     if probe is not None and probe.shape[1:] != (n_pixels, n_pixels):
         raise ValueError(
             f"the probe has shape {probe.shape}, patterns have {n_pixels} x {n_pixels} pixels: "
@@ -137,32 +138,31 @@ def _known_probe(config: Config) -> Probe | None:
     return probe
 
 
-def _position_file(config: Config) -> Findings:
-    section, geometry = config.positions, config.geometry.geometry()
+def _position_file(known: Known) -> Findings:
+    section, geometry = known.config.positions, known.config.geometry.geometry()
     diameter_m = None
     with suppress(ValueError, OSError):  # a finding of its own
-        probe = None if config.probe.is_guess else _known_probe(config)
+        probe = None if known.config.probe.is_guess else _known_probe(known)
         if probe is not None and 0 < float(abs2(probe).sum(dtype=np.float64)) < np.inf:
             diameter_m = probe_diameter_px(probe) * geometry.object_pixel_m
-    if section.source != "file" or section.path is None:
+    positions_m = known.positions_m
+    if positions_m is None:
         if diameter_m:
             low, high = (readable((1 - share) * diameter_m, "m") for share in GOOD_OVERLAP[::-1])
             yield Finding(
                 "overlap", "OK", f"steps of {low} to {high} overlap well: see that the plan takes such"
             )
         return
-    positions_m = load_positions(section.path, section)
-    known = positions_m[np.isfinite(positions_m).all(axis=1)]
+    finite_m = positions_m[np.isfinite(positions_m).all(axis=1)]
     yield Finding("positions", "OK", f"{len(positions_m)} in {section.path}")
-    if len(known) < len(positions_m):
-        n_unknown = len(positions_m) - len(known)
+    if n_unknown := len(positions_m) - len(finite_m):
         yield Finding("positions", "WARNING", f"{n_unknown} of {len(positions_m)} are not finite")
-    if len(known) and (n_far := _n_far_off(known, section.field_m)):
+    if len(finite_m) and (n_far := _n_far_off(finite_m, section.field_m)):
         # as the stage judges them; it takes the middle of the first that come
         yield Finding(
             "positions",
-            "ERROR" if n_far > len(known) / 2 else "WARNING",
-            f"{n_far} of {len(known)} lie more than {readable(section.field_m, 'm')} from the middle and "
+            "ERROR" if n_far > len(finite_m) / 2 else "WARNING",
+            f"{n_far} of {len(finite_m)} lie more than {readable(section.field_m, 'm')} from the middle and "
             "would be rejected: check positions.unit, or raise positions.field_m",
         )
     judgements = judge_positions(positions_m, geometry, diameter_m=diameter_m, memory_bytes=memory_bytes())
@@ -174,7 +174,8 @@ def _n_far_off(positions_m: Positions, field_m: float) -> int:
     return int(is_far.any(axis=1).sum())
 
 
-def _network(config: Config) -> Findings:
+def _network(known: Known) -> Findings:
+    config = known.config
     section, n_pixels = config.network, config.geometry.n_pixels
     if section.weights is None:
         return
@@ -194,10 +195,13 @@ def _network(config: Config) -> Findings:
     if config.finetune.enabled and "natural" in model_card(config).get("recipe", {}).get("families", ()):
         require("skimage")
     yield Finding("network", "OK", f"{section.weights.name}, version {model_id(config)}")
-    yield from (Finding("network", "WARNING", doubt) for doubt in outside_of_training(config))
+    doubts: list[str] = []
+    with suppress(ValueError, OSError):  # a probe that cannot be read is a finding of its own
+        doubts = outside_of_training(known)
+    yield from (Finding("network", "WARNING", doubt) for doubt in doubts)
 
 
-def _refinement(config: Config, *, is_patient: bool) -> Findings:
-    section = config.refinement
+def _refinement(known: Known, *, is_patient: bool) -> Findings:
+    section = known.config.refinement
     if section.enabled and (section.device != "auto" or is_patient):
         yield Finding("refinement", "OK", f"updates by {get_backend(section.device).name}")

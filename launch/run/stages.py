@@ -13,7 +13,7 @@ import numpy as np
 
 from launch.config.config import Config
 from launch.config.policy import axes_of
-from launch.config.probe import error_model, known_probe, model_card, model_id
+from launch.config.probe import Known, error_model, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
 from stream.atomic import replacing
 from stream.record.run_state import StateReader, is_asked_to_end
@@ -27,8 +27,14 @@ AnySection = TypeVar("AnySection", bound=EndpointSection)
 REFINEMENT_NICE, FINETUNE_NICE = 10, 19
 
 
-def resolve(config: Config) -> ResolvedRun:
+def resolve(config: Config, known: Known | None = None) -> ResolvedRun:
     """Returns a new run of `config`, its known probe written to the run's folder.
+
+    Parameters
+    ----------
+    config : Config
+    known : Known, optional
+        Of `config`, with what was read already.
 
     Raises
     ------
@@ -36,7 +42,7 @@ def resolve(config: Config) -> ResolvedRun:
         If the probe cannot be read or computed.
     """
     run = new_run(config, stages_of(config))
-    probe = known_probe(config.probe, config.geometry.n_pixels)
+    probe = (known or Known(config)).probe
     if probe is not None:
         with replacing(run.folder / PROBE_FILE) as temporary, temporary.open("wb") as file:
             np.save(file, probe)

@@ -5,7 +5,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,13 +14,13 @@ import numpy as np
 
 from launch.config.config import Config
 from launch.config.policy import policy_aims
+from launch.config.probe import Known
 from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.extras import missing_extra
 from launch.run.findings import Finding, Findings, caught
 from launch.run.supervisor import LOCK, claim
 from operators.optics.sampling import readable
 from stream.stages.config import EndpointSection
-from stream.stages.positions import load_positions
 from stream.wire.greeting import resolve_host
 from stream.wire.reserve import reserved
 from stream.wire.sockets import read_keys
@@ -29,8 +29,9 @@ STORE_MODULES = ("bluesky_tiled_plugins", "databroker", "event_model", "tiled")
 _COUNT_BYTES = 4  # of a pixel of a detector that does not say
 
 
-def addresses(config: Config) -> Findings:
+def addresses(known: Known) -> Findings:
     """Yields which of the addresses can be used from here; nobody is asked whether he is there."""
+    config = known.config
     with ExitStack() as held:  # so that the same address twice is noticed
         for name, section in _endpoints(config):
             yield from caught(name, partial(_endpoint, name, section, held))
@@ -77,8 +78,9 @@ def _viewer(section: ViewerConfig, held: ExitStack) -> Findings:
         yield Finding("viewer", "WARNING", f"everybody who reaches {section.host}:{section.port} may {may}")
 
 
-def save_folder(config: Config) -> Findings:
+def save_folder(known: Known) -> Findings:
     """Yields whether results can be written, and how many frames there is room for."""
+    config = known.config
     check_writable(config.save, "another `save` (--save)")
     if (config.save / LOCK).exists():
         os.close(claim(config.save))
@@ -89,14 +91,14 @@ def save_folder(config: Config) -> Findings:
         "OK",
         f"{config.save}, {readable(free, 'B')} free for {n_frames} frames of {readable(frame_bytes, 'B')}",
     )
-    section = config.positions
-    if section.source == "file" and section.path is not None:
-        n_positions = len(load_positions(section.path, section))
-        if n_positions > n_frames:
-            raise ValueError(
-                f"{n_positions} frames with their patches need {readable(n_positions * frame_bytes, 'B')}, "
-                f"{readable(free, 'B')} are free in {config.save}: make room or use another --save"
-            )
+    n_positions = 0
+    with suppress(ValueError, OSError):  # a file that cannot be read is a finding of its own
+        n_positions = 0 if known.positions_m is None else len(known.positions_m)
+    if n_positions > n_frames:
+        raise ValueError(
+            f"{n_positions} frames with their patches need {readable(n_positions * frame_bytes, 'B')}, "
+            f"{readable(free, 'B')} are free in {config.save}: make room or use another --save"
+        )
 
 
 def _frame_bytes(config: Config) -> float:
@@ -107,8 +109,9 @@ def _frame_bytes(config: Config) -> float:
     return n_bytes + (geometry.n_pixels**2 * 10.0 if config.network.weights else 0.0)
 
 
-def store(config: Config) -> Findings:
+def store(known: Known) -> Findings:
     """Yields whether finished scans can be registered."""
+    config = known.config
     if not config.store.enabled:
         return
     for module in STORE_MODULES:

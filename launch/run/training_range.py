@@ -8,12 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from launch.config.config import Config
-from launch.config.probe import known_probe, model_card
+from launch.config.probe import Known, model_card
 from operators.arrays import abs2
 
 
-def outside_of_training(config: Config) -> list[str]:
+def outside_of_training(known: Known) -> list[str]:
     """Returns one sentence for each range of the model card that the probe lies outside of.
 
     Raises
@@ -21,13 +20,13 @@ def outside_of_training(config: Config) -> list[str]:
     ValueError
         If the probe cannot be read.
     """
-    return list(_ranges_left(config))
+    return list(_ranges_left(known))
 
 
-def _ranges_left(config: Config) -> Iterator[str]:
-    card, section = model_card(config), config.probe
+def _ranges_left(known: Known) -> Iterator[str]:
+    card, section = model_card(known.config), known.config.probe
     low, high = card.get("photons_per_frame", (0, np.inf))
-    photons = _photons(config)
+    photons = _photons(known)
     if photons is not None and not low <= photons <= high:
         # Shipped weights: at a tenth of the least photons 68 % bands hold 31 %, at ten times the most 82 %.
         # Told twice or half the photons that there are, they are worse than a constant.
@@ -51,9 +50,9 @@ def _ranges_left(config: Config) -> Iterator[str]:
             )
 
 
-def _photons(config: Config) -> float | None:
+def _photons(known: Known) -> float | None:
     """Return the photons of a frame without a sample, None if they are found during the scan."""
-    if config.probe.photons is not None:
-        return config.probe.photons
-    probe = None if config.finds_probe else known_probe(config.probe, config.geometry.n_pixels)
+    if known.config.probe.photons is not None:
+        return known.config.probe.photons
+    probe = None if known.config.finds_probe else known.probe
     return None if probe is None else float(abs2(probe).sum(dtype=np.float64))

@@ -8,8 +8,11 @@ import yaml
 
 from launch.config.config import DEMO_WEIGHTS
 from launch.config.file import load_config
+from launch.config.probe import Known
 from launch.config.reading import ConfigError
 from launch.run.readiness import readiness, warnings_of
+from launch.run.stages import resolve
+from operators.optics.probe import zone_plate_probe
 from operators.optics.trajectories import raster
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.launch.commands import free_address
@@ -56,8 +59,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def configured(folder: Path, *changes: str):
-    return load_config(folder / "configuration.yaml", overrides=changes)
+def configured(folder: Path, *changes: str) -> Known:
+    return Known(load_config(folder / "configuration.yaml", overrides=changes))
 
 
 def probe(file: str) -> str:
@@ -65,10 +68,10 @@ def probe(file: str) -> str:
 
 
 def test_a_good_configuration_passes_both(folder):
-    config = configured(folder)
-    findings = list(readiness(config))
+    known = configured(folder)
+    findings = list(readiness(known))
     assert {finding.result for finding in findings} == {"OK"}
-    assert warnings_of(config) == []
+    assert warnings_of(known) == []
     details = {finding.what: finding.detail for finding in findings}
     assert details["object pixel"] == "56.36 nm"
     assert details["overlap"] == "81%"
@@ -92,7 +95,11 @@ def test_a_good_configuration_passes_both(folder):
         (["geometry.mask=objects.npy"], "frames", "objects.npy: wanted a .npy file as numpy.save writes it"),
         (["geometry.mask=empty.npy"], "frames", "empty.npy: wanted a .npy file as numpy.save writes it"),
         (["geometry.mask=."], "frames", ": wanted a .npy file as numpy.save writes it: Is a directory"),
-        ([probe("probe-of-nan.npy")], "photons per frame", "values that are not finite"),
+        (
+            [probe("probe-of-nan.npy")],
+            "photons per frame",
+            "probe-of-nan.npy: the probe holds values that are not finite",
+        ),
         ([probe("probe-of-zeros.npy")], "photons per frame", "only zeros"),
         ([probe("probe-of-128.npy")], "probe", "has shape (1, 128, 128), patterns have 64 x 64 pixels"),
         ([probe("real.npy")], "probe", "wanted a complex probe (mode, y, x), found float64"),
@@ -125,11 +132,11 @@ def test_a_good_configuration_passes_both(folder):
     ],
 )
 def test_what_cannot_work_is_found_and_refused_with_the_same_sentence(folder, changes, what, complaint):
-    config = configured(folder, *changes)
-    details = [finding.detail for finding in readiness(config) if finding.is_failure and finding.what == what]
+    known = configured(folder, *changes)
+    details = [finding.detail for finding in readiness(known) if finding.is_failure and finding.what == what]
     assert any(complaint in detail for detail in details), details
     with pytest.raises(ConfigError) as refused:
-        warnings_of(config)
+        warnings_of(known)
     assert any(line.endswith(detail) for detail in details for line in str(refused.value).splitlines())
 
 
@@ -153,9 +160,33 @@ def test_what_cannot_work_is_found_and_refused_with_the_same_sentence(folder, ch
 def test_what_is_unlikely_is_a_warning_and_a_run_begins(folder, change, what, warning):
     # as near to each other as the pixels that such a distance makes
     near = ["positions.path=near.csv"] if "distance" in change else []
-    config = configured(folder, change, *near)
-    warnings = [finding.detail for finding in warnings_of(config) if finding.what == what]
+    known = configured(folder, change, *near)
+    warnings = [finding.detail for finding in warnings_of(known) if finding.what == what]
     assert any(warning in text for text in warnings), warnings
+
+
+def test_each_file_is_read_once_and_one_that_cannot_be_read_is_complained_of_once(folder, monkeypatch):
+    from launch.config import probe as of_probe
+    from stream.stages import positions as of_positions
+
+    read: list[str] = []
+    for module, name in ((of_probe, "read_probe"), (of_positions, "load_positions")):
+        function = getattr(module, name)
+
+        def reading(path, *arguments, function=function):
+            read.append(path.name)
+            return function(path, *arguments)
+
+        monkeypatch.setattr(module, name, reading)
+    np.save(folder / "probe.npy", zone_plate_probe(64, 12, 14)[None] * 630)
+    known = configured(folder, probe("probe.npy"))
+    assert warnings_of(known) == []
+    resolve(known.config, known)
+    assert sorted(read) == ["positions.csv", "probe.npy"]
+
+    for bad in (probe("real.npy"), "positions.path=text.csv"):
+        failures = [finding for finding in readiness(configured(folder, bad)) if finding.is_failure]
+        assert len(failures) == 1, failures
 
 
 def test_an_address_that_is_taken_or_named_twice_is_refused(folder):
@@ -172,9 +203,9 @@ def test_an_address_that_is_taken_or_named_twice_is_refused(folder):
 def test_a_folder_that_another_run_writes_to_is_refused(folder):
     from launch.run.supervisor import claim
 
-    config = configured(folder)
-    with open(claim(config.save)), pytest.raises(ConfigError, match="save: another run is writing to"):  # noqa: PTH123
-        warnings_of(config)
+    known = configured(folder)
+    with open(claim(known.config.save)), pytest.raises(ConfigError, match="save: another run is writing to"):  # noqa: PTH123
+        warnings_of(known)
 
 
 def test_what_a_store_needs_and_is_not_installed_is_named(folder, monkeypatch):

@@ -3,14 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.config.config import Config
+from launch.config.probe import Known
 from launch.run.training_range import outside_of_training
 from operators.optics.probe import with_power, zone_plate_probe
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
 
-def with_probe(save: Path, **changes) -> Config:
-    return make_config(save, network={"weights": "demo"}, probe=TRAINED_PROBE | changes)
+def with_probe(save: Path, **changes) -> Known:
+    return with_network(save, TRAINED_PROBE | changes)
+
+
+def with_network(save: Path, probe: dict) -> Known:
+    return Known(make_config(save, network={"weights": "demo"}, probe=probe))
 
 
 def test_a_probe_that_the_network_was_trained_for_raises_no_doubt(tmp_path):
@@ -30,11 +34,9 @@ def test_a_file_is_judged_by_its_power_unless_its_photons_are_given(tmp_path):
     probe = with_power(zone_plate_probe(64, 12, 14)[None], 1.0)
     np.save(tmp_path / "probe.npy", np.concatenate([probe, probe]))
     file = {"source": "file", "path": tmp_path / "probe.npy"}
-    (said,) = outside_of_training(make_config(tmp_path, network={"weights": "demo"}, probe=file))
+    (said,) = outside_of_training(with_network(tmp_path, file))
     assert "the probe has 2:" in said
-    assert not outside_of_training(
-        make_config(tmp_path, network={"weights": "demo"}, probe=file | {"photons": 4e5})
-    )
+    assert not outside_of_training(with_network(tmp_path, file | {"photons": 4e5}))
 
 
 def test_radii_of_a_computed_probe_are_compared_and_those_of_a_guess_are_not(tmp_path):
@@ -44,7 +46,5 @@ def test_radii_of_a_computed_probe_are_compared_and_those_of_a_guess_are_not(tmp
 
 
 def test_nothing_is_said_of_a_probe_that_is_not_known_yet_or_that_no_network_gets(tmp_path):
-    assert not outside_of_training(
-        make_config(tmp_path, network={"weights": "demo"}, probe={"source": "data"})
-    )
-    assert not outside_of_training(make_config(tmp_path, probe=TRAINED_PROBE | {"photons": 1.0}))
+    assert not outside_of_training(with_network(tmp_path, {"source": "data"}))
+    assert not outside_of_training(Known(make_config(tmp_path, probe=TRAINED_PROBE | {"photons": 1.0})))
