@@ -1,16 +1,16 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
-import { isLoaded, load as loadColours } from "/web/colourmaps.js";
+import { isLoaded, load as loadColours } from "/web/image/colourmaps.js";
 import { area, length } from "/web/format.js";
 import { explain } from "/web/hints.js";
-import { listen as listenToKeys } from "/web/keys.js";
-import { Panel } from "/web/panel.js";
-import { onPicture, takeLive } from "/web/pictures.js";
+import { listen as listenToKeys } from "/web/image/keys.js";
+import { Panel } from "/web/image/panel.js";
+import { onPicture, takeLive } from "/web/image/pictures.js";
 import { remember, remembered } from "/web/settings.js";
 import { put, say, showState } from "/web/state.js";
 import { listen, showSteering } from "/web/steering.js";
-import { start as startTabs } from "/web/tabs.js";
-import { redraw, view } from "/web/view.js";
+import { start as startTabs } from "/web/data/tabs.js";
+import { redraw, view } from "/web/image/view.js";
 
 const SILENCE_MS = 3000; // the viewer answers four times a second
 const RETRY_MS = 1000;

@@ -1,6 +1,6 @@
 // The page's part in a steered scan: what the policy wants next, what persons have said, and saying it.
 
-import { setTool, view } from "/web/view.js";
+import { setTool, view } from "/web/image/view.js";
 
 const CONFIRM_MS = 10000;
 

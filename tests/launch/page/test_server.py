@@ -135,7 +135,8 @@ def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(
         async with ClientSession() as session, session.get(url + path) as response:
             return response.status, response.headers.get("Content-Security-Policy"), await response.text()
 
-    for path in ("/", *(f"/web/{file.name}" for file in FILES.iterdir() if file.name != "index.html")):
+    files = [file.relative_to(FILES) for file in FILES.rglob("*.*") if file.name != "index.html"]
+    for path in ("/", *(f"/web/{file}" for file in files)):
         status, policy, text = outcome(fetch(path))
         assert (status, policy) == (200, "default-src 'self'")
         assert set(re.findall(r"\w+://[^/\s]*", text)) <= {"ws://${location.host}", "http://www.w3.org"}

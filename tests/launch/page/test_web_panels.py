@@ -89,8 +89,8 @@ def test_a_profile_shows_the_values_along_a_drawn_line(page, shown):
     page.mouse.up()
     sampled = page.evaluate(
         """async () => {
-          const { sample } = await import("/web/profile.js");
-          const { view } = await import("/web/view.js");
+          const { sample } = await import("/web/image/profile.js");
+          const { view } = await import("/web/image/view.js");
           const { values, lengthM } = sample(view.picture, view.picture.maps.amplitude, view.line, 3);
           return [[...values], lengthM];
         }"""
@@ -163,7 +163,7 @@ def test_two_fingers_zoom_one_moves_and_a_double_tap_shows_the_whole_again(page,
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
 
     def zoom():
-        return page.evaluate('async () => (await import("/web/view.js")).view.zoom')
+        return page.evaluate('async () => (await import("/web/image/view.js")).view.zoom')
 
     touch("touchStart", (x - 20, y), (x + 20, y))
     for reach in (30, 40, 60):

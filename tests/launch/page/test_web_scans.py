@@ -93,7 +93,7 @@ def test_curves_have_axes_and_a_readout_or_say_why_there_are_none(shown):
 
 def test_a_tab_that_is_chosen_while_the_page_still_loads_shows_what_it_has(shown):
     page, _ = shown
-    page.route("**/web/plot.js", lambda route: (choose(page, "curves"), route.continue_()))
+    page.route("**/web/data/plot.js", lambda route: (choose(page, "curves"), route.continue_()))
     page.reload()
     text_of(page, ".error .words", "0.25 after 2 visits of 20 frames")
 

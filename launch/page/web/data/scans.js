@@ -1,11 +1,11 @@
 // Earlier images of the running scan, and the scans of its folder, which a click puts on the panels.
 
-import { askArrays, askJson, askPacket, openScan, shownScan, whileShown } from "/web/ask.js";
+import { askArrays, askJson, askPacket, openScan, shownScan, whileShown } from "/web/data/ask.js";
 import { clock, count } from "/web/format.js";
 import { explain } from "/web/hints.js";
-import { goLive, show } from "/web/pictures.js";
-import { drawRaster } from "/web/raster.js";
-import { mount } from "/web/versions.js";
+import { goLive, show } from "/web/image/pictures.js";
+import { drawRaster } from "/web/image/raster.js";
+import { mount } from "/web/data/versions.js";
 
 const PAUSE_MS = 3000;
 const PAGE = 24; // scans asked for at once

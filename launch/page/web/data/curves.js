@@ -1,9 +1,9 @@
 // How the error fell, epoch by epoch, and at the end how far two halves of the frames agree.
 
-import { askJson, shownScan, whileShown } from "/web/ask.js";
+import { askJson, shownScan, whileShown } from "/web/data/ask.js";
 import { count, digits, length } from "/web/format.js";
 import { explain } from "/web/hints.js";
-import { Plot } from "/web/plot.js";
+import { Plot } from "/web/data/plot.js";
 
 const PAUSE_MS = 2000;
 const COLOURS = { error: "#56b6c2", frc: "#7bbf86", threshold: "#e0aa4f" };

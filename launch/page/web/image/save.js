@@ -1,6 +1,6 @@
 // What a panel shows, as a file: a picture made here, or numbers written by the server.
 
-import { view } from "/web/view.js";
+import { view } from "/web/image/view.js";
 
 const MARGIN = 12;
 const STRIP = 64; // height of the colour bar and its labels, CSS pixels

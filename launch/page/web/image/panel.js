@@ -1,14 +1,14 @@
 // One image with its choice of maps, colour bar and readout under the pointer.
 
-import { isLoaded, valueOf } from "/web/colourmaps.js";
+import { isLoaded, valueOf } from "/web/image/colourmaps.js";
 import { length, motorPlace, rounded } from "/web/format.js";
-import { listen } from "/web/gestures.js";
-import { drawPath, drawProfileLine, drawScaleBar, drawSteering } from "/web/overlay.js";
-import { Profile, toggle as toggleProfile } from "/web/profile.js";
-import { Range } from "/web/range.js";
-import { saveData, savePng } from "/web/save.js";
+import { listen } from "/web/image/gestures.js";
+import { drawPath, drawProfileLine, drawScaleBar, drawSteering } from "/web/image/overlay.js";
+import { Profile, toggle as toggleProfile } from "/web/image/profile.js";
+import { Range } from "/web/image/range.js";
+import { saveData, savePng } from "/web/image/save.js";
 import { remember, remembered } from "/web/settings.js";
-import { fit, redraw, share, view, zoomBy } from "/web/view.js";
+import { fit, redraw, share, view, zoomBy } from "/web/image/view.js";
 
 const BUTTON_ZOOM = 1.6;
 const BUTTONS = {

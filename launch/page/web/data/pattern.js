@@ -1,10 +1,10 @@
 // A diffraction pattern beside the one that object and probe predict at its place, and where they differ.
 
-import { askArrays, shownScan, whileShown } from "/web/ask.js";
+import { askArrays, shownScan, whileShown } from "/web/data/ask.js";
 import { count, digits, motorPlace } from "/web/format.js";
 import { explain } from "/web/hints.js";
-import { drawBar, drawRaster, largest } from "/web/raster.js";
-import { view } from "/web/view.js";
+import { drawBar, drawRaster, largest } from "/web/image/raster.js";
+import { view } from "/web/image/view.js";
 
 const PAUSE_MS = 1000;
 const MOST_DIFFERENCE = 3; // √photons: six times what noise makes

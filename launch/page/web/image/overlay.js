@@ -2,7 +2,7 @@
 // that it is seen on any ground. `at` turns absolute object pixels (y, x) into canvas pixels [x, y].
 
 import { length } from "/web/format.js";
-import { view } from "/web/view.js";
+import { view } from "/web/image/view.js";
 
 const OUTLINE = "rgba(0, 0, 0, 0.75)";
 const COLOURS = { path: "#7fe0f0", newest: "#ffb454", next: "#ffd27a", region: "#ff8f6b", profile: "#ffffff" };

@@ -1,8 +1,8 @@
 // The keyboard, and the overlay that says what it does.
 
-import { toggle as toggleProfile } from "/web/profile.js";
-import { savePng } from "/web/save.js";
-import { fit, moveBy, redraw, setTool, view, zoomBy } from "/web/view.js";
+import { toggle as toggleProfile } from "/web/image/profile.js";
+import { savePng } from "/web/image/save.js";
+import { fit, moveBy, redraw, setTool, view, zoomBy } from "/web/image/view.js";
 
 const STEP = 0.1; // of what is seen
 const MAPS = ["amplitude", "phase", "sigma", "photons", "source"];

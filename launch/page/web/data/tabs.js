@@ -1,11 +1,11 @@
 // The tabs under the images. A tab with contents of its own names a module in its section:
 //
-//   <section id="probe" role="tabpanel" data-module="/web/probe.js" hidden></section>
+//   <section id="probe" role="tabpanel" data-module="/web/data/probe.js" hidden></section>
 //
 // The module exports `start(element)`, called once with its section. From then on the section hears the events
 // "shown" and "hidden", and the document hears "state" (`event.detail` is the state as the server sends it,
 // four times a second). What `start` draws should wait for "shown". A module puts a stored picture packet on
-// the panels with `show(packet, label)` of /web/pictures.js.
+// the panels with `show(packet, label)` of /web/image/pictures.js.
 
 import { remembered, remember } from "/web/settings.js";
 

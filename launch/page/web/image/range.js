@@ -1,7 +1,7 @@
 // Which colours a panel gives to which values: percentiles of what is lit, or two fixed numbers, and a colour map;
 // kept for each map by itself.
 
-import { names, ofBar, ofLevels, ofSource, usual } from "/web/colourmaps.js";
+import { names, ofBar, ofLevels, ofSource, usual } from "/web/image/colourmaps.js";
 import { short } from "/web/format.js";
 import { remember, remembered } from "/web/settings.js";
 

@@ -1,8 +1,8 @@
 // A slider over earlier versions of the live image; at its right end the live one.
 
-import { askJson, askPacket, openScan, shownScan } from "/web/ask.js";
+import { askJson, askPacket, openScan, shownScan } from "/web/data/ask.js";
 import { clock, count } from "/web/format.js";
-import { goLive, show } from "/web/pictures.js";
+import { goLive, show } from "/web/image/pictures.js";
 
 const BOX = `
   <label data-hint="Versions of the running scan's image that the page has kept, at most at half the resolution of the live one. The right end is the live image.">earlier images

@@ -1,10 +1,10 @@
 // The probe as it is now, mode by mode, beside the newest diffraction pattern and the model's.
 
-import { askArrays, shownScan, whileShown } from "/web/ask.js";
+import { askArrays, shownScan, whileShown } from "/web/data/ask.js";
 import { count, digits, percent } from "/web/format.js";
 import { explain } from "/web/hints.js";
-import { start as startPattern } from "/web/pattern.js";
-import { drawRaster, largest } from "/web/raster.js";
+import { start as startPattern } from "/web/data/pattern.js";
+import { drawRaster, largest } from "/web/image/raster.js";
 
 const PAUSE_MS = 1000;
 const FAINT = 0.05; // of the brightest pixel: the phase of less says nothing
