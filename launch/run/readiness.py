@@ -113,19 +113,17 @@ def _frames(known: Known) -> Findings:
 
 
 def _probe(known: Known) -> Findings:
-    probe, path = _known_probe(known), known.config.probe.path
+    probe = _known_probe(known)
     if probe is None:
         yield Finding("probe", "OK", "found from the first frames")
-        if path is not None:
+        if (path := known.config.probe.path) is not None:
             unused = f"{path} is not used: probe.source is 'data', wanted 'file' to use it"
             yield Finding("probe", "WARNING", unused)
         return
     n_modes, n_pixels, _ = probe.shape
     modes = f"{n_modes} modes" if n_modes > 1 else "1 mode"
     yield Finding("probe", "OK", f"{modes} of {n_pixels} x {n_pixels} pixels")
-    for finding in map(_finding, judge_probe(probe, known.config.geometry.geometry())):
-        is_of_file = finding.is_failure and known.config.probe.source == "file"
-        yield finding._replace(detail=f"{path}: {finding.detail}") if is_of_file else finding
+    yield from map(_finding, judge_probe(probe, known.config.geometry.geometry()))
 
 
 def _known_probe(known: Known) -> Probe | None:

@@ -16,7 +16,7 @@ def read_probe(path: Path) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the file holds no probe.
+        If the file holds no probe, or one that carries no light.
     """
     probe: np.ndarray | None
     if path.suffix == ".npy":
@@ -30,6 +30,9 @@ def read_probe(path: Path) -> np.ndarray:
     if probe is None or not np.iscomplexobj(probe) or probe.ndim not in (2, 3):
         found = "no probe" if probe is None else f"{probe.dtype} of shape {probe.shape}"
         raise ValueError(f"{path}: wanted a complex probe (mode, y, x), found {found}")
+    if not np.isfinite(probe).all() or not probe.any():
+        found = "only zeros" if np.isfinite(probe).all() else "values that are not finite"
+        raise ValueError(f"{path}: the probe holds {found}: no frame can be explained by it")
     return np.asarray(probe, np.complex64).reshape(-1, *probe.shape[-2:])
 
 
