@@ -24,6 +24,18 @@ def known(value: float) -> float:
     return value
 
 
+def at_home(path: Path | None) -> Path | None:
+    """Returns the path with ~ and ~user as a shell takes them, which leaves --save=~/scans as it is."""
+    if path is None:
+        return None
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise typer.BadParameter(
+            f"there is no home folder {path.parts[0]}; ./{path} is a path here."
+        ) from None
+
+
 CORES = len(os.sched_getaffinity(0))
 
 app = typer.Typer(
@@ -63,8 +75,10 @@ EngineDevice = Annotated[
     Literal["auto", "numpy", "compiled", "cupy", "cupy-fused"] | None,
     typer.Option(help="What runs an update; the fastest that is there."),
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="File for the figures, by name.")]
-Save = Annotated[Path | None, typer.Option(help="Folder for scans, results and logs.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", callback=at_home, help="File for the figures, by name.")
+]
+Save = Annotated[Path | None, typer.Option(callback=at_home, help="Folder for scans, results and logs.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replaces files that exist; without it nothing is begun.")
 ]

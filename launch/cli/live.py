@@ -16,6 +16,7 @@ from launch.cli.app import (
     Save,
     Seed,
     app,
+    at_home,
     finite,
     known,
 )
@@ -45,7 +46,9 @@ def demo(
         bool, typer.Option("--adaptive", help="The live image steers the scan of a sparse sample.")
     ] = False,
     seed: Seed = 7,
-    save: Annotated[Path, typer.Option(help="Folder for scans, results and logs.")] = Path("demo"),
+    save: Annotated[Path, typer.Option(callback=at_home, help="Folder for scans, results and logs.")] = Path(
+        "demo"
+    ),
     store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
     json: JsonFile = None,
     overwrite: Overwrite = False,
@@ -146,8 +149,10 @@ def watch(
         str, typer.Argument(metavar="ADDRESS", help="Where the pipeline publishes.")
     ] = addresses.LIVE,
     insecure: Insecure = False,
-    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
-    peers: Annotated[Path | None, typer.Option(help="Public key file of the pipeline.")] = None,
+    key: Annotated[Path | None, typer.Option(callback=at_home, help="Own secret key file.")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(callback=at_home, help="Public key file of the pipeline.")
+    ] = None,
 ) -> None:
     """Follows a live reconstruction in the terminal."""
     from launch.commands.watch import watch as follow
@@ -170,8 +175,10 @@ def steer(
         list[str] | None, typer.Argument(metavar="Y0 Y1 X0 X1|clear", help="Of a region, motor positions.")
     ] = None,
     insecure: Insecure = False,
-    key: Annotated[Path | None, typer.Option(help="Own secret key file.")] = None,
-    peers: Annotated[Path | None, typer.Option(help="Public key file of the policy.")] = None,
+    key: Annotated[Path | None, typer.Option(callback=at_home, help="Own secret key file.")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(callback=at_home, help="Public key file of the policy.")
+    ] = None,
 ) -> None:
     """Shows how a steered scan stands; holds, resumes or stops it, or restricts it to a region."""
     from launch.commands.steer import ACTIONS
@@ -186,7 +193,9 @@ def steer(
 
 @app.command("replay-decisions")
 def replay_decisions(
-    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Folder of a recorded scan.")],
+    scan: Annotated[
+        Path, typer.Argument(metavar="SCAN", callback=at_home, help="Folder of a recorded scan.")
+    ],
 ) -> None:
     """Makes the decisions of a steered scan again; exit status 0 only if every bit is the same."""
     from launch.commands.replay_decisions import replay_decisions as replay_all
@@ -196,7 +205,9 @@ def replay_decisions(
 
 @app.command()
 def keys(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the two key files go.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", callback=at_home, help="Where the two key files go.")
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose keys they are.")],
     overwrite: Overwrite = False,
 ) -> None:

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import CORES, EngineDevice, JsonFile, Overwrite, ScanSource, Store, app, finite
+from launch.cli.app import CORES, EngineDevice, JsonFile, Overwrite, ScanSource, Store, app, at_home, finite
 from launch.signals import heard_or_not
 
 PROBE_SOURCES = ("file", "data")
 
-Output = Annotated[Path | None, typer.Option(help="CXI file; picture and report lie beside it.")]
+Output = Annotated[
+    Path | None, typer.Option(callback=at_home, help="CXI file; picture and report lie beside it.")
+]
 Algorithm = Annotated[
     Literal["epie", "rpie", "dm", "raar"] | None,
     typer.Option(help="Engine; dm and raar are references that keep all exit waves in memory."),
@@ -30,7 +32,9 @@ PixelPitch = Annotated[
 ]
 MaskFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help=".npy of a frame's shape, not zero where a pixel is valid."),
+    typer.Option(
+        metavar="FILE", callback=at_home, help=".npy of a frame's shape, not zero where a pixel is valid."
+    ),
 ]
 Data = Annotated[str | None, typer.Option(metavar="ARRAY", help="Name of the frames in HDF5 or .npz.")]
 PositionsSource = Annotated[
@@ -69,7 +73,8 @@ RingCorrelation = Annotated[
     ),
 ]
 Product = Annotated[
-    Path | None, typer.Option(help="Gets the result once more, as a product of ptychodus (.h5).")
+    Path | None,
+    typer.Option(callback=at_home, help="Gets the result once more, as a product of ptychodus (.h5)."),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Cores to use.", show_default="all")]
 Tiles = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import Insecure, Overwrite, Sample, ScanSource, Store, app, finite, known
+from launch.cli.app import Insecure, Overwrite, Sample, ScanSource, Store, app, at_home, finite, known
 from launch.signals import heard_or_not
 from stream.wire import addresses
 
@@ -98,11 +98,16 @@ class _Simulate(TyperCommand):
 @app.command(cls=_Simulate)
 def simulate(
     output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="CXI file to write; the truth lies in its group `truth`.")
+        Path,
+        typer.Argument(
+            metavar="OUTPUT", callback=at_home, help="CXI file to write; the truth lies in its group `truth`."
+        ),
     ],
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file with all options, also effects of beam, stage and detector."),
+        typer.Option(
+            callback=at_home, help="YAML file with all options, also effects of beam, stage and detector."
+        ),
     ] = None,
     rows: Annotated[int | None, typer.Option(min=2, help="Rows of the raster.")] = None,
     columns: Annotated[int | None, typer.Option(min=2, help="Columns of the raster.")] = None,
@@ -134,9 +139,14 @@ def simulate(
 @heard_or_not()
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="YAML file, such as launch/recipes/train-demo.yaml.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", callback=at_home, help="YAML file, such as launch/recipes/train-demo.yaml."
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")] = Path("weights"),
+    output: Annotated[
+        Path, typer.Option(callback=at_home, help="Folder for weights, log and checkpoints.")
+    ] = Path("weights"),
     device: Annotated[str, typer.Option(help="Where PyTorch works: cpu, cuda.")] = "cpu",
     from_scan: Annotated[
         str | None,

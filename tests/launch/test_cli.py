@@ -75,3 +75,29 @@ def test_what_cannot_be_is_refused_in_a_line_and_leaves_nothing(call, tmp_path, 
     assert err.startswith(f"ptychostream: {said}")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "--save", "~nobody-here/x"],
+        ["run", "demo", "--save", "~nobody-here/x"],
+        ["check", "demo", "--save", "~nobody-here/x"],
+        ["reconstruct", "scan.cxi", "--output", "~nobody-here/x"],
+        ["simulate", "~nobody-here/x"],
+        ["train", "recipe.yaml", "--output", "~nobody-here/x"],
+        ["keys", "~nobody-here/x", "me"],
+    ],
+)
+def test_the_home_of_nobody_is_no_place_for_results(call, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(*arguments)
+    assert status == 2
+    assert "there is no home folder ~nobody-here; ./~nobody-here/x is a path here" in " ".join(err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_own_home_is_found_where_a_shell_leaves_it_as_it_is(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("keys", "~/keys", "me")[0] == 0
+    assert (tmp_path / "keys" / "me.key").is_file()
