@@ -146,7 +146,7 @@ def _position_file(known: Known) -> Findings:
     positions_m = known.positions_m
     if positions_m is None:
         if diameter_m:
-            low, high = (readable((1 - share) * diameter_m, "m") for share in GOOD_OVERLAP[::-1])
+            low, high = (readable((1 - share) * diameter_m, "m", digits=2) for share in GOOD_OVERLAP[::-1])
             yield Finding(
                 "overlap", "OK", f"steps of {low} to {high} overlap well: see that the plan takes such"
             )

@@ -19,7 +19,7 @@ from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.extras import missing_extra
 from launch.run.findings import Finding, Findings, caught
 from launch.run.supervisor import LOCK, claim
-from operators.optics.sampling import readable
+from operators.optics.sampling import readable, roughly
 from stream.stages.config import EndpointSection
 from stream.wire.greeting import resolve_host
 from stream.wire.reserve import reserved
@@ -86,11 +86,8 @@ def save_folder(known: Known) -> Findings:
         os.close(claim(config.save))
     free, frame_bytes = shutil.disk_usage(_existing(config.save)).free, _frame_bytes(config)
     n_frames = int(free // frame_bytes)
-    yield Finding(
-        "save",
-        "OK",
-        f"{config.save}, {readable(free, 'B')} free for {n_frames} frames of {readable(frame_bytes, 'B')}",
-    )
+    room = f"room for {roughly(n_frames)} frames of {readable(frame_bytes, 'B')}"
+    yield Finding("save", "OK", f"{config.save}, {readable(free, 'B')} free, {room}")
     n_positions = 0
     with suppress(ValueError, OSError):  # a file that cannot be read is a finding of its own
         n_positions = 0 if known.positions_m is None else len(known.positions_m)

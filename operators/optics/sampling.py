@@ -55,6 +55,8 @@ _PREFIXES = {
     5: "P",
     6: "E",
 }
+_LARGE = {1e12: "trillion", 1e9: "billion", 1e6: "million", 1e3: "thousand"}
+_ESTIMATED = ("probe diameter", "scan field")
 _BYTES_PER_PIXEL = 8  # complex64
 
 
@@ -83,7 +85,9 @@ class Judgement:
     @property
     def text(self) -> str:
         """The value with its unit as people write it: "8.8 nm"."""
-        return f"{self.value:.0%}" if self.quantity == "overlap" else readable(self.value, self.unit)
+        if self.quantity == "overlap":
+            return f"{self.value:.0%}"
+        return readable(self.value, self.unit, digits=3 if self.quantity in _ESTIMATED else None)
 
 
 def judge_geometry(geometry: Geometry, said: Mapping[str, str] | None = None) -> list[Judgement]:
@@ -178,12 +182,22 @@ def judge_positions(
     ]
 
 
-def readable(value: float, unit: str) -> str:
-    """Return a value with its unit, three digits and a prefix of the SI where there is a unit."""
+def readable(value: float, unit: str, *, digits: int | None = None) -> str:
+    """Return a value with its unit and a prefix of the SI: four digits, three of bytes and without a unit."""
     if not unit or value == 0 or not np.isfinite(value):
         return f"{value:.3g} {unit}".rstrip()
-    power = int(np.clip(np.floor(np.log10(abs(value)) / 3 + 1e-9), min(_PREFIXES), max(_PREFIXES)))
-    return f"{value / 1000.0**power:.4g} {_PREFIXES[power]}{unit}"
+    rounded = float(f"{value:.{digits or (3 if unit == 'B' else 4)}g}")
+    power = int(np.clip(np.floor(np.log10(abs(rounded)) / 3 + 1e-9), min(_PREFIXES), max(_PREFIXES)))
+    return f"{rounded / 1000.0**power:.4g} {_PREFIXES[power]}{unit}"
+
+
+def roughly(n: float) -> str:
+    """Return a count to two digits, in words where it is large: "about 3.9 million"."""
+    rounded = float(f"{n:.2g}")
+    for size, word in _LARGE.items():
+        if rounded >= size:
+            return f"about {rounded / size:.3g} {word}"
+    return f"{n:.0f}" if n < 100 else f"about {rounded:.0f}"
 
 
 def _object_pixel(geometry: Geometry) -> Judgement:

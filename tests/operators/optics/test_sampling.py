@@ -3,7 +3,14 @@ import pytest
 
 from operators.geometry import Geometry
 from operators.optics.probe import with_power, zone_plate_probe
-from operators.optics.sampling import Judgement, judge_geometry, judge_positions, judge_probe, readable
+from operators.optics.sampling import (
+    Judgement,
+    judge_geometry,
+    judge_positions,
+    judge_probe,
+    readable,
+    roughly,
+)
 from operators.optics.trajectories import raster
 
 GEOMETRY = Geometry(energy_ev=8800, detector_distance_m=1.92, detector_pixel_m=75e-6, n_pixels=64)
@@ -33,11 +40,11 @@ def test_a_measurement_that_can_be_is_not_doubted():
         "object pixel": "56.36 nm",
         "window": "3.607 µm",
         "photons per frame": "4e+05",
-        "probe diameter": "1.583 µm",
+        "probe diameter": "1.58 µm",
         "oversampling": "2.28",
         "overlap": "82%",
-        "scan field": "6.763 µm",
-        "object memory": "270.8 kB",
+        "scan field": "6.76 µm",
+        "object memory": "271 kB",
     }
     assert doubts(judgements) == {}
     assert all(judged.verdict == "plausible" for judged in judgements)
@@ -129,13 +136,29 @@ def test_an_object_that_does_not_fit_the_memory_is_impossible():
     verdict, doubt = doubts(judgements)["object memory"]
     assert verdict == "impossible"
     assert (
-        "over 120 m x 120 m, in object pixels of 56.36 nm an object of 36.27 EB, and 8 GB are there" in doubt
+        "over 120 m x 120 m, in object pixels of 56.36 nm an object of 36.3 EB, and 8 GB are there" in doubt
     )
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(8.8e3, "8.8 keV"), (1000, "1 keV"), (999.96, "1000 eV"), (0, "0 eV"), (5e-7, "500 neV")],
+    [(8.8e3, "8.8 keV"), (1000, "1 keV"), (999.96, "1 keV"), (0, "0 eV"), (5e-7, "500 neV")],
 )
 def test_values_have_a_prefix(value, text):
     assert readable(value, "eV") == text
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0"),
+        (12, "12"),
+        (857, "about 860"),
+        (998_313, "about 1 million"),
+        (986_544, "about 990 thousand"),
+        (3_854_449, "about 3.9 million"),
+        (4.2e13, "about 42 trillion"),
+    ],
+)
+def test_counts_are_rounded_to_what_they_mean(n, text):
+    assert roughly(n) == text
