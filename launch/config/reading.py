@@ -15,6 +15,7 @@ Key = tuple[str, ...]
 Model = TypeVar("Model")
 
 _LONGEST = 80  # characters of a value that is shown
+_ALIKE, _MOST_GUESSES = 0.75, 3  # of names that may be meant, where there is more than one
 _WANTED = {
     "float_type": "a number",
     "float_parsing": "a number",
@@ -120,7 +121,12 @@ def described(
     error: ValidationError, model: Any = None, origin_of: Callable[[Key], str] = lambda key: ""
 ) -> str:
     """Returns a line per mistake: where `origin_of` the key is, the key, what was wanted and what came."""
-    return "\n".join(_line(details, model, origin_of) for details in error.errors())
+    lines, listed = [], set[Key]()  # sections whose keys are named already
+    for details in error.errors():
+        key = tuple(str(part) for part in details["loc"])
+        complaint = _complaint(details, key, model, listed)
+        lines.append(": ".join(filter(None, [origin_of(key), ".".join(key), complaint])))
+    return "\n".join(lines)
 
 
 def shown(value: Any) -> str:
@@ -142,15 +148,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _line(details: ErrorDetails, model: Any, origin_of: Callable[[Key], str]) -> str:
-    key = tuple(str(part) for part in details["loc"])
-    return ": ".join(filter(None, [origin_of(key), ".".join(key), _complaint(details, key, model)]))
-
-
-def _complaint(details: ErrorDetails, key: Key, model: Any) -> str:
+def _complaint(details: ErrorDetails, key: Key, model: Any, listed: set[Key]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"unknown key{_guess(key, model)}"
+        return f"unknown key{_guess(key, model, listed)}"
     if kind == "missing":
         meanings = fields_at(model, key[:-1])
         return f"missing: {meanings[key[-1]]}" if meanings else "missing: one value more"
@@ -160,12 +161,22 @@ def _complaint(details: ErrorDetails, key: Key, model: Any) -> str:
     return f"wanted {wanted}, got {shown(details['input'])}"
 
 
-def _guess(key: Key, model: Any) -> str:
-    names = list(fields_at(model, key[:-1]))
-    if not names:
+def _guess(key: Key, model: Any, listed: set[Key]) -> str:
+    """Return which keys are near, or all that the section has unless it is in `listed`, where it then is."""
+    section, name = key[:-1], key[-1].lower()
+    names = list(fields_at(model, section))
+    nearest = (
+        difflib.get_close_matches(name, names, cutoff=_ALIKE)
+        or [known for known in names if len(name) > 2 and name in known]
+        or difflib.get_close_matches(name, names, n=1)
+    )
+    if nearest:
+        *others, last = map(repr, nearest[:_MOST_GUESSES])
+        return f", did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
+    if not names or section in listed:
         return ""
-    guesses = difflib.get_close_matches(key[-1], names, n=1)
-    return f", did you mean {guesses[0]!r}?" if guesses else f"; the keys here are {', '.join(names)}"
+    listed.add(section)
+    return f"; the keys here are {', '.join(names)}"
 
 
 def fields_at(model: Any, key: Key) -> Mapping[str, str]:

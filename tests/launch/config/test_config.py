@@ -71,6 +71,14 @@ def test_a_key_like_no_other_lists_the_keys_there_are(file):
     assert line.startswith("--set: viewer.zzz: unknown key; the keys here are enabled, host, port")
 
 
+def test_keys_that_may_be_meant_are_named_and_all_keys_of_a_section_once(file):
+    lines = mistakes(file, overrides=["viewer.zzz=1", "viewer.zzy=1", "detector.frame=1", "viewer.Port=1"])
+    assert sum("the keys here are" in line for line in lines) == 1
+    assert "--set: viewer.zzy: unknown key" in lines
+    assert "--set: viewer.Port: unknown key, did you mean 'port'?" in lines
+    assert "--set: detector.frame: unknown key, did you mean 'frame_shape' or 'frame_dtype'?" in lines
+
+
 def test_a_missing_key_says_what_it_is_for(file):
     file.write_text(MINIMAL.replace("energy_ev: 8.8e3, ", ""))
     assert mistakes(file) == ["siemens.yaml: geometry.energy_ev: missing: photon energy, eV"]
