@@ -27,7 +27,7 @@ from stream.documents.codec import DocumentError, decode_document
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
-from stream.wire.greeting import ask_who
+from stream.wire.greeting import ask_who, unlike_keys
 from stream.wire.sockets import Kind, Socket
 
 TIMEOUT_S = 2.0
@@ -130,11 +130,9 @@ def _who(name: str, section: EndpointSection, kind: Kind, timeout_s: float) -> F
     """Yield who is at an address that the other side binds."""
     if section.bind:
         return
-    peer, has_keys = ask_who(section.address, timeout_s), section.key is not None
-    if has_keys != (peer.mechanism == "CURVE"):
-        theirs = "with holders of CURVE keys" if peer.mechanism == "CURVE" else "without encryption"
-        ours = "`key` and `peers` are given" if has_keys else "no `key` and `peers` are given"
-        raise ValueError(f"who answers at {section.address} talks {theirs} only, and {ours}")
+    peer = ask_who(section.address, timeout_s)
+    if trouble := unlike_keys(peer, section.endpoint()):
+        raise ValueError(trouble)
     if peer.kind and peer.kind not in SENDERS[kind]:
         patterns = [ours for ours, theirs in SENDERS.items() if peer.kind in theirs]
         hint = f"; set {name}.pattern: {patterns[0]}" if patterns and name == "detector" else ""

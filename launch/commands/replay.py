@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.extras import missing_extra
-from launch.offline.recorded import RecordedScan
+from launch.offline.recorded import ColumnFrames, RecordedScan
 from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
@@ -210,7 +210,8 @@ def _play(
     scan: RecordedScan, options: ReplayOptions, detector: DetectorReplay, publish: Publish | None
 ) -> None:
     numbers = scan.frame_numbers[: options.n_frames]
-    series = new_series_uid(scan.name)
+    is_numbered = isinstance(scan.frames, ColumnFrames)  # 0007-star, and gets another number
+    series = new_series_uid(scan.name.partition("-")[2] if is_numbered else scan.name)
     config = _config(scan, numbers, series, options)
     if publish is None:
         detector.play(_frames(scan, numbers), config, _length(numbers))

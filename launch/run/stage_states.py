@@ -254,6 +254,8 @@ class StageStates:
             return (_NEXT if scans else _FIRST), "ok"
         n_done, n_in_hand, _ = self._look_at_work("refinement", scan)
         epochs, config = scan.count("refinement", "epochs_milli") / 1000, self._config.refinement
+        if self._refinement_finds_probe and not scan.count("refinement", "version"):
+            return f"waiting for the probe, {counted(n_done + n_in_hand)} pending", "ok"
         has_all = all(scan.count(stage, "closed") for stage in self._inputs["refinement"])
         if not n_done:
             if not n_in_hand:
@@ -268,8 +270,7 @@ class StageStates:
         pace = self._paces["refinement"]
         pace.look((scan.name, has_all, wants_more or n_in_hand > 0), updates + int(1000 * epochs), self._now)
         how_far = f"epoch {epochs:.1f} of {config.epochs:g}"
-        is_searching = self._refinement_finds_probe and not scan.count("refinement", "version")
-        if (wants_more or n_in_hand) and pace.is_late and not is_searching:
+        if (wants_more or n_in_hand) and pace.is_late:
             return f"stalled: {how_far}, no step for {pace.still_s:.0f} s", "warning"
         if has_all:
             return f"finishing: {how_far}", "busy"

@@ -6,6 +6,7 @@ It loses nothing: where a real detector would drop frames, it waits.
 import itertools
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,9 +94,10 @@ class ReplayConfig:
 def new_series_uid(name: str, now_s: float | None = None) -> str:
     """Return the name of a series, with the time in it: a detector never names two alike.
 
-    A scan of the same name may lie in the folder already, and its frames would not be taken twice. `now_s` is
-    Unix time, now unless given.
+    A scan of the same name may lie in the folder already, and its frames would not be taken twice. A time in
+    the name of a series that is sent again is replaced. `now_s` is Unix time, now unless given.
     """
+    name = re.sub(r"(-\d{8}T\d{6})+$", "", name)
     return f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.localtime(now_s))}"
 
 

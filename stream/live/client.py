@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
+from stream.wire.greeting import trouble_with_keys
 from stream.wire.handshake import SILENCE_S, Connection
 from stream.wire.messages import (
     AnyMessage,
@@ -211,9 +212,12 @@ class LiveReconstruction:
     def _complaint(self) -> str:
         if self.age_s < float("inf") and self.silence_s < SILENCE_S:
             return f"the pipeline at {self.endpoint.address} has no image yet; is the scan running?"
+        silence = f"nobody has answered at {self.endpoint.address} for {self.silence_s:.1f} s"
+        if trouble := trouble_with_keys(self.endpoint):
+            return f"{silence}: {trouble}"
         return (
-            f"nobody has answered at {self.endpoint.address} for {self.silence_s:.1f} s; is the pipeline "
-            "running, and is this the address it printed at its start (`ptychostream run`)?"
+            f"{silence}; is the pipeline running, and is this the address it printed at its start "
+            "(`ptychostream run`)?"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from operators.arrays import Positions
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
+from stream.wire.greeting import trouble_with_keys
 from stream.wire.handshake import Connection
 from stream.wire.messages import AskSteering, Box, Command, Deed, Reject, Steering, Welcome
 from stream.wire.sockets import client_endpoint
@@ -121,7 +122,7 @@ class SteeringClient:
                 case _:
                     raise ProtocolError(f"wanted Steering, got {type(answer).__name__}")
         self.close()  # an answer that comes now would be taken for that to the next question
-        raise TimeoutError(
-            f"nobody has answered at {self.endpoint.address} for {self.timeout_s:g} s: is `policy.enabled` "
-            "set, and is this the address the policy printed?"
+        why = trouble_with_keys(self.endpoint) or (
+            "is `policy.enabled` set, and is this the address the policy printed?"
         )
+        raise TimeoutError(f"nobody has answered at {self.endpoint.address} for {self.timeout_s:g} s: {why}")

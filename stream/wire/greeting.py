@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from stream.wire.sockets import EndpointError
+from stream.wire.sockets import Endpoint, EndpointError
 
 _SIGNATURE = b"\xff\0\0\0\0\0\0\0\0\x7f"
 _VERSION = b"\x03\x00"
@@ -76,6 +76,33 @@ def ask_who(address: str, timeout_s: float) -> Peer:
             raise EndpointError(
                 f"something answers at {address} and hangs up on ZeroMQ: {error or 'no word'}"
             ) from None
+
+
+def unlike_keys(peer: Peer, endpoint: Endpoint) -> str:
+    """Returns why `peer` does not talk to this side: one of the two has keys; "" if both have, or neither."""
+    has_keys = endpoint.key is not None
+    if has_keys == (peer.mechanism == "CURVE"):
+        return ""
+    theirs = "with holders of CURVE keys" if peer.mechanism == "CURVE" else "without encryption"
+    ours = "`key` and `peers` are given" if has_keys else "no `key` and `peers` are given"
+    return f"who answers at {endpoint.address} talks {theirs} only, and {ours}"
+
+
+def trouble_with_keys(endpoint: Endpoint, timeout_s: float = 1.0) -> str:
+    """Returns in which way keys keep who answers at an address from talking to this side, "" if they do not.
+
+    Whose keys are the wrong ones is never told: a server is silent to strangers.
+    """
+    try:
+        peer = ask_who(endpoint.address, timeout_s)
+    except (TimeoutError, EndpointError):
+        return ""
+    if (unlike := unlike_keys(peer, endpoint)) or endpoint.key is None:
+        return unlike
+    return (
+        f"who answers at {endpoint.address} is silent to keys that it does not know: {endpoint.peers} has to "
+        f"be its public key, and the public key of {endpoint.key} one of those in the folder of its `peers`"
+    )
 
 
 def host_of(address: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stream.wire.codec import ProtocolError, decode, encode
+from stream.wire.greeting import trouble_with_keys
 from stream.wire.messages import (
     MAX_REASON,
     PROTOCOL,
@@ -124,8 +125,10 @@ class Connection:
         self.open()
         heard = self.hear(timeout_s)
         if heard is None:
+            trouble = trouble_with_keys(self.endpoint)
             raise ProtocolError(
                 f"nobody has answered {self.role} at {self.endpoint.address} for {timeout_s:g} s"
+                f"{': ' * bool(trouble)}{trouble}"
             )
         match heard[0]:
             case Welcome():

@@ -91,6 +91,7 @@ def test_lost_frames_stay_lost_and_numbers_stay_theirs(scan_folder):
         start, *images, _ = played(scan)
     assert isinstance(start, StartMessage) and start.number_of_images == N_FRAMES
     assert start.incident_energy == 8800
+    assert start.key.startswith("seven-"), "the number in the folder's name is that of the scan there"
     assert all(isinstance(image, ImageMessage) for image in images)
     pixels = {image.image_id: int(next(iter(image.data.values())).decode()[0, 0]) for image in images}
     assert pixels == {n: n for n in range(N_FRAMES) if n != LOST}

@@ -141,8 +141,10 @@ def test_without_a_network_refinement_finds_the_probe_and_says_so(tmp_path):
     record(scan, np.arange(20))
     place(scan, np.arange(20), np.zeros((20, 2)))
     assert bench.row("probe") == ("busy", "finding the probe: 20 of 32 frames are here")
+    close(scan, "subscriber", "positions")
     note_step(scan.counters("refinement", writable=True), 0, 38)
     assert bench.says() == ("waiting", "finding the probe: step 1 of at most 38, 0 s")
+    assert bench.row("refinement") == ("ok", "waiting for the probe, 20 frames pending")
 
 
 def test_frames_in_hand_of_which_none_is_done_are_a_stall(bench):

@@ -34,6 +34,7 @@ def test_a_series_is_named_anew_each_time() -> None:
     one, another = new_series_uid("star", 1e9), new_series_uid("star", 1e9 + 1)
     assert one != another
     assert one.startswith("star-2001090")
+    assert new_series_uid(f"{one}-20010909T014640", 1e9 + 1) == another, "times do not pile up"
 
 
 def messages(n_frames: int, **options: object) -> list[object]:

@@ -351,3 +351,22 @@ def test_the_stitchers_door_and_the_client_understand_each_other():
         while (second := turn()) is None:
             pass
     assert (first.version, second.version) == (1, 2)
+
+
+def test_silence_for_the_sake_of_keys_is_named(keys):
+    def complaint(server, **own):
+        with LiveReconstruction(server.address, timeout_s=0.2, **own) as live:
+            with pytest.raises(TimeoutError) as silence:
+                live.latest(0.2)
+            return str(silence.value)
+
+    with Socket("ROUTER", keys.door()) as server:
+        stranger = {"key": keys.stranger, "peers": keys.server_public}
+        assert "is silent to keys that it does not know" in complaint(server, **stranger)
+        assert f"{keys.stranger.with_suffix('.key')} has to be its public key" in complaint(
+            server, key=keys.client, peers=keys.stranger.with_suffix(".key")
+        )
+        assert "with holders of CURVE keys only, and no `key` and `peers` are given" in complaint(server)
+    with Socket("ROUTER", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as server:
+        assert "without encryption only, and `key` and `peers` are given" in complaint(server, **stranger)
+        assert "is the pipeline running" in complaint(server)
