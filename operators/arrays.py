@@ -78,6 +78,12 @@ def usable_cupy() -> ModuleType | None:
         return None
 
 
+def release_memory() -> None:
+    """Give memory of the device that no array of this process uses any more back to other processes."""
+    if (cupy := sys.modules.get("cupy")) is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
 def to_numpy(a: Array) -> np.ndarray:
     """Return `a` on the host; a NumPy array is returned as it is."""
     return np.asarray(a) if array_module(a) is np else a.get()

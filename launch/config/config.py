@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from launch.config.sections import FinetuneConfig, ResultsConfig, StoreConfig, ViewerConfig
+from launch.config.sections import FinetuneConfig, FinisherConfig, ResultsConfig, StoreConfig, ViewerConfig
 from operators.section import Section
 from stream.files.paths import OutputPath
 from stream.stages.config import (
@@ -54,6 +54,8 @@ class Config(Section):
     """the web page"""
     policy: PolicyConfig = PolicyConfig()
     """advice on where to measure next"""
+    finisher: FinisherConfig = FinisherConfig()
+    """what remains of a scan when the next one has begun"""
     results: ResultsConfig = ResultsConfig()
     """what is made of a finished scan beside its result"""
     store: StoreConfig = StoreConfig()
@@ -92,6 +94,9 @@ class Config(Section):
 
 
 def config_hash(config: Config) -> str:
-    """Returns 16 hexadecimal digits that change with any setting but the folder and the kinds of results."""
-    settings = config.model_dump(mode="json", exclude={"save", "results"})
+    """Returns 16 hexadecimal digits that change with whatever the image depends on.
+
+    Left out are the folder, the kinds of results, and when and where scans are finished.
+    """
+    settings = config.model_dump(mode="json", exclude={"save", "results", "finisher"})
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -129,6 +129,13 @@ class ResolvedRun(BaseModel):
         """Returns the run that was written to `file`."""
         return cls.model_validate_json(file.read_bytes())
 
+    @classmethod
+    def of_folder(cls, folder: Path) -> "ResolvedRun":
+        """Returns an earlier run, written down in `folder`, wherever that has been moved to."""
+        run = cls.read(folder / "run.json")
+        config = run.config.model_copy(update={"save": folder.parent.parent})
+        return run.model_copy(update={"folder": folder, "config": config})
+
 
 def new_run(config: Config, stages: tuple[StageSpec, ...]) -> ResolvedRun:
     """Returns a run of `config` with an id of its own: when it began, and a few random digits."""

@@ -78,6 +78,15 @@ class ResultsConfig(Section):
     """whether it is measured when a scan has ended; auto: where that takes less than half a minute"""
 
 
+class FinisherConfig(Section):
+    """What remains of a scan, closing epochs and final stitch, when the next one has begun."""
+
+    order: Literal["oldest", "newest"] = "oldest"
+    """which of several scans that wait is finished first"""
+    threads: PositiveInt = 1
+    """cores that finishing may use; the running scan comes first on each of them"""
+
+
 class StoreConfig(Section):
     """The catalogue that finished scans are registered in; needs the extra `beamline`."""
 

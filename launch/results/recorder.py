@@ -51,11 +51,13 @@ class Recorder:
     config : ResultsConfig
     store : StoreConfig
     origin : ImageOrigin
-        What the results are made from; its versions are written into each.
+        What the results of this run are made from; its versions are written into each.
     save : Path
         Results go into `results` below it, the store into `store` where it has no folder of its own.
     is_ending : callable
         Says whether the run was asked to end: nobody waits for what can be had later as well.
+    origin_of : callable, optional
+        Takes the id of an earlier run, of which a scan has been finished, and returns what that was made from.
 
     Raises
     ------
@@ -64,7 +66,8 @@ class Recorder:
     """
 
     name = "recorder"
-    newest_first = False
+    newest_first = hands_over = False
+    begins_last = True
     batch_size = 4096
     deadline_s = 0.5
 
@@ -76,8 +79,10 @@ class Recorder:
         save: Path,
         *,
         is_ending: Callable[[], bool] = lambda: False,
+        origin_of: Callable[[str], ImageOrigin] | None = None,
     ) -> None:
-        self.config, self.origin, self.results = config, origin, result_folder(save)
+        self.config, self.results = config, result_folder(save)
+        self._origin, self._origin_of = origin, origin_of
         self.is_ending = is_ending
         self.store = (store.path or save / "store") if store.enabled else None
         self.store_timeout_s = store.timeout_s
@@ -89,14 +94,23 @@ class Recorder:
 
     def open(self, scan: Scan) -> "ScanResult":
         """Begins with a scan."""
-        return ScanResult(self, scan)
+        return ScanResult(self, scan, self._origin_in(scan.header.run_id))
+
+    def _origin_in(self, run_id: str) -> ImageOrigin:
+        if self._origin_of is None or run_id == self._origin.run_id:
+            return self._origin
+        try:
+            return self._origin_of(run_id)
+        except (ValueError, OSError) as error:
+            log.warning("run %s cannot be read, this run's settings stand in for its own: %s", run_id, error)
+            return self._origin
 
 
 class ScanResult(ScanWork):
     """What stays of one scan."""
 
-    def __init__(self, stage: Recorder, scan: Scan) -> None:
-        self._stage, self._scan = stage, scan
+    def __init__(self, stage: Recorder, scan: Scan, origin: ImageOrigin) -> None:
+        self._stage, self._scan, self._origin = stage, scan, origin
 
     def handle(self, numbers: Numbers) -> None:
         """Notes that these frames are in the record: they are in the columns."""
@@ -108,9 +122,9 @@ class ScanResult(ScanWork):
         figures = summarise(scan)
         result = reconstruction_of(
             scan,
-            stage.origin.optics,
-            uses_network=stage.origin.uses_network,
-            error_model=stage.origin.error_model,
+            self._origin.optics,
+            uses_network=self._origin.uses_network,
+            error_model=self._origin.error_model,
         )
         stem = stage.results / scan.name
         if result is not None:
@@ -144,7 +158,7 @@ class ScanResult(ScanWork):
             return reason
         if how == "always":
             return ""
-        if not self._stage.origin.uses_refinement:
+        if not self._origin.uses_refinement:
             return "nothing was refined"
         if n_pending:
             return f"{n_pending} of the frames were pending"
@@ -170,7 +184,7 @@ class ScanResult(ScanWork):
         return "the run was asked to end" if self._stage.is_ending() else ""
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
-        own = {name: getattr(self._stage.origin, name) for name in ("run_id", "config_hash", "model")}
+        own = {name: getattr(self._origin, name) for name in ("run_id", "config_hash", "model")}
         own["models"] = ", ".join(f"{name}: {n}" for name, n in figures["models"].items())
         return own | {
             name: value

@@ -24,7 +24,8 @@ from stream.stages.stage import Service, Source, Stage, Worker
 AnySection = TypeVar("AnySection", bound=EndpointSection)
 
 # Frames and the live picture come first; what takes long takes the time that they leave.
-REFINEMENT_NICE, FINETUNE_NICE = 10, 19
+REFINEMENT_NICE, FINISHER_NICE, FINETUNE_NICE = 10, 15, 19
+FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 
 
 def resolve(config: Config, known: Known | None = None) -> ResolvedRun:
@@ -62,6 +63,8 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
         stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
     stages.append(_spec(stitcher))
+    threads = config.finisher.threads
+    stages.append(_spec(finisher, closes=False, is_vital=False, threads=threads, nice=FINISHER_NICE))
     stages.append(_spec(recorder, nice_when_ready=10))
     if config.viewer.enabled:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
@@ -168,6 +171,29 @@ def stitcher(run: ResolvedRun) -> Worker:
     return Stitcher(section, _origin(run), state=StateReader(run.rendezvous))
 
 
+def _run_of(run: ResolvedRun, run_id: str) -> ResolvedRun:
+    """Return the run `run_id`, `run` itself or an earlier one in the same folder."""
+    return run if run_id == run.run_id else ResolvedRun.of_folder(run.folder.parent / run_id)
+
+
+def finisher(run: ResolvedRun) -> Service:
+    """Returns the process that closes scans while the next one is scanned."""
+    from launch.results.finisher import Finisher
+
+    return Finisher(run.context(), run.config.finisher.order, partial(_closing_stages, run))
+
+
+def _closing_stages(run: ResolvedRun, run_id: str) -> list[Worker]:
+    """Return the stages that close scans of the run `run_id` in the folder of `run`, as it was configured."""
+    own = _run_of(run, run_id)
+    config = own.config.refinement
+    quiet = config.changed(
+        threads=run.config.finisher.threads, publish_s=max(config.publish_s, FINISHER_PUBLISH_S)
+    )
+    own = own.model_copy(update={"config": own.config.model_copy(update={"refinement": quiet})})
+    return [refinement(own), stitcher(own)] if config.enabled else [stitcher(own)]
+
+
 def recorder(run: ResolvedRun) -> Worker:
     """Returns the stage that writes results and the entry in the store."""
     from launch.results.recorder import Recorder
@@ -178,6 +204,7 @@ def recorder(run: ResolvedRun) -> Worker:
         _origin(run),
         run.config.save,
         is_ending=partial(is_asked_to_end, run.rendezvous),
+        origin_of=lambda run_id: _origin(_run_of(run, run_id)),
     )
 
 

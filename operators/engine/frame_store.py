@@ -114,8 +114,8 @@ class FrameStore:
         self._not_read.append((slots, errors))
         self.n_visits[slots] += 1
 
-    def restore(self, n_visits: int, error: float) -> None:
-        """Count all frames held as visited and as well explained as they are together.
+    def restore(self, n_visits: np.ndarray, error: float) -> None:
+        """Count all frames held as visited, (slot,) int, and as well explained as they are together.
 
         What was best for each is not known any more: the next visit says it.
         """

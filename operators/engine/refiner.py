@@ -264,19 +264,24 @@ class Refiner:
         canvas.object[bounds.slices_in(canvas.bounds)] = self._xp.asarray(object_)
         self._keep_good(canvas)
 
-    def restore(self, snapshot: RefinerSnapshot) -> None:
-        """Go on from a snapshot; append the frames it was made from first, they then count as visited."""
+    def restore(self, snapshot: RefinerSnapshot, n_visits: np.ndarray | None = None) -> None:
+        """Go on from a snapshot; append the frames it was made from first, they then count as visited.
+
+        `n_visits`, (frame,) int, says how often each, in the order appended; the snapshot's epochs otherwise.
+        """
         self.adopt(snapshot.object, snapshot.bounds, snapshot.probe)
         canvas = self._cover(snapshot.bounds)
         inside = snapshot.bounds.slices_in(canvas.bounds)
         canvas.illumination[inside] = self._xp.asarray(snapshot.illumination)
         self._scanned = snapshot.bounds if self._scanned is None else self._scanned.union(snapshot.bounds)
-        self._frames.restore(max(1, int(snapshot.epoch)), snapshot.error)
-        self._order.mark_seen()
+        visits = np.full(self.n_frames, int(snapshot.epoch)) if n_visits is None else n_visits
+        self._frames.restore(np.maximum(visits, 1), snapshot.error)
+        self._order.mark_seen(self._frames.n_visits)
         self._history = list(snapshot.error_history)
         self.n_updates = snapshot.n_updates
         self._good_epoch = self.epoch
         self.n_divergences = snapshot.n_divergences
+        self._step_factor = 0.5**snapshot.n_divergences
 
     def _cover(self, windows: Bounds) -> Canvas:
         if self._canvas is None:

@@ -48,9 +48,9 @@ class VisitOrder:
         self._n_visits.update(batch)
         return np.array(batch, dtype=np.int64)
 
-    def mark_seen(self) -> None:
-        """Treat every slot as seen, as after restoring a state that knew them."""
-        self._n_visits.update(dict.fromkeys(self._unseen, 1))
+    def mark_seen(self, n_visits: np.ndarray) -> None:
+        """Treat every slot as seen so often, (slot,) int, as after restoring a state that knew them."""
+        self._n_visits.update({slot: int(n_visits[slot]) for slot in self._unseen})
         self._unseen.clear()
 
     def _new_sweep(self) -> list[int]:

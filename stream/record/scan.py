@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "model": ("<u8", ()),  # which weights made the patch
     "mosaicked_s": ("<f8", ()),  # when an image with this frame's patch was published
     "refined_s": ("<f8", ()),
+    "refined_px": ("<f8", (2,)),  # where refinement has moved the frame's window to: top-left, object pixels
     "visits": ("<u4", ()),  # updates of the newest published object that the frame took part in
 }
 PATCH_COLUMNS = {"patches": "<c8", "sigma": "<f2"}
@@ -54,6 +55,8 @@ COUNTERS = (
     "wanted",  # frames that a search needs
     "step",  # of a search, 0 before it begins
     "steps",
+    "handed_over",  # the finisher does what this writer has left to do
+    "started_over",  # the published object was started again when all frames were there
 )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
+from stream.record.handover import hand_over, has_left, has_successor, have_closed, is_handed_over, is_shown
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
@@ -85,6 +86,8 @@ class ScanCursor:
     ----------
     scan : Scan
     work : ScanWork
+    is_to_hand_over : bool
+        Whether the finisher is to go on with the scan: the image of the next one does not wait.
     """
 
     def __init__(self, stage: Worker, scan: Scan, clock: Clock) -> None:
@@ -93,6 +96,7 @@ class ScanCursor:
         scan.ledger(stage.name, writable=True)
         self._rule = BatchRule(stage.batch_size, stage.deadline_s, newest_first=stage.newest_first)
         self._taken = np.zeros(0, bool)
+        self.is_to_hand_over = False
         try:
             self.work: ScanWork = stage.open(scan)
         except ValueError as error:
@@ -104,10 +108,10 @@ class ScanCursor:
         Returns
         -------
         float or None
-            Seconds for which it is safe to sleep, None when nothing is left to do in this scan.
+            Seconds for which it is safe to sleep, None when nothing is left to do here in this scan: `leave`.
         """
         # Read before looking for frames: what is ready after this was written is seen in this turn.
-        is_tail = self._have_closed(self._stage.inputs)
+        is_tail = self._have_left(self._stage.inputs)
         ready = self._ready()
         batch = self._rule.pick(ready, self._clock(), is_tail=is_tail)
         if batch.size:
@@ -115,8 +119,10 @@ class ScanCursor:
             self._taken[batch] = True
             return 0.0
         is_busy = self._idle()
-        if is_tail and not ready.size and not is_busy and self._have_closed(self._stage.waits_for):
-            return None
+        if is_tail and not ready.size:
+            self.is_to_hand_over = self._may_hand_over()
+            if self.is_to_hand_over or (not is_busy and self._is_over()):
+                return None
         return 0.0 if is_busy else self._rule.remaining_s(self._clock())
 
     def _handle(self, batch: Numbers) -> None:
@@ -146,6 +152,14 @@ class ScanCursor:
             in_hand[batch] = True
         self.work.handle(np.flatnonzero(in_hand))
 
+    def leave(self) -> None:
+        """Closes the scan, or hands it over."""
+        if self.is_to_hand_over:
+            self.work.hand_over()
+            hand_over(self.scan, self._stage.name)
+        else:
+            self.close()
+
     def close(self) -> None:
         """Ends the scan: what is published is marked, what never was is marked UNFINISHED."""
         self.work.close()
@@ -156,8 +170,20 @@ class ScanCursor:
         self.scan.mark(name, left, State.UNFINISHED)
         self.scan.counters(name, writable=True)["closed"] = 1
 
-    def _have_closed(self, stages: tuple[str, ...]) -> bool:
-        return all(self.scan.count(stage, "closed") for stage in stages)
+    def _have_left(self, stages: tuple[str, ...]) -> bool:
+        return all(has_left(self.scan, stage) for stage in stages)
+
+    def _is_over(self) -> bool:
+        stage = self._stage
+        if not stage.hands_over:  # nobody else will do it
+            return self._have_left(stage.waits_for)
+        return have_closed(self.scan, (*stage.inputs, *stage.waits_for))
+
+    def _may_hand_over(self) -> bool:
+        scan, stage = self.scan, self._stage
+        if not stage.hands_over or is_handed_over(scan, stage.name):
+            return False
+        return has_successor(scan) and is_shown(scan)
 
     def _ready(self) -> Numbers:
         own = self.scan.states(self._stage.name)
@@ -185,7 +211,7 @@ class WorkerLoop:
     def __init__(self, stage: Worker, scans: Path, clock: Clock = time.monotonic) -> None:
         self.stage, self.scans, self.clock = stage, scans, clock
         self._cursor: ScanCursor | None = None
-        self._closed: set[str] = set()
+        self._left: set[str] = set()  # scans that this stage need not look at again
 
     @property
     def scan(self) -> Scan | None:
@@ -199,27 +225,33 @@ class WorkerLoop:
         if self._cursor is None:
             return POLL_S
         pause_s = self._cursor.turn()
-        if pause_s is None:
-            self.finish()
-            return 0.0
-        return pause_s
+        if pause_s is not None:
+            return pause_s
+        self._cursor.leave()
+        self._cursor = None
+        return 0.0
 
     def finish(self) -> None:
-        """Closes the scan that is open."""
+        """Closes the scan that is open; a stage that begins last also does those that have just been closed."""
         if self._cursor is not None:
             self._cursor.close()
-            self._closed.add(self._cursor.scan.name)
             self._cursor = None
+        while self.stage.begins_last and (cursor := self._next()) is not None:
+            while cursor.turn() is not None:
+                pass
+            cursor.leave()
 
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the name of the open scan and figures for the progress report."""
         return (self._cursor.scan.name, self._cursor.work.counts()) if self._cursor else ("", {})
 
     def _next(self) -> ScanCursor | None:
-        for scan in scans_in(self.scans, besides=self._closed):
-            if not scan.count(self.stage.name, "closed"):
-                return ScanCursor(self.stage, scan, self.clock)
-            self._closed.add(scan.name)
+        stage = self.stage
+        for scan in scans_in(self.scans, besides=self._left):
+            if has_left(scan, stage.name):
+                self._left.add(scan.name)
+            elif not stage.begins_last or have_closed(scan, (*stage.inputs, *stage.waits_for)):
+                return ScanCursor(stage, scan, self.clock)
         return None
 
 

@@ -24,6 +24,7 @@ from operators.mosaic.mosaic import Mosaic, stitch
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
+from stream.record.handover import is_handed_over
 from stream.record.probe import found_probe, note_step
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
@@ -32,6 +33,8 @@ from stream.stages.inputs import Optics, read_patches, read_patterns, read_posit
 from stream.stages.stage import ScanWork, UnusableScanError
 
 log = logging.getLogger(__name__)
+
+RESTORED_AT_ONCE = 512  # frames whose patterns and patches are in memory a second time
 
 
 class Refinement:
@@ -68,6 +71,7 @@ class Refinement:
 
     name = "refinement"
     waits_for: tuple[str, ...] = ()
+    hands_over, begins_last = True, False
     newest_first = False  # neighbours first: an island has a phase of its own
     # New ground is started once, when its frames come. A batch of a few rows starts it well; a few frames at
     # the edge of the scan start it badly, and the final object is worse by a fifth. The mosaic shows the edge
@@ -139,6 +143,10 @@ class ScanRefinement(ScanWork):
         if self.object is not None:
             self.object.publish()
 
+    def hand_over(self) -> None:
+        """Publishes the last picture, from which the finisher goes on as this stage does after a restart."""
+        self.close()
+
     def counts(self) -> dict[str, int]:
         """Returns how far the refinement is."""
         return self.object.counts() if self.object is not None else {}
@@ -148,12 +156,13 @@ class ScanRefinement(ScanWork):
         held = self._scan.done(Refinement.name)
         if snapshot is None or not held.size:
             return None
-        log.warning(
-            "refinement goes on with %s from %d frames and their last picture", self._scan.name, held.size
-        )
+        level = logging.INFO if is_handed_over(self._scan, Refinement.name) else logging.WARNING
+        words = "refinement goes on with %s from %d frames and their last picture"
+        log.log(level, words, self._scan.name, held.size)
         grown = GrowingObject(self._stage, self._scan, self._preprocess, snapshot.probe)
-        grown.add(held)
-        grown.engine.restore(snapshot)
+        for part in np.array_split(held, -(-held.size // RESTORED_AT_ONCE)):
+            grown.add(part, is_restored=True)
+        grown.engine.restore(snapshot, self._scan.column("visits").read(held))
         return grown
 
     def _begun(self) -> "GrowingObject | None":
@@ -211,21 +220,26 @@ class GrowingObject:
         self.engine = stage.start_engine(probe, preprocess.mask)
         self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
         self._seeding = Seeding(preprocess.mask)
-        self._starts_over = stage.starts_over and stage.uses_network
         self._held: list[int] = []
         self._unmarked: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
+        self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
         self._refined_s = scan.column("refined_s", writable=True)
         self._visits = scan.column("visits", writable=True)
         self._published_at, self._published_updates = float("-inf"), 0
         self._error_curve = [EpochError(*row) for row in read_error_curve(scan.folder).tolist()]
 
-    def add(self, numbers: Numbers) -> None:
-        """Lets these frames take part, new ground started from the network's patches where there are any."""
+    def add(self, numbers: Numbers, *, is_restored: bool = False) -> None:
+        """Lets these frames take part, new ground started from the network's patches where there are any.
+
+        Frames of a published object that `is_restored` are where refinement had moved them to.
+        """
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
         if self._mosaic is not None:
             patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
             self._mosaic.add(patches, sigma, window_corners(positions_px))
+        if is_restored and self._scan.has("refined_px"):
+            positions_px = self._scan.column("refined_px").read(numbers)
         self._append(numbers, positions_px)
         self._held.extend(numbers.tolist())
         self._unmarked.extend(numbers.tolist())
@@ -255,6 +269,9 @@ class GrowingObject:
         write_snapshot(self._scan.folder, snapshot)
         write_error_curve(self._scan.folder, self._error_curve)
         self._visits.write(self._held, engine.n_visits(self._held))
+        if self._config.refines_positions:
+            self._scan.column("refined_px", writable=True).write(self._held, engine.positions_px(self._held))
+        self._counters["started_over"] = int(self._stage.starts_over and not self._starts_over)
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
         self._counters["divergences"] = snapshot.n_divergences

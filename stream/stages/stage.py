@@ -9,6 +9,10 @@ it cannot be built from, and ends the run with that sentence. There are three ki
 - A `Source` gets messages from outside.
 - A `Service` handles no frames and has a loop of its own.
 
+Workers of which much remains to be done when the last frame is in the image hand the scan over when the next
+one has begun (`hands_over`): the finisher closes it. One that works on what stays of a scan begins when its
+inputs have closed it (`begins_last`).
+
 A worker that clients may ask is a `DoorKeeper` as well. `stream.stages.loop.run_stage` owns everything else.
 """
 
@@ -49,6 +53,10 @@ class ScanWork(Protocol):
         """Leaves the scan with everything published; called once, when no more frames will come."""
         return
 
+    def hand_over(self) -> None:
+        """Leaves in the scan's folder all that another process needs to go on; called instead of `close`."""
+        return
+
     def counts(self) -> dict[str, int]:
         """Returns figures for the progress report."""
         return {}
@@ -64,6 +72,8 @@ class Worker(Protocol):
     batch_size: int
     deadline_s: float  # a frame waits no longer than this for its batch to fill
     newest_first: bool  # whether half of a batch are the newest frames when more than two batches are behind
+    hands_over: bool  # whether the finisher may close a scan for it, so that it can go on with the next
+    begins_last: bool  # whether it opens a scan only when its inputs and those it waits for have closed it
 
     def open(self, scan: Scan) -> ScanWork:
         """Begins with `scan`, or goes on after a restart: frames that an earlier process did are DONE.

@@ -55,6 +55,7 @@ class Stitcher:
     batch_size = 64
     deadline_s = 0.0
     newest_first = False
+    hands_over, begins_last = True, False
 
     def __init__(
         self,
@@ -144,6 +145,11 @@ class LivePicture(ScanWork):
         self._calibration.write()
         self._is_final = True
         self._publish()
+
+    def hand_over(self) -> None:
+        """Publishes what clients have not seen; the final picture is the finisher's."""
+        if self._dirty or self._unpublished:
+            self._publish()
 
     def counts(self) -> dict[str, int]:
         """Returns the version published last."""

@@ -13,6 +13,7 @@ class Steps:
     batch_size = 4
     deadline_s = 0.1
     newest_first = True
+    hands_over = begins_last = False
 
     def __init__(self, *, holds=False, refuses=""):
         self.holds, self.refuses = holds, refuses

@@ -25,7 +25,7 @@ def test_a_batch_never_holds_a_frame_twice():
 def test_every_sweep_visits_each_frame_exactly_once():
     order = VisitOrder(1)
     order.add(list(range(20)))
-    order.mark_seen()
+    order.mark_seen(np.ones(20, int))
     sweep = itertools.chain.from_iterable(visits(order, 3, 8))
     assert sorted(sweep) == list(range(20))
 
@@ -68,7 +68,7 @@ def test_the_order_depends_on_the_seed_alone():
 def test_frames_marked_as_seen_are_swept_and_not_new():
     order = VisitOrder(0)
     order.add(list(range(8)))
-    order.mark_seen()
+    order.mark_seen(np.ones(8, int))
     order.add([8])
     batch = order.next_batch(8)
     assert 8 in batch

@@ -1,0 +1,124 @@
+"""Process: brings scans to their end while the next one is scanned: closing epochs and the final stitch.
+
+The live stages hand a scan over when its last frame is in the image and the next scan has begun
+(`stream.record.handover`). Here their own code goes on with it, stage after stage, one scan at a time, in a
+process that gives way to everything else. The queue is the folder of scans: a finisher that dies, or whose run
+ends, leaves each scan as it last wrote it, and the next one goes on from there. Results and store are the
+recorder's, which waits for the scan to be closed, whoever closes it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from operators.arrays import release_memory
+from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left
+from stream.record.scan import Scan, scans_in
+from stream.stages.link import Link, StageContext
+from stream.stages.loop import ScanCursor
+from stream.stages.refusals import in_words
+from stream.stages.stage import Worker
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.2  # between two looks for a scan that was handed over
+
+
+class Finisher:
+    """Service: closes the scans of a folder that were handed over.
+
+    Parameters
+    ----------
+    context : StageContext
+        Whose run's scans go first; those that an earlier run has left unfinished follow.
+    order : str
+        Which of them goes first.
+    build : callable
+        Takes the id of the run that recorded a scan, returns the stages that close it, in their order. Called
+        when the first scan of a run is handed over, so that a run without any has nothing to load.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        order: Literal["oldest", "newest"],
+        build: Callable[[str], Sequence[Worker]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._context, self._order, self._build, self._clock = context, order, build, clock
+        self._cursor: ScanCursor | None = None
+        self._over: set[str] = set()  # scans that need not be looked at again
+        self._stages: dict[str, Sequence[Worker]] = {}
+
+    def run(self, link: Link) -> None:
+        """Closes what is handed over until it is told to stop; what it is at then is closed as it is."""
+        link.ready()
+        while not link.is_stopped:
+            link.wait(self.turn())
+            link.report(*self.progress(), self._clock())
+        self.finish()
+
+    def turn(self) -> float:
+        """Does one piece of work; returns how long it is safe to sleep."""
+        if self._cursor is None:
+            self._cursor = self._next()
+        if self._cursor is None:
+            return LOOK_S
+        pause_s = self._cursor.turn()
+        if pause_s is None:
+            self._close(self._cursor)
+            return 0.0
+        return pause_s
+
+    def finish(self) -> None:
+        """Closes the scan in hand with what it has come to; others stay handed over, for the next run."""
+        while self._cursor is not None:
+            self._close(self._cursor)
+
+    def progress(self) -> tuple[str, dict[str, int]]:
+        """Returns the name of the scan in hand and the figures of its stage."""
+        return (self._cursor.scan.name, self._cursor.work.counts()) if self._cursor else ("", {})
+
+    def _close(self, cursor: ScanCursor) -> None:
+        cursor.close()
+        scan = cursor.scan
+        del cursor
+        self._cursor = None  # its frames are given up before the next stage reads its own
+        release_memory()
+        self._cursor = self._cursor_in(scan)
+
+    def _next(self) -> ScanCursor | None:
+        waiting = []
+        for scan in scans_in(self._context.scans, besides=self._over):
+            if awaits_finishing(scan):
+                waiting.append(scan)
+            elif scan.count(FINISHED_LATER[-1], "closed"):
+                self._over.add(scan.name)
+        waiting.sort(key=lambda scan: scan.name, reverse=self._order == "newest")
+        waiting.sort(key=lambda scan: scan.header.run_id != self._context.run_id)
+        return next(filter(None, map(self._cursor_in, waiting)), None)
+
+    def _cursor_in(self, scan: Scan) -> ScanCursor | None:
+        """Return what is to be done next in a scan, None where a live stage is still on it or all is done."""
+        stages = self._stages_of(scan)
+        if all(has_left(scan, stage.name) for stage in stages):
+            for stage in stages:
+                if not scan.count(stage.name, "closed"):
+                    return ScanCursor(stage, scan, self._clock)
+        return None
+
+    def _stages_of(self, scan: Scan) -> Sequence[Worker]:
+        """Return what closes a scan, nothing where the run that recorded it cannot be made again."""
+        run_id = scan.header.run_id
+        if run_id not in self._stages:
+            try:
+                self._stages[run_id] = self._build(run_id)
+            except (ValueError, ImportError, OSError, RuntimeError) as error:
+                log.warning("scans of run %s stay unfinished: %s", run_id, in_words(error))
+                self._stages[run_id] = ()
+        if not self._stages[run_id]:
+            self._over.add(scan.name)
+        return self._stages[run_id]

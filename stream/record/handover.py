@@ -1,0 +1,50 @@
+"""How a scan passes from the live stages to the finisher, which closes it while the next one is scanned.
+
+A stage that hands over sets its counter `handed_over` when nothing of the scan is in its memory any more, and
+does not look at the scan again. Whoever goes on is the one writer of the stage's columns, ledger and counters
+from then on. The folder of scans is the finisher's queue: nothing else has to survive a crash.
+"""
+
+from collections.abc import Iterable
+
+from stream.record.account import account
+from stream.record.scan import Scan
+
+FINISHED_LATER = ("refinement", "stitcher")
+"""The stages that may hand a scan over, in the order in which the finisher closes it for them."""
+
+
+def hand_over(scan: Scan, stage: str) -> None:
+    """Leaves what `stage` has still to do in this scan to the finisher."""
+    scan.counters(stage, writable=True)["handed_over"] = 1
+
+
+def is_handed_over(scan: Scan, stage: str) -> bool:
+    """Says whether `stage` has left this scan to the finisher, which may have finished it since."""
+    return bool(scan.count(stage, "handed_over"))
+
+
+def has_left(scan: Scan, stage: str) -> bool:
+    """Says whether the live process of `stage` is through with this scan: closed, or handed over."""
+    return bool(scan.count(stage, "closed") or scan.count(stage, "handed_over"))
+
+
+def have_closed(scan: Scan, stages: Iterable[str]) -> bool:
+    """Says whether each of `stages` has closed this scan, or the finisher for it."""
+    return all(scan.count(stage, "closed") for stage in stages)
+
+
+def awaits_finishing(scan: Scan) -> bool:
+    """Says whether a stage has handed this scan over and nobody has closed it for that stage yet."""
+    return any(is_handed_over(scan, stage) and not scan.count(stage, "closed") for stage in FINISHED_LATER)
+
+
+def has_successor(scan: Scan) -> bool:
+    """Says whether a later scan has begun."""
+    folders = scan.folder.parent.iterdir()
+    return any(folder.name > scan.name and (folder / "scan.json").exists() for folder in folders)
+
+
+def is_shown(scan: Scan) -> bool:
+    """Says whether every recorded frame is in the live image, or never will be."""
+    return not account(scan, "stitcher").pending
