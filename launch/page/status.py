@@ -1,13 +1,13 @@
 """What is to be said about the live image in one line, and how fast frames move through the stages."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stream.live.image import LiveImage
 from stream.record.account import STAGES, counted
 from stream.wire.handshake import SILENCE_S
-from stream.wire.messages import RunLevel, RunState
+from stream.wire.messages import FinishingScan, RunLevel, RunState
 
 RATE_WINDOW_S = 2.0
 MOVING = {"recorded", *STAGES.values()}  # what is expected or missing has no speed
@@ -76,6 +76,15 @@ def verdict(n_shown: int, n_expected: int, reasons: str) -> Status:
     shown = f"{n_shown} of {n_expected} frames are in the image"
     text = f"incomplete: {reasons}; {shown}" if reasons else f"incomplete: {shown}"
     return Status(level="incomplete", text=text)
+
+
+def finishing_words(scans: Sequence[FinishingScan]) -> str:
+    """Returns which scans are being finished, the first with how far it is; "" where there is none."""
+    if not scans:
+        return ""
+    first, *others = sorted(scans, key=lambda scan: scan.text.startswith("waiting"))
+    more = f" and {len(others)} more" if others else ""
+    return f"finishing {first.name} ({first.text}){more}"
 
 
 class RateMeter:

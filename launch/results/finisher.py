@@ -2,8 +2,8 @@
 
 The live stages hand a scan over when its last frame is in the image and the next scan has begun
 (`stream.record.handover`). Here their own code goes on with it, stage after stage, one scan at a time, in a
-process that gives way to everything else. The queue is the folder of scans: a finisher that dies, or whose run
-ends, leaves each scan as it last wrote it, and the next one goes on from there. Results and store are the
+process that gives way to everything else. The queue is the folder of scans: a finisher that dies, or whose
+run ends, leaves each scan as it last wrote it, and the next one goes on from there. Results and store are the
 recorder's, which waits for the scan to be closed, whoever closes it.
 """
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Recorder:
     is_ending : callable
         Says whether the run was asked to end: nobody waits for what can be had later as well.
     origin_of : callable, optional
-        Takes the id of an earlier run, of which a scan has been finished, and returns what that was made from.
+        Takes the id of an earlier run, of which a scan was finished, and returns what that was made from.
 
     Raises
     ------
@@ -66,8 +66,8 @@ class Recorder:
     """
 
     name = "recorder"
-    newest_first = hands_over = False
-    begins_last = True
+    newest_first = False
+    begins_last: Literal[True] = True
     batch_size = 4096
     deadline_s = 0.5
 

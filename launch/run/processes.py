@@ -88,6 +88,11 @@ class StageProcess:
         return None
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether it died too often and the run goes on without it."""
+        return self.is_stopping and bool(self._death) and not self.is_running and self._start_at is None
+
+    @property
     def silence_s(self) -> float:
         """Seconds since it was last heard, 0 while it is not expected to say anything."""
         return self._clock() - self.heard_at if self.is_ready and not self.is_stopping else 0.0

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.config.run_file import ResolvedRun
-from launch.page.status import verdict
+from launch.page.status import Status, finishing_words, verdict
 from launch.run.processes import StageProcess
 from launch.run.stage_states import NAMES, StageStates
 from stream.record.account import account, counted, incompleteness
 from stream.record.events import EventLevel
+from stream.record.handover import FINISHED_LATER, is_handed_over
 from stream.record.scan import Scan
-from stream.wire.messages import RunLevel, RunState, StageState
+from stream.wire.messages import FinishingScan, RunLevel, RunState, StageState
 
 STEERING = NAMES["policy"]
 BESIDE = ("finetune", NAMES["viewer"])  # the image follows the scan without them
@@ -29,13 +30,22 @@ class RunWatch:
         Gets what happened, once: a scan begins or ends, a stage gets into trouble or out of it.
     clock : callable
         Monotonic seconds.
+    announce : callable
+        Gets the sentence for a person when a scan that was handed over is finished and its results written.
     """
 
-    def __init__(self, run: ResolvedRun, note: Note, clock: Callable[[], float]) -> None:
-        self._states, self._note = StageStates(run, clock), note
+    def __init__(
+        self,
+        run: ResolvedRun,
+        note: Note,
+        clock: Callable[[], float],
+        announce: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._states, self._note, self._announce = StageStates(run, clock), note, announce
         self._before: dict[str, StageState] = {}
-        self._n_begun = self._n_judged = self._n_recorded = 0
-        self._verdict: tuple[RunLevel, str] = "complete", ""  # of the newest scan that is closed
+        self._n_begun = 0
+        self._verdicts: dict[str, Status] = {}  # of the scans whose image is final
+        self._recorded: set[str] = set()  # scans whose results are written
 
     def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> RunState:
         """Returns how the run stands now."""
@@ -43,12 +53,20 @@ class RunWatch:
         self._note_scans(scans)
         died = {NAMES.get(name, name) for name, process in processes.items() if process.trouble}
         self._note_changes(rows, told=died)
-        level, text = self._sentence(scans, rows)
+        left = [scan for scan in scans if scan.name not in self._recorded]
+        finishing = self._states.finishing(left, processes)
+        level, text = self._sentence(scans, rows, finishing)
         return RunState(
-            scan=scans[-1].name if scans else "", level=level, text=text[:2000], stages=tuple(rows[:32])
+            scan=scans[-1].name if scans else "",
+            level=level,
+            text=text[:2000],
+            stages=tuple(rows[:32]),
+            finishing=tuple(finishing[:64]),
         )
 
-    def _sentence(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> tuple[RunLevel, str]:
+    def _sentence(
+        self, scans: Sequence[Scan], rows: Sequence[StageState], finishing: Sequence[FinishingScan]
+    ) -> tuple[RunLevel, str]:
         said = _troubles(rows)
         busy = [row for row in rows if row.level == "busy"]
         if not scans:
@@ -60,10 +78,10 @@ class RunWatch:
                 f"starting: {', '.join(starting)}" if starting else "waiting for the first frame",
             )
         newest = scans[-1]
-        if self._n_judged == len(scans):
-            level, text = self._verdict
-            writing = [row.text for row in busy if row.name == "recorder"]
-            return level, "; ".join([text, *writing])
+        if (verdict := self._verdicts.get(newest.name)) is not None:
+            after = [row.text for row in busy if row.name == "recorder"]
+            after += [finishing_words(finishing)] if finishing else []
+            return verdict.level, "; ".join([verdict.text, *after])
         if said:
             return "stale", said
         has_image = bool(newest.count("stitcher", "version"))
@@ -82,7 +100,7 @@ class RunWatch:
             return "waiting for the first frame"
         shown = self._states.scan_of("stitcher", scans)
         if shown is not None and shown is not newest:
-            return f"{counted(n_recorded)} recorded, {shown.name} is finished first"
+            return f"{counted(n_recorded)} recorded, the last frames of {shown.name} come first"
         why = [f"{row.name} {row.text}" for row in rows if row.name in ("inference", "refinement")]
         return f"{counted(n_recorded)} recorded, no image yet: {'; '.join(why)}"
 
@@ -91,16 +109,20 @@ class RunWatch:
             n_announced = scan.count("subscriber", "announced")
             self._note("scan", "info", f"{scan.name} begins" + f", {n_announced} frames" * (n_announced > 0))
         self._n_begun = len(scans)
-        for scan in scans[self._n_judged : self._states.n_closed("stitcher", scans)]:
-            self._n_judged += 1
-            of_stage = account(scan, "stitcher")
-            status = verdict(of_stage.done, of_stage.expected, incompleteness(scan))
-            self._verdict = status.level, status.text
-            level: EventLevel = "info" if status.level == "complete" else "warning"
-            self._note("scan", level, f"{scan.name}: {status.text}")
-        for scan in scans[self._n_recorded : self._states.n_closed("recorder", scans)]:
-            self._n_recorded += 1
-            self._note("recorder", "info", f"results of {scan.name} written")
+        for scan in scans:
+            if scan.name not in self._verdicts and scan.count("stitcher", "closed"):
+                self._judge(scan)
+            if scan.name not in self._recorded and scan.count("recorder", "closed"):
+                self._recorded.add(scan.name)
+                self._note("recorder", "info", f"results of {scan.name} written")
+                if any(is_handed_over(scan, stage) for stage in FINISHED_LATER):
+                    self._announce(f"{scan.name} is finished: {self._verdicts[scan.name].text}")
+
+    def _judge(self, scan: Scan) -> None:
+        of_stage = account(scan, "stitcher")
+        status = verdict(of_stage.done, of_stage.expected, incompleteness(scan))
+        self._verdicts[scan.name] = status
+        self._note("scan", "info" if status.level == "complete" else "warning", f"{scan.name}: {status.text}")
 
     def _note_changes(self, rows: Sequence[StageState], told: set[str]) -> None:
         """Note who got into trouble or out of it; `told` are processes that died: the run says so itself."""

@@ -13,8 +13,9 @@ from launch.results.halves import MEASURING
 from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
 from stream.record.account import counted, frames_in_words
+from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_handed_over
 from stream.record.scan import Scan, State
-from stream.wire.messages import StageLevel, StageState
+from stream.wire.messages import FinishingScan, Progress, StageLevel, StageState
 
 SILENT_S = 3.0  # without a frame
 STALLED_S = 5.0  # with work and without a step
@@ -77,7 +78,7 @@ class StageStates:
     def __init__(self, run: ResolvedRun, clock: Callable[[], float]) -> None:
         self._config, self._clock = run.config, clock
         self._stages = [spec.name for spec in run.stages]
-        self._closed = dict.fromkeys(self._stages, 0)  # scans that a stage is through with
+        self._n_left = dict.fromkeys(self._stages, 0)  # scans that a stage is through with
         self._paces = {name: Pace(STALLED_S) for name in (*self._stages, "search")}
         self._paces |= {name: Pace(SILENT_S) for name in ("subscriber", "positions")}
         self._since: dict[str, tuple[Hashable, float]] = {}
@@ -95,6 +96,7 @@ class StageStates:
             "inference": self._inference,
             "refinement": self._refinement,
             "stitcher": self._stitcher,
+            "finisher": self._finisher,
             "recorder": self._recorder,
         }
 
@@ -112,15 +114,33 @@ class StageStates:
 
     def scan_of(self, stage: str, scans: Sequence[Scan]) -> Scan | None:
         """Returns the scan that `stage` is on, None when it is through with all of them."""
-        n_closed = self.n_closed(stage, scans)
-        return scans[n_closed] if n_closed < len(scans) else None
+        n = self._n_left[stage]
+        while n < len(scans) and has_left(scans[n], stage):
+            n = self._n_left[stage] = n + 1
+        if stage == "recorder":  # it takes what is over, in whatever order that is
+            left = [scan for scan in scans[n:] if not scan.count(stage, "closed")]
+            return next(filter(self._is_over, left), left[-1] if left else None)
+        return scans[n] if n < len(scans) else None
 
-    def n_closed(self, stage: str, scans: Sequence[Scan]) -> int:
-        """Returns how many scans `stage` is through with: none if the run has no such stage."""
-        n = self._closed.get(stage, 0)
-        while stage in self._closed and n < len(scans) and scans[n].count(stage, "closed"):
-            n = self._closed[stage] = n + 1
-        return n
+    def finishing(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> list[FinishingScan]:
+        """Returns how far those of `scans` are that were handed over and have no results yet."""
+        in_hand = processes["finisher"].progress if "finisher" in processes else None
+        return [
+            FinishingScan(name=scan.name, text=self._how_far(scan, in_hand))
+            for scan in scans
+            if any(is_handed_over(scan, stage) for stage in FINISHED_LATER)
+        ]
+
+    def _how_far(self, scan: Scan, in_hand: Progress | None) -> str:
+        if not awaits_finishing(scan):
+            return "writing results"
+        if "refinement" in self._stages and not scan.count("refinement", "closed"):
+            milli, is_in_hand = scan.count("refinement", "epochs_milli"), False
+            if in_hand is not None and in_hand.scan == scan.name:
+                milli, is_in_hand = in_hand.counts.get("epoch_milli", milli), True
+            epoch = f"epoch {milli / 1000:.1f} of {self._config.refinement.epochs:g}"
+            return epoch if is_in_hand else f"waiting, {epoch}"
+        return "stitching the final image"
 
     @property
     def _refinement_finds_probe(self) -> bool:
@@ -139,7 +159,7 @@ class StageStates:
         text, level = self._words[stage](scans, process)
         if level == "ok" and is_deaf:
             return deaf
-        scan = self.scan_of(stage, scans)
+        scan = self.scan_of(stage, scans) if stage != "finisher" else None
         is_behind = scan is not None and scan is not scans[-1]
         return (f"{scan.name}: {text}" if scan is not None and is_behind else text), level
 
@@ -286,11 +306,27 @@ class StageStates:
         version = scan.count("stitcher", "version")
         return (f"version {version} of the image" if version else "no image yet"), "ok"
 
+    def _finisher(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+        progress = process.progress
+        if progress is None or not progress.scan:
+            return "nothing to finish", "ok"
+        pace = self._paces["finisher"]
+        pace.look(progress.scan, sum(progress.counts.values()), self._now)
+        scan = next((scan for scan in scans if scan.name == progress.scan), None)
+        how_far = "of an earlier run" if scan is None else self._how_far(scan, progress)
+        text = f"{progress.scan}: {how_far}"
+        if pace.is_late:
+            return f"stalled: {text}, no step for {pace.still_s:.0f} s", "warning"
+        return text, "ok"
+
+    def _is_over(self, scan: Scan) -> bool:
+        return have_closed(scan, (stage for stage in self._stages if stage in self._inputs))
+
     def _recorder(self, scans: Sequence[Scan], process: StageProcess) -> Words:
         scan = self.scan_of("recorder", scans)
         if scan is None:
             return ("results written", "done") if scans else ("waiting for the end of a scan", "ok")
-        is_writing = all(scan.count(stage, "closed") for stage in self._closed if stage in self._inputs)
+        is_writing = self._is_over(scan)
         step = scan.count("recorder", "step")
         writing_s = self._since_s("recorder", (scan.name, is_writing, step))
         if step:

@@ -20,6 +20,7 @@ from launch.run.processes import RunFailedError, StageProcess
 from launch.run.run_watch import RunWatch
 from launch.run.stage_states import NAMES
 from stream.record.events import EventLog, event_level
+from stream.record.handover import awaits_finishing
 from stream.record.run_state import ask_to_end, write_state
 from stream.record.scan import Scan
 from stream.wire.codec import ProtocolError, decode, encode
@@ -37,6 +38,8 @@ PAGE, LEAD_S = "viewer", 3.0  # the page loads in less than one, on a core that 
 TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is not very long
+
+FINISHED = "finisher", logging.INFO  # what a scan that was handed over is announced as
 
 OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
 OnTurn = Callable[[list[Scan]], None]
@@ -98,7 +101,7 @@ class Supervisor:
         self.run.scans.mkdir(parents=True, exist_ok=True)
         self.run.write()
         self._events = EventLog(self.run.folder)
-        self._watch = RunWatch(self.run, self._events.add, self.clock)
+        self._watch = RunWatch(self.run, self._events.add, self.clock, partial(self._tell, *FINISHED))
         self._control = Socket("ROUTER", self.run.context().local("control", bind=True))
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
         return self
@@ -236,13 +239,19 @@ class Supervisor:
             self._closed.add(scan.name)
         return scan.name in self._closed
 
+    def is_over(self, scan: Scan) -> bool:
+        """Says whether nothing more comes of `scan` in this run: closed, or nobody is left to finish it."""
+        finisher = self._stages.get("finisher")
+        is_left = finisher is not None and finisher.is_given_up and awaits_finishing(scan)
+        return is_left or self.is_closed(scan)
+
     def wait_for_series(
         self,
         n_series: int,
         timeout_s: float = float("inf"),
         on_turn: OnTurn | None = None,
     ) -> None:
-        """Returns when `n_series` series are closed by every stage.
+        """Returns when `n_series` series are closed by every stage, or given up with their finisher.
 
         Parameters
         ----------
@@ -259,7 +268,7 @@ class Supervisor:
         deadline = self.clock() + timeout_s
         while True:
             scans = self.scans()
-            n_closed = sum(map(self.is_closed, scans))
+            n_closed = sum(map(self.is_over, scans))
             if on_turn:
                 on_turn(scans)
             if n_closed >= n_series:
@@ -278,7 +287,7 @@ class Supervisor:
         drain : bool
             Whether to wait for the workers to close every scan.
         timeout_s : float
-            How long to wait for that.
+            How long to wait for that, anew after each scan that is closed.
         on_turn : callable, optional
             As in `wait_for_series`.
         """
@@ -290,7 +299,7 @@ class Supervisor:
             if stage is not sources[0]:  # positions of the last frames may still be on their way
                 self._wait_until_closed(partial(_has_closed, stage.name), deadline)
             self._stop(stage)
-        self._wait_until_closed(self.is_closed, deadline, on_turn)
+        self._wait_until_closed(self.is_over, deadline, on_turn)
         for stage in self._stages.values():
             if not stage.spec.is_source:
                 self._stop(stage)
@@ -298,9 +307,13 @@ class Supervisor:
     def _wait_until_closed(
         self, is_closed: Callable[[Scan], bool], deadline: float, on_turn: OnTurn | None = None
     ) -> None:
-        while self.clock() < deadline and not all(map(is_closed, scans := self.scans())):
+        patience_s, n_left = deadline - self.clock(), -1
+        while self.clock() < deadline and (left := [scan for scan in self.scans() if not is_closed(scan)]):
+            if 0 <= len(left) < n_left:  # many may be waiting to be finished
+                deadline = self.clock() + patience_s
+            n_left = len(left)
             if on_turn:
-                on_turn(scans)
+                on_turn(self.scans())
             self.poll()
 
     def _stop(self, stage: StageProcess) -> None:

@@ -68,7 +68,6 @@ class Finetuning:
     inputs: tuple[str, ...] = ("refinement",)
     waits_for: tuple[str, ...] = ()
     newest_first = False
-    hands_over = begins_last = False
     batch_size = 4096
     deadline_s = 0.0
 

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.record.handover import awaits_finishing
 from stream.record.scan import Numbers, Scan, State
 
 # What a stage has done to a frame that it is through with, as counts name it.
@@ -66,6 +67,11 @@ def account(scan: Scan, stage: str) -> Account:
 def has_begun(scan: Scan, stage: str) -> bool:
     """Says whether `stage` has a ledger in this scan: it takes part in the run, and has opened the scan."""
     return (scan.folder / "ledger" / stage).exists()
+
+
+def is_shown(scan: Scan) -> bool:
+    """Says whether every recorded frame is in the live image, or never will be."""
+    return not account(scan, "stitcher").pending
 
 
 def frame_counts(scan: Scan) -> dict[str, int]:
@@ -132,6 +138,8 @@ def incompleteness(scan: Scan) -> str:
             good &= done
     if not len(recorded):
         parts.append("no frames")
+    if awaits_finishing(scan):
+        parts.append("not finished yet: a run into the same folder goes on with it")
     return "; ".join(parts)
 
 

@@ -7,7 +7,6 @@ from then on. The folder of scans is the finisher's queue: nothing else has to s
 
 from collections.abc import Iterable
 
-from stream.record.account import account
 from stream.record.scan import Scan
 
 FINISHED_LATER = ("refinement", "stitcher")
@@ -43,8 +42,3 @@ def has_successor(scan: Scan) -> bool:
     """Says whether a later scan has begun."""
     folders = scan.folder.parent.iterdir()
     return any(folder.name > scan.name and (folder / "scan.json").exists() for folder in folders)
-
-
-def is_shown(scan: Scan) -> bool:
-    """Says whether every recorded frame is in the live image, or never will be."""
-    return not account(scan, "stitcher").pending

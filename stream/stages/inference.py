@@ -71,7 +71,6 @@ class Inference:
     name = "inference"
     inputs: tuple[str, ...] = ("subscriber",)
     newest_first = True
-    hands_over = begins_last = False
 
     def __init__(
         self, config: NetworkConfig, optics: Optics, clock: Callable[[], float] = time.monotonic

@@ -13,11 +13,28 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
-from stream.record.handover import hand_over, has_left, has_successor, have_closed, is_handed_over, is_shown
+from stream.record.account import is_shown
+from stream.record.handover import (
+    FINISHED_LATER,
+    hand_over,
+    has_left,
+    has_successor,
+    have_closed,
+    is_handed_over,
+)
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
-from stream.stages.stage import DoorKeeper, ScanWork, Service, Source, Stage, UnusableScanError, Worker
+from stream.stages.stage import (
+    DoorKeeper,
+    Latecomer,
+    ScanWork,
+    Service,
+    Source,
+    Stage,
+    UnusableScanError,
+    Worker,
+)
 from stream.wire.codec import Buffer
 from stream.wire.sockets import EndpointError, Socket
 
@@ -175,13 +192,13 @@ class ScanCursor:
 
     def _is_over(self) -> bool:
         stage = self._stage
-        if not stage.hands_over:  # nobody else will do it
+        if stage.name not in FINISHED_LATER:  # nobody else will do it
             return self._have_left(stage.waits_for)
         return have_closed(self.scan, (*stage.inputs, *stage.waits_for))
 
     def _may_hand_over(self) -> bool:
         scan, stage = self.scan, self._stage
-        if not stage.hands_over or is_handed_over(scan, stage.name):
+        if stage.name not in FINISHED_LATER or is_handed_over(scan, stage.name):
             return False
         return has_successor(scan) and is_shown(scan)
 
@@ -210,6 +227,7 @@ class WorkerLoop:
 
     def __init__(self, stage: Worker, scans: Path, clock: Clock = time.monotonic) -> None:
         self.stage, self.scans, self.clock = stage, scans, clock
+        self._begins_last = isinstance(stage, Latecomer)
         self._cursor: ScanCursor | None = None
         self._left: set[str] = set()  # scans that this stage need not look at again
 
@@ -232,11 +250,11 @@ class WorkerLoop:
         return 0.0
 
     def finish(self) -> None:
-        """Closes the scan that is open; a stage that begins last also does those that have just been closed."""
+        """Closes the scan that is open, in a stage that begins last also those that others have closed."""
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
-        while self.stage.begins_last and (cursor := self._next()) is not None:
+        while self._begins_last and (cursor := self._next()) is not None:
             while cursor.turn() is not None:
                 pass
             cursor.leave()
@@ -250,7 +268,7 @@ class WorkerLoop:
         for scan in scans_in(self.scans, besides=self._left):
             if has_left(scan, stage.name):
                 self._left.add(scan.name)
-            elif not stage.begins_last or have_closed(scan, (*stage.inputs, *stage.waits_for)):
+            elif not self._begins_last or have_closed(scan, (*stage.inputs, *stage.waits_for)):
                 return ScanCursor(stage, scan, self.clock)
         return None
 

@@ -56,7 +56,6 @@ class ProbeFinder:
     inputs: tuple[str, ...] = ("subscriber", "positions")
     waits_for: tuple[str, ...] = ()
     newest_first = False
-    hands_over = begins_last = False
     batch_size = 4096
     deadline_s = 0.0
 

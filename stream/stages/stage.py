@@ -9,16 +9,14 @@ it cannot be built from, and ends the run with that sentence. There are three ki
 - A `Source` gets messages from outside.
 - A `Service` handles no frames and has a loop of its own.
 
-Workers of which much remains to be done when the last frame is in the image hand the scan over when the next
-one has begun (`hands_over`): the finisher closes it. One that works on what stays of a scan begins when its
-inputs have closed it (`begins_last`).
-
-A worker that clients may ask is a `DoorKeeper` as well. `stream.stages.loop.run_stage` owns everything else.
+A worker that clients may ask is a `DoorKeeper` as well, one that works on what stays of a scan a `Latecomer`.
+Refinement and stitcher hand a scan over when the next one has begun (`stream.record.handover`).
+`stream.stages.loop.run_stage` owns everything else.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from stream.record.scan import Numbers, Scan
 from stream.stages.link import Link
@@ -72,8 +70,6 @@ class Worker(Protocol):
     batch_size: int
     deadline_s: float  # a frame waits no longer than this for its batch to fill
     newest_first: bool  # whether half of a batch are the newest frames when more than two batches are behind
-    hands_over: bool  # whether the finisher may close a scan for it, so that it can go on with the next
-    begins_last: bool  # whether it opens a scan only when its inputs and those it waits for have closed it
 
     def open(self, scan: Scan) -> ScanWork:
         """Begins with `scan`, or goes on after a restart: frames that an earlier process did are DONE.
@@ -93,6 +89,13 @@ class DoorKeeper(Protocol):
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
         """Takes what came through the door, [client, message, ...] parts, and returns what goes out."""
+
+
+@runtime_checkable
+class Latecomer(Protocol):
+    """A worker that opens a scan only when its inputs and those it waits for have closed it."""
+
+    begins_last: Literal[True]
 
 
 class Inlet(NamedTuple):

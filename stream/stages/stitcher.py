@@ -55,7 +55,6 @@ class Stitcher:
     batch_size = 64
     deadline_s = 0.0
     newest_first = False
-    hands_over, begins_last = True, False
 
     def __init__(
         self,

@@ -67,6 +67,13 @@ class StageState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     level: StageLevel  # busy: a person waits for it; warning: it does not do what it should
 
 
+class FinishingScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A scan that is brought to its end while a later one is the running scan."""
+
+    name: Name
+    text: Annotated[str, Meta(max_length=500)]  # how far it is, for people
+
+
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run was seen to do: in one sentence, and stage by stage."""
 
@@ -74,6 +81,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     level: RunLevel  # stale: what is shown does not follow the scan
     text: Reason
     stages: Annotated[tuple[StageState, ...], Meta(max_length=32)] = ()  # in the order of the way of the data
+    finishing: Annotated[tuple[FinishingScan, ...], Meta(max_length=64)] = ()  # in the order of the scans
 
 
 class Ready(Message, frozen=True, tag=True, kw_only=True):

@@ -13,7 +13,6 @@ class Steps:
     batch_size = 4
     deadline_s = 0.1
     newest_first = True
-    hands_over = begins_last = False
 
     def __init__(self, *, holds=False, refuses=""):
         self.holds, self.refuses = holds, refuses
@@ -51,6 +50,9 @@ class StepsOfScan(ScanWork):
 
     def close(self):
         self.stage.calls.append(f"close {self.scan.name}")
+
+    def hand_over(self):
+        self.stage.calls.append(f"hand over {self.scan.name}")
 
     def counts(self):
         return {"batches": len(self.stage.batches)}

@@ -234,4 +234,4 @@ def test_a_stage_that_is_still_on_the_scan_before_names_it(bench):
     second = bench.begin("0001-next")
     record(second, [0])
     assert bench.row("inference") == ("ok", "0000-star: working, 100 frames pending")
-    assert bench.says() == ("waiting", "1 frame recorded, 0000-star is finished first")
+    assert bench.says() == ("waiting", "1 frame recorded, the last frames of 0000-star come first")

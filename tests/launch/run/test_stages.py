@@ -23,7 +23,7 @@ def names(config: Config) -> list[str]:
 
 
 def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
-    ends = ["stitcher", "recorder", "viewer"]
+    ends = ["stitcher", "finisher", "recorder", "viewer"]
     assert names(make_config(tmp_path)) == ["subscriber", "positions", "refinement", *ends]
     (tmp_path / "w.safetensors").touch()
     network = {"weights": tmp_path / "w.safetensors"}
@@ -34,7 +34,7 @@ def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
         refinement={"enabled": False},
         viewer={"enabled": False},
     )
-    assert names(config) == ["subscriber", "positions", "inference", "stitcher", "recorder"]
+    assert names(config) == ["subscriber", "positions", "inference", "stitcher", "finisher", "recorder"]
 
 
 def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):

@@ -238,8 +238,14 @@ def test_frames_that_arrive_while_the_stage_is_stopped_do_not_disturb_it(tmp_pat
     assert states(scan, "stitcher")[0] == State.UNFINISHED
 
 
+class Photons(Steps):
+    """A stage that closes its scans itself."""
+
+    name = "photons"
+
+
 def test_scans_are_worked_on_one_after_the_other(tmp_path, clock):
-    stage = Steps()
+    stage = Photons()
     loop = loop_of(stage, tmp_path, clock)
     assert loop.turn() == POLL_S, "nothing to do yet"
     names = ["0000-a", "0001-b", "0002-c"]
@@ -256,10 +262,10 @@ def test_a_restart_skips_scans_that_are_closed(tmp_path, clock):
         scan = make_scan(tmp_path, name)
         arrive(scan, np.arange(3))
         end(scan, "refinement")
-    first = Steps()
+    first = Photons()
     turns(loop_of(first, tmp_path, clock), 2)
     assert first.calls == ["open 0000-a", "close 0000-a"]
-    second = Steps()
+    second = Photons()
     turns(loop_of(second, tmp_path, clock))
     assert second.calls == ["open 0001-b", "close 0001-b"]
 

@@ -1,0 +1,49 @@
+"""Scan follows scan: the image of the next one begins while the one before is being finished."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from stream.record.handover import is_handed_over
+from tests.helpers.letter import ScannedSample
+from tests.helpers.pipeline import Pipeline
+from tests.helpers.stream.documents import PositionRun
+
+LONG = "refinement.epochs=1500"  # longer than a scan takes, on any computer
+
+
+def play(pipeline: Pipeline, sample: ScannedSample, series: str) -> None:
+    pipeline.publish(PositionRun(series, sample.positions_m).documents())
+    pipeline.play(sample, series)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_next_scan_is_shown_while_the_one_before_is_finished_also_by_a_finisher_that_was_killed(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    with Pipeline(run_folder, sample, LONG) as pipeline:
+        play(pipeline, sample, "first")
+        play(pipeline, sample, "second")
+        pipeline.until(lambda: pipeline.is_shown("second"))
+        first = pipeline.scan("first")
+        assert is_handed_over(first, "stitcher"), pipeline.supervisor.state
+        assert not first.count("refinement", "closed"), "it takes longer than that"
+        pipeline.until(lambda: [scan.name for scan in pipeline.supervisor.state.finishing] == [first.name])
+
+        pipeline.until(lambda: pipeline.supervisor.progress["finisher"].scan == first.name)
+        os.kill(pipeline.supervisor.pid("finisher"), signal.SIGKILL)
+        pipeline.until(lambda: pipeline.supervisor.n_restarts == 1)
+        play(pipeline, sample, "third")
+        outcomes = [pipeline.outcome(series) for series in ("first", "second", "third")]
+        pipeline.until(lambda: not pipeline.supervisor.state.finishing)
+
+    for outcome in outcomes:
+        outcome.assert_accounted(recorded=len(sample))
+        assert outcome.figures["is_complete"], outcome.figures["incomplete"]
+        assert outcome.figures["epochs"] >= 1500
+        assert outcome.error(sample).c < 0.1
+    announced = [notice for notice in pipeline.notices if "is finished: scan complete" in notice]
+    assert len(announced) == 2, "the last one was never handed over"

@@ -1,0 +1,145 @@
+"""When a stage leaves a scan to the finisher, and when it closes the scan itself."""
+
+import numpy as np
+import pytest
+
+from stream.record.account import incompleteness, is_shown
+from stream.record.handover import awaits_finishing, hand_over, has_left
+from stream.record.scan import State
+from stream.stages.loop import ScanCursor, WorkerLoop
+from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import close, make_scan, place, record
+from tests.helpers.stream.workers import Steps
+
+
+class Refining(Steps):
+    """Refinement that never has enough of a scan."""
+
+    name = "refinement"
+    waits_for = ()
+
+    def __init__(self):
+        super().__init__()
+        self.slices_left = 10**6
+
+
+class Afterwards(Steps):
+    name = "recorder"
+    inputs = ("stitcher",)
+    begins_last = True
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def scanned(scans, name, n=4):
+    scan = make_scan(scans, name)
+    record(scan, np.arange(n))
+    place(scan, np.arange(n), np.zeros((n, 2)))
+    return scan
+
+
+def show(scan, n=4):
+    scan.mark("stitcher", np.arange(n), State.DONE)
+
+
+def turns(loop, n=12):
+    for _ in range(n):
+        loop.turn()
+
+
+def test_a_lone_scan_is_closed_by_the_stage_itself_however_long_that_takes(tmp_path, clock):
+    stage, scan = Refining(), scanned(tmp_path, "0000-a")
+    loop = WorkerLoop(stage, tmp_path, clock)
+    show(scan)
+    close(scan, "subscriber", "positions")
+    turns(loop)
+    assert stage.calls == ["open 0000-a"]
+    stage.slices_left = 0
+    turns(loop)
+    assert stage.calls == ["open 0000-a", "close 0000-a"]
+    assert not awaits_finishing(scan)
+
+
+def test_a_scan_is_handed_over_when_the_next_has_begun_and_its_last_frame_is_shown(tmp_path, clock):
+    stage, first = Refining(), scanned(tmp_path, "0000-a")
+    loop = WorkerLoop(stage, tmp_path, clock)
+    turns(loop)
+    second = scanned(tmp_path, "0001-b")
+    turns(loop)
+    assert stage.calls == ["open 0000-a"], "more frames may come"
+    close(first, "subscriber", "positions")
+    turns(loop)
+    assert stage.calls == ["open 0000-a"], "its last frame is not in the image"
+    show(first)
+    assert is_shown(first)
+    turns(loop)
+    assert stage.calls == ["open 0000-a", "hand over 0000-a", "open 0001-b"]
+    assert awaits_finishing(first)
+    assert has_left(first, "refinement")
+    assert not first.count("refinement", "closed")
+    assert "not finished yet" in incompleteness(first)
+    assert loop.scan.name == second.name
+
+
+def test_a_stage_that_starts_again_does_not_come_back_to_what_was_handed_over(tmp_path, clock):
+    first = scanned(tmp_path, "0000-a")
+    hand_over(first, "refinement")
+    scanned(tmp_path, "0001-b")
+    stage = Refining()
+    turns(WorkerLoop(stage, tmp_path, clock))
+    assert stage.calls == ["open 0001-b"]
+
+
+def test_a_stage_behind_one_that_handed_over_closes_the_scan_with_what_it_got(tmp_path, clock):
+    class Learning(Steps):
+        name, inputs, waits_for = "finetune", ("refinement",), ()
+
+    stage, first = Learning(), scanned(tmp_path, "0000-a")
+    loop = WorkerLoop(stage, tmp_path, clock)
+    first.mark("refinement", [0, 1], State.DONE)
+    scanned(tmp_path, "0001-b")
+    hand_over(first, "refinement")
+    turns(loop)
+    assert stage.batches == [[0, 1]]
+    assert stage.calls == ["open 0000-a", "close 0000-a", "open 0001-b"]
+
+
+def test_who_finishes_a_scan_closes_it_and_does_not_hand_it_over_again(tmp_path, clock):
+    stage, first = Refining(), scanned(tmp_path, "0000-a")
+    scanned(tmp_path, "0001-b")
+    show(first)
+    close(first, "subscriber", "positions")
+    hand_over(first, "refinement")
+    cursor = ScanCursor(stage, first, clock)
+    for _ in range(10):
+        assert cursor.turn() is not None
+    stage.slices_left = 0
+    assert cursor.turn() is None
+    cursor.leave()
+    assert stage.calls == ["open 0000-a", "close 0000-a"]
+    assert stage.given() == [0, 1, 2, 3]
+    assert not awaits_finishing(first)
+
+
+def test_results_are_made_of_the_scans_that_are_over_in_whatever_order_that_is(tmp_path, clock):
+    stage = Afterwards()
+    loop = WorkerLoop(stage, tmp_path, clock)
+    scans = [scanned(tmp_path, name) for name in ("0000-a", "0001-b", "0002-c")]
+    turns(loop)
+    assert stage.calls == [], "nothing is over"
+    for scan in (scans[1], scans[0]):
+        show(scan)
+        close(scan, "stitcher")
+        hand_over(scan, "refinement")
+        turns(loop)
+        assert stage.calls == [] or scan.name not in stage.calls[-1], "refinement has only left it"
+        close(scan, "refinement")
+        turns(loop)
+        assert stage.calls[-2:] == [f"open {scan.name}", f"close {scan.name}"]
+    show(scans[2])
+    close(scans[2], "stitcher", "refinement")
+    loop.finish()
+    assert stage.calls[-1] == "close 0002-c", "also when it is asked to end just then"
