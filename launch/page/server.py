@@ -29,6 +29,7 @@ from launch.page.versions import VersionHistory
 from launch.results import colours
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
+from stream.record.account import shares
 from stream.wire.codec import ProtocolError
 from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError
@@ -135,7 +136,7 @@ class LiveFeed:
 
     def state(self) -> bytes:
         """Returns what the page says beside the image, JSON."""
-        image, run_state = self._image, self._facts.state() or self.live.state
+        image, run_state, counts = self._image, self._facts.state() or self.live.state, self.live.counts
         status = status_of(image, self.live.age_s, self.address, run_state)
         state: dict[str, Any] = {"motors": None}
         if image is not None:
@@ -144,7 +145,8 @@ class LiveFeed:
             "level": "stale" if self._refusal else status.level,
             "text": self._refusal or status.text,
             "address": self.address,
-            "counts": dict(self.live.counts),
+            "counts": dict(counts),
+            "shares": shares(counts) if counts else {},
             "rates": self._rates.rates(),
             **self._facts.as_json(run_state),
         }

@@ -78,26 +78,35 @@ def frame_counts(scan: Scan) -> dict[str, int]:
     """Returns how many frames are where, for people who watch; of the stages, those that have begun."""
     recorded, positions = account(scan, "subscriber"), account(scan, "positions")
     stages = {key: account(scan, stage) for stage, key in STAGES.items() if has_begun(scan, stage)}
-    return {
+    counts = {
         "expected": recorded.expected,
         "recorded": recorded.recorded,
         "lost": recorded.lost,
         "no_position": positions.dropped.get("no_position", 0),
         **{key: stage.done for key, stage in stages.items()},
-        "pending": max((stage.pending for stage in stages.values()), default=0),
     }
+    on_the_way = recorded.recorded - counts["no_position"]
+    if (
+        image := stages.get(STAGES["stitcher"])
+    ) is not None:  # it hears of frames without position in a while
+        on_the_way = image.pending - max(counts["no_position"] - image.dropped.get("no_position", 0), 0)
+    return counts | {"pending": max(on_the_way, 0)}
 
 
 def shares(counts: Mapping[str, int]) -> dict[str, int]:
     """Returns where the frames expected are, by the words that people read; they add up to all of them.
 
+    Pending is what is recorded and on its way into the image, left out what was given up on that way.
     `counts` are those of `frame_counts`, of any moment.
     """
     in_image, unplaced, lost = (counts.get(name, 0) for name in ("mosaicked", "no_position", "lost"))
     recorded = max(counts.get("recorded", 0), in_image + unplaced)  # counted a moment before the others
+    rest = recorded - in_image - unplaced
+    pending = min(counts.get("pending", rest), rest)
     return {
         "in the image": in_image,
-        "pending": recorded - in_image - unplaced,
+        "pending": pending,
+        "left out": rest - pending,
         "without position": unplaced,
         "lost": lost,
         "to come": max(counts.get("expected", 0) - recorded - lost, 0),
@@ -111,7 +120,7 @@ def shares_in_words(counts: Mapping[str, int], *, is_final: bool = False) -> str
     """
     held = shares(counts)
     if is_final:
-        held["left out"] = held.pop("pending")
+        held["left out"] += held.pop("pending")
     parts = [f"{n} {words}" for words, n in held.items() if n or words == "in the image"]
     return f"{sum(held.values())} expected: {', '.join(parts)}"
 

@@ -24,7 +24,10 @@ export function showState(state) {
   if (state.scan !== undefined) showFigures(state);
 }
 
-function showCounts({ counts, rates, is_final: isFinal }) {
+// All that is expected is in the image or in one of these fields: the words of `stream.record.account.shares`.
+const SHARES = { awaited: "to come", pending: "pending", left_out: "left out", no_position: "without position", lost: "lost" };
+
+function showCounts({ counts, shares = {}, rates, is_final: isFinal }) {
   const expected = counts.expected ?? counts.recorded;
   for (const row of document.querySelectorAll("tr[data-count]")) {
     const n = counts[row.dataset.count];
@@ -34,18 +37,11 @@ function showCounts({ counts, rates, is_final: isFinal }) {
     const rate = rates[row.dataset.count];
     row.querySelector(".rate").textContent = rate === undefined || isFinal ? "" : `${count(Math.round(rate))} /s`;
   }
-  // All that is expected: in the image, or one of these.
-  const { recorded, lost = 0, mosaicked = 0, no_position: placeless = 0 } = counts;
-  const missing = { lost: counts.lost, no_position: counts.no_position };
-  if (recorded !== undefined) {
-    missing.awaited = Math.max(expected - recorded - lost, 0);
-    missing.pending = Math.max(recorded - mosaicked - placeless, 0);
-  }
-  for (const name of ["awaited", "lost", "no_position", "pending"]) {
+  for (const [name, words] of Object.entries(SHARES)) {
     const field = byId(name);
-    put(field, count(missing[name]));
+    put(field, count(shares[words]));
     const isWaitedFor = !isFinal && ["awaited", "pending"].includes(name);
-    field.classList.toggle("bad", missing[name] > 0 && !isWaitedFor);
+    field.classList.toggle("bad", shares[words] > 0 && !isWaitedFor);
   }
 }
 

@@ -10,6 +10,7 @@ from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 from launch.config.sections import ViewerConfig
 from launch.page.server import FILES, POLL_S, LiveFeed, run_viewer
 from launch.results.colours import tables
+from stream.record.account import shares
 from stream.wire import addresses
 from stream.wire.messages import ImageFigures
 from stream.wire.sockets import Endpoint, EndpointError, Socket
@@ -94,6 +95,7 @@ def test_a_browser_gets_each_version_once_and_then_only_the_state(page):
         "a",
         None,
     )
+    assert state["shares"] == shares({"recorded": 4})
     assert after["version"] == 1
     assert set(ImageFigures.__struct_fields__) <= set(state)
 

@@ -126,7 +126,27 @@ def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
     place(scan, [0], [[0, 0]])
     assert incompleteness(scan) == ""
     counts = frame_counts(scan)
-    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 0}
+    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 1}
+
+
+def test_pending_is_on_the_way_into_the_image_until_it_is_given_up(tmp_path):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(6))
+    place(scan, np.arange(5), np.zeros((5, 2)))
+    scan.mark("positions", [5], State.NO_POSITION)
+    scan.mark("refinement", [0], State.DONE)
+    scan.mark("stitcher", [0, 1], State.DONE)
+    scan.mark("stitcher", [2], State.BAD)
+    counts = frame_counts(scan)
+    assert shares(counts) == {
+        "in the image": 2,
+        "pending": counts["pending"],
+        "left out": 1,
+        "without position": 1,
+        "lost": 0,
+        "to come": 0,
+    }
+    assert counts["pending"] == 2, "that one of those in the image is not refined yet does not count"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +156,10 @@ def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
         (
             {"expected": 625, "recorded": 533, "lost": 12, "no_position": 4, "mosaicked": 500},
             "625 expected: 500 in the image, 29 pending, 4 without position, 12 lost, 80 to come",
+        ),
+        (
+            {"expected": 625, "recorded": 533, "lost": 12, "no_position": 4, "mosaicked": 500, "pending": 20},
+            "625 expected: 500 in the image, 20 pending, 9 left out, 4 without position, 12 lost, 80 to come",
         ),
         ({"expected": 0, "recorded": 0, "lost": 0}, "0 expected: 0 in the image"),
         ({"expected": 7, "recorded": 5, "lost": 2, "mosaicked": 6}, "8 expected: 6 in the image, 2 lost"),
