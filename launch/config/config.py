@@ -21,13 +21,16 @@ from stream.stages.config import (
 )
 from stream.steering.config import PolicyConfig
 
-DEMO_WEIGHTS = Path(__file__).parents[1] / "weights" / "physics-64.safetensors"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+DEMO_WEIGHTS, FAST_WEIGHTS = _WEIGHTS / "physics-64.safetensors", _WEIGHTS / "physics-64-fast.safetensors"
+SHIPPED_WEIGHTS = {"demo": DEMO_WEIGHTS, "demo-fast": FAST_WEIGHTS}
+"""The package's own weights, by the name that settings have for them."""
 
 
-def _with_demo_weights(network: object) -> object:
-    """Return the settings of the network with the package's own weights where they say `demo`."""
-    if isinstance(network, dict) and network.get("weights") == "demo":
-        return {**network, "weights": DEMO_WEIGHTS}
+def _with_shipped_weights(network: object) -> object:
+    """Return the settings of the network with the package's own weights where they name them."""
+    if isinstance(network, dict) and (weights := SHIPPED_WEIGHTS.get(str(network.get("weights")))):
+        return {**network, "weights": weights}
     return network
 
 
@@ -42,7 +45,7 @@ class Config(Section):
     """where the probe was"""
     probe: ProbeConfig = ProbeConfig()
     """the illumination that reconstruction starts from"""
-    network: Annotated[NetworkConfig, BeforeValidator(_with_demo_weights)] = NetworkConfig()
+    network: Annotated[NetworkConfig, BeforeValidator(_with_shipped_weights)] = NetworkConfig()
     """the network that gives the first image of every frame"""
     refinement: RefinementConfig = RefinementConfig()
     """the iterative reconstruction that follows the scan"""

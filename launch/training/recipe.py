@@ -68,7 +68,8 @@ class Recipe(Section):
     network_config: dict[str, Any]
     """keyword arguments of the network"""
     initial_weights: Path | None = None
-    """weights to begin with instead of random ones; relative to the folder of the new ones"""
+    """weights to begin with instead of random ones: `demo` for the package's own, or a file, relative to the
+    folder of the new ones; of a network of more stages the first ones are taken"""
     probe: ProbeRecipe
     """the probes of the training"""
     material: MaterialRecipe

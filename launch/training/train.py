@@ -17,6 +17,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from launch.config.config import SHIPPED_WEIGHTS
 from launch.outputs import check_outputs
 from launch.training.calibrate import calibrate_mosaic, calibrate_sigma
 from launch.training.checkpoint import Checkpoint, TrainingReport
@@ -77,7 +78,7 @@ def train(
         If a file cannot be written, or exists and is not to be replaced; see `check_outputs`.
     """
     torch_device(device)
-    inputs = [recipe_file, recipe.probe.path, recipe.initial_weights and directory / recipe.initial_weights]
+    inputs = [recipe_file, recipe.probe.path, initial_weights(recipe, directory)]
     check_outputs(outputs_of(recipe, directory, from_scan), inputs=inputs, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)
     with join_processes(device) as processes:
@@ -163,10 +164,17 @@ def progress_bar(recipe: Recipe) -> Iterator[Callable[[TrainingReport], None]]:
         yield show
 
 
+def initial_weights(recipe: Recipe, directory: Path) -> Path | None:
+    """Return the file that a training begins with, None where it begins with random weights."""
+    given = recipe.initial_weights
+    return given and SHIPPED_WEIGHTS.get(str(given), directory / given)
+
+
 def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network, str]:
     """Return the network to train, and the version of the weights that it begins with, "" for random ones.
 
-    The weights may come from a network that works in another window: its layers are the same.
+    The weights may come from a network that works in another window, its layers are the same, or from one of
+    more stages: of those the first are taken.
 
     Raises
     ------
@@ -177,12 +185,17 @@ def start_network(recipe: Recipe, directory: Path, device: str) -> tuple[Network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = NETWORKS[recipe.network](**recipe.network_config)
-    if recipe.initial_weights is not None:
-        path = directory / recipe.initial_weights
+    path = initial_weights(recipe, directory)
+    if path is not None:
         initial, card = load_network(path)
-        parent = card.model_id
+        parent, layers = card.model_id, network.state_dict()
+        given = {
+            name: values
+            for name, values in initial.state_dict().items()
+            if name in layers or not name.startswith("stages.")
+        }
         try:
-            network.load_state_dict(initial.state_dict())
+            network.load_state_dict(given)
         except RuntimeError as error:
             raise ValueError(
                 f"initial_weights: {path} holds {card.network} {card.config}, whose weights do not fit what "
