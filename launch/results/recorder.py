@@ -66,7 +66,6 @@ class Recorder:
     """
 
     name = "recorder"
-    newest_first = False
     begins_last: Literal[True] = True
     batch_size = 4096
     deadline_s = 0.5

@@ -4,6 +4,7 @@
 process; imports are inside them so that a process loads only what its stage needs.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -23,9 +24,10 @@ from stream.stages.stage import Service, Source, Stage, Worker
 
 AnySection = TypeVar("AnySection", bound=EndpointSection)
 
-# Frames and the live picture come first; what takes long takes the time that they leave.
-REFINEMENT_NICE, FINISHER_NICE, FINETUNE_NICE = 10, 15, 19
+# Frames and the live picture come first; what takes long takes what they leave, refinement its share.
+FINISHER_NICE, FINETUNE_NICE = 15, 19
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
+WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
 
 def resolve(config: Config, known: Known | None = None) -> ResolvedRun:
@@ -58,7 +60,8 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.network.weights:
         stages.append(_spec(inference, threads=config.network.threads))
     if config.refinement.enabled:
-        stages.append(_spec(refinement, threads=config.refinement.threads, nice_when_ready=REFINEMENT_NICE))
+        nice = nice_for(config.refinement.share)
+        stages.append(_spec(refinement, threads=config.refinement.threads, nice_when_ready=nice))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
         stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
@@ -74,6 +77,11 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.policy.enabled:
         stages.append(_spec(policy, closes=False, is_vital=False, after=("stitcher",)))
     return tuple(stages)
+
+
+def nice_for(share: float) -> int:
+    """Returns the level of nice that gives a process this share of a core beside one of level 0."""
+    return min(max(round(math.log(1 / share - 1, WEIGHT_OF_A_LEVEL)), 0), FINETUNE_NICE)
 
 
 def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSpec:

@@ -67,7 +67,6 @@ class Finetuning:
     name = STAGE
     inputs: tuple[str, ...] = ("refinement",)
     waits_for: tuple[str, ...] = ()
-    newest_first = False
     batch_size = 4096
     deadline_s = 0.0
 

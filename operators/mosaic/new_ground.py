@@ -15,7 +15,7 @@ from operators.geometry import Bounds
 from operators.mosaic.mosaic import KNOWN_FRACTION
 
 N_STEPS = 8
-"""In which new ground is told apart, from none of what a patch lights to all; within one the older go first."""
+"""In which new ground is told apart, none of what a patch lights to all; within one the older go first."""
 _CELLS = 32  # across the light, at most: a larger beam is looked at more coarsely, at the same cost
 
 

@@ -212,6 +212,9 @@ class RefinementConfig(RefinerConfig, ComputeConfig):
     """frames to wait for before refining begins"""
     publish_s: PositiveFloat = 0.5
     """shortest time between two states of the object, seconds"""
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """of a core that it gets while one other process wants all of that core; of cores that are idle it takes
+    what it can"""
 
 
 class LiveConfig(EndpointSection):

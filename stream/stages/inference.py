@@ -12,22 +12,24 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from operators.arrays import Patches, Probe, get_array_module
+from operators.arrays import Array, Patches, Probe, abs2, get_array_module
 from operators.network.ensemble import Predicting, turns
 from operators.network.interface import Network
 from operators.network.predictor import Results
 from stream.files.weights import ModelCard, load_network
+from stream.record.ground_order import GroundOrder
 from stream.record.probe import STAGE as PROBE_STAGE
 from stream.record.scan import Numbers, Scan, State
 from stream.record.tuned_weights import newest_version
 from stream.stages.config import NetworkConfig
-from stream.stages.inputs import Optics, read_patterns
+from stream.stages.inputs import Optics, read_corners, read_patterns
 from stream.stages.predictors import build_predictor, models_of, torch_device
 from stream.stages.stage import ScanWork
 
@@ -70,7 +72,6 @@ class Inference:
 
     name = "inference"
     inputs: tuple[str, ...] = ("subscriber",)
-    newest_first = True
 
     def __init__(
         self, config: NetworkConfig, optics: Optics, clock: Callable[[], float] = time.monotonic
@@ -131,6 +132,12 @@ class NewestWeights:
             self._coming = self._builder.submit(self._load, path, self._probe)
         return self._ready
 
+    def illumination(self) -> Array | None:
+        """Returns |P|^2 summed over modes, (y, x) float32, photons, None while the scan has no probe."""
+        if self._probe is None:
+            self._probe = self._find_probe()
+        return None if self._probe is None else abs2(self._probe).sum(axis=0)
+
     def close(self) -> None:
         """Waits for weights that come too late: the next scan begins without them."""
         self._builder.shutdown()
@@ -174,30 +181,36 @@ class ScanInference(ScanWork):
         self._models = scan.column("model", writable=True)
         self._inferred_s = scan.column("inferred_s", writable=True)
         self._weights = NewestWeights(stage, scan)
+        corners_of = partial(read_corners, scan, stage.optics.geometry)
+        self._order = GroundOrder(scan, Inference.name, corners_of, self._weights.illumination)
         self._waiting: list[int] = []  # frames without a probe
         self._running: _Batch | None = None  # not stored yet
         self._n_inferred = 0
+
+    def first_of(self, ready: Numbers, n_most: int) -> Numbers:
+        """Returns those that show the most new ground."""
+        return self._order.first_of(ready, n_most)
 
     def handle(self, numbers: Numbers) -> None:
         """Makes patch and sigma of these frames; a frame is BAD if either is not finite.
 
         They are stored at once or, on a GPU, in the next call of any method, while it works on the next.
         """
+        self._order.take(numbers)
         ready = self._weights.look()
         if ready is None:
             self._waiting.extend(numbers.tolist())
         else:
             self._infer(ready, numbers)
+            self._infer_waiting(ready)  # as many: while frames keep coming there is no other time for these
 
     def idle(self, deadline: float) -> bool:
         """Does a batch of the frames that had to wait for the probe; says whether there are more."""
         self._store()
-        ready, size = self._weights.look(), self._stage.batch_size
-        if ready is None or not self._waiting:
-            return False
-        numbers, self._waiting = self._waiting[:size], self._waiting[size:]
-        self._infer(ready, np.array(numbers, np.int64))
-        return bool(self._waiting)
+        ready = self._weights.look()
+        if ready is not None:
+            self._infer_waiting(ready)
+        return ready is not None and bool(self._waiting)
 
     def close(self) -> None:
         """Does what still waits, if there is a probe; every patch is stored when its byte is."""
@@ -209,6 +222,12 @@ class ScanInference(ScanWork):
     def counts(self) -> dict[str, int]:
         """Returns how many frames of the scan this process has done."""
         return {"inferred": self._n_inferred}
+
+    def _infer_waiting(self, ready: WarmPredictor) -> None:
+        size = self._stage.batch_size
+        numbers, self._waiting = self._waiting[:size], self._waiting[size:]
+        if numbers:
+            self._infer(ready, np.array(numbers, np.int64))
 
     def _infer(self, ready: WarmPredictor, numbers: Numbers) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers, self._stage.xp)

@@ -34,6 +34,7 @@ from stream.stages.stage import (
     Stage,
     UnusableScanError,
     Worker,
+    oldest_of,
 )
 from stream.wire.codec import Buffer
 from stream.wire.sockets import EndpointError, Socket
@@ -41,6 +42,7 @@ from stream.wire.sockets import EndpointError, Socket
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
+FirstOf = Callable[[Numbers, int], Numbers]
 
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
@@ -53,14 +55,25 @@ class StageRefusedError(Exception):
 
 
 class BatchRule:
-    """Decides when a batch is large enough or has waited long enough."""
+    """Decides when a batch is large enough or has waited long enough.
 
-    def __init__(self, size: int, deadline_s: float, *, newest_first: bool = False) -> None:
-        self.size, self.deadline_s, self.newest_first = size, deadline_s, newest_first
+    Parameters
+    ----------
+    size : int
+        Frames of a batch.
+    deadline_s : float
+        A frame waits no longer than this for its batch to fill.
+    """
+
+    def __init__(self, size: int, deadline_s: float) -> None:
+        self.size, self.deadline_s = size, deadline_s
         self._waiting_since: float | None = None
 
-    def pick(self, ready: Numbers, now: float, *, is_tail: bool) -> Numbers:
-        """Returns the frames to work on now, none while a batch still fills."""
+    def pick(self, ready: Numbers, now: float, *, is_tail: bool, first_of: FirstOf = oldest_of) -> Numbers:
+        """Returns the frames to work on now, none while a batch still fills.
+
+        Where more than two batches wait `first_of` says which go first: see `ScanWork.first_of`.
+        """
         if not ready.size:
             self._waiting_since = None
             return ready
@@ -69,11 +82,8 @@ class BatchRule:
         if ready.size < self.size and not is_tail and now - self._waiting_since < self.deadline_s:
             return ready[:0]
         self._waiting_since = None
-        if self.newest_first and ready.size > 2 * self.size:
-            # What is new is worth most, but nothing waits until the scan ends because the load never falls.
-            n_oldest = self.size // 2
-            return np.concatenate([ready[:n_oldest], ready[n_oldest - self.size :]])
-        return ready[: self.size]
+        is_behind = ready.size > 2 * self.size
+        return (first_of if is_behind else oldest_of)(ready, self.size)
 
     def remaining_s(self, now: float) -> float:
         """Returns how long the next batch may still wait."""
@@ -111,7 +121,7 @@ class ScanCursor:
         self.scan, self._stage, self._clock = scan, stage, clock
         scan.counters(stage.name, writable=True)
         scan.ledger(stage.name, writable=True)
-        self._rule = BatchRule(stage.batch_size, stage.deadline_s, newest_first=stage.newest_first)
+        self._rule = BatchRule(stage.batch_size, stage.deadline_s)
         self._taken = np.zeros(0, bool)
         self.is_to_hand_over = False
         try:
@@ -130,7 +140,7 @@ class ScanCursor:
         # Read before looking for frames: what is ready after this was written is seen in this turn.
         is_tail = self._have_left(self._stage.inputs)
         ready = self._ready()
-        batch = self._rule.pick(ready, self._clock(), is_tail=is_tail)
+        batch = self._rule.pick(ready, self._clock(), is_tail=is_tail, first_of=self.work.first_of)
         if batch.size:
             self._handle(batch)
             self._taken[batch] = True

@@ -55,7 +55,6 @@ class ProbeFinder:
     name = STAGE
     inputs: tuple[str, ...] = ("subscriber", "positions")
     waits_for: tuple[str, ...] = ()
-    newest_first = False
     batch_size = 4096
     deadline_s = 0.0
 

@@ -71,7 +71,6 @@ class Refinement:
 
     name = "refinement"
     waits_for: tuple[str, ...] = ()
-    newest_first = False  # neighbours first: an island has a phase of its own
     # New ground is started once, when its frames come. A batch of a few rows starts it well; a few frames at
     # the edge of the scan start it badly, and the final object is worse by a fifth. The mosaic shows the edge
     # meanwhile.

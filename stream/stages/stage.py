@@ -24,6 +24,11 @@ from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Kind
 
 
+def oldest_of(ready: Numbers, n_most: int) -> Numbers:
+    """Returns the oldest `n_most` of the frames that are `ready`, ascending."""
+    return ready[:n_most]
+
+
 class UnusableScanError(ValueError):
     """Nothing can come of a scan in this stage, however often it is tried; others may be usable."""
 
@@ -42,6 +47,13 @@ class ScanWork(Protocol):
 
         A frame is given once per process, and again after a restart if its byte is still pending.
         """
+
+    def first_of(self, ready: Numbers, n_most: int) -> Numbers:
+        """Returns which of the frames that are `ready` go first, up to `n_most`; both ascending.
+
+        Asked where more than two batches wait. The same ledger has to give the same answer.
+        """
+        return oldest_of(ready, n_most)
 
     def idle(self, deadline: float) -> bool:
         """Works between arrivals until `deadline`, monotonic seconds; says whether there is more to do."""
@@ -69,7 +81,6 @@ class Worker(Protocol):
     waits_for: tuple[str, ...]  # further stages that close a scan before this one does
     batch_size: int
     deadline_s: float  # a frame waits no longer than this for its batch to fill
-    newest_first: bool  # whether half of a batch are the newest frames when more than two batches are behind
 
     def open(self, scan: Scan) -> ScanWork:
         """Begins with `scan`, or goes on after a restart: frames that an earlier process did are DONE.

@@ -7,12 +7,13 @@ so a slow client slows nobody and a late one gets everything.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.arrays import abs2
+from operators.arrays import Array, abs2
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint
@@ -20,6 +21,7 @@ from operators.mosaic.mosaic import Mosaic, stitch
 from stream.live.server import Door
 from stream.live.tile_store import TileStore
 from stream.record.account import Delay, frame_counts, incompleteness
+from stream.record.ground_order import GroundOrder
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
@@ -54,7 +56,6 @@ class Stitcher:
     name = "stitcher"
     batch_size = 64
     deadline_s = 0.0
-    newest_first = False
 
     def __init__(
         self,
@@ -121,12 +122,19 @@ class LivePicture(ScanWork):
         self._is_final = False
         self.version = self._counters["version"]
         self._published_at = float("-inf")
+        corners_of = partial(read_corners, scan, origin.optics.geometry)
+        self._order = GroundOrder(scan, Stitcher.name, corners_of, self._illumination)
         before = scan.done(Stitcher.name)
         if before.size:
             self._place(before)
 
+    def first_of(self, ready: Numbers, n_most: int) -> Numbers:
+        """Returns those that show the most new ground."""
+        return self._order.first_of(ready, n_most)
+
     def handle(self, numbers: Numbers) -> None:
         """Adds these frames to the picture; it is published at the next interval."""
+        self._order.take(numbers)
         self._place(numbers)
         self._unpublished.extend(numbers.tolist())
         self._publish_if_due()
@@ -214,9 +222,14 @@ class LivePicture(ScanWork):
 
     def _empty_mosaic(self) -> Mosaic:
         """Return a mosaic whose patches will weigh as they are illuminated."""
-        n, probe = self._origin.optics.geometry.n_pixels, self._origin.optics.probe_of(self.scan)
-        illumination = np.ones((n, n), np.float32) if probe is None else abs2(probe).sum(axis=0)
-        return Mosaic(illumination, self._origin.error_model)
+        n, illumination = self._origin.optics.geometry.n_pixels, self._illumination()
+        known = np.ones((n, n), np.float32) if illumination is None else illumination
+        return Mosaic(known, self._origin.error_model)
+
+    def _illumination(self) -> Array | None:
+        """Return |P|^2 summed over modes, None while the probe is not known."""
+        probe = self._origin.optics.probe_of(self.scan)
+        return None if probe is None else abs2(probe).sum(axis=0)
 
     def _restitch(self) -> None:
         if not self._origin.uses_network or not self._placed.size:

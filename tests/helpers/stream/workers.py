@@ -1,7 +1,7 @@
 """A worker for tests of the loop and of the link."""
 
 from stream.record.scan import State
-from stream.stages.stage import ScanWork, UnusableScanError
+from stream.stages.stage import ScanWork, UnusableScanError, oldest_of
 
 
 class Steps:
@@ -12,12 +12,12 @@ class Steps:
     waits_for = ("refinement",)
     batch_size = 4
     deadline_s = 0.1
-    newest_first = True
 
     def __init__(self, *, holds=False, refuses=""):
         self.holds, self.refuses = holds, refuses
         self.batches, self.calls, self.slices_left = [], [], 0
         self.lacks = ""  # memory, in the words of the error
+        self.first_of = oldest_of
         self.gives_up = ""  # between arrivals, in the words of the error
 
     def open(self, scan):
@@ -34,6 +34,9 @@ class Steps:
 class StepsOfScan(ScanWork):
     def __init__(self, stage, scan):
         self.stage, self.scan = stage, scan
+
+    def first_of(self, ready, n_most):
+        return self.stage.first_of(ready, n_most)
 
     def handle(self, numbers):
         if self.stage.lacks:

@@ -8,7 +8,17 @@ from launch.config.config import DEMO_WEIGHTS, Config
 from launch.config.probe import model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, new_run, optics
 from launch.run.processes import RunFailedError
-from launch.run.stages import finetune, positions, probe, refinement, resolve, stages_of, stitcher, subscriber
+from launch.run.stages import (
+    finetune,
+    nice_for,
+    positions,
+    probe,
+    refinement,
+    resolve,
+    stages_of,
+    stitcher,
+    subscriber,
+)
 from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
@@ -20,6 +30,12 @@ from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
 def names(config: Config) -> list[str]:
     return [spec.name for spec in stages_of(config)]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.5])
+def test_refinement_has_its_share_of_a_core_beside_another_process(share):
+    weight, of_the_other = 1.25 ** -nice_for(share), 1
+    assert weight / (weight + of_the_other) == pytest.approx(share, rel=0.12) or nice_for(share) == 19
 
 
 def test_a_run_has_the_stages_it_is_configured_for(tmp_path):

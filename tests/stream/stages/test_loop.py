@@ -75,33 +75,20 @@ def test_the_last_frames_are_worked_on_although_they_fill_no_batch(tmp_path, clo
     assert stage.batches == [[0, 1, 2, 3], [4, 5]]
 
 
-def test_who_is_behind_takes_the_newest_with_the_oldest(tmp_path, clock):
+def test_who_is_behind_by_more_than_two_batches_says_what_goes_first(tmp_path, clock):
     stage, scan = Steps(), make_scan(tmp_path)
+    stage.first_of = lambda ready, n_most: ready[-n_most:]
     loop = loop_of(stage, tmp_path, clock)
-    arrive(scan, np.arange(11))
-    loop.turn()
-    assert stage.batches == [[0, 1, 9, 10]]
-    arrive(scan, [11, 12])
-    loop.turn()
-    assert stage.batches[-1] == [2, 3, 11, 12]
+    arrive(scan, np.arange(9))
+    turns(loop, 2)
+    assert stage.batches == [[5, 6, 7, 8], [0, 1, 2, 3]], "then it is behind no more"
     end(scan, "refinement")
     turns(loop)
-    assert stage.given() == list(range(13))
+    assert stage.given() == list(range(9))
 
 
-def test_nothing_waits_for_the_end_of_a_scan_that_is_as_fast_as_the_stage():
-    rule, ready, waited = BatchRule(4, 0.1, newest_first=True), np.arange(9), []
-    for turn in range(50):
-        batch = rule.pick(ready, float(turn), is_tail=False)
-        waited += [turn - (number - 9) // 4 for number in batch.tolist() if number >= 9]
-        ready = np.append(np.setdiff1d(ready, batch), 9 + 4 * turn + np.arange(4))
-    assert max(waited) <= 5
-    assert np.median(waited) < max(waited)
-
-
-def test_who_wants_the_order_of_the_scan_gets_it_also_when_behind(tmp_path, clock):
+def test_who_does_not_say_gets_the_order_of_the_scan_also_when_behind(tmp_path, clock):
     stage, scan = Steps(), make_scan(tmp_path)
-    stage.newest_first = False
     loop = loop_of(stage, tmp_path, clock)
     arrive(scan, np.arange(11))
     turns(loop, 2)
