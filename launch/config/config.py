@@ -99,7 +99,11 @@ class Config(Section):
 def config_hash(config: Config) -> str:
     """Returns 16 hexadecimal digits that change with whatever the image depends on.
 
-    Left out are the folder, the kinds of results, and when and where scans are finished.
+    Left out are the folder, the kinds of results, when and where scans are finished, and who gets how much of
+    the processor.
     """
-    settings = config.model_dump(mode="json", exclude={"save", "results", "finisher"})
+    settings = config.model_dump(
+        mode="json",
+        exclude={"save": True, "results": True, "finisher": True, "refinement": {"share": True}},
+    )
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
