@@ -40,10 +40,12 @@ def run_documents(
     header : ScanHeader
         Of the scan; a run is composed of it where there are no documents.
     documents : sequence of (str, dict)
-        Of one run, in order; its stop document may be missing.
+        Of one run, in order; its stop document may be missing. Without a start they are left out.
     frames : FramesFile
     geometry : Geometry or None
     """
+    if documents and documents[0][0] != "start":  # the scan was joined: what came has no beginning
+        documents = ()
     is_composed = not documents
     kept = list(_without_files(documents)) if documents else [("start", _start(header))]
     start = kept[0][1]

@@ -106,8 +106,13 @@ class RunWatch:
 
     def _note_scans(self, scans: Sequence[Scan]) -> None:
         for scan in scans[self._n_begun :]:
-            n_announced = scan.count("subscriber", "announced")
-            self._note("scan", "info", f"{scan.name} begins" + f", {n_announced} frames" * (n_announced > 0))
+            n_announced, joined = (scan.count("subscriber", name) for name in ("announced", "joined"))
+            if joined:
+                self._note("scan", "warning", f"{scan.name} has begun before: joined at frame {joined}")
+            else:
+                self._note(
+                    "scan", "info", f"{scan.name} begins" + f", {n_announced} frames" * (n_announced > 0)
+                )
         self._n_begun = len(scans)
         for scan in scans:
             if scan.name not in self._verdicts and scan.count("stitcher", "closed"):

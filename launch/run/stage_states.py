@@ -202,6 +202,8 @@ class StageStates:
         if n_announced > 0 and n_came >= max(n_announced, len(states)):
             return f"all {n_came} frames have come", "ok"
         here = f"{n_recorded} of {n_announced} frames" if n_announced > 0 else counted(n_recorded)
+        if joined := scan.count("subscriber", "joined"):
+            here += f" since it was joined at frame {joined},"
         if pace.is_late:
             return f"silent for {pace.still_s:.0f} s, {here} have come", "warning"
         return f"receiving, {here} have come", "ok"

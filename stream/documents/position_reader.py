@@ -101,6 +101,26 @@ class PositionReader:
             raise DocumentError(f"the run ended without positions: {self._missing()}")
         return _NONE
 
+    def join(self, event: Document) -> None:
+        """Takes the fields from an event of a run whose descriptor was missed; nobody tells their unit.
+
+        Raises
+        ------
+        DocumentError
+            If the event has no such fields, or several.
+        """
+        data = _mapping(event, "data")
+        pair = self._pick(data, {"its event": [str(field) for field in data]})
+        if pair is None:
+            self._without.append(f"an event of a run that had begun before has {', '.join(map(str, data))}")
+            raise DocumentError(self._missing())
+        self._pairs[str(event.get("descriptor"))] = pair
+        log.warning(
+            "a run had begun before its documents were heard: fields %r and %r are taken for y and x in %s",
+            *pair,
+            self._unit,
+        )
+
     def to_metres(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns probe positions on the sample, (frame, 2) float64, metres, (y, x)."""
         return probe_positions(raw, unit=self._unit, signs=self.fields.signs)

@@ -13,7 +13,6 @@ from stream.record.scan import Numbers, Scan, State
 STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
 _UPSTREAM = {
     State.PENDING: "never saw",
-    State.LOST: "lost",
     State.BAD: "could not read",
     State.NO_ROOM: "no room for",
 }
@@ -45,6 +44,8 @@ def account(scan: Scan, stage: str) -> Account:
     """Returns what became of every frame at `stage`."""
     recorded = scan.states("subscriber")
     states = scan.states(stage)[: len(recorded)]  # frames may have come in between
+    # Of a series that was joined what is before is lost from the beginning, though marked so at its end.
+    n_missed = int(np.count_nonzero(recorded[: scan.count("subscriber", "joined")] == State.PENDING))
     of_recorded, of_stage = (
         np.bincount(values, minlength=max(State) + 1) for values in (recorded, states[recorded == State.DONE])
     )
@@ -52,8 +53,8 @@ def account(scan: Scan, stage: str) -> Account:
     return Account(
         expected=expected,
         recorded=int(of_recorded[State.DONE]),
-        lost=int(of_recorded[State.DONE + 1 :].sum()),
-        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()),
+        lost=int(of_recorded[State.DONE + 1 :].sum()) + n_missed,
+        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()) - n_missed,
         done=int(of_stage[State.DONE]),
         pending=int(of_stage[State.PENDING]),
         dropped={
@@ -130,8 +131,8 @@ def incompleteness(scan: Scan) -> str:
 
     A frame is named once, with the first stage that did not get through with it.
     """
-    parts = []
     recorded = scan.states("subscriber")
+    parts = never_came(scan)
     for state, what in _UPSTREAM.items():
         parts += _listed(what, np.flatnonzero(recorded == state))
     good = recorded == State.DONE
@@ -150,6 +151,19 @@ def incompleteness(scan: Scan) -> str:
     if awaits_finishing(scan):
         parts.append("not finished yet: a run into the same folder goes on with it")
     return "; ".join(parts)
+
+
+def never_came(scan: Scan) -> list[str]:
+    """Returns which frames of a closed scan never came and why that may be, in words; none if all came."""
+    recorded, joined = scan.states("subscriber"), scan.count("subscriber", "joined")
+    lost = np.flatnonzero(recorded == State.LOST)
+    came = np.flatnonzero((recorded != State.PENDING) & (recorded != State.LOST))
+    end = int(came[-1]) + 1 if came.size else 0
+    if scan.count("subscriber", "announced") <= end:
+        end = len(recorded)
+    before, within, after = np.split(lost, np.searchsorted(lost, [joined, max(joined, end)]))
+    parts = [f"{words}: the run joined at frame {joined}" for words in _listed("not received", before)]
+    return [*parts, *_listed("lost", within), *_listed("fewer than announced:", after)]
 
 
 def _listed(what: str, numbers: Numbers) -> list[str]:

@@ -49,6 +49,9 @@ class Column:
     Attributes
     ----------
     is_writable : bool
+    first_frame : int
+        Segments that end before this frame are holes: large values there take no room until somebody stores
+        one.
 
     Raises
     ------
@@ -62,7 +65,7 @@ class Column:
         self.dtype = np.dtype(description["dtype"])
         self.item_shape: tuple[int, ...] = tuple(description["item_shape"])
         self.segment_frames: int = description["segment_frames"]
-        self.is_writable = writable
+        self.is_writable, self.first_frame = writable, 0
         self._segments: list[NDArray[Any]] = []
         self._item_bytes = self.dtype.itemsize * math.prod(self.item_shape)
         self._file: FileIO | None = None
@@ -103,7 +106,7 @@ class Column:
             If the file system cannot hold another segment; what is recorded stays as it is.
         """
         while self._map_existing() * self.segment_frames < n_frames:
-            self._allocate(self._path(len(self._segments)))
+            self._allocate(len(self._segments))
 
     def write(self, numbers: Any, values: Any) -> None:
         """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed.
@@ -204,13 +207,16 @@ class Column:
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.bin"
 
-    def _allocate(self, path: Path) -> None:
-        n_bytes = self._item_bytes * self.segment_frames
+    def _allocate(self, index: int) -> None:
+        n_bytes, path = self._item_bytes * self.segment_frames, self._path(index)
+        is_hole = (index + 1) * self.segment_frames <= self.first_frame and self._item_bytes >= LARGE_BYTES
         temporary = path.with_suffix(".new")
         what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
         with removed_on_failure(temporary, what), temporary.open("wb") as file:
-            # Without this a full disk would be a SIGBUS at some later frame.
-            os.posix_fallocate(file.fileno(), 0, n_bytes)
+            if is_hole:
+                os.ftruncate(file.fileno(), n_bytes)
+            else:  # without this a full disk would be a SIGBUS at some later frame
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
         temporary.rename(path)
 
     def _map_existing(self) -> int:

@@ -57,6 +57,7 @@ COUNTERS = (
     "steps",
     "handed_over",  # the finisher does what this writer has left to do
     "started_over",  # the published object was started again when all frames were there
+    "joined",  # first frame of a series whose start was missed: those before were never received
 )
 
 
@@ -163,7 +164,10 @@ class Scan:
         FileNotFoundError
             If its writer has not created it yet.
         """
-        return self._cached(f"columns/{name}", writable, *self._layout(name, shape))
+        column = self._cached(f"columns/{name}", writable, *self._layout(name, shape))
+        if writable:
+            column.first_frame = self.count("subscriber", "joined")
+        return column
 
     def ledger(self, stage: str, *, writable: bool = False) -> Column:
         """Returns the ledger of `stage`: a `State` per frame."""

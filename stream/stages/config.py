@@ -93,6 +93,8 @@ class DetectorConfig(EndpointSection):
     """how long frames may still come after the end of their series, seconds"""
     silence_s: NonNegativeFloat = 0.0
     """a series without frames for so long has ended, seconds; 0 waits for its end message"""
+    n_triggers: PositiveInt = 1
+    """triggers of a series, for a detector that announces the images of one trigger; DECTRIS announces all"""
     frame_shape: tuple[PositiveInt, PositiveInt] | None = None
     """rows and columns of a frame; when known, room is reserved early and other frames are refused"""
     frame_dtype: Literal["", "<u1", "<u2", "<u4"] = ""

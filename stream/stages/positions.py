@@ -53,6 +53,7 @@ class _Run:
     uid: str
     reader: PositionReader
     is_over: bool = False
+    is_joined: bool = False  # its start was missed
     documents: list[tuple[str, Document]] = field(default_factory=list)  # not recorded yet
     rows: list[Rows] = field(default_factory=list)  # not written yet
 
@@ -164,7 +165,7 @@ class Positions:
     def _resume(self, scan: Scan) -> None:
         repair_record(scan.folder)
         documents = read_documents(scan.folder)
-        if documents:
+        if documents and documents[0][0] == "start":
             self._pairing.pair(str(documents[0][1].get("uid")), scan.name)
         self._open(scan)
         for name, document in documents:
@@ -207,12 +208,28 @@ class Positions:
 
     def _owner_of(self, name: str, document: Document) -> _Run:
         parent = str(document.get(_PARENT[name]))
-        uid = self._owner.get(parent)
+        uid = self._owner.get(parent) or self._joined(name, parent, document)
         if uid is None:
             raise DocumentError(
                 f"{name} document of unknown {_PARENT[name]} {parent!r:.60}: was its start lost?"
             )
         return self._runs[uid]
+
+    def _joined(self, name: str, parent: str, document: Document) -> str | None:
+        """Return the run of a document whose start was missed, None while another run is open.
+
+        The uid of such a run is unknown: it goes by that of the descriptor of its events.
+        """
+        open_runs = [run for run in self._runs.values() if not run.is_over]
+        if name == "stop" and open_runs and open_runs[-1].is_joined:
+            return open_runs[-1].uid
+        if open_runs or name not in ("event", "event_page"):
+            return None
+        reader = PositionReader(self.config)
+        reader.join(document)
+        self._runs[parent], self._owner[parent] = _Run(parent, reader, is_joined=True), parent
+        self._pairing.start_run(parent)
+        return parent
 
     def _write_out(self) -> None:
         for run in self._runs.values():

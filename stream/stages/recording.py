@@ -74,12 +74,18 @@ class Recording:
         per_segment = self._frames.segment_frames
         n_frames = -(-n_frames // per_segment) * per_segment
         # A number far beyond what is known may be damage: it must not fill the disk before it fails.
-        n_beyond = n_frames - max(self.counters["announced"], self.head) - per_segment
+        n_known = max(self.counters["announced"], self.head, self.counters["joined"])
+        n_beyond = n_frames - n_known - per_segment
         check_room(self.scan.folder, n_beyond * self._frame_bytes, f"frames up to {n_frames - 1}")
         # The ledger comes first: a frame without room for its pixels is still accounted for.
         for column in (self._ledger, self._exposed, self._received, self._frames):
             column.reserve(n_frames)
         self._n_room = n_frames
+
+    def join(self, images: Sequence[ImageMessage]) -> None:
+        """Takes note that the start of the series was missed: what comes before `images` is not awaited."""
+        first = min(image.image_id for image in images)
+        self.counters["joined"] = self._frames.first_frame = min(first, self.counters["joined"] or first)
 
     def record(self, images: Sequence[ImageMessage], received_s: float) -> None:
         """Stores the frames that are new and counts the others."""

@@ -3,8 +3,12 @@
 A series of the detector is a scan; what `stream.stages.recording` writes is all that other stages know of it.
 
 A series ends when its end message has come and no frame has for `end_grace_s` (at once if all announced
-frames are there), when all announced frames are there and the end message stays away, when another series
-begins, or after `silence_s`. Frames that never came are then LOST; what comes later is counted, not stored.
+frames are there), when exactly the announced frames are there and the end message stays away, when another
+series begins, or after `silence_s`; a pause alone ends nothing. Frames that never came are then LOST; what
+comes later is counted, not stored.
+
+A series whose start message was missed is joined: it is recorded from its first frame on, what is before is
+LOST, and how many are to come nobody knows.
 """
 
 import contextlib
@@ -27,8 +31,8 @@ from stream.detector.dectris import (
     StartMessage,
     decode_message,
 )
-from stream.record.account import counted, frames_in_words
-from stream.record.scan import Scan, ScanHeader, State, scans_in
+from stream.record.account import counted, never_came
+from stream.record.scan import Scan, ScanHeader, scans_in
 from stream.stages.config import DetectorConfig
 from stream.stages.recording import STAGE, Recording, check_room
 from stream.stages.refusals import Complaints
@@ -52,6 +56,7 @@ class _Series:
         self.start: StartMessage | None = None
         self.recording: Recording | None = None
         self.n_announced = UNKNOWN
+        self.is_joined = False  # it began with a frame: its start was missed, as far as is known
         self.last_at: float | None = None  # when the last frame came
         self.end_at: float | None = None  # when the end message came
 
@@ -63,13 +68,18 @@ class _Series:
         n_seen, head = (self.recording.n_seen, self.recording.head) if self.recording else (0, 0)
         return n_seen >= max(self.n_announced, head)
 
+    @property
+    def is_longer_than_announced(self) -> bool:
+        """Whether what was announced is not to be believed."""
+        return self.recording is not None and UNKNOWN < self.n_announced < self.recording.head
+
     def is_over(self, now: float, config: DetectorConfig) -> bool:
         """Whether nothing more is to be expected."""
         if self.end_at is not None and self.is_complete:
             return True
         quiet_since = max((at for at in (self.last_at, self.end_at) if at is not None), default=now)
         quiet_s = now - quiet_since
-        if self.end_at is not None or self.is_complete:
+        if self.end_at is not None or (self.is_complete and not self.is_longer_than_announced):
             return quiet_s >= config.end_grace_s
         return 0 < config.silence_s <= quiet_s
 
@@ -202,9 +212,13 @@ class Subscriber:
             self._closed.pop(start.key, None)
             series = self._series = _Series(start.series_id, start.series_unique_id)
         series.start = start
-        series.n_announced = UNKNOWN if start.number_of_images is None else start.number_of_images
+        series.n_announced = UNKNOWN
+        if start.number_of_images is not None:
+            series.n_announced = start.number_of_images * self.config.n_triggers
+        series.is_joined = False
         if series.recording is not None:
             series.recording.counters["announced"] = series.n_announced
+            series.recording.counters["joined"] = 0  # it was only late
         elif (kind := self._kind_of_frames(series, [])) is not None:
             self._open(series, *kind, series.n_announced)
 
@@ -218,12 +232,16 @@ class Subscriber:
         if series is None or series.key != key:
             self._close_series()
             series = self._series = _Series(images[0].series_id, images[0].series_unique_id)
+            series.is_joined = True
         series.last_at = now
         if series.recording is None and (kind := self._kind_of_frames(series, images)) is not None:
             self._open(series, *kind, series.n_announced)
         if series.recording is None:
             self._reject(f"frame {images[-1].image_id} has no channel {self.config.channel!r}", len(images))
             return
+        if series.is_joined:
+            series.recording.join(images)
+            series.is_joined = series.recording.counters["joined"] > 0
         series.recording.record(images, now)
         for problem in series.recording.problems:
             self._complaints.add(problem)
@@ -263,8 +281,8 @@ class Subscriber:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         series.recording = recording
-        name, n_announced = recording.scan.name, series.n_announced
-        log.info("scan %s begins: %d frames of %s %s announced", name, n_announced, shape, dtype)
+        n_announced = "an unknown number of" if series.n_announced == UNKNOWN else series.n_announced
+        log.info("scan %s begins: %s frames of %s %s", recording.scan.name, n_announced, shape, dtype)
         return recording
 
     def _resume(self, scan: Scan) -> None:
@@ -272,6 +290,7 @@ class Subscriber:
         series.recording = Recording(scan, self.config.channel)
         # Zero is what stands there when the process died before it wrote the number.
         series.n_announced = series.recording.counters["announced"] or UNKNOWN
+        series.is_joined = series.recording.counters["joined"] > 0
         series.last_at = self._clock()
         log.info("scan %s goes on after %d frames", scan.name, series.recording.n_recorded)
 
@@ -286,10 +305,10 @@ class Subscriber:
         recording.close(series.n_announced)
         for problem in recording.problems:
             self._complaints.add(problem)
-        lost = np.flatnonzero(recording.scan.states(STAGE) == State.LOST)
+        missing = "; ".join(never_came(recording.scan))
         words = f"scan {recording.scan.name} is over: {counted(recording.n_recorded)} recorded"
-        if lost.size:
-            log.warning("%s, lost %s", words, frames_in_words(lost))
+        if missing:
+            log.warning("%s; %s", words, missing)
         else:
             log.info("%s", words)
         self._remember_closed(recording.scan)

@@ -29,7 +29,7 @@ def test_lost_frames_are_named_and_the_rest_is_reconstructed(
     outcome = pipeline.run(sample, "lossy", drop=frozenset({0, 40, 41, 99}))
     outcome.assert_accounted(recorded=96, lost=4)
     outcome.assert_recorded_as(sample)
-    assert outcome.figures["incomplete"] == "lost 4 frames (0, 40-41, 99)"
+    assert outcome.figures["incomplete"] == "lost 3 frames (0, 40-41); fewer than announced: 1 frame (99)"
     assert outcome.error(sample).c < 0.1
 
 
@@ -67,7 +67,7 @@ def test_a_detector_that_restarts_in_the_middle_begins_another_scan(
     died = pipeline.outcome("died")
     died.assert_accounted(recorded=60, lost=40)
     died.assert_recorded_as(sample)
-    assert died.figures["incomplete"].startswith("lost 40 frames (60-")
+    assert died.figures["incomplete"].startswith("fewer than announced: 40 frames (60-")
     assert died.result.frame_numbers.tolist() == list(range(60))
     assert_whole(pipeline.outcome("restarted"), other_sample)
 
@@ -78,7 +78,7 @@ def test_a_series_that_was_only_armed_loses_what_it_announced(
     outcome = pipeline.run(sample, "armed", drop=frozenset(range(100)))
     outcome.assert_accounted(recorded=0, lost=100)
     assert outcome.result is None
-    assert outcome.figures["incomplete"].startswith("lost 100 frames (0-99")
+    assert outcome.figures["incomplete"].startswith("fewer than announced: 100 frames (0-99")
 
 
 def test_an_empty_series_says_that_it_is(pipeline: Pipeline, sample: ScannedSample) -> None:
@@ -87,6 +87,23 @@ def test_an_empty_series_says_that_it_is(pipeline: Pipeline, sample: ScannedSamp
     assert outcome.result is None
     assert outcome.figures["incomplete"] == "no frames"
     assert not outcome.figures["is_complete"]
+
+
+@pytest.mark.slow
+def test_a_scan_that_has_begun_is_joined_where_frames_and_documents_are_first_heard(
+    pipeline: Pipeline, sample: ScannedSample
+) -> None:
+    run = PositionRun("joined", sample.positions_m)
+    pipeline.publish(run.events(range(30, 100)))
+    pipeline.play(sample, "joined", without_start=True, drop=frozenset(range(30)))
+    pipeline.publish(run.closing)
+    outcome = pipeline.outcome("joined")
+    outcome.assert_accounted(recorded=70, lost=30)
+    outcome.assert_recorded_as(sample)
+    joined = "not received 30 frames (0-29): the run joined at frame 30"
+    assert outcome.figures["incomplete"] == joined
+    assert outcome.result is not None
+    assert outcome.result.frame_numbers.tolist() == list(range(30, 100))
 
 
 @pytest.mark.slow

@@ -34,7 +34,12 @@ def header():
     return ScanHeader(series_id=1, series_uid="s1", frame_shape=(8, 8), frame_dtype="<u2", started_s=5.0)
 
 
-@pytest.mark.parametrize("documents", [[], beamline_documents(), beamline_documents(is_stopped=False)])
+JOINED = beamline_documents()[2:]  # the run had begun before anybody heard of it
+
+
+@pytest.mark.parametrize(
+    "documents", [[], beamline_documents(), beamline_documents(is_stopped=False), JOINED]
+)
 def test_what_is_stored_is_one_valid_run(tmp_path, documents):
     run = run_documents(header(), documents, frames_file(tmp_path), GEOMETRY)
     validators = {key.name: validator for key, validator in schema_validators.items()}

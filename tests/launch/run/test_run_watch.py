@@ -68,6 +68,14 @@ def test_before_a_scan_nothing_is_claimed(bench):
     assert bench.says() == ("waiting", "starting: inference")
 
 
+def test_a_scan_that_had_begun_before_says_where_it_was_joined(bench):
+    scan = bench.begin(announced=-1)
+    scan.counters("subscriber", writable=True)["joined"] = 60
+    record(scan, [60, 61])
+    assert bench.row("detector") == ("ok", "receiving, 2 frames since it was joined at frame 60, have come")
+    assert bench.notes == [("scan", "warning", "0000-star has begun before: joined at frame 60")]
+
+
 def test_a_detector_that_stops_in_the_middle_is_silent_and_not_live(bench):
     scan = bench.begin()
     for number in range(40):
@@ -212,7 +220,7 @@ def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
     assert bench.says()[1].startswith("finishing: epoch 3.2 of ")
     scan.mark("stitcher", np.arange(90), State.DONE)
     close(scan, "refinement", "stitcher")
-    told = "incomplete: lost 10 frames (90-99); 90 of 100 frames are in the image"
+    told = "incomplete: fewer than announced: 10 frames (90-99); 90 of 100 frames are in the image"
     assert bench.says() == ("incomplete", f"{told}; writing results, 0 s")
     scan.counters("recorder", writable=True)["step"] = STORING
     assert bench.row("recorder") == ("busy", "results written, entering them in the store, 0 s")

@@ -229,6 +229,53 @@ def test_bad_bytes_are_counted_and_named_once_a_second_and_the_run_goes_on(scans
     assert_all_positions(detector)
 
 
+def test_positions_of_a_series_that_pauses_for_an_hour_are_waited_for(scans):
+    it, detector = stage(scans), Detector(scans, "a")
+    it.handle([*start(), page(range(20))])
+    it.idle(0.0)
+    it.idle(3600.0)
+    assert detector.counter("closed") == 0
+    it.handle([page(range(20, N)), stop()])
+    detector.close()
+    it.idle(3601.0)
+    assert_all_positions(detector)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_run_that_had_begun_before_it_was_heard_is_read_by_its_events(scans, caplog, is_killed):
+    detector, it = Detector(scans, "a"), stage(scans)
+    it.handle([page(range(10, 20))])
+    if is_killed:
+        it = stage(scans)
+    other = wire(
+        "event", {"descriptor": "baseline-d", "seq_num": 2, "data": {"stage-y": 0.0, "stage-x": 0.0}}
+    )
+    it.handle([page(range(20, N)), other, stop()])
+    detector.close()
+    it.idle(0.0)
+    assert (detector.states()[10:] == State.DONE).all()
+    assert (detector.states()[:10] == State.NO_POSITION).all()
+    np.testing.assert_allclose(detector.positions_m()[10:], TRUTH_M[10:N], atol=1e-15)
+    assert it.progress()[1]["refused"] == 1, "another stream may mean anything"
+    assert "fields 'stage-y' and 'stage-x' are taken for y and x in um" in caplog.text
+    second = Detector(scans, "b")
+    it.handle([*start("r2"), page(range(N), "r2"), stop("r2")])
+    second.close()
+    it.idle(0.0)
+    assert_all_positions(second)
+
+
+def test_events_of_a_run_that_had_begun_before_without_such_fields_are_refused(scans, caplog):
+    detector, it = Detector(scans, "a"), stage(scans)
+    it.handle([wire("event", {"descriptor": "d", "seq_num": 1, "data": {"theta": 1.0}})])
+    it.idle(10.0)
+    assert "an event of a run that had begun before has theta" in caplog.text
+    it.handle([*start(), page(range(N)), stop()])
+    detector.close()
+    it.idle(20.0)
+    assert_all_positions(detector)
+
+
 def test_a_detector_restarted_in_the_middle_of_a_run_does_not_get_its_positions(scans):
     it, first = stage(scans), Detector(scans, "a", n_frames=20)
     it.handle([*start(), page(range(20))])

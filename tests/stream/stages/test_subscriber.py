@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message, encode_frame, encode_message
+from stream.record.account import incompleteness
 from stream.record.scan import State
 from stream.stages.recording import STAGE
 from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
@@ -48,13 +49,57 @@ def test_the_head_follows_the_frames_and_announced_ones_count_at_the_end(tmp_pat
     assert numbers_in(recorder.scan(), State.LOST) == [*range(3, 10)]
 
 
-def test_a_series_whose_start_was_missed_is_recorded(tmp_path: Path) -> None:
+def test_a_series_whose_start_was_missed_is_recorded_from_where_it_was_joined(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     recorder.take(series("a", 20, without_start=True, drop=frozenset(range(5))))
-    recorder.wait(2.0)
     assert_recorded(recorder.scan(), range(5, 20))
+    account = recorder.account()
+    assert (account.expected, account.lost, account.awaited) == (20, 5, 0), "nobody waits for what is past"
+    recorder.wait(2.0)
     assert numbers_in(recorder.scan(), State.LOST) == [*range(5)]
-    assert recorder.counters()["announced"] == -1
+    assert (recorder.counters()["announced"], recorder.counters()["joined"]) == (-1, 5)
+    assert recorder.account().lost == 5
+    assert incompleteness(recorder.scan()).startswith(
+        "not received 5 frames (0-4): the run joined at frame 5"
+    )
+
+
+def test_a_series_that_was_joined_stays_so_when_the_process_starts_again(tmp_path: Path) -> None:
+    messages = series("a", 30, without_start=True, drop=frozenset({*range(10), 20, 21}))
+    Recorder(tmp_path).take(messages[:5])
+    second = Recorder(tmp_path)
+    second.take(messages[5:])
+    assert (second.account().lost, second.account().awaited) == (10, 2)
+    second.wait(2.0)
+    missing = "not received 10 frames (0-9): the run joined at frame 10; lost 2 frames (20-21)"
+    assert incompleteness(second.scan()).startswith(missing)
+
+
+def test_frames_that_overtook_the_start_or_each_other_are_no_join(tmp_path: Path) -> None:
+    start, *rest = series("a", 10)
+    order = series("b", 10, without_start=True, order=(4, 2, 7, 0, 1, 3, 5, 6, 8, 9))
+    for name, messages in (("late start", [*rest[4:6], start, *rest[:4], *rest[6:]]), ("order", order)):
+        recorder = Recorder(tmp_path / name)
+        recorder.take(messages, per_turn=2)
+        assert recorder.counters()["joined"] == 0
+        assert_recorded(recorder.scan(), range(10))
+
+
+def test_what_came_before_a_series_was_joined_takes_no_room(tmp_path: Path) -> None:
+    first = 20_000  # of frames of 4 KB: 80 MB, and nothing of them
+    image = np.full((64, 32), 7, "<u2")
+    recorder = Recorder(tmp_path)
+    for number in (first, first + 1):
+        message = ImageMessage(
+            series_id=1, series_unique_id="a", image_id=number, data={"": encode_frame(image)}
+        )
+        recorder.take([encode_message(message)])
+    scan = recorder.scan()
+    scan.column("patches", writable=True, shape=(64, 64)).write([first], 1j)
+    for name in ("frames", "patches"):
+        files = (scan.folder / "columns" / name).glob("*.bin")
+        assert sum(512 * path.stat().st_blocks for path in files) < 10e6
+    assert (scan.column("frames").read([first + 1, 5]) == np.stack([image, 0 * image])).all()
 
 
 def test_a_start_that_comes_after_frames_still_says_how_many_there_are(tmp_path: Path) -> None:
@@ -83,6 +128,47 @@ def test_a_longer_scan_than_announced_is_recorded_whole(tmp_path: Path) -> None:
     recorder.take(series("a", 30, announce=20))
     assert_recorded(recorder.scan(), range(30))
     assert recorder.account().expected == 30
+    assert incompleteness(recorder.scan()).startswith("no position for 30 frames"), "nothing else is missing"
+
+
+def test_a_scan_that_outgrew_what_was_announced_is_not_over_without_its_end(tmp_path: Path) -> None:
+    *frames, end = series("a", 40, announce=20)
+    recorder = Recorder(tmp_path, end_grace_s=2.0)
+    recorder.take(frames[:31])
+    recorder.wait(600.0)
+    recorder.take([*frames[31:], end])
+    recorder.wait(2.0)
+    assert_recorded(recorder.scan(), range(40))
+
+
+def test_a_scan_shorter_than_announced_says_so(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.take(series("a", 30, announce=50, drop=frozenset({7})))
+    recorder.wait(2.0)
+    missing = "lost 1 frame (7); fewer than announced: 20 frames (30-49); "
+    assert incompleteness(recorder.scan()).startswith(missing)
+    assert (recorder.account().expected, recorder.account().lost) == (50, 21)
+
+
+def test_what_is_announced_for_one_trigger_counts_for_every_trigger(tmp_path: Path) -> None:
+    *frames, end = series("a", 30, announce=10)
+    recorder = Recorder(tmp_path, n_triggers=3)
+    recorder.take(frames[:11])
+    recorder.wait(600.0)  # until the next trigger
+    assert (recorder.account().expected, recorder.account().awaited) == (30, 20)
+    recorder.take([*frames[11:], end])
+    assert recorder.counters()["closed"] == 1
+    assert_recorded(recorder.scan(), range(30))
+
+
+def test_a_pause_of_an_hour_ends_no_series(tmp_path: Path) -> None:
+    *frames, end = series("a", 10)
+    recorder = Recorder(tmp_path)
+    for part in (frames[:5], frames[5:6], [*frames[6:], end]):
+        recorder.take(part)
+        recorder.wait(3600.0)
+    assert recorder.account().is_complete
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_an_empty_series_is_a_closed_scan_without_frames(tmp_path: Path) -> None:
