@@ -143,7 +143,7 @@ def _reconstruct(
         write_product(files["product"], result, figures)
     measured_m = scan.positions_m[np.isin(scan.frame_numbers, result.frame_numbers)]
     write_report(files["report_picture"], result, measured_m)
-    write_page(files["report"], result, figures, measured_m)
+    write_page(files["report"], result, figures, measured_m, scan.events)
     return figures | {name: str(path) for name, path in files.items()}
 
 

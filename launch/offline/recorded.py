@@ -20,6 +20,7 @@ from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from stream.files.base import ScanFile
 from stream.record.columns import Column
+from stream.record.events import Event, events_of
 from stream.record.scan import Numbers, Scan
 
 
@@ -70,6 +71,8 @@ class RecordedScan:
         What is known of the geometry, by the names of `Geometry`, where not all is.
     notes : tuple of str
         What a user should know of how it was read.
+    events : tuple of Event
+        What happened while it was recorded, as far as that is on record.
     source : str
         What it was opened by, "" if it was not opened.
     """
@@ -87,6 +90,7 @@ class RecordedScan:
     reopen: Callable[[], AbstractContextManager["RecordedScan"]] | None = None
     told: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
     source: str = ""
 
     @property
@@ -169,6 +173,7 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         preprocess=partial(known.preprocess, scan) if known else None,
         trusts_probe=run is not None and not run.config.scales_probe,
         config=run.config if run else None,
+        events=tuple(events_of(scan)),
     )
 
 

@@ -188,7 +188,7 @@ class ScanResult(ScanWork):
         return own | {
             name: value
             for name, value in figures.items()
-            if value is not None and not isinstance(value, dict)
+            if value is not None and not isinstance(value, dict | list)
         }
 
     def _store(self, store: Path, stem: Path) -> str:

@@ -8,7 +8,8 @@ import base64
 import html
 import io
 import string
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from launch.results.resolution import resolution_figures, resolution_text
 from operators.arrays import Positions
 from operators.metrics.errors import FRC
 from stream.atomic import replacing
+from stream.record.events import Event
 
 TEMPLATE = Path(__file__).with_name("report.html")
 DPI = 110
@@ -58,6 +60,7 @@ def write_page(
     result: Reconstruction,
     provenance: Mapping[str, Any],
     measured_m: Positions | None = None,
+    events: Sequence[Event] = (),
 ) -> None:
     """Writes the page as HTML; the file appears when it is complete.
 
@@ -69,6 +72,8 @@ def write_page(
         Plain values for the table; `scan` is the title, `frames`, `epochs` and `error` the line below it.
     measured_m
         As for `write_report`.
+    events : sequence of Event
+        What happened while the scan was recorded.
     """
     pictures: list[tuple[str, float, Callable[[Figure], object]]] = [
         ("Object", 6.6, lambda figure: draw_object(figure, result)),
@@ -87,11 +92,8 @@ def write_page(
             f"{provenance['frames']} frames, {provenance['epochs']:g} epochs, "
             f"amplitude error {provenance['error']:.4f}, pixel {1e9 * result.geometry.object_pixel_m:.3g} nm"
         ),
-        sections="\n".join(_section(*picture) for picture in pictures),
-        rows="\n".join(
-            f"<tr><th>{html.escape(name.replace('_', ' '))}</th><td>{html.escape(_shown(value))}</td></tr>"
-            for name, value in provenance.items()
-        ),
+        sections="\n".join([*(_section(*picture) for picture in pictures), *_what_happened(events)]),
+        rows="\n".join(_row(name.replace("_", " "), _shown(value)) for name, value in provenance.items()),
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -103,6 +105,24 @@ def _section(title: str, height: float, draw: Callable[[Figure], object]) -> str
         draw(figure)
         picture = base64.b64encode(_png(figure)).decode()
     return f'<section><h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{picture}"></section>'
+
+
+def _what_happened(events: Sequence[Event]) -> list[str]:
+    """Return the section with all events, the oldest first; none where nothing is on record."""
+    rows = [
+        _row(
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time_s)),
+            f"{event.source}: {event.text}",
+            event.level,
+        )
+        for event in events
+    ]
+    return ["\n".join(["<section><h2>Events</h2>", "<table>", *rows, "</table></section>"])] if rows else []
+
+
+def _row(name: str, text: str, kind: str = "") -> str:
+    marked = f' class="{kind}"' if kind else ""
+    return f"<tr{marked}><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,8 @@
 """What a run says at its end: where every frame is, how long the image took, how good it is."""
 
 import json
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from stream.record.account import (
     time_to_image_s,
 )
 from stream.record.calibration import read_calibration
+from stream.record.events import events_of
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
+
+MOST_TROUBLES = 8  # in the table for people; the figures have all
 
 
 def summarise(scan: Scan) -> dict[str, Any]:
@@ -52,7 +57,11 @@ def summarise(scan: Scan) -> dict[str, Any]:
     figures["models"] = count_models(scan, scan.done("inference"))
     figures["incomplete"] = incompleteness(scan)
     figures["is_complete"] = not figures["incomplete"]
-    return figures
+    return figures | _events(scan)
+
+
+def _events(scan: Scan) -> dict[str, Any]:
+    return {"events": [msgspec.structs.asdict(event) for event in events_of(scan)]}
 
 
 def write_summary(path: Path, figures: dict[str, Any]) -> None:
@@ -88,6 +97,8 @@ def table(figures: dict[str, Any]) -> FactsTable:
             rows.add_row(key, Path(figures[key]))
     if figures.get("uid"):
         rows.add_row("stored run", escape(figures["uid"]))
+    for index, words in enumerate(_troubles(figures.get("events", ()))):
+        rows.add_row("" if index else "events", words)
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
     rows.add_row("result is", verdict)
     return rows
@@ -99,6 +110,17 @@ def _frames(figures: dict[str, Any]) -> str:
     counts |= {key: figures[f"frames_{key}"] for key in STAGES.values() if f"frames_{key}" in figures}
     others = [f"{counts[key]} {key}" for key in STAGES.values() if key in counts and key != "mosaicked"]
     return "; ".join([shares_in_words(counts, is_final=True), *others])
+
+
+def _troubles(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what went wrong, a line with its time for each of the last ones."""
+    troubles = [event for event in events if event["level"] != "info"]
+    left_out = len(troubles) - MOST_TROUBLES
+    lines = [
+        f"{time.strftime('%H:%M:%S', time.localtime(event['time_s']))} {event['source']}: {event['text']}"
+        for event in troubles[-MOST_TROUBLES:]
+    ]
+    return list(map(escape, ([f"{left_out} earlier ones"] if left_out > 0 else []) + lines))
 
 
 def _error_bars(figures: dict[str, Any]) -> str:
@@ -121,5 +143,5 @@ def read_summary(save: Path, scan: Scan) -> dict[str, Any]:
     path = result_folder(save) / f"{scan.name}.json"
     if path.exists():
         figures: dict[str, Any] = json.loads(path.read_text())
-        return figures
+        return figures | _events(scan)  # more may have happened since
     return summarise(scan)

@@ -15,6 +15,8 @@ from typing import Literal
 
 import msgspec
 
+from stream.record.scan import Scan, ScanHeader
+
 FILE_NAME = "events.jsonl"
 MOST_EVENTS = 200  # that a reader keeps: the newest
 
@@ -84,9 +86,37 @@ class EventReader:
                 if not line.endswith(b"\n"):
                     break  # still being written
                 self._offset += len(line)
-                with contextlib.suppress(msgspec.MsgspecError):  # a line that a full disk cut
-                    self._events.append(msgspec.json.decode(line, type=Event))
+                self._events.extend(_decoded(line))
         return list(self._events)
+
+
+def events_of(scan: Scan) -> list[Event]:
+    """Returns what happened in the run while `scan` was the newest, and what names it later."""
+    run = scan.folder.parents[1] / "runs" / scan.header.run_id
+    if not scan.header.run_id or not (run / FILE_NAME).is_file():
+        return []
+    began_s, ended_s = scan.header.started_s, _next_began_s(scan)
+    with (run / FILE_NAME).open("rb") as file:
+        events = (event for line in file for event in _decoded(line) if event.time_s >= began_s)
+        its_own = (event for event in events if event.time_s < ended_s or scan.name in event.text)
+        return list(deque(its_own, maxlen=MOST_EVENTS))
+
+
+def _next_began_s(scan: Scan) -> float:
+    """Return when the next scan in the folder began, infinite if there is none."""
+    later = (file for file in scan.folder.parent.glob("*/scan.json") if file.parent.name > scan.name)
+    following = min(later, default=None)
+    if following is None:
+        return float("inf")
+    return msgspec.json.decode(following.read_bytes(), type=ScanHeader).started_s
+
+
+def _decoded(line: bytes) -> list[Event]:
+    """Return the event of a line, none of one that a full disk cut."""
+    try:
+        return [msgspec.json.decode(line, type=Event)]
+    except msgspec.MsgspecError:
+        return []
 
 
 def event_level(level: int) -> EventLevel:

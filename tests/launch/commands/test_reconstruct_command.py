@@ -17,6 +17,7 @@ from launch.offline.task import ReconstructOptions, options_for
 from launch.results.cxi import read_result
 from launch.results.report import write_page
 from operators.engine.config import RefinerConfig
+from stream.record.events import Event
 from tests.helpers.launch.runs import make_config
 
 
@@ -80,8 +81,11 @@ def test_a_page_shows_halves_and_moved_positions_and_escapes_what_users_wrote(si
     page = Path(figures["report"]).read_text()
     assert "<h2>Resolution</h2>" in page
     assert page.count("<img") == 5
-    write_page(tmp_path / "page.html", read_result(output), figures | {"scan": "<b>&"})
-    assert "<title>&lt;b&gt;&amp;</title>" in (tmp_path / "page.html").read_text()
+    killed = Event(time_s=0.0, level="warning", source="inference", text="was killed by <signal 9>")
+    write_page(tmp_path / "page.html", read_result(output), figures | {"scan": "<b>&"}, events=[killed])
+    page = (tmp_path / "page.html").read_text()
+    assert "<title>&lt;b&gt;&amp;</title>" in page
+    assert "<td>inference: was killed by &lt;signal 9&gt;</td>" in page
 
 
 def test_halves_share_no_frame(simulated, undrawn, tmp_path):

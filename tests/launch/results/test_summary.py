@@ -1,4 +1,5 @@
 import io
+import time
 
 from rich.console import Console
 
@@ -39,3 +40,18 @@ def test_text_longer_than_the_terminal_is_wrapped_below_itself() -> None:
 
 def test_brackets_in_a_path_are_shown() -> None:
     assert "/data/[red]/0000-star.cxi" in shown(100, result="/data/[red]/0000-star.cxi")
+
+
+def test_what_went_wrong_is_told_with_its_time_the_last_of_much() -> None:
+    events = [
+        {"time_s": float(n), "level": level, "source": "inference", "text": f"{level} {n}"}
+        for n in range(6)
+        for level in ("info", "warning")
+    ]
+    shown_lines = shown(80, events=events).splitlines()
+    lines = [line.removeprefix("events").strip() for line in shown_lines if "inference: " in line]
+    assert lines == [
+        f"{time.strftime('%H:%M:%S', time.localtime(n))} inference: warning {n}" for n in range(6)
+    ]
+    assert "4 earlier ones\n" in shown(80, events=2 * events)
+    assert "events" not in shown(80, events=[event for event in events if event["level"] == "info"])

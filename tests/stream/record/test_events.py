@@ -1,8 +1,19 @@
 import json
 import logging
 
-from stream.record.events import FILE_NAME, MOST_EVENTS, Event, EventLog, EventReader, event_level
+from stream.record.events import (
+    FILE_NAME,
+    MOST_EVENTS,
+    Event,
+    EventLog,
+    EventReader,
+    event_level,
+    events_of,
+)
 from tests.helpers.stream.clock import Clock
+from tests.helpers.stream.scans import make_scan
+
+SCANS = (("0000-star", 100.0), ("0001-star", 200.0))
 
 
 def test_events_are_read_while_they_are_written(tmp_path):
@@ -49,3 +60,22 @@ def test_levels_are_those_of_the_log():
         "warning",
         "error",
     ]
+
+
+def test_a_scan_has_what_happened_in_its_time_and_what_names_it_later(tmp_path):
+    first, second = (
+        make_scan(tmp_path / "scans", name, run_id="r", started_s=time_s) for name, time_s in SCANS
+    )
+    clock = Clock()
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    log = EventLog(tmp_path / "runs" / "r", clock)
+    for clock.now, source, text in (
+        (90.0, "detector", "silent for 9 s"),
+        (110.0, "inference", "was killed by signal 9; starts again in 0.1 s"),
+        (205.0, "refinement", "was killed by signal 9; starts again in 0.1 s"),
+        (210.0, "scan", "0000-star: incomplete: lost 4 frames"),
+    ):
+        log.add(source, "warning", text)
+    assert [event.time_s for event in events_of(first)] == [110.0, 210.0]
+    assert [event.time_s for event in events_of(second)] == [205.0, 210.0]
+    assert events_of(make_scan(tmp_path / "scans", "0002-of-no-run")) == []
