@@ -7,14 +7,14 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from stream.record.account import Delay, frame_counts, shares_in_words, time_to_image_words
+from stream.record.account import Accounts, Delay, shares_in_words, time_to_image_words
 from stream.record.scan import Scan
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
 from stream.wire.messages import RunState
@@ -39,7 +39,7 @@ class ProgressLine:
         self._console, self._clock = console, clock
         self._shown_at = self._printed_at = float("-inf")
         self._shown, self._said = "", ("", "")  # the last line, and the same without seconds
-        self._delay: tuple[Scan, Delay] | None = None
+        self._shows: Shown | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -58,7 +58,7 @@ class ProgressLine:
 
     def show(self, scans: Sequence[Scan], state: RunState) -> None:
         """Shows how far the newest of `scans` is and how the run stands, now and then."""
-        self._say(lambda: (describe(scans[-1], self._delay_of(scans[-1])) if scans else "", state.text))
+        self._say(lambda: (describe(self._shown_of(scans[-1])) if scans else "", state.text))
 
     def _say(self, words: Callable[[], tuple[str, str]]) -> None:
         """Show figures and a sentence if it is time to."""
@@ -78,10 +78,10 @@ class ProgressLine:
         self._shown, self._printed_at = line, now
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _delay_of(self, scan: Scan) -> Delay:
-        if self._delay is None or self._delay[0] is not scan:
-            self._delay = scan, Delay(scan)
-        return self._delay[1]
+    def _shown_of(self, scan: Scan) -> "Shown":
+        if self._shows is None or self._shows.scan is not scan:
+            self._shows = Shown.of(scan)
+        return self._shows
 
     def notice(self, stage: str, level: int, text: str) -> None:
         """Shows what a stage has to tell."""
@@ -89,16 +89,23 @@ class ProgressLine:
         self._console.print(Text(f"{stage}: {text}", style), soft_wrap=True)
 
 
-def describe(scan: Scan, delay: Delay) -> str:
-    """Returns one line: where the frames expected are, epoch, error, time to image.
+class Shown(NamedTuple):
+    """A scan of which it is told again and again where its frames are and how long they took."""
 
-    Parameters
-    ----------
-    scan : Scan
-    delay : Delay
-        Of this scan's images.
-    """
-    parts = [scan.name, shares_in_words(frame_counts(scan))]
+    scan: Scan
+    accounts: Accounts
+    delay: Delay
+
+    @classmethod
+    def of(cls, scan: Scan) -> "Shown":
+        """Returns what has to be remembered of this scan."""
+        return cls(scan, Accounts(scan), Delay(scan))
+
+
+def describe(shown: Shown) -> str:
+    """Returns one line: where the frames expected are, epoch, error, time to image."""
+    scan, delay = shown.scan, shown.delay
+    parts = [scan.name, shares_in_words(shown.accounts.frame_counts())]
     if epochs := scan.count("refinement", "epochs_milli"):
         parts.append(f"epoch {epochs / 1000:.1f}, error {_error(scan):.4f}")
     if (times_ms := delay.recent_ms()) is not None:

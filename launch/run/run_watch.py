@@ -6,7 +6,7 @@ from launch.config.run_file import ResolvedRun
 from launch.page.status import Status, finishing_words, verdict
 from launch.run.processes import StageProcess
 from launch.run.stage_states import NAMES, StageStates
-from stream.record.account import account, counted, incompleteness
+from stream.record.account import Accounts, account, counted, incompleteness
 from stream.record.events import EventLevel
 from stream.record.handover import FINISHED_LATER, is_handed_over
 from stream.record.scan import Scan
@@ -44,6 +44,7 @@ class RunWatch:
         self._states, self._note, self._announce = StageStates(run, clock), note, announce
         self._before: dict[str, StageState] = {}
         self._n_begun = 0
+        self._newest: tuple[Scan, Accounts] | None = None
         self._verdicts: dict[str, Status] = {}  # of the scans whose image is final
         self._recorded: set[str] = set()  # scans whose results are written
 
@@ -95,7 +96,9 @@ class RunWatch:
 
     def _why_no_image(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> str:
         newest = scans[-1]
-        n_recorded = account(newest, "subscriber").recorded
+        if self._newest is None or self._newest[0] is not newest:
+            self._newest = newest, Accounts(newest)
+        n_recorded = self._newest[1].of("subscriber").recorded
         if not n_recorded:
             return "waiting for the first frame"
         shown = self._states.scan_of("stitcher", scans)

@@ -14,7 +14,8 @@ from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
 from stream.record.account import counted, frames_in_words
 from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_handed_over
-from stream.record.scan import Scan, State
+from stream.record.passage import Passage
+from stream.record.scan import Numbers, Scan, State
 from stream.wire.messages import FinishingScan, Progress, StageLevel, StageState
 
 SILENT_S = 3.0  # without a frame
@@ -82,6 +83,8 @@ class StageStates:
         self._paces = {name: Pace(STALLED_S) for name in (*self._stages, "search")}
         self._paces |= {name: Pace(SILENT_S) for name in ("subscriber", "positions")}
         self._since: dict[str, tuple[Hashable, float]] = {}
+        self._passages: dict[tuple[str, ...], tuple[Scan, Passage]] = {}
+        self._placed: tuple[Scan, Numbers] | None = None  # frames of the last scan that have no position
         self._now = clock()
         first = "inference" if "inference" in self._stages else "refinement"
         self._inputs = {
@@ -171,17 +174,20 @@ class StageStates:
 
     def _look_at_work(self, stage: str, scan: Scan) -> tuple[int, int, Pace]:
         """Return how many frames `stage` has done, how many it has in hand, and its pace with them."""
-        own = scan.states(stage)
-        in_hand = own == State.PENDING
-        for name in self._inputs[stage]:
-            states = scan.states(name)[: len(own)]
-            in_hand[len(states) :] = False
-            in_hand[: len(states)] &= states == State.DONE
-        n_done, n_in_hand = int((own == State.DONE).sum()), int(in_hand.sum())
+        passage = self._passage(scan, *self._inputs[stage], stage)
+        n_done, n_in_hand = int(passage.n_by_state()[State.DONE]), len(passage.pending())
         pace = self._paces[stage]
         can_work = n_in_hand > 0 and not self._lacks_probe(scan)
         pace.look((scan.name, can_work), n_done, self._now)
         return n_done, n_in_hand, pace
+
+    def _passage(self, scan: Scan, *stages: str) -> Passage:
+        """Return where the frames of `scan` are on their way through `stages` now."""
+        held = self._passages.get(stages)
+        if held is None or held[0] is not scan:
+            held = self._passages[stages] = scan, Passage(scan, stages)
+        held[1].look()
+        return held[1]
 
     def _lacks_probe(self, scan: Scan) -> bool:
         return "probe" in self._stages and not scan.count("probe", "version")
@@ -192,14 +198,15 @@ class StageStates:
         scan = scans[-1]
         if scan.count("subscriber", "closed"):
             return _NEXT, "ok"
-        states = scan.states("subscriber")
-        n_came, n_recorded = int((states != State.PENDING).sum()), int((states == State.DONE).sum())
+        passage = self._passage(scan, "subscriber")
+        n_came = passage.n_frames - len(passage.pending())
+        n_recorded = int(passage.n_by_state()[State.DONE])
         n_announced = scan.count("subscriber", "announced")
         pace = self._paces["subscriber"]
         pace.look(scan.name, n_came, self._now)
         if not n_came:
             return _FIRST, "ok"
-        if n_announced > 0 and n_came >= max(n_announced, len(states)):
+        if n_announced > 0 and n_came >= max(n_announced, passage.n_frames):
             return f"all {n_came} frames have come", "ok"
         here = f"{n_recorded} of {n_announced} frames" if n_announced > 0 else counted(n_recorded)
         if joined := scan.count("subscriber", "joined"):
@@ -212,24 +219,23 @@ class StageStates:
         scan = self.scan_of("positions", scans)
         if scan is None:
             return self._positions_of_last(scans)
-        recorded = scan.states("subscriber") == State.DONE
-        known = scan.states("positions")[: len(recorded)] == State.DONE
-        n_missing = int((recorded & ~known).sum())
+        passage = self._passage(scan, "subscriber", "positions")
+        n_recorded, n_known = (int(passage.n_by_state(index)[State.DONE]) for index in (0, 1))
+        n_missing = n_recorded - n_known
         pace = self._paces["positions"]
-        pace.look((scan.name, n_missing > 0), int(known.sum()), self._now)
+        pace.look((scan.name, n_missing > 0), n_known, self._now)
         if n_missing and pace.is_late:
             return f"missing for {counted(n_missing)}, none has come for {pace.still_s:.0f} s", "warning"
         if n_missing:
             return f"arriving, {counted(n_missing)} without one yet", "ok"
-        return "arriving" if recorded.any() else _FIRST, "ok"
+        return "arriving" if n_recorded else _FIRST, "ok"
 
-    @staticmethod
-    def _positions_of_last(scans: Sequence[Scan]) -> Words:
+    def _positions_of_last(self, scans: Sequence[Scan]) -> Words:
         if not scans:
             return _FIRST, "ok"
-        without = np.flatnonzero(scans[-1].states("positions") == State.NO_POSITION)
-        recorded = scans[-1].states("subscriber")
-        without = without[recorded[without] == State.DONE]
+        if self._placed is None or self._placed[0] is not scans[-1]:  # that is over: it stays as it is
+            self._placed = scans[-1], _without_position(scans[-1])
+        without = self._placed[1]
         return (f"missing for {frames_in_words(without)}", "warning") if without.size else (_NEXT, "ok")
 
     def _probe(self, scans: Sequence[Scan], process: StageProcess) -> Words:
@@ -253,13 +259,13 @@ class StageStates:
             stuck = f", this step for {pace.still_s:.0f} s" if pace.is_late else ""
             text = f"finding the probe: step {step} of at most {n_steps}, {search_s:.0f} s{stuck}"
             return text, "warning" if stuck and pace.still_s > SLOW * STALLED_S else "busy"
-        recorded = scan.states("subscriber") == State.DONE
-        n_here = int((recorded & (scan.states("positions")[: len(recorded)] == State.DONE)).sum())
+        passage = self._passage(scan, "subscriber", "positions")
+        n_recorded, n_here = (int(passage.n_by_state(index)[State.DONE]) for index in (0, 1))
         again = stage == "probe" and wanted > self._config.probe.n_frames
         if again:
             text = f"finding the probe: fewer frames did not tell it, {n_here} of {wanted} frames are here"
             return text, "warning"
-        return f"finding the probe: {n_here} of {wanted} frames are here", "busy" if recorded.any() else "ok"
+        return f"finding the probe: {n_here} of {wanted} frames are here", "busy" if n_recorded else "ok"
 
     def _inference(self, scans: Sequence[Scan], process: StageProcess) -> Words:
         scan = self.scan_of("inference", scans)
@@ -337,6 +343,11 @@ class StageStates:
         if is_writing:
             return f"writing results, {writing_s:.0f} s", "busy"
         return "waiting for the end of the scan", "ok"
+
+
+def _without_position(scan: Scan) -> Numbers:
+    without = np.flatnonzero(scan.states("positions") == State.NO_POSITION)
+    return without[scan.states("subscriber", without) == State.DONE]
 
 
 def _row(name: str, text: str, level: StageLevel) -> StageState:

@@ -66,12 +66,14 @@ class FrameStore:
         self._mask = mask
         self._slot_of: dict[int, int] = {}
         self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float16)
+        self.numbers = np.zeros(16, np.int64)
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
         self.powers = np.zeros(16)
         self._latest = np.zeros(16, np.float32)
         self._best = np.zeros(16, np.float32)
         self._noise = np.zeros(16, np.float32)
+        self._is_new = np.zeros(16, bool)  # since `take_visits`
         self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
 
     def __len__(self) -> int:
@@ -99,7 +101,7 @@ class FrameStore:
         positive = np.maximum(patterns, 0)
         amplitudes = np.minimum(np.sqrt(positive, dtype=np.float32), _LARGEST_AMPLITUDE)
         self.amplitudes[self._xp.asarray(slots)] = self._xp.asarray(amplitudes.astype(np.float16))
-        self.positions_px[slots] = positions_px
+        self.numbers[slots], self.positions_px[slots], self._is_new[slots] = numbers, positions_px, True
         valid = positive if self._mask is None else positive * self._mask
         self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
         self._noise[slots] = noise_residual(positive, self._mask)
@@ -113,24 +115,27 @@ class FrameStore:
         """Note the residuals of frames just visited, (frame,) float32, photons; nothing is read back."""
         self._not_read.append((slots, errors))
         self.n_visits[slots] += 1
+        self._is_new[slots] = True
 
     def restore(self, n_visits: np.ndarray, error: float) -> None:
         """Count all frames held as visited, (slot,) int, and as well explained as they are together.
 
         What was best for each is not known any more: the next visit says it.
         """
-        self.n_visits[: len(self)] = n_visits
+        self.n_visits[: len(self)], self._is_new[: len(self)] = n_visits, True
         self._not_read.clear()
         self._latest = (error * self.powers).astype(np.float32)
 
-    def visited(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return those of `numbers`, all held, that have been visited at least once, (n,) int64."""
-        slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
-        return np.asarray(numbers, np.int64)[self.n_visits[slots] > 0]
+    def take_visits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames held or visited since the last call, and how often each has been visited.
 
-    def visits_of(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return how often each of these frames, all held, has been visited, (frame,) int64."""
-        return self.n_visits[[self._slot_of[int(number)] for number in numbers]]
+        Returns
+        -------
+        numbers, n_visits : (frame,) int64
+        """
+        slots = np.flatnonzero(self._is_new)
+        self._is_new[slots] = False
+        return self.numbers[slots], self.n_visits[slots]
 
     def positions_of(self, numbers: Sequence[int]) -> Positions:
         """Return a copy of the positions of these frames, all held, (frame, 2) absolute object pixels."""
@@ -203,7 +208,16 @@ class FrameStore:
         if capacity == len(self.powers):
             return
         self.amplitudes = _grown(self._xp, self.amplitudes, capacity)
-        for name in ("positions_px", "n_visits", "powers", "_latest", "_best", "_noise"):
+        for name in (
+            "numbers",
+            "positions_px",
+            "n_visits",
+            "powers",
+            "_latest",
+            "_best",
+            "_noise",
+            "_is_new",
+        ):
             setattr(self, name, _grown(np, getattr(self, name), capacity))
 
 

@@ -116,13 +116,9 @@ class Refiner:
         """Mean photons of the frames held, over valid pixels."""
         return self._frames.mean_power()
 
-    def visited(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return those of `numbers`, all held, that have taken part in an update, (n,) int64."""
-        return self._frames.visited(numbers)
-
-    def n_visits(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return how many updates each of `numbers`, all held, has taken part in, (frame,) int64."""
-        return self._frames.visits_of(numbers)
+    def take_visits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the frames held or visited since the last call, and in how many updates each was, int64."""
+        return self._frames.take_visits()
 
     def positions_px(self, numbers: Sequence[int]) -> Positions:
         """Return the positions of frames held, (frame, 2) absolute object pixels, as refined so far."""

@@ -80,6 +80,7 @@ class TiledImage:
         self.scan, self.version = update.figures.scan, -1
         self._run_id, self._tile_px = update.figures.run_id, update.tile_px
         self._tiles: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
+        self._path = _Path()
 
     def continues_with(self, update: ObjectUpdate) -> bool:
         """Says whether the tiles of `update` belong beside those already here."""
@@ -87,7 +88,7 @@ class TiledImage:
         return is_same and update.figures.version > self.version
 
     def put(self, update: ObjectUpdate, layers: Mapping[str, NDArray[Any]]) -> LiveImage:
-        """Takes the tiles that changed and returns the image they complete.
+        """Takes the tiles that changed and the frames that are new, and returns the image they complete.
 
         Parameters
         ----------
@@ -99,10 +100,11 @@ class TiledImage:
         for index, (row, column) in enumerate(layers["tiles"].tolist()):
             # Copies: a whole message must not stay in memory for the one tile of it that never changes.
             self._tiles[row, column] = {name: layers[name][index].copy() for name in _LAYERS}
+        self._path.put(layers["frames"], layers["path"])
         self.version = update.figures.version
-        return self._image(update, layers["path"])
+        return self._image(update)
 
-    def _image(self, update: ObjectUpdate, path: NDArray[np.float32]) -> LiveImage:
+    def _image(self, update: ObjectUpdate) -> LiveImage:
         top, left, bottom, right = update.bounds
         layers = {name: np.zeros((bottom - top, right - left), dtype) for name, dtype in _LAYERS.items()}
         for (row, column), tile in self._tiles.items():
@@ -113,10 +115,26 @@ class TiledImage:
             sigma=layers["sigma"],
             photons=layers["photons"],
             source=layers["source"],
-            path=path.copy(),
+            path=self._path.centres_px.copy(),
             origin_px=(top, left),
             **msgspec.structs.asdict(update.figures),
         )
+
+
+class _Path:
+    """Where the probe was for the frames shown, by number; a frame that comes again replaces itself."""
+
+    def __init__(self) -> None:
+        self._numbers = np.zeros(0, np.int32)
+        self.centres_px = np.zeros((0, 2), np.float32)
+
+    def put(self, numbers: NDArray[np.int32], centres_px: NDArray[np.float32]) -> None:
+        """Takes more frames, ascending, each once."""
+        where = np.searchsorted(self._numbers, numbers)
+        is_new = np.append(self._numbers, -1)[where] != numbers
+        self.centres_px[where[~is_new]] = centres_px[~is_new]  # the server was started anew
+        self._numbers = np.insert(self._numbers, where[is_new], numbers[is_new])
+        self.centres_px = np.insert(self.centres_px, where[is_new], centres_px[is_new], axis=0)
 
 
 def _paste(tile: NDArray[Any], layer: NDArray[Any], top: int, left: int) -> None:
@@ -140,10 +158,11 @@ def checked_buffers(update: ObjectUpdate, arrays: list[NDArray[Any]]) -> dict[st
     names = ObjectUpdate.BUFFERS
     if len(arrays) != len(names):
         raise ProtocolError(f"an image has {len(arrays)} buffers, expected {', '.join(names)}")
-    n_tiles, n_frames = len(np.atleast_1d(arrays[0])), len(np.atleast_1d(arrays[-1]))
+    n_tiles, n_frames = len(np.atleast_1d(arrays[0])), len(np.atleast_1d(arrays[-2]))
     tile_shape = (n_tiles, update.tile_px, update.tile_px)
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "tiles": ("<i4", (n_tiles, 2)),
+        "frames": ("<i4", (n_frames,)),
         "path": ("<f4", (n_frames, 2)),
     }
     expected |= {name: (dtype, tile_shape) for name, dtype in _LAYERS.items()}
@@ -153,4 +172,6 @@ def checked_buffers(update: ObjectUpdate, arrays: list[NDArray[Any]]) -> dict[st
             raise ProtocolError(
                 f"buffer {name!r} of an image is {layer.dtype.str} {layer.shape}, expected {expected[name]}"
             )
+    if (np.diff(layers["frames"]) <= 0).any():
+        raise ProtocolError("the frames of an image are not in the order of their numbers, each once")
     return layers

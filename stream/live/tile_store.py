@@ -5,6 +5,7 @@ Tiles are fixed in absolute object pixels: a picture that grows adds tiles and n
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class TileStore:
 
     def __init__(self, tile_px: int) -> None:
         self.tile_px = tile_px
-        self._tiles: dict[tuple[int, int], Tile] = {}
+        self._tiles: dict[tuple[int, int], Tile] = {}  # the one that changed last is last
 
     def touched_by(self, bounds: Bounds) -> Iterator[tuple[int, int]]:
         """Yields the indices of the tiles that share a pixel with `bounds`."""
@@ -48,12 +49,14 @@ class TileStore:
         return Bounds(top, left, top + self.tile_px, left + self.tile_px)
 
     def put(self, index: tuple[int, int], layers: dict[str, NDArray[Any]], version: int) -> None:
-        """Replaces a tile."""
+        """Replaces a tile; no `version` is lower than one before."""
+        self._tiles.pop(index, None)
         self._tiles[index] = Tile(version, layers)
 
     def changed_after(self, version: int) -> list[NDArray[Any]]:
         """Returns the buffers of an ObjectUpdate: indices (tile, 2), then each layer (tile, y, x)."""
-        news = [index for index, tile in self._tiles.items() if tile.version > version]
+        newest_first = takewhile(lambda item: item[1].version > version, reversed(self._tiles.items()))
+        news = [index for index, _ in newest_first]
         indices = np.array(news, np.int32).reshape(-1, 2)
         shape = (len(news), self.tile_px, self.tile_px)
         buffers: list[NDArray[Any]] = [indices]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.record.handover import awaits_finishing
+from stream.record.passage import NONE, Passage, merged
 from stream.record.scan import Numbers, Scan, State
 
 # What a stage has done to a frame that it is through with, as counts name it.
@@ -40,58 +41,86 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return self.done == self.expected
 
 
+class Accounts:
+    """The account of a scan for whoever asks while it runs: each time costs what is new since the last.
+
+    Parameters
+    ----------
+    scan : Scan
+    """
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._passages: dict[str, Passage] = {}
+
+    def of(self, stage: str) -> Account:
+        """Returns what has become of every frame at `stage` by now."""
+        scan = self._scan
+        if not has_begun(scan, stage):  # every frame that is recorded would have to be kept for it
+            passage = self._look("subscriber")
+            of_stage = np.zeros(len(State), np.int64)
+        else:
+            passage = self._look(stage)
+            of_stage = passage.n_by_state()
+        recorded = passage.n_by_state(0)
+        # Of a series that was joined what is before is lost from the beginning, though marked so at its end.
+        n_missed = int(np.searchsorted(passage.pending(0), scan.count("subscriber", "joined")))
+        expected = max(passage.n_frames, scan.count("subscriber", "announced"))
+        return Account(
+            expected=expected,
+            recorded=int(recorded[State.DONE]),
+            lost=int(recorded[State.DONE + 1 :].sum()) + n_missed,
+            awaited=expected - int(recorded[State.PENDING + 1 :].sum()) - n_missed,
+            done=int(of_stage[State.DONE]),
+            pending=int(recorded[State.DONE] - of_stage[State.PENDING + 1 :].sum()),
+            dropped={
+                state.name.lower(): int(n)
+                for state, n in zip(State, of_stage, strict=True)
+                if state > State.DONE and n
+            },
+        )
+
+    def frame_counts(self) -> dict[str, int]:
+        """Returns how many frames are where, for people who watch; of the stages, those that have begun."""
+        recorded, positions = self.of("subscriber"), self.of("positions")
+        stages = {key: self.of(stage) for stage, key in STAGES.items() if has_begun(self._scan, stage)}
+        counts = {
+            "expected": recorded.expected,
+            "recorded": recorded.recorded,
+            "lost": recorded.lost,
+            "no_position": positions.dropped.get("no_position", 0),
+            **{key: stage.done for key, stage in stages.items()},
+        }
+        on_the_way = recorded.recorded - counts["no_position"]
+        image = stages.get(STAGES["stitcher"])
+        if image is not None:  # it hears of frames without position in a while
+            on_the_way = image.pending - max(counts["no_position"] - image.dropped.get("no_position", 0), 0)
+        return counts | {"pending": max(on_the_way, 0)}
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether every recorded frame is in the live image, or never will be."""
+        return not self.of("stitcher").pending
+
+    def _look(self, stage: str) -> Passage:
+        passage = self._passages.setdefault(stage, Passage(self._scan, ("subscriber", stage)))
+        passage.look()
+        return passage
+
+
 def account(scan: Scan, stage: str) -> Account:
     """Returns what became of every frame at `stage`."""
-    recorded = scan.states("subscriber")
-    states = scan.states(stage)[: len(recorded)]  # frames may have come in between
-    # Of a series that was joined what is before is lost from the beginning, though marked so at its end.
-    n_missed = int(np.count_nonzero(recorded[: scan.count("subscriber", "joined")] == State.PENDING))
-    of_recorded, of_stage = (
-        np.bincount(values, minlength=max(State) + 1) for values in (recorded, states[recorded == State.DONE])
-    )
-    expected = max(len(recorded), scan.count("subscriber", "announced"))
-    return Account(
-        expected=expected,
-        recorded=int(of_recorded[State.DONE]),
-        lost=int(of_recorded[State.DONE + 1 :].sum()) + n_missed,
-        awaited=expected - int(of_recorded[State.PENDING + 1 :].sum()) - n_missed,
-        done=int(of_stage[State.DONE]),
-        pending=int(of_stage[State.PENDING]),
-        dropped={
-            state.name.lower(): int(n)
-            for state, n in zip(State, of_stage, strict=True)
-            if state > State.DONE and n
-        },
-    )
+    return Accounts(scan).of(stage)
+
+
+def frame_counts(scan: Scan) -> dict[str, int]:
+    """Returns how many frames are where, as `Accounts.frame_counts`."""
+    return Accounts(scan).frame_counts()
 
 
 def has_begun(scan: Scan, stage: str) -> bool:
     """Says whether `stage` has a ledger in this scan: it takes part in the run, and has opened the scan."""
     return (scan.folder / "ledger" / stage).exists()
-
-
-def is_shown(scan: Scan) -> bool:
-    """Says whether every recorded frame is in the live image, or never will be."""
-    return not account(scan, "stitcher").pending
-
-
-def frame_counts(scan: Scan) -> dict[str, int]:
-    """Returns how many frames are where, for people who watch; of the stages, those that have begun."""
-    recorded, positions = account(scan, "subscriber"), account(scan, "positions")
-    stages = {key: account(scan, stage) for stage, key in STAGES.items() if has_begun(scan, stage)}
-    counts = {
-        "expected": recorded.expected,
-        "recorded": recorded.recorded,
-        "lost": recorded.lost,
-        "no_position": positions.dropped.get("no_position", 0),
-        **{key: stage.done for key, stage in stages.items()},
-    }
-    on_the_way = recorded.recorded - counts["no_position"]
-    if (
-        image := stages.get(STAGES["stitcher"])
-    ) is not None:  # it hears of frames without position in a while
-        on_the_way = image.pending - max(counts["no_position"] - image.dropped.get("no_position", 0), 0)
-    return counts | {"pending": max(on_the_way, 0)}
 
 
 def shares(counts: Mapping[str, int]) -> dict[str, int]:
@@ -210,7 +239,8 @@ class Delay:
 
     def __init__(self, scan: Scan, stage_column: str = "mosaicked_s") -> None:
         self._scan, self._stage_column = scan, stage_column
-        self._fastest_s, self._n_looked = np.inf, 0
+        self._recorded, self._fastest_s = Passage(scan, ("subscriber",)), np.inf
+        self._shown, self._last = Passage(scan, ("stitcher",)), NONE
 
     def seconds(self, numbers: Numbers) -> NDArray[np.float64]:
         """Returns (frame,) float64 seconds, of those of the recorded frames `numbers` that are published."""
@@ -227,16 +257,15 @@ class Delay:
 
         Median and 99th percentile in milliseconds over `RECENT_FRAMES`, None while there is no image.
         """
-        return percentiles_ms(self.seconds(self._scan.done("stitcher")[-RECENT_FRAMES:]))
+        self._last = merged(self._last, self._shown.look())[-RECENT_FRAMES:]
+        return percentiles_ms(self.seconds(self._last))
 
     def _look(self) -> None:
         """Take up the frames that came since: what was looked at once need not be read again."""
-        recorded = self._scan.done("subscriber")
-        new = recorded[self._n_looked :]
+        new = self._recorded.look()
         if new.size:
             path_s = self._scan.column("received_s").read(new) - self._scan.column("exposed_s").read(new)
             self._fastest_s = min(self._fastest_s, float(path_s.min()))
-            self._n_looked = len(recorded)
 
 
 def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:

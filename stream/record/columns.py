@@ -5,6 +5,7 @@ moves.
 """
 
 import errno
+import itertools
 import json
 import math
 import mmap
@@ -198,11 +199,15 @@ class Column:
         if int(numbers.max()) >= len(self._segments) * self.segment_frames:
             self._map_existing()
         which, within = np.divmod(numbers, self.segment_frames)
-        for index in np.unique(which):
+        if (which[1:] >= which[:-1]).all():  # as frames come: nothing has to be looked for
+            edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]
+            groups: Iterator[Any] = (slice(start, stop) for start, stop in itertools.pairwise(edges))
+        else:
+            groups = (np.flatnonzero(which == index) for index in np.unique(which))
+        for rows in groups:
+            index = which[rows][0]
             if index < len(self._segments):
-                rows = np.flatnonzero(which == index)
-                is_run = rows[-1] - rows[0] + 1 == len(rows)
-                yield self._segments[index], slice(rows[0], rows[-1] + 1) if is_run else rows, within[rows]
+                yield self._segments[index], rows, within[rows]
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.bin"

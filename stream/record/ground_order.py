@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from operators.arrays import Array, Corners
 from operators.mosaic.new_ground import NewGround
+from stream.record.passage import NONE
 from stream.record.scan import Numbers, Scan, State
 
 OLDEST = 8
@@ -40,14 +41,14 @@ class GroundOrder:
     ) -> None:
         self._scan, self._corners_of, self._illumination = scan, corners_of, illumination
         self._ground: NewGround | None = None
-        none: Numbers = np.zeros(0, np.int64)
-        self._taken, self._waiting = scan.done(stage), none  # of those whose position is not looked up yet
-        self._n_taken = len(self._taken)
+        taken = scan.done(stage)
+        self._taken, self._waiting = [taken], NONE  # of those whose position is not looked up yet
+        self._n_taken = len(taken)
         self._is_noted = np.zeros(0, bool)  # taken or waiting
 
     def take(self, numbers: Numbers) -> None:
         """Notes that the stage works on these frames; looked at when the order is asked for."""
-        self._taken = np.concatenate([self._taken, numbers])
+        self._taken.append(numbers)
         self._n_taken += len(numbers)
 
     def first_of(self, ready: Numbers, n_most: int) -> Numbers:
@@ -76,10 +77,11 @@ class GroundOrder:
 
     def _look(self, ground: NewGround, ready: Numbers) -> None:
         """Take up what was taken, what has become ready, and what has got a position since the last time."""
-        placed, self._taken = self._placed(self._taken)
+        placed, left = self._placed(np.concatenate(self._taken))
+        self._taken = [left]
         ground.show(self._corners_of(placed))
         self._note(placed)
-        self._note(self._taken)
+        self._note(left)
         new = ready[~self._are_noted(ready)]
         self._note(new)
         waiting = np.concatenate([self._waiting, new])
@@ -88,7 +90,7 @@ class GroundOrder:
 
     def _placed(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
         """Return those whose position is known, and the others."""
-        is_placed = self._scan.states("positions")[numbers] == State.DONE
+        is_placed = self._scan.states("positions", numbers) == State.DONE
         return numbers[is_placed], numbers[~is_placed]
 
     def _note(self, numbers: Numbers) -> None:

@@ -197,12 +197,14 @@ class Scan:
         fence()  # what is read after a counter is at least as new
         return value
 
-    def states(self, stage: str) -> NDArray[np.uint8]:
-        """Returns (frame,) uint8, the `State` of every frame for `stage`."""
+    def states(self, stage: str, numbers: Numbers | None = None) -> NDArray[np.uint8]:
+        """Returns (frame,) uint8, the `State` of the frames `numbers`, or of every frame, for `stage`."""
+        n_frames = self.n_frames if numbers is None else len(numbers)
         try:
-            states = self.ledger(stage).head(self.n_frames)
+            ledger = self.ledger(stage)
         except FileNotFoundError:
-            return np.zeros(self.n_frames, np.uint8)
+            return np.zeros(n_frames, np.uint8)
+        states = ledger.head(n_frames) if numbers is None else ledger.read(numbers)
         fence()  # values read after a byte are at least as new
         return states
 

@@ -18,14 +18,34 @@ STAGE = "finetune"
 FOLDER = "weights"
 
 
+class ModelCounts:
+    """How many frames of a scan got their patch from which weights; counts what is added, once."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._found: dict[int, tuple[int, int]] = {}  # first frame and how many, by model
+
+    def add(self, numbers: Numbers) -> None:
+        """Counts more frames."""
+        if not numbers.size or not self._scan.has("model"):
+            return
+        models = self._scan.column("model").read(numbers)
+        for model in np.unique(models[models > 0]).tolist():
+            of_model = numbers[models == model]
+            first, n = self._found.get(model, (int(of_model[0]), 0))
+            self._found[model] = min(first, int(of_model.min())), n + len(of_model)
+
+    def by_id(self) -> dict[str, int]:
+        """Returns the counts by version of the weights, that of the oldest frame first."""
+        oldest_first = sorted(self._found.items(), key=lambda item: item[1][0])
+        return {f"{model:012x}": n for model, (_, n) in oldest_first}
+
+
 def count_models(scan: Scan, numbers: Numbers) -> dict[str, int]:
     """Returns how many of the frames `numbers` got their patch from which weights, oldest frames first."""
-    if not scan.has("model") or not numbers.size:
-        return {}
-    models, first, counts = np.unique(
-        scan.column("model").read(numbers), return_index=True, return_counts=True
-    )
-    return {f"{models[i]:012x}": int(counts[i]) for i in np.argsort(first) if models[i]}
+    counts = ModelCounts(scan)
+    counts.add(numbers)
+    return counts.by_id()
 
 
 def ensemble_id(model_ids: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from operators.mosaic.joining import Joint, Plane
 from operators.mosaic.mosaic import Mosaic
 from stream.live.tile_store import TileStore
 from stream.record.calibration import write_calibration
+from stream.record.columns import Column
 from stream.record.scan import Scan
 from stream.stages.composition import Refined
 from stream.wire.messages import CalibrationRecord
@@ -39,7 +40,7 @@ class Calibration:
     def __init__(self, scan: Scan, tiles: TileStore) -> None:
         self._scan, self._tiles = scan, tiles
         self._dial = Dial()
-        self._waiting: dict[Tile, list[int]] = {}  # frames that touch it
+        self._waiting: dict[Tile, list[int]] = {}  # frames that touch it, first one that was late before
         self._judged: set[Tile] = set()
 
     @property
@@ -69,8 +70,7 @@ class Calibration:
         """Judges the tiles that have settled; a ramp between the two, as joined, is no error of either."""
         if not self._scan.has("visits"):
             return
-        visits = self._scan.column("visits").head(self._scan.n_frames)
-        settled = [tile for tile, numbers in self._waiting.items() if visits[numbers].min() >= SETTLED_VISITS]
+        settled = self._settled(self._scan.column("visits"))
         plane = Plane() if joint is None else joint.plane
         before = self._dial.alarm
         for tile in settled:
@@ -79,6 +79,18 @@ class Calibration:
             self._judge(tile, mosaic, refined, plane)
         if self._dial.alarm and not before:
             log.warning("error bars of %s: %s", self._scan.name, self._dial.alarm)
+
+    def _settled(self, visits: Column) -> list[Tile]:
+        """Return the tiles of which every frame has its visits, from few of these while most have not."""
+        slowest = visits.read([numbers[0] for numbers in self._waiting.values()]) >= SETTLED_VISITS
+        settled = []
+        for tile in [tile for tile, is_through in zip(self._waiting, slowest, strict=True) if is_through]:
+            numbers = np.array(self._waiting[tile])
+            n_visits = visits.read(numbers)
+            if n_visits.min() >= SETTLED_VISITS:
+                settled.append(tile)
+            self._waiting[tile] = numbers[np.argsort(n_visits, kind="stable")].tolist()
+        return settled
 
     def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined, plane: Plane) -> None:
         bounds = self._tiles.bounds_of(tile).intersection(refined.bounds)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
-from stream.record.account import is_shown
+from stream.record.account import Accounts
 from stream.record.handover import (
     FINISHED_LATER,
     hand_over,
@@ -22,6 +22,7 @@ from stream.record.handover import (
     have_closed,
     is_handed_over,
 )
+from stream.record.passage import ReadyFrames
 from stream.record.scan import Numbers, Scan, State, scans_in
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
@@ -122,7 +123,7 @@ class ScanCursor:
         scan.counters(stage.name, writable=True)
         scan.ledger(stage.name, writable=True)
         self._rule = BatchRule(stage.batch_size, stage.deadline_s)
-        self._taken = np.zeros(0, bool)
+        self._ready, self._accounts = ReadyFrames(scan, stage.name, stage.inputs), Accounts(scan)
         self.is_to_hand_over = False
         try:
             self.work: ScanWork = stage.open(scan)
@@ -139,11 +140,12 @@ class ScanCursor:
         """
         # Read before looking for frames: what is ready after this was written is seen in this turn.
         is_tail = self._have_left(self._stage.inputs)
-        ready = self._ready()
+        self._ready.look()
+        ready = self._ready.numbers
         batch = self._rule.pick(ready, self._clock(), is_tail=is_tail, first_of=self.work.first_of)
         if batch.size:
+            self._ready.take(batch)
             self._handle(batch)
-            self._taken[batch] = True
             return 0.0
         is_busy = self._idle()
         if is_tail and not ready.size:
@@ -156,7 +158,7 @@ class ScanCursor:
         try:
             self.work.handle(batch)
         except (MemoryError, UnusableScanError) as error:
-            self._give_up(error, batch)
+            self._give_up(error)
 
     def _idle(self) -> bool:
         try:
@@ -165,7 +167,7 @@ class ScanCursor:
             self._give_up(error)
             return False
 
-    def _give_up(self, error: MemoryError | UnusableScanError, batch: Numbers | None = None) -> None:
+    def _give_up(self, error: MemoryError | UnusableScanError) -> None:
         """Mark the frames in hand BAD: started again, the stage would come as far."""
         reason = str(error)
         if isinstance(error, MemoryError):  # the object is as large as its positions make it
@@ -173,11 +175,7 @@ class ScanCursor:
         with contextlib.suppress(MemoryError):
             self.work.close()  # what it has
         self.work = _Unusable(self._stage.name, self.scan, reason)
-        own = self.scan.states(self._stage.name)
-        in_hand = self._taken[: len(own)] & (own[: len(self._taken)] == State.PENDING)
-        if batch is not None:
-            in_hand[batch] = True
-        self.work.handle(np.flatnonzero(in_hand))
+        self.work.handle(self._ready.in_hand())
 
     def leave(self) -> None:
         """Closes the scan, or hands it over."""
@@ -210,26 +208,7 @@ class ScanCursor:
         scan, stage = self.scan, self._stage
         if stage.name not in FINISHED_LATER or is_handed_over(scan, stage.name):
             return False
-        return has_successor(scan) and is_shown(scan)
-
-    def _ready(self) -> Numbers:
-        own = self.scan.states(self._stage.name)
-        if len(own) > len(self._taken):
-            self._taken = np.pad(self._taken, (0, len(own) - len(self._taken)))
-        ready = (own == State.PENDING) & ~self._taken[: len(own)]
-        for stage in self._stage.inputs:
-            states = self.scan.states(stage)[: len(own)]
-            ready[len(states) :] = False
-            blocked = ready[: len(states)] & (states > State.DONE)
-            self._pass_on(states, np.flatnonzero(blocked))
-            ready[: len(states)] &= states == State.DONE
-        return np.flatnonzero(ready)
-
-    def _pass_on(self, states: np.ndarray, blocked: Numbers) -> None:
-        """Gives frames that an earlier stage could not do the same reason here."""
-        for state in np.unique(states[blocked]):
-            self.scan.mark(self._stage.name, blocked[states[blocked] == state], State(int(state)))
-        self._taken[blocked] = True
+        return has_successor(scan) and self._accounts.is_shown
 
 
 class WorkerLoop:

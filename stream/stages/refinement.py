@@ -219,7 +219,6 @@ class GrowingObject:
         self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
         self._seeding = Seeding(preprocess.mask)
         self._held: list[int] = []
-        self._unmarked: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
         self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
         self._refined_s = scan.column("refined_s", writable=True)
@@ -240,7 +239,6 @@ class GrowingObject:
             positions_px = self._scan.column("refined_px").read(numbers)
         self._append(numbers, positions_px)
         self._held.extend(numbers.tolist())
-        self._unmarked.extend(numbers.tolist())
 
     def refine(self, deadline: float) -> bool:
         """Refines until `deadline`, and publishes what is due; says whether the scan wants more."""
@@ -260,23 +258,24 @@ class GrowingObject:
         engine = self.engine
         if engine.n_updates == self._published_updates:
             return
-        visited = engine.visited(self._unmarked)
         snapshot = engine.snapshot()
         if self._stage.scale_probe:
             snapshot = scaled_to(snapshot, engine.mean_photons)
         write_snapshot(self._scan.folder, snapshot)
         write_error_curve(self._scan.folder, self._error_curve)
-        self._visits.write(self._held, engine.n_visits(self._held))
+        numbers, n_visits = engine.take_visits()
+        self._visits.write(numbers, n_visits)
         if self._config.refines_positions:
-            self._scan.column("refined_px", writable=True).write(self._held, engine.positions_px(self._held))
+            positions_px = engine.positions_px(numbers.tolist())
+            self._scan.column("refined_px", writable=True).write(numbers, positions_px)
         self._counters["started_over"] = int(self._stage.starts_over and not self._starts_over)
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
         self._counters["divergences"] = snapshot.n_divergences
-        now = self._stage.clock()
-        self._refined_s.write(visited, now)
-        self._scan.mark(Refinement.name, visited, State.DONE)
-        self._unmarked = sorted(set(self._unmarked) - set(visited.tolist()))
+        visited, now = numbers[n_visits > 0], self._stage.clock()
+        first = visited[self._scan.states(Refinement.name, visited) == State.PENDING]
+        self._refined_s.write(first, now)
+        self._scan.mark(Refinement.name, first, State.DONE)
         self._published_at, self._published_updates = now, engine.n_updates
 
     def counts(self) -> dict[str, int]:

@@ -18,13 +18,15 @@ from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint
 from operators.mosaic.mosaic import Mosaic, stitch
+from stream.live.path_store import PathStore
 from stream.live.server import Door
 from stream.live.tile_store import TileStore
-from stream.record.account import Delay, frame_counts, incompleteness
+from stream.record.account import Accounts, Delay, incompleteness
 from stream.record.ground_order import GroundOrder
+from stream.record.passage import NONE
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
-from stream.record.tuned_weights import count_models
+from stream.record.tuned_weights import ModelCounts
 from stream.stages.composition import Refined, compose
 from stream.stages.config import LiveConfig
 from stream.stages.error_bars import Calibration
@@ -89,7 +91,7 @@ class Stitcher:
         return news and (msgspec.structs.replace(news[0], state=self._state()), news[1])
 
     def _tell(self) -> tuple[dict[str, int], RunState | None]:
-        return frame_counts(self._picture.scan) if self._picture else {}, self._state()
+        return self._picture.frame_counts() if self._picture else {}, self._state()
 
 
 class LivePicture(ScanWork):
@@ -116,9 +118,11 @@ class LivePicture(ScanWork):
         self._refined_version = 0
         self._bounds: Bounds | None = None
         self._dirty: set[tuple[int, int]] = set()
-        self._unpublished: list[int] = []
-        self._placed = self._shown = np.zeros(0, np.int64)  # frames in the mosaic, and of these published
-        self._delay = Delay(scan)
+        self._placed: list[Numbers] = []  # frames in the mosaic, as they came
+        self._unpublished = NONE  # of these, those of which a client cannot know
+        self._unmarked = NONE  # and those that no process before this one has published
+        self._path, self._models = PathStore(), ModelCounts(scan)
+        self._accounts, self._delay = Accounts(scan), Delay(scan)
         self._is_final = False
         self.version = self._counters["version"]
         self._published_at = float("-inf")
@@ -136,7 +140,7 @@ class LivePicture(ScanWork):
         """Adds these frames to the picture; it is published at the next interval."""
         self._order.take(numbers)
         self._place(numbers)
-        self._unpublished.extend(numbers.tolist())
+        self._unmarked = np.append(self._unmarked, numbers)
         self._publish_if_due()
 
     def idle(self, deadline: float) -> bool:
@@ -155,12 +159,16 @@ class LivePicture(ScanWork):
 
     def hand_over(self) -> None:
         """Publishes what clients have not seen; the final picture is the finisher's."""
-        if self._dirty or self._unpublished:
+        if self._dirty or self._unpublished.size:
             self._publish()
 
     def counts(self) -> dict[str, int]:
         """Returns the version published last."""
         return {"version": self.version}
+
+    def frame_counts(self) -> dict[str, int]:
+        """Returns how many frames of the scan are where."""
+        return self._accounts.frame_counts()
 
     def news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
         """Returns what a client with version `after` of `scan` does not have, None if nothing."""
@@ -175,7 +183,7 @@ class LivePicture(ScanWork):
             bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
             figures=self._figures(),
         )
-        return update, [*self._tiles.changed_after(after), self._path()]
+        return update, [*self._tiles.changed_after(after), *self._path.shown_after(after)]
 
     def _figures(self) -> ImageFigures:
         origin, refined = self._origin, self._refined
@@ -184,14 +192,14 @@ class LivePicture(ScanWork):
             run_id=origin.run_id,
             version=self.version,
             object_pixel_m=origin.optics.geometry.object_pixel_m,
-            frames_seen=len(self._shown),
+            frames_seen=self._path.n_frames,
             epoch=refined.epoch if refined else 0.0,
             model=origin.model,
             config_hash=origin.config_hash,
             error=refined.error if refined else None,
             time_to_image_ms=self._delay.recent_ms(),
-            counts=frame_counts(self.scan),
-            models=count_models(self.scan, self._shown),
+            counts=self.frame_counts(),
+            models=self._models.by_id(),
             is_final=self._is_final,
             note=incompleteness(self.scan) if self._is_final else "",
             motors=origin.motors,
@@ -212,7 +220,8 @@ class LivePicture(ScanWork):
             touched = set(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
             self._dirty |= touched
             self._calibration.place(number, touched)
-        self._placed = np.union1d(self._placed, numbers)
+        self._placed.append(numbers)
+        self._unpublished = np.append(self._unpublished, numbers)
 
     def _show_turned(self, turned: list[Bounds]) -> None:
         if turned and self._joint is not None:
@@ -232,9 +241,9 @@ class LivePicture(ScanWork):
         return None if probe is None else abs2(probe).sum(axis=0)
 
     def _restitch(self) -> None:
-        if not self._origin.uses_network or not self._placed.size:
+        if not self._origin.uses_network or not self._placed:
             return
-        scan, numbers = self.scan, self._placed
+        scan, numbers = self.scan, np.sort(np.concatenate(self._placed))
         geometry = self._origin.optics.geometry
         self._mosaic = stitch(
             *read_patches(scan, geometry.n_pixels, numbers),
@@ -280,16 +289,17 @@ class LivePicture(ScanWork):
             self._tiles.put(index, layers, self.version)
         self._dirty.clear()
         now = self._published_at = self._clock()
-        numbers = np.array(self._unpublished, np.int64)
-        self._stitched_s.write(numbers, now)
-        self.scan.mark(Stitcher.name, numbers, State.DONE)
+        self._stitched_s.write(self._unmarked, now)
+        self.scan.mark(Stitcher.name, self._unmarked, State.DONE)
         self._counters["version"] = self.version
-        self._unpublished.clear()
-        self._shown = self._placed
+        self._show(self._unpublished)
+        self._unpublished = self._unmarked = NONE
 
-    def _path(self) -> NDArray[np.float32]:
-        if not self._shown.size:  # nobody may have made the columns
-            return np.zeros((0, 2), np.float32)
+    def _show(self, numbers: Numbers) -> None:
+        """Note that these frames are in the version that has just been published."""
+        if not numbers.size:  # nobody may have made the columns
+            return
         geometry = self._origin.optics.geometry
-        corners = read_corners(self.scan, geometry, self._shown)
-        return (corners + geometry.n_pixels / 2).astype(np.float32)
+        centres_px = read_corners(self.scan, geometry, numbers) + geometry.n_pixels / 2
+        self._path.put(numbers, centres_px, self.version)
+        self._models.add(numbers)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_REASON = 2000
 
 Name = Annotated[str, Meta(max_length=200)]
@@ -215,11 +215,12 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     Buffers, in order: `tiles` (tile, 2) int32 row and column indices, tile (i, j) covers absolute object
     pixels [i * tile_px, (i + 1) * tile_px); `object` (tile, y, x) complex64; `sigma` (tile, y, x) float32,
     radians of phase; `photons` (tile, y, x) float32, photons that fell on the pixel; `source` (tile, y, x)
-    uint8: 0 nothing, 1 network mosaic, 2 refined; `path` (frame, 2) float32, probe centres in absolute object
-    pixels (y, x), of the frames shown, in frame order.
+    uint8: 0 nothing, 1 network mosaic, 2 refined; `frames` (frame,) int32, the numbers of the frames that are
+    shown since the version that was asked for, ascending; `path` (frame, 2) float32, their probe centres in
+    absolute object pixels (y, x).
     """
 
-    BUFFERS: ClassVar[tuple[str, ...]] = ("tiles", "object", "sigma", "photons", "source", "path")
+    BUFFERS: ClassVar[tuple[str, ...]] = ("tiles", "object", "sigma", "photons", "source", "frames", "path")
 
     tile_px: Annotated[int, Meta(ge=1, le=4096)]
     bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated

@@ -17,6 +17,7 @@ from launch.outputs import check_outputs
 
 BENCHMARKS = {
     "live": "tests.benchmarks.live",
+    "growth": "tests.benchmarks.growth.comparison",
     "ingest": "tests.benchmarks.ingest",
     "startup": "tests.benchmarks.startup",
     "engines": "tests.benchmarks.engines.comparison",

@@ -122,7 +122,9 @@ class FakeDoor:
         update = self._update
         after = ask.after if update and ask.scan == update.figures.scan else -1
         if update and update.figures.version > after:
-            buffers = [*self._store.changed_after(after), self._path]
+            # Frames that come again replace themselves: a server may be one that was started anew.
+            frames = np.arange(len(self._path), dtype=np.int32)
+            buffers = [*self._store.changed_after(after), frames, self._path]
             update = msgspec.structs.replace(update, state=self.state)
             self._socket.send([who, *encode(update, buffers)])
         elif time.monotonic() - since >= self.heartbeat_s:

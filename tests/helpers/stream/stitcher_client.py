@@ -15,6 +15,7 @@ class Watcher:
     def __init__(self, stitcher: Stitcher, name: bytes = b"watcher") -> None:
         self.name, self.canvas = name, None
         self.tiles: np.ndarray = np.zeros((0, 2), np.int32)  # that came with the last image
+        self.frames: np.ndarray = np.zeros(0, np.int32)
         self.meets(stitcher)
 
     def meets(self, stitcher: Stitcher) -> None:
@@ -35,5 +36,5 @@ class Watcher:
         layers = checked_buffers(update, arrays)
         if self.canvas is None or self.canvas.scan != update.figures.scan:
             self.canvas = TiledImage(update)
-        self.tiles = layers["tiles"]
+        self.tiles, self.frames = layers["tiles"], layers["frames"]
         return self.canvas.put(update, layers)

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from launch.commands.run import SilenceWatch, run
 from launch.config.file import load_config
-from launch.run.progress import ProgressLine, describe
-from stream.record.account import Delay
+from launch.run.progress import ProgressLine, Shown, describe
 from stream.record.scan import Scan, ScanHeader, State
 from stream.wire.messages import RunState
 from tests.helpers.stream.clock import Clock
@@ -62,13 +61,13 @@ def test_a_detector_that_has_sent_is_not_silent(scan):
 
 def test_the_line_accounts_for_the_frames(scan):
     told = "0000-siemens  10 expected: 0 in the image, 7 pending, 1 without position, 1 lost, 1 to come"
-    assert describe(scan, Delay(scan)) == told
+    assert describe(Shown.of(scan)) == told
 
 
 def test_lines_come_once_a_second_and_when_they_say_something_new_where_there_is_no_terminal(scan):
     clock = Clock()
     line, output = make_line(clock)
-    figures = describe(scan, Delay(scan))
+    figures = describe(Shown.of(scan))
     with line:
         line.show([], says("waiting for the first frame"))
         for text in ("receiving", "complete"):

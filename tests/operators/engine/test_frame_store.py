@@ -137,4 +137,15 @@ def test_error_counts_frames_visited_only(xp):
     store.put([0, 1], patterns(2), positions(2))
     store.record(np.array([1]), xp.asarray([16.0], dtype=xp.float32))
     assert store.error() == pytest.approx(16.0 / (4 * N * N))
-    assert store.visited([0, 1]).tolist() == [1]
+
+
+def test_visits_are_told_of_frames_that_are_new_or_visited_since_the_last_call(xp):
+    store = FrameStore(N, None, xp)
+    store.put([7, 3, 40, *range(50, 70)], patterns(23), positions(23))
+    numbers, n_visits = store.take_visits()
+    assert set(numbers.tolist()) == {7, 3, 40, *range(50, 70)}
+    assert not n_visits.any()
+    for _ in range(2):
+        store.record(np.array([1, 2]), xp.asarray([1.0, 1.0], dtype=xp.float32))
+    assert [values.tolist() for values in store.take_visits()] == [[3, 40], [2, 2]]
+    assert [values.tolist() for values in store.take_visits()] == [[], []]

@@ -7,7 +7,7 @@ import pytest
 
 from operators.geometry import Bounds
 from stream.live.client import LiveReconstruction
-from stream.live.image import LiveImage
+from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.live.server import Door
 from stream.wire.codec import ProtocolError, encode
 from stream.wire.handshake import SILENCE_S
@@ -266,6 +266,7 @@ GOOD = [
     np.zeros((1, 4, 4), np.float32),
     np.zeros((1, 4, 4), np.float32),
     np.zeros((1, 4, 4), np.uint8),
+    np.arange(3, dtype=np.int32),
     np.zeros((3, 2), np.float32),
 ]
 
@@ -280,11 +281,13 @@ def update(bounds=(0, 0, 4, 4), **fields):
 @pytest.mark.parametrize(
     ("message", "arrays", "complaint"),
     [
-        (update(), GOOD[:5], "has 5 buffers"),
-        (update(), [*GOOD[:4], np.zeros((1, 5, 4), np.uint8), GOOD[5]], "'source' of an image is"),
+        (update(), GOOD[:6], "has 6 buffers"),
+        (update(), [*GOOD[:4], np.zeros((1, 5, 4), np.uint8), *GOOD[5:]], "'source' of an image is"),
         (update(), [GOOD[0], GOOD[1].astype(np.complex128), *GOOD[2:]], "'object' of an image is"),
         (update(), [np.zeros((), np.int32), *GOOD[1:]], "'tiles' of an image is"),
-        (update(), [*GOOD[:5], np.zeros((), np.float32)], "'path' of an image is"),
+        (update(), [*GOOD[:6], np.zeros((), np.float32)], "'path' of an image is"),
+        (update(), [*GOOD[:5], GOOD[5].astype(float), GOOD[6]], "'frames' of an image is"),
+        (update(), [*GOOD[:5], GOOD[5][::-1], GOOD[6]], "not in the order of their numbers"),
         (update(bounds=(0, 0, -1, 4)), GOOD, "bounds"),
         (update(bounds=(0, 0, 2**31, 2**31)), GOOD, "bounds"),
         (Progress(stage="x"), [], "got Progress"),
@@ -311,6 +314,21 @@ def test_an_image_of_nothing_is_an_image():
         server.send([who, *encode(NoNews())])
         server.send([who, *encode(update(bounds=(0, 0, 0, 0), frames_seen=0), empty)])
         assert wait_for(live).object.shape == (0, 0)
+
+
+def test_frames_that_are_new_join_the_path_in_the_order_of_the_scan():
+    canvas = TiledImage(update())
+
+    def put(version, numbers):
+        new = [np.array(numbers, np.int32), np.array([[number, version] for number in numbers], np.float32)]
+        message = update(version=version)
+        return canvas.put(message, checked_buffers(message, [*GOOD[:5], *new])).path
+
+    first = put(1, [4, 5, 9])
+    assert put(2, [0, 7]).tolist() == [[0, 2], [4, 1], [5, 1], [7, 2], [9, 1]]
+    assert first.tolist() == [[4, 1], [5, 1], [9, 1]], "an image does not change any more"
+    after_a_restart = put(3, [0, 4, 5, 7, 9, 10])
+    assert after_a_restart.tolist() == [[number, 3] for number in (0, 4, 5, 7, 9, 10)]
 
 
 def test_the_client_needs_numpy_pyzmq_and_msgspec_only():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stream.record.account import incompleteness, is_shown
+from stream.record.account import Accounts, incompleteness
 from stream.record.handover import awaits_finishing, hand_over, has_left
 from stream.record.scan import State
 from stream.stages.loop import ScanCursor, WorkerLoop
@@ -74,7 +74,7 @@ def test_a_scan_is_handed_over_when_the_next_has_begun_and_its_last_frame_is_sho
     turns(loop)
     assert stage.calls == ["open 0000-a"], "its last frame is not in the image"
     show(first)
-    assert is_shown(first)
+    assert Accounts(first).is_shown
     turns(loop)
     assert stage.calls == ["open 0000-a", "hand over 0000-a", "open 0001-b"]
     assert awaits_finishing(first)

@@ -175,15 +175,16 @@ def test_frames_between_looking_and_the_end_are_not_missed(tmp_path, clock):
     loop = loop_of(stage, tmp_path, clock)
     arrive(scan, [0])
     loop.turn()
+    record(scan, [1])  # there is a position to look for
     look = loop.scan.states
 
-    def and_then_the_scan_ends(name):
-        ledger = look(name)
+    def and_then_the_scan_ends(name, numbers=None):
+        found = look(name, numbers)
         if name == Steps.inputs[-1]:  # the last that it looks at
             loop.scan.states = look
             arrive(scan, [1, 2])
             end(scan, "refinement")
-        return ledger
+        return found
 
     loop.scan.states = and_then_the_scan_ends
     loop.turn()

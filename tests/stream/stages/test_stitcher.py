@@ -144,6 +144,12 @@ def test_the_path_is_that_of_the_probe_centres_in_frame_order(bench, scanned):
     bench.turns()
     expected = scanned.corners[np.sort(numbers)] + N_PIXELS / 2
     np.testing.assert_array_equal(bench.sees().path, expected)
+    scanned.fill(bench.scan, [3, 12])
+    bench.turns()
+    expected = scanned.corners[[1, 3, 5, 9, 12]] + N_PIXELS / 2
+    np.testing.assert_array_equal(bench.sees().path, expected)
+    assert bench.watcher.frames.tolist() == [3, 12], "those that are new are sent"
+    np.testing.assert_array_equal(Watcher(bench.stitcher, b"late").asks().path, expected)
 
 
 def test_the_final_picture_says_that_it_is(bench, scanned):

@@ -13,6 +13,7 @@ from stream.live.tile_store import LAYERS
 from stream.wire.codec import MAX_HEADER_BYTES, ProtocolError, decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import (
+    PROTOCOL,
     SCHEMA_HASH,
     AnyMessage,
     Ask,
@@ -107,7 +108,7 @@ def with_header(dtype, shape):
 
 def test_what_is_no_message_is_refused():
     refused([], "0 parts")
-    refused([b""], "not a message of protocol 1")
+    refused([b""], f"not a message of protocol {PROTOCOL}")
     refused([b"GET / HTTP/1.1\r\n"], "not a message")
     refused([bytes(MAX_HEADER_BYTES + 1)], "header of 65537 bytes")
     refused([msgspec.msgpack.encode({"type": "Exec", "code": "1"})], "Invalid value 'Exec'")
