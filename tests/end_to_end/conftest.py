@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.letter import ScannedSample, scan_sample
+from launch.beamline.simulation import Simulation, simulate_scan
+from tests.helpers.letter import ScannedSample, sample_of, scan_sample
 from tests.helpers.pipeline import Outcome, Pipeline
 
 
 @pytest.fixture(scope="package")
 def sample() -> ScannedSample:
     return scan_sample()
+
+
+@pytest.fixture(scope="package")
+def demo_sample() -> ScannedSample:
+    """A scan that the network which comes with the package is made for."""
+    return sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
 
 
 @pytest.fixture(scope="package")

@@ -23,7 +23,7 @@ from operators.metrics.errors import nrmse
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in
 from tests.helpers.launch.commands import Command, n_recorded, processes_of, ptychostream, running
-from tests.helpers.letter import ScannedSample, illuminated
+from tests.helpers.letter import sample_of
 from tests.helpers.pipeline import Pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -110,15 +110,7 @@ def test_the_run_is_found_in_the_store_as_it_was_sent(
 def test_the_stored_run_replays_to_the_same_object(
     folder: Path, figures: dict[str, Any], simulated: SimulatedScan, run_folder: Path
 ) -> None:
-    corners = np.rint(simulated.geometry.to_pixels(simulated.positions_m)).astype(int)
-    sample = ScannedSample(
-        frames=simulated.frames,
-        positions_m=simulated.positions_m,
-        truth=simulated.object,
-        probe=simulated.probe,
-        lit=illuminated(simulated.object.shape, simulated.probe, corners),
-        geometry=simulated.geometry,
-    )
+    sample = sample_of(simulated)
     with Pipeline(run_folder, sample, "network.weights=demo") as pipeline:
         pipeline.detector.close()  # the command takes its place
         played = ptychostream(

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.beamline.simulation import Simulation, simulate_scan
 from operators.metrics.errors import nrmse
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import account
 from stream.record.scan import State
 from tests.helpers.launch.commands import processes_of
-from tests.helpers.letter import ScannedSample, illuminated
+from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.documents import PositionRun
 
@@ -23,21 +22,6 @@ pytestmark = pytest.mark.slow
 
 KILLED_AT = {"inference": 40, "refinement": 80, "stitcher": 120}
 SEEN_AGAIN_AT = 160
-
-
-@pytest.fixture(scope="module")
-def demo_sample() -> ScannedSample:
-    """A scan that the network which comes with the package is made for."""
-    scan = simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5))
-    corners = np.rint(scan.geometry.to_pixels(scan.positions_m)).astype(int)
-    return ScannedSample(
-        frames=scan.frames,
-        positions_m=scan.positions_m,
-        truth=scan.object,
-        probe=scan.probe,
-        lit=illuminated(scan.object.shape, scan.probe, corners),
-        geometry=scan.geometry,
-    )
 
 
 def kill(pipeline: Pipeline, stage: str) -> None:

@@ -1,16 +1,20 @@
 """What is said of a run while its detector freezes and a stage stops or dies: what was seen."""
 
+import io
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from launch.page.run_facts import RunFacts
 from launch.page.server import LiveFeed
+from launch.run.progress import ProgressLine
 from stream.live.client import LiveReconstruction
 from stream.wire.sockets import Endpoint
 from tests.helpers.letter import ScannedSample
@@ -22,9 +26,9 @@ pytestmark = pytest.mark.slow
 AT = 50  # frames, when something happens
 
 
-@pytest.fixture
-def says(pipeline: Pipeline) -> Iterator[Callable[[], dict]]:
-    """What the page of this run says; its thread that follows the image is the test."""
+@contextmanager
+def page_of(pipeline: Pipeline) -> Iterator[Callable[[], dict]]:
+    """What the page of a run says; its thread that follows the image is the test."""
     run = pipeline.supervisor.run
     feed = LiveFeed(Endpoint(address=pipeline.live_address), facts=RunFacts.of(run.folder, run.rendezvous))
 
@@ -33,6 +37,12 @@ def says(pipeline: Pipeline) -> Iterator[Callable[[], dict]]:
         return json.loads(feed.state())
 
     with feed.live:
+        yield look
+
+
+@pytest.fixture
+def says(pipeline: Pipeline) -> Iterator[Callable[[], dict]]:
+    with page_of(pipeline) as look:
         yield look
 
 
@@ -79,6 +89,39 @@ def test_a_detector_that_freezes_is_called_silent_on_the_page_and_by_clients(
     texts = [(event["source"], event["level"]) for event in says()["events"]]
     assert ("detector", "warning") in texts
     assert texts.index(("detector", "info")) > texts.index(("detector", "warning"))
+
+
+def test_while_inference_is_dead_page_and_terminal_say_that_it_restarts_and_then_no_more(
+    run_folder: Path, demo_sample: ScannedSample
+) -> None:
+    said: dict[str, list[str]] = {"dead": [], "back": []}
+    with Pipeline(run_folder, demo_sample, "network.weights=demo") as pipeline, page_of(pipeline) as says:
+
+        def sentences() -> list[str]:
+            """What the page says, what it says of inference, and the line of the terminal."""
+            page, terminal = says(), io.StringIO()
+            rows = {row["name"]: row["text"] for row in page["stages"]}
+            supervisor = pipeline.supervisor
+            ProgressLine(Console(file=terminal)).show(supervisor.scans(), supervisor.state)
+            return [page["text"], f"inference: {rows['inference']}", terminal.getvalue()]
+
+        def are(when: str, is_restarting: bool) -> bool:
+            said[when] = sentences()
+            return all(("inference: restarting" in sentence) == is_restarting for sentence in said[when])
+
+        def die() -> None:
+            os.kill(pipeline.supervisor.pid("inference"), signal.SIGKILL)
+            pipeline.until(lambda: are("dead", True))
+            pipeline.until(lambda: are("back", False))
+
+        play(pipeline, demo_sample, "bereft", die)
+        assert pipeline.supervisor.is_ready
+        figures = pipeline.outcome("bereft").figures
+    assert all("inference: restarting: was killed by signal 9" in sentence for sentence in said["dead"])
+    assert not any("killed" in sentence for sentence in said["back"])
+    assert figures["is_complete"]
+    (event,) = (event for event in figures["events"] if "killed" in event["text"])
+    assert (event["source"], event["level"]) == ("inference", "warning")
 
 
 def test_a_stage_that_hangs_is_stalled_and_one_that_dies_is_restarting(

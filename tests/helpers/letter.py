@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from launch.beamline.accuracy import on_truth
+from launch.beamline.simulation import SimulatedScan
 from launch.offline.recorded import RecordedScan
 from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import NRMSE, nrmse
@@ -99,6 +100,19 @@ def scan_sample(seed: int = 0) -> ScannedSample:
         truth=truth,
         probe=probe[None],
         lit=illuminated(truth.shape, probe[None], corners),
+    )
+
+
+def sample_of(scan: SimulatedScan) -> ScannedSample:
+    """The same of a scan that the product simulates."""
+    corners = np.rint(scan.geometry.to_pixels(scan.positions_m)).astype(int)
+    return ScannedSample(
+        frames=scan.frames,
+        positions_m=scan.positions_m,
+        truth=scan.object,
+        probe=scan.probe,
+        lit=illuminated(scan.object.shape, scan.probe, corners),
+        geometry=scan.geometry,
     )
 
 
