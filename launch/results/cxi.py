@@ -100,7 +100,7 @@ def read_result(path: Path) -> Reconstruction:
                 detector_pixel_m=float(detector["x_pixel_size"][()]),
                 n_pixels=probe.shape[-1],
             ),
-            error_history=entry["process_1/error_history"][...],
+            error_history=_read_errors(entry["process_1"]),
             maps={name: data[...] for name, data in object_result["maps"].items()},
             halves=_read_halves(entry["process_1"]),
         )
@@ -128,6 +128,11 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
             raise ValueError(f"{path}: wanted a result written by ptychostream, found other HDF5") from error
         except OSError as error:
             raise ValueError(f"{path}: {why_unread(error)}") from error
+
+
+def _read_errors(process: h5py.Group) -> np.ndarray:
+    """Return the error of every epoch; the first files have it under what is the name of a figure now."""
+    return process["error_history" if "error_history" in process else "amplitude_error"][...]
 
 
 def _read_halves(process: h5py.Group) -> FRC | None:

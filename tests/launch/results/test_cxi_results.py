@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from launch.results.cxi import read_result, write_cxi
+from launch.results.cxi import read_halves, read_result, write_cxi
 from operators.metrics.errors import fourier_ring_correlation
+from stream.files.cxi import JOULES_PER_EV
 from stream.files.probe import read_probe
 
 
@@ -19,6 +20,37 @@ def test_a_result_reads_back_as_it_was_written(tmp_path, result):
     assert again.bounds == result.bounds
     assert again.geometry.energy_ev == pytest.approx(8800)
     assert again.geometry.object_pixel_m == pytest.approx(result.geometry.object_pixel_m)
+
+
+def first_version_of(path, result):
+    """A result as the first version wrote it: no images, no halves, the errors under another name."""
+    geometry, (y, x), bounds = result.geometry, result.positions_m.T, result.bounds
+    with h5py.File(path, "w") as file:
+        file["cxi_version"], file["number_of_entries"] = 160, 1
+        entry = file.create_group("entry_1")
+        source, detector = (entry.create_group(f"instrument_1/{name}_1") for name in ("source", "detector"))
+        source["energy"], source["wavelength"] = geometry.energy_ev * JOULES_PER_EV, geometry.wavelength_m
+        source["illumination"] = result.probe
+        detector["distance"] = geometry.detector_distance_m
+        detector["x_pixel_size"] = detector["y_pixel_size"] = geometry.detector_pixel_m
+        entry["sample_1/geometry_1/translation"] = np.stack([-x, -y, 0 * x], axis=1)
+        entry["sample_1/geometry_1/frame_number"] = result.frame_numbers
+        entry["result_1/data"], entry["result_2/data"] = result.object, result.probe
+        entry["result_1/bounds"] = [bounds.top, bounds.left, bounds.bottom, bounds.right]
+        entry["result_1/photons"] = result.photons
+        entry["result_1/maps/sigma"] = result.maps["sigma"]
+        entry["process_1/program"], entry["process_1/amplitude_error"] = "ptychostream", result.error_history
+
+
+def test_a_result_of_the_first_version_is_read_by_all_readers(tmp_path, result):
+    first_version_of(tmp_path / "first.cxi", result)
+    write_cxi(tmp_path / "today.cxi", result, {})
+    first, today = (read_result(tmp_path / name) for name in ("first.cxi", "today.cxi"))
+    for name in ("object", "probe", "photons", "frame_numbers", "error_history", "positions_m"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(today, name))
+    assert (first.bounds, first.geometry, list(first.maps)) == (today.bounds, today.geometry, ["sigma"])
+    assert read_halves(tmp_path / "first.cxi") is None
+    np.testing.assert_array_equal(read_probe(tmp_path / "first.cxi"), result.probe)
 
 
 def test_the_probe_of_a_result_serves_the_next_run(tmp_path, result):
