@@ -84,10 +84,16 @@ class Simulation:
 
     Attributes
     ----------
-    n_rows, n_columns : int
-        Of the raster.
-    step_px, jitter_px : float
-        Distance of neighbouring positions and how far each is moved at random, object pixels.
+    n_rows : int
+        Rows of the raster: positions in y.
+    n_columns : int
+        Positions in each row, in x; frames are rows times columns.
+    step_px : float
+        Distance of neighbouring positions, along a row and from row to row, object pixels; the probe of the
+        demo is 28 wide, which makes an overlap of 71 %.
+    jitter_px : float
+        How far each position is moved at random, at most, in y and in x, object pixels: a perfect grid would
+        leave its own period in the object.
     photons_per_frame : float
         Mean photons of a frame through a transparent sample.
     family : str

@@ -184,9 +184,9 @@ class MaterialRecipe(Section):
     """Transmission exp(-(absorption + i phase_shift_rad) t) of texture t in [0, 1]."""
 
     absorption: NotNegativeRange
-    """at the thickest part"""
+    """of the amplitude at the thickest part, as an exponent: 0.1 leaves 90 % of it"""
     phase_shift_rad: Range
-    """at the thickest part"""
+    """of the phase at the thickest part"""
     mixed: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of objects whose phase is a texture of its own, so that amplitude and phase tell nothing about
     each other"""
@@ -216,9 +216,9 @@ class EffectsRecipe(Section):
     gain_spread: NotNegativeRange = (0.0, 0.0)
     """standard deviation of the pixels' sensitivity"""
     dead_share: ShareRange = (0.0, 0.0)
-    """of the pixels"""
+    """share of pixels that never count"""
     hot_share: ShareRange = (0.0, 0.0)
-    """of the pixels"""
+    """share of pixels that count without light"""
     beam_stop_px: NotNegativeRange = (0.0, 0.0)
     """radius of a disc before the direct beam"""
     gap_px: NotNegativeRange = (0.0, 0.0)

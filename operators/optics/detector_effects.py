@@ -24,8 +24,10 @@ class DetectorEffects:
     ----------
     gain_spread : float
         Standard deviation of the pixels' sensitivity about 1: what flat-field correction left.
-    dead_share, hot_share : float
-        Shares of pixels that never count, and that count without light.
+    dead_share : float
+        Share of pixels that never count.
+    hot_share : float
+        Share of pixels that count without light, 300 in a frame on average.
     beam_stop_px : float
         Radius of a disc before the direct beam, pixels; 0 for none.
     gap_px : int

@@ -4,6 +4,7 @@ import functools
 import itertools
 import re
 import tomllib
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,16 @@ def _paths(settings: Any) -> list[str]:
     return [settings] if is_path else []
 
 
-def test_every_setting_has_a_meaning() -> None:
+def test_every_setting_has_a_meaning_of_its_own() -> None:
     generated = generated_pages()
     for name in ("configuration", "recipes", "simulations", "commands"):
         without = [line for line in generated[name].splitlines() if re.match(r"\| `.*\|\s*\|$", line)]
         assert not without, name
+    for name in ("configuration", "recipes", "simulations"):
+        for section in generated[name].split("\n## "):
+            rows = [line for line in section.splitlines() if line.startswith("| `")]
+            meanings = Counter(row.rsplit(" | ", 1)[1] for row in rows)
+            assert not [meaning for meaning, n in meanings.items() if n > 1], section
 
 
 def test_every_setting_of_the_recipes_is_on_the_pages_that_are_generated() -> None:
