@@ -195,26 +195,25 @@ def run_beamline(config: BeamlineConfig, wait_for_go: Callable[[], object] = lam
     ----------
     config : BeamlineConfig
     wait_for_go : callable
-        Called when the first scan is prepared, before anything is sent.
+        Called before each scan, when all of them are prepared.
 
     Raises
     ------
     PublisherNotHeardError
         If no position stage listens.
     """
-    simulations = [
-        replace(config.simulation, seed=config.simulation.seed + index) for index in range(config.n_series)
-    ]
-    scan = simulate_scan(simulations[0])
+    seed = config.simulation.seed
+    scans = [simulate_scan(replace(config.simulation, seed=seed + index)) for index in range(config.n_series)]
     wait_for_go()
     publisher = HeardPublisher(config.positions)
     engine = RunEngine()
     engine.subscribe(publisher)
     try:
         with DetectorReplay(config.detector) as detector:
-            _fly(engine, detector, scan, config, series_id=1)
-            for index, simulation in enumerate(simulations[1:], start=1):
-                _fly(engine, detector, simulate_scan(simulation), config, series_id=index + 1)
+            for index, scan in enumerate(scans):
+                if index:
+                    wait_for_go()
+                _fly(engine, detector, scan, config, series_id=index + 1)
     finally:
         publisher.close()
 
@@ -279,7 +278,7 @@ class HeardPublisher(Publisher):
 
 
 def main() -> None:
-    """Runs the beamline that a JSON file describes; `--wait` starts it at a line on stdin."""
+    """Runs the beamline that a JSON file describes; with `--wait` each scan starts at a line on stdin."""
     path, *options = sys.argv[1:]
     config = msgspec.json.decode(
         Path(path).read_bytes(), type=BeamlineConfig, dec_hook=lambda kind, value: kind(value)

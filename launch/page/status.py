@@ -10,6 +10,7 @@ from stream.wire.handshake import SILENCE_S
 from stream.wire.messages import FinishingScan, RunLevel, RunState
 
 RATE_WINDOW_S = 2.0
+MOST_NAMED = 3  # scans in one sentence
 MOVING = {"recorded", *STAGES.values()}  # what is expected or missing has no speed
 _MISSING = {"lost": "lost", "no_position": "no position for", "pending": "pending"}
 _FINAL = ("complete", "incomplete")
@@ -79,12 +80,10 @@ def verdict(n_shown: int, n_expected: int, reasons: str) -> Status:
 
 
 def finishing_words(scans: Sequence[FinishingScan]) -> str:
-    """Returns which scans are being finished, the first with how far it is; "" where there is none."""
-    if not scans:
-        return ""
-    first, *others = sorted(scans, key=lambda scan: scan.text.startswith("waiting"))
-    more = f" and {len(others)} more" if others else ""
-    return f"finishing {first.name} ({first.text}){more}"
+    """Returns which scans are being finished, each with how far it is, and of many only some."""
+    named = sorted(scans, key=lambda scan: scan.text.startswith("waiting"))[:MOST_NAMED]
+    more = f" and {len(scans) - len(named)} more" if len(scans) > len(named) else ""
+    return f"finishing {', '.join(f'{scan.name} ({scan.text})' for scan in named)}{more}"
 
 
 class RateMeter:

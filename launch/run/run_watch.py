@@ -10,7 +10,7 @@ from stream.record.account import Accounts, account, counted, incompleteness
 from stream.record.events import EventLevel
 from stream.record.handover import FINISHED_LATER, is_handed_over
 from stream.record.scan import Scan
-from stream.wire.messages import FinishingScan, RunLevel, RunState, StageState
+from stream.wire.messages import RunLevel, RunState, StageState
 
 STEERING = NAMES["policy"]
 BESIDE = ("finetune", NAMES["viewer"])  # the image follows the scan without them
@@ -56,7 +56,8 @@ class RunWatch:
         self._note_changes(rows, told=died)
         left = [scan for scan in scans if scan.name not in self._recorded]
         finishing = self._states.finishing(left, processes)
-        level, text = self._sentence(scans, rows, finishing)
+        level, text = self._sentence(scans, rows)
+        text = "; ".join([text, *([finishing_words(finishing)] if finishing else [])])
         return RunState(
             scan=scans[-1].name if scans else "",
             level=level,
@@ -65,9 +66,7 @@ class RunWatch:
             finishing=tuple(finishing[:64]),
         )
 
-    def _sentence(
-        self, scans: Sequence[Scan], rows: Sequence[StageState], finishing: Sequence[FinishingScan]
-    ) -> tuple[RunLevel, str]:
+    def _sentence(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> tuple[RunLevel, str]:
         said = _troubles(rows)
         busy = [row for row in rows if row.level == "busy"]
         if not scans:
@@ -80,9 +79,8 @@ class RunWatch:
             )
         newest = scans[-1]
         if (verdict := self._verdicts.get(newest.name)) is not None:
-            after = [row.text for row in busy if row.name == "recorder"]
-            after += [finishing_words(finishing)] if finishing else []
-            return verdict.level, "; ".join([verdict.text, *after])
+            writing = [row.text for row in busy if row.name == "recorder"]
+            return verdict.level, "; ".join([verdict.text, *writing])
         if said:
             return "stale", said
         has_image = bool(newest.count("stitcher", "version"))

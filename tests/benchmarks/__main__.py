@@ -17,6 +17,7 @@ from launch.outputs import check_outputs
 
 BENCHMARKS = {
     "live": "tests.benchmarks.live",
+    "series": "tests.benchmarks.series",
     "growth": "tests.benchmarks.growth.comparison",
     "ingest": "tests.benchmarks.ingest",
     "startup": "tests.benchmarks.startup",
