@@ -96,14 +96,26 @@ class Config(Section):
         return self
 
 
+_ADDED = {
+    "detector": ("n_triggers",),
+    "positions": ("settled", "settling_frames", "line_frames"),
+}
+"""Settings by section that came after the first run files were written."""
+
+
 def config_hash(config: Config) -> str:
     """Returns 16 hexadecimal digits that change with whatever the image depends on.
 
-    Left out are the folder, the kinds of results, when and where scans are finished, and who gets how much of
-    the processor.
+    Left out are the folder, the kinds of results, when and where scans are finished, who gets how much of the
+    processor, and settings that an earlier version did not have, unless they are set.
     """
     settings = config.model_dump(
         mode="json",
         exclude={"save": True, "results": True, "finisher": True, "refinement": {"share": True}},
     )
+    for name, added in _ADDED.items():
+        section: Section = getattr(config, name)
+        for key in added:
+            if getattr(section, key) == type(section).model_fields[key].default:
+                del settings[name][key]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

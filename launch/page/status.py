@@ -59,10 +59,11 @@ def _final_status(image: LiveImage) -> Status:
     missing = [f"{words} {counted(counts[name])}" for name, words in _MISSING.items() if counts.get(name)]
     # The server's note gives the numbers of the frames, which the counts cannot.
     reasons = image.note or "; ".join(missing)
-    return verdict(image.frames_seen, counts.get("expected", image.frames_seen), reasons)
+    n_expected = counts.get("expected", image.frames_seen)
+    return verdict(image.frames_seen, n_expected, reasons, counts.get("settling", 0))
 
 
-def verdict(n_shown: int, n_expected: int, reasons: str) -> Status:
+def verdict(n_shown: int, n_expected: int, reasons: str, n_settling: int = 0) -> Status:
     """Returns what is to be said of a scan that is over.
 
     Parameters
@@ -71,9 +72,13 @@ def verdict(n_shown: int, n_expected: int, reasons: str) -> Status:
         Frames.
     reasons : str
         What is missing and why, "" where nothing is.
+    n_settling : int
+        Of those expected, left out because the probe was not at rest.
     """
-    if not reasons and n_shown >= n_expected:
-        return Status(level="complete", text=f"scan complete: all {n_expected} frames are in the image")
+    n_wanted = n_expected - n_settling
+    if not reasons and n_shown >= n_wanted:
+        but = f" but the {counted(n_settling)} taken while settling" if n_settling else ""
+        return Status(level="complete", text=f"scan complete: all {n_expected} frames{but} are in the image")
     shown = f"{n_shown} of {n_expected} frames are in the image"
     text = f"incomplete: {reasons}; {shown}" if reasons else f"incomplete: {shown}"
     return Status(level="incomplete", text=text)

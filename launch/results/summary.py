@@ -107,6 +107,7 @@ def table(figures: dict[str, Any]) -> FactsTable:
 def _frames(figures: dict[str, Any]) -> str:
     counts = {name: figures[f"frames_{name}"] for name in ("expected", "recorded", "lost", "pending")}
     counts["no_position"] = figures.get("frames_without_position", 0)
+    counts["settling"] = figures.get("frames_settling", 0)
     counts |= {key: figures[f"frames_{key}"] for key in STAGES.values() if f"frames_{key}" in figures}
     others = [f"{counts[key]} {key}" for key in STAGES.values() if key in counts and key != "mosaicked"]
     return "; ".join([shares_in_words(counts, is_final=True), *others])

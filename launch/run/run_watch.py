@@ -126,7 +126,9 @@ class RunWatch:
 
     def _judge(self, scan: Scan) -> None:
         of_stage = account(scan, "stitcher")
-        status = verdict(of_stage.done, of_stage.expected, incompleteness(scan))
+        status = verdict(
+            of_stage.done, of_stage.expected, incompleteness(scan), of_stage.dropped.get("settling", 0)
+        )
         self._verdicts[scan.name] = status
         self._note("scan", "info" if status.level == "complete" else "warning", f"{scan.name}: {status.text}")
 

@@ -220,7 +220,8 @@ class StageStates:
         if scan is None:
             return self._positions_of_last(scans)
         passage = self._passage(scan, "subscriber", "positions")
-        n_recorded, n_known = (int(passage.n_by_state(index)[State.DONE]) for index in (0, 1))
+        n_recorded = int(passage.n_by_state(0)[State.DONE])
+        n_known = int(passage.n_by_state(1)[State.PENDING + 1 :].sum())  # also those left out
         n_missing = n_recorded - n_known
         pace = self._paces["positions"]
         pace.look((scan.name, n_missing > 0), n_known, self._now)

@@ -6,7 +6,7 @@ never guessed: an axis taken for another is a wrong picture that looks right.
 
 import logging
 import re
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,13 @@ _SPELLINGS = {
 }
 _UNIT_OF = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others)}
 
-Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+class Rows(NamedTuple):
+    """What documents say of some frames."""
+
+    numbers: NDArray[np.int64]  # (frame,)
+    raw: NDArray[np.float64]  # (frame, 2), (y, x) as recorded
+    is_settling: NDArray[np.bool_]  # (frame,), the probe was not at rest yet
 
 
 class PositionFields(Section):
@@ -45,6 +51,8 @@ class PositionFields(Section):
     """frames that share one event document"""
     stream: str = ""
     """name of the document stream; empty takes the first with both fields"""
+    settled: str = ""
+    """field of the events that is 0 or false while the stage still moves: such frames are in no image"""
 
     @model_validator(mode="after")
     def _are_two(self) -> Self:
@@ -74,7 +82,7 @@ class PositionReader:
         self._is_warned = False
 
     def read(self, name: str, document: Document) -> Rows:
-        """Returns frame numbers (frame,) and raw positions (frame, 2), (y, x); empty where there are none.
+        """Returns frame numbers and raw positions; empty where there are none.
 
         Parameters
         ----------
@@ -169,7 +177,10 @@ class PositionReader:
         per_event = self.fields.frames_per_event
         numbers = ((events - 1)[:, None] * per_event + np.arange(per_event)).reshape(-1)
         values = [self._values(data, field, len(events)) for field in pair]
-        return numbers, np.stack(values, axis=-1).reshape(-1, 2)
+        is_settling = np.zeros(len(numbers), bool)
+        if self.fields.settled:
+            is_settling = self._values(data, self.fields.settled, len(events)).reshape(-1) == 0
+        return Rows(numbers, np.stack(values, axis=-1).reshape(-1, 2), is_settling)
 
     def _values(self, data: Document, field: str, n_events: int) -> NDArray[np.float64]:
         try:
@@ -203,7 +214,7 @@ class PositionReader:
             log.warning("events without positions: %s", self._missing())
 
 
-_NONE: Rows = (np.zeros(0, np.int64), np.zeros((0, 2)))
+_NONE = Rows(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, bool))
 
 
 def _is_seq_num(value: Any) -> bool:

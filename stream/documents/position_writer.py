@@ -20,10 +20,21 @@ class PositionWriter:
     field_m : float, metres
         A position further than this from the first ones of the scan is impossible: one wild reading would
         make the canvas of the object as large as the way to it.
+    settling_frames, line_frames : int
+        So many frames at the start of the scan, or of every line of so many frames, are left out: the probe
+        was not at rest yet.
     """
 
-    def __init__(self, scan: Scan, field_m: float = float("inf")) -> None:
+    def __init__(
+        self,
+        scan: Scan,
+        field_m: float = float("inf"),
+        *,
+        settling_frames: int = 0,
+        line_frames: int = 0,
+    ) -> None:
         self.scan, self._field_m = scan, field_m
+        self._settling_frames, self._line_frames = settling_frames, line_frames
         self._centre_m: Positions | None = None
         self.counters = scan.counters(STAGE, writable=True)
         self._column = scan.column("positions_m", writable=True)
@@ -31,6 +42,7 @@ class PositionWriter:
         states = self._ledger.head(self.counters["head"])
         self._n_done = int(np.count_nonzero(states == State.DONE))
         self._n_without = int(np.count_nonzero(states == State.NO_POSITION))
+        self._n_settling = int(np.count_nonzero(states == State.SETTLING))
 
     @property
     def is_closed(self) -> bool:
@@ -54,6 +66,7 @@ class PositionWriter:
         is_usable &= (numbers >= 0) & (numbers < self.scan.n_frames + MAX_FRAMES_AHEAD)
         is_usable &= self._is_in_field(positions_m, is_usable)
         self._count("rejected", len(numbers) - int(is_usable.sum()))
+        is_usable &= ~self._leave_out_by_count(numbers, is_usable)
         numbers, positions_m = numbers[is_usable], positions_m[is_usable]
         self._store(numbers, positions_m, self._is_first(numbers))
 
@@ -63,7 +76,19 @@ class PositionWriter:
             return
         is_new = self._is_first(numbers) & np.isfinite(positions_m).all(axis=1)
         is_new &= numbers < self.scan.n_frames + MAX_FRAMES_AHEAD
+        is_new &= ~self._leave_out_by_count(numbers, is_new)
         self._store(numbers[is_new], positions_m[is_new], np.ones(int(is_new.sum()), bool))
+
+    def leave_out(self, numbers: Numbers) -> None:
+        """Marks frames (frame,) int64 that were taken while the probe was not at rest; a position stays."""
+        if self.is_closed:
+            return
+        is_usable = (numbers >= 0) & (numbers < self.scan.n_frames + MAX_FRAMES_AHEAD)
+        new = numbers[is_usable & self._is_first(numbers)]
+        if new.size:
+            self.scan.mark(STAGE, new, State.SETTLING)
+            self._n_settling += len(new)
+            self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)
 
     def reject(self, n_positions: int) -> None:
         """Counts positions that are no numbers; their frames stay pending."""
@@ -74,6 +99,8 @@ class PositionWriter:
         if self.is_closed:
             return
         without = np.flatnonzero(self.scan.states(STAGE) == State.PENDING)
+        self.leave_out(without[self._settles(without)])
+        without = without[~self._settles(without)]
         self.scan.mark(STAGE, without, State.NO_POSITION)
         self._n_without += len(without)
         self.counters["head"] = max(self.counters["head"], self.scan.n_frames)
@@ -83,7 +110,17 @@ class PositionWriter:
     def counts(self) -> dict[str, int]:
         """Returns figures for the progress report."""
         counted = {name: self.counters[name] for name in ("duplicates", "conflicts", "rejected", "late")}
-        return {"done": self._n_done, "no_position": self._n_without, **counted}
+        counts = {"done": self._n_done, "no_position": self._n_without, "settling": self._n_settling}
+        return counts | counted
+
+    def _settles(self, numbers: Numbers) -> NDArray[np.bool_]:
+        within = numbers % self._line_frames if self._line_frames else numbers
+        return within < self._settling_frames
+
+    def _leave_out_by_count(self, numbers: Numbers, is_usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        is_settling = is_usable & self._settles(numbers)
+        self.leave_out(numbers[is_settling])
+        return is_settling
 
     def _store(self, numbers: Numbers, positions_m: Positions, is_first: NDArray[np.bool_]) -> None:
         new = numbers[is_first]
@@ -110,7 +147,7 @@ class PositionWriter:
     def _is_first(self, numbers: Numbers) -> NDArray[np.bool_]:
         is_first = np.zeros(len(numbers), bool)
         is_first[np.unique(numbers, return_index=True)[1]] = True
-        return is_first & (self._ledger.read(numbers) != State.DONE)
+        return is_first & (self._ledger.read(numbers) == State.PENDING)
 
     def _count(self, name: str, n: int) -> None:
         if n:

@@ -12,6 +12,7 @@ from stream.record.scan import Numbers, Scan, State
 
 # What a stage has done to a frame that it is through with, as counts name it.
 STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
+UNPLACED = ("no_position", "settling")  # what keeps the position stage from placing a frame
 _UPSTREAM = {
     State.PENDING: "never saw",
     State.BAD: "could not read",
@@ -88,13 +89,14 @@ class Accounts:
             "expected": recorded.expected,
             "recorded": recorded.recorded,
             "lost": recorded.lost,
-            "no_position": positions.dropped.get("no_position", 0),
+            **{name: positions.dropped.get(name, 0) for name in UNPLACED},
             **{key: stage.done for key, stage in stages.items()},
         }
-        on_the_way = recorded.recorded - counts["no_position"]
+        on_the_way = recorded.recorded - sum(counts[name] for name in UNPLACED)
         image = stages.get(STAGES["stitcher"])
-        if image is not None:  # it hears of frames without position in a while
-            on_the_way = image.pending - max(counts["no_position"] - image.dropped.get("no_position", 0), 0)
+        if image is not None:  # it hears of frames that are not placed in a while
+            on_the_way = image.pending
+            on_the_way -= sum(max(counts[name] - image.dropped.get(name, 0), 0) for name in UNPLACED)
         return counts | {"pending": max(on_the_way, 0)}
 
     @property
@@ -129,15 +131,18 @@ def shares(counts: Mapping[str, int]) -> dict[str, int]:
     Pending is what is recorded and on its way into the image, left out what was given up on that way.
     `counts` are those of `frame_counts`, of any moment.
     """
-    in_image, unplaced, lost = (counts.get(name, 0) for name in ("mosaicked", "no_position", "lost"))
-    recorded = max(counts.get("recorded", 0), in_image + unplaced)  # counted a moment before the others
-    rest = recorded - in_image - unplaced
+    names = ("mosaicked", "no_position", "settling", "lost")
+    in_image, unplaced, settling, lost = (counts.get(name, 0) for name in names)
+    away = in_image + unplaced + settling
+    recorded = max(counts.get("recorded", 0), away)  # counted a moment before the others
+    rest = recorded - away
     pending = min(counts.get("pending", rest), rest)
     return {
         "in the image": in_image,
         "pending": pending,
         "left out": rest - pending,
         "without position": unplaced,
+        "settling": settling,
         "lost": lost,
         "to come": max(counts.get("expected", 0) - recorded - lost, 0),
     }
@@ -170,6 +175,7 @@ def incompleteness(scan: Scan) -> str:
             states = scan.states(stage)[: len(good)]
             done, bad = states == State.DONE, states == State.BAD
             if stage == "positions":
+                good &= states != State.SETTLING  # left out as it was asked for: nothing is missing
                 parts += _listed("no position for", np.flatnonzero(good & ~done))
             else:
                 parts += _listed(f"{stage} could not use", np.flatnonzero(good & bad))

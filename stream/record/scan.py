@@ -71,6 +71,7 @@ class State(IntEnum):
     NO_POSITION = 4
     NO_ROOM = 5  # the disk was full
     UNFINISHED = 6  # the stage was stopped before it came to this frame
+    SETTLING = 7  # the probe was not at rest yet, as the configuration or the beamline says
 
 
 class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,10 +123,22 @@ class PositionsConfig(PositionFields, EndpointSection):
     field_m: PositiveFloat = 1.0e-3
     """largest distance of a position from the first ones of its scan, metres; wild readings are rejected"""
 
+    settling_frames: NonNegativeInt = 0
+    """first frames of a series, or of each line, while the stage still moves: recorded, and in no image"""
+    line_frames: NonNegativeInt = 0
+    """frames of a line, for `settling_frames`; 0 counts them once, from the start of the series"""
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if self.source == "file" and self.path is None:
             raise ValueError("source 'file' needs `path`")
+        if self.source == "file" and self.settled:
+            raise ValueError("`settled` is a field of documents: give frames of a file no position instead")
+        if 0 < self.line_frames <= self.settling_frames:
+            raise ValueError(
+                f"settling_frames: wanted fewer than the {self.line_frames} of a line, "
+                f"got {self.settling_frames}"
+            )
         says_unit = self.source == "file" and self.path is not None and self.path.suffix in (".cxi", ".h5")
         if self.unit is None and not says_unit:
             raise ValueError("`unit` is required: one of m, mm, um, nm")

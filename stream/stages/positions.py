@@ -26,13 +26,15 @@ from stream.documents.position_reader import PositionFields, PositionReader, Row
 from stream.documents.position_writer import STAGE, PositionWriter
 from stream.files.cxi import read_scan
 from stream.files.tables import read_table
-from stream.record.scan import Scan, scans_in
+from stream.record.scan import Numbers, Scan, scans_in
 from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
 
 log = logging.getLogger(__name__)
+
+Placed = tuple[Numbers, PositionArray]  # frame numbers and positions, metres
 
 KEPT_RUNS = 8  # runs that have ended and may still be named by a series or get a late document
 _PARENT = {
@@ -132,7 +134,7 @@ class Positions:
             return "", {"refused": self._n_refused}
         return self._current.scan.name, {**self._current.counts(), "refused": self._n_refused}
 
-    def _read_table(self) -> Rows | None:
+    def _read_table(self) -> Placed | None:
         """Return frame numbers and positions of the file, None if documents bring them."""
         if self.config.source != "file" or self.config.path is None:
             return None
@@ -155,7 +157,13 @@ class Positions:
 
     def _open(self, scan: Scan) -> None:
         self._seen.add(scan.name)
-        self._current = PositionWriter(scan, self.config.field_m)
+        config = self.config
+        self._current = PositionWriter(
+            scan,
+            config.field_m,
+            settling_frames=config.settling_frames,
+            line_frames=config.line_frames,
+        )
         self._series[scan.name] = _Series(self._current)
         if self._table is not None:
             self._current.write(*self._table)
@@ -175,7 +183,9 @@ class Positions:
                 self._refuse(error)
                 continue
             for rows in run.rows:
-                self._series[scan.name].writer.restore(*_in_metres(run.reader, rows))
+                writer = self._series[scan.name].writer
+                writer.leave_out(rows.numbers[rows.is_settling])
+                writer.restore(*_in_metres(run.reader, rows))
             run.rows.clear()
         for run in self._runs.values():
             run.documents.clear()
@@ -189,7 +199,7 @@ class Positions:
             run.is_over = True
             self._pairing.stop_run(run.uid)
         rows = run.reader.read(name, document)
-        if len(rows[0]):
+        if len(rows.numbers):
             run.rows.append(rows)
         return run
 
@@ -293,13 +303,14 @@ def load_positions(path: Path, fields: PositionFields) -> PositionArray:
     return positions_m
 
 
-def _in_metres(reader: PositionReader, rows: Rows) -> Rows:
-    numbers, raw = rows
-    is_number = np.isfinite(raw).all(axis=1)
-    return numbers[is_number], reader.to_metres(raw[is_number])
+def _in_metres(reader: PositionReader, rows: Rows) -> Placed:
+    """Return those that are numbers, of frames whose probe was at rest."""
+    is_number = np.isfinite(rows.raw).all(axis=1) & ~rows.is_settling
+    return rows.numbers[is_number], reader.to_metres(rows.raw[is_number])
 
 
 def _write(writer: PositionWriter, reader: PositionReader, rows: Rows) -> None:
     numbers, positions_m = _in_metres(reader, rows)
-    writer.reject(len(rows[0]) - len(numbers))
+    writer.leave_out(rows.numbers[rows.is_settling])
+    writer.reject(len(rows.numbers) - int(rows.is_settling.sum()) - len(numbers))
     writer.write(numbers, positions_m)

@@ -150,7 +150,8 @@ class Policy:
         elif (window := changed(before, image)) is not None:
             self.maps.update(image.object, image.sigma, image.photons, bounds_of(image), window)
         self._judge()
-        self.audit.settle(image.frames_seen + image.counts.get("lost", 0), self._uncertainty)
+        n_over = image.frames_seen + image.counts.get("lost", 0) + image.counts.get("settling", 0)
+        self.audit.settle(n_over, self._uncertainty)
 
     def count(self, measured: Positions) -> None:
         """Take the motor positions (point, 2) of all exposures so far; another list begins a new scan.

@@ -180,8 +180,8 @@ class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_
         Time to image: median and 99th percentile from the end of the exposure to the first image with the
         frame, over the last 512 frames shown.
     counts : dict of str to int
-        Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position; what is missing
-        is not part of the run.
+        Frames expected, recorded, lost, inferred, mosaicked, refined, pending, no_position, settling; what
+        is missing is not part of the run.
     models : dict of str to int
         Frames shown, by the weights that made their patch.
     is_final : bool

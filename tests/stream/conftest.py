@@ -36,3 +36,11 @@ def small_disk():
 @pytest.fixture
 def keys(tmp_path):
     return Keys(tmp_path)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder for scans."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    return folder

@@ -25,7 +25,7 @@ export function showState(state) {
 }
 
 // All that is expected is in the image or in one of these fields: the words of `stream.record.account.shares`.
-const SHARES = { awaited: "to come", pending: "pending", left_out: "left out", no_position: "without position", lost: "lost" };
+const SHARES = { awaited: "to come", pending: "pending", left_out: "left out", no_position: "without position", settling: "settling", lost: "lost" };
 
 function showCounts({ counts, shares = {}, rates, is_final: isFinal }) {
   const expected = counts.expected ?? counts.recorded;
@@ -40,7 +40,7 @@ function showCounts({ counts, shares = {}, rates, is_final: isFinal }) {
   for (const [name, words] of Object.entries(SHARES)) {
     const field = byId(name);
     put(field, count(shares[words]));
-    const isWaitedFor = !isFinal && ["awaited", "pending"].includes(name);
+    const isWaitedFor = name === "settling" || (!isFinal && ["awaited", "pending"].includes(name));
     field.classList.toggle("bad", shares[words] > 0 && !isWaitedFor);
   }
 }

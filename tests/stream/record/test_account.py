@@ -126,7 +126,7 @@ def test_stages_that_are_not_in_the_run_are_not_counted(tmp_path):
     place(scan, [0], [[0, 0]])
     assert incompleteness(scan) == ""
     counts = frame_counts(scan)
-    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "pending": 1}
+    assert counts == {"expected": 1, "recorded": 1, "lost": 0, "no_position": 0, "settling": 0, "pending": 1}
 
 
 def test_pending_is_on_the_way_into_the_image_until_it_is_given_up(tmp_path):
@@ -143,6 +143,7 @@ def test_pending_is_on_the_way_into_the_image_until_it_is_given_up(tmp_path):
         "pending": counts["pending"],
         "left out": 1,
         "without position": 1,
+        "settling": 0,
         "lost": 0,
         "to come": 0,
     }

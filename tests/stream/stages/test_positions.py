@@ -6,85 +6,24 @@ import h5py
 import numpy as np
 import pytest
 
-from stream.documents.codec import encode_document, read_documents, to_msgpack
+from stream.documents.codec import read_documents, to_msgpack
 from stream.documents.position_reader import PositionFields
-from stream.record.scan import Scan, ScanHeader, State
-from stream.stages.positions import Positions, PositionsConfig, load_positions
+from stream.record.scan import State
+from stream.stages.positions import PositionsConfig, load_positions
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
+from tests.helpers.stream.position_stage import (
+    TRUTH_M,
+    Detector,
+    N,
+    assert_all_positions,
+    page,
+    stage,
+    start,
+    stop,
+    wire,
+)
 
-N = 40
 FIELDS = PositionFields(unit="um")
-TRUTH_M = np.stack([np.arange(2000) * 1e-6, np.arange(2000) * -2e-6], axis=1)
-
-
-class Detector:
-    """The subscriber's side of a scan, as far as positions see it."""
-
-    def __init__(self, scans, name, n_frames=N):
-        index = len(list(scans.glob("*/scan.json")))
-        header = ScanHeader(
-            series_id=index, series_uid=name, frame_shape=(4, 4), frame_dtype="<u2", started_s=0.0
-        )
-        self.scan = Scan.create(scans / f"{index:04d}-{name}", header)
-        self.counters = self.scan.counters("subscriber", writable=True)
-        self.counters["head"] = n_frames
-        self.scan.mark("subscriber", np.arange(n_frames), State.DONE)
-
-    def close(self):
-        self.counters["closed"] = 1
-
-    def states(self):
-        return Scan(self.scan.folder).states("positions")
-
-    def positions_m(self):
-        return Scan(self.scan.folder).column("positions_m").read(np.arange(self.scan.n_frames))
-
-    def counter(self, name):
-        return Scan(self.scan.folder).count("positions", name)
-
-
-def start(uid="r1", **keys):
-    fields = ("stage-y", "stage-x")
-    descriptor = {
-        "uid": f"{uid}-d",
-        "run_start": uid,
-        "name": "primary",
-        "data_keys": {field: {"units": "um"} for field in fields},
-        "hints": {"stage": {"fields": list(fields)}},
-    }
-    return [wire("start", {"uid": uid, **keys}), wire("descriptor", descriptor)]
-
-
-def page(frames, uid="r1", offset_um=0.0):
-    frames = np.asarray(frames)
-    y, x = (TRUTH_M[frames] * 1e6 + offset_um).T
-    data = {"stage-y": y, "stage-x": x}
-    return wire("event_page", {"descriptor": f"{uid}-d", "seq_num": (frames + 1).tolist(), "data": data})
-
-
-def stop(uid="r1"):
-    return wire("stop", {"uid": f"{uid}-s", "run_start": uid})
-
-
-def wire(name, document):
-    return [encode_document(name, document)]
-
-
-@pytest.fixture
-def scans(tmp_path):
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    return folder
-
-
-def stage(scans, **changes):
-    return Positions(PositionsConfig(**{"unit": "um", **changes}), scans)
-
-
-def assert_all_positions(detector):
-    assert (detector.states() == State.DONE).all()
-    np.testing.assert_allclose(detector.positions_m(), TRUTH_M[: detector.scan.n_frames], atol=1e-15)
-    assert detector.counter("ended") == detector.counter("closed") == 1
 
 
 def test_every_frame_gets_its_position_and_the_scan_is_closed(scans):
@@ -226,53 +165,6 @@ def test_bad_bytes_are_counted_and_named_once_a_second_and_the_run_goes_on(scans
     it.handle([page(range(N)), stop()])
     detector.close()
     it.idle(12.0)
-    assert_all_positions(detector)
-
-
-def test_positions_of_a_series_that_pauses_for_an_hour_are_waited_for(scans):
-    it, detector = stage(scans), Detector(scans, "a")
-    it.handle([*start(), page(range(20))])
-    it.idle(0.0)
-    it.idle(3600.0)
-    assert detector.counter("closed") == 0
-    it.handle([page(range(20, N)), stop()])
-    detector.close()
-    it.idle(3601.0)
-    assert_all_positions(detector)
-
-
-@pytest.mark.parametrize("is_killed", [False, True])
-def test_a_run_that_had_begun_before_it_was_heard_is_read_by_its_events(scans, caplog, is_killed):
-    detector, it = Detector(scans, "a"), stage(scans)
-    it.handle([page(range(10, 20))])
-    if is_killed:
-        it = stage(scans)
-    other = wire(
-        "event", {"descriptor": "baseline-d", "seq_num": 2, "data": {"stage-y": 0.0, "stage-x": 0.0}}
-    )
-    it.handle([page(range(20, N)), other, stop()])
-    detector.close()
-    it.idle(0.0)
-    assert (detector.states()[10:] == State.DONE).all()
-    assert (detector.states()[:10] == State.NO_POSITION).all()
-    np.testing.assert_allclose(detector.positions_m()[10:], TRUTH_M[10:N], atol=1e-15)
-    assert it.progress()[1]["refused"] == 1, "another stream may mean anything"
-    assert "fields 'stage-y' and 'stage-x' are taken for y and x in um" in caplog.text
-    second = Detector(scans, "b")
-    it.handle([*start("r2"), page(range(N), "r2"), stop("r2")])
-    second.close()
-    it.idle(0.0)
-    assert_all_positions(second)
-
-
-def test_events_of_a_run_that_had_begun_before_without_such_fields_are_refused(scans, caplog):
-    detector, it = Detector(scans, "a"), stage(scans)
-    it.handle([wire("event", {"descriptor": "d", "seq_num": 1, "data": {"theta": 1.0}})])
-    it.idle(10.0)
-    assert "an event of a run that had begun before has theta" in caplog.text
-    it.handle([*start(), page(range(N)), stop()])
-    detector.close()
-    it.idle(20.0)
     assert_all_positions(detector)
 
 

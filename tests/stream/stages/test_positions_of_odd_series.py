@@ -1,0 +1,113 @@
+"""Positions of series that are joined, pause, or begin before the stage has settled."""
+
+import numpy as np
+import pytest
+
+from stream.record.account import frame_counts, incompleteness, shares
+from stream.record.scan import Scan, State
+from tests.helpers.stream.position_stage import (
+    TRUTH_M,
+    Detector,
+    N,
+    assert_all_positions,
+    page,
+    stage,
+    start,
+    stop,
+    wire,
+)
+
+
+@pytest.mark.parametrize(
+    "told, settling",
+    [
+        ({"settling_frames": 3}, [0, 1, 2]),
+        ({"settling_frames": 2, "line_frames": 10}, [0, 1, 10, 11, 20, 21, 30, 31]),
+        ({"settled": "at-rest"}, [5, 6, 17]),
+    ],
+)
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_frames_taken_while_the_stage_settles_are_left_out_under_their_own_reason(
+    scans, told, settling, is_killed
+):
+    detector, it = Detector(scans, "a"), stage(scans, **told)
+    data = {
+        field: values.tolist()
+        for field, values in zip(("stage-y", "stage-x"), TRUTH_M[:N].T * 1e6, strict=True)
+    }
+    data["at-rest"] = [number not in (5, 6, 17) for number in range(N)]
+    data["stage-y"][6] = np.nan  # nobody needs it
+    data["stage-x"][30] = data["stage-y"][33] = np.nan
+    events = {"descriptor": "r1-d", "seq_nums": list(range(1, N + 1)), "data": data}
+    it.handle([*start(), wire("event_page", events), stop()])
+    if is_killed:
+        it = stage(scans, **told)
+    detector.close()
+    it.idle(0.0)
+    assert np.flatnonzero(detector.states() == State.SETTLING).tolist() == settling
+    without = sorted({6, 30, 33} - set(settling))
+    assert np.flatnonzero(detector.states() == State.NO_POSITION).tolist() == without
+    rest = np.setdiff1d(np.arange(N), [*settling, *without])
+    np.testing.assert_allclose(detector.positions_m()[rest], TRUTH_M[rest], atol=1e-15)
+    counts = frame_counts(Scan(detector.scan.folder))
+    assert (counts["settling"], counts["no_position"]) == (len(settling), len(without))
+    assert shares(counts)["settling"] == len(settling)
+    assert sum(shares(counts).values()) == N
+    assert incompleteness(detector.scan).startswith(f"no position for {len(without)} frame")
+
+
+def test_settling_frames_of_a_file_are_left_out_too(scans, tmp_path):
+    np.save(tmp_path / "positions.npy", TRUTH_M[:N] * 1e6)
+    it = stage(scans, source="file", path=tmp_path / "positions.npy", settling_frames=1, line_frames=20)
+    detector = Detector(scans, "a")
+    detector.close()
+    it.idle(0.0)
+    assert np.flatnonzero(detector.states() != State.DONE).tolist() == [0, 20]
+    assert incompleteness(detector.scan) == "", "what was asked for is not missing"
+
+
+def test_positions_of_a_series_that_pauses_for_an_hour_are_waited_for(scans):
+    it, detector = stage(scans), Detector(scans, "a")
+    it.handle([*start(), page(range(20))])
+    it.idle(0.0)
+    it.idle(3600.0)
+    assert detector.counter("closed") == 0
+    it.handle([page(range(20, N)), stop()])
+    detector.close()
+    it.idle(3601.0)
+    assert_all_positions(detector)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_run_that_had_begun_before_it_was_heard_is_read_by_its_events(scans, caplog, is_killed):
+    detector, it = Detector(scans, "a"), stage(scans)
+    it.handle([page(range(10, 20))])
+    if is_killed:
+        it = stage(scans)
+    other = wire(
+        "event", {"descriptor": "baseline-d", "seq_num": 2, "data": {"stage-y": 0.0, "stage-x": 0.0}}
+    )
+    it.handle([page(range(20, N)), other, stop()])
+    detector.close()
+    it.idle(0.0)
+    assert (detector.states()[10:] == State.DONE).all()
+    assert (detector.states()[:10] == State.NO_POSITION).all()
+    np.testing.assert_allclose(detector.positions_m()[10:], TRUTH_M[10:N], atol=1e-15)
+    assert it.progress()[1]["refused"] == 1, "another stream may mean anything"
+    assert "fields 'stage-y' and 'stage-x' are taken for y and x in um" in caplog.text
+    second = Detector(scans, "b")
+    it.handle([*start("r2"), page(range(N), "r2"), stop("r2")])
+    second.close()
+    it.idle(0.0)
+    assert_all_positions(second)
+
+
+def test_events_of_a_run_that_had_begun_before_without_such_fields_are_refused(scans, caplog):
+    detector, it = Detector(scans, "a"), stage(scans)
+    it.handle([wire("event", {"descriptor": "d", "seq_num": 1, "data": {"theta": 1.0}})])
+    it.idle(10.0)
+    assert "an event of a run that had begun before has theta" in caplog.text
+    it.handle([*start(), page(range(N)), stop()])
+    detector.close()
+    it.idle(20.0)
+    assert_all_positions(detector)
