@@ -53,6 +53,7 @@ class Accounts:
     def __init__(self, scan: Scan) -> None:
         self._scan = scan
         self._passages: dict[str, Passage] = {}
+        self._newest: dict[str, int] = {}  # that a stage is done with
 
     def of(self, stage: str) -> Account:
         """Returns what has become of every frame at `stage` by now."""
@@ -97,7 +98,14 @@ class Accounts:
         if image is not None:  # it hears of frames that are not placed in a while
             on_the_way = image.pending
             on_the_way -= sum(max(counts[name] - image.dropped.get(name, 0), 0) for name in UNPLACED)
-        return counts | {"pending": max(on_the_way, 0)}
+        counts["pending"] = max(on_the_way, 0)
+        if STAGES["inference"] in stages:
+            counts["deferred"] = min(self._n_deferred("inference"), counts["pending"])
+        return counts
+
+    def _n_deferred(self, stage: str) -> int:
+        """Return how many frames wait at a stage that is done with a newer one, as of the last look."""
+        return int(np.searchsorted(self._passages[stage].pending(), self._newest[stage]))
 
     @property
     def is_shown(self) -> bool:
@@ -106,7 +114,7 @@ class Accounts:
 
     def _look(self, stage: str) -> Passage:
         passage = self._passages.setdefault(stage, Passage(self._scan, ("subscriber", stage)))
-        passage.look()
+        self._newest[stage] = max(self._newest.get(stage, 0), int(passage.look().max(initial=0)))
         return passage
 
 
@@ -151,12 +159,18 @@ def shares(counts: Mapping[str, int]) -> dict[str, int]:
 def shares_in_words(counts: Mapping[str, int], *, is_final: bool = False) -> str:
     """Returns `shares` in words, without those of no frame: "625 expected: 613 in the image, 12 lost".
 
+    Of those pending it is said how many the network has put off for newer ones.
+
     What is pending when the scan `is_final` stays out of the image.
     """
     held = shares(counts)
     if is_final:
         held["left out"] += held.pop("pending")
-    parts = [f"{n} {words}" for words, n in held.items() if n or words == "in the image"]
+    n_deferred = min(counts.get("deferred", 0), held.get("pending", 0))
+    added = {"pending": f" ({n_deferred} deferred)" if n_deferred else ""}
+    parts = [
+        f"{n} {words}{added.get(words, '')}" for words, n in held.items() if n or words == "in the image"
+    ]
     return f"{sum(held.values())} expected: {', '.join(parts)}"
 
 

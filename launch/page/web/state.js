@@ -39,7 +39,8 @@ function showCounts({ counts, shares = {}, rates, is_final: isFinal }) {
   }
   for (const [name, words] of Object.entries(SHARES)) {
     const field = byId(name);
-    put(field, count(shares[words]));
+    const isDeferred = name === "pending" && shares[words] && counts.deferred;
+    put(field, count(shares[words]) + (isDeferred ? ` (${count(counts.deferred)} deferred)` : ""));
     const isWaitedFor = name === "settling" || (!isFinal && ["awaited", "pending"].includes(name));
     field.classList.toggle("bad", shares[words] > 0 && !isWaitedFor);
   }

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.record.account import (
+    Accounts,
     Delay,
     account,
     frame_counts,
@@ -172,3 +173,20 @@ def test_the_frames_expected_are_told_by_where_they_are_and_add_up(counts, words
     assert (
         int(total) == sum(int(part.split()[0]) for part in parts.split(", ")) == sum(shares(counts).values())
     )
+
+
+def test_frames_that_newer_ones_were_taken_before_are_deferred_until_they_are_done(tmp_path):
+    scan = make_scan(tmp_path)
+    accounts = Accounts(scan)
+    record(scan, np.arange(8))
+    place(scan, np.arange(8), np.zeros((8, 2)))
+    scan.mark("stitcher", [0], State.DONE)
+    scan.mark("inference", [0, 1], State.DONE)
+    counts = accounts.frame_counts()
+    assert (counts["pending"], counts["deferred"]) == (7, 0), "what is in its turn is not deferred"
+    scan.mark("inference", [6], State.DONE)
+    scan.mark("inference", [4], State.BAD)
+    assert accounts.frame_counts()["deferred"] == 3
+    assert "7 pending (3 deferred)" in shares_in_words(accounts.frame_counts())
+    scan.mark("inference", [2, 3, 5, 7], State.DONE)
+    assert accounts.frame_counts()["deferred"] == frame_counts(scan)["deferred"] == 0
