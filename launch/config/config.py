@@ -111,7 +111,12 @@ def config_hash(config: Config) -> str:
     """
     settings = config.model_dump(
         mode="json",
-        exclude={"save": True, "results": True, "finisher": True, "refinement": {"share": True}},
+        exclude={
+            "save": True,
+            "results": True,
+            "finisher": True,
+            "refinement": {"share": True, "frames_gb": True},
+        },
     )
     for name, added in _ADDED.items():
         section: Section = getattr(config, name)

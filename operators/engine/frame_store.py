@@ -1,6 +1,8 @@
 """The frames an engine holds: amplitudes, positions and how well each is explained, by frame number."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,9 +10,23 @@ from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions, arra
 from operators.optics.forward import noise_residual
 
 _UNKNOWN = 0.0  # best residual of a frame not visited yet
-
-
+_NOBODY = -1  # slot of a row that holds no frame
 _LARGEST_AMPLITUDE = float(np.finfo(np.float16).max)  # 4 10^9 photons in one pixel
+
+
+class Archive(NamedTuple):
+    """Where the frames of a store can be read again.
+
+    Attributes
+    ----------
+    read : callable
+        Returns the patterns (frame, ky, kx) float32, photons, of these numbers (frame,) as they were put.
+    n_bytes : int
+        Of the amplitudes that may be in memory, at two bytes a pixel.
+    """
+
+    read: Callable[[np.ndarray], Patterns]
+    n_bytes: int
 
 
 class FrameView:
@@ -59,13 +75,22 @@ class FrameStore:
     xp : numpy or cupy
         Where the amplitudes live. All else stays on the host, where it decides what is read; the residuals
         of updates come there together when one of them is asked for, so that no update waits for its own.
+    archive : Archive, optional
+        Where frames can be read again: then no more than fit are in memory, the newest.
     """
 
-    def __init__(self, n_pixels: int, mask: Mask | None, xp: ArrayModule) -> None:
+    def __init__(
+        self, n_pixels: int, mask: Mask | None, xp: ArrayModule, archive: Archive | None = None
+    ) -> None:
         self._xp = xp
         self._mask = mask
+        self._archive = archive
+        self._most = sys.maxsize if archive is None else max(archive.n_bytes // (2 * n_pixels**2), 1)
         self._slot_of: dict[int, int] = {}
         self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float16)
+        self._slot_in = np.full(
+            16, _NOBODY
+        )  # row of `amplitudes`: slot % `_most`, in a row of its own or not
         self.numbers = np.zeros(16, np.int64)
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
@@ -75,6 +100,8 @@ class FrameStore:
         self._noise = np.zeros(16, np.float32)
         self._is_new = np.zeros(16, bool)  # since `take_visits`
         self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
+        # Sums that run along: asked for with every state that is published.
+        self._power = self._seen_power = self._left = 0.0  # of all frames, of those visited, of `_latest`
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -99,21 +126,62 @@ class FrameStore:
         slots = [self._slot_of.setdefault(number, len(self._slot_of)) for number in numbers]
         self._reserve(len(self))
         positive = np.maximum(patterns, 0)
-        amplitudes = np.minimum(np.sqrt(positive, dtype=np.float32), _LARGEST_AMPLITUDE)
-        self.amplitudes[self._xp.asarray(slots)] = self._xp.asarray(amplitudes.astype(np.float16))
+        self._keep(np.array(slots[-self._most :]), self._amplitudes(positive[-self._most :]))
         self.numbers[slots], self.positions_px[slots], self._is_new[slots] = numbers, positions_px, True
         valid = positive if self._mask is None else positive * self._mask
         self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
+        if len(self) == n_before + len(slots):
+            self._power += float(self.powers[n_before : len(self)].sum())
+        else:
+            self._sum_up()
         self._noise[slots] = noise_residual(positive, self._mask)
         return list(range(n_before, len(self)))
 
     def select(self, slots: np.ndarray) -> FrameView:
-        """Return the amplitudes of these slots, (frame,) int64."""
-        return FrameView(self.amplitudes, slots)
+        """Return the amplitudes of these slots, (frame,) int64, read again where they are not in memory."""
+        if self._archive is None:
+            return FrameView(self.amplitudes, slots)
+        xp, rows = self._xp, slots % self._most
+        is_here = self._slot_in[rows] == slots
+        if is_here.all():
+            return FrameView(self.amplitudes, rows)
+        amplitudes = xp.empty((len(slots), *self.amplitudes.shape[1:]), xp.float16)
+        amplitudes[xp.asarray(is_here)] = self.amplitudes[xp.asarray(rows[is_here])]
+        missing = slots[~is_here]
+        read = self._amplitudes(np.maximum(self._archive.read(self.numbers[missing]), 0))
+        amplitudes[xp.asarray(~is_here)] = read
+        is_free = self._slot_in[missing % self._most] == _NOBODY
+        self._keep(missing[is_free], read[xp.asarray(is_free)])
+        return FrameView(amplitudes, np.arange(len(slots)))
+
+    def release(self) -> None:
+        """Give up the memory of the frames where they can be read again; all else stays."""
+        if self._archive is not None:
+            self._slot_in[:] = _NOBODY
+            self.amplitudes = self._xp.zeros((16, *self.amplitudes.shape[1:]), self._xp.float16)
+
+    def _amplitudes(self, patterns: Patterns) -> Array:
+        amplitudes = np.minimum(np.sqrt(patterns, dtype=np.float32), _LARGEST_AMPLITUDE)
+        return self._xp.asarray(amplitudes.astype(np.float16))
+
+    def _keep(self, slots: np.ndarray, amplitudes: Array) -> None:
+        """Hold these in memory, in place of older ones where there is no more room."""
+        rows = slots % self._most
+        n_rows, capacity = int(rows.max(initial=-1)) + 1, len(self.amplitudes)
+        while capacity < n_rows:
+            capacity *= 2
+        if capacity > len(self.amplitudes):
+            self.amplitudes = _grown(self._xp, self.amplitudes, min(capacity, self._most))
+        if len(self._slot_in) < len(self.amplitudes):
+            more = np.full(len(self.amplitudes) - len(self._slot_in), _NOBODY)
+            self._slot_in = np.concatenate([self._slot_in, more])
+        self.amplitudes[self._xp.asarray(rows)] = amplitudes
+        self._slot_in[rows] = slots
 
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited, (frame,) float32, photons; nothing is read back."""
         self._not_read.append((slots, errors))
+        self._seen_power += float(self.powers[slots[self.n_visits[slots] == 0]].sum())
         self.n_visits[slots] += 1
         self._is_new[slots] = True
 
@@ -125,6 +193,7 @@ class FrameStore:
         self.n_visits[: len(self)], self._is_new[: len(self)] = n_visits, True
         self._not_read.clear()
         self._latest = (error * self.powers).astype(np.float32)
+        self._sum_up()
 
     def take_visits(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the frames held or visited since the last call, and how often each has been visited.
@@ -143,14 +212,12 @@ class FrameStore:
 
     def mean_power(self) -> float:
         """Return the mean photons of a frame, over valid pixels."""
-        return float(self.powers[: len(self)].mean())
+        return self._power / len(self)
 
     def error(self) -> float:
         """Return the residual over the measured power of the frames visited, NaN if there are none."""
         self._read()
-        is_seen = self.n_visits > 0
-        power = self.powers[is_seen].sum()
-        return float(self._latest.sum()) / float(power) if power else float("nan")
+        return self._left / self._seen_power if self._seen_power else float("nan")
 
     def error_growth(self) -> float:
         """Return the latest residual over the best, over the frames visited twice here; 1 if there are none.
@@ -171,6 +238,7 @@ class FrameStore:
         # a frame never explained by anything finite is as far away as no model at all
         self._best = np.where(np.isfinite(self._best), self._best, self.powers.astype(np.float32))
         self._latest = np.where(self._best == _UNKNOWN, self._latest, self._best)
+        self._sum_up()
 
     def _read(self) -> None:
         """Bring the residuals of all updates since the last time to the host, in one copy."""
@@ -179,9 +247,19 @@ class FrameStore:
         slots = np.concatenate([slots for slots, _ in self._not_read])
         errors = to_numpy(self._xp.concatenate([errors for _, errors in self._not_read]))
         self._not_read.clear()
+        visited = np.unique(slots)
+        left = float(self._latest[visited].sum(dtype=np.float64))
         self._latest[slots] = errors  # of a frame visited twice, the last stays
+        self._left += float(self._latest[visited].sum(dtype=np.float64)) - left
+        if not np.isfinite(self._left):  # no difference would make it finite again
+            self._sum_up()
         self._best[slots[self._best[slots] == _UNKNOWN]] = np.nan  # which any number is better than
         np.fmin.at(self._best, slots, errors)
+
+    def _sum_up(self) -> None:
+        self._power = float(self.powers.sum())
+        self._seen_power = float(self.powers[self.n_visits > 0].sum())
+        self._left = float(self._latest.sum(dtype=np.float64))
 
     def _check(self, numbers: list[int], patterns: Patterns, positions_px: Positions) -> None:
         expected = (len(numbers), *self.amplitudes.shape[1:])
@@ -207,7 +285,6 @@ class FrameStore:
             capacity *= 2
         if capacity == len(self.powers):
             return
-        self.amplitudes = _grown(self._xp, self.amplitudes, capacity)
         for name in (
             "numbers",
             "positions_px",

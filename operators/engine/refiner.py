@@ -28,7 +28,7 @@ from operators.engine.backends import Update
 from operators.engine.canvas import Canvas
 from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.epie import Batch, Steps, update
-from operators.engine.frame_store import FrameStore
+from operators.engine.frame_store import Archive, FrameStore
 from operators.engine.levelling import missing_slopes, slow_phase
 from operators.engine.position_steps import position_steps
 from operators.engine.visits import VisitOrder
@@ -57,6 +57,8 @@ class Refiner:
     xp : numpy or cupy
     run_update : callable
         The reference by default; `operators.engine.backends.get_backend` has the one that is fastest on `xp`.
+    archive : Archive, optional
+        Of the frames that do not fit into memory; without it all are held.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Refiner:
         mask: Mask | None = None,
         xp: ArrayModule = np,
         run_update: Update = update,
+        archive: Archive | None = None,
     ) -> None:
         self._config = config
         self._xp, self._run_update = xp, run_update
@@ -74,7 +77,7 @@ class Refiner:
         self.set_probe(probe)
         valid = None if mask is None or mask.all() else to_numpy(mask)
         self._mask = None if valid is None else xp.ascontiguousarray(valid, bool)
-        self._frames = FrameStore(self._n_pixels, valid, xp)
+        self._frames = FrameStore(self._n_pixels, valid, xp, archive)
         self._order = VisitOrder(config.seed)
         self._canvas: Canvas | None = None
         self._scanned: Bounds | None = None
@@ -119,6 +122,10 @@ class Refiner:
     def take_visits(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the frames held or visited since the last call, and in how many updates each was, int64."""
         return self._frames.take_visits()
+
+    def release_frames(self) -> None:
+        """Give up the memory of the frames, if they can be read again."""
+        self._frames.release()
 
     def positions_px(self, numbers: Sequence[int]) -> Positions:
         """Return the positions of frames held, (frame, 2) absolute object pixels, as refined so far."""
@@ -168,10 +175,6 @@ class Refiner:
         windows = Bounds.of_windows(window_corners(np.asarray(positions_px)), self._n_pixels)
         self._scanned = windows if self._scanned is None else self._scanned.union(windows)
         self._cover(windows)
-
-    def grow(self, bounds: Bounds) -> None:
-        """Make room for `bounds` at once, say of a planned scan; appending does so as needed."""
-        self._cover(bounds)
 
     def seed_object(self, patches: Patches, weights: Array, corners: Corners) -> None:
         """Write a first guess of the object, only where it is given and no frame has been refined yet.

@@ -4,9 +4,12 @@ The live image where nothing better is known yet. A patch fixes the object only 
 each one is turned to agree with what lies under it before it is added.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.arrays import Array, Corners, Mask, Object, Patches, phase_factor
 from operators.geometry import Bounds
@@ -15,8 +18,11 @@ from operators.mosaic.islands import Islands
 from operators.mosaic.phase_sync import synchronise
 from operators.patches import extract_patches
 
+PART = 256  # patches that are stitched at a time
 KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
 LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
+
+ReadParts: TypeAlias = Callable[[NDArray[np.int64]], tuple[Patches, Array]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,18 +201,47 @@ def stitch(
     error_model
         As for `Mosaic`.
     """
+    return stitch_parts(lambda rows: (patches[rows], sigma[rows]), illumination, corners, error_model)
+
+
+def stitch_parts(
+    read: ReadParts, illumination: Array, corners: Corners, error_model: ErrorModel = DEFAULT_ERROR_MODEL
+) -> Mosaic:
+    """Returns what `stitch` does, of patches that need not be in memory together.
+
+    Parameters
+    ----------
+    read : callable
+        Returns patches and sigma, as for `Mosaic.add`, at indices (frame,) of `corners`; each is read a few
+        times, some hundred together.
+    illumination, corners, error_model
+        As for `stitch`.
+    """
     mosaic = Mosaic(illumination, error_model)
-    order = _neighbours_first(corners)
-    mosaic.add(patches[order], sigma[order], corners[order])
-    if mosaic.bounds is None:
+    if not len(corners):
         return mosaic
-    mean = mosaic.picture(mosaic.bounds).object
-    under = extract_patches(mean, corners - mosaic.bounds.origin, mosaic.weights.shape[-1])
-    agreement = np.einsum("fyx,yx,fyx->f", patches.conj(), mosaic.weights, under, optimize=True)
-    turns = synchronise(patches, mosaic.weights, corners, phase_factor(agreement))
+    bounds = Bounds.of_windows(corners, mosaic.weights.shape[-1])
+    mosaic.grow(bounds)
+    for rows in _parts(_neighbours_first(corners)):
+        mosaic.add(*read(rows), corners[rows])
+    mean = mosaic.picture(bounds).object
+    agreement = np.empty(len(corners), np.complex64)
+    for rows in _parts(np.arange(len(corners))):
+        under = extract_patches(mean, corners[rows] - bounds.origin, mosaic.weights.shape[-1])
+        agreement[rows] = np.einsum(
+            "fyx,yx,fyx->f", read(rows)[0].conj(), mosaic.weights, under, optimize=True
+        )
+    turns = synchronise(lambda rows: read(rows)[0], mosaic.weights, corners, phase_factor(agreement))
     mosaic = Mosaic(illumination, error_model)
-    mosaic.add(patches * turns[:, None, None], sigma, corners, turn=False)
+    mosaic.grow(bounds)
+    for rows in _parts(np.arange(len(corners))):
+        patches, sigma = read(rows)
+        mosaic.add(patches * turns[rows, None, None], sigma, corners[rows], turn=False)
     return mosaic
+
+
+def _parts(rows: Array) -> list[Array]:
+    return np.array_split(rows, -(-len(rows) // PART))
 
 
 def _neighbours_first(corners: Corners) -> Array:

@@ -4,7 +4,8 @@ A patch knows the object only up to a phase. Turned one after the other, patches
 random walk.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +15,26 @@ from operators.arrays import Array, Corners, Patches
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+ReadPatches: TypeAlias = Callable[[NDArray[np.int64]], Patches]
+"""Returns the patches (frame, y, x) complex64 at some indices (frame,)."""
+
 BRIGHT = 0.02  # of the peak weight: the part of a window that is compared
 REACH = 0.65  # of the bright part's side: beyond, too little overlaps to tell a phase
+REGION = 4  # bright sides; its patches and their neighbours are in memory at a time
 PAIRS_PER_PATCH = 16  # what a scan of usual overlap has within reach; more tell little more
 MOST_ITERATIONS = 2000
 CONVERGED = 1e-6  # rad, of the change of an iteration
 
 
-def synchronise(patches: Patches, weights: Array, corners: Corners, turns: Array) -> NDArray[np.complex64]:
+def synchronise(
+    patches: Patches | ReadPatches, weights: Array, corners: Corners, turns: Array
+) -> NDArray[np.complex64]:
     """Return the phase factor of each patch that makes all overlaps agree best, (frame,) complex64.
 
     Parameters
     ----------
     patches : (frame, y, x) complex64
+        Or what returns those at the indices (frame,) that it is given: the patches of a region at a time.
     weights : (y, x) float32
         How far each pixel of a patch is to be believed.
     corners : (frame, 2) int64
@@ -38,7 +46,8 @@ def synchronise(patches: Patches, weights: Array, corners: Corners, turns: Array
     The generalised power method of Boumal, SIAM J. Optim. 26, 2355 (2016): the phases u that maximise
     u^H H u, where H holds the weighted inner products of overlapping patches.
     """
-    overlaps = _overlaps(patches, np.asarray(weights, np.float32), corners)
+    read = patches if callable(patches) else patches.__getitem__
+    overlaps = _overlaps(read, np.asarray(weights, np.float32), corners)
     turns = np.asarray(turns, np.complex128)
     for _ in range(MOST_ITERATIONS):
         pull = overlaps @ turns
@@ -51,27 +60,40 @@ def synchronise(patches: Patches, weights: Array, corners: Corners, turns: Array
     return turns.astype(np.complex64)
 
 
-def _overlaps(patches: Patches, weights: NDArray[np.float32], corners: Corners) -> "csr_matrix":
+def _overlaps(read: ReadPatches, weights: NDArray[np.float32], corners: Corners) -> "csr_matrix":
     """Return the inner products conj(p_i) p_j of patches where they overlap, a Hermitian sparse matrix."""
     from scipy.sparse import csr_matrix  # here: it loads in a quarter of a second, and live mosaics need none
 
     rows, columns = (np.flatnonzero((weights > BRIGHT * weights.max()).any(axis=axis)) for axis in (1, 0))
-    bright = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    weights = weights[bright] / weights.max()
-    shape = np.array(weights.shape)
-    pairs = _pairs(corners, REACH * float(shape.min()))
+    bright = np.s_[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    weights = weights[bright[1:]] / weights.max()
+    pairs = _pairs(corners, REACH * float(min(weights.shape)))
     products = np.empty(len(pairs), np.complex128)
-    for index, (i, j) in enumerate(pairs):
-        offset = corners[j] - corners[i]
-        low, high = np.maximum(offset, 0), shape + np.minimum(offset, 0)
-        in_i = np.s_[low[0] : high[0], low[1] : high[1]]
-        in_j = np.s_[low[0] - offset[0] : high[0] - offset[0], low[1] - offset[1] : high[1] - offset[1]]
-        both = weights[in_i] * weights[in_j]
-        products[index] = np.vdot(patches[i][bright][in_i], both * patches[j][bright][in_j])
+    for part in _by_region(corners[pairs[:, 0]], REGION * max(weights.shape)):
+        members, where = np.unique(pairs[part], return_inverse=True)
+        patches, places = read(members)[bright], where.reshape(-1, 2)
+        for index, (i, j) in zip(part.tolist(), places.tolist(), strict=True):
+            offset = corners[members[j]] - corners[members[i]]
+            products[index] = _overlap(patches[i], patches[j], weights, offset)
     i, j = pairs.T
-    n = len(patches)
-    where = np.concatenate([i, j]), np.concatenate([j, i])
-    return csr_matrix((np.concatenate([products, products.conj()]), where), (n, n))
+    n = len(corners)
+    entries = np.concatenate([i, j]), np.concatenate([j, i])
+    return csr_matrix((np.concatenate([products, products.conj()]), entries), (n, n))
+
+
+def _overlap(one: Array, other: Array, weights: Array, offset: Array) -> complex:
+    shape = np.array(weights.shape)
+    low, high = np.maximum(offset, 0), shape + np.minimum(offset, 0)
+    in_one = np.s_[low[0] : high[0], low[1] : high[1]]
+    in_other = np.s_[low[0] - offset[0] : high[0] - offset[0], low[1] - offset[1] : high[1] - offset[1]]
+    return complex(np.vdot(one[in_one], weights[in_one] * weights[in_other] * other[in_other]))
+
+
+def _by_region(corners: Corners, side: float) -> Iterator[NDArray[np.int64]]:
+    """Yield the indices of corners that lie in one square region, region by region."""
+    regions = np.unique(corners // int(side), axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(regions, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(regions[order])) + 1)
 
 
 def _pairs(corners: Corners, reach: float) -> NDArray[np.int64]:

@@ -157,11 +157,38 @@ class Column:
 
     def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Stores large values through the files, frames that are neighbours there in one piece."""
+        for rows, index, within in self._runs(numbers):
+            with self._path(index).open("r+b", buffering=0) as file:
+                self._pwrite(file, within, values[rows])
+
+    def _read_runs(self, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Reads large values from the files, frames that are neighbours there in one piece."""
+        self._check(numbers)
+        for rows, index, within in self._runs(numbers):
+            part = out[rows]
+            try:
+                with self._path(index).open("rb", buffering=0) as file:
+                    n_read = os.preadv(
+                        file.fileno(), [part.reshape(-1).view(np.uint8).data], within * self._item_bytes
+                    )
+            except FileNotFoundError:  # not allocated yet
+                part[...] = 0
+                continue
+            if n_read != part.nbytes:
+                raise OSError(errno.EIO, f"{n_read} of {part.nbytes} bytes read", str(self._path(index)))
+
+    def _runs(self, numbers: NDArray[np.int64]) -> Iterator[tuple[slice, int, int]]:
+        """Yields rows of `numbers` that lie one after the other in a file, which file, and where in it."""
+        if not numbers.size:
+            return
         index, within = np.divmod(numbers, self.segment_frames)
         starts = np.flatnonzero((np.diff(numbers) != 1) | (within[1:] == 0)) + 1
-        for run in np.split(np.arange(len(numbers)), starts):
-            with self._path(int(index[run[0]])).open("r+b", buffering=0) as file:
-                self._pwrite(file, int(within[run[0]]), values[run[0] : run[-1] + 1])
+        for start, stop in itertools.pairwise([0, *starts.tolist(), len(numbers)]):
+            yield slice(start, stop), int(index[start]), int(within[start])
+
+    def _check(self, numbers: NDArray[np.int64]) -> None:
+        if numbers.size and int(numbers.min()) < 0:
+            raise ValueError(f"frame number {int(numbers.min())} in column {self.folder.name}: wanted >= 0")
 
     def _pwrite(self, file: FileIO, within: int, values: NDArray[Any]) -> None:
         data = np.ascontiguousarray(values, self.dtype)
@@ -170,9 +197,15 @@ class Column:
             raise OSError(errno.EIO, f"{n_written} of {data.nbytes} bytes written", str(file.name))
 
     def read(self, numbers: Any) -> NDArray[Any]:
-        """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet."""
+        """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet.
+
+        Large values are read from their files: pages of a map would count as memory of the process.
+        """
         numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
         out = np.empty((len(numbers), *self.item_shape), self.dtype)
+        if self._item_bytes >= LARGE_BYTES:
+            self._read_runs(numbers, out)
+            return out
         for segment, rows, within in self._grouped(numbers):
             if isinstance(rows, slice):
                 segment.take(within, axis=0, out=out[rows], mode="clip")  # any other mode copies twice
@@ -194,8 +227,7 @@ class Column:
     def _grouped(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[Any], Any, Any]]:
         if not numbers.size:
             return
-        if int(numbers.min()) < 0:
-            raise ValueError(f"frame number {int(numbers.min())} in column {self.folder.name}: wanted >= 0")
+        self._check(numbers)
         if int(numbers.max()) >= len(self._segments) * self.segment_frames:
             self._map_existing()
         which, within = np.divmod(numbers, self.segment_frames)

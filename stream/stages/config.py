@@ -226,6 +226,8 @@ class RefinementConfig(RefinerConfig, ComputeConfig):
     """frames to wait for before refining begins"""
     publish_s: PositiveFloat = 0.5
     """shortest time between two states of the object, seconds"""
+    frames_gb: PositiveFloat = 4.0
+    """most memory for frames, at two bytes a pixel, GB; older ones are read from the scan when needed"""
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """of a core that it gets while one other process wants all of that core; of cores that are idle it takes
     what it can"""

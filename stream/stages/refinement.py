@@ -13,14 +13,15 @@ from functools import partial
 
 import numpy as np
 
-from operators.arrays import Mask, Positions, Probe, abs2
+from operators.arrays import Positions, Probe, abs2
 from operators.engine.backends import get_backend, on_host
 from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
+from operators.engine.frame_store import Archive
 from operators.engine.probe_search import estimate_probe
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import Seeding
 from operators.geometry import window_corners
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic, stitch_parts
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
@@ -103,10 +104,12 @@ class Refinement:
         """Says whether no more frames of `scan` will come."""
         return all(scan.count(stage, "closed") for stage in self.inputs)
 
-    def start_engine(self, probe: Probe, mask: Mask) -> Refiner:
-        """Returns an engine without frames."""
+    def start_engine(self, scan: Scan, probe: Probe, preprocess: Preprocess) -> Refiner:
+        """Returns an engine without frames; it may read again those of `scan` that do not fit."""
         _, xp, run_update = self.backend
-        return Refiner(self.config, probe, mask=mask, xp=xp, run_update=run_update)
+        archive = Archive(partial(read_patterns, scan, preprocess), int(1e9 * self.config.frames_gb))
+        mask = preprocess.mask
+        return Refiner(self.config, probe, mask=mask, xp=xp, run_update=run_update, archive=archive)
 
 
 class ScanRefinement(ScanWork):
@@ -215,7 +218,7 @@ class GrowingObject:
     def __init__(self, stage: Refinement, scan: Scan, preprocess: Preprocess, probe: Probe) -> None:
         self._stage, self._config, self._scan = stage, stage.config, scan
         self._preprocess, self._geometry = preprocess, stage.optics.geometry
-        self.engine = stage.start_engine(probe, preprocess.mask)
+        self.engine = stage.start_engine(scan, probe, preprocess)
         self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
         self._seeding = Seeding(preprocess.mask)
         self._held: list[int] = []
@@ -309,12 +312,17 @@ class GrowingObject:
 
     def _start_over(self) -> None:
         """Start again from the mosaic of all frames, unless the network is not to be believed."""
-        before, probe, mask = self.engine, self.engine.snapshot().probe, self._preprocess.mask
+        before, probe, preprocess = self.engine, self.engine.snapshot().probe, self._preprocess
         numbers = np.sort(np.array(self._held, np.int64))
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
-        patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
-        self._mosaic = stitch(patches, sigma, abs2(probe).sum(axis=0), window_corners(positions_px))
-        self.engine, self._seeding = self._stage.start_engine(probe, mask), Seeding(mask)
+        self._mosaic = stitch_parts(
+            lambda rows: read_patches(self._scan, self._geometry.n_pixels, numbers[rows]),
+            abs2(probe).sum(axis=0),
+            window_corners(positions_px),
+        )
+        before.release_frames()
+        self.engine = self._stage.start_engine(self._scan, probe, preprocess)
+        self._seeding = Seeding(preprocess.mask)
         self._published_updates = 0
         for start in range(0, len(numbers), Refinement.batch_size):
             part = slice(start, start + Refinement.batch_size)

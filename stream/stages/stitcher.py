@@ -17,7 +17,7 @@ from operators.arrays import Array, abs2
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic, stitch_parts
 from stream.live.path_store import PathStore
 from stream.live.server import Door
 from stream.live.tile_store import TileStore
@@ -245,11 +245,11 @@ class LivePicture(ScanWork):
             return
         scan, numbers = self.scan, np.sort(np.concatenate(self._placed))
         geometry = self._origin.optics.geometry
-        self._mosaic = stitch(
-            *read_patches(scan, geometry.n_pixels, numbers),
+        self._mosaic = stitch_parts(
+            lambda rows: read_patches(scan, geometry.n_pixels, numbers[rows]),
             self._mosaic.weights,
             read_corners(scan, geometry, numbers),
-            error_model=self._origin.error_model,
+            self._origin.error_model,
         )
         self._join()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks.figures import Benchmark, Figures
+from tests.benchmarks.growth.memory import memory_figures
 from tests.benchmarks.growth.publishing import publishing_figures
 from tests.benchmarks.growth.turns import turn_figures
 
@@ -22,6 +23,7 @@ def measure(folder: Path) -> Iterator[Figures]:
         worst = max(each["1e5_over_1e3"] for each in turns.values())
         yield {"turns": turns, "growth_turn_us_1e5_over_1e3": worst}
     yield publishing_figures(folder / "publishing")
+    yield from memory_figures(folder / "memory")
 
 
 BENCHMARK = Benchmark(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from operators.arrays import to_numpy
-from operators.engine.frame_store import FrameStore
+from operators.engine.frame_store import Archive, FrameStore
 
 N = 4
 
@@ -149,3 +149,54 @@ def test_visits_are_told_of_frames_that_are_new_or_visited_since_the_last_call(x
         store.record(np.array([1, 2]), xp.asarray([1.0, 1.0], dtype=xp.float32))
     assert [values.tolist() for values in store.take_visits()] == [[3, 40], [2, 2]]
     assert [values.tolist() for values in store.take_visits()] == [[], []]
+
+
+def test_what_is_summed_up_along_the_way_is_what_a_sum_over_all_frames_says(xp):
+    rng = np.random.default_rng(0)
+    store = FrameStore(N, None, xp)
+    held = 0
+    for turn in range(40):
+        n = int(rng.integers(1, 4))
+        first = 0 if turn == 30 else held  # once frames come again
+        store.put(range(first, first + n), patterns(n) * (1 + turn), positions(n))
+        held = max(held, first + n)
+        slots = rng.choice(held, min(3, held), replace=False)
+        residuals = np.full(len(slots), np.inf) if turn == 20 else rng.uniform(0, 5, len(slots))
+        store.record(slots, xp.asarray(residuals, dtype=xp.float32))
+        if turn == 25:
+            store.forget_growth()
+        if turn % 3 == 0:
+            told = store.error()  # reads the residuals
+            power = store.powers[store.n_visits > 0].sum()
+            assert told == pytest.approx(store._latest.sum(dtype=np.float64) / power)
+        assert store.mean_power() == pytest.approx(store.powers[:held].mean())
+
+
+def test_frames_that_do_not_fit_are_read_again(xp):
+    all_patterns = np.random.default_rng(1).uniform(0, 50, (40, N, N)).astype(np.float32)
+    read = []
+
+    def read_again(numbers):
+        read.extend(numbers.tolist())
+        return all_patterns[numbers]
+
+    few = FrameStore(N, None, xp, Archive(read_again, n_bytes=20 * 2 * N * N))
+    every = FrameStore(N, None, xp)
+    for store in (few, every):
+        for start in range(0, 40, 7):
+            part = all_patterns[start : start + 7]
+            store.put(range(start, start + len(part)), part, positions(len(part)))
+    assert len(few.amplitudes) == 20
+
+    def assert_equal(slots):
+        slots = np.array(slots)
+        np.testing.assert_array_equal(to_numpy(few.select(slots)[:]), to_numpy(every.select(slots)[:]))
+
+    assert_equal(range(20, 40))
+    assert read == [], "the newest are in memory"
+    assert_equal([3, 35, 12, 39])
+    assert read == [3, 12]
+    few.release()
+    assert_equal([38, 5])
+    assert_equal([38, 5])
+    assert read == [3, 12, 38, 5], "where there is room they stay"

@@ -6,7 +6,6 @@ import pytest
 from operators.engine.config import RefinerConfig, closing_fraction
 from operators.engine.epie import shifted
 from operators.engine.refiner import Refiner
-from operators.geometry import Bounds
 from operators.metrics.errors import align_phase, amplitude_error
 from operators.optics.forward import intensities
 from operators.optics.probe import phase_ramp, probe_modes, probe_tilt, with_power, zone_plate_probe
@@ -97,7 +96,7 @@ def test_frames_arriving_during_refinement_end_at_the_same_object(scene):
 
 def test_room_for_the_whole_scan_made_at_once_changes_nothing(scene):
     as_needed, at_once = Refiner(HELD, scene.probe), Refiner(HELD, scene.probe)
-    at_once.grow(Bounds.of_windows(scene.corners, N_PIXELS))
+    at_once.windows(scene.corners)  # which makes room for them
     results = []
     for refiner in (as_needed, at_once):
         for first in range(0, len(scene.corners), 8):

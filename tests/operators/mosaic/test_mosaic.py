@@ -3,7 +3,16 @@ import pytest
 
 from operators.geometry import Bounds
 from operators.metrics.errors import nrmse
-from operators.mosaic.mosaic import KNOWN_FRACTION, LOSS_OF_INFORMATION, Mosaic, phase_variance, stitch
+from operators.mosaic import mosaic as mosaics
+from operators.mosaic import phase_sync
+from operators.mosaic.mosaic import (
+    KNOWN_FRACTION,
+    LOSS_OF_INFORMATION,
+    Mosaic,
+    phase_variance,
+    stitch,
+    stitch_parts,
+)
 from operators.optics.trajectories import fermat_spiral, jittered_raster
 from operators.patches import extract_patches
 
@@ -190,6 +199,22 @@ def test_an_empty_mosaic_says_so():
     with pytest.raises(ValueError, match="no patch has been added"):
         mosaic.picture(Bounds(0, 0, 1, 1))
     assert stitch(*[np.zeros((0, N, N))] * 2, illumination(), np.zeros((0, 2), np.int64)).bounds is None
+
+
+def test_patches_that_are_not_in_memory_together_are_stitched_alike(monkeypatch):
+    scan, most = raster(noise=0.02), []
+    at_once = stitch(scan.patches, scan.sigma, illumination(), scan.corners).picture(scan.bounds)
+
+    def read(rows):
+        most.append(len(rows))
+        return scan.patches[rows], scan.sigma[rows]
+
+    monkeypatch.setattr(mosaics, "PART", 7)
+    monkeypatch.setattr(phase_sync, "REGION", 0.5)
+    in_parts = stitch_parts(read, illumination(), scan.corners).picture(scan.bounds)
+    for layer in ("object", "sigma", "photons"):
+        np.testing.assert_array_equal(getattr(in_parts, layer), getattr(at_once, layer))
+    assert max(most) < len(scan.corners)
 
 
 def test_photons_alone_bound_the_error_by_their_square_root():

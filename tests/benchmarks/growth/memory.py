@@ -1,0 +1,77 @@
+"""How much memory stitcher and refinement take with 100,000 frames of 64 x 64, each in a process of its own.
+
+The frames are all alike, so that nothing has to be simulated; their columns are 5 GB.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stream.record.scan import Numbers, Scan
+from stream.stages.config import LiveConfig, RefinementConfig
+from stream.stages.inputs import ImageOrigin
+from stream.stages.loop import ScanCursor
+from stream.stages.refinement import Refinement
+from stream.stages.stage import Worker
+from stream.stages.stitcher import Stitcher
+from tests.benchmarks.growth.scans import Frames, GrowingScan
+from tests.benchmarks.growth.turns import Ticks
+
+N_FRAMES, PER_ROW, STEP_PX = 100_000, 316, 6
+FRAMES = Frames(64)
+
+
+def memory_figures(folder: Path) -> Iterator[dict[str, float]]:
+    """Yield the largest resident memory of each stage, GB: the stitcher's with its final stitching."""
+    growing = GrowingScan(folder / "scans", FRAMES, _raster)
+    growing.add(N_FRAMES)
+    for name in ("stitcher", "refinement"):
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, str(growing.scan.folder), name],
+            cwd=Path(__file__).parents[3],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        yield {f"{name}_rss_1e5_gb": json.loads(done.stdout)["peak_gb"]}
+
+
+def main(folder: Path, name: str) -> None:
+    """Let the stage `name` take all frames of a scan and print the memory it took as JSON."""
+    scan, clock = Scan(folder), Ticks()
+    stage = _stage(name, folder.parent.parent)
+    cursor = ScanCursor(stage, scan, clock)
+    n_turns = N_FRAMES // stage.batch_size + 20
+    for _ in range(n_turns):
+        cursor.turn()
+    if name == "stitcher":  # what refinement holds does not grow as it closes
+        cursor.close()
+    print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
+
+
+def _stage(name: str, folder: Path) -> Worker:
+    optics = FRAMES.optics(folder)
+    if name == "stitcher":
+        origin = ImageOrigin(optics=optics, uses_network=True, uses_refinement=False)
+        return Stitcher(LiveConfig(address="tcp://127.0.0.1:*"), origin, Ticks())
+    return Refinement(
+        RefinementConfig(),
+        optics,
+        n_modes=1,
+        scale_probe=True,
+        uses_network=True,
+        starts_over=False,
+        clock=Ticks(),
+    )
+
+
+def _raster(numbers: Numbers) -> np.ndarray:
+    return STEP_PX * np.stack(np.divmod(numbers, PER_ROW), axis=1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
