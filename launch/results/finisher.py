@@ -74,8 +74,14 @@ class Finisher:
         return pause_s
 
     def finish(self) -> None:
-        """Closes the scan in hand with what it has come to; others stay handed over, for the next run."""
+        """Closes the scan in hand with what it has come to; others stay handed over, for the next run.
+
+        So does one of an earlier run: nobody has asked that this run gives it up.
+        """
         while self._cursor is not None:
+            if self._cursor.scan.header.run_id != self._context.run_id:
+                self._cursor.work.hand_over()
+                return
             self._close(self._cursor)
 
     def progress(self) -> tuple[str, dict[str, int]]:

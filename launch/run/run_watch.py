@@ -8,7 +8,7 @@ from launch.run.processes import StageProcess
 from launch.run.stage_states import NAMES, StageStates
 from stream.record.account import Accounts, account, counted, incompleteness
 from stream.record.events import EventLevel
-from stream.record.handover import FINISHED_LATER, is_handed_over
+from stream.record.handover import was_handed_over
 from stream.record.scan import Scan
 from stream.wire.messages import RunLevel, RunState, StageState
 
@@ -121,7 +121,7 @@ class RunWatch:
             if scan.name not in self._recorded and scan.count("recorder", "closed"):
                 self._recorded.add(scan.name)
                 self._note("recorder", "info", f"results of {scan.name} written")
-                if any(is_handed_over(scan, stage) for stage in FINISHED_LATER):
+                if was_handed_over(scan):
                     self._announce(f"{scan.name} is finished: {self._verdicts[scan.name].text}")
 
     def _judge(self, scan: Scan) -> None:

@@ -13,7 +13,7 @@ from launch.results.halves import MEASURING
 from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
 from stream.record.account import counted, frames_in_words
-from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_handed_over
+from stream.record.handover import awaits_finishing, has_left, have_closed, was_handed_over
 from stream.record.passage import Passage
 from stream.record.scan import Numbers, Scan, State
 from stream.wire.messages import FinishingScan, Progress, StageLevel, StageState
@@ -131,7 +131,7 @@ class StageStates:
         return [
             FinishingScan(name=scan.name, text=self._how_far(scan, in_hand))
             for scan in scans
-            if any(is_handed_over(scan, stage) for stage in FINISHED_LATER)
+            if was_handed_over(scan)
         ]
 
     def _how_far(self, scan: Scan, in_hand: Progress | None) -> str:

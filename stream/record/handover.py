@@ -23,6 +23,11 @@ def is_handed_over(scan: Scan, stage: str) -> bool:
     return bool(scan.count(stage, "handed_over"))
 
 
+def was_handed_over(scan: Scan) -> bool:
+    """Says whether any stage has left this scan to the finisher, which may have finished it since."""
+    return any(is_handed_over(scan, stage) for stage in FINISHED_LATER)
+
+
 def has_left(scan: Scan, stage: str) -> bool:
     """Says whether the live process of `stage` is through with this scan: closed, or handed over."""
     return bool(scan.count(stage, "closed") or scan.count(stage, "handed_over"))

@@ -219,6 +219,7 @@ class WorkerLoop:
         self._begins_last = isinstance(stage, Latecomer)
         self._cursor: ScanCursor | None = None
         self._left: set[str] = set()  # scans that this stage need not look at again
+        self._waiting: dict[str, Scan] = {}  # scans that it cannot begin with yet
 
     @property
     def scan(self) -> Scan | None:
@@ -254,9 +255,12 @@ class WorkerLoop:
 
     def _next(self) -> ScanCursor | None:
         stage = self.stage
-        for scan in scans_in(self.scans, besides=self._left):
+        for scan in scans_in(self.scans, besides=self._left | self._waiting.keys()):
+            self._waiting[scan.name] = scan
+        for name, scan in sorted(self._waiting.items()):
             if has_left(scan, stage.name):
-                self._left.add(scan.name)
+                self._left.add(name)
+                del self._waiting[name]
             elif not self._begins_last or have_closed(scan, (*stage.inputs, *stage.waits_for)):
                 return ScanCursor(stage, scan, self.clock)
         return None

@@ -15,6 +15,7 @@ from operators.arrays import abs2
 from operators.mosaic.mosaic import KNOWN_FRACTION, phase_variance
 from stream.live.image import LiveImage
 from stream.record.account import frame_counts, incompleteness
+from stream.record.handover import was_handed_over
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
 from stream.stages.composition import MOSAIC, NOTHING, REFINED
 from stream.stages.inputs import read_positions_px
@@ -144,6 +145,7 @@ def _described(record: ScanRecord) -> dict[str, Any]:
         n_recorded, n_expected = figures["frames_recorded"], figures["frames_expected"]
         note = figures["incomplete"]
     is_running = figures is None and record.is_going_on
+    going_on = "finishing" if was_handed_over(scan) else "running"
     if figures is None and not is_running:
         note = f"{note}; its run ended without a result".removeprefix("; ")
     return {
@@ -151,7 +153,7 @@ def _described(record: ScanRecord) -> dict[str, Any]:
         "started_s": scan.header.started_s,
         "n_recorded": n_recorded,
         "n_expected": n_expected,
-        "state": "running" if is_running else "incomplete" if note else "complete",
+        "state": going_on if is_running else "incomplete" if note else "complete",
         "note": "" if is_running else note,
         "has_image": record.result.exists() or (scan.folder / SNAPSHOT).exists(),
     }

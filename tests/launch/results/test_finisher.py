@@ -187,7 +187,7 @@ def queue(tmp_path, calls):
             raise FileNotFoundError("runs/lost/run.json is missing")
         return [Closing(stage, calls) for stage in ("refinement", "stitcher")]
 
-    def make(order, run_id="r"):
+    def make(order, run_id=""):
         context = StageContext(scans=tmp_path / "scans", rendezvous=tmp_path, run_id=run_id)
         return Finisher(context, order, build, Ticking())
 
@@ -216,6 +216,15 @@ def test_who_is_asked_to_end_closes_what_it_has_in_hand_and_leaves_the_others(qu
     finisher.finish()
     scans = [Scan(tmp_path / "scans" / name) for name in ("0000-a", "0001-b", "0002-c")]
     assert [awaits_finishing(scan) for scan in scans] == [False, True, True]
+    assert calls[-1] == "close 0000-a"
+
+
+def test_a_scan_of_an_earlier_run_is_not_given_up_when_this_one_ends(queue, calls, tmp_path):
+    finisher = queue("oldest", run_id="another")
+    finisher.turn()
+    finisher.finish()
+    assert calls[-1] == "hand over 0000-a"
+    assert awaits_finishing(Scan(tmp_path / "scans" / "0000-a"))
 
 
 def test_scans_of_this_run_go_before_those_that_an_earlier_one_has_left(queue, calls, tmp_path):

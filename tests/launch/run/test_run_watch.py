@@ -7,6 +7,7 @@ from launch.config.run_file import new_run
 from launch.results.halves import MEASURING, STORING
 from launch.run.run_watch import RunWatch
 from launch.run.stages import stages_of
+from stream.record.handover import hand_over
 from stream.record.probe import note_step, publish_probe
 from stream.record.scan import State
 from stream.wire.messages import Progress, StageState
@@ -36,7 +37,10 @@ class Bench:
         run = new_run(config, stages_of(config))
         self.folder, self.clock, self.scans, self.notes = folder, Clock(), [], []
         self.processes = {spec.name: Process() for spec in run.stages}
-        self._watch = RunWatch(run, lambda *note: self.notes.append(note), self.clock)
+        self.announced = []
+        self._watch = RunWatch(
+            run, lambda *note: self.notes.append(note), self.clock, announce=self.announced.append
+        )
 
     def begin(self, name="0000-star", announced=N):
         scan = make_scan(self.folder / "scans", name)
@@ -243,3 +247,60 @@ def test_a_stage_that_is_still_on_the_scan_before_names_it(bench):
     record(second, [0])
     assert bench.row("inference") == ("ok", "0000-star: working, 100 frames pending")
     assert bench.says() == ("waiting", "1 frame recorded, the last frames of 0000-star come first")
+
+
+def test_scans_being_finished_are_named_beside_the_running_one_and_announced_when_they_are(bench):
+    scans = [bench.begin(name, announced=4) for name in ("0000-a", "0001-b", "0002-c")]
+    for scan in scans:
+        record(scan, np.arange(4))
+        place(scan, np.arange(4), np.zeros((4, 2)))
+        infer(scan, np.arange(4), PATCH)
+        scan.mark("refinement", np.arange(4), State.DONE)
+        scan.mark("stitcher", np.arange(4), State.DONE)
+        close(scan, "subscriber", "positions", "inference")
+        scan.counters("stitcher", writable=True)["version"] = 1
+        scan.counters("refinement", writable=True)["epochs_milli"] = 12_000
+    for scan in scans[:2]:
+        for stage in ("refinement", "stitcher"):
+            hand_over(scan, stage)
+    bench.processes["finisher"].progress = Progress(
+        stage="finisher", scan="0000-a", counts={"epoch_milli": 20_500, "updates": 82}
+    )
+    state = bench.look()
+    assert [(scan.name, scan.text) for scan in state.finishing] == [
+        ("0000-a", "epoch 20.5 of 40"),
+        ("0001-b", "waiting, epoch 12.0 of 40"),
+    ]
+    assert state.scan == "0002-c"
+    assert state.text.endswith("; finishing 0000-a (epoch 20.5 of 40), 0001-b (waiting, epoch 12.0 of 40)")
+    assert bench.row("finisher") == ("ok", "0000-a: epoch 20.5 of 40")
+    assert bench.row("refinement")[1] == "finishing: epoch 12.0 of 40", "of the running scan"
+
+    close(scans[1], "refinement")
+    assert bench.look().finishing[1].text == "stitching the final image"
+    close(scans[1], "stitcher")
+    assert bench.look().finishing[1].text == "writing results"
+    assert bench.row("recorder") == ("busy", "0001-b: writing results, 0 s")
+    close(scans[1], "recorder")
+    assert [scan.name for scan in bench.look().finishing] == ["0000-a"]
+    assert bench.announced == ["0001-b is finished: scan complete: all 4 frames are in the image"]
+    assert ("recorder", "info", "results of 0001-b written") in bench.notes
+
+    close(scans[2], "refinement", "stitcher", "recorder")
+    level, text = bench.says()
+    assert level == "complete", "the verdict is of the newest"
+    assert text == "scan complete: all 4 frames are in the image; finishing 0000-a (epoch 20.5 of 40)"
+    assert len(bench.announced) == 1, "the last one was never handed over"
+
+
+def test_a_finisher_that_makes_no_step_is_stalled(bench):
+    hand_over(bench.begin(), "refinement")
+    bench.begin("0001-b")
+    assert bench.row("finisher") == ("ok", "nothing to finish")
+    told = Progress(stage="finisher", scan="0000-star", counts={"epoch_milli": 500, "updates": 50})
+    bench.processes["finisher"].progress = told
+    assert bench.row("finisher")[0] == "ok"
+    assert bench.row("finisher", 6.0) == (
+        "warning",
+        "stalled: 0000-star: epoch 0.5 of 40, no step for 6 s",
+    )

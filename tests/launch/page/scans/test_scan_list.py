@@ -6,6 +6,7 @@ import pytest
 from launch.page.scans import scan_list
 from launch.page.scans.records import NotThereError, ScanRecords
 from launch.page.scans.scan_list import ScanList, final_image
+from stream.record.handover import hand_over
 from tests.helpers.launch.saved_scans import SavedScans, decode_arrays
 from tests.helpers.stream.live_images import decode_picture
 
@@ -33,6 +34,18 @@ def test_scans_are_listed_newest_first_with_what_became_of_them(saved):
     assert [line["has_image"] for line in listed["scans"]] == [False, True, True]
     assert listed["scans"][1]["note"] == "lost: 1 frames (7)"
     assert (listed["n_scans"], listed["n_older"]) == (3, 0)
+
+
+def test_a_scan_that_made_way_for_the_running_one_is_finishing_until_it_has_its_result(saved):
+    scan = saved.begin("0000-a")
+    saved.record(scan, saved.numbers)
+    hand_over(scan, "refinement")
+    saved.begin("0001-b")
+    lines = list_of(saved).page("", 24)["scans"]
+    assert [(line["state"], line["note"]) for line in lines] == [("running", ""), ("finishing", "")]
+    (left,) = ScanList(ScanRecords(saved.save, "another run")).page("0001-b", 24)["scans"]
+    assert left["state"] == "incomplete"
+    assert "a run into the same folder goes on with it" in left["note"]
 
 
 def test_a_scan_of_a_run_that_is_over_and_left_no_result_is_incomplete(saved):
