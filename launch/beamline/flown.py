@@ -171,9 +171,15 @@ class FlyingDetector:
 
 
 def simulated_fly_scan(
-    stage: FlyingStage, detector: FlyingDetector, metadata: dict[str, Any]
+    stage: FlyingStage,
+    detector: FlyingDetector,
+    metadata: dict[str, Any],
+    flush_period_s: float = FLUSH_PERIOD_S,
 ) -> MsgGenerator[None]:
-    """Flies `stage` along its trajectory while `detector` sends, and collects positions as they come."""
+    """Flies `stage` along its trajectory while `detector` sends, and collects positions as they come.
+
+    `flush_period_s` is the time between two collections.
+    """
     names = {"plan_name": "simulated_fly_scan", "motors": list(stage.fields), "detectors": [detector.name]}
     dimensions = [([name], "primary") for name in stage.fields]
 
@@ -182,7 +188,7 @@ def simulated_fly_scan(
         yield from bps.declare_stream(stage, name="primary", collect=True)
         yield from bps.kickoff_all(stage, detector, wait=True)
         yield from bps.collect_while_completing(
-            [stage, detector], [stage], flush_period=FLUSH_PERIOD_S, stream_name="primary"
+            [stage, detector], [stage], flush_period=flush_period_s, stream_name="primary"
         )
 
     yield from fly()

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "engines_gpu": "tests.benchmarks.engines.gpu",
     "network": "tests.benchmarks.network.comparison",
     "network_gpu": "tests.benchmarks.network.gpu",
+    "live_gpu": "tests.benchmarks.kilohertz.gpu",
     "network_recorded": "tests.benchmarks.network.recorded",
     "adaptive": "tests.benchmarks.adaptive.comparison",
 }
@@ -42,6 +43,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go, by name")
     parser.add_argument("--overwrite", action="store_true", help="replaces a file that exists")
     parser.add_argument("--folder", type=Path, help="keeps what it writes: scans, weights, pictures")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="the same with small sizes on a CPU, where a benchmark can"
+    )
     options = parser.parse_args()
     if options.name is None:
         parser.print_help()
@@ -51,10 +55,12 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     module = importlib.import_module(BENCHMARKS[options.name])
+    if options.rehearse and module.BENCHMARK.rehearse is None:
+        parser.error(f"{options.name} has no rehearsal: it needs no device")
     with tempfile.TemporaryDirectory(prefix=f"benchmark-{options.name}-") as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        figures = module.BENCHMARK.run(folder, options.json)
+        figures = module.BENCHMARK.run(folder, options.json, rehearses=options.rehearse)
     # A file or a pipe has no width; names of figures are to stay in one piece.
     console = Console(width=None if sys.stdout.isatty() else 120)
     module.BENCHMARK.show(options.name, figures, console)

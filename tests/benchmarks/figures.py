@@ -42,6 +42,9 @@ class Benchmark:
     ----------
     measure : callable
         Takes a folder for what it writes and yields figures by name, part after part.
+    rehearse : callable, optional
+        As `measure`, small and on a CPU: the same code, so that a device that is at hand for minutes is not
+        spent on what could have been seen before. Its figures say nothing about speed.
     targets : dict of (str, limit)
         Of figures: "<=" or ">=" and a number, or "in" and a pair.
     published : dict of float
@@ -51,15 +54,18 @@ class Benchmark:
     """
 
     measure: Callable[[Path], Iterator[Figures]]
+    rehearse: Callable[[Path], Iterator[Figures]] | None = None
     targets: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def run(self, folder: Path, json_path: Path | None = None) -> Figures:
+    def run(self, folder: Path, json_path: Path | None = None, *, rehearses: bool = False) -> Figures:
         """Return all figures by name; `json_path` has them after each part, so that a failure loses one."""
         figures: Figures = {}
-        measured_on = machine()
-        for part in self.measure(folder):
+        measured_on = machine() | ({"rehearsal": "small sizes on the processor"} if rehearses else {})
+        measure = self.rehearse if rehearses else self.measure
+        assert measure is not None
+        for part in measure(folder):
             figures |= part
             figures["measured_on"] = measured_on | part.get("measured_on", {})
             if json_path is not None:
@@ -68,6 +74,7 @@ class Benchmark:
 
     def show(self, name: str, figures: Figures, console: Console) -> None:
         """Print the figures beside their targets, and what they were measured on."""
+        is_rehearsal = "rehearsal" in figures["measured_on"]
         shown = {name: figures[name] for name in figures if name not in ("measured_on", *self.columns)}
         table = Table(title=name)
         headings = ("figure", "published", "measured", "target", "")
@@ -81,7 +88,7 @@ class Benchmark:
                 figure,
                 *(published if self.published else []),
                 _number(value),
-                *self._wanted(figure, value),
+                *(("", "") if is_rehearsal else self._wanted(figure, value)),
             ]
             table.add_row(*row)
         console.print(table, *(self._rows_and_columns(title, figures) for title in self.columns))
