@@ -18,6 +18,7 @@ from stream.stages.config import (
     PositionsConfig,
     ProbeConfig,
     RefinementConfig,
+    SeriesConfig,
 )
 from stream.steering.config import PolicyConfig
 
@@ -49,6 +50,8 @@ class Config(Section):
     """the network that gives the first image of every frame"""
     refinement: RefinementConfig = RefinementConfig()
     """the iterative reconstruction that follows the scan"""
+    series: SeriesConfig = SeriesConfig()
+    """scans that follow each other"""
     finetune: FinetuneConfig = FinetuneConfig()
     """learning the sample while it is scanned"""
     live: LiveConfig = LiveConfig()
@@ -80,6 +83,8 @@ class Config(Section):
     def _makes_an_image(self) -> Self:
         if self.network.weights is None and not self.refinement.enabled:
             raise ValueError("nothing makes an image: give `network.weights` or set `refinement.enabled`")
+        if self.series.reuse != "none" and not self.refinement.enabled:
+            raise ValueError("`series.reuse` takes over what was refined: set `refinement.enabled`")
         if self.probe.is_guess and (self.network.weights is None or self.probe.source == "data"):
             raise ValueError("`probe.is_guess` is for a probe that is known and a network that needs it")
         if self.finetune.enabled and (self.network.weights is None or not self.refinement.enabled):
@@ -99,6 +104,7 @@ class Config(Section):
 _ADDED = {
     "detector": ("n_triggers",),
     "positions": ("settled", "settling_frames", "line_frames"),
+    "series": ("reuse",),
 }
 """Settings by section that came after the first run files were written."""
 
@@ -123,4 +129,6 @@ def config_hash(config: Config) -> str:
         for key in added:
             if getattr(section, key) == type(section).model_fields[key].default:
                 del settings[name][key]
+        if not settings[name]:
+            del settings[name]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from launch.results.resolution import resolution_text
 from stream.atomic import replacing
 from stream.record.account import (
     STAGES,
+    counted,
     frame_counts,
     incompleteness,
     percentiles_ms,
@@ -22,6 +23,7 @@ from stream.record.account import (
 )
 from stream.record.calibration import read_calibration
 from stream.record.events import events_of
+from stream.record.forerunner import forerunner_of
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.record.tuned_weights import count_models
@@ -53,6 +55,8 @@ def summarise(scan: Scan) -> dict[str, Any]:
             "amplitude_error": snapshot.error,
             "divergences": snapshot.n_divergences,
         }
+    if earlier := forerunner_of(scan):
+        figures |= {"reused_from": earlier, "reused_object_frames": scan.count("refinement", "reused")}
     figures |= msgspec.structs.asdict(read_calibration(scan.folder))
     figures["models"] = count_models(scan, scan.done("inference"))
     figures["incomplete"] = incompleteness(scan)
@@ -84,6 +88,8 @@ def table(figures: dict[str, Any]) -> FactsTable:
     if "epochs" in figures:
         error = figures["amplitude_error"]
         rows.add_row("refined", f"{figures['epochs']:.1f} epochs, amplitude error {error:.4f}")
+    if "reused_from" in figures:
+        rows.add_row("started from", escape(_reused(figures)))
     if figures.get("coverage68") is not None:
         rows.add_row("error bars", _error_bars(figures))
     if len(figures.get("models", {})) > 1:
@@ -122,6 +128,13 @@ def _troubles(events: Sequence[Mapping[str, Any]]) -> list[str]:
         for event in troubles[-MOST_TROUBLES:]
     ]
     return list(map(escape, ([f"{left_out} earlier ones"] if left_out > 0 else []) + lines))
+
+
+def _reused(figures: dict[str, Any]) -> str:
+    n_frames = figures["reused_object_frames"]
+    return f"probe of {figures['reused_from']}" + (
+        f", and its object for {counted(n_frames)}" * bool(n_frames)
+    )
 
 
 def _error_bars(figures: dict[str, Any]) -> str:

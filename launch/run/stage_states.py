@@ -13,6 +13,7 @@ from launch.results.halves import MEASURING
 from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
 from stream.record.account import counted, frames_in_words
+from stream.record.forerunner import forerunner_of
 from stream.record.handover import awaits_finishing, has_left, have_closed, was_handed_over
 from stream.record.passage import Passage
 from stream.record.scan import Numbers, Scan, State
@@ -247,6 +248,8 @@ class StageStates:
         if not scans:
             return _FIRST, "ok"
         scan = self.scan_of(stage, scans) or scans[-1]
+        if earlier := forerunner_of(scan):
+            return f"taken from {earlier}", "done"
         if scan.count(stage, "version"):  # of refinement: an object, which takes a probe
             return "found", "done"
         if scan.count(stage, "closed"):

@@ -145,6 +145,7 @@ def probe(run: ResolvedRun) -> Worker:
         optics(run),
         guess=guess if guess.exists() else None,
         transmission=model_card(run.config).get("transmission", 1.0),
+        reuses=run.config.series.reuse != "none",
         threads=run.config.refinement.threads,
     )
 
@@ -168,6 +169,7 @@ def refinement(run: ResolvedRun) -> Worker:
         scale_probe=config.scales_probe,
         uses_network=config.network.weights is not None,
         starts_over=config.policy.enabled,
+        reuse=config.series.reuse,
     )
 
 

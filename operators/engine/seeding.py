@@ -1,15 +1,18 @@
 """Decide what refinement starts from: the network's patches where they help, transparent ground elsewhere.
 
 A network that was trained on another material is confident and wrong, and a wrong start is worse than a
-flat one.
+flat one. The same holds for the object of an earlier scan, which may have been of another place.
 """
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Mask, Patches, Patterns, Probe, array_module, to_numpy
+from operators.arrays import Array, Corners, Mask, Patches, Patterns, Probe, abs2, array_module, to_numpy
+from operators.engine.config import RefinerSnapshot
 from operators.engine.refiner import Refiner
-from operators.mosaic.mosaic import Mosaic
+from operators.geometry import Bounds
+from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic
 from operators.optics.forward import forward_residual, noise_residual, valid_photons
+from operators.patches import extract_patches
 
 EXPLAINED = 0.25
 """Share of what a transparent object leaves unexplained that the mosaic may leave: 0.04 to 0.2 was measured
@@ -96,3 +99,71 @@ class Seeding:
         helps = left[0] < xp.minimum(left[1], left[2])
         self.n_refused += int((~helps).sum())
         return xp.where(helps[:, None, None], seeds, blank)
+
+
+class EarlierObject:
+    """The object of an earlier scan, where a scan of the same place starts from it.
+
+    A frame is started from its window of the earlier object if that explains it better than the object as it
+    is, the network's seed included, and than a transparent one. Over all frames on its ground the better of
+    the earlier and a transparent object must leave at most a quarter of what a transparent one leaves
+    unexplained, or nothing is started from it: it was of another sample, or the sample has moved.
+
+    Parameters
+    ----------
+    snapshot : RefinerSnapshot
+        Of the earlier scan, its object pixels those of this scan.
+    mask : (ky, kx) bool, True where valid
+
+    Attributes
+    ----------
+    n_used : int
+        Frames that were started from it.
+    """
+
+    def __init__(self, snapshot: RefinerSnapshot, mask: Mask | None = None) -> None:
+        self.snapshot, self._mask = snapshot, mask
+        self._known = snapshot.illumination > KNOWN_FRACTION * abs2(snapshot.probe).sum(axis=0).max()
+        self._left = self._left_by_blank = 0.0
+        self.n_used = 0
+
+    def seed(self, engine: Refiner, patterns: Patterns, corners: Corners) -> None:
+        """Start the ground of more frames from it where that helps; where frames were refined it stays.
+
+        Parameters
+        ----------
+        engine : Refiner
+            Holds the frames.
+        patterns : (frame, ky, kx) float32, photons
+        corners : (frame, 2) int64, absolute object pixels
+        """
+        probe = to_numpy(engine.probe)
+        weights = abs2(probe).sum(axis=0)
+        windows, is_known = self._windows(corners, len(weights))
+        is_on = (is_known * weights).sum(axis=(1, 2)) > weights.sum() / 2
+        if not is_on.any():
+            return
+        patterns, corners, windows, is_known = (a[is_on] for a in (patterns, corners, windows, is_known))
+        current = to_numpy(engine.windows(corners))
+        agreement = (windows.conj() * current * (is_known * weights)).sum()
+        turn = np.complex64(agreement / max(abs(agreement), 1e-20))
+        windows = np.where(is_known, windows * turn, current)
+        starts = (windows, np.ones_like(windows), current)
+        left = [forward_residual(patterns, probe, patches, self._mask) for patches in starts]
+        noise = noise_residual(patterns, self._mask) / valid_photons(patterns, self._mask)
+        self._left += float((np.minimum(left[0], left[1]) - noise).sum())
+        self._left_by_blank += float((left[1] - noise).sum())
+        helps = left[0] < np.minimum(left[1], left[2])
+        if self._left <= EXPLAINED * self._left_by_blank and helps.any():
+            engine.seed_object(windows[helps], weights, corners[helps])
+            self.n_used += int(helps.sum())
+
+    def _windows(self, corners: Corners, n_pixels: int) -> tuple[Patches, Array]:
+        """Return (frame, y, x) complex64 and bool: the object under each window, and where it is known."""
+        own, bounds = self.snapshot.bounds, Bounds.of_windows(corners, n_pixels)
+        object_, is_known = np.ones(bounds.shape, np.complex64), np.zeros(bounds.shape, bool)
+        if (both := bounds.intersection(own)) is not None:
+            there, here = both.slices_in(own), both.slices_in(bounds)
+            object_[here], is_known[here] = self.snapshot.object[there], self._known[there]
+        local = corners - bounds.origin
+        return extract_patches(object_, local, n_pixels), extract_patches(is_known, local, n_pixels)

@@ -57,6 +57,7 @@ COUNTERS = (
     "steps",
     "handed_over",  # the finisher does what this writer has left to do
     "started_over",  # the published object was started again when all frames were there
+    "reused",  # frames that start from the object of an earlier scan
     "joined",  # first frame of a series whose start was missed: those before were never received
 )
 
@@ -87,6 +88,8 @@ class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
         Wall clock, for people; nothing is computed from it.
     run_id, config_hash
         Which run of which configuration recorded it.
+    energy_ev : float
+        Of the photons as the detector announced it, 0 where it did not.
     """
 
     series_id: int
@@ -96,6 +99,7 @@ class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
     started_s: float
     run_id: str = ""
     config_hash: str = ""
+    energy_ev: float = 0.0
 
 
 class Counters:

@@ -233,6 +233,13 @@ class RefinementConfig(RefinerConfig, ComputeConfig):
     what it can"""
 
 
+class SeriesConfig(Section):
+    """Scans of one run that follow each other, such as angles or energies."""
+
+    reuse: Literal["none", "probe", "object"] = "none"
+    """what a scan starts from that the last one refined: its probe, its probe and object, or nothing"""
+
+
 class LiveConfig(EndpointSection):
     """Where clients fetch the growing image."""
 

@@ -2,7 +2,8 @@
 
 Only in runs whose probe is not known or only a guess. The arithmetic is `operators.engine.probe_search`;
 the probe is published once per scan (`stream.record.probe`), and inference, refinement and stitcher wait
-for it. Frames are recorded meanwhile; inference then has some to catch up with.
+for it. Frames are recorded meanwhile; inference then has some to catch up with. A scan that starts from an
+earlier one has its probe at once.
 """
 
 import logging
@@ -14,6 +15,7 @@ import numpy as np
 from operators.arrays import abs2
 from operators.engine.backends import get_host_backend
 from operators.engine.probe_search import probe_from_burst
+from stream.record.forerunner import take_forerunner
 from stream.record.probe import STAGE, found_probe, note_step, publish_probe
 from stream.record.scan import Numbers, Scan, State
 from stream.stages.config import ProbeConfig
@@ -37,6 +39,8 @@ class ProbeFinder:
         Where neither the configuration nor a guess tells the photons: share of the light that the sample is
         expected to let through, which is that of what the network was trained on.
     threads : int
+    reuses : bool
+        Whether a scan takes the probe that an earlier one of its run has refined.
 
     Attributes
     ----------
@@ -66,8 +70,10 @@ class ProbeFinder:
         guess: Path | None,
         transmission: float,
         threads: int,
+        reuses: bool = False,
     ) -> None:
         self.config, self.optics, self.transmission = config, optics, transmission
+        self.reuses = reuses
         self.backend = get_host_backend(threads)
         self.guess = None if guess is None else load_probe(guess, optics.geometry.n_pixels)
         self.photons = config.photons
@@ -85,7 +91,7 @@ class ProbeSearch(ScanWork):
     def __init__(self, stage: ProbeFinder, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
-        self._is_found = found_probe(scan) is not None
+        self._is_found = found_probe(scan) is not None or self._has_taken()
         # A process before this one may have noted frames and died before it had enough.
         self._waiting: list[int] = scan.done(STAGE).tolist()
         self._counters = scan.counters(STAGE, writable=True)
@@ -104,6 +110,16 @@ class ProbeSearch(ScanWork):
         """Tries with what there is if there never was enough."""
         if not self._is_found and self._waiting:
             self._try(np.array(self._waiting, np.int64))
+
+    def _has_taken(self) -> bool:
+        """Publish the probe of the scan that this one starts from; say whether there is one."""
+        n_pixels = self._stage.optics.geometry.n_pixels
+        earlier = take_forerunner(self._scan, n_pixels) if self._stage.reuses else None
+        if earlier is None:
+            return False
+        publish_probe(self._scan, earlier.snapshot.probe)
+        log.info("probe of %s taken from %s", self._scan.name, earlier.scan)
+        return True
 
     def _try(self, numbers: Numbers) -> None:
         stage, scan = self._stage, self._scan

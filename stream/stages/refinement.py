@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
 from operators.engine.frame_store import Archive
 from operators.engine.probe_search import estimate_probe
 from operators.engine.refiner import Refiner
-from operators.engine.seeding import Seeding
+from operators.engine.seeding import EarlierObject, Seeding
 from operators.geometry import window_corners
 from operators.mosaic.mosaic import Mosaic, stitch_parts
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
+from stream.record.forerunner import take_forerunner
 from stream.record.handover import is_handed_over
 from stream.record.probe import found_probe, note_step
 from stream.record.scan import Numbers, Scan, State
@@ -34,6 +36,8 @@ from stream.stages.inputs import Optics, read_patches, read_patterns, read_posit
 from stream.stages.stage import ScanWork, UnusableScanError
 
 log = logging.getLogger(__name__)
+
+Reuse = Literal["none", "probe", "object"]
 
 RESTORED_AT_ONCE = 512  # frames whose patterns and patches are in memory a second time
 
@@ -55,6 +59,8 @@ class Refinement:
     starts_over : bool
         Whether the object is started again from the network's patches when all frames are there. A scan that
         first visits the field sparsely needs it: what was refined without neighbours keeps its own phase.
+    reuse : {"none", "probe", "object"}
+        What of an earlier scan of the run a scan starts from.
     clock : callable
         Monotonic seconds.
 
@@ -87,11 +93,12 @@ class Refinement:
         scale_probe: bool,
         uses_network: bool,
         starts_over: bool,
+        reuse: Reuse = "none",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.optics, self.clock = config, optics, clock
         self.n_modes, self.scale_probe = n_modes, scale_probe
-        self.uses_network, self.starts_over = uses_network, starts_over
+        self.uses_network, self.starts_over, self.reuse = uses_network, starts_over, reuse
         self.inputs = ("subscriber", "positions") + (("inference",) if uses_network else ())
         self.backend = get_backend(config.device, config.threads)
         self.known_probe = optics.load_probe() if optics.probe else None
@@ -99,6 +106,11 @@ class Refinement:
     def open(self, scan: Scan) -> "ScanRefinement":
         """Begins a scan; after a restart takes up the last snapshot and all frames that had been refined."""
         return ScanRefinement(self, scan)
+
+    def forerunner(self, scan: Scan) -> RefinerSnapshot | None:
+        """Returns what is known of the earlier scan that `scan` starts from, None for none."""
+        earlier = None if self.reuse == "none" else take_forerunner(scan, self.optics.geometry.n_pixels)
+        return None if earlier is None else earlier.snapshot
 
     def has_all_frames(self, scan: Scan) -> bool:
         """Says whether no more frames of `scan` will come."""
@@ -118,6 +130,9 @@ class ScanRefinement(ScanWork):
     def __init__(self, stage: Refinement, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
+        earlier = stage.forerunner(scan)
+        self._earlier_probe = None if earlier is None else earlier.probe
+        self._earlier = earlier if stage.reuse == "object" else None
         self._waiting: list[int] = []
         self._enough = stage.config.first_frames
         self.object = self._restored()
@@ -160,7 +175,7 @@ class ScanRefinement(ScanWork):
         level = logging.INFO if is_handed_over(self._scan, Refinement.name) else logging.WARNING
         words = "refinement goes on with %s from %d frames and their last picture"
         log.log(level, words, self._scan.name, held.size)
-        grown = GrowingObject(self._stage, self._scan, self._preprocess, snapshot.probe)
+        grown = self._grown(snapshot.probe)
         for part in np.array_split(held, -(-held.size // RESTORED_AT_ONCE)):
             grown.add(part, is_restored=True)
         grown.engine.restore(snapshot, self._scan.column("visits").read(held))
@@ -171,15 +186,20 @@ class ScanRefinement(ScanWork):
         probe = self._first_probe(numbers)
         if probe is None:
             return None
-        grown = GrowingObject(self._stage, self._scan, self._preprocess, probe)
+        grown = self._grown(probe)
         grown.add(numbers)
         return grown
+
+    def _grown(self, probe: Probe) -> "GrowingObject":
+        return GrowingObject(self._stage, self._scan, self._preprocess, probe, self._earlier)
 
     def _first_probe(self, numbers: Numbers) -> Probe | None:
         """Return the probe to begin with, None if it takes more frames to find one."""
         stage, mask = self._stage, self._preprocess.mask
         patterns = read_patterns(self._scan, self._preprocess, numbers)
         probe = found_probe(self._scan) if stage.known_probe is None else stage.known_probe
+        if self._earlier_probe is not None and (probe is None or stage.known_probe is not None):
+            probe = self._earlier_probe
         if probe is None:
             positions_px = read_positions_px(self._scan, stage.optics.geometry, numbers)
             run_update = on_host(stage.backend, stage.config.threads).update
@@ -215,12 +235,20 @@ class GrowingObject:
         Of the frames so far.
     """
 
-    def __init__(self, stage: Refinement, scan: Scan, preprocess: Preprocess, probe: Probe) -> None:
+    def __init__(
+        self,
+        stage: Refinement,
+        scan: Scan,
+        preprocess: Preprocess,
+        probe: Probe,
+        earlier: RefinerSnapshot | None = None,
+    ) -> None:
         self._stage, self._config, self._scan = stage, stage.config, scan
         self._preprocess, self._geometry = preprocess, stage.optics.geometry
         self.engine = stage.start_engine(scan, probe, preprocess)
         self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
         self._seeding = Seeding(preprocess.mask)
+        self._earlier = None if earlier is None else EarlierObject(earlier, preprocess.mask)
         self._held: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
         self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
@@ -275,6 +303,7 @@ class GrowingObject:
         self._counters["version"] = self._counters["version"] + 1
         self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
         self._counters["divergences"] = snapshot.n_divergences
+        self._counters["reused"] = self._earlier.n_used if self._earlier else 0
         visited, now = numbers[n_visits > 0], self._stage.clock()
         first = visited[self._scan.states(Refinement.name, visited) == State.PENDING]
         self._refined_s.write(first, now)
@@ -295,6 +324,8 @@ class GrowingObject:
         self.engine.append(numbers.tolist(), patterns, positions_px)
         if self._mosaic is not None:
             self._seeding.seed(self.engine, self._mosaic, patterns, window_corners(positions_px))
+        if self._earlier is not None:
+            self._earlier.seed(self.engine, patterns, window_corners(positions_px))
 
     def _wants_more(self) -> bool:
         # Until all frames are there refinement stops short: the closing epochs need them all.
@@ -323,6 +354,8 @@ class GrowingObject:
         before.release_frames()
         self.engine = self._stage.start_engine(self._scan, probe, preprocess)
         self._seeding = Seeding(preprocess.mask)
+        if self._earlier is not None:
+            self._earlier = EarlierObject(self._earlier.snapshot, preprocess.mask)
         self._published_updates = 0
         for start in range(0, len(numbers), Refinement.batch_size):
             part = slice(start, start + Refinement.batch_size)

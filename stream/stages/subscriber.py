@@ -269,6 +269,7 @@ class Subscriber:
             started_s=time.time(),
             run_id=self._run_id,
             config_hash=self._config_hash,
+            energy_ev=(series.start and series.start.incident_energy) or 0.0,
         )
         folder = self._scans / f"{_next_index(self._numbered):04d}-{_file_name(series.key)}"
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize

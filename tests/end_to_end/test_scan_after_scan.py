@@ -4,10 +4,12 @@ import os
 import signal
 from pathlib import Path
 
+import h5py
 import pytest
 
+from stream.record.error_curve import read_error_curve
 from stream.record.handover import is_handed_over
-from tests.helpers.letter import ScannedSample
+from tests.helpers.letter import ScannedSample, scan_sample
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.documents import PositionRun
 
@@ -17,6 +19,23 @@ LONG = "refinement.epochs=1500"  # longer than a scan takes, on any computer
 def play(pipeline: Pipeline, sample: ScannedSample, series: str) -> None:
     pipeline.publish(PositionRun(series, sample.positions_m).documents())
     pipeline.play(sample, series)
+
+
+@pytest.mark.slow
+def test_the_second_scan_of_a_place_starts_from_the_first_and_its_result_says_so(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    with Pipeline(run_folder, sample, "series.reuse=object", "refinement.epochs=30") as pipeline:
+        first = pipeline.run(sample, "first")
+        second = pipeline.run(scan_sample(seed=1), "second")
+    assert "reused_from" not in first.figures
+    assert second.figures["reused_from"] == first.scan.name
+    assert second.figures["reused_object_frames"] > 90, "all but some on empty ground"
+    with h5py.File(second.figures["result"]) as file:
+        assert file["entry_1/process_1/reused_from"][()].decode() == first.scan.name
+    errors = [read_error_curve(outcome.scan.folder)["error"][0] for outcome in (first, second)]
+    assert errors[1] < errors[0] / 2, "in its first epoch"
+    assert second.error(scan_sample(seed=1)).c < 0.1
 
 
 @pytest.mark.slow

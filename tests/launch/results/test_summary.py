@@ -22,6 +22,12 @@ def shown(width: int, **figures: object) -> str:
     return console.file.getvalue()
 
 
+def test_from_what_a_scan_started_is_told_with_what_came_of_it() -> None:
+    assert "started from  probe of 0000-a\n" in shown(80, reused_from="0000-a", reused_object_frames=0)
+    told = shown(80, reused_from="0000-a", reused_object_frames=480)
+    assert "started from  probe of 0000-a, and its object for 480 frames\n" in told
+
+
 def test_a_path_longer_than_the_terminal_is_one_piece_to_copy() -> None:
     path = "/data/" + "a/rather deep/folder/" * 6 + "0000-star.cxi"
     assert f"{path}\n" in shown(60, result=path)

@@ -1,0 +1,97 @@
+"""A scan of the same place starts from the object of the scan before, and of another place from none."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import rotate
+
+from operators.engine.config import RefinerConfig
+from operators.engine.refiner import Refiner
+from operators.engine.seeding import EarlierObject
+from operators.optics.forward import simulate_counts
+from tests.helpers.operators.scenes import Scene, append_all, make_scene, run_to, wrong_probe
+
+N_AT_A_TIME = 16
+
+
+def scanned_again(truth, probe, seed):
+    """The field of `make_scene` with other noise and at other positions."""
+    rng = np.random.default_rng(seed)
+    grid = 4 * np.indices((8, 8)).reshape(2, -1).T
+    corners = grid + rng.integers(0, 3, grid.shape)
+    return Scene(truth, probe, corners, simulate_counts(truth, probe, corners, rng).astype(np.float32))
+
+
+def begun(scene, probe, earlier=None):
+    """Return an engine with all frames, seeded as they came, and what seeded it."""
+    engine = Refiner(RefinerConfig(), probe)
+    seeding = None if earlier is None else EarlierObject(earlier)
+    for start in range(0, len(scene.corners), N_AT_A_TIME):
+        part = slice(start, start + N_AT_A_TIME)
+        append_all(engine, scene, part)
+        if seeding is not None:
+            seeding.seed(engine, scene.patterns[part], scene.corners[part])
+    return engine, seeding
+
+
+@pytest.fixture(scope="module")
+def first():
+    scene = make_scene()
+    engine, _ = begun(scene, wrong_probe())
+    return scene, run_to(engine, 30)
+
+
+@pytest.fixture(scope="module")
+def second(first):
+    scene, _ = first
+    return scanned_again(scene.truth, scene.probe, seed=7)
+
+
+def turned(truth, degrees):
+    thickness, phase = (
+        rotate(part, degrees, reshape=False, mode="nearest", order=1)
+        for part in (np.log(np.abs(truth)), np.angle(truth))
+    )
+    return np.exp(thickness + 1j * phase).astype(np.complex64)
+
+
+@pytest.mark.parametrize("degrees", [0, 1, 3])
+def test_the_second_scan_of_a_place_is_after_two_epochs_where_another_is_after_twelve(first, degrees):
+    scene, earlier = first
+    scanned = scanned_again(turned(scene.truth, degrees), scene.probe, seed=7)
+    engine, seeding = begun(scanned, earlier.probe, earlier)
+    assert seeding.n_used == len(scanned.corners)
+    plain, _ = begun(scanned, wrong_probe())
+    assert scanned.error(run_to(engine, 2)) < scanned.error(run_to(plain, 12))
+
+
+def test_a_probe_that_was_refined_is_worth_epochs_too(first, second):
+    _, earlier = first
+    reused, plain = (begun(second, probe)[0] for probe in (earlier.probe, wrong_probe()))
+    assert second.error(run_to(reused, 5)) < 0.85 * second.error(run_to(plain, 5))
+
+
+def test_the_object_of_another_sample_changes_nothing(first):
+    scene, earlier = first
+    other = scanned_again(make_scene(seed=5).truth, scene.probe, seed=9)
+    misled, seeding = begun(other, earlier.probe, earlier)
+    plain, _ = begun(other, earlier.probe)
+    assert seeding.n_used == 0
+    np.testing.assert_array_equal(run_to(misled, 3).object, run_to(plain, 3).object)
+
+
+def test_an_object_of_other_ground_changes_nothing(first, second):
+    _, earlier = first
+    seeding, engine = EarlierObject(earlier), Refiner(RefinerConfig(), earlier.probe)
+    away = second.corners + 200
+    engine.append(range(len(away)), second.patterns, away.astype(float))
+    seeding.seed(engine, second.patterns, away)
+    assert seeding.n_used == 0
+    assert (engine.windows(away) == 1).all()
+
+
+def test_frames_on_the_ground_of_both_scans_start_from_the_earlier_one_and_others_do_not(first, second):
+    scene, _ = first
+    engine = Refiner(RefinerConfig(), scene.probe)
+    append_all(engine, scene, slice(0, 32))  # the upper half
+    _, seeding = begun(second, scene.probe, run_to(engine, 30))
+    assert 24 <= seeding.n_used < 48
