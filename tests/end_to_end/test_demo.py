@@ -145,8 +145,10 @@ def test_the_page_stays_until_who_looks_at_it_leaves(run_folder: Path) -> None:
 
     async def look(demo: Command) -> str:
         page = demo.output().split("live page ")[1].split()[0]
-        async with aiohttp.ClientSession() as browser, browser.ws_connect(f"{page}/live"):
+        async with aiohttp.ClientSession() as browser, browser.ws_connect(f"{page}/live") as socket:
+            hearing = asyncio.create_task(socket.receive())  # answers the page's heartbeats, as browsers do
             await asyncio.to_thread(demo.until, lambda: f"{page} stays" in demo.output())
+            hearing.cancel()
             async with browser.get(page) as answer:
                 return await answer.text()
 
