@@ -145,7 +145,7 @@ def probe(run: ResolvedRun) -> Worker:
         optics(run),
         guess=guess if guess.exists() else None,
         transmission=model_card(run.config).get("transmission", 1.0),
-        reuses=run.config.series.reuse != "none",
+        reuse=run.config.series.reuse,
         threads=run.config.refinement.threads,
     )
 

@@ -1,9 +1,11 @@
-"""The earlier scan of its run that a scan starts from: its object and probe as they were when this one began.
+"""The earlier scan of its run that a scan starts from: its probe and object as they were when this one began.
 
 They lie in the scan's own folder. The earlier scan may be refined further or deleted: what this one starts
 from stays the same, also after a restart and for every stage that asks.
 
-    SCANS/0001-<name>/forerunner/   a snapshot, and the name of its scan in `scan`, "" where there was none
+    SCANS/0001-<name>/forerunner/scan        its name, "" where there was none
+                                 probe.npy
+                                 refined.npz ...   a snapshot, where the object is taken over, too
 """
 
 import logging
@@ -11,14 +13,18 @@ import secrets
 import shutil
 from dataclasses import dataclass
 
+import numpy as np
+
+from operators.arrays import Probe
 from operators.engine.config import RefinerSnapshot
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot, write_snapshot
 
 log = logging.getLogger(__name__)
 
-FOLDER, NAME = "forerunner", "scan"
+FOLDER, NAME, PROBE = "forerunner", "scan", "probe.npy"
 MOST_OFF_PX = 0.5  # by which a window of the earlier scan's pixels may be longer
+MOST_ERROR = 0.5  # amplitude error: of a scan in the dark nothing is explained, and its probe is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +35,40 @@ class Forerunner:
     ----------
     scan : str
         Its name.
-    snapshot : RefinerSnapshot
-        The newest there was.
+    probe : (mode, y, x) complex64
+    snapshot : RefinerSnapshot or None
+        The newest there was, where the object is taken over, too.
     """
 
     scan: str
-    snapshot: RefinerSnapshot
+    probe: Probe
+    snapshot: RefinerSnapshot | None
 
 
-def take_forerunner(scan: Scan, n_pixels: int) -> Forerunner | None:
+def take_forerunner(scan: Scan, n_pixels: int, *, with_object: bool) -> Forerunner | None:
     """Returns what `scan` starts from, None for nothing; decided by whoever asks first, once for all.
 
-    It is the newest earlier scan of the run that has been refined by an epoch at least and has the object
-    pixels of `scan`, which follow the photon energy. `n_pixels` is the side of a window.
+    It is the newest earlier scan of the run that has been refined by an epoch at least, explains its frames,
+    and has the object pixels of `scan`, which follow the photon energy.
+
+    Parameters
+    ----------
+    scan : Scan
+    n_pixels : int
+        Side of a window.
+    with_object : bool
+        Whether more than the probe is taken over; to be the same for all that ask.
     """
     folder = scan.folder / FOLDER
     if not folder.exists():
-        found = _found(scan, n_pixels)
         temporary = scan.folder / f"{FOLDER}.{secrets.token_hex(4)}"
         temporary.mkdir()
-        if found is not None:
-            write_snapshot(temporary, found.snapshot)
-        (temporary / NAME).write_text(found.scan if found else "", encoding="utf-8")
+        name, snapshot = _found(scan, n_pixels)
+        if snapshot is not None:
+            np.save(temporary / PROBE, snapshot.probe)
+            if with_object:
+                write_snapshot(temporary, snapshot)
+        (temporary / NAME).write_text(name, encoding="utf-8")
         try:
             temporary.rename(folder)
         except OSError:  # another stage was faster
@@ -58,8 +76,10 @@ def take_forerunner(scan: Scan, n_pixels: int) -> Forerunner | None:
             if not folder.exists():
                 raise
     name = forerunner_of(scan)
-    snapshot = read_snapshot(folder) if name else None
-    return None if snapshot is None else Forerunner(name, snapshot)
+    if not name:
+        return None
+    snapshot = read_snapshot(folder) if with_object else None
+    return Forerunner(name, np.load(folder / PROBE, allow_pickle=False), snapshot)
 
 
 def forerunner_of(scan: Scan) -> str:
@@ -70,7 +90,7 @@ def forerunner_of(scan: Scan) -> str:
         return ""
 
 
-def _found(scan: Scan, n_pixels: int) -> Forerunner | None:
+def _found(scan: Scan, n_pixels: int) -> tuple[str, RefinerSnapshot | None]:
     names = (path.parent.name for path in scan.folder.parent.glob("*/scan.json"))
     others = []
     for name in sorted((name for name in names if name < scan.name), reverse=True):
@@ -81,13 +101,17 @@ def _found(scan: Scan, n_pixels: int) -> Forerunner | None:
             others.append(earlier)
             continue
         snapshot = read_snapshot(earlier.folder)
-        if snapshot is not None and snapshot.is_finite and snapshot.epoch >= 1:
-            return Forerunner(name, snapshot)
+        if snapshot is not None and _is_usable(snapshot):
+            return name, snapshot
     if others:
         words = "%s starts from no earlier scan: %g eV, %s had %g eV, and object pixels follow the energy"
         energies = scan.header.energy_ev, others[0].name, others[0].header.energy_ev
         log.warning(words, scan.name, *energies)
-    return None
+    return "", None
+
+
+def _is_usable(snapshot: RefinerSnapshot) -> bool:
+    return snapshot.is_finite and snapshot.epoch >= 1 and snapshot.error <= MOST_ERROR
 
 
 def _off_px(earlier: Scan, scan: Scan, n_pixels: int) -> float:

@@ -233,10 +233,13 @@ class RefinementConfig(RefinerConfig, ComputeConfig):
     what it can"""
 
 
+Reuse = Literal["none", "probe", "object"]
+
+
 class SeriesConfig(Section):
     """Scans of one run that follow each other, such as angles or energies."""
 
-    reuse: Literal["none", "probe", "object"] = "none"
+    reuse: Reuse = "none"
     """what a scan starts from that the last one refined: its probe, its probe and object, or nothing"""
 
 

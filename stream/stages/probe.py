@@ -18,7 +18,7 @@ from operators.engine.probe_search import probe_from_burst
 from stream.record.forerunner import take_forerunner
 from stream.record.probe import STAGE, found_probe, note_step, publish_probe
 from stream.record.scan import Numbers, Scan, State
-from stream.stages.config import ProbeConfig
+from stream.stages.config import ProbeConfig, Reuse
 from stream.stages.inputs import Optics, load_probe, read_patterns, read_positions_px
 from stream.stages.stage import ScanWork
 
@@ -39,8 +39,8 @@ class ProbeFinder:
         Where neither the configuration nor a guess tells the photons: share of the light that the sample is
         expected to let through, which is that of what the network was trained on.
     threads : int
-    reuses : bool
-        Whether a scan takes the probe that an earlier one of its run has refined.
+    reuse : {"none", "probe", "object"}
+        What of an earlier scan of the run a scan starts from.
 
     Attributes
     ----------
@@ -70,10 +70,10 @@ class ProbeFinder:
         guess: Path | None,
         transmission: float,
         threads: int,
-        reuses: bool = False,
+        reuse: Reuse = "none",
     ) -> None:
         self.config, self.optics, self.transmission = config, optics, transmission
-        self.reuses = reuses
+        self.reuse = reuse
         self.backend = get_host_backend(threads)
         self.guess = None if guess is None else load_probe(guess, optics.geometry.n_pixels)
         self.photons = config.photons
@@ -113,11 +113,13 @@ class ProbeSearch(ScanWork):
 
     def _has_taken(self) -> bool:
         """Publish the probe of the scan that this one starts from; say whether there is one."""
-        n_pixels = self._stage.optics.geometry.n_pixels
-        earlier = take_forerunner(self._scan, n_pixels) if self._stage.reuses else None
+        reuse, n_pixels = self._stage.reuse, self._stage.optics.geometry.n_pixels
+        if reuse == "none":
+            return False
+        earlier = take_forerunner(self._scan, n_pixels, with_object=reuse == "object")
         if earlier is None:
             return False
-        publish_probe(self._scan, earlier.snapshot.probe)
+        publish_probe(self._scan, earlier.probe)
         log.info("probe of %s taken from %s", self._scan.name, earlier.scan)
         return True
 

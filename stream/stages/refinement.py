@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
@@ -26,18 +25,16 @@ from operators.mosaic.mosaic import Mosaic, stitch_parts
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
-from stream.record.forerunner import take_forerunner
+from stream.record.forerunner import Forerunner, take_forerunner
 from stream.record.handover import is_handed_over
 from stream.record.probe import found_probe, note_step
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot, write_snapshot
-from stream.stages.config import RefinementConfig
+from stream.stages.config import RefinementConfig, Reuse
 from stream.stages.inputs import Optics, read_patches, read_patterns, read_positions_px
 from stream.stages.stage import ScanWork, UnusableScanError
 
 log = logging.getLogger(__name__)
-
-Reuse = Literal["none", "probe", "object"]
 
 RESTORED_AT_ONCE = 512  # frames whose patterns and patches are in memory a second time
 
@@ -107,10 +104,12 @@ class Refinement:
         """Begins a scan; after a restart takes up the last snapshot and all frames that had been refined."""
         return ScanRefinement(self, scan)
 
-    def forerunner(self, scan: Scan) -> RefinerSnapshot | None:
+    def forerunner(self, scan: Scan) -> Forerunner | None:
         """Returns what is known of the earlier scan that `scan` starts from, None for none."""
-        earlier = None if self.reuse == "none" else take_forerunner(scan, self.optics.geometry.n_pixels)
-        return None if earlier is None else earlier.snapshot
+        if self.reuse == "none":
+            return None
+        n_pixels = self.optics.geometry.n_pixels
+        return take_forerunner(scan, n_pixels, with_object=self.reuse == "object")
 
     def has_all_frames(self, scan: Scan) -> bool:
         """Says whether no more frames of `scan` will come."""
@@ -130,9 +129,7 @@ class ScanRefinement(ScanWork):
     def __init__(self, stage: Refinement, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
-        earlier = stage.forerunner(scan)
-        self._earlier_probe = None if earlier is None else earlier.probe
-        self._earlier = earlier if stage.reuse == "object" else None
+        self._earlier = stage.forerunner(scan)
         self._waiting: list[int] = []
         self._enough = stage.config.first_frames
         self.object = self._restored()
@@ -191,15 +188,16 @@ class ScanRefinement(ScanWork):
         return grown
 
     def _grown(self, probe: Probe) -> "GrowingObject":
-        return GrowingObject(self._stage, self._scan, self._preprocess, probe, self._earlier)
+        earlier = None if self._earlier is None else self._earlier.snapshot
+        return GrowingObject(self._stage, self._scan, self._preprocess, probe, earlier)
 
     def _first_probe(self, numbers: Numbers) -> Probe | None:
         """Return the probe to begin with, None if it takes more frames to find one."""
         stage, mask = self._stage, self._preprocess.mask
         patterns = read_patterns(self._scan, self._preprocess, numbers)
         probe = found_probe(self._scan) if stage.known_probe is None else stage.known_probe
-        if self._earlier_probe is not None and (probe is None or stage.known_probe is not None):
-            probe = self._earlier_probe
+        if self._earlier is not None and (probe is None or stage.known_probe is not None):
+            probe = self._earlier.probe
         if probe is None:
             positions_px = read_positions_px(self._scan, stage.optics.geometry, numbers)
             run_update = on_host(stage.backend, stage.config.threads).update

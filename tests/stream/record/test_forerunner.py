@@ -32,7 +32,7 @@ def refined(scans, name, value=1.0, **header):
 
 
 def taken(scan):
-    earlier = take_forerunner(Scan(scan.folder), N_PIXELS)
+    earlier = take_forerunner(Scan(scan.folder), N_PIXELS, with_object=True)
     return None if earlier is None else (earlier.scan, float(earlier.snapshot.object[0, 0].real))
 
 
@@ -42,6 +42,7 @@ def test_a_scan_starts_from_the_newest_refined_one_before_it(tmp_path):
     begun(tmp_path, "0002-not-refined")
     refine(begun(tmp_path, "0003-less-than-an-epoch"), 3.0, n_updates=3)
     refine(begun(tmp_path, "0004-not-finite"), np.nan)
+    refine(begun(tmp_path, "0004-in-the-dark"), 4.0, error=0.97)
     scan = begun(tmp_path, "0005-c")
     refined(tmp_path, "0006-later", 6.0)
     assert taken(scan) == ("0001-b", 2.0)
@@ -63,6 +64,15 @@ def test_what_was_decided_stays_whatever_becomes_of_the_earlier_scan(tmp_path):
     assert taken(scan) == ("0000-a", 1.0)
     shutil.rmtree(earlier.folder)
     assert taken(scan) == ("0000-a", 1.0)
+
+
+def test_the_probe_alone_takes_no_room_for_the_object(tmp_path):
+    refined(tmp_path, "0000-a", 1.0)
+    scan = begun(tmp_path, "0001-b")
+    for _ in range(2):
+        earlier = take_forerunner(Scan(scan.folder), N_PIXELS, with_object=False)
+        assert (earlier.scan, earlier.snapshot, earlier.probe.shape) == ("0000-a", None, (1, 16, 16))
+    assert sorted(path.name for path in (scan.folder / FOLDER).iterdir()) == ["probe.npy", "scan"]
 
 
 def test_that_there_was_none_stays_too(tmp_path):

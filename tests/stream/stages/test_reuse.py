@@ -144,7 +144,7 @@ def test_nothing_is_taken_over_unless_it_is_asked_for(bench):
 
 def test_a_network_has_the_probe_of_the_last_scan_before_the_first_frame(bench, monkeypatch):
     monkeypatch.setattr(stream.stages.probe, "probe_from_burst", None)  # nobody searches
-    stage = ProbeFinder(ProbeConfig(), UNKNOWN, guess=None, transmission=1.0, threads=1, reuses=True)
+    stage = ProbeFinder(ProbeConfig(), UNKNOWN, guess=None, transmission=1.0, threads=1, reuse="probe")
     work = stage.open(Scan(bench.second.folder))
     np.testing.assert_array_equal(found_probe(Scan(bench.second.folder)), bench.refined_probe)
     work.handle(bench.numbers)
