@@ -8,12 +8,12 @@ import h5py
 import pytest
 
 from stream.record.error_curve import read_error_curve
-from stream.record.handover import is_handed_over
+from stream.record.handover import awaits_finishing, is_handed_over
 from tests.helpers.letter import ScannedSample, scan_sample
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.documents import PositionRun
 
-LONG = "refinement.epochs=1500"  # longer than a scan takes, on any computer
+LONG = "refinement.epochs=600"  # longer than a scan takes, on any computer
 
 
 def play(pipeline: Pipeline, sample: ScannedSample, series: str) -> None:
@@ -62,7 +62,29 @@ def test_the_next_scan_is_shown_while_the_one_before_is_finished_also_by_a_finis
     for outcome in outcomes:
         outcome.assert_accounted(recorded=len(sample))
         assert outcome.figures["is_complete"], outcome.figures["incomplete"]
-        assert outcome.figures["epochs"] >= 1500
+        assert outcome.figures["epochs"] >= 600
         assert outcome.error(sample).c < 0.1
     announced = [notice for notice in pipeline.notices if "is finished: scan complete" in notice]
     assert len(announced) == 2, "the last one was never handed over"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_a_run_has_not_come_to_the_next_one_in_its_folder_finishes_as_the_first_was_told(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    with Pipeline(run_folder, sample, LONG) as pipeline:
+        for series in ("first", "second", "third"):
+            play(pipeline, sample, series)
+        pipeline.until(lambda: pipeline.is_shown("third"))
+        pipeline.until(lambda: pipeline.supervisor.progress["finisher"].scan == pipeline.scan("first").name)
+        in_hand, left = (pipeline.scan(series) for series in ("first", "second"))
+    assert pipeline.result_of(in_hand).figures["is_complete"], "results of what it had come to"
+    assert awaits_finishing(left)
+
+    with Pipeline(run_folder, sample) as pipeline:
+        pipeline.until(lambda: left.count("recorder", "closed"))
+    outcome = pipeline.result_of(left)
+    assert outcome.figures["epochs"] >= 600, "not what the second run was told"
+    assert outcome.figures["is_complete"]
+    assert outcome.error(sample).c < 0.1

@@ -11,6 +11,7 @@ import pytest
 from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
 from launch.run.supervisor import Supervisor
+from stream.record.handover import hand_over
 from stream.record.run_state import is_asked_to_end
 from stream.record.scan import Scan, ScanHeader
 from tests.helpers.launch.runs import make_run
@@ -110,6 +111,20 @@ def test_the_run_goes_on_without_a_stage_that_is_not_vital(run_folder, monkeypat
         until(lambda: notices, supervisor)
         supervisor.poll()
     assert notices[0][2].endswith("the run goes on without it")
+
+
+def test_nobody_waits_for_a_scan_whose_finisher_was_given_up(run_folder, monkeypatch):
+    monkeypatch.setattr("launch.run.processes.MAX_DEATHS", 0)
+    run = make_run(run_folder, "first", "dying", is_vital=False)
+    finisher = run.stages[1].model_copy(update={"name": "finisher", "closes": False})
+    run = run.model_copy(update={"stages": (run.stages[0], finisher)})
+    scan = make_scan(run, 0, run.run_id)
+    with Supervisor(run, on_notice=lambda *notice: None) as supervisor:
+        supervisor.start()
+        hand_over(scan, "refinement")
+        assert not supervisor.is_over(scan)
+        supervisor.wait_for_series(1, timeout_s=PATIENCE_S)
+        assert not supervisor.is_closed(scan), "a run into the same folder goes on with it"
 
 
 def test_a_stage_that_refuses_says_why_and_is_not_started_again(run_folder):
