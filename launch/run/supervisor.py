@@ -137,14 +137,17 @@ class Supervisor:
             If a stage cannot run or is not ready in time; the message ends with what it last logged.
         """
         began_at, deadline = self.clock(), self.clock() + timeout_s
-        while missing := [stage for stage in self._stages.values() if not stage.is_ready]:
+        while missing := self._missing():
             self._start_next(missing, began_at)
             if self.clock() >= deadline:
                 words = [f"{stage.name}: {stage.last_words()}" for stage in missing if stage.is_started]
                 names = ", ".join(stage.name for stage in missing)
                 raise RunFailedError("\n".join([f"not ready after {timeout_s:g} s: {names}", *words]))
             self.poll(TURN_S)
-            on_turn([stage.name for stage in self._stages.values() if not stage.is_ready])
+            on_turn([stage.name for stage in self._missing()])
+
+    def _missing(self) -> list[StageProcess]:
+        return [stage for stage in self._stages.values() if not (stage.is_ready or stage.is_given_up)]
 
     def _start_next(self, missing: Sequence[StageProcess], began_at: float) -> None:
         """Start what waits for no other; the page alone at first, because a person waits for it."""
