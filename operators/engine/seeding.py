@@ -125,6 +125,7 @@ class EarlierObject:
         self.snapshot, self._mask = snapshot, mask
         self._known = snapshot.illumination > KNOWN_FRACTION * abs2(snapshot.probe).sum(axis=0).max()
         self._left = self._left_by_blank = 0.0
+        self._turn: np.complex64 | None = None  # into the phase of this scan
         self.n_used = 0
 
     def seed(self, engine: Refiner, patterns: Patterns, corners: Corners) -> None:
@@ -145,9 +146,10 @@ class EarlierObject:
             return
         patterns, corners, windows, is_known = (a[is_on] for a in (patterns, corners, windows, is_known))
         current = to_numpy(engine.windows(corners))
-        agreement = (windows.conj() * current * (is_known * weights)).sum()
-        turn = np.complex64(agreement / max(abs(agreement), 1e-20))
-        windows = np.where(is_known, windows * turn, current)
+        if self._turn is None:  # once: within itself it is of one phase
+            agreement = (windows.conj() * current * (is_known * weights)).sum()
+            self._turn = np.complex64(agreement / max(abs(agreement), 1e-20))
+        windows = np.where(is_known, windows * self._turn, current)
         starts = (windows, np.ones_like(windows), current)
         left = [forward_residual(patterns, probe, patches, self._mask) for patches in starts]
         noise = noise_residual(patterns, self._mask) / valid_photons(patterns, self._mask)

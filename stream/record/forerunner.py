@@ -12,6 +12,7 @@ import logging
 import secrets
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -45,7 +46,9 @@ class Forerunner:
     snapshot: RefinerSnapshot | None
 
 
-def take_forerunner(scan: Scan, n_pixels: int, *, with_object: bool) -> Forerunner | None:
+def take_forerunner(
+    scan: Scan, n_pixels: int, *, with_object: bool, is_final: bool = True
+) -> Forerunner | None:
     """Returns what `scan` starts from, None for nothing; decided by whoever asks first, once for all.
 
     It is the newest earlier scan of the run that has been refined by an epoch at least, explains its frames,
@@ -58,23 +61,14 @@ def take_forerunner(scan: Scan, n_pixels: int, *, with_object: bool) -> Forerunn
         Side of a window.
     with_object : bool
         Whether more than the probe is taken over; to be the same for all that ask.
+    is_final : bool
+        Whether `scan` starts without, where there is none by now; otherwise it may be asked for again.
     """
     folder = scan.folder / FOLDER
     if not folder.exists():
-        temporary = scan.folder / f"{FOLDER}.{secrets.token_hex(4)}"
-        temporary.mkdir()
-        name, snapshot = _found(scan, n_pixels)
-        if snapshot is not None:
-            np.save(temporary / PROBE, snapshot.probe)
-            if with_object:
-                write_snapshot(temporary, snapshot)
-        (temporary / NAME).write_text(name, encoding="utf-8")
-        try:
-            temporary.rename(folder)
-        except OSError:  # another stage was faster
-            shutil.rmtree(temporary)
-            if not folder.exists():
-                raise
+        name, snapshot = _found(scan, n_pixels, says_why=is_final)
+        if snapshot is not None or is_final:
+            _keep(folder, name, snapshot, with_object=with_object)
     name = forerunner_of(scan)
     if not name:
         return None
@@ -90,7 +84,24 @@ def forerunner_of(scan: Scan) -> str:
         return ""
 
 
-def _found(scan: Scan, n_pixels: int) -> tuple[str, RefinerSnapshot | None]:
+def _keep(folder: Path, name: str, snapshot: RefinerSnapshot | None, *, with_object: bool) -> None:
+    """Write down what was decided, unless another stage was faster."""
+    temporary = folder.with_suffix(f".{secrets.token_hex(4)}")
+    temporary.mkdir()
+    if snapshot is not None:
+        np.save(temporary / PROBE, snapshot.probe)
+        if with_object:
+            write_snapshot(temporary, snapshot)
+    (temporary / NAME).write_text(name, encoding="utf-8")
+    try:
+        temporary.rename(folder)
+    except OSError:
+        shutil.rmtree(temporary)
+        if not folder.exists():
+            raise
+
+
+def _found(scan: Scan, n_pixels: int, *, says_why: bool) -> tuple[str, RefinerSnapshot | None]:
     names = (path.parent.name for path in scan.folder.parent.glob("*/scan.json"))
     others = []
     for name in sorted((name for name in names if name < scan.name), reverse=True):
@@ -103,7 +114,7 @@ def _found(scan: Scan, n_pixels: int) -> tuple[str, RefinerSnapshot | None]:
         snapshot = read_snapshot(earlier.folder)
         if snapshot is not None and _is_usable(snapshot):
             return name, snapshot
-    if others:
+    if others and says_why:
         words = "%s starts from no earlier scan: %g eV, %s had %g eV, and object pixels follow the energy"
         energies = scan.header.energy_ev, others[0].name, others[0].header.energy_ev
         log.warning(words, scan.name, *energies)

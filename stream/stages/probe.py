@@ -91,7 +91,7 @@ class ProbeSearch(ScanWork):
     def __init__(self, stage: ProbeFinder, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
-        self._is_found = found_probe(scan) is not None or self._has_taken()
+        self._is_found = found_probe(scan) is not None or self._has_taken(is_final=False)
         # A process before this one may have noted frames and died before it had enough.
         self._waiting: list[int] = scan.done(STAGE).tolist()
         self._counters = scan.counters(STAGE, writable=True)
@@ -102,7 +102,9 @@ class ProbeSearch(ScanWork):
         """Finds the probe as soon as there are enough frames; afterwards only notes that they came."""
         if not self._is_found:
             self._waiting.extend(numbers.tolist())
-            if len(self._waiting) >= self._enough:
+            is_enough = len(self._waiting) >= self._enough
+            self._is_found = self._has_taken(is_final=is_enough)
+            if is_enough and not self._is_found:
                 self._try(np.array(self._waiting[: self._enough], np.int64))
         self._scan.mark(STAGE, numbers, State.DONE)
 
@@ -111,12 +113,13 @@ class ProbeSearch(ScanWork):
         if not self._is_found and self._waiting:
             self._try(np.array(self._waiting, np.int64))
 
-    def _has_taken(self) -> bool:
-        """Publish the probe of the scan that this one starts from; say whether there is one."""
+    def _has_taken(self, *, is_final: bool) -> bool:
+        """Publish the probe of the scan that this one starts from; say whether there is one by now."""
         reuse, n_pixels = self._stage.reuse, self._stage.optics.geometry.n_pixels
         if reuse == "none":
             return False
-        earlier = take_forerunner(self._scan, n_pixels, with_object=reuse == "object")
+        with_object = reuse == "object"
+        earlier = take_forerunner(self._scan, n_pixels, with_object=with_object, is_final=is_final)
         if earlier is None:
             return False
         publish_probe(self._scan, earlier.probe)

@@ -129,7 +129,7 @@ class ScanRefinement(ScanWork):
     def __init__(self, stage: Refinement, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
-        self._earlier = stage.forerunner(scan)
+        self._earlier: Forerunner | None = None
         self._waiting: list[int] = []
         self._enough = stage.config.first_frames
         self.object = self._restored()
@@ -172,6 +172,7 @@ class ScanRefinement(ScanWork):
         level = logging.INFO if is_handed_over(self._scan, Refinement.name) else logging.WARNING
         words = "refinement goes on with %s from %d frames and their last picture"
         log.log(level, words, self._scan.name, held.size)
+        self._earlier = self._stage.forerunner(self._scan)
         grown = self._grown(snapshot.probe)
         for part in np.array_split(held, -(-held.size // RESTORED_AT_ONCE)):
             grown.add(part, is_restored=True)
@@ -180,6 +181,7 @@ class ScanRefinement(ScanWork):
 
     def _begun(self) -> "GrowingObject | None":
         numbers = np.array(self._waiting, np.int64)
+        self._earlier = self._stage.forerunner(self._scan)
         probe = self._first_probe(numbers)
         if probe is None:
             return None

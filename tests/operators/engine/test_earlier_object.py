@@ -1,5 +1,7 @@
 """A scan of the same place starts from the object of the scan before, and of another place from none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import rotate
@@ -7,7 +9,9 @@ from scipy.ndimage import rotate
 from operators.engine.config import RefinerConfig
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import EarlierObject
+from operators.geometry import Bounds
 from operators.optics.forward import simulate_counts
+from operators.patches import extract_patches
 from tests.helpers.operators.scenes import Scene, append_all, make_scene, run_to, wrong_probe
 
 N_AT_A_TIME = 16
@@ -62,6 +66,23 @@ def test_the_second_scan_of_a_place_is_after_two_epochs_where_another_is_after_t
     assert seeding.n_used == len(scanned.corners)
     plain, _ = begun(scanned, wrong_probe())
     assert scanned.error(run_to(engine, 2)) < scanned.error(run_to(plain, 12))
+
+
+def test_ground_that_comes_in_batches_is_of_one_phase(first):
+    scene, earlier = first
+    slope = np.exp(0.15j * np.indices(scene.truth.shape)[0]).astype(np.complex64)  # nine radians in all
+    scanned = scanned_again(scene.truth * slope, scene.probe, seed=7)
+    known = replace(
+        earlier,
+        object=scanned.truth,
+        bounds=Bounds(0, 0, *scanned.truth.shape),
+        illumination=np.full(scanned.truth.shape, 1e6, np.float32),
+    )
+    engine, _ = begun(scanned, scene.probe, known)
+    begun_with, truth = engine.windows(scanned.corners), extract_patches(scanned.truth, scanned.corners, 32)
+    lit = abs(scene.probe[0]) ** 2 > 0.1 * (abs(scene.probe[0]) ** 2).max()
+    a, b = begun_with[:, lit], truth[:, lit]
+    assert abs(np.vdot(a, b)) > 0.999 * np.linalg.norm(a) * np.linalg.norm(b)
 
 
 def test_a_probe_that_was_refined_is_worth_epochs_too(first, second):

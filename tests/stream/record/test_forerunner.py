@@ -31,8 +31,8 @@ def refined(scans, name, value=1.0, **header):
     return scan
 
 
-def taken(scan):
-    earlier = take_forerunner(Scan(scan.folder), N_PIXELS, with_object=True)
+def taken(scan, **told):
+    earlier = take_forerunner(Scan(scan.folder), N_PIXELS, with_object=True, **told)
     return None if earlier is None else (earlier.scan, float(earlier.snapshot.object[0, 0].real))
 
 
@@ -80,6 +80,15 @@ def test_that_there_was_none_stays_too(tmp_path):
     assert taken(scan) is None
     refine(earlier, 1.0)
     assert taken(scan) is None
+
+
+def test_who_can_still_wait_may_ask_again(tmp_path):
+    earlier, scan = begun(tmp_path, "0000-a"), begun(tmp_path, "0001-b")
+    assert taken(scan, is_final=False) is None
+    refine(earlier, 1.0)
+    assert taken(scan, is_final=False) == ("0000-a", 1.0)
+    refine(earlier, 2.0)
+    assert taken(scan) == ("0000-a", 1.0)
 
 
 def test_two_stages_that_ask_at_once_get_the_same(tmp_path, monkeypatch):

@@ -142,6 +142,21 @@ def test_nothing_is_taken_over_unless_it_is_asked_for(bench):
     assert not (bench.second.folder / FOLDER).exists()
 
 
+def test_a_probe_that_the_last_scan_finds_meanwhile_ends_the_search_before_it_begins(bench, monkeypatch):
+    monkeypatch.setattr(stream.stages.probe, "probe_from_burst", None)
+    shutil.rmtree(bench.first.folder)
+    bench.first = make_scan(bench.folder / "scans", "0000-a")
+    stage = ProbeFinder(
+        ProbeConfig(n_frames=24), UNKNOWN, guess=None, transmission=1.0, threads=1, reuse="probe"
+    )
+    work = stage.open(Scan(bench.second.folder))
+    work.handle(bench.numbers[:8])
+    assert found_probe(Scan(bench.second.folder)) is None
+    bench.refine(bench.scanned.truth)
+    work.handle(bench.numbers[8:])
+    np.testing.assert_array_equal(found_probe(Scan(bench.second.folder)), bench.refined_probe)
+
+
 def test_a_network_has_the_probe_of_the_last_scan_before_the_first_frame(bench, monkeypatch):
     monkeypatch.setattr(stream.stages.probe, "probe_from_burst", None)  # nobody searches
     stage = ProbeFinder(ProbeConfig(), UNKNOWN, guess=None, transmission=1.0, threads=1, reuse="probe")
