@@ -3,6 +3,7 @@
 Everything the pipeline sees comes over the wires of a beamline; only this file knows the truth.
 """
 
+import logging
 import secrets
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from launch.config.config import Config
 from launch.config.file import load_config, override
 from launch.results.summary import read_summary, table, write_summary
 from launch.run.finish import finish, tell_reached
+from launch.run.network_choice import for_the_rate
 from launch.run.processes import RunFailedError
 from launch.run.progress import ProgressLine
 from launch.run.stages import resolve
@@ -187,6 +189,7 @@ def beside_beamline(
         If it was asked to end before the series were done.
     """
     line = ProgressLine(console)
+    config, choice = for_the_rate(config)
     with (
         Supervisor(resolve(config), on_notice=line.notice) as supervisor,
         _process(*beamline, folder=supervisor.run.folder) as process,
@@ -199,6 +202,8 @@ def beside_beamline(
                 on_scan(scan)
 
         with line:
+            if choice:
+                supervisor.notice("inference", logging.INFO, choice)
             try:
                 start(supervisor, console, line, opens_browser=opens_browser)
                 for index in range(n_series):
@@ -232,6 +237,7 @@ def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> C
         "positions.address": f"tcp://127.0.0.1:{free_port()}",
         "live.address": _usual_or_free(usual.live.address),
         "viewer.port": free_port(usual.viewer.port),
+        "detector.rate_hz": options.rate_hz,
         "store.enabled": str(options.stores).lower(),
     }
     overrides = [override("save", options.save.absolute())]

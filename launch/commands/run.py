@@ -13,6 +13,7 @@ from launch.config.config import Config, config_hash
 from launch.config.probe import Known
 from launch.results.summary import read_summary, write_summary
 from launch.run.finish import finish, tell_reached
+from launch.run.network_choice import for_the_rate
 from launch.run.progress import ProgressLine
 from launch.run.readiness import warnings_of
 from launch.run.stages import resolve
@@ -106,6 +107,7 @@ def run(
     console = console or Console()
     known = Known(config)
     warnings = warnings_of(known)
+    config, choice = for_the_rate(config)
     interruption: KeyboardInterrupt | None = None
     with (
         ProgressLine(console) as line,
@@ -113,6 +115,8 @@ def run(
     ):
         for what, _, doubt in warnings:
             line.notice(what, logging.WARNING, doubt)
+        if choice:
+            supervisor.notice("inference", logging.INFO, choice)
         try:
             start(supervisor, console, line, opens_browser=opens_browser)
             detector = supervisor.address("subscriber") or config.detector.address

@@ -30,9 +30,12 @@ SHIPPED_WEIGHTS = {"demo": DEMO_WEIGHTS, "demo-fast": FAST_WEIGHTS}
 
 def _with_shipped_weights(network: object) -> object:
     """Return the settings of the network with the package's own weights where they name them."""
-    if isinstance(network, dict) and (weights := SHIPPED_WEIGHTS.get(str(network.get("weights")))):
-        return {**network, "weights": weights}
-    return network
+    if not isinstance(network, dict):
+        return network
+    if network.get("weights") == "demo" and not network.get("members"):
+        network = {"fast_weights": "demo-fast", **network}
+    named = {key: SHIPPED_WEIGHTS.get(str(network.get(key))) for key in ("weights", "fast_weights")}
+    return network | {key: weights for key, weights in named.items() if weights}
 
 
 class Config(Section):
@@ -113,7 +116,8 @@ def config_hash(config: Config) -> str:
     """Returns 16 hexadecimal digits that change with whatever the image depends on.
 
     Left out are the folder, the kinds of results, when and where scans are finished, who gets how much of the
-    processor, and settings that an earlier version did not have, unless they are set.
+    processor, what the choice of the network came from, and settings that an earlier version did not have,
+    unless they are set.
     """
     settings = config.model_dump(
         mode="json",
@@ -122,6 +126,8 @@ def config_hash(config: Config) -> str:
             "results": True,
             "finisher": True,
             "refinement": {"share": True, "frames_gb": True},
+            "detector": {"rate_hz": True},  # a run has made the choice
+            "network": {"fast_weights": True},
         },
     )
     for name, added in _ADDED.items():

@@ -177,12 +177,12 @@ class Supervisor:
         for stage in self._stages.values():
             try:
                 if event := stage.look_after():
-                    self._on_notice(stage.name, logging.WARNING, event)
+                    self.notice(stage.name, logging.WARNING, event)
             except RunFailedError as error:
                 if stage.spec.is_vital or not stage.was_ready:
                     self._events.add(NAMES.get(stage.name, stage.name), "error", str(error))
                     raise
-                self._on_notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
+                self.notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
         self._look()
 
     def _look(self) -> None:
@@ -195,7 +195,8 @@ class Supervisor:
         took_s = self.clock() - began
         self._look_at = began + min(max(LOOK_S, took_s / LOOK_SHARE), MOST_LOOK_S)
 
-    def _on_notice(self, stage: str, level: int, text: str) -> None:
+    def notice(self, stage: str, level: int, text: str) -> None:
+        """Tells what a stage has to tell, and notes it as an event of the run."""
         self._events.add(NAMES.get(stage, stage), event_level(level), text)
         self._tell(stage, level, text)
 
@@ -346,7 +347,7 @@ class Supervisor:
         elif isinstance(message, Progress):
             stage.progress = message
         elif isinstance(message, Notice) and (message.level < logging.ERROR or stage.complains(message.text)):
-            self._on_notice(stage.name, message.level, message.text)
+            self.notice(stage.name, message.level, message.text)
 
     def _greet(self, identity: bytes, hello: Hello) -> None:
         stage, objection = self._stages.get(hello.role), ""

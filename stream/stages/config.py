@@ -99,6 +99,8 @@ class DetectorConfig(EndpointSection):
     """rows and columns of a frame; when known, room is reserved early and other frames are refused"""
     frame_dtype: Literal["", "<u1", "<u2", "<u4"] = ""
     """type of the counts, for example <u2, when known"""
+    rate_hz: PositiveFloat | None = None
+    """frames a second that are expected, for the choice of a network that keeps up: `network.fast_weights`"""
     timeout_s: NonNegativeFloat = 0.0
     """gives up when nothing at all came for so long, seconds; 0 waits for ever"""
 
@@ -187,7 +189,10 @@ class NetworkConfig(Section):
     """The network that gives the first image of every frame."""
 
     weights: InputPath | None = None
-    """weights file, `demo` for the ones that come with the package, nothing for no network"""
+    """weights file, `demo` or `demo-fast` for those that come with the package, nothing for no network"""
+    fast_weights: InputPath | None = None
+    """of a faster network, taken instead where `detector.rate_hz` is more than the other does here; beside
+    `demo` it is `demo-fast` unless null is given"""
     batch_size: PositiveInt = 8
     """most frames per run of the network; a GPU wants hundreds"""
     deadline_s: PositiveFloat = 0.02

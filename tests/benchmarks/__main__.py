@@ -19,6 +19,7 @@ BENCHMARKS = {
     "live": "tests.benchmarks.live",
     "series": "tests.benchmarks.series",
     "growth": "tests.benchmarks.growth.comparison",
+    "overload": "tests.benchmarks.overload",
     "ingest": "tests.benchmarks.ingest",
     "startup": "tests.benchmarks.startup",
     "engines": "tests.benchmarks.engines.comparison",

@@ -51,10 +51,10 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         "ptychonet": Predictor(ptychonet, probe, BATCH_SIZE),
     }
     with torch_threads(n_threads):
-        times = _least_ms_per_pattern(predictors)
+        times = least_ms_per_pattern(predictors)
     live = {name: Predictor(physics, probe, LIVE_BATCH, openvino=name == "openvino") for name in LIVE_PATHS}
     with torch_threads(1):
-        live_times = _least_ms_per_pattern(live)
+        live_times = least_ms_per_pattern(live)
     return {
         "ms_per_pattern": times["physics"],
         "ms_per_pattern_bf16": times["bf16"],
@@ -80,7 +80,15 @@ def pairs_per_cpu_s(recipe: Recipe, n_batches: int = 200) -> float:
     return n_batches * recipe.batch_size / (time.process_time() - start)
 
 
-def _least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
+def live_ms_per_pattern(networks: dict[str, Network]) -> dict[str, float]:
+    """Return milliseconds per pattern of each network as the live stage runs it: one thread, full batches."""
+    probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=PHOTONS))
+    with torch_threads(1):
+        return least_ms_per_pattern({name: Predictor(it, probe, BATCH_SIZE) for name, it in networks.items()})
+
+
+def least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
+    """Return milliseconds per pattern of each, which take turns."""
     rng = np.random.default_rng(0)
     n_frames = next(iter(predictors.values())).batch_size
     patterns = rng.poisson(PHOTONS / 64**2, (n_frames, 64, 64)).astype(np.float32)

@@ -1,0 +1,173 @@
+"""Frames faster than the network: is none lost, how soon is what was scanned in the image, how good is it.
+
+The demo's own processes and wires at 1 kHz, 64 x 64 pixels, on a field of 20,000 positions, once with each of
+the shipped networks. A pixel's first photon is the end of the first exposure whose probe lights it, and it is
+shown when the first image is published that a patch with it is part of. What refinement got is its processor
+time while frames came.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from launch.beamline.simulation import simulate_scan
+from launch.commands.demo import DemoOptions, demo_config, run_demo
+from launch.config.config import SHIPPED_WEIGHTS, Config
+from operators.arrays import Array, abs2
+from operators.geometry import Geometry
+from operators.mosaic.mosaic import KNOWN_FRACTION
+from stream.files.weights import load_network
+from stream.record.scan import Numbers, Scan
+from stream.stages.inputs import read_corners
+from tests.benchmarks.figures import Benchmark, Figures
+from tests.benchmarks.network.speed import live_ms_per_pattern
+
+RATE_HZ, N_FRAMES = 1000.0, 20_000
+SAMPLE = "cells"  # of the trained families, another specimen
+EPOCHS = 1.0  # of refinement, after which the scan ends: 90 of so many frames take an hour
+NETWORKS = {"fast": "demo-fast", "demo": "demo"}
+OF_SCAN = {
+    "frames_expected": "frames_expected",
+    "frames_lost": "frames_lost",
+    "frames_pending": "frames_pending",
+    "c_mosaic": "c_mosaic",
+    "time_to_image_ms_p50": "time_to_image_ms_p50",
+}
+TARGETS = {
+    "frames_lost_fast": ("<=", 0),
+    "ground_shown_ms_p95_fast": ("<=", 500),
+    "c_mosaic_fast": ("<=", 0.16),
+    "ms_per_pattern_fast": ("<=", 0.35),
+    "frames_lost_demo": ("<=", 0),
+    "ground_shown_ms_p95_demo": ("<=", 2000),
+}
+
+
+def measure(folder: Path, n_frames: int = N_FRAMES, rate_hz: float = RATE_HZ) -> Iterator[Figures]:
+    """Yield the speed of the networks, then the figures of a scan with each."""
+    yield {"offered_hz": rate_hz, **_speed()}
+    for name, weights in NETWORKS.items():
+        figures = _scan(folder / name, weights, n_frames, rate_hz)
+        yield {f"{figure}_{name}": value for figure, value in figures.items()}
+
+
+def _speed() -> Figures:
+    networks = {name: load_network(SHIPPED_WEIGHTS[weights])[0] for name, weights in NETWORKS.items()}
+    ms = live_ms_per_pattern(networks)
+    return {f"ms_per_pattern_{name}": value for name, value in ms.items()} | {
+        "fast_over_demo": ms["fast"] / ms["demo"]
+    }
+
+
+def _scan(folder: Path, weights: str, n_frames: int, rate_hz: float) -> Figures:
+    options = DemoOptions(
+        save=folder, rate_hz=rate_hz, n_frames=n_frames, sample=SAMPLE, seed=7, stores=False
+    )
+    config = demo_config(options)
+    settings = config.model_dump()
+    settings["network"] |= {"weights": weights}
+    settings["refinement"] |= {"epochs": EPOCHS}
+    config = Config.model_validate(settings)
+    refinement = ProcessorTime("refinement")
+    truth = simulate_scan(options.simulation)
+    n_frames = len(truth.frames)
+
+    def look(scan: Scan) -> None:
+        n_recorded = scan.n_frames
+        if 0 < n_recorded < n_frames:
+            refinement.look()
+
+    figures = run_demo(options, config, Console(), on_scan=look)
+    scan = Scan(config.save / "scans" / figures["scan"])
+    shown_s = ground_shown_s(scan, truth.geometry, abs2(truth.probe).sum(axis=0))
+    found = {name: figures[own] for name, own in OF_SCAN.items()}
+    found |= {f"ground_shown_ms_p{p}": float(np.percentile(shown_s, p) * 1e3) for p in (50, 95, 99)}
+    found["frames_deferred"] = n_deferred(scan)
+    found["inferred_hz"] = inferred_hz(scan)
+    found["refinement_share"] = refinement.share
+    return found
+
+
+def ground_shown_s(scan: Scan, geometry: Geometry, illumination: Array) -> NDArray[np.float64]:
+    """Return how long each lit pixel waited from its first photon until it was shown, (pixel,) float64.
+
+    Infinite where it never was. The clocks of detector and computer are set beside each other as for time to
+    image: the fastest frame took no time on its way.
+    """
+    numbers = placed(scan)
+    received_s, exposed_s = (scan.column(name).read(numbers) for name in ("received_s", "exposed_s"))
+    exposed_s = exposed_s + (received_s - exposed_s).min()
+    published_s = scan.column("mosaicked_s").read(numbers)
+    published_s[published_s == 0] = np.inf
+    corners = read_corners(scan, geometry, numbers)
+    corners = corners - corners.min(axis=0)
+    lit = illumination > KNOWN_FRACTION * illumination.max()
+    rows, columns = corners.max(axis=0) + len(lit)
+    first, shown = np.full((2, rows, columns), np.inf)
+    for (row, column), exposed, published in zip(corners, exposed_s, published_s, strict=True):
+        window = slice(row, row + len(lit)), slice(column, column + len(lit))
+        for earliest, moment in ((first[window], exposed), (shown[window], published)):
+            earliest[lit] = np.minimum(earliest[lit], moment)
+    is_lit = np.isfinite(first)
+    return shown[is_lit] - first[is_lit]
+
+
+def placed(scan: Scan) -> Numbers:
+    """Return the recorded frames whose position is known."""
+    return np.intersect1d(scan.done("subscriber"), scan.done("positions"))
+
+
+def n_deferred(scan: Scan) -> int:
+    """Return how many frames the network did later than one that is newer."""
+    inferred_s = scan.column("inferred_s").read(scan.done("inference"))
+    earliest_from_here = np.minimum.accumulate(inferred_s[::-1])[::-1]
+    return int(np.count_nonzero(inferred_s > earliest_from_here))
+
+
+def inferred_hz(scan: Scan) -> float:
+    """Return how many frames the network did in a second while they came."""
+    inferred_s = scan.column("inferred_s").read(scan.done("inference"))
+    received_s = scan.column("received_s").read(scan.done("subscriber"))
+    return float(np.count_nonzero(inferred_s <= received_s.max()) / np.ptp(received_s))
+
+
+class ProcessorTime:
+    """The processor time of one stage of the run of this process, from the first look to the last."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._looks: list[tuple[float, float]] = []  # moment, seconds of processor
+
+    def look(self) -> None:
+        """Note how much the stage has had by now."""
+        used_s = _processor_s(self._stage)
+        if used_s is not None:
+            self._looks = [*self._looks[:1], (time.monotonic(), used_s)]
+
+    @property
+    def share(self) -> float:
+        """Of one core, between the first look and the last."""
+        (begin, before), (end, after) = self._looks[0], self._looks[-1]
+        return (after - before) / (end - begin)
+
+
+def _processor_s(stage: str) -> float | None:
+    """Return the processor seconds of the newest process of a stage, None where there is none."""
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: -int(path.name)):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            is_own = int(fields[1]) == os.getpid()
+            if is_own and b"launch.run.stage_process" in command and stage.encode() in command:
+                return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except OSError:
+            continue  # it has ended meanwhile
+    return None
+
+
+BENCHMARK = Benchmark(measure=measure, targets=TARGETS)
