@@ -183,7 +183,12 @@ def joined(first: Illumination, second: Illumination) -> Illumination:
 
 def total_intensity(waves: Tensor) -> Tensor:
     """Return the summed intensities of incoherent waves (..., mode, y, x) complex64, (..., y, x) float32."""
-    return (waves.real.square() + waves.imag.square()).sum(-3)  # abs() takes four times as long
+    return summed_modes(waves.real.square() + waves.imag.square())  # abs() takes four times as long
+
+
+def summed_modes(values: Tensor) -> Tensor:
+    """Return values (..., mode, y, x) summed over modes; one is only looked at, which costs nothing."""
+    return values.squeeze(-3) if values.shape[-3] == 1 else values.sum(-3)
 
 
 def channels_last(network: Network) -> Network:

@@ -1,4 +1,4 @@
-"""The U-Nets of the default network as OpenVINO graphs: the same numbers on a CPU in less time.
+"""The layers of the default network as OpenVINO graphs: the same numbers on a CPU in less time.
 
 It copies the layers of `operators.network.physics_net` one by one; tests hold both to the same result.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.network.interface import Network
-from operators.network.physics_net import UNet
+from operators.network.physics_net import PhysicsNet, UNet
 
 Node = Any  # of an OpenVINO graph
 
@@ -24,26 +24,25 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def compile_unets(network: Network) -> None:
-    """Replace the U-Nets of a network, prepared for inference in single precision, by graphs, for good."""
-    for part in network.modules():
-        for name, child in part.named_children():
-            if isinstance(child, UNet):
-                setattr(part, name, CompiledUNet(child))
+def compile_layers(network: Network) -> None:
+    """Replace the layers of a network, prepared for inference in single precision, by graphs, for good."""
+    if isinstance(network, PhysicsNet):
+        network.stages = nn.ModuleList(CompiledLayers(unet) for unet in network.stages)
+        network.sigma_head = CompiledLayers(network.sigma_head)
 
 
-class CompiledUNet(nn.Module):
-    """A U-Net as a graph, on one thread.
+class CompiledLayers(nn.Module):
+    """Layers as a graph, on one thread.
 
     What a call returns is overwritten by the next one.
 
     Parameters
     ----------
-    unet : UNet
-        With its norms folded into the convolutions.
+    layers : nn.Module
+        A U-Net, or layers one after the other; norms are folded into the convolutions.
     """
 
-    def __init__(self, unet: UNet) -> None:
+    def __init__(self, layers: nn.Module) -> None:
         super().__init__()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -51,15 +50,26 @@ class CompiledUNet(nn.Module):
             "INFERENCE_PRECISION_HINT": "f32",  # processors that have bfloat16 would take it unasked
             "ENABLE_CPU_PINNING": False,  # other stages share the cores
         }
-        self._run = _openvino().Core().compile_model(_graph(unet), "CPU", settings).create_infer_request()
+        graph = _graph_of(layers)
+        self._run = _openvino().Core().compile_model(graph, "CPU", settings).create_infer_request()
+        self._n_outputs = len(graph.outputs)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return outputs and features: see `operators.network.physics_net.UNet.forward`."""
-        results = self._run.infer([x.contiguous().numpy()], share_inputs=True, share_outputs=True)
-        return torch.from_numpy(results[0]), torch.from_numpy(results[1])
+    def forward(self, x: Tensor) -> Any:
+        """Return what the layers do, a tensor or a tuple of them."""
+        found = self._run.infer([x.contiguous().numpy()], share_inputs=True, share_outputs=True)
+        results = tuple(torch.from_numpy(found[i]) for i in range(self._n_outputs))
+        return results if self._n_outputs > 1 else results[0]
 
 
-def _graph(unet: UNet) -> Any:
+def _graph_of(layers: nn.Module) -> Any:
+    if isinstance(layers, UNet):
+        return _graph_of_unet(layers)
+    first = next(layer for layer in layers.children() if isinstance(layer, nn.Conv2d))
+    inputs = _opset().parameter([-1, first.in_channels, -1, -1], np.float32)
+    return _openvino().Model([_layers(layers, inputs)], [inputs])
+
+
+def _graph_of_unet(unet: UNet) -> Any:
     opset = _opset()
     x = inputs = opset.parameter([-1, unet.n_inputs, -1, -1], np.float32)
     skips = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from operators.network.interface import Illumination, Network, Prediction, total_intensity
+from operators.network.interface import Illumination, Network, Prediction, summed_modes, total_intensity
 from operators.patches import UNIFORM_PHASE_SIGMA
 
 N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
@@ -90,7 +90,7 @@ class PhysicsNet(Network):
         self.stages = nn.ModuleList(
             UNet(N_INPUTS * n_folded + n, self.config.widths, 2 * n_folded) for n in n_features
         )
-        self.sigma_head = nn.Sequential(
+        self.sigma_head: nn.Module = nn.Sequential(
             nn.Conv2d(finest, finest, 1), nn.ReLU(), nn.Conv2d(finest, n_folded, 1)
         )
 
@@ -208,9 +208,9 @@ def compare(
     inside = (..., slice(margin, n_pixels - margin), slice(margin, n_pixels - margin))
     planes = estimate.real.new_empty(n_frames, N_INPUTS, n_pixels - 2 * margin, n_pixels - 2 * margin)
     # The factors bring all channels to the same order of magnitude.
-    for channel, (factor, wave) in enumerate(((1, estimate), (5, better - estimate), (10, gradient))):
-        planes[:, 2 * channel] = factor * wave.real[inside]
-        planes[:, 2 * channel + 1] = factor * wave.imag[inside]
+    waves = (1, estimate[inside]), (5, better[inside] - estimate[inside]), (10, gradient[inside])
+    for channel, (factor, wave) in enumerate(waves):
+        planes[:, 2 * channel : 2 * channel + 2] = factor * torch.view_as_real(wave).movedim(-1, 1)
     planes[:, 6] = modulus[inside]
     planes[:, 7] = torch.log1p(10 * n_pixels**2 * pattern[inside])
     return planes
@@ -283,4 +283,4 @@ def _difference_from(far_fields: Tensor, modulus: Tensor, amplitudes: Tensor) ->
 
 def _step(steps: Tensor, difference: Tensor) -> Tensor:
     """Return by how much the modes together move the estimate, (frame, y, x) complex64."""
-    return (steps * difference).sum(1)
+    return summed_modes(steps * difference)

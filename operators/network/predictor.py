@@ -15,7 +15,7 @@ from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
 from operators.network.cuda_graph import Run, recorded
 from operators.network.gaps import fill_gaps
 from operators.network.interface import Network, channels_last, illuminate, probe_tensor
-from operators.network.openvino import compile_unets, has_openvino
+from operators.network.openvino import compile_layers, has_openvino
 from operators.patches import middle, widened
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
@@ -94,7 +94,7 @@ class Predictor:
         channels_last(self._network)
         is_single = self._network.dtype == torch.float32 and torch.get_num_threads() == 1
         if openvino and not on_gpu and is_single and has_openvino():
-            compile_unets(self._network)
+            compile_layers(self._network)
         self._run: Run = self._eager
 
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:

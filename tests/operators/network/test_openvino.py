@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators.network.openvino import CompiledUNet, compile_unets, has_openvino
+from operators.network.openvino import CompiledLayers, compile_layers, has_openvino
 from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor, rounding_error
 from tests.helpers.operators.networks import PROBE, some_network, some_patterns
@@ -26,38 +26,38 @@ def ready() -> PhysicsNet:
 def test_a_graph_gives_what_the_layers_give(ready: PhysicsNet, stage: int, n_frames: int) -> None:
     unet = ready.stages[stage]
     inputs = torch.randn(n_frames, unet.n_inputs, 20, 20)
-    for graph, layers in zip(CompiledUNet(unet)(inputs), unet(inputs), strict=True):
+    for graph, layers in zip(CompiledLayers(unet)(inputs), unet(inputs), strict=True):
         assert layers.std() > 0
         torch.testing.assert_close(graph, layers, rtol=1e-4, atol=1e-5 * float(layers.abs().max()))
 
 
 def test_nobody_is_told_that_openvino_is_used(ready: PhysicsNet) -> None:
-    CompiledUNet(ready.stages[0])
+    CompiledLayers(ready.stages[0])
     assert sys.modules["openvino"]
     assert sys.modules["openvino_telemetry"] is None
 
 
-def test_every_unet_of_a_network_becomes_a_graph(ready: PhysicsNet) -> None:
-    compile_unets(ready)
-    assert all(isinstance(stage, CompiledUNet) for stage in ready.stages)
+def test_all_layers_of_a_network_become_graphs(ready: PhysicsNet) -> None:
+    compile_layers(ready)
+    assert all(isinstance(layers, CompiledLayers) for layers in (*ready.stages, ready.sigma_head))
 
 
 def test_a_predictor_on_one_thread_gives_the_same_with_openvino_and_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    forward, runs = CompiledUNet.forward, []
+    forward, runs = CompiledLayers.forward, []
 
-    def counted(graph: CompiledUNet, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(graph: CompiledLayers, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         runs.append(graph)
         return forward(graph, x)
 
-    monkeypatch.setattr(CompiledUNet, "forward", counted)
+    monkeypatch.setattr(CompiledLayers, "forward", counted)
     network, patterns = some_network(), some_patterns()
     with_graphs = Predictor(network, PROBE, batch_size=4)
     assert rounding_error(network, with_graphs, PROBE) < 1e-4
     results = with_graphs.predict(patterns)
-    assert len(set(runs)) == len(network.stages)
+    assert len(set(runs)) == len(network.stages) + 1, "and what tells sigma"
     runs.clear()
     without = Predictor(network, PROBE, batch_size=4, openvino=False).predict(patterns)
     assert not runs
@@ -68,4 +68,4 @@ def test_a_predictor_on_one_thread_gives_the_same_with_openvino_and_without(
 def test_a_layer_that_a_graph_does_not_know_is_named(ready: PhysicsNet) -> None:
     ready.stages[0].down[0][2] = torch.nn.GELU()
     with pytest.raises(TypeError, match="GELU"):
-        CompiledUNet(ready.stages[0])
+        CompiledLayers(ready.stages[0])
