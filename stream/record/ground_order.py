@@ -13,7 +13,7 @@ from operators.mosaic.new_ground import NewGround
 from stream.record.passage import NONE
 from stream.record.scan import Numbers, Scan, State
 
-OLDEST = 8
+OLDEST = 16
 """One frame in so many is the oldest that waits, whatever it shows: none waits as long as the load lasts."""
 
 

@@ -4,11 +4,15 @@ The demo's own processes and wires at 1 kHz, 64 x 64 pixels, on a field of 20,00
 the shipped networks. A pixel's first photon is the end of the first exposure whose probe lights it, and it is
 shown when the first image is published that a patch with it is part of. What refinement got is its processor
 time while frames came.
+
+What the order of the frames makes of it is in `by_capacity`: the same field, stages of so many frames in a
+second on a clock that is counted, by the rule of a run and by age. It does not depend on the machine.
 """
 
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +22,26 @@ from rich.console import Console
 from launch.beamline.simulation import simulate_scan
 from launch.commands.demo import DemoOptions, demo_config, run_demo
 from launch.config.config import SHIPPED_WEIGHTS, Config
-from operators.arrays import Array, abs2
-from operators.geometry import Geometry
+from launch.training.recipe import read_recipe
+from operators.arrays import Array, Corners, abs2
+from operators.geometry import Geometry, window_corners
 from operators.mosaic.mosaic import KNOWN_FRACTION
+from operators.optics.trajectories import jittered_raster
 from stream.files.weights import load_network
+from stream.record.ground_order import GroundOrder
 from stream.record.scan import Numbers, Scan
 from stream.stages.inputs import read_corners
+from stream.stages.loop import BatchRule
+from stream.stages.stage import oldest_of
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.network.speed import live_ms_per_pattern
+from tests.helpers.stream.scans import GEOMETRY, make_scan, place, record
 
 RATE_HZ, N_FRAMES = 1000.0, 20_000
 SAMPLE = "cells"  # of the trained families, another specimen
-EPOCHS = 1.0  # of refinement, after which the scan ends: 90 of so many frames take an hour
+CAPACITIES_HZ = 126, 250, 400
+ORDERS = "new ground", "age"
+EPOCHS = 2.0  # of refinement, after which the scan ends: 90 of so many frames take an hour
 NETWORKS = {"fast": "demo-fast", "demo": "demo"}
 OF_SCAN = {
     "frames_expected": "frames_expected",
@@ -50,7 +62,8 @@ TARGETS = {
 
 def measure(folder: Path, n_frames: int = N_FRAMES, rate_hz: float = RATE_HZ) -> Iterator[Figures]:
     """Yield the speed of the networks, then the figures of a scan with each."""
-    yield {"offered_hz": rate_hz, **_speed()}
+    yield {"offered_hz": rate_hz, "by_capacity": by_capacity(folder / "counted", n_frames, rate_hz)}
+    yield _speed()
     for name, weights in NETWORKS.items():
         figures = _scan(folder / name, weights, n_frames, rate_hz)
         yield {f"{figure}_{name}": value for figure, value in figures.items()}
@@ -91,6 +104,49 @@ def _scan(folder: Path, weights: str, n_frames: int, rate_hz: float) -> Figures:
     found["inferred_hz"] = inferred_hz(scan)
     found["refinement_share"] = refinement.share
     return found
+
+
+def by_capacity(folder: Path, n_frames: int, rate_hz: float) -> dict[str, Figures]:
+    """Return how soon ground is shown by stages that do so many frames a second, in each order."""
+    recipe = read_recipe()
+    illumination = abs2(recipe.probe.nominal_modes(recipe.n_pixels)).sum(axis=0)
+    n_rows = round(n_frames**0.5)
+    corners = jittered_raster(n_rows, n_rows, 8.0, 1.0, np.random.default_rng(0)).reshape(n_rows, n_rows, 2)
+    corners[1::2] = corners[1::2, ::-1].copy()
+    corners = window_corners(corners.reshape(-1, 2))
+    rows: dict[str, Figures] = {}
+    for capacity_hz in CAPACITIES_HZ:
+        row = rows[f"{capacity_hz} frames a second"] = {}
+        for order in ORDERS:
+            scan = make_scan(folder / f"{capacity_hz}-{order.replace(' ', '-')}")
+            run_on_counted_clock(scan, corners, illumination, order, rate_hz, capacity_hz)
+            shown_s = ground_shown_s(scan, GEOMETRY, illumination)
+            row |= {f"{order}, p{p} ms": float(np.percentile(shown_s, p) * 1e3) for p in (50, 95)}
+    return rows
+
+
+def run_on_counted_clock(
+    scan: Scan, corners: Corners, illumination: Array, order: str, rate_hz: float, capacity_hz: float
+) -> None:
+    """Let frames come and be shown at two rates, and leave their times in the columns of the scan."""
+    numbers = np.arange(len(corners))
+    record(scan, numbers)
+    place(scan, numbers, corners)
+    for column in ("exposed_s", "received_s"):
+        scan.column(column, writable=True).write(numbers, (numbers + 1) / rate_hz)
+    shown_s = scan.column("mosaicked_s", writable=True)
+    ground = GroundOrder(scan, "inference", partial(read_corners, scan, GEOMETRY), lambda: illumination)
+    first_of = ground.first_of if order == "new ground" else oldest_of
+    rule, ready, n_come, now = BatchRule(8, 0.0), numbers[:0], 0, 0.0
+    while n_come < len(numbers) or ready.size:
+        now = max(now, 0.0 if ready.size else (n_come + 1) / rate_hz)
+        n_came, n_come = n_come, min(int(now * rate_hz + 1e-6), len(numbers))
+        ready = np.concatenate([ready, numbers[n_came:n_come]])
+        batch = rule.pick(ready, now, is_tail=True, first_of=first_of)
+        ground.take(batch)
+        now += len(batch) / capacity_hz
+        shown_s.write(batch, now)
+        ready = np.setdiff1d(ready, batch, assume_unique=True)
 
 
 def ground_shown_s(scan: Scan, geometry: Geometry, illumination: Array) -> NDArray[np.float64]:
@@ -170,4 +226,5 @@ def _processor_s(stage: str) -> float | None:
     return None
 
 
-BENCHMARK = Benchmark(measure=measure, targets=TARGETS)
+COLUMNS = tuple(f"{order}, p{p} ms" for order in ORDERS for p in (50, 95))
+BENCHMARK = Benchmark(measure=measure, targets=TARGETS, columns={"by_capacity": COLUMNS})
