@@ -10,12 +10,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from launch.config.config import DEMO_WEIGHTS
 from launch.training.data import Simulator
 from launch.training.descent import descend
 from launch.training.recipe import Recipe
 from launch.training.train import (
     TrainingReport,
     finish,
+    initial_weights,
     learning_rate,
     progress_bar,
     start_network,
@@ -195,6 +197,27 @@ def test_a_training_goes_on_in_a_smaller_window(tmp_path: Path, recipe: Recipe, 
     card = train(recipe.model_copy(update=changes), tmp_path)
     assert card is not None
     assert load_network(tmp_path / "second.safetensors")[0].config.crop == smaller["crop"]
+
+
+def test_a_training_begins_with_the_first_stages_of_a_network_of_more(
+    tmp_path: Path, recipe: Recipe, trained: Trained
+) -> None:
+    assert load_network(trained.weights)[0].config.n_stages > 1
+    fewer = recipe.network_config | {"n_stages": 1}
+    changes = {"initial_weights": trained.weights, "network_config": fewer, "learning_rate": 1e-9}
+    card = train(recipe.model_copy(update=changes), tmp_path)
+    assert card is not None
+    paths = trained.weights, tmp_path / trained.weights.name
+    before, after = (dict(load_network(path)[0].named_parameters()) for path in paths)
+    assert set(after) == {name for name in before if not name.startswith("stages.1.")}
+    for name, values in after.items():
+        torch.testing.assert_close(values, before[name], atol=1e-6, rtol=0)
+
+
+def test_the_shipped_weights_to_begin_with_go_by_their_name(tmp_path: Path, recipe: Recipe) -> None:
+    named = recipe.model_copy(update={"initial_weights": Path("demo")})
+    assert initial_weights(named, tmp_path) == DEMO_WEIGHTS
+    assert initial_weights(recipe, tmp_path) is None
 
 
 def test_weights_of_another_network_to_go_on_from_are_refused(
