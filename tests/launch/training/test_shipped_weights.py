@@ -3,19 +3,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import launch
+from launch.config.config import DEMO_WEIGHTS as WEIGHTS
+from launch.config.config import FAST_WEIGHTS
 from launch.training.evaluate import (
     evaluate,
     evaluation_probe,
     scan_figures,
     simulate_scans,
 )
-from launch.training.recipe import Recipe, read_recipe
+from launch.training.recipe import DEMO_RECIPE, Recipe, read_recipe
 from operators.arrays import abs2
 from operators.network.predictor import Predictor
 from stream.files.weights import ModelCard, load_network
 
-WEIGHTS = Path(launch.__file__).parent / "weights" / "physics-64.safetensors"
+FAST_RECIPE = DEMO_RECIPE.with_name("train-fast.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,21 @@ def test_the_shipped_weights_come_from_the_demo_recipe(card: ModelCard) -> None:
     assert Recipe.model_validate(card.recipe) == read_recipe()
 
 
+def test_the_fast_weights_come_from_their_recipe_and_from_the_others(card: ModelCard) -> None:
+    network, fast = load_network(FAST_WEIGHTS)
+    assert Recipe.model_validate(fast.recipe) == read_recipe(FAST_RECIPE)
+    assert fast.parent == card.model_id
+    assert network.n_pixels == load_network(WEIGHTS)[0].n_pixels
+    assert fast.probe == card.probe, "what one is trained for the other is, too"
+    assert fast.photons_per_frame == card.photons_per_frame
+
+
 @pytest.mark.slow
-def test_the_figures_on_the_card_can_be_measured_again(card: ModelCard) -> None:
+@pytest.mark.parametrize("weights", [WEIGHTS, FAST_WEIGHTS], ids=["demo", "demo-fast"])
+def test_the_figures_on_the_card_can_be_measured_again(weights: Path) -> None:
+    network, card = load_network(weights)
     recipe = Recipe.model_validate(card.recipe)
-    predictor = Predictor(load_network(WEIGHTS)[0], evaluation_probe(recipe))
+    predictor = Predictor(network, evaluation_probe(recipe))
     assert evaluate(predictor, recipe) == pytest.approx(card.metrics, rel=1e-3)
 
 
@@ -50,6 +62,13 @@ def test_the_shipped_weights_see_small_scans_of_unseen_objects(predictor: Predic
     figures = evaluate(predictor, recipe)
     assert figures["mosaic_c"] < figures["patch_c"] < 0.4
     assert figures["unseen_mosaic_c"] < figures["unseen_patch_c"] < 0.7
+    assert figures["coverage68"] == pytest.approx(0.68, abs=0.1)
+
+
+def test_the_fast_weights_see_small_scans_nearly_as_well(recipe: Recipe) -> None:
+    figures = evaluate(Predictor(load_network(FAST_WEIGHTS)[0], evaluation_probe(recipe)), recipe)
+    assert figures["mosaic_c"] < figures["patch_c"] < 0.5
+    assert figures["unseen_mosaic_c"] < figures["unseen_patch_c"] < 0.8
     assert figures["coverage68"] == pytest.approx(0.68, abs=0.1)
 
 

@@ -190,6 +190,19 @@ def test_frames_wait_for_a_probe_that_is_found_during_the_scan(tmp_path, bench):
         np.testing.assert_array_equal(scan.column(column).head(14), known.column(column).head(14))
 
 
+def test_frames_that_waited_for_a_probe_are_done_although_others_keep_coming(tmp_path, bench):
+    scan = make_scan(tmp_path)
+    record(scan, np.arange(12), bench.frames[:12])
+    loop = WorkerLoop(bench.stage(optics=Optics(DETECTOR_PLANE), batch_size=4), tmp_path, Clock())
+    for _ in range(5):
+        loop.turn()
+    publish_probe(scan, bench.scanned.probe)
+    for first in (12, 16, 20):
+        record(scan, np.arange(first, first + 4), bench.frames[first : first + 4])
+        loop.turn()
+    assert (states(scan, "inference")[:24] == State.DONE).all()
+
+
 def test_without_any_probe_the_frames_are_left_unfinished(tmp_path, bench):
     scan = make_scan(tmp_path)
     record(scan, np.arange(4), bench.frames[:4])
