@@ -134,7 +134,12 @@ class Bounds:
 
     def contains(self, other: "Bounds") -> bool:
         """Return whether every pixel of `other` is inside."""
-        return self.union(other) == self
+        return (
+            self.top <= other.top
+            and self.left <= other.left
+            and self.bottom >= other.bottom
+            and self.right >= other.right
+        )
 
     def slices_in(self, other: "Bounds") -> tuple[slice, slice]:
         """Return the slices that select these pixels in an array with the bounds `other`.

@@ -6,6 +6,7 @@ where islands overlap the mosaic is the sum of both.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.arrays import Array, Object, phase_factor
 from operators.geometry import Bounds
@@ -47,6 +48,8 @@ class Islands:
 
     def __init__(self) -> None:
         self._islands: list[Island] = []
+        # (island, 4) int64, their bounds: of hundreds, those under a patch are found at once
+        self._edges = np.zeros((0, 4), np.int64)
 
     def __len__(self) -> int:
         return len(self._islands)
@@ -54,7 +57,8 @@ class Islands:
     def sums_on(self, bounds: Bounds, step: int = 1) -> Object:
         """Returns the sums of all islands on every `step`th row and column of `bounds`, complex64."""
         sums = np.zeros(bounds.shape, np.complex64)[::step, ::step]
-        for island in self._islands:
+        for index in self._touched_by(bounds):
+            island = self._islands[index]
             if (shared := bounds.intersection(island.bounds)) is not None:
                 start = np.subtract(shared.origin, bounds.origin)
                 (top, left), (row, column) = -start % step, -(-start // step)
@@ -87,27 +91,50 @@ class Islands:
             (island, tie), *others = told
             turned = [self._merge(other, island, phase_factor(tie * its.conj())) for other, its in others]
         else:
-            island, tie = Island(bounds), sum((tie for _, tie in ties), np.complex64(0))
-            self._islands.append(island)
-        island.add(phase_factor(tie) * sums, bounds)
+            island, tie = self._begin(bounds), sum((tie for _, tie in ties), np.complex64(0))
+        self._add(island, phase_factor(tie) * sums, bounds)
         return turned
 
     def place_unturned(self, patch: Array, weights: Array, bounds: Bounds) -> None:
         """Adds a patch that is in the phase of all others already."""
         if not self._islands:
-            self._islands.append(Island(bounds))
-        self._islands[0].add(patch * weights, bounds)
+            self._begin(bounds)
+        self._add(self._islands[0], patch * weights, bounds)
+
+    def _begin(self, bounds: Bounds) -> Island:
+        self._islands.append(Island(bounds))
+        self._edges = np.vstack([self._edges, _edges(bounds)])
+        return self._islands[-1]
+
+    def _add(self, island: Island, sums: Array, bounds: Bounds, n_patches: int = 1) -> None:
+        before = island.bounds
+        island.add(sums, bounds, n_patches)
+        if island.bounds is not before:
+            self._edges[self._islands.index(island)] = _edges(island.bounds)
+
+    def _touched_by(self, bounds: Bounds) -> list[int]:
+        """Return which islands share a pixel with `bounds`."""
+        top, left, bottom, right = self._edges.T
+        is_touched = (top < bounds.bottom) & (bottom > bounds.top) & (left < bounds.right)
+        return [int(index) for index in np.flatnonzero(is_touched & (right > bounds.left))]
 
     def _ties(self, seen: Array, bounds: Bounds) -> list[tuple[Island, np.complex64]]:
         """Return the islands under a patch, the largest first, and their inner products with it."""
         ties = []
-        for island in self._islands:
+        for index in self._touched_by(bounds):
+            island = self._islands[index]
             if (shared := bounds.intersection(island.bounds)) is not None:
                 under = island.sums[shared.slices_in(island.bounds)]
                 ties.append((island, np.vdot(seen[shared.slices_in(bounds)], under)))
         return sorted(ties, key=lambda tie: tie[0].n_patches, reverse=True)
 
     def _merge(self, other: Island, island: Island, turn: np.complex64) -> Bounds:
-        self._islands.remove(other)
-        island.add(turn * other.sums, other.bounds, other.n_patches)
+        index = self._islands.index(other)
+        del self._islands[index]
+        self._edges = np.delete(self._edges, index, axis=0)
+        self._add(island, turn * other.sums, other.bounds, other.n_patches)
         return other.bounds
+
+
+def _edges(bounds: Bounds) -> NDArray[np.int64]:
+    return np.array([bounds.top, bounds.left, bounds.bottom, bounds.right], np.int64)
