@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from operators.arrays import Array, Corners, Mask, Object, Patches, phase_factor
+from operators.arrays import Array, Corners, Mask, Object, Patches, abs2, phase_factor
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.islands import Islands
@@ -168,19 +168,21 @@ class Mosaic:
         """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
         gains = self._known_gains(window)
         power, spread, spread_weighted = (square[window] / gains for square in self._squares)
-        amplitude2 = np.maximum(np.abs(mean) ** 2, 1e-3)
-        disagreement = np.maximum(power - np.abs(mean) ** 2, 0) / (2 * amplitude2)
+        mean2 = abs2(mean)
+        amplitude2 = np.maximum(mean2, 1e-3)
+        disagreement = np.maximum(power - mean2, 0) / (2 * amplitude2)
         floor = 1 / (2 * np.maximum(self._photons[window] * amplitude2, 1e-3))
         return np.stack([floor, spread, spread_weighted / gains, disagreement])
 
     def _add_one(self, patch: Array, sigma: Array, bounds: Bounds) -> None:
         assert self.bounds is not None  # noqa: S101  (grow has run)
-        weights, variance, window = self._steep, sigma.astype(np.float32) ** 2, bounds.slices_in(self.bounds)
+        weights, window = self._steep, bounds.slices_in(self.bounds)
+        weighted = weights * sigma.astype(np.float32) ** 2
         self._photons[window] += self.weights
         self._gains[window] += weights
-        self._squares[(0, *window)] += weights * np.abs(patch) ** 2
-        self._squares[(1, *window)] += weights * variance
-        self._squares[(2, *window)] += weights**2 * variance
+        self._squares[(0, *window)] += weights * abs2(patch)
+        self._squares[(1, *window)] += weighted
+        self._squares[(2, *window)] += weights * weighted
         self.n_patches += 1
 
 

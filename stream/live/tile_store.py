@@ -3,9 +3,9 @@
 Tiles are fixed in absolute object pixels: a picture that grows adds tiles and never renames them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,19 @@ class TileStore:
         """Replaces a tile; no `version` is lower than one before."""
         self._tiles.pop(index, None)
         self._tiles[index] = Tile(version, layers)
+
+    def strips_of(self, indices: Iterable[tuple[int, int]]) -> Iterator[Bounds]:
+        """Yields the absolute object pixels of tiles, those of neighbours in a row as one piece."""
+        by_place = enumerate(sorted(indices))
+        for _, strip in groupby(by_place, lambda item: (item[1][0], item[1][1] - item[0])):
+            tiles = [self.bounds_of(index) for _, index in strip]
+            yield tiles[0].union(tiles[-1])
+
+    def put_strip(self, bounds: Bounds, layers: dict[str, NDArray[Any]], version: int) -> None:
+        """Replaces the tiles that make up `bounds`, as `put` does each."""
+        for index in self.touched_by(bounds):
+            window = self.bounds_of(index).slices_in(bounds)
+            self.put(index, {name: layer[window].copy() for name, layer in layers.items()}, version)
 
     def changed_after(self, version: int) -> list[NDArray[Any]]:
         """Returns the buffers of an ObjectUpdate: indices (tile, 2), then each layer (tile, y, x)."""

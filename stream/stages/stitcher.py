@@ -283,10 +283,10 @@ class LivePicture(ScanWork):
 
     def _publish(self) -> None:
         self.version += 1
-        for index in self._dirty:
-            bounds, factor = self._tiles.bounds_of(index), self._calibration.factor
+        factor = self._calibration.factor
+        for bounds in self._tiles.strips_of(self._dirty):
             layers = compose(bounds, self._mosaic, self._refined, joint=self._joint, sigma_factor=factor)
-            self._tiles.put(index, layers, self.version)
+            self._tiles.put_strip(bounds, layers, self.version)
         self._dirty.clear()
         now = self._published_at = self._clock()
         self._stitched_s.write(self._unmarked, now)

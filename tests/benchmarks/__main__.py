@@ -21,6 +21,7 @@ BENCHMARKS = {
     "growth": "tests.benchmarks.growth.comparison",
     "overload": "tests.benchmarks.overload",
     "ingest": "tests.benchmarks.ingest",
+    "transport": "tests.benchmarks.kilohertz.transport",
     "startup": "tests.benchmarks.startup",
     "engines": "tests.benchmarks.engines.comparison",
     "engines_gpu": "tests.benchmarks.engines.gpu",

@@ -4,6 +4,7 @@ import numpy as np
 
 from launch.config.run_file import ResolvedRun, optics
 from operators.arrays import Patterns, Probe
+from operators.network.ensemble import Predicting
 from operators.network.interface import Network
 from operators.network.predictor import Results
 from stream.files.weights import ModelCard
@@ -14,7 +15,7 @@ from stream.stages.stage import Worker
 SIGMA_RAD = 0.1
 
 
-class FreePredictor:
+class FreePredictor(Predicting):
     """Sees the same flat patch in every pattern.
 
     Attributes

@@ -7,6 +7,7 @@ detector never waits, nothing is lost, and all is in the image a second after th
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from launch.run.processes import RunFailedError
 from tests.benchmarks.figures import Benchmark, Figures
@@ -18,7 +19,7 @@ RATE_HZ, SECONDS = 1000.0, 60.0
 DEADLINE_S = 0.02
 STEP, MOST_STEPS, SEARCH_S = 1.25, 4, 8.0  # of the search for the limit
 KEPT = 0.99  # of the rate, by a detector that is not made to wait
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "network": {"device": "cpu", "batch_size": 32, "deadline_s": DEADLINE_S},
     "refinement": {"enabled": False},
 }

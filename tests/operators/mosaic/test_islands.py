@@ -84,3 +84,15 @@ def test_every_few_pixels_of_the_mosaic_are_those_of_the_whole(apart, step):
     b = apart.bounds
     part = Bounds(b.top + 1, b.left + 2, b.bottom - 3, b.right - 1)
     np.testing.assert_array_equal(apart.object_on(part, step), apart.object_on(part)[::step, ::step])
+
+
+def test_patches_in_any_order_end_as_one_island_in_one_phase(scanned):
+    mosaic = Mosaic(scanned.illumination)
+    order = np.random.default_rng(0).permutation(len(scanned))
+    n_islands = []
+    for number in order:
+        add(mosaic, scanned, [number])
+        n_islands.append(mosaic.n_islands)
+    assert max(n_islands) > 5
+    assert n_islands[-1] == 1
+    assert np.ptp(phases(mosaic, scanned)) < 1e-4

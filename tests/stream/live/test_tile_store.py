@@ -63,6 +63,18 @@ def test_only_tiles_that_changed_after_a_version_are_given():
     assert {index: layer[0, 0] for index, layer in by_index.items()} == {(0, 0): 3, (-3, 2): 2}
 
 
+def test_neighbours_of_a_row_are_put_in_one_piece():
+    store = TileStore(SIDE)
+    strips = [*store.strips_of({(0, 1), (1, 0), (0, 0), (0, 3), (-1, 2)})]
+    assert strips == [Bounds(-8, 16, 0, 24), Bounds(0, 0, 8, 16), Bounds(0, 24, 8, 32), Bounds(8, 0, 16, 8)]
+    pixels = np.arange(SIDE * 2 * SIDE).reshape(SIDE, 2 * SIDE)
+    store.put_strip(strips[1], {name: pixels.astype(dtype) for name, dtype in LAYERS.items()}, version=1)
+    indices, _, sigma, *_ = store.changed_after(0)
+    given = {tuple(index): layer for index, layer in zip(indices.tolist(), sigma, strict=True)}
+    np.testing.assert_array_equal(given[0, 0], pixels[:, :SIDE])
+    np.testing.assert_array_equal(given[0, 1], pixels[:, SIDE:])
+
+
 def test_nothing_new_is_an_update_without_tiles():
     store = TileStore(SIDE)
     store.put((0, 0), layers(1), version=1)
