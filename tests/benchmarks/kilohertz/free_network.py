@@ -34,6 +34,9 @@ class FreePredictor(Predicting):
         n = len(patterns)
         return lambda: (self._patches[:n], self._sigma[:n])
 
+    def warm_up(self) -> None:
+        """Does nothing: it is warm."""
+
 
 class FreeInference(Inference):
     """Inference that computes nothing with its weights."""
