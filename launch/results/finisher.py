@@ -9,7 +9,7 @@ recorder's, which waits for the scan to be closed, whoever closes it.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from operators.arrays import release_memory
@@ -34,9 +34,9 @@ class Finisher:
         Whose run's scans go first; those that an earlier run has left unfinished follow.
     order : str
         Which of them goes first.
-    build : callable
-        Takes the id of the run that recorded a scan, returns the stages that close it, in their order. Called
-        when the first scan of a run is handed over, so that a run without any has nothing to load.
+    stages_of : callable
+        Takes the id of the run that recorded a scan, returns by name, in their order, what makes each stage
+        that closes it. A stage is made when there is work for it, so that a run without any loads nothing.
     clock : callable
         Monotonic seconds.
     """
@@ -45,13 +45,14 @@ class Finisher:
         self,
         context: StageContext,
         order: Literal["oldest", "newest"],
-        build: Callable[[str], Sequence[Worker]],
+        stages_of: Callable[[str], Mapping[str, Callable[[], Worker]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._context, self._order, self._build, self._clock = context, order, build, clock
+        self._context, self._order, self._stages_of, self._clock = context, order, stages_of, clock
         self._cursor: ScanCursor | None = None
         self._over: set[str] = set()  # scans that need not be looked at again
-        self._stages: dict[str, Sequence[Worker]] = {}
+        self._makers: dict[str, Mapping[str, Callable[[], Worker]]] = {}  # by run
+        self._stages: dict[tuple[str, str], Worker] = {}  # by run and name
 
     def run(self, link: Link) -> None:
         """Closes what is handed over until it is told to stop; what it is at then is closed as it is."""
@@ -109,22 +110,25 @@ class Finisher:
 
     def _cursor_in(self, scan: Scan) -> ScanCursor | None:
         """Return what is to be done next in a scan, None where a live stage is still on it or all is done."""
-        stages = self._stages_of(scan)
-        if all(has_left(scan, stage.name) for stage in stages):
-            for stage in stages:
-                if not scan.count(stage.name, "closed"):
-                    return ScanCursor(stage, scan, self._clock)
-        return None
-
-    def _stages_of(self, scan: Scan) -> Sequence[Worker]:
-        """Return what closes a scan, nothing where the run that recorded it cannot be made again."""
         run_id = scan.header.run_id
-        if run_id not in self._stages:
-            try:
-                self._stages[run_id] = self._build(run_id)
-            except (ValueError, ImportError, OSError, RuntimeError) as error:
-                log.warning("scans of run %s stay unfinished: %s", run_id, in_words(error))
-                self._stages[run_id] = ()
-        if not self._stages[run_id]:
+        try:
+            stage = self._next_stage(scan, run_id)
+        except (ValueError, ImportError, OSError, RuntimeError) as error:
+            log.warning("scans of run %s stay unfinished: %s", run_id, in_words(error))
+            self._makers[run_id], stage = {}, None
+        if not self._makers[run_id]:
             self._over.add(scan.name)
-        return self._stages[run_id]
+        return ScanCursor(stage, scan, self._clock) if stage else None
+
+    def _next_stage(self, scan: Scan, run_id: str) -> Worker | None:
+        if run_id not in self._makers:
+            self._makers[run_id] = self._stages_of(run_id)
+        makers = self._makers[run_id]
+        if not all(has_left(scan, name) for name in makers):
+            return None
+        for name, make in makers.items():
+            if not scan.count(name, "closed"):
+                key = run_id, name
+                self._stages[key] = stage = self._stages.get(key) or make()
+                return stage
+        return None

@@ -12,7 +12,7 @@ from launch.config.run_file import ResolvedRun
 from launch.results.halves import MEASURING
 from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
-from stream.record.account import counted, frames_in_words
+from stream.record.account import account, counted, frames_in_words
 from stream.record.forerunner import forerunner_of
 from stream.record.handover import awaits_finishing, has_left, have_closed, was_handed_over
 from stream.record.passage import Passage
@@ -138,6 +138,8 @@ class StageStates:
     def _how_far(self, scan: Scan, in_hand: Progress | None) -> str:
         if not awaits_finishing(scan):
             return "writing results"
+        if "inference" in self._stages and not scan.count("inference", "closed"):
+            return f"{counted(account(scan, 'inference').pending)} to go through the network"
         if "refinement" in self._stages and not scan.count("refinement", "closed"):
             milli, is_in_hand = scan.count("refinement", "epochs_milli"), False
             if in_hand is not None and in_hand.scan == scan.name:

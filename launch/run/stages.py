@@ -193,15 +193,20 @@ def finisher(run: ResolvedRun) -> Service:
     return Finisher(run.context(), run.config.finisher.order, partial(_closing_stages, run))
 
 
-def _closing_stages(run: ResolvedRun, run_id: str) -> list[Worker]:
-    """Return the stages that close scans of the run `run_id` in the folder of `run`, as it was configured."""
-    own = _run_of(run, run_id)
-    config = own.config.refinement
-    quiet = config.changed(
-        threads=run.config.finisher.threads, publish_s=max(config.publish_s, FINISHER_PUBLISH_S)
-    )
-    own = own.model_copy(update={"config": own.config.model_copy(update={"refinement": quiet})})
-    return [refinement(own), stitcher(own)] if config.enabled else [stitcher(own)]
+def _closing_stages(run: ResolvedRun, run_id: str) -> dict[str, Callable[[], Worker]]:
+    """Return what closes scans of the run `run_id` in the folder of `run`, as that run was configured."""
+    own, threads = _run_of(run, run_id), run.config.finisher.threads
+    network, refining = own.config.network, own.config.refinement
+    quiet = {
+        "network": network.changed(threads=threads),
+        "refinement": refining.changed(
+            threads=threads, publish_s=max(refining.publish_s, FINISHER_PUBLISH_S)
+        ),
+    }
+    own = own.model_copy(update={"config": own.config.model_copy(update=quiet)})
+    builders = [inference] if network.weights else []
+    builders += [refinement] if refining.enabled else []
+    return {builder.__name__: partial(builder, own) for builder in (*builders, stitcher)}
 
 
 def recorder(run: ResolvedRun) -> Worker:

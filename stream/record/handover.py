@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from stream.record.scan import Scan
 
-FINISHED_LATER = ("refinement", "stitcher")
+NETWORK = "inference"
+FINISHED_LATER = (NETWORK, "refinement", "stitcher")
 """The stages that may hand a scan over, in the order in which the finisher closes it for them."""
 
 

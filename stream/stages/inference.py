@@ -219,6 +219,11 @@ class ScanInference(ScanWork):
         self._store()
         self._weights.close()
 
+    def hand_over(self) -> None:
+        """Stores what the network has done; its other frames stay PENDING."""
+        self._store()
+        self._weights.close()
+
     def counts(self) -> dict[str, int]:
         """Returns how many frames of the scan this process has done."""
         return {"inferred": self._n_inferred}

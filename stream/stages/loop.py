@@ -16,6 +16,7 @@ from stream.atomic import DiskFullError
 from stream.record.account import Accounts
 from stream.record.handover import (
     FINISHED_LATER,
+    NETWORK,
     hand_over,
     has_left,
     has_successor,
@@ -48,6 +49,7 @@ FirstOf = Callable[[Numbers, int], Numbers]
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
 MESSAGES_PER_TURN = 256
+BACKLOG_S = 1.0  # how long the next scan waits for frames of the one before that the network has not come to
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 
@@ -125,6 +127,7 @@ class ScanCursor:
         self._rule = BatchRule(stage.batch_size, stage.deadline_s)
         self._ready, self._accounts = ReadyFrames(scan, stage.name, stage.inputs), Accounts(scan)
         self.is_to_hand_over = False
+        self._followed_at: float | None = None  # when the next scan was first seen, after the end of this one
         try:
             self.work: ScanWork = stage.open(scan)
         except ValueError as error:
@@ -142,16 +145,17 @@ class ScanCursor:
         is_tail = self._have_left(self._stage.inputs)
         self._ready.look()
         ready = self._ready.numbers
+        if is_tail and self._may_hand_over():
+            self.is_to_hand_over = True
+            return None
         batch = self._rule.pick(ready, self._clock(), is_tail=is_tail, first_of=self.work.first_of)
         if batch.size:
             self._ready.take(batch)
             self._handle(batch)
             return 0.0
         is_busy = self._idle()
-        if is_tail and not ready.size:
-            self.is_to_hand_over = self._may_hand_over()
-            if self.is_to_hand_over or (not is_busy and self._is_over()):
-                return None
+        if is_tail and not ready.size and not is_busy and self._is_over():
+            return None
         return 0.0 if is_busy else self._rule.remaining_s(self._clock())
 
     def _handle(self, batch: Numbers) -> None:
@@ -206,9 +210,13 @@ class ScanCursor:
 
     def _may_hand_over(self) -> bool:
         scan, stage = self.scan, self._stage
-        if stage.name not in FINISHED_LATER or is_handed_over(scan, stage.name):
+        if stage.name not in FINISHED_LATER or is_handed_over(scan, stage.name) or not has_successor(scan):
             return False
-        return has_successor(scan) and self._accounts.is_shown
+        if stage.name == NETWORK:  # what it has not come to by then is not worth the next scan's image
+            now = self._clock()
+            self._followed_at = now if self._followed_at is None else self._followed_at
+            return now - self._followed_at >= BACKLOG_S
+        return not self._ready.numbers.size and (is_handed_over(scan, NETWORK) or self._accounts.is_shown)
 
 
 class WorkerLoop:

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -70,7 +71,8 @@ class Bench:
         ]
 
     def finisher(self, **told):
-        given = {"order": "oldest", "build": self.stages, "clock": Ticking()}
+        makers = {stage.name: lambda stage=stage: stage for stage in self.stages()}
+        given = {"order": "oldest", "stages_of": lambda run_id: makers, "clock": Ticking()}
         return Finisher(self.context, **given | told)
 
     def result(self, scan):
@@ -182,14 +184,14 @@ def calls():
 def queue(tmp_path, calls):
     """Three scans that were handed over, a finisher that has not begun, and what it calls."""
 
-    def build(run_id):
+    def stages_of(run_id):
         if run_id == "lost":
             raise FileNotFoundError("runs/lost/run.json is missing")
-        return [Closing(stage, calls) for stage in ("refinement", "stitcher")]
+        return {stage: partial(Closing, stage, calls) for stage in ("refinement", "stitcher")}
 
     def make(order, run_id=""):
         context = StageContext(scans=tmp_path / "scans", rendezvous=tmp_path, run_id=run_id)
-        return Finisher(context, order, build, Ticking())
+        return Finisher(context, order, stages_of, Ticking())
 
     for name in ("0000-a", "0001-b", "0002-c"):
         scan = make_scan(tmp_path / "scans", name)

@@ -6,7 +6,7 @@ import pytest
 from stream.record.account import Accounts, incompleteness
 from stream.record.handover import awaits_finishing, hand_over, has_left
 from stream.record.scan import State
-from stream.stages.loop import ScanCursor, WorkerLoop
+from stream.stages.loop import BACKLOG_S, ScanCursor, WorkerLoop
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, make_scan, place, record
 from tests.helpers.stream.workers import Steps
@@ -82,6 +82,41 @@ def test_a_scan_is_handed_over_when_the_next_has_begun_and_its_last_frame_is_sho
     assert not first.count("refinement", "closed")
     assert "not finished yet" in incompleteness(first)
     assert loop.scan.name == second.name
+
+
+class Network(Steps):
+    name, inputs, waits_for = "inference", ("subscriber",), ()
+
+
+def test_frames_that_the_network_has_not_come_to_make_way_for_the_next_scan_after_a_second(tmp_path, clock):
+    network, refining, first = Network(), Refining(), scanned(tmp_path, "0000-a", n=200)
+    refining.inputs = ("subscriber", "positions", "inference")
+    loops = [WorkerLoop(stage, tmp_path, clock) for stage in (network, refining)]
+    close(first, "subscriber", "positions")
+    clock.now += 60
+    turns(loops[0])
+    scanned(tmp_path, "0001-b")
+    turns(loops[0])
+    assert network.calls == ["open 0000-a"], "it may be a few frames"
+    clock.now += BACKLOG_S
+    turns(loops[0])
+    assert network.calls == ["open 0000-a", "hand over 0000-a", "open 0001-b"]
+    assert np.count_nonzero(first.states("inference") == State.DONE) == 2 * 12 * 4, (
+        "a batch in each turn before"
+    )
+
+    turns(loops[1], 200)
+    assert refining.calls == ["open 0000-a", "hand over 0000-a", "open 0001-b"], (
+        "with the frames that were done"
+    )
+    for name in ("inference", "refinement"):
+        stage = network if name == "inference" else refining
+        stage.slices_left = 0
+        cursor = ScanCursor(stage, first, clock)
+        while cursor.turn() is not None:
+            pass
+        cursor.leave()
+    assert (first.states("refinement") == State.DONE).all(), "the finisher has come to the others"
 
 
 def test_a_stage_that_starts_again_does_not_come_back_to_what_was_handed_over(tmp_path, clock):
