@@ -294,7 +294,9 @@ def test_scans_being_finished_are_named_beside_the_running_one_and_announced_whe
 
 
 def test_a_finisher_that_makes_no_step_is_stalled(bench):
-    hand_over(bench.begin(), "refinement")
+    scan = bench.begin()
+    close(scan, "inference")
+    hand_over(scan, "refinement")
     bench.begin("0001-b")
     assert bench.row("finisher") == ("ok", "nothing to finish")
     told = Progress(stage="finisher", scan="0000-star", counts={"epoch_milli": 500, "updates": 50})
