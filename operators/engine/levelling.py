@@ -6,8 +6,8 @@ a pattern by a small fraction of a pixel, which hardly shows in any residual.
 
 import numpy as np
 
-from operators.arrays import Array, Mask, Patches, Patterns, Positions, Probe, array_module
-from operators.optics.forward import intensities
+from operators.arrays import Array, Mask, Patches, Patterns, Positions, Probe, abs2, array_module
+from operators.optics.forward import FRAMES_AT_A_TIME, exit_waves, far_field, intensities
 
 _DEGREE = 4
 _POWERS = [(a, n - a) for n in range(1, _DEGREE + 1) for a in range(n + 1)]  # of y and x in each term
@@ -33,11 +33,16 @@ def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mas
     return np.float32(2 * np.pi / patterns.shape[-1]) * off
 
 
-def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -> Array:
-    """Return the polynomial of degree 4 whose slopes are nearest to those given, (row, col) float32, rad.
+def slow_phases(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -> Array:
+    """Return the polynomial of degree 4 whose slopes are nearest to those given, its degrees one by one.
 
     The terms of each degree are shrunk together by twice what noise contributes to them (James and Stein,
     1961), to nothing where that is all or where there are fewer frames than terms.
+
+    Returns
+    -------
+    (degree, row, col) float32, rad
+        Their sum is the polynomial.
 
     Parameters
     ----------
@@ -48,7 +53,7 @@ def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -
     """
     xp = array_module(slopes)
     if len(slopes) < len(_POWERS):  # half the equations have to tell the noise
-        return xp.zeros(shape, xp.float32)
+        return xp.zeros((_DEGREE, *shape), xp.float32)
     basis, mixing = np.linalg.qr(_slopes_of_terms(np.asarray(positions_px, np.float64), shape))
     basis = xp.asarray(basis, xp.float32)
     measured = slopes.T.reshape(-1)
@@ -63,10 +68,47 @@ def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -
     # Where frames lie in a line, terms cannot be told apart.
     coefficients = xp.asarray(np.linalg.pinv(mixing, rcond=1e-6), xp.float32) @ found
     rows, columns = (xp.linspace(-1, 1, n, endpoint=False, dtype=xp.float32) for n in shape)
-    phase = xp.zeros(shape, xp.float32)
+    phases = xp.zeros((_DEGREE, *shape), xp.float32)
     for coefficient, (a, b) in zip(coefficients, _POWERS, strict=True):
-        phase += coefficient * (rows**a)[:, None] * columns**b
-    return phase
+        phases[a + b - 1] += coefficient * (rows**a)[:, None] * columns**b
+    return phases
+
+
+def shares_that_fit(
+    patterns: Patterns, probe: Probe, patches: Patches, phases: Array, mask: Mask | None = None
+) -> Array:
+    """Return which share of each phase, added to the patches, fits the patterns best: (phase,) float32, 0 to 1.
+
+    One step of Gauss and Newton on the residual, for all phases together.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons, corner-origin
+    probe : (mode, y, x) complex64
+    patches : (frame, y, x) complex64
+        The object under each frame.
+    phases : (phase, frame, y, x) float32, rad
+    mask : (ky, kx) bool, True where valid
+    """
+    xp = array_module(patterns)
+    n = len(phases)
+    normal, wanted = xp.zeros((n, n), xp.float32), xp.zeros(n, xp.float32)
+    for start in range(0, len(patterns), FRAMES_AT_A_TIME):
+        part = slice(start, start + FRAMES_AT_A_TIME)
+        waves = far_field(exit_waves(probe, patches[part]))
+        amplitude = xp.sqrt(abs2(waves).sum(axis=1))
+        left = (xp.sqrt(patterns[part]) - amplitude) * (1 if mask is None else mask)
+        changes = []
+        for phase in phases:
+            change = far_field(exit_waves(probe, 1j * phase[part] * patches[part]))
+            change = (waves.conj() * change).real.sum(axis=1) / xp.maximum(amplitude, np.float32(1e-6))
+            changes.append((change * (1 if mask is None else mask)).ravel())
+        table = xp.stack(changes)
+        normal += table @ table.T
+        wanted += table @ left.ravel()
+    # A phase that is nothing changes nothing.
+    shares = xp.linalg.pinv(normal.astype(xp.float64), rcond=1e-6) @ wanted.astype(xp.float64)
+    return xp.clip(shares, 0, 1).astype(xp.float32)
 
 
 def _slopes_of_terms(positions_px: Positions, shape: tuple[int, int]) -> np.ndarray:

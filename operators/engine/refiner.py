@@ -29,7 +29,7 @@ from operators.engine.canvas import Canvas
 from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.epie import Batch, Steps, update
 from operators.engine.frame_store import Archive, FrameStore
-from operators.engine.levelling import missing_slopes, slow_phase
+from operators.engine.levelling import missing_slopes, shares_that_fit, slow_phases
 from operators.engine.position_steps import position_steps
 from operators.engine.visits import VisitOrder
 from operators.geometry import Bounds, window_corners
@@ -196,7 +196,7 @@ class Refiner:
         peak = abs2(self._probe).sum(axis=0).max()
         canvas.seed(xp.asarray(patches), xp.asarray(weights, xp.float32), corners, peak)
 
-    def step(self, n_batches: int = 1, *, fraction: float = 1.0) -> int:
+    def step(self, n_batches: int = 1, *, fraction: float = 1.0, levels: bool | None = None) -> int:
         """Run updates of `n_batches` batches and return how many frames were visited, 0 if none are held.
 
         Parameters
@@ -204,6 +204,9 @@ class Refiner:
         n_batches : int
         fraction : float
             Of the configured steps to take, in (0, 1]; see `closing_fraction`.
+        levels : bool, optional
+            Whether slow variations of phase are looked for if an epoch ends; unless told, at every fourth end
+            with less than full steps. While frames still come, it would bend what new ground is joined to.
         """
         n_before = self.n_updates
         for _ in range(n_batches):
@@ -212,7 +215,8 @@ class Refiner:
                 break
             self._update(self._canvas, slots, fraction * self._step_factor)
             if self._n_since_check >= self.n_frames:
-                self._end_epoch(self._canvas, closes=fraction < 1)
+                is_fourth = (len(self._history) + 1) % _LEVEL_EVERY == 0
+                self._end_epoch(self._canvas, levels=fraction < 1 and is_fourth if levels is None else levels)
         return self.n_updates - n_before
 
     def snapshot(self) -> RefinerSnapshot:
@@ -331,7 +335,7 @@ class Refiner:
         self._scanned = windows if self._scanned is None else self._scanned.union(windows)
         self._cover(windows)
 
-    def _end_epoch(self, canvas: Canvas, *, closes: bool) -> None:
+    def _end_epoch(self, canvas: Canvas, *, levels: bool) -> None:
         """Look at the residuals, the only read-back of an epoch, and keep or give up the state."""
         self._n_since_check = 0
         growth = self._frames.error_growth()
@@ -339,7 +343,7 @@ class Refiner:
             self._history.append(self.error)
             if growth < _HEALTHY:
                 self._keep_good(canvas)
-            self._tidy(canvas, closes=closes)
+            self._tidy(canvas, levels=levels)
             return
         logger.info(
             "refinement diverged at epoch %.1f: residual %.3g times its best; "
@@ -367,10 +371,10 @@ class Refiner:
         self._frames.forget_growth()
         self.n_divergences += 1
 
-    def _tidy(self, canvas: Canvas, *, closes: bool) -> None:
-        """Orthogonalise the modes; now and then renew the illumination and, at last, level the object."""
-        n_epochs, levels = len(self._history), closes and self._config.levels
-        if levels and n_epochs % _LEVEL_EVERY == 0:  # before it closes, new ground would not fit on
+    def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
+        """Orthogonalise the modes, level the object if that is due, and now and then renew the illumination."""
+        n_epochs = len(self._history)
+        if levels and self._config.levels:
             self._level(canvas)
         if not self._config.probe_step:
             return
@@ -389,11 +393,16 @@ class Refiner:
         patches = extract_patches(canvas.object, corners, self._n_pixels)
         patterns = xp.square(frames.select(some)[:].astype(xp.float32))
         slopes = missing_slopes(patterns, self._probe, patches, self._mask)
-        phase = slow_phase(slopes, corners + self._n_pixels / 2, canvas.object.shape)
-        turned = patches * extract_patches(xp.exp(1j * phase), corners, self._n_pixels)
-        before, after = (
-            float(forward_residual(patterns, self._probe, each, self._mask).mean())
-            for each in (patches, turned)
-        )
-        if after < before:  # a model that is wrong otherwise is not bent to the centroids
-            canvas.turn(phase)
+        phases = slow_phases(slopes, corners + self._n_pixels / 2, canvas.object.shape)
+        under = xp.stack([extract_patches(phase, corners, self._n_pixels) for phase in phases])
+
+        def left(shares: Array) -> float:
+            turned = patches * xp.exp(1j * xp.tensordot(shares, under, 1))
+            return float(forward_residual(patterns, self._probe, turned, self._mask).mean())
+
+        before, shares = left(xp.zeros(len(phases), xp.float32)), xp.ones(len(phases), xp.float32)
+        if left(shares) >= before:  # as a whole it explains less: as much of each degree as explains more
+            shares = shares_that_fit(patterns, self._probe, patches, under, self._mask)
+            if left(shares) >= before:
+                return  # a model that is wrong otherwise is not bent to the centroids
+        canvas.turn(xp.tensordot(shares, phases, 1))

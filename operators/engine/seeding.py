@@ -18,6 +18,9 @@ EXPLAINED = 0.25
 """Share of what a transparent object leaves unexplained that the mosaic may leave: 0.04 to 0.2 was measured
 on samples like those of the training, 0.05 to 0.8 on other materials."""
 
+NEARLY_NONE = 0.1
+"""Share of frames; at most 0.01 were refused of samples like those of the training."""
+
 
 class Seeding:
     """The gate of one scan: what new ground starts from, and how far the network is to be believed at all.
@@ -45,12 +48,18 @@ class Seeding:
     def __init__(self, mask: Mask | None = None) -> None:
         self._mask = mask
         self._left = self._left_by_blank = 0.0
+        self._n_frames = 0
         self.n_refused = 0
 
     @property
     def trusts_network(self) -> bool:
         """Whether it explains the frames seen so far; without any it does."""
         return self._left <= EXPLAINED * self._left_by_blank
+
+    @property
+    def starts_near(self) -> bool:
+        """Whether nearly all ground was started from the network."""
+        return self.trusts_network and self.n_refused <= NEARLY_NONE * self._n_frames
 
     def seed(self, engine: Refiner, mosaic: Mosaic, patterns: Patterns, corners: Corners) -> None:
         """Start the ground of more frames from the mosaic, which has their patches, where that helps.
@@ -93,6 +102,7 @@ class Seeding:
         noise = noise_residual(patterns, self._mask) / valid_photons(patterns, self._mask)
         self._left += float((xp.minimum(left[0], left[1]) - noise).sum())
         self._left_by_blank += float((left[1] - noise).sum())
+        self._n_frames += len(patterns)
         if not self.trusts_network:
             self.n_refused += len(patterns)
             return None
