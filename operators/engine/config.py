@@ -1,6 +1,6 @@
 """What a refinement is told and what it tells: configuration, snapshot and the closing of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
@@ -106,6 +106,8 @@ class RefinerSnapshot:
         The same at the end of every epoch.
     n_divergences : int
         Times the engine went back to its last good state and halved its steps.
+    withheld : (tile, 2) int64
+        Tiles that something else is shown on, see `operators.engine.gate`; none unless somebody decides.
     """
 
     object: np.ndarray
@@ -117,6 +119,7 @@ class RefinerSnapshot:
     error: float
     error_history: tuple[float, ...]
     n_divergences: int
+    withheld: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     @property
     def epoch(self) -> float:

@@ -97,7 +97,7 @@ class FrameStore:
         self.powers = np.zeros(16)
         self._latest = np.zeros(16, np.float32)
         self._best = np.zeros(16, np.float32)
-        self._noise = np.zeros(16, np.float32)
+        self.noise = np.zeros(16, np.float32)
         self._is_new = np.zeros(16, bool)  # since `take_visits`
         self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
         # Sums that run along: asked for with every state that is published.
@@ -134,7 +134,7 @@ class FrameStore:
             self._power += float(self.powers[n_before : len(self)].sum())
         else:
             self._sum_up()
-        self._noise[slots] = noise_residual(positive, self._mask)
+        self.noise[slots] = noise_residual(positive, self._mask)
         return list(range(n_before, len(self)))
 
     def select(self, slots: np.ndarray) -> FrameView:
@@ -206,6 +206,10 @@ class FrameStore:
         self._is_new[slots] = False
         return self.numbers[slots], self.n_visits[slots]
 
+    def slots_of(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the slots of these frames, all held, (frame,) int64."""
+        return np.array([self._slot_of[int(number)] for number in numbers], np.int64)
+
     def positions_of(self, numbers: Sequence[int]) -> Positions:
         """Return a copy of the positions of these frames, all held, (frame, 2) absolute object pixels."""
         return self.positions_px[[self._slot_of[int(number)] for number in numbers]]
@@ -229,7 +233,7 @@ class FrameStore:
         slots = np.flatnonzero(self.n_visits > 1)
         bests = self._best[slots]
         latest = float(self._latest[slots][bests != _UNKNOWN].sum())
-        best = float(np.maximum(bests, self._noise[slots])[bests != _UNKNOWN].sum())
+        best = float(np.maximum(bests, self.noise[slots])[bests != _UNKNOWN].sum())
         return latest / best if best else 1.0
 
     def forget_growth(self) -> None:
@@ -292,7 +296,7 @@ class FrameStore:
             "powers",
             "_latest",
             "_best",
-            "_noise",
+            "noise",
             "_is_new",
         ):
             setattr(self, name, _grown(np, getattr(self, name), capacity))

@@ -77,7 +77,7 @@ def slow_phases(slopes: Array, positions_px: Positions, shape: tuple[int, int]) 
 def shares_that_fit(
     patterns: Patterns, probe: Probe, patches: Patches, phases: Array, mask: Mask | None = None
 ) -> Array:
-    """Return which share of each phase, added to the patches, fits the patterns best: (phase,) float32, 0 to 1.
+    """Return which share of each phase fits the patterns best when added: (phase,) float32, 0 to 1.
 
     One step of Gauss and Newton on the residual, for all phases together.
 

@@ -136,6 +136,27 @@ class Refiner:
         canvas = self._cover(Bounds.of_windows(corners, self._n_pixels))
         return extract_patches(canvas.object, canvas.local(corners), self._n_pixels)
 
+    def misfits(self, numbers: Sequence[int], patches: Patches | None = None) -> np.ndarray:
+        """Return what is left unexplained of frames held, and what noise alone would leave.
+
+        Parameters
+        ----------
+        numbers : (frame,) int
+        patches : (frame, y, x) complex64, optional
+            What is to explain them: the object as it is, unless given.
+
+        Returns
+        -------
+        (2, frame) float64, photons
+            Sum (|F| - sqrt I)^2, and `operators.optics.forward.noise_residual`.
+        """
+        slots = self._frames.slots_of(numbers)
+        if patches is None:
+            patches = self.windows(window_corners(self._frames.positions_px[slots]))
+        patterns = self._xp.square(self._frames.select(slots)[:].astype(self._xp.float32))
+        left = to_numpy(forward_residual(patterns, self._probe, self._xp.asarray(patches), self._mask))
+        return np.stack([left * self._frames.powers[slots], self._frames.noise[slots]])
+
     def set_probe(self, probe: Probe) -> None:
         """Go on with another probe of the same window, and keep its power from now on.
 
@@ -372,7 +393,7 @@ class Refiner:
         self.n_divergences += 1
 
     def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
-        """Orthogonalise the modes, level the object if that is due, and now and then renew the illumination."""
+        """Level the object if that is due, orthogonalise the modes, now and then renew the illumination."""
         n_epochs = len(self._history)
         if levels and self._config.levels:
             self._level(canvas)

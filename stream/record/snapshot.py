@@ -30,6 +30,7 @@ def write_snapshot(folder: Path, snapshot: RefinerSnapshot) -> None:
         n_updates=snapshot.n_updates,
         error=snapshot.error,
         n_divergences=snapshot.n_divergences,
+        withheld=snapshot.withheld,
     )
     write_atomically(folder / FILE_NAME, content.getvalue())
 
@@ -48,6 +49,7 @@ def read_snapshot(folder: Path) -> RefinerSnapshot | None:
                 n_updates=int(file["n_updates"]),
                 error=float(file["error"]),
                 n_divergences=int(file["n_divergences"]),
+                withheld=file["withheld"] if "withheld" in file else np.zeros((0, 2), np.int64),
             )
     except FileNotFoundError:
         return None

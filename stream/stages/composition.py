@@ -10,6 +10,7 @@ from scipy.ndimage import uniform_filter
 
 from operators.arrays import Array, Mask, Object, Probe, abs2
 from operators.engine.config import RefinerSnapshot
+from operators.engine.gate import withheld_on
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint, Plane, join, plane_between
 from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic, phase_variance
@@ -38,6 +39,8 @@ class Refined:
     least : float, photons
         Illumination from which a pixel counts as known.
     bounds : Bounds
+    withheld : (row, col) bool
+        Where the mosaic explains the frames better.
     n_updates : int
     epoch, error : float
         Of the refinement.
@@ -50,6 +53,7 @@ class Refined:
     power: float
     least: float
     bounds: Bounds
+    withheld: Mask
     n_updates: int
     epoch: float
     error: float
@@ -74,6 +78,7 @@ class Refined:
             power=float(intensity.sum()),
             least=KNOWN_FRACTION * float(intensity.max()),
             bounds=snapshot.bounds,
+            withheld=withheld_on(snapshot.bounds, snapshot.withheld, snapshot.probe.shape[-1]),
             n_updates=snapshot.n_updates,
             epoch=snapshot.epoch,
             error=snapshot.error,
@@ -90,7 +95,8 @@ class Refined:
         step = _step(shared)
         here = _sampled(shared.slices_in(self.bounds), step)
         there, photons = mosaic.object_on(shared, step), self.photons[here]
-        weights = np.where((photons > self.least) & (there != 0), photons, np.float32(0))
+        known = (photons > self.least) & (there != 0) & ~self.withheld[here]
+        weights = np.where(known, photons, np.float32(0))
         return join(self.object[here], there, weights, shared, mosaic.bounds, step) if weights.any() else None
 
 
@@ -126,7 +132,8 @@ def compose(
         # One unit for both: the power of a known probe may be nominal, refinement knows that of the frames.
         power = 1.0 if refined is None else refined.power / mosaic.power
         layers["photons"][below.slices_in(bounds)] = np.float32(power) * mosaic.photons_on(below)
-    if refined is not None and (shared := bounds.intersection(refined.bounds)) is not None:
+    shared = None if refined is None else bounds.intersection(refined.bounds)
+    if refined is not None and shared is not None:
         window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
         used, shone = refined.photons[window], layers["photons"][target]
         # At the growing edge the mosaic has frames that refinement has not come to yet: it is shown there,
@@ -134,9 +141,12 @@ def compose(
         known = (used > refined.least) & (used >= LIGHT_SHARE * shone)
         layers["photons"][target] = np.maximum(used, shone)
         _put(layers, target, known, refined.object[window], refined.sigma[window], REFINED)
-    if below is not None and not layers["source"][below.slices_in(bounds)].all():
+    is_open = layers["source"] == NOTHING
+    if refined is not None and shared is not None:
+        is_open[shared.slices_in(bounds)] |= refined.withheld[shared.slices_in(refined.bounds)]
+    if below is not None and is_open[below.slices_in(bounds)].any():
         target, picture = below.slices_in(bounds), mosaic.picture(below)
-        known = np.isfinite(picture.sigma) & (layers["source"][target] == NOTHING)
+        known = np.isfinite(picture.sigma) & is_open[target]
         object_ = picture.object if joint is None else picture.object * joint.over(below)
         _put(layers, target, known, object_, np.float32(sigma_factor) * picture.sigma, MOSAIC)
     layers["photons"][layers["source"] == NOTHING] = 0

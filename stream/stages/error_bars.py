@@ -99,6 +99,7 @@ class Calibration:
             return
         window, picture = bounds.slices_in(refined.bounds), mosaic.picture(bounds)
         known = np.isfinite(picture.sigma) & (refined.photons[window] > LIT * refined.photons.max())
+        known &= ~refined.withheld[window]  # it knows no better there
         if np.count_nonzero(known) < LEAST_PIXELS:
             return
         errors = tile_errors(

@@ -17,6 +17,7 @@ from operators.arrays import Positions, Probe, abs2
 from operators.engine.backends import get_backend, on_host
 from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
 from operators.engine.frame_store import Archive
+from operators.engine.gate import Gate
 from operators.engine.probe_search import estimate_probe
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import EarlierObject, Seeding
@@ -177,6 +178,7 @@ class ScanRefinement(ScanWork):
         for part in np.array_split(held, -(-held.size // RESTORED_AT_ONCE)):
             grown.add(part, is_restored=True)
         grown.engine.restore(snapshot, self._scan.column("visits").read(held))
+        grown.gate.restore(snapshot.withheld)
         return grown
 
     def _begun(self) -> "GrowingObject | None":
@@ -233,6 +235,8 @@ class GrowingObject:
     ----------
     engine : Refiner
         Of the frames so far.
+    gate : Gate
+        Where it is shown; without a network it is shown everywhere.
     """
 
     def __init__(
@@ -248,6 +252,7 @@ class GrowingObject:
         self.engine = stage.start_engine(scan, probe, preprocess)
         self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
         self._seeding = Seeding(preprocess.mask)
+        self.gate = Gate(self._geometry.n_pixels)
         self._earlier = None if earlier is None else EarlierObject(earlier, preprocess.mask)
         self._held: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
@@ -267,6 +272,7 @@ class GrowingObject:
         if self._mosaic is not None:
             patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
             self._mosaic.add(patches, sigma, window_corners(positions_px))
+            self.gate.place(numbers.tolist(), window_corners(positions_px))
         if is_restored and self._scan.has("refined_px"):
             positions_px = self._scan.column("refined_px").read(numbers)
         self._append(numbers, positions_px)
@@ -291,6 +297,9 @@ class GrowingObject:
         if engine.n_updates == self._published_updates:
             return
         snapshot = engine.snapshot()
+        if self._mosaic is not None:
+            self.gate.look(engine, self._mosaic)
+            snapshot = replace(snapshot, withheld=self.gate.withheld)
         if self._stage.scale_probe:
             snapshot = scaled_to(snapshot, engine.mean_photons)
         write_snapshot(self._scan.folder, snapshot)

@@ -94,7 +94,9 @@ def test_of_each_phase_the_share_is_found_that_the_patterns_want(scene, xp):
     ramp += np.angle(np.vdot(to_numpy(upright), to_numpy(tilted)))  # a constant changes no pattern
     wrong = np.sin(np.indices((N, N))[0] / 3)[None] + np.zeros_like(ramp)
     phases = xp.asarray(np.stack([2 * ramp, -ramp, 0.01 * wrong, 0 * ramp]), xp.float32)
-    alone = [to_numpy(shares_that_fit(intensities(probe, tilted), probe, upright, phases[[i]])) for i in range(4)]
+    alone = [
+        to_numpy(shares_that_fit(intensities(probe, tilted), probe, upright, phases[[i]])) for i in range(4)
+    ]
     np.testing.assert_allclose(alone[0], 0.5, atol=0.05)
     assert alone[1] == 0, "never the other way"
     assert alone[3] == 0

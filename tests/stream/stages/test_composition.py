@@ -264,6 +264,7 @@ def test_at_the_growing_edge_the_mosaic_is_shown_until_refinement_has_used_as_mu
             power=64.0,
             least=0.05,
             bounds=Bounds(0, 0, 8, 8),
+            withheld=np.zeros((8, 8), bool),
             n_updates=1,
             epoch=1.0,
             error=0.0,
@@ -273,3 +274,34 @@ def test_at_the_growing_edge_the_mosaic_is_shown_until_refinement_has_used_as_mu
     window = Bounds(0, 0, 8, 8)
     assert (compose(window, mosaic, behind)["source"] == MOSAIC).all()
     assert (compose(window, mosaic, level)["source"] == REFINED).all()
+
+
+def test_where_refined_ground_is_withheld_the_mosaic_is_shown_with_its_own_error_bar():
+    front = Front()
+    tile = front.bounds.top // 8 + 2, front.bounds.left // 8 + 2  # of half a window
+    front.refined = Refined.of(front.snapshot(withheld=np.array([tile])), front.mosaic, None)
+    layers, joint = front.layers(), front.refined.joint(front.mosaic)
+    whole = compose(front.mosaic.bounds, front.mosaic, Refined.of(front.snapshot(), front.mosaic, None))
+    withheld = np.zeros(front.mosaic.bounds.shape, bool)
+    bounds = Bounds(tile[0] * 8, tile[1] * 8, tile[0] * 8 + 8, tile[1] * 8 + 8)
+    withheld[bounds.slices_in(front.mosaic.bounds)] = True
+    assert (whole["source"][withheld] == REFINED).all()
+    assert (layers["source"][withheld] == MOSAIC).all()
+    assert (layers["source"][~withheld] == whole["source"][~withheld]).all()
+    below = front.mosaic.picture(bounds)
+    np.testing.assert_array_equal(layers["sigma"][withheld], below.sigma.ravel())
+    np.testing.assert_allclose(
+        layers["object"][withheld], (below.object * joint.over(bounds)).ravel(), rtol=1e-4
+    )
+    np.testing.assert_array_equal(layers["photons"], whole["photons"])
+
+
+def test_ground_withheld_where_there_is_no_mosaic_is_shown_all_the_same():
+    front = Front()
+    everywhere = np.stack(np.meshgrid(np.arange(-5, 20), np.arange(-5, 20)), axis=-1).reshape(-1, 2)
+    refined = Refined.of(front.snapshot(withheld=everywhere), front.mosaic, None)
+    assert refined.withheld.all()
+    empty = Mosaic(front.scanned.illumination)
+    assert (compose(front.bounds, empty, refined)["source"] == REFINED).any()
+    assert (compose(front.bounds, front.mosaic, refined)["source"] == MOSAIC).any()
+    assert refined.joint(front.mosaic) is None

@@ -1,0 +1,156 @@
+"""Decide where the refined object is shown: where it would explain new frames better than the mosaic does.
+
+That a frame is explained by an object that was fitted to it is no evidence by itself: the misfit is raised to
+what frames would leave that had no part in it.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+from operators.arrays import Array, Corners, Mask
+from operators.engine.refiner import Refiner
+from operators.geometry import Bounds
+from operators.mosaic.mosaic import Mosaic
+
+FRAMES_OF_TILE = 3
+PIXELS_AT_ONCE = (
+    24 * FRAMES_OF_TILE * 64**2
+)  # of patterns: bounds what a look costs, however large the object is
+RELAPSE = 1.05  # times the misfit of the mosaic, before ground that was shown is withheld again
+NOISE_OF_PIXEL = 0.25  # photons, as `operators.optics.forward.noise_residual` has it
+
+Tile = tuple[int, int]
+
+
+class Gate:
+    """Which tiles of one object are withheld because the mosaic explains their frames better.
+
+    Tiles are squares of half a window, counted in absolute object pixels. A tile is withheld until it has
+    been looked at, and those withheld are looked at most often.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Side of a window.
+    """
+
+    def __init__(self, n_pixels: int) -> None:
+        self._side = tile_side(n_pixels)
+        self._middle = n_pixels // 2
+        self._most = max(2, PIXELS_AT_ONCE // (FRAMES_OF_TILE * n_pixels**2))
+        self._frames: dict[Tile, list[int]] = {}  # whose window has its middle there
+        self._corners: dict[int, Array] = {}
+        self._withheld: deque[Tile] = deque()  # the one looked at longest ago first
+        self._shown: deque[Tile] = deque()
+
+    @property
+    def withheld(self) -> np.ndarray:
+        """Row and column of each tile that is not to be shown, (tile, 2) int64."""
+        return np.array(sorted(self._withheld), np.int64).reshape(-1, 2)
+
+    def place(self, numbers: Iterable[int], corners: Corners) -> None:
+        """Note where more frames lie; corners are absolute pixels, (frame, 2) int64."""
+        tiles = (corners + self._middle) // self._side
+        for number, corner, (row, column) in zip(numbers, corners, tiles.tolist(), strict=True):
+            if (row, column) not in self._frames:
+                self._withheld.appendleft((row, column))
+            self._frames.setdefault((row, column), []).append(number)
+            self._corners[number] = corner
+
+    def restore(self, withheld: np.ndarray) -> None:
+        """Show all tiles placed but those `withheld`, (tile, 2) int64, as a snapshot has them."""
+        kept = {(row, column) for row, column in withheld.tolist()}
+        self._withheld = deque(tile for tile in self._frames if tile in kept)
+        self._shown = deque(tile for tile in self._frames if tile not in kept)
+
+    def look(self, engine: Refiner, mosaic: Mosaic) -> None:
+        """Decide anew about some tiles.
+
+        Parameters
+        ----------
+        engine : Refiner
+            Holds all frames that were placed.
+        mosaic : Mosaic
+            With the patches of these frames.
+        """
+        n_shown = min(len(self._shown), max(self._most // 2, self._most - len(self._withheld)))
+        looked_at = [(self._shown.popleft(), RELAPSE) for _ in range(n_shown)]
+        n_withheld = min(len(self._withheld), self._most - n_shown)
+        looked_at += [(self._withheld.popleft(), 1.0) for _ in range(n_withheld)]
+        for (tile, margin), ratio in zip(
+            looked_at, self._ratios([tile for tile, _ in looked_at], engine, mosaic), strict=True
+        ):
+            (self._shown if ratio < margin else self._withheld).append(tile)
+
+    def _ratios(self, tiles: list[Tile], engine: Refiner, mosaic: Mosaic) -> list[float]:
+        """Return the misfit of the refined object over that of the mosaic, for each tile."""
+        if not tiles:
+            return []
+        samples = [_spread(self._frames[tile]) for tile in tiles]
+        windows = [
+            mosaic.windows(np.stack([self._corners[number] for number in sample])) for sample in samples
+        ]
+        numbers = [number for sample in samples for number in sample]
+        starts = np.cumsum([0, *map(len, samples[:-1])])
+        left, noise = (np.add.reduceat(values, starts) for values in engine.misfits(numbers))
+        by_mosaic, _ = (
+            np.add.reduceat(values, starts) for values in engine.misfits(numbers, np.concatenate(windows))
+        )
+        n_unknown = np.array(
+            [len(sample) * self._unknowns(tile) for sample, tile in zip(samples, tiles, strict=True)]
+        )
+        return (
+            left * prediction_error(noise / NOISE_OF_PIXEL, n_unknown) / np.maximum(by_mosaic, 1e-12)
+        ).tolist()
+
+    def _unknowns(self, tile: Tile) -> float:
+        """Return how many real numbers of the object there are for each frame around a tile."""
+        row, column = tile
+        around = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        n_frames = max(
+            len(self._frames.get(each, ())) for each in around
+        )  # an edge is as dense as the inside
+        return 2 * self._side**2 / n_frames
+
+
+def prediction_error(n_measured: np.ndarray, n_fitted: np.ndarray) -> np.ndarray:
+    """Return how much more new data leave unexplained than data that so many numbers were fitted to.
+
+    The final prediction error of Akaike (Ann. Inst. Stat. Math. 21, 243 (1969)) over the misfit; infinite
+    where there are fewer measurements than numbers.
+    """
+    spare = n_measured - n_fitted
+    return np.where(spare > 0, (n_measured + n_fitted) / np.maximum(spare, 1e-12), np.inf)
+
+
+def tile_side(n_pixels: int) -> int:
+    """Return the side of the tiles that are decided about, for windows of `n_pixels`."""
+    return max(1, n_pixels // 2)
+
+
+def withheld_on(bounds: Bounds, withheld: np.ndarray, n_pixels: int) -> Mask:
+    """Return which pixels of `bounds` lie in tiles withheld, (row, col) bool.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Absolute object pixels.
+    withheld : (tile, 2) int64
+    n_pixels : int
+        Side of a window.
+    """
+    side, mask = tile_side(n_pixels), np.zeros(bounds.shape, bool)
+    for row, column in withheld.tolist():
+        tile = Bounds(row * side, column * side, (row + 1) * side, (column + 1) * side)
+        shared = tile.intersection(bounds)
+        if shared is not None:
+            mask[shared.slices_in(bounds)] = True
+    return mask
+
+
+def _spread(numbers: list[int]) -> list[int]:
+    """Return a few of them, evenly."""
+    picked = np.unique(np.linspace(0, len(numbers) - 1, FRAMES_OF_TILE).astype(int))
+    return [numbers[i] for i in picked.tolist()]
