@@ -6,12 +6,57 @@ a pattern by a small fraction of a pixel, which hardly shows in any residual.
 
 import numpy as np
 
-from operators.arrays import Array, Mask, Patches, Patterns, Positions, Probe, abs2, array_module
-from operators.optics.forward import FRAMES_AT_A_TIME, exit_waves, far_field, intensities
+from operators.arrays import (
+    Array,
+    Corners,
+    Mask,
+    Object,
+    Patches,
+    Patterns,
+    Positions,
+    Probe,
+    abs2,
+    array_module,
+)
+from operators.optics.forward import FRAMES_AT_A_TIME, exit_waves, far_field, forward_residual, intensities
+from operators.patches import extract_patches
 
 _DEGREE = 4
 _POWERS = [(a, n - a) for n in range(1, _DEGREE + 1) for a in range(n + 1)]  # of y and x in each term
 _CAUTION = 2.0
+
+
+def missing_phase(
+    patterns: Patterns, probe: Probe, object_: Object, corners: Corners, mask: Mask | None = None
+) -> Array | None:
+    """Return the slow phase that an object lacks by its patterns, (row, col) float32, rad; None for nothing.
+
+    It is what the centroids tell, if that explains the frames better; else as much of each of its degrees as
+    does. A model that is wrong otherwise is not bent to the centroids.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons, corner-origin
+    probe : (mode, y, x) complex64
+    object_ : (row, col) complex64
+    corners : (frame, 2) int64, pixels of the object
+    mask : (ky, kx) bool, True where valid
+    """
+    xp, n = array_module(patterns), probe.shape[-1]
+    patches = extract_patches(object_, corners, n)
+
+    def left(phase: Array) -> float:
+        turned = patches * extract_patches(xp.exp(1j * phase), corners, n)
+        return float(forward_residual(patterns, probe, turned, mask).mean())
+
+    slopes = missing_slopes(patterns, probe, patches, mask)
+    phases = slow_phases(slopes, corners + n / 2, object_.shape)
+    before, phase = left(xp.zeros_like(phases[0])), phases.sum(axis=0)
+    if left(phase) < before:
+        return phase
+    under = xp.stack([extract_patches(each, corners, n) for each in phases])
+    phase = xp.tensordot(shares_that_fit(patterns, probe, patches, under, mask), phases, 1)
+    return phase if left(phase) < before else None
 
 
 def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:

@@ -29,7 +29,7 @@ from operators.engine.canvas import Canvas
 from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.epie import Batch, Steps, update
 from operators.engine.frame_store import Archive, FrameStore
-from operators.engine.levelling import missing_slopes, shares_that_fit, slow_phases
+from operators.engine.levelling import missing_phase
 from operators.engine.position_steps import position_steps
 from operators.engine.visits import VisitOrder
 from operators.geometry import Bounds, window_corners
@@ -226,8 +226,8 @@ class Refiner:
         fraction : float
             Of the configured steps to take, in (0, 1]; see `closing_fraction`.
         levels : bool, optional
-            Whether slow variations of phase are looked for if an epoch ends; unless told, at every fourth end
-            with less than full steps. While frames still come, it would bend what new ground is joined to.
+            Whether slow variations of phase are looked for every fourth epoch; unless told, while steps are
+            less than full. While frames still come, it would bend what new ground is joined to.
         """
         n_before = self.n_updates
         for _ in range(n_batches):
@@ -236,8 +236,7 @@ class Refiner:
                 break
             self._update(self._canvas, slots, fraction * self._step_factor)
             if self._n_since_check >= self.n_frames:
-                is_fourth = (len(self._history) + 1) % _LEVEL_EVERY == 0
-                self._end_epoch(self._canvas, levels=fraction < 1 and is_fourth if levels is None else levels)
+                self._end_epoch(self._canvas, levels=fraction < 1 if levels is None else levels)
         return self.n_updates - n_before
 
     def snapshot(self) -> RefinerSnapshot:
@@ -393,9 +392,9 @@ class Refiner:
         self.n_divergences += 1
 
     def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
-        """Level the object if that is due, orthogonalise the modes, now and then renew the illumination."""
+        """Level the object, orthogonalise the modes, renew the illumination: each now and then."""
         n_epochs = len(self._history)
-        if levels and self._config.levels:
+        if levels and self._config.levels and n_epochs % _LEVEL_EVERY == 0:
             self._level(canvas)
         if not self._config.probe_step:
             return
@@ -407,23 +406,11 @@ class Refiner:
 
     def _level(self, canvas: Canvas) -> None:
         """Give the object the slow variations of phase that it lacks by its patterns."""
-        xp, frames = self._xp, self._frames
+        frames = self._frames
         seen = np.flatnonzero(frames.n_visits)
         some = seen[np.linspace(0, len(seen) - 1, min(len(seen), _ENOUGH_TO_LEVEL)).astype(int)]
         corners = canvas.local(window_corners(frames.positions_px[some]))
-        patches = extract_patches(canvas.object, corners, self._n_pixels)
-        patterns = xp.square(frames.select(some)[:].astype(xp.float32))
-        slopes = missing_slopes(patterns, self._probe, patches, self._mask)
-        phases = slow_phases(slopes, corners + self._n_pixels / 2, canvas.object.shape)
-        under = xp.stack([extract_patches(phase, corners, self._n_pixels) for phase in phases])
-
-        def left(shares: Array) -> float:
-            turned = patches * xp.exp(1j * xp.tensordot(shares, under, 1))
-            return float(forward_residual(patterns, self._probe, turned, self._mask).mean())
-
-        before, shares = left(xp.zeros(len(phases), xp.float32)), xp.ones(len(phases), xp.float32)
-        if left(shares) >= before:  # as a whole it explains less: as much of each degree as explains more
-            shares = shares_that_fit(patterns, self._probe, patches, under, self._mask)
-            if left(shares) >= before:
-                return  # a model that is wrong otherwise is not bent to the centroids
-        canvas.turn(xp.tensordot(shares, phases, 1))
+        patterns = self._xp.square(frames.select(some)[:].astype(self._xp.float32))
+        phase = missing_phase(patterns, self._probe, canvas.object, corners, self._mask)
+        if phase is not None:
+            canvas.turn(phase)

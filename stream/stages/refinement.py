@@ -260,7 +260,6 @@ class GrowingObject:
         self._refined_s = scan.column("refined_s", writable=True)
         self._visits = scan.column("visits", writable=True)
         self._published_at, self._published_updates = float("-inf"), 0
-        self._n_epochs_open: int | None = None  # that ended before all frames were there
         self._error_curve = [EpochError(*row) for row in read_error_curve(scan.folder).tolist()]
 
     def add(self, numbers: Numbers, *, is_restored: bool = False) -> None:
@@ -345,14 +344,11 @@ class GrowingObject:
     def _step(self) -> None:
         engine, closes = self.engine, self._stage.has_all_frames(self._scan)
         fraction = closing_fraction(engine.epoch, self._config.epochs) if closes else 1.0
-        n_before, levels = len(engine.error_history), None
-        if not closes or self._n_epochs_open is None:
-            self._n_epochs_open = n_before
+        n_before = len(engine.error_history)
         if self._starts_near:
-            fraction *= self._config.seeded_step
-            n_closing = n_before + 1 - self._n_epochs_open
-            levels = closes and n_closing & (n_closing - 1) == 0  # each look costs as much as some epochs
-        engine.step(1, fraction=fraction, levels=levels)
+            engine.step(1, fraction=self._config.seeded_step * fraction, levels=closes)
+        else:
+            engine.step(1, fraction=fraction)
         if len(engine.error_history) > n_before:
             row = EpochError(engine.epoch, engine.error_history[-1], engine.n_frames, self._stage.clock())
             self._error_curve.append(row)
