@@ -6,8 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from operators.arrays import Array, ArrayModule, Mask, Patterns, Positions, array_module, to_numpy
-from operators.optics.forward import noise_residual
+from operators.arrays import (
+    Array,
+    ArrayModule,
+    Mask,
+    Patches,
+    Patterns,
+    Positions,
+    Probe,
+    array_module,
+    to_numpy,
+)
+from operators.optics.forward import forward_residual, noise_residual
 
 _UNKNOWN = 0.0  # best residual of a frame not visited yet
 _NOBODY = -1  # slot of a row that holds no frame
@@ -27,6 +37,11 @@ class Archive(NamedTuple):
 
     read: Callable[[np.ndarray], Patterns]
     n_bytes: int
+
+
+def spread(numbers: Sequence[int] | np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many of these numbers, from the first to the last at equal distances, (n,) int64."""
+    return np.asarray(numbers)[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).astype(int)]
 
 
 class FrameView:
@@ -97,7 +112,7 @@ class FrameStore:
         self.powers = np.zeros(16)
         self._latest = np.zeros(16, np.float32)
         self._best = np.zeros(16, np.float32)
-        self.noise = np.zeros(16, np.float32)
+        self._noise = np.zeros(16, np.float32)
         self._is_new = np.zeros(16, bool)  # since `take_visits`
         self._not_read: list[tuple[np.ndarray, Array]] = []  # slots and their residuals, oldest first
         # Sums that run along: asked for with every state that is published.
@@ -134,7 +149,7 @@ class FrameStore:
             self._power += float(self.powers[n_before : len(self)].sum())
         else:
             self._sum_up()
-        self.noise[slots] = noise_residual(positive, self._mask)
+        self._noise[slots] = noise_residual(positive, self._mask)
         return list(range(n_before, len(self)))
 
     def select(self, slots: np.ndarray) -> FrameView:
@@ -206,9 +221,27 @@ class FrameStore:
         self._is_new[slots] = False
         return self.numbers[slots], self.n_visits[slots]
 
-    def slots_of(self, numbers: Sequence[int]) -> np.ndarray:
-        """Return the slots of these frames, all held, (frame,) int64."""
-        return np.array([self._slot_of[int(number)] for number in numbers], np.int64)
+    def patterns(self, slots: np.ndarray) -> Patterns:
+        """Return the patterns of these slots, (frame, ky, kx) float32, photons."""
+        return self._xp.square(self.select(slots)[:].astype(self._xp.float32))
+
+    def misfits(self, numbers: Sequence[int], probe: Probe, patches: Patches) -> np.ndarray:
+        """Return sum (|F| - sqrt I)^2 of these frames, all held, and what of it is noise.
+
+        Parameters
+        ----------
+        numbers : (frame,) int
+        probe : (mode, y, x) complex64
+        patches : (frame, y, x) complex64
+            The object under each frame.
+
+        Returns
+        -------
+        (2, frame) float64, photons
+        """
+        slots = np.array([self._slot_of[int(number)] for number in numbers], np.int64)
+        left = to_numpy(forward_residual(self.patterns(slots), probe, patches, self._mask))
+        return np.stack([left * self.powers[slots], self._noise[slots]])
 
     def positions_of(self, numbers: Sequence[int]) -> Positions:
         """Return a copy of the positions of these frames, all held, (frame, 2) absolute object pixels."""
@@ -233,7 +266,7 @@ class FrameStore:
         slots = np.flatnonzero(self.n_visits > 1)
         bests = self._best[slots]
         latest = float(self._latest[slots][bests != _UNKNOWN].sum())
-        best = float(np.maximum(bests, self.noise[slots])[bests != _UNKNOWN].sum())
+        best = float(np.maximum(bests, self._noise[slots])[bests != _UNKNOWN].sum())
         return latest / best if best else 1.0
 
     def forget_growth(self) -> None:
@@ -296,7 +329,7 @@ class FrameStore:
             "powers",
             "_latest",
             "_best",
-            "noise",
+            "_noise",
             "_is_new",
         ):
             setattr(self, name, _grown(np, getattr(self, name), capacity))

@@ -5,11 +5,12 @@ what frames would leave that had no part in it.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from operators.arrays import Array, Corners, Mask
+from operators.engine.frame_store import spread
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
 from operators.mosaic.mosaic import Mosaic
@@ -18,6 +19,7 @@ FRAMES_OF_TILE = 3
 PIXELS_AT_ONCE = (
     24 * FRAMES_OF_TILE * 64**2
 )  # of patterns: bounds what a look costs, however large the object is
+FRAMES_OF_CLOSING, EPOCHS_TO_SEE_ALL = 128, 3
 RELAPSE = 1.05  # times the misfit of the mosaic, before ground that was shown is withheld again
 NOISE_OF_PIXEL = 0.25  # photons, as `operators.optics.forward.noise_residual` has it
 
@@ -88,7 +90,7 @@ class Gate:
         """Return the misfit of the refined object over that of the mosaic, for each tile."""
         if not tiles:
             return []
-        samples = [_spread(self._frames[tile]) for tile in tiles]
+        samples = [spread(self._frames[tile], FRAMES_OF_TILE).tolist() for tile in tiles]
         windows = [
             mosaic.windows(np.stack([self._corners[number] for number in sample])) for sample in samples
         ]
@@ -113,6 +115,32 @@ class Gate:
             len(self._frames.get(each, ())) for each in around
         )  # an edge is as dense as the inside
         return 2 * self._side**2 / n_frames
+
+
+class Closing:
+    """Tells whether the closing of a scan is worth showing: never what explains less than how it began.
+
+    It begins when all frames are there and have been seen: half of every batch are new ones.
+    """
+
+    def __init__(self) -> None:
+        self._begins_at: int | None = None  # epochs ended
+        self._left: float | None = None
+
+    def leads_away(self, engine: Refiner, numbers: Sequence[int]) -> bool:
+        """Whether the object explains some of these frames, all there are, worse than as it began.
+
+        Both states were fitted to the same frames: what is left compares them as it is.
+        """
+        n_epochs = len(engine.error_history)
+        if self._begins_at is None:
+            self._begins_at = n_epochs + EPOCHS_TO_SEE_ALL
+        if n_epochs < self._begins_at:
+            return False
+        left = float(engine.misfits(spread(numbers, FRAMES_OF_CLOSING).tolist())[0].sum())
+        if self._left is None:
+            self._left = left
+        return not left <= self._left
 
 
 def prediction_error(n_measured: np.ndarray, n_fitted: np.ndarray) -> np.ndarray:
@@ -148,9 +176,3 @@ def withheld_on(bounds: Bounds, withheld: np.ndarray, n_pixels: int) -> Mask:
         if shared is not None:
             mask[shared.slices_in(bounds)] = True
     return mask
-
-
-def _spread(numbers: list[int]) -> list[int]:
-    """Return a few of them, evenly."""
-    picked = np.unique(np.linspace(0, len(numbers) - 1, FRAMES_OF_TILE).astype(int))
-    return [numbers[i] for i in picked.tolist()]

@@ -28,12 +28,11 @@ from operators.engine.backends import Update
 from operators.engine.canvas import Canvas
 from operators.engine.config import RefinerConfig, RefinerSnapshot
 from operators.engine.epie import Batch, Steps, update
-from operators.engine.frame_store import Archive, FrameStore
+from operators.engine.frame_store import Archive, FrameStore, spread
 from operators.engine.levelling import missing_phase
 from operators.engine.position_steps import position_steps
 from operators.engine.visits import VisitOrder
 from operators.geometry import Bounds, window_corners
-from operators.optics.forward import forward_residual
 from operators.optics.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.patches import extract_patches
 
@@ -137,25 +136,10 @@ class Refiner:
         return extract_patches(canvas.object, canvas.local(corners), self._n_pixels)
 
     def misfits(self, numbers: Sequence[int], patches: Patches | None = None) -> np.ndarray:
-        """Return what is left unexplained of frames held, and what noise alone would leave.
-
-        Parameters
-        ----------
-        numbers : (frame,) int
-        patches : (frame, y, x) complex64, optional
-            What is to explain them: the object as it is, unless given.
-
-        Returns
-        -------
-        (2, frame) float64, photons
-            Sum (|F| - sqrt I)^2, and `operators.optics.forward.noise_residual`.
-        """
-        slots = self._frames.slots_of(numbers)
+        """Return what patches, by default of the object as it is, and noise leave of frames: (2, frame)."""
         if patches is None:
-            patches = self.windows(window_corners(self._frames.positions_px[slots]))
-        patterns = self._xp.square(self._frames.select(slots)[:].astype(self._xp.float32))
-        left = to_numpy(forward_residual(patterns, self._probe, self._xp.asarray(patches), self._mask))
-        return np.stack([left * self._frames.powers[slots], self._frames.noise[slots]])
+            patches = self.windows(window_corners(self.positions_px(numbers)))
+        return self._frames.misfits(numbers, self._probe, self._xp.asarray(patches))
 
     def set_probe(self, probe: Probe) -> None:
         """Go on with another probe of the same window, and keep its power from now on.
@@ -226,8 +210,8 @@ class Refiner:
         fraction : float
             Of the configured steps to take, in (0, 1]; see `closing_fraction`.
         levels : bool, optional
-            Whether slow variations of phase are looked for every fourth epoch; unless told, while steps are
-            less than full. While frames still come, it would bend what new ground is joined to.
+            Whether slow phases are looked for every fourth epoch, by default while steps are less than full.
+            While frames still come, it would bend what new ground is joined to.
         """
         n_before = self.n_updates
         for _ in range(n_batches):
@@ -407,10 +391,8 @@ class Refiner:
     def _level(self, canvas: Canvas) -> None:
         """Give the object the slow variations of phase that it lacks by its patterns."""
         frames = self._frames
-        seen = np.flatnonzero(frames.n_visits)
-        some = seen[np.linspace(0, len(seen) - 1, min(len(seen), _ENOUGH_TO_LEVEL)).astype(int)]
+        some = spread(np.flatnonzero(frames.n_visits), _ENOUGH_TO_LEVEL)
         corners = canvas.local(window_corners(frames.positions_px[some]))
-        patterns = self._xp.square(frames.select(some)[:].astype(self._xp.float32))
-        phase = missing_phase(patterns, self._probe, canvas.object, corners, self._mask)
+        phase = missing_phase(frames.patterns(some), self._probe, canvas.object, corners, self._mask)
         if phase is not None:
             canvas.turn(phase)

@@ -19,7 +19,7 @@ EXPLAINED = 0.25
 on samples like those of the training, 0.05 to 0.8 on other materials."""
 
 NEARLY_NONE = 0.1
-"""Share of frames; at most 0.01 were refused of samples like those of the training."""
+"""Share of frames that a transparent object explains better; at most 0.01 on samples like the training's."""
 
 
 class Seeding:
@@ -48,7 +48,7 @@ class Seeding:
     def __init__(self, mask: Mask | None = None) -> None:
         self._mask = mask
         self._left = self._left_by_blank = 0.0
-        self._n_frames = 0
+        self._n_frames = self._n_flat = 0
         self.n_refused = 0
 
     @property
@@ -59,7 +59,7 @@ class Seeding:
     @property
     def starts_near(self) -> bool:
         """Whether nearly all ground was started from the network."""
-        return self.trusts_network and self.n_refused <= NEARLY_NONE * self._n_frames
+        return self.trusts_network and self._n_flat <= NEARLY_NONE * self._n_frames
 
     def seed(self, engine: Refiner, mosaic: Mosaic, patterns: Patterns, corners: Corners) -> None:
         """Start the ground of more frames from the mosaic, which has their patches, where that helps.
@@ -103,6 +103,7 @@ class Seeding:
         self._left += float((xp.minimum(left[0], left[1]) - noise).sum())
         self._left_by_blank += float((left[1] - noise).sum())
         self._n_frames += len(patterns)
+        self._n_flat += int((left[1] <= left[0]).sum())
         if not self.trusts_network:
             self.n_refused += len(patterns)
             return None

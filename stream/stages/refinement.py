@@ -17,7 +17,7 @@ from operators.arrays import Positions, Probe, abs2
 from operators.engine.backends import get_backend, on_host
 from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
 from operators.engine.frame_store import Archive
-from operators.engine.gate import Gate
+from operators.engine.gate import Closing, Gate
 from operators.engine.probe_search import estimate_probe
 from operators.engine.refiner import Refiner
 from operators.engine.seeding import EarlierObject, Seeding
@@ -252,7 +252,7 @@ class GrowingObject:
         self.engine = stage.start_engine(scan, probe, preprocess)
         self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if stage.uses_network else None
         self._seeding = Seeding(preprocess.mask)
-        self.gate = Gate(self._geometry.n_pixels)
+        self.gate, self._closing = Gate(self._geometry.n_pixels), Closing()
         self._earlier = None if earlier is None else EarlierObject(earlier, preprocess.mask)
         self._held: list[int] = []
         self._counters = scan.counters(Refinement.name, writable=True)
@@ -295,6 +295,9 @@ class GrowingObject:
         engine = self.engine
         if engine.n_updates == self._published_updates:
             return
+        if self._stage.has_all_frames(self._scan) and self._closing.leads_away(engine, self._held):
+            self._published_at = self._stage.clock()
+            return  # the state in which it began stays
         snapshot = engine.snapshot()
         if self._mosaic is not None:
             self.gate.look(engine, self._mosaic)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from operators.engine.gate import FRAMES_OF_TILE, Gate, prediction_error, tile_side, withheld_on
+from operators.engine.gate import FRAMES_OF_TILE, Closing, Gate, prediction_error, tile_side, withheld_on
 from operators.geometry import Bounds
 
 N = 16
@@ -120,3 +120,23 @@ def test_tiles_withheld_are_found_on_any_part_of_the_object():
     expected = np.zeros_like(mask)
     expected[2 : side + 2, : side - 3] = True
     np.testing.assert_array_equal(mask, expected)
+
+
+def closing_states(*misfits, n_before=2):
+    """Whether each state is worse than the first that counts, an epoch after the other."""
+    closing, engine, answers = Closing(), Misfits(lambda number: 0.0), []
+    engine.error_history = [0.1] * n_before
+    for misfit in misfits:
+        engine.refined = lambda number, misfit=misfit: misfit
+        answers.append(closing.leads_away(engine, range(1000)))
+        engine.error_history.append(0.1)
+    assert all(len(numbers) <= 128 for numbers in engine.asked)
+    return answers
+
+
+def test_a_closing_that_explains_less_than_it_began_with_leads_away():
+    assert closing_states(9, 9, 9, 5, 6, 5, 4, np.nan) == [False] * 4 + [True, False, False, True]
+
+
+def test_states_from_before_all_frames_were_seen_are_no_measure():
+    assert closing_states(1, 1, 1, 5, 4) == [False] * 5
