@@ -13,7 +13,7 @@ from stream.record.scan import Scan
 from stream.wire.messages import RunLevel, RunState, StageState
 
 STEERING = NAMES["policy"]
-BESIDE = ("finetune", NAMES["viewer"])  # the image follows the scan without them
+BESIDE = ("finetune", "finisher", NAMES["viewer"])  # the image follows the scan without them
 TROUBLE = ("error", "warning")  # the worst first
 MOST_SAID = 2  # troubles in one sentence; the rows have all
 

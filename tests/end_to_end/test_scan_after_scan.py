@@ -70,6 +70,23 @@ def test_the_next_scan_is_shown_while_the_one_before_is_finished_also_by_a_finis
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_a_run_that_is_asked_to_end_finishes_the_scans_that_wait_for_it(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    with Pipeline(run_folder, sample, LONG, "finisher.order=newest") as pipeline:
+        for series in ("first", "second", "third"):
+            play(pipeline, sample, series)
+        pipeline.until(lambda: pipeline.is_shown("third"))
+        pipeline.until(lambda: pipeline.supervisor.state.finishing)
+        pipeline.supervisor.stop()
+        outcomes = [pipeline.result_of(pipeline.scan(series)) for series in ("first", "second", "third")]
+    for outcome in outcomes:
+        assert outcome.figures["is_complete"], outcome.figures["incomplete"]
+        assert outcome.figures["epochs"] >= 600
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_what_a_run_has_not_come_to_the_next_one_in_its_folder_finishes_as_the_first_was_told(
     run_folder: Path, sample: ScannedSample
 ) -> None:

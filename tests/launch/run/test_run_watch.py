@@ -306,3 +306,4 @@ def test_a_finisher_that_makes_no_step_is_stalled(bench):
         "warning",
         "stalled: 0000-star: epoch 0.5 of 40, no step for 6 s",
     )
+    assert bench.look().level != "stale", "the image follows the running scan all the same"
