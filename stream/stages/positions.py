@@ -151,9 +151,8 @@ class Positions:
                 self._seen.add(scan.name)
 
     def _look_for_series(self) -> None:
-        for path in sorted(self._scans.glob("*/scan.json")):
-            if path.parent.name not in self._seen:
-                self._open(Scan(path.parent))
+        for scan in scans_in(self._scans, besides=self._seen):
+            self._open(scan)
 
     def _open(self, scan: Scan) -> None:
         self._seen.add(scan.name)
