@@ -30,6 +30,12 @@ def test_a_final_image_that_shows_fewer_frames_than_expected_is_never_called_com
     assert status_of(image, 0.1, ADDRESS).level == "incomplete"
 
 
+def test_a_scan_is_complete_without_the_frames_that_were_to_be_left_out():
+    told = "scan complete: all 11 frames but the 1 frame taken while settling are in the image"
+    image = live_image(np.ones((2, 2)), counts={"expected": 11, "settling": 1}, is_final=True)
+    assert status_of(image, 0.1, ADDRESS).text == told
+
+
 def test_rates_are_taken_over_the_last_two_seconds_of_one_scan():
     meter = RateMeter()
     assert meter.rates() == {}

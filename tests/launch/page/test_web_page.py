@@ -43,6 +43,7 @@ def test_the_image_grows_and_the_figures_follow(page):
         "recorded": 1190,
         "lost": 3,
         "no_position": 2,
+        "settling": 3,
         "inferred": 1100,
         "mosaicked": 1090,
         "pending": 90,
@@ -71,10 +72,11 @@ def test_the_image_grows_and_the_figures_follow(page):
             for name in ("lost", "pending", "left_out", "p50", "p99", "error", "epoch")
         }
         assert shown == {
-            **{"lost": "3", "pending": "90", "left_out": "8", "p50": "41", "p99": "88"},
+            **{"lost": "3", "pending": "90", "left_out": "5", "p50": "41", "p99": "88"},
             **{"error": "0.0123", "epoch": "4.3"},
         }
-        parts = ("#pending", "#left_out", "#no_position", "#lost", "#awaited")
+        assert "bad" not in (page.get_attribute("#settling", "class") or ""), "it was asked for"
+        parts = ("#pending", "#left_out", "#no_position", "#settling", "#lost", "#awaited")
         assert 1090 + sum(int(page.text_content(part)) for part in parts) == 1200
         assert page.text_content("#model") == "3f9a17c2"
         assert page.text_content("#field") == "600 × 400 nm"

@@ -208,6 +208,21 @@ def test_a_hold_is_said_with_its_name_and_explains_the_silence(tmp_path):
     assert not [note for note in bench.notes if note[0] == "steering"], "the policy tells it itself"
 
 
+def test_frames_that_were_taken_while_the_stage_settled_are_not_missing(bench):
+    scan = bench.begin()
+    record(scan, np.arange(N))
+    place(scan, np.arange(10, N), np.zeros((N - 10, 2)))
+    scan.mark("positions", np.arange(10), State.SETTLING)
+    assert bench.row("positions", after_s=60) == ("ok", "arriving")
+    infer(scan, np.arange(N), np.broadcast_to(PATCH, (N, 16, 16)))
+    scan.mark("stitcher", np.arange(10), State.SETTLING)
+    scan.mark("stitcher", np.arange(10, N), State.DONE)
+    scan.mark("refinement", np.arange(10, N), State.DONE)
+    close(scan, "subscriber", "positions", "inference", "refinement", "stitcher", "recorder")
+    told = "scan complete: all 100 frames but the 10 frames taken while settling are in the image"
+    assert bench.says() == ("complete", told)
+
+
 def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
     scan = bench.begin()
     record(scan, np.arange(90))
