@@ -62,7 +62,7 @@ def test_a_flown_scan_publishes_documents_that_the_position_reader_understands()
     assert start["plan_name"] == "simulated_fly_scan"
     assert start["detector_series_id"] == "s1"
     reader = PositionReader(PositionFields(unit="um"))
-    numbers, raw = zip(*[reader.read(name, document) for name, document in documents], strict=True)
+    numbers, raw, *_ = zip(*[reader.read(name, document) for name, document in documents], strict=True)
     np.testing.assert_array_equal(np.concatenate(numbers), np.arange(12))
     np.testing.assert_allclose(reader.to_metres(np.concatenate(raw)), positions_m, atol=1e-15)
 
@@ -124,7 +124,7 @@ def test_frames_and_positions_of_two_scans_arrive_over_the_real_wires(tmp_path):
         [sys.executable, "-m", "launch.beamline.flown", file, "--wait"], stdin=subprocess.PIPE
     )
     try:
-        beamline.stdin.write(b"go\n")
+        beamline.stdin.write(b"go\n" * config.n_series)
         beamline.stdin.close()
         _pump(stages, scans, beamline, n_scans=2)
         assert beamline.wait(DEADLINE_S) == 0
