@@ -1,7 +1,7 @@
 """Decide where the refined object is shown: where it would explain new frames better than the mosaic does.
 
-That a frame is explained by an object that was fitted to it is no evidence by itself: the misfit is raised to
-what frames would leave that had no part in it.
+That a frame is explained by an object that was fitted to it is no evidence by itself: an object that follows
+the noise of its frames is counted as wrong by as much.
 """
 
 from collections import deque
@@ -21,7 +21,6 @@ PIXELS_AT_ONCE = (
 )  # of patterns: bounds what a look costs, however large the object is
 FRAMES_OF_CLOSING, EPOCHS_TO_SEE_ALL = 128, 3
 RELAPSE = 1.05  # times the misfit of the mosaic, before ground that was shown is withheld again
-NOISE_OF_PIXEL = 0.25  # photons, as `operators.optics.forward.noise_residual` has it
 
 Tile = tuple[int, int]
 
@@ -100,21 +99,7 @@ class Gate:
         by_mosaic, _ = (
             np.add.reduceat(values, starts) for values in engine.misfits(numbers, np.concatenate(windows))
         )
-        n_unknown = np.array(
-            [len(sample) * self._unknowns(tile) for sample, tile in zip(samples, tiles, strict=True)]
-        )
-        return (
-            left * prediction_error(noise / NOISE_OF_PIXEL, n_unknown) / np.maximum(by_mosaic, 1e-12)
-        ).tolist()
-
-    def _unknowns(self, tile: Tile) -> float:
-        """Return how many real numbers of the object there are for each frame around a tile."""
-        row, column = tile
-        around = [(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        n_frames = max(
-            len(self._frames.get(each, ())) for each in around
-        )  # an edge is as dense as the inside
-        return 2 * self._side**2 / n_frames
+        return (expected_of_new(left, noise) / np.maximum(by_mosaic, 1e-12)).tolist()
 
 
 class Closing:
@@ -143,14 +128,12 @@ class Closing:
         return not left <= self._left
 
 
-def prediction_error(n_measured: np.ndarray, n_fitted: np.ndarray) -> np.ndarray:
-    """Return how much more new data leave unexplained than data that so many numbers were fitted to.
+def expected_of_new(left: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Return what new frames would leave of an object that leaves so much of those it was fitted to.
 
-    The final prediction error of Akaike (Ann. Inst. Stat. Math. 21, 243 (1969)) over the misfit; infinite
-    where there are fewer measurements than numbers.
+    What is missing below the noise is noise that was fitted, and new frames have another.
     """
-    spare = n_measured - n_fitted
-    return np.where(spare > 0, (n_measured + n_fitted) / np.maximum(spare, 1e-12), np.inf)
+    return noise + np.abs(left - noise)
 
 
 def tile_side(n_pixels: int) -> int:

@@ -17,6 +17,7 @@ from launch.outputs import check_outputs
 
 BENCHMARKS = {
     "live": "tests.benchmarks.live",
+    "refined": "tests.benchmarks.refined",
     "series": "tests.benchmarks.series",
     "growth": "tests.benchmarks.growth.comparison",
     "overload": "tests.benchmarks.overload",

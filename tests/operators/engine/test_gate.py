@@ -1,11 +1,10 @@
 import numpy as np
-import pytest
 
-from operators.engine.gate import FRAMES_OF_TILE, Closing, Gate, prediction_error, tile_side, withheld_on
+from operators.engine.gate import FRAMES_OF_TILE, Closing, Gate, expected_of_new, tile_side, withheld_on
 from operators.geometry import Bounds
 
 N = 16
-NOISE = 100.0  # photons of a frame: 400 pixels are measured
+NOISE = 100.0  # photons of a frame
 
 
 class Misfits:
@@ -49,33 +48,22 @@ def test_ground_is_withheld_until_it_explains_its_frames_better_than_the_mosaic(
     assert tiles(gate) == {(1, 0), (1, 1)}
 
 
-def test_a_fit_as_good_as_the_mosaic_is_no_evidence():
+def test_fitted_noise_is_no_evidence():
     gate = gate_on(grid(4, 4))
-    gate.look(Misfits(lambda number: 1.9 * NOISE), Windows())  # 64 pixels a tile: 32 unknowns to 400 pixels
+    gate.look(Misfits(lambda number: 0.0), Windows())  # new frames would have as much noise again
     assert len(tiles(gate)) == 4
-    gate.look(Misfits(lambda number: 1.65 * NOISE), Windows())
+    gate.look(Misfits(lambda number: 0.5 * NOISE), Windows())
     assert not tiles(gate)
-
-
-def test_fewer_measurements_than_unknowns_are_never_evidence():
-    assert prediction_error(np.array([10.0]), np.array([10.0]))[0] == np.inf
-    assert prediction_error(np.array([10.0]), np.array([2.0]))[0] == pytest.approx(1.5)
-    sparse = gate_on(np.array([[0, 0]]))  # 128 unknowns
-    sparse.look(Misfits(lambda number: 0.0), Windows())
-    assert not tiles(sparse)
-    faint = Misfits(lambda number: 0.0)
-    faint.misfits = lambda numbers, patches=None: np.full((2, len(numbers)), 20.0)
-    sparse = gate_on(np.array([[0, 0]]))
-    sparse.look(faint, Windows())
-    assert len(tiles(sparse)) == 1
+    expected = expected_of_new(np.array([0.0, 0.8, 1.0, 3.0]), np.ones(4))
+    np.testing.assert_allclose(expected, [2.0, 1.2, 1.0, 3.0])
 
 
 def test_ground_once_shown_is_not_taken_away_for_a_little():
     gate = gate_on(grid(4, 4))
     gate.look(Misfits(lambda number: NOISE), Windows())
-    gate.look(Misfits(lambda number: 1.75 * NOISE), Windows())  # 2.05 to new frames, over 2
+    gate.look(Misfits(lambda number: 2.05 * NOISE), Windows())
     assert not tiles(gate)
-    gate.look(Misfits(lambda number: 2 * NOISE), Windows())
+    gate.look(Misfits(lambda number: 2.2 * NOISE), Windows())
     assert len(tiles(gate)) == 4
 
 
