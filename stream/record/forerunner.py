@@ -107,7 +107,7 @@ def _found(scan: Scan, n_pixels: int, *, says_why: bool) -> tuple[str, RefinerSn
     for name in sorted((name for name in names if name < scan.name), reverse=True):
         earlier = Scan(scan.folder.parent / name)
         if earlier.header.run_id != scan.header.run_id:
-            continue
+            break  # one run after the other writes into a folder
         if _off_px(earlier, scan, n_pixels) > MOST_OFF_PX:
             others.append(earlier)
             continue

@@ -51,7 +51,8 @@ def test_a_scan_starts_from_the_newest_refined_one_before_it(tmp_path):
 
 def test_the_first_scan_of_a_run_starts_from_none(tmp_path):
     refined(tmp_path, "0000-a", run_id="yesterday")
-    scan = begun(tmp_path, "0001-b")
+    begun(tmp_path, "0001-not-refined")
+    scan = begun(tmp_path, "0002-b")
     assert taken(scan) is None
     assert forerunner_of(scan) == ""
 

@@ -56,6 +56,19 @@ def test_a_batch_that_does_not_fill_waits_for_its_deadline_and_no_longer(tmp_pat
     assert stage.batches == [[0, 1]]
 
 
+def test_a_series_that_pauses_for_an_hour_goes_on_where_it_was(tmp_path, clock):
+    stage, scan = Steps(), make_scan(tmp_path)
+    loop = loop_of(stage, tmp_path, clock)
+    arrive(scan, np.arange(3))
+    for now in (1.0, 3600.0):
+        clock.now = now
+        turns(loop)
+    arrive(scan, np.arange(3, 7))
+    turns(loop)
+    assert stage.batches == [[0, 1, 2], [3, 4, 5, 6]]
+    assert stage.calls == [f"open {scan.name}"], "and was neither closed nor opened again"
+
+
 def test_the_deadline_counts_anew_for_every_batch():
     rule = BatchRule(4, 0.1)
     assert rule.pick(np.arange(1), 0.0, is_tail=False).size == 0
