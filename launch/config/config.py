@@ -107,6 +107,7 @@ class Config(Section):
 _ADDED = {
     "detector": ("n_triggers",),
     "positions": ("settled", "settling_frames", "line_frames"),
+    "refinement": ("seeded_step",),
     "series": ("reuse",),
 }
 """Settings by section that came after the first run files were written."""
