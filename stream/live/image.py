@@ -3,7 +3,7 @@
 Like the client it runs where nothing else of ptychostream does, so it needs NumPy and the messages only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,14 +25,9 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
 
     Attributes
     ----------
-    object : (row, col) complex64
-        Transmission of the sample, 0 where nothing is known yet.
-    sigma : (row, col) float32, radians
-        Standard uncertainty of the phase.
-    photons : (row, col) float32, photons
-        What fell on each pixel.
-    source : (row, col) uint8
-        0 nothing known, 1 from the network, 2 refined.
+    maps : mapping of str to array
+        The arrays `object`, `sigma`, `photons` and `source` by name. Each is put together when it is first
+        asked for: who follows the figures of a large image does not pay for its pixels.
     path : (frame, 2) float32, absolute object pixels
         Probe centres (y, x) of the frames shown, in frame order.
     origin_px : (int, int)
@@ -41,13 +36,30 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
         How long ago, when the image was handed out, the server was last heard: nothing newer existed then.
     """
 
-    object: NDArray[np.complex64]
-    sigma: NDArray[np.float32]
-    photons: NDArray[np.float32]
-    source: NDArray[np.uint8]
+    maps: Mapping[str, NDArray[Any]]
     path: NDArray[np.float32]
     origin_px: tuple[int, int]
     age_s: float = 0.0
+
+    @property
+    def object(self) -> NDArray[np.complex64]:
+        """Transmission of the sample, (row, col) complex64, 0 where nothing is known yet."""
+        return self.maps["object"]
+
+    @property
+    def sigma(self) -> NDArray[np.float32]:
+        """Standard uncertainty of the phase, (row, col) float32, radians."""
+        return self.maps["sigma"]
+
+    @property
+    def photons(self) -> NDArray[np.float32]:
+        """What fell on each pixel, (row, col) float32, photons."""
+        return self.maps["photons"]
+
+    @property
+    def source(self) -> NDArray[np.uint8]:
+        """Where a pixel is from, (row, col) uint8: 0 nothing known, 1 from the network, 2 refined."""
+        return self.maps["source"]
 
     @property
     def coverage(self) -> NDArray[np.bool_]:
@@ -71,6 +83,48 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
             raise ValueError("this image does not say what motor positions its pixels are")
         pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
         return pixels * self.motors.pitch + self.motors.origin
+
+
+class TileMaps(Mapping[str, NDArray[Any]]):
+    """The maps of one version, each put together from its tiles when it is first asked for.
+
+    Parameters
+    ----------
+    bounds : (int, int, int, int)
+        Absolute object pixels: top, left, bottom, right.
+    tile_px : int
+        Side of a tile.
+    tiles : dict
+        By row and column of tiles, each a map of its layers by name; nobody writes into them.
+    """
+
+    def __init__(
+        self,
+        bounds: tuple[int, int, int, int],
+        tile_px: int,
+        tiles: Mapping[tuple[int, int], Mapping[str, NDArray[Any]]],
+    ) -> None:
+        self._bounds, self._tile_px, self._tiles = bounds, tile_px, tiles
+        self._ready: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._ready:
+            # Two threads that ask at once get the same array: the first that is ready.
+            self._ready.setdefault(name, self._put_together(name))
+        return self._ready[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_LAYERS)
+
+    def __len__(self) -> int:
+        return len(_LAYERS)
+
+    def _put_together(self, name: str) -> NDArray[Any]:
+        top, left, bottom, right = self._bounds
+        layer = np.zeros((bottom - top, right - left), _LAYERS[name])
+        for (row, column), tile in self._tiles.items():
+            _paste(tile[name], layer, row * self._tile_px - top, column * self._tile_px - left)
+        return layer
 
 
 class TiledImage:
@@ -105,18 +159,12 @@ class TiledImage:
         return self._image(update)
 
     def _image(self, update: ObjectUpdate) -> LiveImage:
-        top, left, bottom, right = update.bounds
-        layers = {name: np.zeros((bottom - top, right - left), dtype) for name, dtype in _LAYERS.items()}
-        for (row, column), tile in self._tiles.items():
-            for name, layer in layers.items():
-                _paste(tile[name], layer, row * self._tile_px - top, column * self._tile_px - left)
+        # Tiles are replaced, never written into: a shallow copy stays what it is.
+        maps = TileMaps(update.bounds, self._tile_px, dict(self._tiles))
         return LiveImage(
-            object=layers["object"],
-            sigma=layers["sigma"],
-            photons=layers["photons"],
-            source=layers["source"],
+            maps=maps,
             path=self._path.centres_px.copy(),
-            origin_px=(top, left),
+            origin_px=update.bounds[:2],
             **msgspec.structs.asdict(update.figures),
         )
 

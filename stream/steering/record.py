@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 PATTERN = "decisions-*.log"
 _LAYERS = ("photons", "variance", "structure", "coverage")
-_ARRAYS = ("object", "sigma", "photons", "source", "path")
+_ARRAYS = ("maps", "path")
 _FACTS = [name for name in LiveImage.__struct_fields__ if name not in _ARRAYS]
 _LENGTH_BYTES, _DIGEST_BYTES = 4, 16
 
@@ -281,10 +281,12 @@ class _Again:
         self._path = np.concatenate([self._path[: seen.n_path], new])
         nothing = np.zeros((0, 0), np.float32)
         return LiveImage(
-            object=nothing.astype(np.complex64),
-            sigma=nothing,
-            photons=nothing,
-            source=nothing.astype(np.uint8),
+            maps={
+                "object": nothing.astype(np.complex64),
+                "sigma": nothing,
+                "photons": nothing,
+                "source": nothing.astype(np.uint8),
+            },
             path=self._path,
             **seen.facts,
         )

@@ -126,10 +126,12 @@ def final_image(record: ScanRecord) -> LiveImage:
         epoch=scan.count("refinement", "epochs_milli") / 1000,
         model="",
         config_hash=scan.header.config_hash,
-        object=np.where(is_known, object_, 0).astype(np.complex64),
-        sigma=np.where(is_known, sigma, np.inf).astype(np.float32),
-        photons=np.where(is_known, photons, 0).astype(np.float32),
-        source=np.where(is_known, REFINED if is_refined else MOSAIC, NOTHING).astype(np.uint8),
+        maps={
+            "object": np.where(is_known, object_, 0).astype(np.complex64),
+            "sigma": np.where(is_known, sigma, np.inf).astype(np.float32),
+            "photons": np.where(is_known, photons, 0).astype(np.float32),
+            "source": np.where(is_known, REFINED if is_refined else MOSAIC, NOTHING).astype(np.uint8),
+        },
         path=(positions_px + geometry.n_pixels / 2).astype(np.float32),
         origin_px=bounds.origin,
     )

@@ -11,11 +11,15 @@ from stream.live.image import LiveImage
 def live_image(object_: Any, **fields: Any) -> LiveImage:
     """An image of `object_` of which nothing else is remarkable but these fields."""
     object_ = np.asarray(object_, np.complex64)
-    values = {
+    maps = {
         "object": object_,
         "sigma": np.full(object_.shape, 0.1, np.float32),
         "photons": np.full(object_.shape, 50, np.float32),
         "source": (object_ != 0).astype(np.uint8),
+    }
+    maps |= {name: fields.pop(name) for name in maps.keys() & fields.keys()}
+    values = {
+        "maps": maps,
         "path": np.zeros((0, 2), np.float32),
         "origin_px": (0, 0),
         "object_pixel_m": 1e-8,

@@ -388,3 +388,17 @@ def test_silence_for_the_sake_of_keys_is_named(keys):
     with Socket("ROUTER", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as server:
         assert "without encryption only, and `key` and `peers` are given" in complaint(server, **stranger)
         assert "is the pipeline running" in complaint(server)
+
+
+def test_maps_of_an_image_are_put_together_when_asked_for_and_stay_as_they_are():
+    object_ = picture(40, 23)
+    with FakeDoor() as door, LiveReconstruction(door.address) as live:
+        door.begin("0000-a")
+        door.publish(object_)
+        first = wait_for(live)
+        door.publish(2 * object_)
+        second = wait_for(live)
+        np.testing.assert_array_equal(second.object, 2 * object_)
+    np.testing.assert_array_equal(first.object, object_)
+    assert first.object is first.object
+    assert set(first.maps) == {"object", "sigma", "photons", "source"}
