@@ -150,7 +150,7 @@ def test_a_scan_that_was_handed_over_comes_to_the_end_of_one_that_was_not(tmp_pa
     assert nrmse(second.object, first.object, lit).c < 1.5 * by_order, "as frames visited in another order do"
     assert (np.diff(read_error_curve(scan.folder)["epoch"]) > 0).all(), "one curve, without a step back"
     calibrated, as_alone = (read_calibration(each.folder) for each in (scan, alone))
-    assert calibrated.n_calibrated == as_alone.n_calibrated
+    assert calibrated.n_calibrated >= as_alone.n_calibrated, "judged by the final object"
     assert (scan.column("mosaicked_s").read(np.arange(N)) > 0).all()
 
 
