@@ -15,6 +15,7 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.probe import Known
 from launch.run.findings import Finding, Findings, caught
+from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
 from stream.detector.dectris import (
     DetectorMessage,
@@ -77,6 +78,9 @@ def _speed(known: Known) -> Findings:
     network, _ = load_network(section.weights)
     tried = try_out(network, probe, section.batch_size, section.device, section.threads)
     yield Finding("network", "OK", tried)
+    _, choice = for_the_rate(known.config)
+    if choice:
+        yield Finding("network", "OK", f"a run takes {choice}")
 
 
 def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:

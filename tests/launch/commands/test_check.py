@@ -5,6 +5,7 @@ import pytest
 
 from launch.commands.check import check, table
 from launch.config.config import Config
+from launch.run import network_choice
 from launch.run.findings import Finding
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import ReplayConfig, series_messages
@@ -173,6 +174,17 @@ def test_the_network_is_run_and_what_updates_the_object_is_named(tmp_path):
     findings = list(check(config, 0.1))
     assert "ms per pattern on" in said(findings, "network")[-1][1]
     assert said(findings, "refinement") == [("OK", "updates by numpy")]
+
+
+def test_the_network_that_a_run_takes_for_the_rate_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(network_choice, "sustained_hz", lambda section, n_pixels: 300.0)
+    detector = {"address": "ipc:///nobody", "rate_hz": 2000}
+    config = config_of(tmp_path, detector, network={"weights": "demo"}, probe=TRAINED_PROBE)
+    result, text = said(check(config, 0.1), "network")[-1]
+    assert result == "OK"
+    assert text.startswith(
+        "a run takes physics-64-fast instead of physics-64, which does 300 frames a second"
+    )
 
 
 def test_findings_stand_in_columns_within_the_width():
