@@ -57,6 +57,17 @@ def test_the_picture_grows_in_versions(bench, scanned):
     assert covered == sorted(set(covered))
 
 
+def test_a_stitcher_that_is_behind_shows_new_ground_first(bench, scanned):
+    bench.stitcher.batch_size = 2
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.turns(3)
+    done = np.flatnonzero(states(bench.scan, "stitcher") == State.DONE)
+    assert len(done) <= 6
+    assert set((done // 6).tolist()) == {0, 2}, "rows that hardly overlap; by age all were of the first"
+    bench.ends()
+    assert bench.sees().frames_seen == len(scanned)
+
+
 def test_only_tiles_that_changed_are_sent(bench, scanned):
     scanned.fill(bench.scan, np.arange(len(scanned) - 1))
     bench.turns()
