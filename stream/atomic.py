@@ -56,15 +56,25 @@ def write_atomically(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def removed_on_failure(temporary: Path, what: str) -> Iterator[None]:
     """Leaves no part of a file that could not be written, and calls a full disk by its name."""
+    with full_disk_named(what, temporary.parent):
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def full_disk_named(what: str, folder: Path) -> Iterator[None]:
+    """Raises DiskFullError in place of what the system says when there is no room for `what`."""
     try:
         yield
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or isinstance(error, DiskFullError):
             raise
         raise DiskFullError(
-            error.errno, f"no room for {what}: free space or choose another folder", str(temporary.parent)
+            error.errno, f"no room for {what}: free space or choose another folder", str(folder)
         ) from error
 
 

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
-import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from stream.record.account import Accounts, Delay, shares_in_words, time_to_image_words
 from stream.record.scan import Scan
-from stream.record.snapshot import FILE_NAME as SNAPSHOT
+from stream.record.snapshot import read_error
 from stream.wire.messages import RunState
 
 TERMINAL_INTERVAL_S = 0.25
@@ -107,13 +106,7 @@ def describe(shown: Shown) -> str:
     scan, delay = shown.scan, shown.delay
     parts = [scan.name, shares_in_words(shown.accounts.frame_counts())]
     if epochs := scan.count("refinement", "epochs_milli"):
-        parts.append(f"epoch {epochs / 1000:.1f}, error {_error(scan):.4f}")
+        parts.append(f"epoch {epochs / 1000:.1f}, error {read_error(scan.folder):.4f}")
     if (times_ms := delay.recent_ms()) is not None:
         parts.append(time_to_image_words(times_ms))
     return "  ".join(parts)
-
-
-def _error(scan: Scan) -> float:
-    # Only this number: the object beside it in the file may be large.
-    with np.load(scan.folder / SNAPSHOT, allow_pickle=False) as snapshot:
-        return float(snapshot["error"])

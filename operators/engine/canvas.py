@@ -1,8 +1,11 @@
 """The object on the ground it covers so far, which grows with the scan."""
 
-from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe, abs2
+import numpy as np
+
+from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe, abs2, array_module, to_numpy
 from operators.engine.epie import Accumulators
 from operators.geometry import Bounds
+from operators.optics.probe import phase_ramp
 from operators.patches import add_patches
 
 _BELIEVED = 0.1  # of the largest weight: outside, a guess is mostly extrapolation
@@ -34,6 +37,27 @@ class Canvas:
         larger.object[inside] = self.object
         larger.illumination[inside] = self.illumination
         return larger
+
+    def part(self, bounds: Bounds, slope: Array, first_px: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return object and illumination on `bounds`, on the host: new ground where there is no canvas.
+
+        Parameters
+        ----------
+        bounds : Bounds
+            Absolute pixels.
+        slope : (2,) real, rad/pixel
+            Of a phase ramp that lit ground is given.
+        first_px : float
+            Absolute row and column at which that is zero.
+        """
+        object_, illumination = np.ones(bounds.shape, np.complex64), np.zeros(bounds.shape, np.float32)
+        if (shared := bounds.intersection(self.bounds)) is not None:
+            here, there = shared.slices_in(bounds), shared.slices_in(self.bounds)
+            values, lit = self.object[there], self.illumination[there]
+            ramp = phase_ramp(shared.shape, slope, (shared.top - first_px, shared.left - first_px))
+            object_[here] = to_numpy(self._xp.where(lit > 0, values * ramp, values))
+            illumination[here] = to_numpy(lit)
+        return object_, illumination
 
     def local(self, corners: Corners) -> Corners:
         """Return absolute corners as corners in these arrays."""
@@ -78,3 +102,33 @@ class Canvas:
         overlap = (guess.conj() * object_ * where).sum()
         size = abs(overlap)
         return self._xp.where(size > 0, overlap / self._xp.maximum(size, _TINY), 1)
+
+
+class GoodState:
+    """The object and the probe to go back to when refinement diverges; without an object a transparent one.
+
+    Attributes
+    ----------
+    probe : (mode, y, x) complex64
+    epoch : float
+        At which it was good.
+    """
+
+    def __init__(self) -> None:
+        self.probe: Probe = np.zeros((0, 0, 0), np.complex64)
+        self.epoch = 0.0
+        self._object: tuple[Object, Bounds] | None = None
+
+    def keep(self, canvas: Canvas, probe: Probe, epoch: float) -> None:
+        """Note what is good now."""
+        self._object, self.probe, self.epoch = (canvas.object.copy(), canvas.bounds), probe.copy(), epoch
+
+    def give_back(self, canvas: Canvas, probe: Probe) -> None:
+        """Write it to a canvas, which may have grown since, and to the probe."""
+        canvas.object[~array_module(canvas.object).isfinite(canvas.object)] = 1
+        if self._object is None:
+            canvas.object[...] = 1
+        else:
+            object_, bounds = self._object
+            canvas.object[bounds.slices_in(canvas.bounds)] = object_
+        probe[...] = self.probe

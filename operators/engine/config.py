@@ -1,7 +1,7 @@
 """What a refinement is told and what it tells: configuration, snapshot and the closing of a run."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -87,16 +87,14 @@ class ComputeConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefinerSnapshot:
-    """What refinement knows at one moment, on the host.
+class RefinerState:
+    """What refinement knows at one moment beside the object itself, on the host.
 
     Parameters
     ----------
-    object : (row, col) complex64
     bounds : Bounds
-        Absolute pixels that `object` covers: the windows of all frames held.
+        Absolute pixels of the object: the windows of all frames held.
     probe : (mode, y, x) complex64, orthogonal modes, strongest first
-    illumination : (row, col) float32, photons per object pixel from all frames visited
     n_frames, n_updates : int
         Frames held; frame updates run.
     error : float
@@ -110,10 +108,8 @@ class RefinerSnapshot:
         Tiles that something else is shown on, see `operators.engine.gate`; none unless somebody decides.
     """
 
-    object: np.ndarray
     bounds: Bounds
     probe: np.ndarray
-    illumination: np.ndarray
     n_frames: int
     n_updates: int
     error: float
@@ -126,10 +122,46 @@ class RefinerSnapshot:
         """Updates per frame held."""
         return self.n_updates / self.n_frames
 
+    def with_object(self, object_: np.ndarray, illumination: np.ndarray) -> "RefinerSnapshot":
+        """Return the snapshot of this state and its object, both arrays on `bounds`."""
+        values = {field.name: getattr(self, field.name) for field in fields(RefinerState)}
+        return RefinerSnapshot(object=object_, illumination=illumination, **values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinerSnapshot(RefinerState):
+    """What refinement knows at one moment, on the host: a state and the object.
+
+    Parameters
+    ----------
+    object : (row, col) complex64
+        On `bounds`.
+    illumination : (row, col) float32, photons per object pixel from all frames visited
+    """
+
+    object: np.ndarray
+    illumination: np.ndarray
+
     @property
     def is_finite(self) -> bool:
         """Whether object and probe hold only finite values."""
         return bool(np.isfinite(self.object).all() and np.isfinite(self.probe).all())
+
+
+class Changes(NamedTuple):
+    """What an engine has done to its object for a while.
+
+    Attributes
+    ----------
+    numbers, n_visits : (frame,) int64
+        Frames that were appended or took part in an update, and in how many updates each has taken part.
+    is_all : bool
+        Whether the object has changed beyond the windows of these frames.
+    """
+
+    numbers: np.ndarray
+    n_visits: np.ndarray
+    is_all: bool
 
 
 def closing_fraction(epoch: float, n_epochs: float) -> float:

@@ -141,6 +141,13 @@ def tile_side(n_pixels: int) -> int:
     return max(1, n_pixels // 2)
 
 
+def withheld_bounds(tile: Tile, n_pixels: int) -> Bounds:
+    """Return the absolute object pixels of a tile that is decided about, for windows of `n_pixels`."""
+    side = tile_side(n_pixels)
+    top, left = tile[0] * side, tile[1] * side
+    return Bounds(top, left, top + side, left + side)
+
+
 def withheld_on(bounds: Bounds, withheld: np.ndarray, n_pixels: int) -> Mask:
     """Return which pixels of `bounds` lie in tiles withheld, (row, col) bool.
 
@@ -152,10 +159,9 @@ def withheld_on(bounds: Bounds, withheld: np.ndarray, n_pixels: int) -> Mask:
     n_pixels : int
         Side of a window.
     """
-    side, mask = tile_side(n_pixels), np.zeros(bounds.shape, bool)
+    mask = np.zeros(bounds.shape, bool)
     for row, column in withheld.tolist():
-        tile = Bounds(row * side, column * side, (row + 1) * side, (column + 1) * side)
-        shared = tile.intersection(bounds)
+        shared = withheld_bounds((row, column), n_pixels).intersection(bounds)
         if shared is not None:
             mask[shared.slices_in(bounds)] = True
     return mask

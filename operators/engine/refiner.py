@@ -25,8 +25,8 @@ from operators.arrays import (
     to_numpy,
 )
 from operators.engine.backends import Update
-from operators.engine.canvas import Canvas
-from operators.engine.config import RefinerConfig, RefinerSnapshot
+from operators.engine.canvas import Canvas, GoodState
+from operators.engine.config import Changes, RefinerConfig, RefinerSnapshot, RefinerState
 from operators.engine.epie import Batch, Steps, update
 from operators.engine.frame_store import Archive, FrameStore, spread
 from operators.engine.levelling import missing_phase
@@ -72,7 +72,7 @@ class Refiner:
     ) -> None:
         self._config = config
         self._xp, self._run_update = xp, run_update
-        self._n_pixels = probe.shape[-1]
+        self._n_pixels, self._good, self._is_all_new = probe.shape[-1], GoodState(), True
         self.set_probe(probe)
         valid = None if mask is None or mask.all() else to_numpy(mask)
         self._mask = None if valid is None else xp.ascontiguousarray(valid, bool)
@@ -80,8 +80,6 @@ class Refiner:
         self._order = VisitOrder(config.seed)
         self._canvas: Canvas | None = None
         self._scanned: Bounds | None = None
-        self._good_object: tuple[Object, Bounds] | None = None
-        self._good_epoch = 0.0
         self._step_factor = 1.0
         self._n_since_check = 0
         self._history: list[float] = []
@@ -118,9 +116,10 @@ class Refiner:
         """Mean photons of the frames held, over valid pixels."""
         return self._frames.mean_power()
 
-    def take_visits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the frames held or visited since the last call, and in how many updates each was, int64."""
-        return self._frames.take_visits()
+    def take_changes(self) -> Changes:
+        """Return what has changed since the last call."""
+        is_all, self._is_all_new = self._is_all_new, False
+        return Changes(*self._frames.take_visits(), is_all)
 
     def release_frames(self) -> None:
         """Give up the memory of the frames, if they can be read again."""
@@ -152,8 +151,9 @@ class Refiner:
                 f"expected a probe of shape (mode, {self._n_pixels}, {self._n_pixels}), got {probe.shape}"
             )
         self._probe = self._xp.array(probe, self._xp.complex64, order="C")
-        self._good_probe = self._probe.copy()
+        self._good.probe = self._probe.copy()
         self._tilt = probe_tilt(self._probe)
+        self._is_all_new = True
         self._power = float(abs2(self._probe).sum())
         if not 0 < self._power < math.inf:
             raise ValueError(f"expected a probe of finite power above zero, got a power of {self._power}")
@@ -223,8 +223,8 @@ class Refiner:
                 self._end_epoch(self._canvas, levels=fraction < 1 if levels is None else levels)
         return self.n_updates - n_before
 
-    def snapshot(self) -> RefinerSnapshot:
-        """Return a copy of what is known now, on the host.
+    def state(self) -> RefinerState:
+        """Return what is known now beside the object, on the host.
 
         No pattern tells whether a phase ramp is the probe's or the object's, and which of the two has it
         depends on the order in which frames came. Here the probe has the one it started with.
@@ -234,26 +234,27 @@ class Refiner:
         ValueError
             If no frame has been appended.
         """
-        if self._canvas is None or self._scanned is None:
+        if self._scanned is None:
             raise ValueError("no frame has been appended: there is nothing to take a snapshot of")
-        xp, scanned = self._xp, self._scanned.slices_in(self._canvas.bounds)
-        object_, illumination = self._canvas.object[scanned], self._canvas.illumination[scanned]
-        gained = probe_tilt(self._probe) - self._tilt
-        # Counted from one place: tiles of a scan stay in phase.
-        top, left = (float(start) - self._n_pixels / 2 for start in self._scanned.origin)
-        ramp = phase_ramp(object_.shape, gained, (top, left))
-        ramped = xp.where(illumination > 0, object_ * ramp, object_)
-        return RefinerSnapshot(
-            object=to_numpy(ramped),
+        return RefinerState(
             bounds=self._scanned,
-            probe=to_numpy(self._probe * phase_ramp(self._probe.shape[1:], -gained)),
-            illumination=to_numpy(illumination).copy(),
+            probe=to_numpy(self._probe * phase_ramp(self._probe.shape[1:], -self._gained)),
             n_frames=self.n_frames,
             n_updates=self.n_updates,
             error=self.error,
             error_history=tuple(self._history),
             n_divergences=self.n_divergences,
         )
+
+    def part(self, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
+        """Return object and illumination on `bounds`, absolute pixels, on the host: they go with `state`."""
+        canvas = self._cover(bounds) if self._canvas is None else self._canvas
+        return canvas.part(bounds, self._gained, self._n_pixels / 2)
+
+    def snapshot(self) -> RefinerSnapshot:
+        """Return a copy of what is known now, on the host; raises as `state`."""
+        state = self.state()
+        return state.with_object(*self.part(state.bounds))
 
     def adopt(self, object_: Object, bounds: Bounds, probe: Probe) -> None:
         """Go on with an object and a probe that others had a part in; divergence leads back to no older ones.
@@ -269,7 +270,7 @@ class Refiner:
         self.set_probe(probe)
         canvas = self._cover(bounds)
         canvas.object[bounds.slices_in(canvas.bounds)] = self._xp.asarray(object_)
-        self._keep_good(canvas)
+        self._good.keep(canvas, self._probe, self.epoch)
 
     def restore(self, snapshot: RefinerSnapshot, n_visits: np.ndarray | None = None) -> None:
         """Go on from a snapshot; append the frames it was made from first, they then count as visited.
@@ -286,9 +287,14 @@ class Refiner:
         self._order.mark_seen(self._frames.n_visits)
         self._history = list(snapshot.error_history)
         self.n_updates = snapshot.n_updates
-        self._good_epoch = self.epoch
+        self._good.epoch = self.epoch
         self.n_divergences = snapshot.n_divergences
         self._step_factor = 0.5**snapshot.n_divergences
+
+    @property
+    def _gained(self) -> Array:
+        """The phase ramp that the probe has got since the start, (2,), rad/pixel."""
+        return probe_tilt(self._probe) - self._tilt
 
     def _cover(self, windows: Bounds) -> Canvas:
         if self._canvas is None:
@@ -346,7 +352,7 @@ class Refiner:
         if growth < _DIVERGED:
             self._history.append(self.error)
             if growth < _HEALTHY:
-                self._keep_good(canvas)
+                self._good.keep(canvas, self._probe, self.epoch)
             self._tidy(canvas, levels=levels)
             return
         logger.info(
@@ -354,25 +360,15 @@ class Refiner:
             "back to the state of epoch %.1f, steps halved",
             self.epoch,
             growth,
-            self._good_epoch,
+            self._good.epoch,
         )
         self._return_to_good(canvas)
 
-    def _keep_good(self, canvas: Canvas) -> None:
-        self._good_epoch = self.epoch
-        self._good_object = canvas.object.copy(), canvas.bounds
-        self._good_probe = self._probe.copy()
-
     def _return_to_good(self, canvas: Canvas) -> None:
-        canvas.object[~self._xp.isfinite(canvas.object)] = 1
-        if self._good_object is None:
-            canvas.object[...] = 1
-        else:
-            object_, bounds = self._good_object
-            canvas.object[bounds.slices_in(canvas.bounds)] = object_
-        self._probe[...] = self._good_probe
+        self._good.give_back(canvas, self._probe)
         self._step_factor /= 2
         self._frames.forget_growth()
+        self._is_all_new = True
         self.n_divergences += 1
 
     def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
@@ -385,6 +381,7 @@ class Refiner:
         self._probe[...] = orthogonalise_modes(self._probe)
         if n_epochs & (n_epochs - 1) == 0:  # it was noted with earlier probes
             seen = np.flatnonzero(self._frames.n_visits)
+            self._is_all_new = True
             canvas.illumination[...] = 0
             canvas.illuminate(self._probe, window_corners(self._frames.positions_px[seen]))
 
@@ -395,4 +392,5 @@ class Refiner:
         corners = canvas.local(window_corners(frames.positions_px[some]))
         phase = missing_phase(frames.patterns(some), self._probe, canvas.object, corners, self._mask)
         if phase is not None:
+            self._is_all_new = True
             canvas.turn(phase)

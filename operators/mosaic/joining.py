@@ -74,6 +74,13 @@ class Joint:
         rest = map_coordinates(self.rest, where, order=1, mode="nearest")
         return self.plane.over(bounds) * np.float32(self.scale) * (rest / np.abs(rest))
 
+    def at(self, places: Array) -> Object:
+        """Returns the factors at `places`, (point, 2) absolute pixels, (point,) complex."""
+        where = (places + 0.5) / CELL_PX - 0.5 - np.array(self.first_cell)
+        rest = map_coordinates(self.rest, where.T, order=1, mode="nearest")
+        plane = np.exp(1j * (self.plane.offset + places @ np.array(self.plane.slope)))
+        return plane * self.scale * (rest / np.abs(rest))
+
 
 def join(wanted: Object, there: Object, weights: Array, bounds: Bounds, room: Bounds, step: int) -> Joint:
     """Returns what makes one image continue another.

@@ -179,6 +179,15 @@ def probe_modes(probe: Array, n_modes: int, power: float = 0.02) -> np.ndarray:
     return modes.astype(np.complex64)
 
 
+def power_scale(probe: Probe, photons: float) -> float:
+    """Return the factor that gives a probe the power `photons`; probe times object stays the same.
+
+    Early frames fix a provisional scale; once more are known the mean over all of them is the convention,
+    which is also what offline reconstruction uses.
+    """
+    return float(np.sqrt(photons / float((np.abs(probe) ** 2).sum())))
+
+
 def with_power(probe: Probe, photons: float) -> Probe:
     """Return the probe, (mode, y, x) complex64, scaled so that its |P|^2 sum up to `photons`."""
     xp = array_module(probe)

@@ -66,6 +66,10 @@ class TileStore:
             window = self.bounds_of(index).slices_in(bounds)
             self.put(index, {name: layer[window].copy() for name, layer in layers.items()}, version)
 
+    def shows(self, index: tuple[int, int], source: int) -> bool:
+        """Says whether any pixel of a tile is from `source`."""
+        return index in self._tiles and bool((self._tiles[index].layers["source"] == source).any())
+
     def changed_after(self, version: int) -> list[NDArray[Any]]:
         """Returns the buffers of an ObjectUpdate: indices (tile, 2), then each layer (tile, y, x)."""
         newest_first = takewhile(lambda item: item[1].version > version, reversed(self._tiles.items()))

@@ -1,7 +1,8 @@
 """One picture out of two: the refined object where there is one, the network's mosaic elsewhere."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from operators.arrays import Array, Mask, Object, Probe, abs2
-from operators.engine.config import RefinerSnapshot
-from operators.engine.gate import withheld_on
+from operators.engine.config import RefinerSnapshot, RefinerState
+from operators.engine.gate import Tile, withheld_bounds, withheld_on
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint, Plane, join, plane_between
 from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic, phase_variance
@@ -38,9 +39,16 @@ class Refined:
         Of that probe.
     least : float, photons
         Illumination from which a pixel counts as known.
+    brightest : float, photons
+        Illumination of the brightest pixel.
     bounds : Bounds
+        Of the arrays, which may reach beyond what is known.
     withheld : (row, col) bool
         Where the mosaic explains the frames better.
+    withheld_tiles : frozenset
+        The same as tiles of `operators.engine.gate`.
+    gauge : Plane
+        Phase by which the object differs from that of the refinement.
     n_updates : int
     epoch, error : float
         Of the refinement.
@@ -52,8 +60,11 @@ class Refined:
     probe: Probe
     power: float
     least: float
+    brightest: float
     bounds: Bounds
     withheld: Mask
+    withheld_tiles: frozenset[Tile]
+    gauge: Plane
     n_updates: int
     epoch: float
     error: float
@@ -77,12 +88,71 @@ class Refined:
             probe=snapshot.probe,
             power=float(intensity.sum()),
             least=KNOWN_FRACTION * float(intensity.max()),
+            brightest=float(snapshot.illumination.max()),
             bounds=snapshot.bounds,
             withheld=withheld_on(snapshot.bounds, snapshot.withheld, snapshot.probe.shape[-1]),
+            withheld_tiles=_tiles(snapshot.withheld),
+            gauge=gauge,
             n_updates=snapshot.n_updates,
             epoch=snapshot.epoch,
             error=snapshot.error,
         )
+
+    def changed(self, state: RefinerState, tiles: Iterable[tuple[Bounds, Object, Array]]) -> "Refined":
+        """Returns it with newer ground, in the same gauge; this one is not to be used any more.
+
+        Parameters
+        ----------
+        state : RefinerState
+        tiles : iterable of (Bounds, (y, x) complex64, (y, x) float32)
+            What changed: absolute pixels, object, photons.
+        """
+        intensity, grown = abs2(state.probe).sum(axis=0), self._covering(state.bounds)
+        brightest = grown.brightest
+        for bounds, object_, photons in tiles:
+            if (shared := bounds.intersection(grown.bounds)) is None:
+                continue
+            here, there = shared.slices_in(bounds), shared.slices_in(grown.bounds)
+            turned = object_[here] * self.gauge.over(shared)
+            variance = phase_variance(photons[here] * np.abs(turned) ** 2)
+            grown.sigma[there] = np.sqrt(variance + _motion(turned, shared, grown))
+            grown.object[there], grown.photons[there] = turned, photons[here]
+            brightest = max(brightest, float(photons[here].max()))
+        withheld_tiles = _tiles(state.withheld)
+        for tile in withheld_tiles ^ self.withheld_tiles:
+            shared = withheld_bounds(tile, state.probe.shape[-1]).intersection(grown.bounds)
+            if shared is not None:
+                grown.withheld[shared.slices_in(grown.bounds)] = tile in withheld_tiles
+        return replace(
+            grown,
+            withheld_tiles=withheld_tiles,
+            probe=state.probe,
+            power=float(intensity.sum()),
+            least=KNOWN_FRACTION * float(intensity.max()),
+            brightest=brightest,
+            n_updates=state.n_updates,
+            epoch=state.epoch,
+            error=state.error,
+        )
+
+    def _covering(self, bounds: Bounds) -> "Refined":
+        """Return the same on arrays that cover `bounds`, with a margin that makes it rare."""
+        if self.bounds.contains(bounds):
+            return self
+        union = self.bounds.union(bounds)
+        larger = union.padded(max(union.shape) // 8)
+        inside = self.bounds.slices_in(larger)
+        object_, photons = np.ones(larger.shape, np.complex64), np.zeros(larger.shape, np.float32)
+        sigma = np.full(larger.shape, np.inf, np.float32)
+        object_[inside], photons[inside], sigma[inside] = self.object, self.photons, self.sigma
+        withheld = np.zeros(larger.shape, bool)
+        withheld[inside] = self.withheld
+        return replace(self, object=object_, photons=photons, sigma=sigma, withheld=withheld, bounds=larger)
+
+    def decided_anew(self, before: "Refined") -> list[Bounds]:
+        """Returns the ground that is withheld here and was shown before, or the other way round."""
+        n_pixels = self.probe.shape[-1]
+        return [withheld_bounds(tile, n_pixels) for tile in self.withheld_tiles ^ before.withheld_tiles]
 
     def joint(self, mosaic: Mosaic) -> Joint | None:
         """Returns what makes the mosaic go on where this ends, None where they have no common ground.
@@ -163,6 +233,10 @@ def _put(
 ) -> None:
     for name, value in (("object", object_), ("sigma", sigma), ("source", np.uint8(source))):
         layers[name][window] = np.where(known, value, layers[name][window])
+
+
+def _tiles(indices: NDArray[np.int64]) -> frozenset[Tile]:
+    return frozenset((row, column) for row, column in indices.tolist())
 
 
 def _phase_of_mosaic(snapshot: RefinerSnapshot, mosaic: Mosaic) -> Plane:

@@ -98,7 +98,7 @@ class Calibration:
         if bounds is None:
             return
         window, picture = bounds.slices_in(refined.bounds), mosaic.picture(bounds)
-        known = np.isfinite(picture.sigma) & (refined.photons[window] > LIT * refined.photons.max())
+        known = np.isfinite(picture.sigma) & (refined.photons[window] > LIT * refined.brightest)
         known &= ~refined.withheld[window]  # it knows no better there
         if np.count_nonzero(known) < LEAST_PIXELS:
             return

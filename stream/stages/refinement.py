@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from operators.arrays import Positions, Probe, abs2
+from operators.arrays import Corners, Positions, Probe, abs2
 from operators.engine.backends import get_backend, on_host
-from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
+from operators.engine.config import CLOSING, Changes, RefinerSnapshot, RefinerState, closing_fraction
 from operators.engine.frame_store import Archive
 from operators.engine.gate import Closing, Gate
 from operators.engine.probe_search import estimate_probe
@@ -24,19 +24,20 @@ from operators.engine.seeding import EarlierObject, Seeding
 from operators.geometry import window_corners
 from operators.mosaic.mosaic import Mosaic, stitch_parts
 from operators.optics.preprocess import Preprocess
-from operators.optics.probe import probe_modes, with_power
+from operators.optics.probe import power_scale, probe_modes, with_power
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
 from stream.record.forerunner import Forerunner, take_forerunner
 from stream.record.handover import is_handed_over
 from stream.record.probe import found_probe, note_step
-from stream.record.scan import Numbers, Scan, State
-from stream.record.snapshot import read_snapshot, write_snapshot
+from stream.record.scan import Numbers, Scan
+from stream.record.snapshot import SnapshotWriter, note_refined, read_snapshot, tile_parts
 from stream.stages.config import RefinementConfig, Reuse
 from stream.stages.inputs import Optics, read_patches, read_patterns, read_positions_px
 from stream.stages.stage import ScanWork, UnusableScanError
 
 log = logging.getLogger(__name__)
 
+_MOST_MOVED_PX = 8  # between two states that are published, where positions are refined
 RESTORED_AT_ONCE = 512  # frames whose patterns and patches are in memory a second time
 
 
@@ -153,13 +154,14 @@ class ScanRefinement(ScanWork):
         return self.object is not None
 
     def close(self) -> None:
-        """Publishes the last picture."""
+        """Publishes the last picture, as one file."""
         if self.object is not None:
-            self.object.publish()
+            self.object.publish(is_last=True)
 
     def hand_over(self) -> None:
         """Publishes the last picture, from which the finisher goes on as this stage does after a restart."""
-        self.close()
+        if self.object is not None:
+            self.object.publish()
 
     def counts(self) -> dict[str, int]:
         """Returns how far the refinement is."""
@@ -255,10 +257,9 @@ class GrowingObject:
         self.gate, self._closing = Gate(self._geometry.n_pixels), Closing()
         self._earlier = None if earlier is None else EarlierObject(earlier, preprocess.mask)
         self._held: list[int] = []
+        self._writer = SnapshotWriter(scan.folder)
         self._counters = scan.counters(Refinement.name, writable=True)
         self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
-        self._refined_s = scan.column("refined_s", writable=True)
-        self._visits = scan.column("visits", writable=True)
         self._published_at, self._published_updates = float("-inf"), 0
         self._error_curve = [EpochError(*row) for row in read_error_curve(scan.folder).tolist()]
 
@@ -290,37 +291,47 @@ class GrowingObject:
             self.publish()
         return self._wants_more()
 
-    def publish(self) -> None:
-        """Leaves a snapshot if there is anything new, and marks the frames that have taken part."""
+    def publish(self, *, is_last: bool = False) -> None:
+        """Leaves what is new of the object, and marks frames that have taken part; the last one is whole."""
         engine = self.engine
-        if engine.n_updates == self._published_updates:
-            return
-        if self._stage.has_all_frames(self._scan) and self._closing.leads_away(engine, self._held):
+        if engine.n_updates != self._published_updates and not self._leads_away():
+            if self._mosaic is not None:
+                self.gate.look(engine, self._mosaic)
+            changes, state = engine.take_changes(), replace(engine.state(), withheld=self.gate.withheld)
+            changes = changes._replace(is_all=changes.is_all or is_last)  # in one gauge
+            scale = power_scale(state.probe, engine.mean_photons) if self._stage.scale_probe else 1.0
+            state = replace(state, probe=state.probe * np.float32(scale))
+            self._writer.write(state, tile_parts(engine.part, state.bounds, self._windows(changes), scale))
+            self._note(changes, state)
+        if is_last:
+            self._writer.finish()
+
+    def _leads_away(self) -> bool:
+        """Whether the closing has made it worse: the state in which it began stays."""
+        has_all = self._stage.has_all_frames(self._scan)
+        if has_all and self._closing.leads_away(self.engine, self._held):
             self._published_at = self._stage.clock()
-            return  # the state in which it began stays
-        snapshot = engine.snapshot()
-        if self._mosaic is not None:
-            self.gate.look(engine, self._mosaic)
-            snapshot = replace(snapshot, withheld=self.gate.withheld)
-        if self._stage.scale_probe:
-            snapshot = scaled_to(snapshot, engine.mean_photons)
-        write_snapshot(self._scan.folder, snapshot)
+            return True
+        return False
+
+    def _windows(self, changes: Changes) -> tuple[Corners, int] | None:
+        """Return the windows under which the object has changed, None where it has everywhere."""
+        if changes.is_all:
+            return None
+        margin = _MOST_MOVED_PX if self._config.refines_positions else 0
+        corners = window_corners(self.engine.positions_px(changes.numbers.tolist()))
+        return corners - margin, self._geometry.n_pixels + 2 * margin
+
+    def _note(self, changes: Changes, state: RefinerState) -> None:
+        """Note in the scan what has just been published."""
+        self._published_at, self._published_updates = self._stage.clock(), self.engine.n_updates
         write_error_curve(self._scan.folder, self._error_curve)
-        numbers, n_visits = engine.take_visits()
-        self._visits.write(numbers, n_visits)
         if self._config.refines_positions:
-            positions_px = engine.positions_px(numbers.tolist())
-            self._scan.column("refined_px", writable=True).write(numbers, positions_px)
+            positions_px = self.engine.positions_px(changes.numbers.tolist())
+            self._scan.column("refined_px", writable=True).write(changes.numbers, positions_px)
         self._counters["started_over"] = int(self._stage.starts_over and not self._starts_over)
-        self._counters["version"] = self._counters["version"] + 1
-        self._counters["epochs_milli"] = int(1000 * snapshot.epoch)
-        self._counters["divergences"] = snapshot.n_divergences
         self._counters["reused"] = self._earlier.n_used if self._earlier else 0
-        visited, now = numbers[n_visits > 0], self._stage.clock()
-        first = visited[self._scan.states(Refinement.name, visited) == State.PENDING]
-        self._refined_s.write(first, now)
-        self._scan.mark(Refinement.name, first, State.DONE)
-        self._published_at, self._published_updates = now, engine.n_updates
+        note_refined(self._scan, Refinement.name, changes, state, self._published_at)
 
     def counts(self) -> dict[str, int]:
         """Returns how far the refinement is."""
@@ -382,14 +393,3 @@ class GrowingObject:
             self._append(numbers[part], positions_px[part])
         if not self._seeding.trusts_network:
             self.engine = before
-
-
-def scaled_to(snapshot: RefinerSnapshot, photons: float) -> RefinerSnapshot:
-    """Returns the snapshot with the probe's power at `photons`; probe times object stays the same.
-
-    Early frames fix a provisional scale; once more are known the mean over all of them is the convention,
-    which is also what offline reconstruction uses.
-    """
-    power = float((np.abs(snapshot.probe) ** 2).sum())
-    factor = np.float32(np.sqrt(photons / power))
-    return replace(snapshot, probe=snapshot.probe * factor, object=snapshot.object / factor)

@@ -25,15 +25,18 @@ from stream.record.account import Accounts, Delay, incompleteness
 from stream.record.ground_order import GroundOrder
 from stream.record.passage import NONE
 from stream.record.scan import Numbers, Scan, State
-from stream.record.snapshot import read_snapshot
+from stream.record.snapshot import SnapshotNews, read_news, read_snapshot, tile_bounds
 from stream.record.tuned_weights import ModelCounts
-from stream.stages.composition import Refined, compose
+from stream.stages.composition import MOSAIC, Refined, compose
 from stream.stages.config import LiveConfig
 from stream.stages.error_bars import Calibration
 from stream.stages.inputs import ImageOrigin, read_corners, read_patches
 from stream.stages.stage import ScanWork
 from stream.wire.codec import Buffer
 from stream.wire.messages import ImageFigures, ObjectUpdate, RunState
+
+JOIN_SHARE = 0.1  # of the refined object that has changed when the mosaic is joined to it again
+SEEN = 0.02  # of a change of phase, rad, or amplitude: less than a step of a colour map
 
 
 class Stitcher:
@@ -115,7 +118,8 @@ class LivePicture(ScanWork):
         self._mosaic = self._empty_mosaic()
         self._refined: Refined | None = None
         self._joint: Joint | None = None
-        self._refined_version = 0
+        self._refined_version = self._tiles_version = 0
+        self._n_changed = 0  # tiles of the refined object since the two were joined
         self._bounds: Bounds | None = None
         self._dirty: set[tuple[int, int]] = set()
         self._placed: list[Numbers] = []  # frames in the mosaic, as they came
@@ -214,8 +218,7 @@ class LivePicture(ScanWork):
             if not self._mosaic.n_patches:  # the probe was found since the scan was opened
                 self._mosaic = self._empty_mosaic()
             self._show_turned(self._mosaic.add(patches, sigma, corners))
-        bounds = Bounds.of_windows(corners, n)
-        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        self._cover(Bounds.of_windows(corners, n))
         for number, corner in zip(numbers.tolist(), corners, strict=True):
             touched = set(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
             self._dirty |= touched
@@ -257,25 +260,71 @@ class LivePicture(ScanWork):
         version = self.scan.count("refinement", "version")
         if version == self._refined_version:
             return
-        snapshot: RefinerSnapshot | None = read_snapshot(self.scan.folder)
-        if snapshot is None:
+        news = read_news(self.scan.folder, self._tiles_version)
+        if news is not None and (self._refined is None or 2 * len(news.tiles) > news.n_tiles):
+            news = read_news(self.scan.folder)
+            taken = news is not None and self._take_up_whole(news.snapshot())
+        elif news is not None:
+            taken = self._take_up_tiles(news)
+        elif (snapshot := read_snapshot(self.scan.folder)) is not None:
+            taken = self._take_up_whole(snapshot)
+        else:
             return
         self._refined_version = version
+        if taken and news is not None:
+            self._tiles_version = news.version
+
+    def _take_up_whole(self, snapshot: RefinerSnapshot) -> bool:
+        """Take up all of the refined object, whose gauge is free; say whether it can be shown."""
         if not snapshot.is_finite:
-            return  # the last finite picture stays
+            return False  # the last finite picture stays
         if self._refined is not None and self._refined.n_updates == snapshot.n_updates:
-            return  # the file was ahead of its version: compared with itself nothing moves
+            return True  # the file was ahead of its version: compared with itself nothing moves
         self._refined = Refined.of(snapshot, self._mosaic, before=self._refined)
-        bounds = snapshot.bounds
-        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
+        self._cover(snapshot.bounds)
         self._join()
         self._calibration.look(self._mosaic, self._refined, self._joint)
+        return True
+
+    def _take_up_tiles(self, news: SnapshotNews) -> bool:
+        """Take up what has changed of the refined object; say whether it can be shown."""
+        assert self._refined is not None  # noqa: S101  (else the whole is taken up)
+        values = (news.state.probe, *(object_ for object_, _ in news.tiles.values()))
+        if not all(np.isfinite(value).all() for value in values):
+            return False
+        changed = [(tile_bounds(index), *layers) for index, layers in news.tiles.items()]
+        before, self._refined = self._refined, self._refined.changed(news.state, changed)
+        self._cover(news.state.bounds)
+        for bounds in (*(tile[0] for tile in changed), *self._refined.decided_anew(before)):
+            self._dirty.update(self._tiles.touched_by(bounds))
+        self._n_changed += len(changed)
+        if self._joint is None or self._n_changed > JOIN_SHARE * news.n_tiles:
+            self._join_anew()
+        self._calibration.look(self._mosaic, self._refined, self._joint)
+        return True
+
+    def _cover(self, bounds: Bounds) -> None:
+        self._bounds = bounds if self._bounds is None else self._bounds.union(bounds)
 
     def _join(self) -> None:
         """Let the mosaic continue the refined object, which is better known and does not move."""
         self._joint = None if self._refined is None else self._refined.joint(self._mosaic)
+        self._n_changed = 0
         if self._bounds is not None:
             self._dirty.update(self._tiles.touched_by(self._bounds))
+
+    def _join_anew(self) -> None:
+        """Do so again; tiles of the mosaic change where it can be seen."""
+        before, self._n_changed = self._joint, 0
+        self._joint = None if self._refined is None else self._refined.joint(self._mosaic)
+        if before is None or self._joint is None or self._mosaic.bounds is None:
+            self._join()
+            return
+        tiles = list(self._tiles.touched_by(self._mosaic.bounds))
+        centres = (np.array(tiles) + 0.5) * self._config.tile_px
+        moved = np.abs(self._joint.at(centres) - before.at(centres)) > SEEN * before.scale
+        seen = (tile for tile, is_seen in zip(tiles, moved.tolist(), strict=True) if is_seen)
+        self._dirty.update(tile for tile in seen if self._tiles.shows(tile, MOSAIC))
 
     def _publish_if_due(self) -> None:
         if self._dirty and self._clock() - self._published_at >= self._config.interval_s:

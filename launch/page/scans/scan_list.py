@@ -16,7 +16,7 @@ from operators.mosaic.mosaic import KNOWN_FRACTION, phase_variance
 from stream.live.image import LiveImage
 from stream.record.account import frame_counts, incompleteness
 from stream.record.handover import was_handed_over
-from stream.record.snapshot import FILE_NAME as SNAPSHOT
+from stream.record.snapshot import written_at
 from stream.stages.composition import MOSAIC, NOTHING, REFINED
 from stream.stages.inputs import read_positions_px
 
@@ -115,7 +115,7 @@ def final_image(record: ScanRecord) -> LiveImage:
         raise NotThereError(f"no image of {scan.name} is there")
     if sigma is None:
         sigma = np.sqrt(phase_variance(photons * abs2(object_)))
-    is_refined = (scan.folder / SNAPSHOT).exists()
+    is_refined = written_at(scan.folder) is not None
     is_known = photons > KNOWN_FRACTION * abs2(probe).sum(axis=0).max()
     return LiveImage(
         scan=scan.name,
@@ -157,11 +157,11 @@ def _described(record: ScanRecord) -> dict[str, Any]:
         "n_expected": n_expected,
         "state": going_on if is_running else "incomplete" if note else "complete",
         "note": "" if is_running else note,
-        "has_image": record.result.exists() or (scan.folder / SNAPSHOT).exists(),
+        "has_image": record.result.exists() or written_at(scan.folder) is not None,
     }
 
 
 def _changed(record: ScanRecord) -> float:
     """Return when what the image is made of was written last."""
-    files = (record.result, record.scan.folder / SNAPSHOT)
-    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    result_at = record.result.stat().st_mtime if record.result.exists() else 0.0
+    return max(result_at, written_at(record.scan.folder) or 0.0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from operators.engine.config import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot, RefinerState
 from operators.geometry import Bounds
 from operators.optics.probe import zone_plate_probe
 from stream.record.scan import Numbers, Scan, ScanHeader, State
@@ -61,19 +61,19 @@ class GrowingScan:
         self._geometry, self._places, self._shape = frames.geometry().geometry(), places, (n, n)
         self.n_frames = 0
 
-    def add(self, n_frames: int, stages: tuple[str, ...] = BEFORE, *, values: bool = True) -> Numbers:
-        """Let `n_frames` more be done at `stages`; without `values` only positions and bytes are written."""
+    def add(self, n_frames: int, stages: tuple[str, ...] = BEFORE, *, with_frames: bool = True) -> Numbers:
+        """Let `n_frames` more be done at `stages`, with frames that are all alike, or none."""
         scan, numbers = self.scan, np.arange(self.n_frames, self.n_frames + n_frames)
         for name, value in (("exposed_s", 1e-3 * numbers), ("received_s", 1e-3 * numbers + 1)):
             scan.column(name, writable=True).write(numbers, value)
         positions_m = self._geometry.to_metres(self._places(numbers).astype(float))
         scan.column("positions_m", writable=True).write(numbers, positions_m)
-        if values:
-            for part in np.array_split(numbers, -(-n_frames // 1024)):
+        for part in np.array_split(numbers, -(-n_frames // 1024)):
+            if with_frames:
                 scan.column("frames", writable=True).write(part, 100)
-                scan.column("patches", writable=True, shape=self._shape).write(part, 1)
-                scan.column("sigma", writable=True, shape=self._shape).write(part, 0.1)
-            scan.column("model", writable=True).write(numbers, 7)
+            scan.column("patches", writable=True, shape=self._shape).write(part, 1)
+            scan.column("sigma", writable=True, shape=self._shape).write(part, 0.1)
+        scan.column("model", writable=True).write(numbers, 7)
         for stage in stages:
             scan.mark(stage, numbers, State.DONE)
         self.n_frames += n_frames
@@ -87,16 +87,21 @@ def on_field(numbers: Numbers) -> np.ndarray:
     return np.random.default_rng(0).integers(0, FIELD_PX, (int(numbers.max()) + 1, 2))[numbers]
 
 
-def snapshot_on(bounds: Bounds, probe: np.ndarray, n_frames: int, n_updates: int) -> RefinerSnapshot:
-    """Return what refinement knows of a transparent object on `bounds`."""
-    return RefinerSnapshot(
-        object=np.ones(bounds.shape, np.complex64),
+def state_on(bounds: Bounds, probe: np.ndarray, n_frames: int, n_updates: int) -> RefinerState:
+    """Return what refinement knows beside an object on `bounds`."""
+    return RefinerState(
         bounds=bounds,
         probe=probe,
-        illumination=np.full(bounds.shape, 1e3, np.float32),
         n_frames=n_frames,
         n_updates=n_updates,
         error=0.1,
         error_history=(0.1,),
         n_divergences=0,
     )
+
+
+def snapshot_on(bounds: Bounds, probe: np.ndarray, n_frames: int, n_updates: int) -> RefinerSnapshot:
+    """Return what refinement knows of a transparent object on `bounds`."""
+    lit = np.full(bounds.shape, 1e3, np.float32)
+    state = state_on(bounds, probe, n_frames, n_updates)
+    return state.with_object(np.ones(bounds.shape, np.complex64), lit)

@@ -137,7 +137,7 @@ class TestRestoring:
         second = Refiner(HELD, scene.probe)
         append_all(second, scene)
         second.restore(snapshot)
-        assert (second.take_visits()[1] > 0).sum() == len(scene.corners)
+        assert (second.take_changes().n_visits > 0).sum() == len(scene.corners)
 
     def test_a_snapshot_does_not_change_with_the_engine(self, scene):
         refiner = Refiner(RefinerConfig(), scene.probe)

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from operators.geometry import Bounds
 from stream.record.scan import State
+from stream.record.snapshot import TILE_PX, SnapshotWriter, tile_bounds, tiles_on
 from stream.stages.composition import MOSAIC, REFINED
 from tests.helpers.stream.scans import (
     Sample,
     close,
+    snapshot_of,
 )
 from tests.helpers.stream.stitcher_bench import BETWEEN, LOWER, UPPER, Bench, error, refine
 from tests.helpers.stream.stitcher_client import Watcher
@@ -128,3 +131,41 @@ def test_without_a_network_the_refined_object_is_all_there_is(tmp_path, scanned)
     final = bench.sees()
     assert final.is_final
     assert final.note == ""
+
+
+def test_of_a_refined_object_only_tiles_that_changed_are_taken_up_and_sent(tmp_path):
+    scanned = Sample(n_side=14)
+    bench = Bench(tmp_path, scanned, uses_refinement=True)
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.turns()
+    (top, left), (n_rows, n_columns) = scanned.origin.tolist(), scanned.truth.shape
+    bounds = Bounds(top, left, top + n_rows, left + n_columns)
+    tiles, writer = tiles_on(bounds), SnapshotWriter(bench.scan.folder)
+    assert len(tiles) == 4
+
+    def hand_over(version, turn, which):
+        object_ = (scanned.truth * np.exp(1j * turn)).astype(np.complex64)
+        snapshot = snapshot_of(object_, bounds, n_updates=version)
+        whole = bounds.padded(TILE_PX)
+        padded = np.pad(object_, TILE_PX, constant_values=1)
+        parts = [padded[tile_bounds(index).slices_in(whole)] for index in which]
+        lit = np.full((TILE_PX, TILE_PX), 1e3, np.float32)
+        writer.write(snapshot, [(index, (part, lit)) for index, part in zip(which, parts, strict=True)])
+        bench.scan.counters("refinement", writable=True)["version"] = version
+        bench.turns()
+        return bench.sees()
+
+    before = hand_over(1, 0.0, tiles)
+    assert error(before, scanned) < 1e-3
+    after = hand_over(2, 0.3, [(0, 0)])
+    rows, columns = tile_bounds((0, 0)).intersection(bounds).slices_in(bounds)
+    changed = np.zeros(bounds.shape, bool)
+    changed[rows, columns] = True
+    turned = after.object * before.object.conj()
+    np.testing.assert_allclose(np.angle(turned[changed]), 0.3, atol=1e-4)
+    np.testing.assert_array_equal(after.object[~changed], before.object[~changed])
+    assert (after.sigma[changed] > before.sigma[changed]).all(), "they have moved"
+    assert {tuple(tile) for tile in bench.watcher.tiles.tolist()} == {
+        (row, column) for row in range(4) for column in range(4)
+    }, "sixteen live tiles lie in one of the object"
+    assert after.epoch == 0.2
