@@ -46,9 +46,13 @@ class Bench:
         folder.mkdir(parents=True)
         self._growing = GrowingScan(folder / "scans", FRAMES, self._places)
         origin = ImageOrigin(optics=FRAMES.optics(folder), uses_network=True, uses_refinement=True)
-        self._picture = LivePicture(LiveConfig(tile_px=n), origin, self._growing.scan, Ticks())
+        clock = Ticks()
+        self._picture = LivePicture(LiveConfig(tile_px=n), origin, self._growing.scan, clock)
+        self._picture.handle(self._growing.add(N_AT_ONCE, with_frames=False))
+        clock.step_s = 0.0  # nothing is published until all is there
         for _ in range(-(-((side // STEP_PX) ** 2) // N_AT_ONCE)):
             self._picture.handle(self._growing.add(N_AT_ONCE, with_frames=False))
+        clock.step_s = 1.0
         self._counters = self._growing.scan.counters("refinement", writable=True)
         self._writer, self._n_updates = SnapshotWriter(self._growing.scan.folder), 1000
         self._hand_over(tiles_on(Bounds(0, 0, side, side)))

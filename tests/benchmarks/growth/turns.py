@@ -53,13 +53,13 @@ Turn = Callable[[], object]
 
 
 class Ticks:
-    """A clock by which a second passes at every look: whatever waits for its time is due."""
+    """A clock by which a second passes at every look, so that whatever waits for its time is due, or none."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now, self.step_s = 0.0, 1.0
 
     def __call__(self) -> float:
-        self.now += 1.0
+        self.now += self.step_s
         return self.now
 
 

@@ -91,3 +91,10 @@ def test_of_large_common_ground_some_pixels_are_enough():
 def test_without_anything_in_common_there_is_no_phase():
     bounds = Bounds(3, 4, 40, 50)
     assert plane_between(np.zeros(bounds.shape, np.complex64), bounds) == Plane()
+
+
+def test_the_factors_at_single_places_are_those_of_the_map():
+    joint = Scene(phase=lambda y, x: 0.5 + 0.01 * y + 0.3 * np.sin(x / 20), scale=1.3).joint()
+    places = np.array([[-40, 1000], [3, 1057], [119, 1199]])
+    expected = [joint.over(ROOM)[tuple(place - np.array(ROOM.origin))] for place in places]
+    np.testing.assert_allclose(joint.at(places), expected, rtol=1e-4)

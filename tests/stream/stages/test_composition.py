@@ -263,8 +263,11 @@ def test_at_the_growing_edge_the_mosaic_is_shown_until_refinement_has_used_as_mu
             probe=np.ones((1, 8, 8), np.complex64),
             power=64.0,
             least=0.05,
+            brightest=photons,
             bounds=Bounds(0, 0, 8, 8),
             withheld=np.zeros((8, 8), bool),
+            withheld_tiles=frozenset(),
+            gauge=Plane(),
             n_updates=1,
             epoch=1.0,
             error=0.0,
@@ -305,3 +308,31 @@ def test_ground_withheld_where_there_is_no_mosaic_is_shown_all_the_same():
     assert (compose(front.bounds, empty, refined)["source"] == REFINED).any()
     assert (compose(front.bounds, front.mosaic, refined)["source"] == MOSAIC).any()
     assert refined.joint(front.mosaic) is None
+
+
+def test_ground_that_changed_is_taken_up_in_the_gauge_of_the_whole_and_the_object_grows(scanned, mosaic):
+    bounds = inside(mosaic)
+    whole = Refined.of(snapshot_of(part(scanned, bounds) * np.complex64(1j), bounds), mosaic, None)
+    before = {name: getattr(whole, name).copy() for name in ("object", "photons", "sigma")}
+    tile = Bounds(bounds.bottom - 8, bounds.right - 8, bounds.bottom + 8, bounds.right + 8)
+    raw = np.full(tile.shape, 0.5j, np.complex64)
+    withheld = (bounds.top // 8 + 1, bounds.left // 8 + 1)  # of half a window
+    state = snapshot_of(raw, bounds.union(tile), n_updates=70, withheld=np.array([withheld]))
+    changed = whole.changed(state, [(tile, raw, np.full(tile.shape, 5e3, np.float32))])
+    assert (changed.n_updates, changed.brightest) == (70, 5e3)
+    there = tile.slices_in(changed.bounds)
+    np.testing.assert_allclose(changed.object[there], raw * whole.gauge.over(tile), rtol=1e-5)
+    assert (changed.photons[there] == 5e3).all()
+    is_other = np.ones(changed.bounds.shape, bool)
+    is_other[there] = False
+    for name, value in before.items():
+        grown = getattr(changed, name)
+        kept = is_other[bounds.slices_in(changed.bounds)]
+        np.testing.assert_array_equal(grown[bounds.slices_in(changed.bounds)][kept], value[kept])
+    unknown = is_other.copy()
+    unknown[bounds.slices_in(changed.bounds)] = False
+    assert (changed.photons[unknown] == 0).all()
+    [decided] = changed.decided_anew(whole)
+    assert decided == Bounds(8 * withheld[0], 8 * withheld[1], 8 * withheld[0] + 8, 8 * withheld[1] + 8)
+    assert changed.withheld[decided.slices_in(changed.bounds)].all()
+    assert changed.withheld.sum() == 64
