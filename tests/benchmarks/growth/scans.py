@@ -31,7 +31,7 @@ class Frames(NamedTuple):
     def probe(self) -> np.ndarray:
         """Return a probe of a million photons, (1, y, x) complex64."""
         n = self.n_pixels
-        return 1e3 * zone_plate_probe(n, n * 0.3, n * 0.25)[None]
+        return 1e3 * zone_plate_probe(n, n * 0.3, n * 0.45)[None]
 
     def optics(self, folder: Path) -> Optics:
         """Return optics whose probe lies in `folder`."""
