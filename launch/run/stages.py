@@ -26,6 +26,7 @@ AnySection = TypeVar("AnySection", bound=EndpointSection)
 
 # Frames and the live picture come first; what takes long takes what they leave, refinement its share.
 FINISHER_NICE, FINETUNE_NICE = 15, 19
+BEHIND = 5  # levels of nice of the finisher below refinement, which is at work on the running scan
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
@@ -67,7 +68,8 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
     stages.append(_spec(stitcher))
     threads = config.finisher.threads
-    stages.append(_spec(finisher, closes=False, is_vital=False, threads=threads, nice=FINISHER_NICE))
+    nice = min(max(FINISHER_NICE, nice_for(config.refinement.share) + BEHIND), FINETUNE_NICE)
+    stages.append(_spec(finisher, closes=False, is_vital=False, threads=threads, nice=nice))
     stages.append(_spec(recorder, nice_when_ready=10))
     if config.viewer.enabled:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.

@@ -10,6 +10,7 @@ from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, new_run, 
 from launch.run.processes import RunFailedError
 from launch.run.stages import (
     finetune,
+    finisher,
     nice_for,
     positions,
     probe,
@@ -22,6 +23,7 @@ from launch.run.stages import (
 from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
+from stream.stages.config import RefinementConfig
 from stream.stages.inputs import load_probe
 from stream.stages.stage import Worker
 from stream.wire.sockets import Endpoint, Socket
@@ -191,3 +193,24 @@ def test_a_page_that_cannot_be_served_is_refused_before_the_run(run_folder):
             pytest.raises(RunFailedError, match=f"cannot serve the page at 127.0.0.1:{port}"),
         ):
             supervisor.start()
+
+
+def test_a_scan_is_finished_as_its_own_run_was_told_quietly_and_on_the_cores_of_the_finisher(tmp_path):
+    def resolved(**sections) -> ResolvedRun:
+        run = resolve(make_config(tmp_path, probe=TRAINED_PROBE, **sections))
+        run.write()
+        return run
+
+    earlier = resolved(refinement={"epochs": 7, "threads": 4}, network={"weights": "demo", "threads": 3})
+    later = resolved(refinement={"enabled": False}, network={"weights": "demo"})
+    stages_by_run = finisher(later)._stages_of
+    assert list(stages_by_run(later.run_id)) == ["inference", "stitcher"]
+    stages = stages_by_run(earlier.run_id)
+    assert list(stages) == ["inference", "refinement", "stitcher"]
+    config = stages["refinement"]().config
+    assert (config.epochs, config.threads) == (7, 1)
+    assert config.publish_s > RefinementConfig().publish_s
+    assert stages["inference"]().config.threads == 1
+    assert stages["stitcher"]().origin.run_id == earlier.run_id
+    with pytest.raises(FileNotFoundError):
+        stages_by_run("a run that is not here")
