@@ -65,6 +65,7 @@ def test_a_stitcher_that_is_behind_shows_new_ground_first(bench, scanned):
     assert len(done) <= 6
     assert set((done // 6).tolist()) == {0, 2}, "rows that hardly overlap; by age all were of the first"
     bench.ends()
+    bench.turns()
     assert bench.sees().frames_seen == len(scanned)
 
 
