@@ -3,13 +3,15 @@
 The demo's own processes and wires at 1 kHz, 64 x 64 pixels, on a field of 20,000 positions, once with each of
 the shipped networks. A pixel's first photon is the end of the first exposure whose probe lights it, and it is
 shown when the first image is published that a patch with it is part of. What refinement got is its processor
-time while frames came.
+time while frames came; `share_beside_another` is what its nice gives it of a core that another process wants.
 
 What the order of the frames makes of it is in `by_capacity`: the same field, stages of so many frames in a
 second on a clock that is counted, by the rule of a run and by age. It does not depend on the machine.
 """
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +24,7 @@ from rich.console import Console
 from launch.beamline.simulation import simulate_scan
 from launch.commands.demo import DemoOptions, demo_config, run_demo
 from launch.config.config import SHIPPED_WEIGHTS, Config
+from launch.run.stages import nice_for
 from launch.training.recipe import read_recipe
 from operators.arrays import Array, Corners, abs2
 from operators.geometry import Geometry, window_corners
@@ -30,6 +33,7 @@ from operators.optics.trajectories import jittered_raster
 from stream.files.weights import load_network
 from stream.record.ground_order import GroundOrder
 from stream.record.scan import Numbers, Scan
+from stream.stages.config import RefinementConfig
 from stream.stages.inputs import read_corners
 from stream.stages.loop import BatchRule
 from stream.stages.stage import oldest_of
@@ -63,7 +67,7 @@ TARGETS = {
 def measure(folder: Path, n_frames: int = N_FRAMES, rate_hz: float = RATE_HZ) -> Iterator[Figures]:
     """Yield the speed of the networks, then the figures of a scan with each."""
     yield {"offered_hz": rate_hz, "by_capacity": by_capacity(folder / "counted", n_frames, rate_hz)}
-    yield _speed()
+    yield _speed() | {"share_beside_another": share_beside_another(RefinementConfig().share)}
     for name, weights in NETWORKS.items():
         figures = _scan(folder / name, weights, n_frames, rate_hz)
         yield {f"{figure}_{name}": value for figure, value in figures.items()}
@@ -190,6 +194,27 @@ def inferred_hz(scan: Scan) -> float:
     inferred_s = scan.column("inferred_s").read(scan.done("inference"))
     received_s = scan.column("received_s").read(scan.done("subscriber"))
     return float(np.count_nonzero(inferred_s <= received_s.max()) / np.ptp(received_s))
+
+
+def share_beside_another(share: float, seconds: float = 6.0) -> float:
+    """Return what a process with refinement's nice gets beside one that wants all of the same core.
+
+    Of the time of both: what others take of that core they take of both.
+    """
+    work = (
+        f"import os, time\nos.sched_setaffinity(0, [{max(os.sched_getaffinity(0))}])\n"
+        f"end = time.time() + {seconds}\nwhile time.time() < end: pass\nprint(time.process_time())"
+    )
+    processes = [
+        subprocess.Popen(
+            ["nice", "-n", str(nice), sys.executable, "-c", work],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for nice in (0, nice_for(share))
+    ]
+    other, own = (float(process.communicate()[0]) for process in processes)
+    return own / (own + other)
 
 
 class ProcessorTime:
