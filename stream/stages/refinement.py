@@ -258,6 +258,8 @@ class GrowingObject:
         self._earlier = None if earlier is None else EarlierObject(earlier, preprocess.mask)
         self._held: list[int] = []
         self._writer = SnapshotWriter(scan.folder)
+        for name in ("refined_s", "visits"):  # which a scan may lack that an earlier version began
+            scan.column(name, writable=True)
         self._counters = scan.counters(Refinement.name, writable=True)
         self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
         self._published_at, self._published_updates = float("-inf"), 0

@@ -1,5 +1,6 @@
 """What refinement hands over of its object while it grows."""
 
+import shutil
 from itertools import count
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_what_changes_everywhere_is_written_everywhere(tmp_path):
     found = read_snapshot(bench.scan.folder).object
     lit = illumination > 0
     assert np.abs(found - object_)[lit].max() < 0.1, "but for the ramp of a probe that goes on"
+
+
+def test_a_scan_that_lacks_a_column_of_today_is_gone_on_with(tmp_path):
+    bench = Bench(tmp_path)
+    bench.work.handle(bench.here)
+    bench.refine(4)
+    shutil.rmtree(bench.scan.folder / "columns" / "visits")
+    bench.open()
+    bench.refine(1)
+    assert bench.scan.has("visits")
 
 
 def test_a_restart_goes_on_from_the_tiles_and_the_end_is_one_file(tmp_path):
