@@ -81,13 +81,13 @@ class Watch:
         self._refined: list[tuple[float, int]] = []  # when, and how many updates: the first and the last
         self.cpu_s: dict[str, float] = {}
 
-    def look(self, *, is_live: bool) -> None:
-        """Take note, now and then; processor time as long as frames come."""
+    def look(self, scans: list[Scan], n_frames: int) -> None:
+        """Take note, now and then; processor time until all of `n_frames` are in the image."""
         now = time.monotonic()
         if now < self._look_at:
             return
         self._look_at = now + LOOK_S
-        if is_live:
+        if not scans or account(scans[0], "stitcher").done < n_frames:
             before = self._cpu_s_before
             self.cpu_s = {name: value - before.get(name, 0.0) for name, value in self._cpu_s().items()}
         progress = self._supervisor.progress.get("refinement")
@@ -216,10 +216,8 @@ def _play(run: LiveRun, folder: Path, supervisor: Supervisor, watch: Watch) -> N
         deadline = time.monotonic() + patience_s
         while not (scans := supervisor.scans()) or not supervisor.is_closed(scans[0]):
             _check(beamline, folder, deadline, f"the scan is not done {patience_s:g} s after its first frame")
-            is_live = not scans or account(scans[0], "stitcher").done < run.scan.n_frames
-            watch.look(is_live=is_live)
+            watch.look(scans, run.scan.n_frames)
             supervisor.poll()
-        watch.look(is_live=False)
 
 
 def _check(beamline: subprocess.Popen[bytes], folder: Path, deadline: float, late: str) -> None:

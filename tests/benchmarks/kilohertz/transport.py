@@ -18,6 +18,7 @@ from tests.benchmarks.network.untrained import SHAPE_128, save_untrained
 RATE_HZ, SECONDS = 1000.0, 60.0
 DEADLINE_S = 0.02
 STEP, MOST_STEPS, SEARCH_S = 1.25, 4, 8.0  # of the search for the limit
+PATIENCE_S = 300.0  # for the final image, which is stitched anew
 KEPT = 0.99  # of the rate, by a detector that is not made to wait
 SETTINGS: dict[str, dict[str, Any]] = {
     "network": {"device": "cpu", "batch_size": 32, "deadline_s": DEADLINE_S},
@@ -83,7 +84,7 @@ def _run(rate_hz: float, seconds: float, weights: Path, folder: Path) -> Figures
         weights=weights,
         settings=SETTINGS,
         builders={"inference": "tests.benchmarks.kilohertz.free_network:inference"},
-        patience_s=90.0,
+        patience_s=PATIENCE_S,
     )
     return run_live(run, folder)
 
