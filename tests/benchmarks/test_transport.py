@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
 from stream.record.scan import scans_in
+from tests.benchmarks.figures import Figures
+from tests.benchmarks.kilohertz import transport
 from tests.benchmarks.kilohertz.live import LiveRun, run_live
 from tests.benchmarks.kilohertz.scan import RepeatingScan
 from tests.benchmarks.kilohertz.transport import SETTINGS, is_kept
@@ -42,6 +44,20 @@ def test_a_rate_is_kept_only_if_nothing_waits_is_lost_or_comes_late() -> None:
     assert is_kept(kept, 1000.0)
     for trouble in ({"why": "x"}, {"sent_hz": 950.0}, {"frames_lost": 1}, {"pending_after_1s": 1}):
         assert not is_kept(kept | trouble, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("can_hz", "found_hz"), [(1600.0, 1562.5), (1000.0, 1000.0), (700.0, 640.0), (1.0, 0.0)]
+)
+def test_the_limit_is_the_fastest_rate_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, can_hz: float, found_hz: float
+) -> None:
+    def run(rate_hz: float, seconds: float, weights: Path, folder: Path) -> Figures:
+        return {"why": "", "sent_hz": rate_hz, "frames_lost": 0, "pending_after_1s": int(rate_hz > can_hz)}
+
+    monkeypatch.setattr(transport, "_run", run)
+    figures = {name: value for part in transport.measure(tmp_path) for name, value in part.items()}
+    assert figures["sustained_hz"] == found_hz
 
 
 def test_frames_repeat_with_the_positions_in_their_tile() -> None:
