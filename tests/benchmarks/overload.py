@@ -87,7 +87,7 @@ def _scan(folder: Path, weights: str, n_frames: int, rate_hz: float) -> Figures:
     )
     config = demo_config(options)
     settings = config.model_dump()
-    settings["network"] |= {"weights": weights}
+    settings["network"] |= {"weights": weights, "fast_weights": None}  # the rate is not to choose
     settings["refinement"] |= {"epochs": EPOCHS}
     config = Config.model_validate(settings)
     refinement = ProcessorTime("refinement")
