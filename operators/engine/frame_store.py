@@ -1,5 +1,6 @@
 """The frames an engine holds: amplitudes, positions and how well each is explained, by frame number."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -103,9 +104,8 @@ class FrameStore:
         self._most = sys.maxsize if archive is None else max(archive.n_bytes // (2 * n_pixels**2), 1)
         self._slot_of: dict[int, int] = {}
         self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float16)
-        self._slot_in = np.full(
-            16, _NOBODY
-        )  # row of `amplitudes`: slot % `_most`, in a row of its own or not
+        # Slot that is in a row of `amplitudes`: the row of a slot is its remainder by `_most`.
+        self._slot_in = np.full(len(self.amplitudes), _NOBODY)
         self.numbers = np.zeros(16, np.int64)
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
@@ -173,7 +173,17 @@ class FrameStore:
         """Give up the memory of the frames where they can be read again; all else stays."""
         if self._archive is not None:
             self._slot_in[:] = _NOBODY
-            self.amplitudes = self._xp.zeros((16, *self.amplitudes.shape[1:]), self._xp.float16)
+            self.amplitudes = self._room(self.amplitudes.shape[-1])
+
+    def _room(self, n_pixels: int) -> Array:
+        """Return room for amplitudes: on the host for all that may come, which takes memory as it is filled.
+
+        To grow is to hold what there is twice for a moment.
+        """
+        if self._archive is not None and self._xp is np:
+            with contextlib.suppress(MemoryError):  # a system that promises no more than it has
+                return np.zeros((self._most, n_pixels, n_pixels), np.float16)
+        return self._xp.zeros((16, n_pixels, n_pixels), self._xp.float16)
 
     def _amplitudes(self, patterns: Patterns) -> Array:
         amplitudes = np.minimum(np.sqrt(patterns, dtype=np.float32), _LARGEST_AMPLITUDE)
