@@ -254,11 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return collect(options.collect, options.cuda, options.python, options.has)
     if options.folder is None:
         parser.error("expected a FOLDER for figures and logs, or --collect WHEELS")
+    wheels = options.wheels and options.wheels.absolute()
+    if wheels and not (wheels if options.rehearse else wheels / "cuda").exists():
+        parser.error(f"{wheels} is no folder that --collect has filled")
     folder: Path = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         parser.error(f"{folder} is not empty: name a new folder")
-    wheels = options.wheels and options.wheels.absolute()
     with tempfile.TemporaryDirectory(prefix="gpu-day-") as temporary:
         work = Path(temporary)
         listed = parts(rehearses=options.rehearse, wheels=wheels, work=work)

@@ -130,3 +130,12 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_folder_without_wheels_is_refused_before_anything_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "day"), "--wheels", str(tmp_path)])
+    assert "no folder that --collect has filled" in capsys.readouterr().err
+    assert not (tmp_path / "day").exists()
