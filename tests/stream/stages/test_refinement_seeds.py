@@ -6,11 +6,13 @@ import pytest
 from operators.arrays import to_numpy
 from operators.engine.backends import Backend
 from operators.engine.epie import update
+from operators.engine.refiner import Refiner
 from operators.optics.forward import intensities
 from operators.patches import extract_patches
 from stream.record.error_curve import read_error_curve
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
+from stream.record.snapshot import read_snapshot
 from stream.stages import refinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
@@ -225,3 +227,51 @@ def test_frames_that_tell_no_probe_are_waited_for_and_then_cost_this_scan_alone(
         close(bench.scan, stage)
     with pytest.raises(UnusableScanError, match="needs at least 24 overlapping frames, got 16"):
         work.handle(bench.numbers[8:])
+
+
+def test_where_it_is_shown_is_published_with_the_picture_and_outlives_a_restart(bench):
+    work = bench.take(bench.scanned.patches)
+    engine = work.object.engine
+    wrong = np.ones_like(engine.snapshot().object)
+    for _ in range(2):  # an object that explains less than the mosaic
+        engine.step(1)
+        engine.adopt(wrong, engine.snapshot().bounds, bench.scanned.probe)
+    work.close()
+    withheld = read_snapshot(bench.scan.folder).withheld
+    assert len(withheld) > 1
+    np.testing.assert_array_equal(bench.open().object.gate.withheld, withheld)
+
+
+def test_a_state_that_explains_less_than_the_closing_began_with_is_not_published(bench):
+    work = bench.take(bench.scanned.patches)
+    close(bench.scan, "subscriber", "positions", "inference")
+    refine_epochs(work, 6)
+    began = read_snapshot(bench.scan.folder)
+    engine = work.object.engine
+    engine.adopt(np.ones_like(began.object), began.bounds, began.probe)
+    engine.step(1)
+    work.close()
+    assert read_snapshot(bench.scan.folder).n_updates == began.n_updates
+    engine.adopt(began.object, began.bounds, began.probe)
+    for _ in range(20):
+        engine.step(1, fraction=0.1)
+    work.close()
+    assert read_snapshot(bench.scan.folder).n_updates > began.n_updates
+
+
+def test_an_object_from_the_network_takes_small_steps_and_a_flat_one_full_ones(bench, monkeypatch):
+    fractions = []
+    step = Refiner.step
+
+    def noted(self, n_batches=1, *, fraction=1.0, levels=None):
+        fractions.append(fraction)
+        return step(self, n_batches, fraction=fraction, levels=levels)
+
+    monkeypatch.setattr(Refiner, "step", noted)
+    bench.take(bench.scanned.patches).idle(deadline=-np.inf)
+    assert fractions == [RefinementConfig().seeded_step]
+    rng = np.random.default_rng(1)
+    harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
+    (bench.folder / "other").mkdir()
+    Bench(bench.folder / "other").take(harmful).idle(deadline=-np.inf)
+    assert fractions[1:] == [1.0]
