@@ -1,5 +1,6 @@
 """What a refinement is told and what it tells: configuration, snapshot and the closing of a run."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
@@ -164,10 +165,13 @@ class Changes(NamedTuple):
     is_all: bool
 
 
-def closing_fraction(epoch: float, n_epochs: float) -> float:
+def closing_fraction(epoch: float, n_epochs: float, start: float = math.inf) -> float:
     """Return the fraction of a full step at `epoch` of `n_epochs`: 1, then falling over the last third.
+
+    They fall from epoch `start` on where that is earlier.
 
     With full steps to the end, the object keeps following the batch it saw last. Falling steps average that
     away, and two runs that saw the same frames in another order end at the same object.
     """
-    return min(1.0, max(_LAST_FRACTION, (n_epochs - epoch) / (CLOSING * n_epochs)))
+    start = min(start, (1 - CLOSING) * n_epochs)
+    return min(1.0, max(_LAST_FRACTION, (n_epochs - epoch) / (n_epochs - start)))

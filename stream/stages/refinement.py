@@ -263,6 +263,7 @@ class GrowingObject:
         self._counters = scan.counters(Refinement.name, writable=True)
         self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
         self._published_at, self._published_updates = float("-inf"), 0
+        self._closes_from = float("inf")  # epoch
         self._error_curve = [EpochError(*row) for row in read_error_curve(scan.folder).tolist()]
 
     def add(self, numbers: Numbers, *, is_restored: bool = False) -> None:
@@ -358,13 +359,17 @@ class GrowingObject:
         return self.engine.epoch < share * self._config.epochs
 
     def _step(self) -> None:
-        engine, closes = self.engine, self._stage.has_all_frames(self._scan)
-        fraction = closing_fraction(engine.epoch, self._config.epochs) if closes else 1.0
-        n_before = len(engine.error_history)
-        if self._starts_near:
-            engine.step(1, fraction=self._config.seeded_step * fraction, levels=closes)
+        engine, n_epochs = self.engine, self._config.epochs
+        closes, n_before = self._stage.has_all_frames(self._scan), len(engine.error_history)
+        if closes and self._starts_near:
+            self._closes_from = min(self._closes_from, engine.epoch)
+            fraction = closing_fraction(engine.epoch, n_epochs, self._closes_from) ** 2  # soon small
+            engine.step(1, fraction=fraction, levels=True)
+        elif closes:
+            engine.step(1, fraction=closing_fraction(engine.epoch, n_epochs))
         else:
-            engine.step(1, fraction=fraction)
+            fraction = self._config.seeded_step if self._starts_near else 1.0
+            engine.step(1, fraction=fraction, levels=False)
         if len(engine.error_history) > n_before:
             row = EpochError(engine.epoch, engine.error_history[-1], engine.n_frames, self._stage.clock())
             self._error_curve.append(row)
