@@ -311,8 +311,7 @@ class GrowingObject:
 
     def _leads_away(self) -> bool:
         """Whether the closing has made it worse: the state in which it began stays."""
-        has_all = self._stage.has_all_frames(self._scan)
-        if has_all and self._closing.leads_away(self.engine, self._held):
+        if self._stage.has_all_frames(self._scan) and self._closing.leads_away(self.engine, self._held):
             self._published_at = self._stage.clock()
             return True
         return False
@@ -363,13 +362,12 @@ class GrowingObject:
         closes, n_before = self._stage.has_all_frames(self._scan), len(engine.error_history)
         if closes and self._starts_near:
             self._closes_from = min(self._closes_from, engine.epoch)
-            fraction = closing_fraction(engine.epoch, n_epochs, self._closes_from) ** 2  # soon small
-            engine.step(1, fraction=fraction, levels=True)
+            fraction = closing_fraction(engine.epoch, n_epochs, self._closes_from)
+            engine.step(1, fraction=fraction**2, levels=True)
         elif closes:
             engine.step(1, fraction=closing_fraction(engine.epoch, n_epochs))
         else:
-            fraction = self._config.seeded_step if self._starts_near else 1.0
-            engine.step(1, fraction=fraction, levels=False)
+            engine.step(1, fraction=self._config.seeded_step if self._starts_near else 1.0, levels=False)
         if len(engine.error_history) > n_before:
             row = EpochError(engine.epoch, engine.error_history[-1], engine.n_frames, self._stage.clock())
             self._error_curve.append(row)
