@@ -260,16 +260,16 @@ class LivePicture(ScanWork):
         version = self.scan.count("refinement", "version")
         if version == self._refined_version:
             return
-        news = read_news(self.scan.folder, self._tiles_version)
-        if news is not None and (self._refined is None or 2 * len(news.tiles) > news.n_tiles):
-            news = read_news(self.scan.folder)
-            taken = news is not None and self._take_up_whole(news.snapshot())
-        elif news is not None:
+        folder = self.scan.folder
+        news = read_news(folder, self._tiles_version)
+        if news is not None and self._refined is not None and 2 * len(news.tiles) <= news.n_tiles:
             taken = self._take_up_tiles(news)
-        elif (snapshot := read_snapshot(self.scan.folder)) is not None:
-            taken = self._take_up_whole(snapshot)
         else:
-            return
+            news = read_news(folder) if news else None  # None as well if the tiles have just become one file
+            snapshot = news.snapshot() if news else read_snapshot(folder)
+            if snapshot is None:
+                return
+            taken = self._take_up_whole(snapshot)
         self._refined_version = version
         if taken and news is not None:
             self._tiles_version = news.version

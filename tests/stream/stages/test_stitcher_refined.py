@@ -5,7 +5,8 @@ import pytest
 
 from operators.geometry import Bounds
 from stream.record.scan import State
-from stream.record.snapshot import TILE_PX, SnapshotWriter, tile_bounds, tiles_on
+from stream.record.snapshot import TILE_PX, SnapshotWriter, read_news, tile_bounds, tiles_on
+from stream.stages import stitcher
 from stream.stages.composition import MOSAIC, REFINED
 from tests.helpers.stream.scans import (
     Sample,
@@ -133,31 +134,38 @@ def test_without_a_network_the_refined_object_is_all_there_is(tmp_path, scanned)
     assert final.note == ""
 
 
-def test_of_a_refined_object_only_tiles_that_changed_are_taken_up_and_sent(tmp_path):
-    scanned = Sample(n_side=14)
-    bench = Bench(tmp_path, scanned, uses_refinement=True)
-    scanned.fill(bench.scan, np.arange(len(scanned)))
-    bench.turns()
-    (top, left), (n_rows, n_columns) = scanned.origin.tolist(), scanned.truth.shape
-    bounds = Bounds(top, left, top + n_rows, left + n_columns)
-    tiles, writer = tiles_on(bounds), SnapshotWriter(bench.scan.folder)
-    assert len(tiles) == 4
+class TiledBench:
+    """A scan with its mosaic, whose refined object is handed over by the test, tile by tile."""
 
-    def hand_over(version, turn, which):
-        object_ = (scanned.truth * np.exp(1j * turn)).astype(np.complex64)
-        snapshot = snapshot_of(object_, bounds, n_updates=version)
-        whole = bounds.padded(TILE_PX)
+    def __init__(self, tmp_path):
+        self.scanned = scanned = Sample(n_side=14)
+        self.bench = Bench(tmp_path, scanned, uses_refinement=True)
+        scanned.fill(self.bench.scan, np.arange(len(scanned)))
+        self.bench.turns()
+        (top, left), (n_rows, n_columns) = scanned.origin.tolist(), scanned.truth.shape
+        self.bounds = Bounds(top, left, top + n_rows, left + n_columns)
+        self.tiles, self.writer = tiles_on(self.bounds), SnapshotWriter(self.bench.scan.folder)
+        assert len(self.tiles) == 4
+
+    def hand_over(self, version, turn, which):
+        object_ = (self.scanned.truth * np.exp(1j * turn)).astype(np.complex64)
+        snapshot = snapshot_of(object_, self.bounds, n_updates=version)
+        whole = self.bounds.padded(TILE_PX)
         padded = np.pad(object_, TILE_PX, constant_values=1)
         parts = [padded[tile_bounds(index).slices_in(whole)] for index in which]
         lit = np.full((TILE_PX, TILE_PX), 1e3, np.float32)
-        writer.write(snapshot, [(index, (part, lit)) for index, part in zip(which, parts, strict=True)])
-        bench.scan.counters("refinement", writable=True)["version"] = version
-        bench.turns()
-        return bench.sees()
+        self.writer.write(snapshot, [(index, (part, lit)) for index, part in zip(which, parts, strict=True)])
+        self.bench.scan.counters("refinement", writable=True)["version"] = version
+        self.bench.turns()
+        return self.bench.sees()
 
-    before = hand_over(1, 0.0, tiles)
-    assert error(before, scanned) < 1e-3
-    after = hand_over(2, 0.3, [(0, 0)])
+
+def test_of_a_refined_object_only_tiles_that_changed_are_taken_up_and_sent(tmp_path):
+    tiled = TiledBench(tmp_path)
+    bench, bounds = tiled.bench, tiled.bounds
+    before = tiled.hand_over(1, 0.0, tiled.tiles)
+    assert error(before, tiled.scanned) < 1e-3
+    after = tiled.hand_over(2, 0.3, [(0, 0)])
     rows, columns = tile_bounds((0, 0)).intersection(bounds).slices_in(bounds)
     changed = np.zeros(bounds.shape, bool)
     changed[rows, columns] = True
@@ -169,3 +177,16 @@ def test_of_a_refined_object_only_tiles_that_changed_are_taken_up_and_sent(tmp_p
         (row, column) for row in range(4) for column in range(4)
     }, "sixteen live tiles lie in one of the object"
     assert after.epoch == 0.2
+
+
+def test_tiles_that_become_one_file_while_they_are_looked_at_are_taken_up_from_there(tmp_path, monkeypatch):
+    tiled = TiledBench(tmp_path)
+    tiled.hand_over(1, 0.0, tiled.tiles)
+
+    def read_and_lose(*arguments):
+        news = read_news(*arguments)
+        tiled.writer.finish()
+        return news
+
+    monkeypatch.setattr(stitcher, "read_news", read_and_lose)
+    assert tiled.hand_over(2, 0.3, tiled.tiles).epoch == 0.2
