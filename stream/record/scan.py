@@ -60,6 +60,7 @@ COUNTERS = (
     "started_over",  # the published object was started again when all frames were there
     "reused",  # frames that start from the object of an earlier scan
     "joined",  # first frame of a series whose start was missed: those before were never received
+    "closing_milli",  # thousandths of the epoch from which the closing of the object counts, at least 1
 )
 
 

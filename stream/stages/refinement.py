@@ -77,9 +77,8 @@ class Refinement:
 
     name = "refinement"
     waits_for: tuple[str, ...] = ()
-    # New ground is started once, when its frames come. A batch of a few rows starts it well; a few frames at
-    # the edge of the scan start it badly, and the final object is worse by a fifth. The mosaic shows the edge
-    # meanwhile.
+    # New ground is started once, when its frames come: a batch of a few rows starts it well, a few frames at
+    # the edge of the scan badly, which costs the final object a fifth. The mosaic shows the edge meanwhile.
     batch_size = 64
     deadline_s = 1.0
 
@@ -263,7 +262,7 @@ class GrowingObject:
         self._counters = scan.counters(Refinement.name, writable=True)
         self._starts_over = stage.starts_over and stage.uses_network and not self._counters["started_over"]
         self._published_at, self._published_updates = float("-inf"), 0
-        self._closes_from = float("inf")  # epoch
+        self._closes_from = self._counters["closing_milli"] / 1000 or float("inf")  # epoch
         self._error_curve = [EpochError(*row) for row in read_error_curve(scan.folder).tolist()]
 
     def add(self, numbers: Numbers, *, is_restored: bool = False) -> None:
@@ -362,6 +361,7 @@ class GrowingObject:
         closes, n_before = self._stage.has_all_frames(self._scan), len(engine.error_history)
         if closes and self._starts_near:
             self._closes_from = min(self._closes_from, engine.epoch)
+            self._counters["closing_milli"] = max(1, int(1000 * self._closes_from))
             fraction = closing_fraction(engine.epoch, n_epochs, self._closes_from)
             engine.step(1, fraction=fraction**2, levels=True)
         elif closes:

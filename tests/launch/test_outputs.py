@@ -105,8 +105,8 @@ WRITES = {
     ("keys", "folder"): ("keys . me", "me.key_secret", "zmq.auth.create_certificates"),
 }  # fmt: skip
 READS = {
-    ("replay", "store"), ("reconstruct", "store"), ("reconstruct", "mask"), ("simulate", "config"),
-    ("train", "recipe"),
+    ("check", "save"), ("replay", "store"), ("reconstruct", "store"), ("reconstruct", "mask"),
+    ("simulate", "config"), ("train", "recipe"),
     ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
 }  # fmt: skip
 ADDS = {("demo", "save"), ("run", "save")}  # folders in which each scan has a new name

@@ -113,7 +113,7 @@ def test_positions_leave_beside_the_frames_as_documents_in_the_unit_asked_for(sc
     assert documents[0][1]["detector_series_id"] == start.series_unique_id
     reader = PositionReader(PositionFields(unit=unit))
     rows = [reader.read(name, document) for name, document in documents]
-    numbers, positions = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    numbers, positions = (np.concatenate([row[i] for row in rows]) for i in (0, 1))
     expected = [n for n in range(N_FRAMES) if n not in (LOST, WITHOUT_POSITION)]
     assert numbers.tolist() == expected
     np.testing.assert_allclose(reader.to_metres(positions), np.outer(expected, [1e-6, -2e-6]))
