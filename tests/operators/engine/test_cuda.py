@@ -286,23 +286,16 @@ def test_no_thread_reads_what_another_has_not_written_yet(large_start):
 @pytest.mark.timeout(600)  # ten seconds on a core of its own
 def test_the_benchmark_finds_its_figures(monkeypatch):
     """On the processor, with nine frames: a device is lent for minutes, and nothing may fail there first."""
-    sizes = {
-        "SIDES": (3, 3),
-        "BATCH_SIZE": 4,
-        "LARGE_BATCH_SIZE": 6,
-        "N_BATCHES": 2,
-        "N_ROUNDS": 1,
-        "N_EPOCHS": 12,
-    }
-    for name, value in sizes.items():
-        monkeypatch.setattr(gpu, name, value)
+    sizes = gpu.Sizes(sides=(3, 3), batch_size=4, large_batch_size=6, n_batches=2)
+    monkeypatch.setattr(gpu, "N_ROUNDS", 1)
+    monkeypatch.setattr(gpu, "N_EPOCHS", 12)
     monkeypatch.setattr(gpu, "_device_name", lambda xp: "no device")
     monkeypatch.setattr(
         gpu,
         "get_backend",
         lambda name: Backend(name, np, CudaUpdate(HostDevice, np, is_fused=name == "cupy-fused")),
     )
-    figures = gpu.gpu_figures()
+    figures = gpu.gpu_figures(sizes)
     assert set(figures) > set(gpu.GPU_TARGETS)
     assert figures["gpu_equal_to_reference"] < TOLERANCE
     assert figures["gpu_fraction_of_limit"] > 0
