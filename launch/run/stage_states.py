@@ -93,7 +93,7 @@ class StageStates:
             "refinement": ("subscriber", "positions", *("inference",) * (first == "inference")),
             "stitcher": ("subscriber", "positions", first),
         }
-        self._words: dict[str, Callable[[Sequence[Scan], StageProcess], Words]] = {
+        self._words: dict[str, Callable[[Sequence[Scan], StageProcess], Words | None]] = {
             "subscriber": self._detector,
             "positions": self._positions,
             "probe": self._probe,
@@ -162,9 +162,12 @@ class StageStates:
             if told and not is_deaf:
                 return told.text, told.level
             return deaf if is_deaf else None
-        text, level = self._words[stage](scans, process)
-        if level == "ok" and is_deaf:
+        words = self._words[stage](scans, process)
+        if is_deaf and (words is None or words[1] == "ok"):
             return deaf
+        if words is None:
+            return None
+        text, level = words
         scan = self.scan_of(stage, scans) if stage != "finisher" else None
         is_behind = scan is not None and scan is not scans[-1]
         return (f"{scan.name}: {text}" if scan is not None and is_behind else text), level
@@ -320,10 +323,11 @@ class StageStates:
         version = scan.count("stitcher", "version")
         return (f"version {version} of the image" if version else "no image yet"), "ok"
 
-    def _finisher(self, scans: Sequence[Scan], process: StageProcess) -> Words:
+    def _finisher(self, scans: Sequence[Scan], process: StageProcess) -> Words | None:
+        """Return what it finishes, None where it is nothing: the row would tell nobody anything."""
         progress = process.progress
         if progress is None or not progress.scan:
-            return "nothing to finish", "ok"
+            return None
         pace = self._paces["finisher"]
         pace.look(progress.scan, sum(progress.counts.values()), self._now)
         scan = next((scan for scan in scans if scan.name == progress.scan), None)

@@ -39,10 +39,13 @@ function showCounts({ counts, shares = {}, rates, is_final: isFinal }) {
   }
   for (const [name, words] of Object.entries(SHARES)) {
     const field = byId(name);
-    const isDeferred = name === "pending" && shares[words] && counts.deferred;
-    put(field, count(shares[words]) + (isDeferred ? ` (${count(counts.deferred)} deferred)` : ""));
+    put(field, count(shares[words]));
     const isWaitedFor = name === "settling" || (!isFinal && ["awaited", "pending"].includes(name));
     field.classList.toggle("bad", shares[words] > 0 && !isWaitedFor);
+  }
+  put(byId("deferred"), count(shares.pending ? counts.deferred : 0));
+  for (const [name, n] of [["settling", shares.settling], ["deferred", shares.pending && counts.deferred], ["left_out", shares["left out"]]]) {
+    byId(name).hidden = byId(name).previousElementSibling.hidden = !n; // most scans have none
   }
 }
 

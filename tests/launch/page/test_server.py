@@ -2,6 +2,7 @@ import asyncio
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -178,5 +179,9 @@ def test_pages_of_other_sites_cannot_read_the_image(page, headers):
 def test_a_taken_port_is_a_clear_error():
     with Socket("ROUTER", Endpoint(address="tcp://127.0.0.1:*", bind=True)) as other:
         port = int(other.address.rsplit(":", 1)[1])
-        with pytest.raises(EndpointError, match=f"cannot serve the page at 127.0.0.1:{port}: .*port 0"):
-            run_viewer(ViewerConfig(port=port), Endpoint(address=addresses.LIVE))
+        # Not in this thread, in which the browser of another test may have its loop.
+        with (
+            ThreadPoolExecutor(1) as elsewhere,
+            pytest.raises(EndpointError, match=f"cannot serve the page at 127.0.0.1:{port}: .*port 0"),
+        ):
+            elsewhere.submit(run_viewer, ViewerConfig(port=port), Endpoint(address=addresses.LIVE)).result()

@@ -76,6 +76,7 @@ def test_the_image_grows_and_the_figures_follow(page):
             **{"error": "0.0123", "epoch": "4.3"},
         }
         assert "bad" not in (page.get_attribute("#settling", "class") or ""), "it was asked for"
+        assert [page.is_visible(f"#{name}") for name in ("left_out", "deferred")] == [True, False], "none are"
         parts = ("#pending", "#left_out", "#no_position", "#settling", "#lost", "#awaited")
         assert 1090 + sum(int(page.text_content(part)) for part in parts) == 1200
         assert page.text_content("#model") == "3f9a17c2"
