@@ -121,8 +121,8 @@ def test_nobody_waits_for_a_scan_whose_finisher_was_given_up(run_folder, monkeyp
     scan = make_scan(run, 0, run.run_id)
     with Supervisor(run, on_notice=lambda *notice: None) as supervisor:
         supervisor.start()
+        assert not supervisor.is_over(scan), "whatever becomes of the finisher: nothing waits for it yet"
         hand_over(scan, "refinement")
-        assert not supervisor.is_over(scan)
         supervisor.wait_for_series(1, timeout_s=PATIENCE_S)
         assert not supervisor.is_closed(scan), "a run into the same folder goes on with it"
 
