@@ -15,6 +15,9 @@ function outlined(context, path, colour, width) {
   }
 }
 
+const CLEAR_PX = 10; // between the lines of a path, from which it hides little
+const FAINTEST = 0.2;
+
 // Marks grow with the zoom, so that they can be told apart where there is room for it.
 const markSize = () => devicePixelRatio * Math.min(2 + Math.log2(view.zoom), 6);
 
@@ -33,9 +36,19 @@ export function drawPath(context, picture, at, isStored) {
 
 function drawLine(context, path, place) {
   const line = new Path2D();
-  for (let i = 0; i < path.length; i += 2) line.lineTo(...place(i));
+  const places = Array.from({ length: path.length / 2 }, (_, i) => place(2 * i));
+  let [left, top] = places[0], [right, bottom] = places[0], way = 0;
+  places.forEach(([x, y], i) => {
+    line.lineTo(x, y);
+    [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
+    if (i) way += Math.hypot(x - places[i - 1][0], y - places[i - 1][1]);
+  });
+  const spacing = ((right - left) * (bottom - top)) / way / devicePixelRatio;
+  context.save();
+  context.globalAlpha = Math.min(Math.max(spacing / CLEAR_PX, FAINTEST) || 1, 1); // the image shows through
   context.lineJoin = "round";
   outlined(context, line, COLOURS.path, Math.min(1 + 0.25 * Math.log2(view.zoom), 2));
+  context.restore();
 }
 
 function drawDots(context, path, place) {
