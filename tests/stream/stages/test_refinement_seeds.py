@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from operators.arrays import to_numpy
-from operators.engine.backends import Backend
-from operators.engine.epie import update
 from operators.engine.refiner import Refiner
 from operators.optics.forward import intensities
 from operators.patches import extract_patches
@@ -13,12 +11,10 @@ from stream.record.error_curve import read_error_curve
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.snapshot import read_snapshot
-from stream.stages import refinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
 from stream.stages.refinement import Refinement
 from stream.stages.stage import UnusableScanError
-from tests.helpers.operators.strict_cupy import strict_cupy
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     DETECTOR_PLANE,
@@ -34,14 +30,9 @@ from tests.helpers.stream.scans import (
 N = 16  # frames
 
 
-@pytest.fixture(params=["numpy", "strict"])
-def bench(request, tmp_path, monkeypatch):
-    if request.param == "numpy":
-        yield Bench(tmp_path)
-        return
-    with strict_cupy() as cupy:
-        monkeypatch.setattr(refinement, "get_backend", lambda *_: Backend("cupy", cupy, update))
-        yield Bench(tmp_path)
+@pytest.fixture
+def bench(tmp_path, on_both_kinds_of_arrays):
+    return Bench(tmp_path)
 
 
 class Bench:

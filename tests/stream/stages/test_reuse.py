@@ -7,8 +7,6 @@ import pytest
 
 import stream.stages.probe
 from operators.arrays import to_numpy
-from operators.engine.backends import Backend
-from operators.engine.epie import update
 from operators.geometry import Bounds
 from operators.optics.forward import intensities
 from operators.patches import extract_patches
@@ -16,12 +14,10 @@ from stream.record.forerunner import FOLDER, forerunner_of
 from stream.record.probe import found_probe
 from stream.record.scan import Scan
 from stream.record.snapshot import write_snapshot
-from stream.stages import refinement
 from stream.stages.config import ProbeConfig, RefinementConfig
 from stream.stages.inputs import Optics
 from stream.stages.probe import ProbeFinder
 from stream.stages.refinement import Refinement
-from tests.helpers.operators.strict_cupy import strict_cupy
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     DETECTOR_PLANE,
@@ -37,14 +33,9 @@ N = 16  # frames
 UNKNOWN = Optics(DETECTOR_PLANE)
 
 
-@pytest.fixture(params=["numpy", "strict"])
-def bench(request, tmp_path, monkeypatch):
-    if request.param == "numpy":
-        yield Bench(tmp_path)
-        return
-    with strict_cupy() as cupy:
-        monkeypatch.setattr(refinement, "get_backend", lambda *_: Backend("cupy", cupy, update))
-        yield Bench(tmp_path)
+@pytest.fixture
+def bench(tmp_path, on_both_kinds_of_arrays):
+    return Bench(tmp_path)
 
 
 class Bench:
