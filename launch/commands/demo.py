@@ -3,7 +3,6 @@
 Everything the pipeline sees comes over the wires of a beamline; only this file knows the truth.
 """
 
-import logging
 import secrets
 import socket
 import subprocess
@@ -202,10 +201,8 @@ def beside_beamline(
                 on_scan(scan)
 
         with line:
-            if choice:
-                supervisor.notice("inference", logging.INFO, choice)
             try:
-                start(supervisor, console, line, opens_browser=opens_browser)
+                start(supervisor, console, line, choice=choice, opens_browser=opens_browser)
                 for index in range(n_series):
                     process.go()
                     supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)

@@ -115,12 +115,9 @@ def run(
     ):
         for what, _, doubt in warnings:
             line.notice(what, logging.WARNING, doubt)
-        if choice:
-            supervisor.notice("inference", logging.INFO, choice)
         try:
-            start(supervisor, console, line, opens_browser=opens_browser)
-            detector = supervisor.address("subscriber") or config.detector.address
-            console.print(f"ready for frames on {detector}; recording to {config.save}", soft_wrap=True)
+            start(supervisor, console, line, choice=choice, opens_browser=opens_browser)
+            console.print(_ready(supervisor), soft_wrap=True)
             trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
             supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
         except KeyboardInterrupt as error:
@@ -135,6 +132,12 @@ def run(
     if interruption is not None and n_series is not None:
         raise interruption
     return 0 if figures["is_complete"] and not trouble else 1
+
+
+def _ready(supervisor: Supervisor) -> str:
+    config = supervisor.run.config
+    detector = supervisor.address("subscriber") or config.detector.address
+    return f"ready for frames on {detector}; recording to {config.save}"
 
 
 def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s: float) -> str:

@@ -4,6 +4,7 @@ What it waits for is shown, each address is said when something answers there, a
 somebody looks at it.
 """
 
+import logging
 import webbrowser
 from contextlib import suppress
 
@@ -23,7 +24,12 @@ _DOORS = {
 
 
 def start(
-    supervisor: Supervisor, console: Console, line: ProgressLine, *, opens_browser: bool = False
+    supervisor: Supervisor,
+    console: Console,
+    line: ProgressLine,
+    *,
+    choice: str = "",
+    opens_browser: bool = False,
 ) -> None:
     """Starts all stages and returns when each is ready for the first frame.
 
@@ -34,6 +40,8 @@ def start(
         Gets a line for each address once it answers.
     line : ProgressLine
         Shows which stages are still getting ready.
+    choice : str
+        Why the run takes another network than the configuration has first (`for_the_rate`), told first.
     opens_browser : bool
         Whether to show the page as soon as there is one.
 
@@ -42,6 +50,8 @@ def start(
     RunFailedError
         If a stage cannot run or is not ready in time.
     """
+    if choice:
+        supervisor.notice("inference", logging.INFO, choice)
     unsaid = dict(_DOORS)
 
     def on_turn(waits_for: list[str]) -> None:
