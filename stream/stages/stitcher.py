@@ -265,7 +265,8 @@ class LivePicture(ScanWork):
         if news is not None and self._refined is not None and 2 * len(news.tiles) <= news.n_tiles:
             taken = self._take_up_tiles(news)
         else:
-            news = read_news(folder) if news else None  # None as well if the tiles have just become one file
+            if news is not None and len(news.tiles) < news.n_tiles:
+                news = read_news(folder)  # None if the tiles have just become one file
             snapshot = news.snapshot() if news else read_snapshot(folder)
             if snapshot is None:
                 return
