@@ -222,7 +222,7 @@ class Scan:
     def positions_m(self, numbers: Numbers) -> NDArray[np.float64]:
         """Returns (frame, 2) float64, metres, (y, x): where the probe was; NaN where that is not known."""
         positions_m = np.full((len(numbers), 2), np.nan)
-        is_known = self.states("positions")[numbers] == State.DONE
+        is_known = self.states("positions", numbers) == State.DONE
         if is_known.any():
             positions_m[is_known] = self.column("positions_m").read(numbers[is_known])
         return positions_m

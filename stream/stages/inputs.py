@@ -198,6 +198,8 @@ def read_patches(scan: Scan, n_pixels: int, numbers: Numbers) -> tuple[Patches, 
 
 def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Positions:
     """Returns (frame, 2) float64, top-left corners of the probe windows in absolute object pixels."""
+    if not numbers.size:  # nobody may have made the column yet
+        return np.zeros((0, 2))
     return geometry.to_pixels(scan.column("positions_m").read(numbers))
 
 

@@ -58,6 +58,13 @@ def test_frames_without_a_position_go_by_age_after_those_that_show_something(sca
     assert order_of(scan, light=None).first_of(numbers, 3).tolist() == [0, 1, 2], "nor without a probe"
 
 
+def test_before_the_first_position_the_oldest_go_first(scan):
+    numbers = np.arange(20)
+    record(scan, numbers)
+    assert not scan.has("positions_m")
+    assert order_of(scan).first_of(numbers, 4).tolist() == [0, 1, 2, 3]
+
+
 def test_a_position_that_comes_late_lets_its_frame_go_first(scan):
     numbers = np.arange(30)
     record(scan, numbers)
