@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe, abs2, array_module, to_numpy
+from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe, abs2, to_numpy
 from operators.engine.epie import Accumulators
 from operators.geometry import Bounds
 from operators.optics.probe import phase_ramp
@@ -102,33 +102,3 @@ class Canvas:
         overlap = (guess.conj() * object_ * where).sum()
         size = abs(overlap)
         return self._xp.where(size > 0, overlap / self._xp.maximum(size, _TINY), 1)
-
-
-class GoodState:
-    """The object and the probe to go back to when refinement diverges; without an object a transparent one.
-
-    Attributes
-    ----------
-    probe : (mode, y, x) complex64
-    epoch : float
-        At which it was good.
-    """
-
-    def __init__(self) -> None:
-        self.probe: Probe = np.zeros((0, 0, 0), np.complex64)
-        self.epoch = 0.0
-        self._object: tuple[Object, Bounds] | None = None
-
-    def keep(self, canvas: Canvas, probe: Probe, epoch: float) -> None:
-        """Note what is good now."""
-        self._object, self.probe, self.epoch = (canvas.object.copy(), canvas.bounds), probe.copy(), epoch
-
-    def give_back(self, canvas: Canvas, probe: Probe) -> None:
-        """Write it to a canvas, which may have grown since, and to the probe."""
-        canvas.object[~array_module(canvas.object).isfinite(canvas.object)] = 1
-        if self._object is None:
-            canvas.object[...] = 1
-        else:
-            object_, bounds = self._object
-            canvas.object[bounds.slices_in(canvas.bounds)] = object_
-        probe[...] = self.probe

@@ -5,7 +5,6 @@ far, on how large a canvas, and what to do when it goes wrong. It has no clock: 
 offline reconstruction decide how many updates to run, and get the same result for the same calls.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 
@@ -25,21 +24,18 @@ from operators.arrays import (
     to_numpy,
 )
 from operators.engine.backends import Update
-from operators.engine.canvas import Canvas, GoodState
+from operators.engine.canvas import Canvas
 from operators.engine.config import Changes, RefinerConfig, RefinerSnapshot, RefinerState
 from operators.engine.epie import Batch, Steps, update
 from operators.engine.frame_store import Archive, FrameStore, spread
 from operators.engine.levelling import missing_phase
 from operators.engine.position_steps import position_steps
+from operators.engine.recovery import Recovery
 from operators.engine.visits import VisitOrder
 from operators.geometry import Bounds, window_corners
 from operators.optics.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.patches import extract_patches
 
-logger = logging.getLogger(__name__)
-
-_DIVERGED = 1.5  # times the best residual of the same frames; noise alone stays within a few per cent
-_HEALTHY = 1.1
 _LEVEL_EVERY = 4  # epochs
 _ENOUGH_TO_LEVEL = 512  # frames
 
@@ -72,7 +68,7 @@ class Refiner:
     ) -> None:
         self._config = config
         self._xp, self._run_update = xp, run_update
-        self._n_pixels, self._good, self._is_all_new = probe.shape[-1], GoodState(), True
+        self._n_pixels, self._recovery, self._is_all_new = probe.shape[-1], Recovery(), True
         self.set_probe(probe)
         valid = None if mask is None or mask.all() else to_numpy(mask)
         self._mask = None if valid is None else xp.ascontiguousarray(valid, bool)
@@ -80,11 +76,8 @@ class Refiner:
         self._order = VisitOrder(config.seed)
         self._canvas: Canvas | None = None
         self._scanned: Bounds | None = None
-        self._step_factor = 1.0
         self._n_since_check = 0
-        self._history: list[float] = []
         self.n_updates = 0
-        self.n_divergences = 0
 
     @property
     def n_frames(self) -> int:
@@ -109,7 +102,12 @@ class Refiner:
     @property
     def error_history(self) -> Sequence[float]:
         """The amplitude error at the end of every epoch; not a copy, so not to be changed."""
-        return self._history
+        return self._recovery.error_history
+
+    @property
+    def n_divergences(self) -> int:
+        """Times it went back to its last good state and halved its steps."""
+        return self._recovery.n_divergences
 
     @property
     def mean_photons(self) -> float:
@@ -151,7 +149,7 @@ class Refiner:
                 f"expected a probe of shape (mode, {self._n_pixels}, {self._n_pixels}), got {probe.shape}"
             )
         self._probe = self._xp.array(probe, self._xp.complex64, order="C")
-        self._good.probe = self._probe.copy()
+        self._recovery.good.probe = self._probe.copy()
         self._tilt = probe_tilt(self._probe)
         self._is_all_new = True
         self._power = float(abs2(self._probe).sum())
@@ -218,7 +216,7 @@ class Refiner:
             slots = self._order.next_batch(self._config.batch_size)
             if self._canvas is None or not len(slots):
                 break
-            self._update(self._canvas, slots, fraction * self._step_factor)
+            self._update(self._canvas, slots, fraction * self._recovery.step_factor)
             if self._n_since_check >= self.n_frames:
                 self._end_epoch(self._canvas, levels=fraction < 1 if levels is None else levels)
         return self.n_updates - n_before
@@ -242,7 +240,7 @@ class Refiner:
             n_frames=self.n_frames,
             n_updates=self.n_updates,
             error=self.error,
-            error_history=tuple(self._history),
+            error_history=tuple(self.error_history),
             n_divergences=self.n_divergences,
         )
 
@@ -270,7 +268,7 @@ class Refiner:
         self.set_probe(probe)
         canvas = self._cover(bounds)
         canvas.object[bounds.slices_in(canvas.bounds)] = self._xp.asarray(object_)
-        self._good.keep(canvas, self._probe, self.epoch)
+        self._recovery.good.keep(canvas, self._probe, self.epoch)
 
     def restore(self, snapshot: RefinerSnapshot, n_visits: np.ndarray | None = None) -> None:
         """Go on from a snapshot; append the frames it was made from first, they then count as visited.
@@ -285,11 +283,10 @@ class Refiner:
         visits = np.full(self.n_frames, int(snapshot.epoch)) if n_visits is None else n_visits
         self._frames.restore(np.maximum(visits, 1), snapshot.error)
         self._order.mark_seen(self._frames.n_visits)
-        self._history = list(snapshot.error_history)
         self.n_updates = snapshot.n_updates
-        self._good.epoch = self.epoch
-        self.n_divergences = snapshot.n_divergences
-        self._step_factor = 0.5**snapshot.n_divergences
+        self._recovery.good.epoch = self.epoch
+        self._recovery.error_history = list(snapshot.error_history)
+        self._recovery.n_divergences = snapshot.n_divergences
 
     @property
     def _gained(self) -> Array:
@@ -346,34 +343,15 @@ class Refiner:
         self._cover(windows)
 
     def _end_epoch(self, canvas: Canvas, *, levels: bool) -> None:
-        """Look at the residuals, the only read-back of an epoch, and keep or give up the state."""
         self._n_since_check = 0
-        growth = self._frames.error_growth()
-        if growth < _DIVERGED:
-            self._history.append(self.error)
-            if growth < _HEALTHY:
-                self._good.keep(canvas, self._probe, self.epoch)
+        if self._recovery.keeps(self._frames, canvas, self._probe, self.epoch):
             self._tidy(canvas, levels=levels)
-            return
-        logger.info(
-            "refinement diverged at epoch %.1f: residual %.3g times its best; "
-            "back to the state of epoch %.1f, steps halved",
-            self.epoch,
-            growth,
-            self._good.epoch,
-        )
-        self._return_to_good(canvas)
-
-    def _return_to_good(self, canvas: Canvas) -> None:
-        self._good.give_back(canvas, self._probe)
-        self._step_factor /= 2
-        self._frames.forget_growth()
-        self._is_all_new = True
-        self.n_divergences += 1
+        else:
+            self._is_all_new = True
 
     def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
         """Level the object, orthogonalise the modes, renew the illumination: each now and then."""
-        n_epochs = len(self._history)
+        n_epochs = len(self.error_history)
         if levels and self._config.levels and n_epochs % _LEVEL_EVERY == 0:
             self._level(canvas)
         if not self._config.probe_step:
