@@ -127,7 +127,7 @@ def line(image: LiveImage | None, status: Status) -> str:
 
 def figures(image: LiveImage) -> str:
     """Returns version, size, motor positions, epoch, error, error bars and time to image, where there are."""
-    n_rows, n_columns = image.object.shape
+    n_rows, n_columns = image.shape
     parts = [f"version {image.version}", f"{n_rows} x {n_columns} px of {image.object_pixel_m * 1e9:.3g} nm"]
     if image.motors is not None:
         ends = image.motor_positions(np.array([(0, 0), (n_rows - 1, n_columns - 1)]) + image.origin_px)

@@ -26,7 +26,7 @@ _TAGS = {tag.name: number for number, tag in TiffTags.TAGS_V2.items()}
 
 def tiff_of_image(image: LiveImage, name: str) -> bytes:
     """Returns a map of `image` as TIFF, every pixel of it."""
-    drawing = Drawing(image, max(1, *image.object.shape))
+    drawing = Drawing(image, max(1, *image.shape))
     facts = {"map": name, "scan": image.scan, "version": image.version, "origin_px": image.origin_px}
     return _tiff(drawing.values(name), image.object_pixel_m, facts)
 
@@ -72,7 +72,7 @@ def cxi_of_image(image: LiveImage, record: ScanRecord) -> bytes:
     numbers = scan.done("stitcher")
     result = Reconstruction(
         object=np.where(image.coverage, image.object, 1).astype(np.complex64),
-        bounds=Bounds(*top_left.tolist(), *(top_left + image.object.shape).tolist()),
+        bounds=Bounds(*top_left.tolist(), *(top_left + image.shape).tolist()),
         probe=probe_of(record).probe,
         photons=image.photons,
         positions_m=scan.column("positions_m").read(numbers),

@@ -89,7 +89,7 @@ class Drawing:
 
     def __init__(self, image: LiveImage, max_side_px: int = MAX_SIDE_PX) -> None:
         self.image = image
-        self.binning = max(1, -(-max(image.object.shape) // max_side_px))
+        self.binning = max(1, -(-max(image.shape) // max_side_px))
         self._made: dict[str, Map] = {}
 
     def packet(self, names: Iterable[str] = UNITS) -> bytes:

@@ -9,11 +9,11 @@ recorder's, which waits for the scan to be closed, whoever closes it.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
 from operators.arrays import release_memory
-from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left
+from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_left_behind
 from stream.record.scan import Scan, scans_in
 from stream.stages.link import Link, StageContext
 from stream.stages.loop import ScanCursor
@@ -22,6 +22,7 @@ from stream.stages.stage import Worker
 
 log = logging.getLogger(__name__)
 
+SOURCES = ("subscriber", "positions")
 LOOK_S = 0.2  # between two looks for a scan that was handed over
 
 
@@ -39,6 +40,8 @@ class Finisher:
         that closes it. A stage is made when there is work for it, so that a run without any loads nothing.
     clock : callable
         Monotonic seconds.
+    live : collection of str
+        The stages of this run, which may be on a scan themselves.
     """
 
     def __init__(
@@ -47,8 +50,11 @@ class Finisher:
         order: Literal["oldest", "newest"],
         stages_of: Callable[[str], Mapping[str, Callable[[], Worker]]],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        live: Collection[str] = (),
     ) -> None:
-        self._context, self._order, self._stages_of, self._clock = context, order, stages_of, clock
+        self._context, self._order, self._clock = context, order, clock
+        self._stages_of, self._live = stages_of, live
         self._cursor: ScanCursor | None = None
         self._over: set[str] = set()  # scans that need not be looked at again
         self._makers: dict[str, Mapping[str, Callable[[], Worker]]] = {}  # by run
@@ -100,13 +106,18 @@ class Finisher:
     def _next(self) -> ScanCursor | None:
         waiting = []
         for scan in scans_in(self._context.scans, besides=self._over):
-            if awaits_finishing(scan):
+            if awaits_finishing(scan) or self._is_left_behind(scan):
                 waiting.append(scan)
             elif scan.count(FINISHED_LATER[-1], "closed"):
                 self._over.add(scan.name)
         waiting.sort(key=lambda scan: scan.name, reverse=self._order == "newest")
         waiting.sort(key=lambda scan: scan.header.run_id != self._context.run_id)
         return next(filter(None, map(self._cursor_in, waiting)), None)
+
+    def _is_left_behind(self, scan: Scan) -> bool:
+        """Whether an earlier run has ended in the middle of the scan, of which no more comes."""
+        is_so = is_left_behind(scan, self._context.run_id, self._context.config_hash)
+        return is_so and not scan.count(FINISHED_LATER[-1], "closed")
 
     def _cursor_in(self, scan: Scan) -> ScanCursor | None:
         """Return what is to be done next in a scan, None where a live stage is still on it or all is done."""
@@ -124,7 +135,7 @@ class Finisher:
         if run_id not in self._makers:
             self._makers[run_id] = self._stages_of(run_id)
         makers = self._makers[run_id]
-        if not all(has_left(scan, name) for name in makers):
+        if not have_closed(scan, SOURCES) or not all(self._is_free(scan, name) for name in makers):
             return None
         for name, make in makers.items():
             if not scan.count(name, "closed"):
@@ -132,3 +143,9 @@ class Finisher:
                 self._stages[key] = stage = self._stages.get(key) or make()
                 return stage
         return None
+
+    def _is_free(self, scan: Scan, stage: str) -> bool:
+        """Whether no live process is at work on the scan as `stage`, or will be."""
+        is_of_this_run = scan.header.run_id == self._context.run_id
+        has_process = is_of_this_run or (stage in self._live and scan.has_stage(stage))
+        return has_left(scan, stage) or not has_process

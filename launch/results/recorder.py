@@ -34,6 +34,7 @@ from operators.mosaic.mosaic import Mosaic, Picture, stitch_parts
 from operators.reconstruct import transparent_where_unlit
 from stream.record.account import frame_counts
 from stream.record.calibration import read_calibration
+from stream.record.handover import NETWORK
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.composition import Refined
@@ -67,6 +68,8 @@ class Recorder:
 
     name = "recorder"
     begins_last: Literal[True] = True
+    inputs: tuple[str, ...] = ("stitcher",)
+    waits_for: tuple[str, ...] = ("subscriber", "positions", NETWORK, "refinement")
     batch_size = 4096
     deadline_s = 0.5
 
@@ -85,10 +88,6 @@ class Recorder:
         self.is_ending = is_ending
         self.store = (store.path or save / "store") if store.enabled else None
         self.store_timeout_s = store.timeout_s
-        self.inputs: tuple[str, ...] = ("stitcher",)
-        self.waits_for: tuple[str, ...] = ("subscriber", "positions")
-        self.waits_for += ("inference",) if origin.uses_network else ()
-        self.waits_for += ("refinement",) if origin.uses_refinement else ()
         self.results.mkdir(parents=True, exist_ok=True)
 
     def open(self, scan: Scan) -> "ScanResult":

@@ -205,7 +205,7 @@ class StageStates:
         if scan.count("subscriber", "closed"):
             return _NEXT, "ok"
         passage = self._passage(scan, "subscriber")
-        n_came = passage.n_frames - len(passage.pending())
+        n_came = int(passage.n_by_state()[State.PENDING + 1 :].sum())
         n_recorded = int(passage.n_by_state()[State.DONE])
         n_announced = scan.count("subscriber", "announced")
         pace = self._paces["subscriber"]

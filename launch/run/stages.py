@@ -126,6 +126,7 @@ def subscriber(run: ResolvedRun) -> Source:
         run.scans,
         run_id=context.run_id,
         config_hash=context.config_hash,
+        stages=[spec.name for spec in run.stages],
         results=result_folder(run.config.save),
     )
 
@@ -134,7 +135,8 @@ def positions(run: ResolvedRun) -> Source:
     """Returns the stage that records positions."""
     from stream.stages.positions import Positions
 
-    return Positions(_own(run.config.positions, run, "positions"), run.scans)
+    section, config_hash = _own(run.config.positions, run, "positions"), run.context().config_hash
+    return Positions(section, run.scans, config_hash=config_hash)
 
 
 def probe(run: ResolvedRun) -> Worker:
@@ -192,7 +194,8 @@ def finisher(run: ResolvedRun) -> Service:
     """Returns the process that closes scans while the next one is scanned."""
     from launch.results.finisher import Finisher
 
-    return Finisher(run.context(), run.config.finisher.order, partial(_closing_stages, run))
+    live = [spec.name for spec in run.stages]
+    return Finisher(run.context(), run.config.finisher.order, partial(_closing_stages, run), live=live)
 
 
 def _closing_stages(run: ResolvedRun, run_id: str) -> dict[str, Callable[[], Worker]]:
@@ -206,7 +209,8 @@ def _closing_stages(run: ResolvedRun, run_id: str) -> dict[str, Callable[[], Wor
         ),
     }
     own = own.model_copy(update={"config": own.config.model_copy(update=quiet)})
-    builders = [inference] if network.weights else []
+    builders = [probe] if own.config.finds_probe else []
+    builders += [inference] if network.weights else []
     builders += [refinement] if refining.enabled else []
     return {builder.__name__: partial(builder, own) for builder in (*builders, stitcher)}
 

@@ -7,7 +7,7 @@ never delays anybody. The web page, the terminal watcher and the scan policy are
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from stream.live.image import LiveImage, TiledImage, checked_buffers
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
 from stream.wire.greeting import trouble_with_keys
-from stream.wire.handshake import SILENCE_S, Connection
+from stream.wire.handshake import SILENCE_S, Client
 from stream.wire.messages import (
     AnyMessage,
     Ask,
@@ -27,12 +27,11 @@ from stream.wire.messages import (
     RunState,
     Welcome,
 )
-from stream.wire.sockets import client_endpoint
 
 _WAKE_S = 0.2
 
 
-class LiveReconstruction:
+class LiveReconstruction(Client):
     """The live image of a running pipeline; a context manager and an iterator of `LiveImage`.
 
     Iteration gives the newest image each time, skips what a slow loop missed, and ends after the final image
@@ -68,12 +67,11 @@ class LiveReconstruction:
         follow: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        super().__init__("client", address, insecure=insecure, key=key, peers=peers, clock=clock)
         self.timeout_s, self.follow = timeout_s, follow
         self.counts: Mapping[str, int] = {}  # the newest the server told, with or without an image
         self._run_state: RunState | None = None
         self._clock = clock
-        self._connection = Connection(self.endpoint, "client", clock=clock)
         self._has_asked = self._is_served = False
         self._canvas: TiledImage | None = None
         self._image: LiveImage | None = None
@@ -135,16 +133,10 @@ class LiveReconstruction:
 
     def close(self) -> None:
         """Hangs up; the next call would connect again."""
-        self._connection.close()
+        super().close()
         self._has_asked = self._is_served = False
         # A connection that is made anew starts from a snapshot: versions may have begun anew as well.
         self._canvas = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[LiveImage]:
         return self

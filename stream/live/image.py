@@ -42,6 +42,11 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
     age_s: float = 0.0
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of every map; none has to be put together for it."""
+        return self.maps.shape if isinstance(self.maps, TileMaps) else self.object.shape
+
+    @property
     def object(self) -> NDArray[np.complex64]:
         """Transmission of the sample, (row, col) complex64, 0 where nothing is known yet."""
         return self.maps["object"]
@@ -119,9 +124,14 @@ class TileMaps(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(_LAYERS)
 
-    def _put_together(self, name: str) -> NDArray[Any]:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of each map."""
         top, left, bottom, right = self._bounds
-        layer = np.zeros((bottom - top, right - left), _LAYERS[name])
+        return bottom - top, right - left
+
+    def _put_together(self, name: str) -> NDArray[Any]:
+        (top, left, _, _), layer = self._bounds, np.zeros(self.shape, _LAYERS[name])
         for (row, column), tile in self._tiles.items():
             _paste(tile[name], layer, row * self._tile_px - top, column * self._tile_px - left)
         return layer

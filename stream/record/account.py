@@ -66,7 +66,7 @@ class Accounts:
             of_stage = passage.n_by_state()
         recorded = passage.n_by_state(0)
         # Of a series that was joined what is before is lost from the beginning, though marked so at its end.
-        n_missed = int(np.searchsorted(passage.pending(0), scan.count("subscriber", "joined")))
+        n_missed = passage.n_missed
         expected = max(passage.n_frames, scan.count("subscriber", "announced"))
         return Account(
             expected=expected,

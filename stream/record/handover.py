@@ -14,6 +14,19 @@ FINISHED_LATER = (NETWORK, "refinement", "stitcher")
 """The stages that may hand a scan over, in the order in which the finisher closes it for them."""
 
 
+PROBE = "probe"
+"""A stage that does not hand over, and is the finisher's, too, where an earlier run has left its scan."""
+
+
+def is_left_behind(scan: Scan, run_id: str, config_hash: str) -> bool:
+    """Says whether an earlier run has left this scan to the finisher, which goes on as that run would have.
+
+    Its last scan may still be going on: the live stages of a run that is configured alike take it up.
+    """
+    header = scan.header
+    return header.run_id != run_id and (header.config_hash != config_hash or has_successor(scan))
+
+
 def hand_over(scan: Scan, stage: str) -> None:
     """Leaves what `stage` has still to do in this scan to the finisher."""
     scan.counters(stage, writable=True)["handed_over"] = 1

@@ -54,7 +54,9 @@ class _Stop:
 class Passage:
     """All frames of a scan on their way through `stages`, in this order.
 
-    A look costs the frames that are new and those still on their way, however many are through.
+    A look costs the frames that are new and those still on their way, however many are through. Frames before
+    the one at which a series was joined are not on their way; they are looked at when the series is over, and
+    LOST then.
 
     Parameters
     ----------
@@ -66,24 +68,35 @@ class Passage:
     ----------
     n_frames : int
         Known at the last look, as `Scan.n_frames`.
+    n_missed : int
+        Of these, frames before the first that was received: nothing is known of them yet.
     ended : list of Ended
         What the last look found that a stage could not do; no later stage is asked about them.
     """
 
     def __init__(self, scan: Scan, stages: Sequence[str]) -> None:
         self._scan, self._stops = scan, [_Stop(scan, stage) for stage in stages]
-        self.n_frames = 0
+        self.n_frames = self.n_missed = 0
         self.ended: list[Ended] = []
 
     def look(self) -> Numbers:
         """Returns the frames that all stages are done with since the last look, ascending."""
-        n_before, self.n_frames = self.n_frames, max(self.n_frames, self._scan.n_frames)
-        coming: Numbers = np.arange(n_before, self.n_frames)
+        coming = self._coming()
         self.ended = []
         for stop in self._stops:
             coming, ended = stop.look(coming)
             self.ended.append(ended)
         return coming
+
+    def _coming(self) -> Numbers:
+        """Return the frames that were not looked at before, ascending."""
+        scan, n_before, n_missed_before = self._scan, self.n_frames, self.n_missed
+        self.n_frames = max(n_before, scan.n_frames)
+        n_missed = 0 if scan.count("subscriber", "closed") else scan.count("subscriber", "joined")
+        # it only falls, where frames have overtaken others, once there are any
+        self.n_missed = min(n_missed, n_missed_before if n_before else self.n_frames)
+        earlier: Numbers = np.arange(self.n_missed, n_missed_before)
+        return np.concatenate([earlier, np.arange(max(n_before, self.n_missed), self.n_frames)])
 
     def pending(self, index: int = -1) -> Numbers:
         """Returns the frames that wait for the stage `index`, ascending: those before are done with them."""
@@ -137,6 +150,7 @@ class ReadyFrames:
         """Returns the frames that were taken and are still PENDING, ascending; reads the whole ledger."""
         numbers = np.arange(self._passage.n_frames)
         is_in_hand = self._is_pending(numbers)
+        is_in_hand[: self._passage.n_missed] = False
         is_in_hand[self.numbers] = is_in_hand[self._passage.on_the_way()] = False
         return numbers[is_in_hand]
 

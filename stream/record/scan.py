@@ -92,6 +92,8 @@ class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
         Which run of which configuration recorded it.
     energy_ev : float
         Of the photons as the detector announced it, 0 where it did not.
+    stages : tuple of str
+        Which that run has, () in a scan of an earlier version.
     """
 
     series_id: int
@@ -102,6 +104,7 @@ class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str = ""
     config_hash: str = ""
     energy_ev: float = 0.0
+    stages: tuple[str, ...] = ()
 
 
 class Counters:
@@ -189,6 +192,12 @@ class Scan:
     def has(self, column: str) -> bool:
         """Says whether somebody has begun to write `column`."""
         return (self.folder / "columns" / column / "column.json").exists()
+
+    def has_stage(self, stage: str) -> bool:
+        """Says whether the run that recorded the scan has `stage`; in older scans, whether that has begun."""
+        if self.header.stages:
+            return stage in self.header.stages
+        return (self.folder / "counters" / stage).exists()
 
     @property
     def n_frames(self) -> int:

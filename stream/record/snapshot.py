@@ -229,9 +229,17 @@ def note_refined(scan: Scan, stage: str, changes: Changes, state: RefinerState, 
     scan.mark(stage, first, State.DONE)
 
 
+def read_state(folder: Path) -> RefinerState | None:
+    """Returns the newest snapshot without its object, which may be large; None if there is none."""
+    for path in _state_files(folder):
+        with contextlib.suppress(FileNotFoundError), np.load(path, allow_pickle=False) as file:
+            return _state(file)
+    return None
+
+
 def read_error(folder: Path) -> float:
-    """Returns the error of the newest snapshot, NaN if there is none: the object beside it may be large."""
-    for path in (folder / FOLDER / _STATE, folder / FILE_NAME):
+    """Returns the error of the newest snapshot, NaN if there is none."""
+    for path in _state_files(folder):
         with contextlib.suppress(FileNotFoundError), np.load(path, allow_pickle=False) as file:
             return float(file["error"])
     return float("nan")
@@ -239,10 +247,15 @@ def read_error(folder: Path) -> float:
 
 def written_at(folder: Path) -> float | None:
     """Returns when the refined object in the scan's `folder` was written last, Unix time; None if never."""
-    for path in (folder / FOLDER / _STATE, folder / FILE_NAME):
+    for path in _state_files(folder):
         with contextlib.suppress(FileNotFoundError):
             return path.stat().st_mtime
     return None
+
+
+def _state_files(folder: Path) -> tuple[Path, Path]:
+    """Return where the state lies while tiles are written, and once they have become one file."""
+    return folder / FOLDER / _STATE, folder / FILE_NAME
 
 
 class _Table(NamedTuple):

@@ -28,7 +28,7 @@ Tile = tuple[int, int]
 
 
 class Calibration:
-    """Judges each tile once, when all frames that touch it have been refined often enough.
+    """Judges each tile once, when all frames that touch it have been refined often enough and it is shown.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ class Calibration:
         plane = Plane() if joint is None else joint.plane
         before = self._dial.alarm
         for tile in settled:
-            del self._waiting[tile]
-            self._judged.add(tile)
-            self._judge(tile, mosaic, refined, plane)
+            if self._judge(tile, mosaic, refined, plane):
+                del self._waiting[tile]
+                self._judged.add(tile)
         if self._dial.alarm and not before:
             log.warning("error bars of %s: %s", self._scan.name, self._dial.alarm)
 
@@ -92,20 +92,27 @@ class Calibration:
             self._waiting[tile] = numbers[np.argsort(n_visits, kind="stable")].tolist()
         return settled
 
-    def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined, plane: Plane) -> None:
+    def _judge(self, tile: Tile, mosaic: Mosaic, refined: Refined, plane: Plane) -> bool:
+        """Say whether the tile is judged, or never can be; one that is withheld may be judged later."""
         bounds = self._tiles.bounds_of(tile).intersection(refined.bounds)
         bounds = None if bounds is None or mosaic.bounds is None else bounds.intersection(mosaic.bounds)
         if bounds is None:
-            return
-        window, picture = bounds.slices_in(refined.bounds), mosaic.picture(bounds)
-        known = np.isfinite(picture.sigma) & (refined.photons[window] > LIT * refined.brightest)
-        known &= ~refined.withheld[window]  # it knows no better there
+            return True
+        window = bounds.slices_in(refined.bounds)
+        is_lit, is_withheld = refined.photons[window] > LIT * refined.brightest, refined.withheld[window]
+        may_come = bool((is_lit & is_withheld).any())  # refinement knows no better there, as it is now
+        known = is_lit & ~is_withheld
         if np.count_nonzero(known) < LEAST_PIXELS:
-            return
+            return not may_come
+        picture = mosaic.picture(bounds)
+        known &= np.isfinite(picture.sigma)
+        if np.count_nonzero(known) < LEAST_PIXELS:
+            return not may_come
         errors = tile_errors(
             picture.object * plane.over(bounds), refined.object[window], picture.photons, known
         )
         self._dial.add(errors, picture.sigma[known], refined.sigma[window][known])
+        return True
 
     def write(self) -> None:
         """Leaves the record in the scan's folder."""

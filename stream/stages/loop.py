@@ -14,14 +14,17 @@ import numpy as np
 
 from stream.atomic import DiskFullError
 from stream.record.account import Accounts
+from stream.record.batches import BatchRule
 from stream.record.handover import (
     FINISHED_LATER,
     NETWORK,
+    PROBE,
     hand_over,
     has_left,
     has_successor,
     have_closed,
     is_handed_over,
+    is_left_behind,
 )
 from stream.record.passage import ReadyFrames
 from stream.record.scan import Numbers, Scan, State, scans_in
@@ -36,7 +39,6 @@ from stream.stages.stage import (
     Stage,
     UnusableScanError,
     Worker,
-    oldest_of,
 )
 from stream.wire.codec import Buffer
 from stream.wire.sockets import EndpointError, Socket
@@ -44,7 +46,6 @@ from stream.wire.sockets import EndpointError, Socket
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
-FirstOf = Callable[[Numbers, int], Numbers]
 
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
@@ -55,44 +56,6 @@ FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 class StageRefusedError(Exception):
     """A stage that cannot run as it is configured: started again, it could not either."""
-
-
-class BatchRule:
-    """Decides when a batch is large enough or has waited long enough.
-
-    Parameters
-    ----------
-    size : int
-        Frames of a batch.
-    deadline_s : float
-        A frame waits no longer than this for its batch to fill.
-    """
-
-    def __init__(self, size: int, deadline_s: float) -> None:
-        self.size, self.deadline_s = size, deadline_s
-        self._waiting_since: float | None = None
-
-    def pick(self, ready: Numbers, now: float, *, is_tail: bool, first_of: FirstOf = oldest_of) -> Numbers:
-        """Returns the frames to work on now, none while a batch still fills.
-
-        Where more than two batches wait `first_of` says which go first: see `ScanWork.first_of`.
-        """
-        if not ready.size:
-            self._waiting_since = None
-            return ready
-        if self._waiting_since is None:
-            self._waiting_since = now
-        if ready.size < self.size and not is_tail and now - self._waiting_since < self.deadline_s:
-            return ready[:0]
-        self._waiting_since = None
-        is_behind = ready.size > 2 * self.size
-        return (first_of if is_behind else oldest_of)(ready, self.size)
-
-    def remaining_s(self, now: float) -> float:
-        """Returns how long the next batch may still wait."""
-        if self._waiting_since is None:
-            return POLL_S
-        return min(max(self._waiting_since + self.deadline_s - now, 0.0), POLL_S)
 
 
 class _Unusable(ScanWork):
@@ -156,7 +119,7 @@ class ScanCursor:
         is_busy = self._idle()
         if is_tail and not ready.size and not is_busy and self._is_over():
             return None
-        return 0.0 if is_busy else self._rule.remaining_s(self._clock())
+        return 0.0 if is_busy else min(self._rule.remaining_s(self._clock()), POLL_S)
 
     def _handle(self, batch: Numbers) -> None:
         try:
@@ -204,6 +167,8 @@ class ScanCursor:
 
     def _is_over(self) -> bool:
         stage = self._stage
+        if isinstance(stage, Latecomer):  # or it would not have been opened
+            return True
         if stage.name not in FINISHED_LATER:  # nobody else will do it
             return self._have_left(stage.waits_for)
         return have_closed(self.scan, (*stage.inputs, *stage.waits_for))
@@ -220,10 +185,30 @@ class ScanCursor:
 
 
 class WorkerLoop:
-    """Drives one worker through the scans of a folder; `turn` does one piece of work."""
+    """Drives one worker through the scans of a folder; `turn` does one piece of work.
 
-    def __init__(self, stage: Worker, scans: Path, clock: Clock = time.monotonic) -> None:
+    Parameters
+    ----------
+    stage : Worker
+    scans : Path
+        Folder of scans.
+    clock : callable
+        Monotonic seconds.
+    run_id, config_hash : str
+        Of the run: see `stream.record.handover.is_left_behind`.
+    """
+
+    def __init__(
+        self,
+        stage: Worker,
+        scans: Path,
+        clock: Clock = time.monotonic,
+        *,
+        run_id: str = "",
+        config_hash: str = "",
+    ) -> None:
         self.stage, self.scans, self.clock = stage, scans, clock
+        self._run = run_id, config_hash
         self._begins_last = isinstance(stage, Latecomer)
         self._cursor: ScanCursor | None = None
         self._left: set[str] = set()  # scans that this stage need not look at again
@@ -262,16 +247,29 @@ class WorkerLoop:
         return (self._cursor.scan.name, self._cursor.work.counts()) if self._cursor else ("", {})
 
     def _next(self) -> ScanCursor | None:
-        stage = self.stage
         for scan in scans_in(self.scans, besides=self._left | self._waiting.keys()):
             self._waiting[scan.name] = scan
         for name, scan in sorted(self._waiting.items()):
-            if has_left(scan, stage.name):
+            if has_left(scan, self.stage.name) or self._leaves(scan):
                 self._left.add(name)
                 del self._waiting[name]
-            elif not self._begins_last or have_closed(scan, (*stage.inputs, *stage.waits_for)):
-                return ScanCursor(stage, scan, self.clock)
+            elif not self._begins_last or self._is_over(scan):
+                return ScanCursor(self.stage, scan, self.clock)
         return None
+
+    def _leaves(self, scan: Scan) -> bool:
+        """Leave the scan of an earlier run to the finisher, if it is to be; say whether it is."""
+        if self._begins_last or not is_left_behind(scan, *self._run):
+            return False
+        name = self.stage.name
+        if name in (PROBE, *FINISHED_LATER) and scan.has_stage(name):
+            hand_over(scan, name)
+        return True
+
+    def _is_over(self, scan: Scan) -> bool:
+        """Whether all that the scan's own run had for it have closed it."""
+        awaited = filter(scan.has_stage, self.stage.waits_for)
+        return have_closed(scan, (*self.stage.inputs, *awaited))
 
 
 def run_stage(
@@ -357,7 +355,7 @@ class _Door:
 
 
 def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) -> None:
-    loop = WorkerLoop(stage, context.scans, clock)
+    loop = WorkerLoop(stage, context.scans, clock, run_id=context.run_id, config_hash=context.config_hash)
     link.listen_to((*stage.inputs, *stage.waits_for))
     door = _Door(stage) if isinstance(stage, DoorKeeper) else None
     link.ready(door.socket.address if door else "")

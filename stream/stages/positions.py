@@ -76,6 +76,8 @@ class Positions:
     config : PositionsConfig
     scans : Path
         Folder of scans.
+    config_hash : str
+        Of the run: a file of positions is that of scans with the same.
 
     Raises
     ------
@@ -83,8 +85,8 @@ class Positions:
         If the file of positions cannot be used.
     """
 
-    def __init__(self, config: PositionsConfig, scans: Path) -> None:
-        self.config, self._scans = config, scans
+    def __init__(self, config: PositionsConfig, scans: Path, *, config_hash: str = "") -> None:
+        self.config, self._scans, self._config_hash = config, scans, config_hash
         self.inlet: Inlet | None = None
         if config.source == "documents":
             self.inlet = Inlet("SUB", (config.endpoint(),), config.queue)
@@ -165,7 +167,8 @@ class Positions:
         )
         self._series[scan.name] = _Series(self._current)
         if self._table is not None:
-            self._current.write(*self._table)
+            if not self._current.is_closed and scan.header.config_hash == self._config_hash:
+                self._current.write(*self._table)
         else:
             self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
 

@@ -16,7 +16,6 @@ from stream.detector.dectris import DetectorMessageError, ImageMessage
 from stream.record.scan import Scan, State
 
 STAGE = "subscriber"
-MOST_OVERTAKEN = 1024  # frames that one may overtake on its way
 FRAMES_BEYOND_HEAD = 1 << 16  # where a process that died may have left bytes
 
 
@@ -87,10 +86,6 @@ class Recording:
         """Takes note that the start of the series was missed: what comes before `images` is not awaited."""
         first = min(image.image_id for image in images)
         self.counters["joined"] = self._frames.first_frame = min(first, self.counters["joined"] or first)
-        n_past = first - MOST_OVERTAKEN
-        if not self.head and n_past > 0:  # or every stage would look for them again and again
-            self._mark(np.arange(n_past), State.LOST)
-            self._states.extend(bytes([State.LOST]) * n_past)
 
     def record(self, images: Sequence[ImageMessage], received_s: float) -> None:
         """Stores the frames that are new and counts the others."""

@@ -18,15 +18,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from stream.record.batches import oldest_of
 from stream.record.scan import Numbers, Scan
 from stream.stages.link import Link
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Kind
-
-
-def oldest_of(ready: Numbers, n_most: int) -> Numbers:
-    """Returns the oldest `n_most` of the frames that are `ready`, ascending."""
-    return ready[:n_most]
 
 
 class UnusableScanError(ValueError):
@@ -104,7 +100,7 @@ class DoorKeeper(Protocol):
 
 @runtime_checkable
 class Latecomer(Protocol):
-    """A worker that opens a scan only when its inputs and those it waits for have closed it."""
+    """A worker that opens a scan when its inputs, and of `waits_for` those it has, have closed it."""
 
     begins_last: Literal[True]
 

@@ -96,8 +96,8 @@ class Subscriber:
         Folder of scans.
     clock : callable
         Monotonic seconds; stamps the arrival of frames.
-    run_id, config_hash : str
-        Stamped on the scans.
+    run_id, config_hash, stages
+        Stamped on the scans: of this run.
     results : Path, optional
         Folder in which other stages name files after scans. A number that stands there is not given again,
         though its scan may have been deleted.
@@ -116,11 +116,12 @@ class Subscriber:
         *,
         run_id: str = "",
         config_hash: str = "",
+        stages: Sequence[str] = (),
         results: Path | None = None,
     ) -> None:
         self._numbered = [scans, *([results] if results else [])]
         self.config, self._scans, self._clock = config, scans, clock
-        self._run_id, self._config_hash = run_id, config_hash
+        self._run_id, self._config_hash, self._stages = run_id, config_hash, tuple(stages)
         self.inlet: Inlet | None = Inlet(config.pattern, (config.endpoint(),), config.queue)
         self._series: _Series | None = None
         self._last: Recording | None = None
@@ -270,6 +271,7 @@ class Subscriber:
             run_id=self._run_id,
             config_hash=self._config_hash,
             energy_ev=(series.start and series.start.incident_energy) or 0.0,
+            stages=self._stages,
         )
         folder = self._scans / f"{_next_index(self._numbered):04d}-{_file_name(series.key)}"
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -10,9 +9,8 @@ from operators.arrays import Positions
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
 from stream.wire.greeting import trouble_with_keys
-from stream.wire.handshake import Connection
+from stream.wire.handshake import Client
 from stream.wire.messages import AskSteering, Box, Command, Deed, Reject, Steering, Welcome
-from stream.wire.sockets import client_endpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,17 +38,15 @@ class SteeringReport:
         return (low[0], high[0]), (low[1], high[1])
 
 
-class SteeringClient:
+class SteeringClient(Client):
     """Talks to a policy process; a context manager.
 
     Parameters
     ----------
     address : str
         Where the policy listens, as the run prints it.
-    insecure : bool
-        Allows an address that other machines can reach without encryption.
-    key, peers : path or None
-        With CURVE: own secret key file, and the public key file of the policy.
+    insecure, key, peers
+        As of `stream.client.LiveReconstruction`.
     timeout_s : float
         How long to wait for an answer.
 
@@ -69,9 +65,8 @@ class SteeringClient:
         peers: Path | str | None = None,
         timeout_s: float = 5.0,
     ) -> None:
-        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        super().__init__("person", address, insecure=insecure, key=key, peers=peers, queue=16)
         self.timeout_s = timeout_s
-        self._connection = Connection(self.endpoint, "person", queue=16)
 
     def report(self) -> SteeringReport:
         """Returns how the steering stands; errors as of `say`."""
@@ -97,16 +92,6 @@ class SteeringClient:
             If the policy refuses, or the answer is not of this protocol.
         """
         return self._ask(Command(deed=deed, region=region, by=by))
-
-    def close(self) -> None:
-        """Hangs up; the next call would connect again."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _ask(self, message: AskSteering | Command) -> SteeringReport:
         self._connection.say(message, timeout_s=self.timeout_s)

@@ -8,7 +8,7 @@ from stream.live.image import LiveImage
 
 def bounds_of(image: LiveImage) -> Bounds:
     """Returns the absolute object pixels that the image covers."""
-    (top, left), (n_rows, n_columns) = image.origin_px, image.object.shape
+    (top, left), (n_rows, n_columns) = image.origin_px, image.shape
     return Bounds(top, left, top + n_rows, left + n_columns)
 
 

@@ -18,7 +18,7 @@ from operators.arrays import Positions
 from stream.steering.controls import ControlLog
 from stream.wire import addresses
 from stream.wire.codec import ProtocolError
-from stream.wire.handshake import Connection
+from stream.wire.handshake import Client
 from stream.wire.messages import (
     MAX_REASON,
     AnyMessage,
@@ -29,7 +29,6 @@ from stream.wire.messages import (
     Reject,
     Welcome,
 )
-from stream.wire.sockets import client_endpoint
 
 FAREWELL_S = 0.5
 
@@ -126,17 +125,15 @@ class Questions:
         return None
 
 
-class PolicyClient:
+class PolicyClient(Client):
     """An `Advisor` that asks a policy process.
 
     Parameters
     ----------
     address : str
         Where the policy listens, as the run prints it.
-    insecure : bool
-        Allows an address that other machines can reach without encryption.
-    key, peers : path or None
-        With CURVE: own secret key file, and the public key file of the policy.
+    insecure, key, peers
+        As of `stream.client.LiveReconstruction`.
 
     Raises
     ------
@@ -153,10 +150,9 @@ class PolicyClient:
         peers: Path | str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        super().__init__("plan", address, insecure=insecure, key=key, peers=peers, clock=clock)
         self._questions = Questions(clock)
         self.heard = self._questions.heard
-        self._connection = Connection(self.endpoint, "plan", clock=clock)
 
     def ask(self, measured: Positions, n_points: int) -> None:
         """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""

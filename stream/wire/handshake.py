@@ -8,7 +8,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ from stream.wire.messages import (
     Reject,
     Welcome,
 )
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.sockets import Endpoint, Socket, client_endpoint
 
 SILENCE_S = 3.0  # a live server answers within a second; three mean that it is gone or was started anew
 
@@ -167,3 +168,43 @@ class Connection:
         if self._socket is not None:
             self._socket.flush_and_close(flush_s)
         self._socket, self.is_welcome = None, False
+
+
+class Client:
+    """What all clients have in common: an address, a connection, and an end; a context manager.
+
+    Parameters
+    ----------
+    role, queue, clock
+        As of `Connection`.
+    address, insecure, key, peers
+        As of `client_endpoint`, which raises an `EndpointError` for an address that is open to strangers.
+
+    Attributes
+    ----------
+    endpoint : Endpoint
+    """
+
+    def __init__(
+        self,
+        role: str,
+        address: str,
+        *,
+        insecure: bool,
+        key: Path | str | None,
+        peers: Path | str | None,
+        queue: int = 4,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpoint = client_endpoint(address, insecure=insecure, key=key, peers=peers)
+        self._connection = Connection(self.endpoint, role, queue=queue, clock=clock)
+
+    def close(self) -> None:
+        """Hangs up; the next call would connect again."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -102,7 +102,7 @@ class ImagesLater:
         self._image = image or self._image
         is_due = _is_past(scan, len(self._truth.frames), self._after_s)
         if self._image is not None and is_due and (image is not None or not self.errors):
-            (top, left), (height, width) = self._image.origin_px, self._image.object.shape
+            (top, left), (height, width) = self._image.origin_px, self._image.shape
             shown = np.where(self._image.coverage, self._image.object, np.complex64(1))
             bounds = Bounds(top, left, top + height, left + width)
             self.errors.append(error_of(shown, bounds, self._truth).c)

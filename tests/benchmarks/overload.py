@@ -31,12 +31,11 @@ from operators.geometry import Geometry, window_corners
 from operators.mosaic.mosaic import KNOWN_FRACTION
 from operators.optics.trajectories import jittered_raster
 from stream.files.weights import load_network
+from stream.record.batches import BatchRule, oldest_of
 from stream.record.ground_order import GroundOrder
 from stream.record.scan import Numbers, Scan
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import read_corners
-from stream.stages.loop import BatchRule
-from stream.stages.stage import oldest_of
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.network.speed import live_ms_per_pattern
 from tests.helpers.stream.scans import GEOMETRY, make_scan, place, record

@@ -150,7 +150,7 @@ class Replay:
         n_frames = 0 if self._image is None else self._image.frames_seen
         if self._image is None or not n_frames:
             return None
-        (top, left), (height, width) = self._image.origin_px, self._image.object.shape
+        (top, left), (height, width) = self._image.origin_px, self._image.shape
         shown = np.where(self._image.source > 0, self._image.object, np.complex64(1))
         new = slice(self._mosaic.n_patches, n_frames)
         sample = self.sample

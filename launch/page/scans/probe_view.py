@@ -38,10 +38,9 @@ def probe_of(record: ScanRecord) -> ProbeState:
         If there is none yet.
     """
     scan = record.scan
-    snapshot = record.snapshot()
-    if snapshot is not None:
-        words = f"refined with the object, epoch {snapshot.epoch:.1f}"
-        return ProbeState(snapshot.probe, f"refined-{record.snapshot_version}", words)
+    if (state := record.state()) is not None:
+        words = f"refined with the object, epoch {state.epoch:.1f}"
+        return ProbeState(state.probe, f"refined-{record.state_version}", words)
     if (probe := found_probe(scan)) is not None:
         return ProbeState(probe, f"found-{scan.count(STAGE, 'version')}", "found from the first frames")
     run = record.run

@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from pydantic import ValidationError
 
 from launch.config.run_file import PROBE_FILE, ResolvedRun, optics
 from launch.results.summary import result_folder
-from operators.engine.config import RefinerSnapshot
+from operators.engine.config import RefinerSnapshot, RefinerState
 from stream.record.scan import Scan
-from stream.record.snapshot import read_snapshot
+from stream.record.snapshot import read_snapshot, read_state
 from stream.stages.inputs import Optics
 
 NEWEST = "newest"
@@ -47,7 +48,8 @@ class ScanRecord:
         self.result = results / f"{scan.name}.cxi"
         self._clock = clock
         self._snapshot: RefinerSnapshot | None = None
-        self._snapshot_version = 0
+        self._state: RefinerState | None = None
+        self._snapshot_version = self._state_version = 0
         self._read_again_at = float("-inf")
 
     @cached_property
@@ -99,10 +101,19 @@ class ScanRecord:
             self._read_again_at = began + (self._clock() - began) / READ_SHARE
         return self._snapshot
 
+    def state(self) -> RefinerState | None:
+        """Returns the refined probe, and all but the object; None before refinement has published."""
+        version = self.scan.count("refinement", "version")
+        if version != self._state_version:
+            state = read_state(self.scan.folder)
+            if state is not None and np.isfinite(state.probe).all():
+                self._state, self._state_version = state, version
+        return self._state
+
     @property
-    def snapshot_version(self) -> int:
-        """Which version `snapshot` returned last."""
-        return self._snapshot_version
+    def state_version(self) -> int:
+        """Which version `state` returned last."""
+        return self._state_version
 
 
 class ScanRecords:

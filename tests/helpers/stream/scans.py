@@ -42,17 +42,10 @@ UPDATE = ObjectUpdate(
 )
 
 
-def make_scan(
-    scans: Path, name: str = "0000-series", *, reserve: int = 0, run_id: str = "", started_s: float = 0.0
-) -> Scan:
-    header = ScanHeader(
-        series_id=int(name[:4]),
-        series_uid=name,
-        frame_shape=FRAME_SHAPE,
-        frame_dtype="<u2",
-        started_s=started_s,
-        run_id=run_id,
-    )
+def make_scan(scans: Path, name: str = "0000-series", *, reserve: int = 0, **fields: Any) -> Scan:
+    """Begin a scan with these `fields` of its header, as the subscriber does."""
+    own = {"frame_shape": FRAME_SHAPE, "frame_dtype": "<u2", "started_s": 0.0}
+    header = ScanHeader(series_id=int(name[:4]), series_uid=name, **own | fields)
     return Scan.create(scans / name, header, reserve)
 
 

@@ -1,7 +1,8 @@
 """A worker for tests of the loop and of the link."""
 
+from stream.record.batches import oldest_of
 from stream.record.scan import State
-from stream.stages.stage import ScanWork, UnusableScanError, oldest_of
+from stream.stages.stage import ScanWork, UnusableScanError
 
 
 class Steps:

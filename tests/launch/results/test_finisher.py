@@ -102,6 +102,13 @@ def go_on(loops, n=8):
             loop.turn()
 
 
+def scanned(scans, name, **fields):
+    """Returns a scan of which no more frames come."""
+    scan = make_scan(scans, name, **fields)
+    close(scan, "subscriber", "positions")
+    return scan
+
+
 def finish(finisher, scan, n=4000):
     for _ in range(n):
         if not awaits_finishing(scan):
@@ -189,12 +196,12 @@ def queue(tmp_path, calls):
             raise FileNotFoundError("runs/lost/run.json is missing")
         return {stage: partial(Closing, stage, calls) for stage in ("refinement", "stitcher")}
 
-    def make(order, run_id=""):
+    def make(order, run_id="", **told):
         context = StageContext(scans=tmp_path / "scans", rendezvous=tmp_path, run_id=run_id)
-        return Finisher(context, order, stages_of, Ticking())
+        return Finisher(context, order, stages_of, Ticking(), **told)
 
     for name in ("0000-a", "0001-b", "0002-c"):
-        scan = make_scan(tmp_path / "scans", name)
+        scan = scanned(tmp_path / "scans", name)
         for stage in ("refinement", "stitcher"):
             hand_over(scan, stage)
     return make
@@ -231,7 +238,7 @@ def test_a_scan_of_an_earlier_run_is_not_given_up_when_this_one_ends(queue, call
 
 def test_scans_of_this_run_go_before_those_that_an_earlier_one_has_left(queue, calls, tmp_path):
     finisher = queue("oldest", run_id="another")
-    own = make_scan(tmp_path / "scans", "0003-d", run_id="another")
+    own = scanned(tmp_path / "scans", "0003-d", run_id="another")
     for stage in ("refinement", "stitcher"):
         hand_over(own, stage)
     for _ in range(12):
@@ -241,7 +248,7 @@ def test_scans_of_this_run_go_before_those_that_an_earlier_one_has_left(queue, c
 
 
 def test_scans_of_a_run_that_cannot_be_read_are_left_and_named_once(queue, calls, tmp_path, caplog):
-    lost = [make_scan(tmp_path / "scans", name, run_id="lost") for name in ("0003-d", "0004-e")]
+    lost = [scanned(tmp_path / "scans", name, run_id="lost") for name in ("0003-d", "0004-e")]
     for scan in lost:
         hand_over(scan, "stitcher")
     finisher = queue("newest", run_id="lost")
@@ -255,8 +262,24 @@ def test_scans_of_a_run_that_cannot_be_read_are_left_and_named_once(queue, calls
 
 
 def test_a_scan_that_a_live_stage_is_still_on_is_not_touched(queue, calls, tmp_path):
-    scan = make_scan(tmp_path / "scans", "0003-d")
+    scan = scanned(tmp_path / "scans", "0003-d")
     hand_over(scan, "refinement")
     for _ in range(12):
         queue("newest").turn()
     assert not any("0003-d" in call for call in calls)
+
+
+def test_what_an_earlier_run_left_in_the_middle_is_closed_by_the_stages_that_it_had(queue, calls, tmp_path):
+    left = scanned(tmp_path / "scans", "0003-d", run_id="killed", stages=("refinement", "stitcher"))
+    going_on = make_scan(tmp_path / "scans", "0004-e", run_id="killed", stages=("refinement", "stitcher"))
+    scanned(tmp_path / "scans", "0005-f", run_id="now")
+    finisher = queue("newest", run_id="now", live=("inference", "stitcher"))
+    for _ in range(12):
+        finisher.turn()
+    assert not any("0003-d" in call or "0004-e" in call for call in calls), "the live stitcher may be on it"
+    for scan in (left, going_on):
+        hand_over(scan, "stitcher")
+    for _ in range(12):
+        finisher.turn()
+    assert calls[-4:] == [f"{step} 0003-d" for step in ("open", "close")] * 2
+    assert not any("0004-e" in call for call in calls), "frames of it may come"

@@ -7,7 +7,7 @@ import pytest
 
 from operators.geometry import Bounds
 from stream.live.client import LiveReconstruction
-from stream.live.image import LiveImage, TiledImage, checked_buffers
+from stream.live.image import LiveImage, TiledImage, TileMaps, checked_buffers
 from stream.live.server import Door
 from stream.wire.codec import ProtocolError, encode
 from stream.wire.handshake import SILENCE_S
@@ -314,6 +314,12 @@ def test_an_image_of_nothing_is_an_image():
         server.send([who, *encode(NoNews())])
         server.send([who, *encode(update(bounds=(0, 0, 0, 0), frames_seen=0), empty)])
         assert wait_for(live).object.shape == (0, 0)
+
+
+def test_how_large_an_image_is_costs_none_of_its_pixels(monkeypatch):
+    monkeypatch.delattr(TileMaps, "_put_together")
+    message = update(bounds=(-2, 0, 3, 7))
+    assert TiledImage(message).put(message, checked_buffers(message, GOOD)).shape == (5, 7)
 
 
 def test_frames_that_are_new_join_the_path_in_the_order_of_the_scan():

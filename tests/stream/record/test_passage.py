@@ -96,6 +96,37 @@ def test_frames_leave_a_passage_once_in_whatever_order_they_get_through(tmp_path
     assert passage.n_by_state()[State.DONE] == 3
 
 
+def test_frames_before_a_series_was_joined_are_not_looked_at_until_it_is_over(tmp_path, monkeypatch):
+    scan = make_scan(tmp_path)
+    subscriber = scan.counters("subscriber", writable=True)
+    ready, running, read = ReadyFrames(scan, OWN, STAGES[:1]), Accounts(scan), []
+    scan.ledger(OWN, writable=True)
+    ready.look()
+    subscriber["joined"] = 4000
+    record(scan, [4000, 4001])
+    look = scan.states
+    monkeypatch.setattr(
+        scan, "states", lambda stage, numbers: (read.extend(numbers.tolist()), look(stage, numbers))[1]
+    )
+    assert ready.look().tolist() == [4000, 4001]
+    assert min(read) == 4000
+    ready.take(ready.numbers)
+    assert ready.in_hand().tolist() == [4000, 4001]
+    assert (running.of("positions").expected, running.of("positions").lost) == (4002, 4000)
+    subscriber["joined"] = 3998  # frames that were overtaken
+    record(scan, [3998])
+    assert ready.look().tolist() == [3998]
+    assert running.of("positions").lost == 3998
+    subscriber["joined"] = 0  # its start message was late
+    record(scan, [7])
+    assert ready.look().tolist() == [7]
+    lose(scan, np.setdiff1d(np.arange(4002), [7, 3998, 4000, 4001]))
+    subscriber["closed"] = 1
+    assert ready.look().tolist() == []
+    assert np.count_nonzero(states(scan, OWN) == State.LOST) == 3998, "with the reason, as all that is lost"
+    assert running.of("positions").lost == 3998
+
+
 def test_a_look_reads_what_is_new_and_what_is_open_and_nothing_else(tmp_path, monkeypatch):
     scan = make_scan(tmp_path)
     record(scan, np.arange(5000))

@@ -66,6 +66,23 @@ def test_a_tile_waits_for_all_frames_that_touch_it_and_counts_once(tmp_path, sca
     assert bench.look().n_calibrated > some
 
 
+def test_a_tile_that_is_withheld_when_it_has_settled_is_judged_once_it_is_shown(tmp_path, scanned):
+    bench = Bench(tmp_path, scanned, ERROR)
+    bench.visits.write(np.arange(len(scanned)), SETTLED_VISITS)
+    shown, withheld = bench.refined, np.zeros_like(bench.refined.withheld)
+    withheld[: withheld.shape[0] // 2] = True
+    bench.refined = replace(shown, withheld=withheld)
+    some = bench.look().n_calibrated
+    assert bench.look().n_calibrated == some > 0
+    bench.refined = shown
+    every = bench.look().n_calibrated
+    assert every > some
+    at_once = Bench(tmp_path / "at once", scanned, ERROR)
+    at_once.visits.write(np.arange(len(scanned)), SETTLED_VISITS)
+    assert at_once.look().n_calibrated == every
+    assert bench.look().n_calibrated == every, "each tile once"
+
+
 def test_bars_that_refined_ground_contradicts_are_scaled_and_an_alarm_is_raised(tmp_path, scanned):
     own = ErrorModel(photons=0.0, shared=0.0, own=1.0, overlap=0.0)
     factors = {}

@@ -34,8 +34,8 @@ def clock():
     return Clock()
 
 
-def scanned(scans, name, n=4):
-    scan = make_scan(scans, name)
+def scanned(scans, name, n=4, **header):
+    scan = make_scan(scans, name, **header)
     record(scan, np.arange(n))
     place(scan, np.arange(n), np.zeros((n, 2)))
     return scan
@@ -126,6 +126,53 @@ def test_a_stage_that_starts_again_does_not_come_back_to_what_was_handed_over(tm
     stage = Refining()
     turns(WorkerLoop(stage, tmp_path, clock))
     assert stage.calls == ["open 0001-b"]
+
+
+@pytest.mark.parametrize(("config_hash", "takes_it_up"), [("as it was", True), ("another", False)])
+def test_the_last_scan_of_an_earlier_run_is_taken_up_where_the_run_is_configured_alike(
+    tmp_path, clock, config_hash, takes_it_up
+):
+    header = {"run_id": "earlier", "config_hash": "as it was", "stages": ("refinement",)}
+    left, last = (scanned(tmp_path, name, **header) for name in ("0000-a", "0001-b"))
+    stage = Refining()
+    loop = WorkerLoop(stage, tmp_path, clock, run_id="now", config_hash=config_hash)
+    turns(loop)
+    assert stage.calls == ["open 0001-b"] * takes_it_up
+    own = scanned(tmp_path, "0002-c", run_id="now", config_hash=config_hash)
+    for scan in (left, last):
+        close(scan, "subscriber", "positions")
+        show(scan)
+    turns(loop)
+    assert stage.calls[-1] == "open 0002-c"
+    assert [awaits_finishing(scan) for scan in (left, last, own)] == [True, True, False]
+
+
+def test_a_stage_that_an_earlier_run_did_not_have_has_no_part_in_its_scans(tmp_path, clock):
+    left = scanned(tmp_path, "0000-a", run_id="earlier", stages=("refinement", "stitcher"))
+    network, refining = Network(), Refining()
+    for stage in (network, refining):
+        turns(WorkerLoop(stage, tmp_path, clock, run_id="now", config_hash="another"))
+        assert stage.calls == []
+    assert not has_left(left, "inference")
+    assert has_left(left, "refinement")
+
+
+@pytest.mark.parametrize(
+    ("had", "open_after"),
+    [(("stitcher", "refinement"), "refinement"), (("stitcher", "inference"), "inference")],
+)
+def test_results_of_an_earlier_run_wait_for_the_stages_that_it_had(tmp_path, clock, had, open_after):
+    class Recording(Afterwards):
+        waits_for = ("inference", "refinement")
+
+    stage, scan = Recording(), scanned(tmp_path, "0000-a", run_id="earlier", stages=had)
+    loop = WorkerLoop(stage, tmp_path, clock, run_id="now")
+    close(scan, "stitcher")
+    turns(loop)
+    assert stage.calls == []
+    close(scan, open_after)
+    turns(loop)
+    assert stage.calls == ["open 0000-a", "close 0000-a"]
 
 
 def test_a_stage_behind_one_that_handed_over_closes_the_scan_with_what_it_got(tmp_path, clock):

@@ -3,7 +3,7 @@ import pytest
 
 from stream.record.account import incompleteness
 from stream.record.scan import Scan, State
-from stream.stages.loop import POLL_S, BatchRule, WorkerLoop
+from stream.stages.loop import POLL_S, WorkerLoop
 from stream.stages.stage import Worker
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, lose, make_scan, place, raise_head, record, states
@@ -67,16 +67,6 @@ def test_a_series_that_pauses_for_an_hour_goes_on_where_it_was(tmp_path, clock):
     turns(loop)
     assert stage.batches == [[0, 1, 2], [3, 4, 5, 6]]
     assert stage.calls == [f"open {scan.name}"], "and was neither closed nor opened again"
-
-
-def test_the_deadline_counts_anew_for_every_batch():
-    rule = BatchRule(4, 0.1)
-    assert rule.pick(np.arange(1), 0.0, is_tail=False).size == 0
-    assert rule.pick(np.arange(1), 0.1, is_tail=False).size == 1
-    assert rule.pick(np.array([5]), 0.11, is_tail=False).size == 0
-    assert rule.remaining_s(0.2) == pytest.approx(0.01)
-    assert rule.pick(np.array([], int), 0.2, is_tail=False).size == 0
-    assert rule.remaining_s(0.2) == POLL_S
 
 
 def test_the_last_frames_are_worked_on_although_they_fill_no_batch(tmp_path, clock):

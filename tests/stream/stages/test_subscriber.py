@@ -96,7 +96,6 @@ def test_what_came_before_a_series_was_joined_takes_no_room(tmp_path: Path) -> N
         recorder.take([encode_message(message)])
     scan = recorder.scan()
     assert (recorder.account().lost, recorder.account().awaited, recorder.account().recorded) == (first, 0, 2)
-    assert len(numbers_in(scan, State.PENDING)) < 2000, "or every look at the scan would be a look at all"
     scan.column("patches", writable=True, shape=(64, 64)).write([first], 1j)
     for name in ("frames", "patches"):
         files = (scan.folder / "columns" / name).glob("*.bin")

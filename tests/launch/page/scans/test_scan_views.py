@@ -8,7 +8,7 @@ from launch.page.scans import records
 from launch.page.scans.curves import curves_of
 from launch.page.scans.packet import encode_arrays, summed
 from launch.page.scans.pattern_view import pattern_packet
-from launch.page.scans.probe_view import probe_packet
+from launch.page.scans.probe_view import probe_of, probe_packet
 from launch.page.scans.records import NotThereError, ScanRecords
 from operators.arrays import abs2, centre_origin
 from operators.metrics.errors import FRC
@@ -157,6 +157,17 @@ def test_the_correlation_of_halves_comes_with_its_threshold_and_the_resolution(s
     assert frc["frequency"] == halves.frequency.tolist()
     assert frc["half_bit"] == halves.half_bit.tolist()
     assert frc["resolution_m"] == pytest.approx(frc["pixel_m"] / (2 * halves.crossing(halves.half_bit)))
+
+
+def test_who_looks_at_the_probe_does_not_wait_for_the_object(saved, monkeypatch):
+    monkeypatch.delattr(records, "read_snapshot")
+    scan = saved.begin()
+    record = record_of(saved, scan.name)
+    saved.refine(scan, saved.numbers)
+    first = probe_of(record)
+    assert first.words.startswith("refined with the object, epoch")
+    saved.refine(scan, saved.numbers)
+    assert probe_of(record).version != first.version
 
 
 def test_a_large_object_that_changes_is_not_read_at_every_question(saved, monkeypatch):
