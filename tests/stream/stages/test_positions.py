@@ -9,7 +9,7 @@ import pytest
 from stream.documents.codec import read_documents, to_msgpack
 from stream.documents.position_reader import PositionFields
 from stream.record.scan import State
-from stream.stages.positions import PositionsConfig, load_positions
+from stream.stages.positions import Positions, PositionsConfig, load_positions
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 from tests.helpers.stream.position_stage import (
     TRUTH_M,
@@ -22,6 +22,7 @@ from tests.helpers.stream.position_stage import (
     stop,
     wire,
 )
+from tests.helpers.stream.scans import make_scan
 
 FIELDS = PositionFields(unit="um")
 
@@ -292,6 +293,16 @@ def test_a_file_serves_every_scan_and_frames_beyond_it_have_no_position(scans, t
         expected = [4, *range(30, N)]
         np.testing.assert_array_equal(np.flatnonzero(detector.states() == State.NO_POSITION), expected)
         np.testing.assert_allclose(detector.positions_m()[5:30], TRUTH_M[5:30], atol=1e-15)
+
+
+def test_a_file_is_not_that_of_a_scan_which_a_run_of_another_configuration_has_left(scans, tmp_path):
+    np.save(tmp_path / "positions.npy", 1e6 * TRUTH_M)
+    left = make_scan(scans, "0000-left", config_hash="another")
+    own = make_scan(scans, "0001-own", config_hash="own")
+    config = PositionsConfig(unit="um", source="file", path=tmp_path / "positions.npy")
+    Positions(config, scans, config_hash="own").idle(0.0)
+    assert not left.count("positions", "head")
+    assert own.count("positions", "head") == len(TRUTH_M)
 
 
 @pytest.mark.parametrize(
