@@ -163,7 +163,7 @@ def inference(run: ResolvedRun) -> Worker:
 
 def refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that refines the object."""
-    from stream.stages.refinement import Refinement
+    from stream.stages.refinement.worker import Refinement
 
     config = run.config
     return Refinement(

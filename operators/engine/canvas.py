@@ -14,7 +14,7 @@ _TINY = 1e-20
 
 
 class Canvas:
-    """Object, illumination and update sums on the pixels of `bounds`, in place until `grown`.
+    """Object, illumination and update sums on the pixels of `bounds`, in place until it has to `grow`.
 
     Parameters
     ----------
@@ -30,13 +30,17 @@ class Canvas:
         self.illumination: Array = xp.zeros(bounds.shape, xp.float32)
         self.sums = Accumulators(bounds.shape, xp)
 
-    def grown(self, bounds: Bounds) -> "Canvas":
-        """Return a canvas of larger bounds with the same content."""
-        larger = Canvas(bounds, self._xp)
-        inside = self.bounds.slices_in(bounds)
-        larger.object[inside] = self.object
-        larger.illumination[inside] = self.illumination
-        return larger
+    def grow(self, bounds: Bounds) -> None:
+        """Make room for larger bounds; the content stays where it is in absolute pixels.
+
+        The sums, zero between updates, are given up before: no more is held on the way than in the end.
+        """
+        xp, inside = self._xp, self.bounds.slices_in(bounds)
+        self.sums = Accumulators((0, 0), xp)
+        object_, illumination = xp.ones(bounds.shape, xp.complex64), xp.zeros(bounds.shape, xp.float32)
+        object_[inside], illumination[inside] = self.object, self.illumination
+        self.object, self.illumination, self.bounds = object_, illumination, bounds
+        self.sums = Accumulators(bounds.shape, xp)
 
     def part(self, bounds: Bounds, slope: Array, first_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Return object and illumination on `bounds`, on the host: new ground where there is no canvas.

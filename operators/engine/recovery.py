@@ -77,7 +77,12 @@ class GoodState:
 
     def keep(self, canvas: Canvas, probe: Probe, epoch: float) -> None:
         """Note what is good now."""
-        self._object, self.probe, self.epoch = (canvas.object.copy(), canvas.bounds), probe.copy(), epoch
+        if self._object is None or self._object[1] != canvas.bounds:
+            self._object = None  # before there is a second one
+            self._object = canvas.object.copy(), canvas.bounds
+        else:
+            self._object[0][...] = canvas.object
+        self.probe, self.epoch = probe.copy(), epoch
 
     def give_back(self, canvas: Canvas, probe: Probe) -> None:
         """Write it to a canvas, which may have grown since, and to the probe."""

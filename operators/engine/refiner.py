@@ -298,7 +298,7 @@ class Refiner:
             self._canvas = Canvas(windows.padded(self._n_pixels), self._xp)
         elif not self._canvas.bounds.contains(windows):
             # the margin keeps a scan that advances by a few pixels from copying the canvas at every frame
-            self._canvas = self._canvas.grown(self._canvas.bounds.union(windows.padded(self._n_pixels)))
+            self._canvas.grow(self._canvas.bounds.union(windows.padded(self._n_pixels)))
         return self._canvas
 
     def _update(self, canvas: Canvas, slots: np.ndarray, fraction: float) -> None:

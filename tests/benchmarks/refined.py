@@ -7,6 +7,7 @@ second, so the figures are the same wherever they are measured.
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from stream.record.snapshot import read_snapshot
 from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.loop import WorkerLoop
 from stream.stages.predictors import build_predictor
-from stream.stages.refinement import Refinement
+from stream.stages.refinement.worker import Refinement
 from stream.stages.stitcher import Stitcher
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.live import AFTER_S, OFFLINE_EPOCHS, RATE_HZ, SAMPLES
@@ -218,13 +219,13 @@ def _refinement(config: Config, optics: Optics, clock: Clock, updates_hz: float)
         starts_over=False,
         clock=clock,
     )
-    name, xp, run_update = stage.backend
+    name, xp, run_update = stage.setup.backend
 
     def timed(object_: Object, probe: Probe, batch: Batch, *others: Any, **named: Any) -> Array:
         clock.now += len(batch.corners) / updates_hz
         return run_update(object_, probe, batch, *others, **named)
 
-    stage.backend = Backend(name, xp, timed)
+    stage.setup = replace(stage.setup, backend=Backend(name, xp, timed))
     return stage
 
 

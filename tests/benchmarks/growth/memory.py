@@ -13,14 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from stream.record.scan import Numbers, Scan
-from stream.stages.config import LiveConfig, RefinementConfig
-from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import ScanCursor
-from stream.stages.refinement import Refinement
 from stream.stages.stage import Worker
-from stream.stages.stitcher import Stitcher
 from tests.benchmarks.growth.scans import Frames, GrowingScan
-from tests.benchmarks.growth.turns import Ticks
+from tests.benchmarks.growth.stages import Ticks, refinement, stitcher
 
 N_FRAMES, PER_ROW, STEP_PX = 100_000, 316, 6
 FRAMES = Frames(64)
@@ -43,7 +39,10 @@ def memory_figures(folder: Path) -> Iterator[dict[str, float]]:
 def main(folder: Path, name: str) -> None:
     """Let the stage `name` take all frames of a scan and print the memory it took as JSON."""
     scan, clock = Scan(folder), Ticks()
-    stage = _stage(name, folder.parent.parent)
+    own = folder.parent.parent
+    stage: Worker = (
+        refinement(FRAMES, own) if name == "refinement" else stitcher(FRAMES, own, uses_refinement=False)
+    )
     cursor = ScanCursor(stage, scan, clock)
     n_turns = N_FRAMES // stage.batch_size + 20
     for _ in range(n_turns):
@@ -51,22 +50,6 @@ def main(folder: Path, name: str) -> None:
     if name == "stitcher":  # what refinement holds does not grow as it closes
         cursor.close()
     print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
-
-
-def _stage(name: str, folder: Path) -> Worker:
-    optics = FRAMES.optics(folder)
-    if name == "stitcher":
-        origin = ImageOrigin(optics=optics, uses_network=True, uses_refinement=False)
-        return Stitcher(LiveConfig(address="tcp://127.0.0.1:*"), origin, Ticks())
-    return Refinement(
-        RefinementConfig(),
-        optics,
-        n_modes=1,
-        scale_probe=True,
-        uses_network=True,
-        starts_over=False,
-        clock=Ticks(),
-    )
 
 
 def _raster(numbers: Numbers) -> np.ndarray:

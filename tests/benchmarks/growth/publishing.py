@@ -15,7 +15,7 @@ from stream.stages.inputs import ImageOrigin
 from stream.stages.stitcher import LivePicture
 from stream.wire.codec import encode
 from tests.benchmarks.growth.scans import Frames, GrowingScan, state_on
-from tests.benchmarks.growth.turns import Ticks
+from tests.benchmarks.growth.stages import Ticks
 
 SMALL_PX, LARGE_PX = 512, 4096
 FRAMES = Frames(64)  # as large as a tile, and on the grid of tiles: a frame changes one

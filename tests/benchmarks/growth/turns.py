@@ -24,24 +24,22 @@ from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
 from stream.stages.config import (
     DetectorConfig,
-    LiveConfig,
     NetworkConfig,
     PositionsConfig,
     ProbeConfig,
-    RefinementConfig,
 )
 from stream.stages.inference import Inference
 from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.loop import ScanCursor
 from stream.stages.positions import Positions
 from stream.stages.probe import ProbeFinder
-from stream.stages.refinement import Refinement
 from stream.stages.stage import Source, Worker
-from stream.stages.stitcher import LivePicture, Stitcher
+from stream.stages.stitcher import LivePicture
 from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from tests.benchmarks.growth.scans import BEFORE, FIELD_PX, Frames, GrowingScan, on_field, snapshot_on
+from tests.benchmarks.growth.stages import Ticks, refinement, stitcher
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 from tests.helpers.stream.inference_bench import CARD, network
 
@@ -50,17 +48,6 @@ SMALL = Frames(16)
 ROUNDS, NEW, TURNS = 40, 64, 4
 AFTER = {"stitcher": ("refinement",), "recorder": ("refinement", "stitcher")}
 Turn = Callable[[], object]
-
-
-class Ticks:
-    """A clock by which a second passes at every look, so that whatever waits for its time is due, or none."""
-
-    def __init__(self) -> None:
-        self.now, self.step_s = 0.0, 1.0
-
-    def __call__(self) -> float:
-        self.now += self.step_s
-        return self.now
 
 
 def turn_figures(folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
@@ -128,17 +115,9 @@ def _stage(name: str, folder: Path, scan: Scan, n_before: int) -> Worker:
         save_network(folder / "weights.safetensors", network(), CARD)
         return Inference(NetworkConfig(weights=folder / "weights.safetensors", device="cpu"), optics, Ticks())
     if name == "refinement":
-        return Refinement(
-            RefinementConfig(probe_step=0),
-            optics,
-            n_modes=1,
-            scale_probe=True,
-            uses_network=True,
-            starts_over=False,
-            clock=Ticks(),
-        )
+        return refinement(SMALL, folder, probe_step=0)
     if name == "stitcher":
-        return Stitcher(LiveConfig(address="tcp://127.0.0.1:*"), origin, Ticks())
+        return stitcher(SMALL, folder, uses_refinement=True)
     return Recorder(ResultsConfig(), StoreConfig(), origin, folder)
 
 

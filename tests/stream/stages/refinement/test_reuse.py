@@ -17,7 +17,7 @@ from stream.record.snapshot import write_snapshot
 from stream.stages.config import ProbeConfig, RefinementConfig
 from stream.stages.inputs import Optics
 from stream.stages.probe import ProbeFinder
-from stream.stages.refinement import Refinement
+from stream.stages.refinement.worker import Refinement
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     DETECTOR_PLANE,

@@ -11,7 +11,7 @@ from stream.record import snapshot as snapshots
 from stream.record.scan import Scan
 from stream.record.snapshot import FILE_NAME, read_news, read_snapshot
 from stream.stages.config import RefinementConfig
-from stream.stages.refinement import Refinement
+from stream.stages.refinement.worker import Refinement
 from tests.helpers.stream.scans import Sample, close, make_scan, place, record
 
 APART_PX = 300  # of two places that are scanned one after the other

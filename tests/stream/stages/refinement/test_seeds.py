@@ -13,7 +13,7 @@ from stream.record.scan import Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
-from stream.stages.refinement import Refinement
+from stream.stages.refinement.worker import Refinement
 from stream.stages.stage import UnusableScanError
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (

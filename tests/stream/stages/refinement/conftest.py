@@ -2,7 +2,7 @@ import pytest
 
 from operators.engine.backends import Backend
 from operators.engine.epie import update
-from stream.stages import refinement
+from stream.stages.refinement import worker
 from tests.helpers.operators.strict_cupy import strict_cupy
 
 
@@ -13,5 +13,5 @@ def on_both_kinds_of_arrays(request, monkeypatch):
         yield
         return
     with strict_cupy() as cupy:
-        monkeypatch.setattr(refinement, "get_backend", lambda *_: Backend("cupy", cupy, update))
+        monkeypatch.setattr(worker, "get_backend", lambda *_: Backend("cupy", cupy, update))
         yield

@@ -1,0 +1,1 @@
+"""The stage that refines the object while it grows with the scan."""
