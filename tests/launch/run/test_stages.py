@@ -68,7 +68,7 @@ def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
         assert found.config.n_frames == settings.get("n_frames", 96)
         assert (found.guess is not None) == ("is_guess" in settings)
         assert 0.7 < found.transmission < 0.8, "as the model card has it"
-        assert not refinement(run).scale_probe, "the network's scale"
+        assert not refinement(run).setup.scale_probe, "the network's scale"
         assert stitcher(run).origin.error_model.own != 0.4, "as the model card has it"
 
 
@@ -114,8 +114,8 @@ def test_settings_reach_their_stages(tmp_path):
     assert positions(run).config.signs == (-1, 1)
     assert positions(run).config.late_s == 3.0
     refines, stitches = refinement(run), stitcher(run)
-    assert refines.config.object_step == 0.7
-    assert (refines.config.epochs, refines.n_modes) == (9.0, 3)
+    setup = refines.setup
+    assert (setup.config.object_step, setup.config.epochs, setup.n_modes) == (0.7, 9.0, 3)
     assert stitches.config.tile_px == 32
     assert stitches.origin.run_id == run.run_id
     assert all(isinstance(stage, Worker) for stage in (refines, stitches))
@@ -207,7 +207,7 @@ def test_a_scan_is_finished_as_its_own_run_was_told_quietly_and_on_the_cores_of_
     assert list(stages_by_run(later.run_id)) == ["inference", "stitcher"]
     stages = stages_by_run(earlier.run_id)
     assert list(stages) == ["inference", "refinement", "stitcher"]
-    config = stages["refinement"]().config
+    config = stages["refinement"]().setup.config
     assert (config.epochs, config.threads) == (7, 1)
     assert config.publish_s > RefinementConfig().publish_s
     assert stages["inference"]().config.threads == 1
