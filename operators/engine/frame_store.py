@@ -103,9 +103,9 @@ class FrameStore:
         self._archive = archive
         self._most = sys.maxsize if archive is None else max(archive.n_bytes // (2 * n_pixels**2), 1)
         self._slot_of: dict[int, int] = {}
-        self.amplitudes: Array = xp.zeros((16, n_pixels, n_pixels), xp.float16)
+        self.amplitudes: Array = self._room(n_pixels)
         # Slot that is in a row of `amplitudes`: the row of a slot is its remainder by `_most`.
-        self._slot_in = np.full(len(self.amplitudes), _NOBODY)
+        self._slot_in = np.full(16, _NOBODY)
         self.numbers = np.zeros(16, np.int64)
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
@@ -192,14 +192,14 @@ class FrameStore:
     def _keep(self, slots: np.ndarray, amplitudes: Array) -> None:
         """Hold these in memory, in place of older ones where there is no more room."""
         rows = slots % self._most
-        n_rows, capacity = int(rows.max(initial=-1)) + 1, len(self.amplitudes)
+        n_rows, capacity = int(rows.max(initial=-1)) + 1, len(self._slot_in)
         while capacity < n_rows:
             capacity *= 2
-        if capacity > len(self.amplitudes):
-            self.amplitudes = _grown(self._xp, self.amplitudes, min(capacity, self._most))
-        if len(self._slot_in) < len(self.amplitudes):
-            more = np.full(len(self.amplitudes) - len(self._slot_in), _NOBODY)
+        if capacity > len(self._slot_in):
+            more = np.full(capacity - len(self._slot_in), _NOBODY)
             self._slot_in = np.concatenate([self._slot_in, more])
+        if n_rows > len(self.amplitudes):
+            self.amplitudes = _grown(self._xp, self.amplitudes, min(capacity, self._most))
         self.amplitudes[self._xp.asarray(rows)] = amplitudes
         self._slot_in[rows] = slots
 

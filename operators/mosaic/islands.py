@@ -33,9 +33,8 @@ class Island:
     def add(self, sums: Array, bounds: Bounds, n_patches: int = 1) -> None:
         """Adds the sums of patches that are in its phase."""
         if not self.bounds.contains(bounds):
-            union = self.bounds.union(bounds)
             # Growing copies the canvas: a margin makes it rare.
-            grown = union.padded(max(union.shape) // 8)
+            grown = self.bounds.reaching(bounds, max(self.bounds.union(bounds).shape) // 8)
             old, self.sums = self.sums, np.zeros(grown.shape, np.complex64)
             self.sums[self.bounds.slices_in(grown)] = old
             self.bounds = grown

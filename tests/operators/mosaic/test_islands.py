@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from operators.geometry import Bounds
+from operators.mosaic.islands import Island
 from operators.mosaic.mosaic import Mosaic
 from tests.helpers.stream.scans import N_PIXELS, Sample
 
@@ -96,3 +97,14 @@ def test_patches_in_any_order_end_as_one_island_in_one_phase(scanned):
     assert max(n_islands) > 5
     assert n_islands[-1] == 1
     assert np.ptp(phases(mosaic, scanned)) < 1e-4
+
+
+def test_an_island_has_a_margin_where_it_grows_and_none_that_grows_with_it():
+    island, patch = Island(Bounds(0, 0, 8, 8)), np.ones((8, 8), np.complex64)
+    for row, column in np.ndindex(16, 64):
+        top, left = 4 * row, 4 * column
+        island.add(patch, Bounds(top, left, top + 8, left + 8))
+    assert island.bounds.origin == (0, 0)
+    assert island.bounds.bottom <= 68 + 260 / 8
+    assert island.bounds.right <= 260 * 1.25
+    assert island.sums.sum() == 16 * 64 * patch.size
