@@ -195,10 +195,14 @@ def solve(
 
 
 def refine(refiner: Refiner, stop: float, epochs: float, progress: Progress | None = None) -> None:
-    """Refine until epoch `stop` of `epochs`, whose last ones take smaller steps, or `progress` ends it."""
-    reported = 0
-    while refiner.epoch < stop:
-        refiner.step(1, fraction=closing_fraction(refiner.epoch, epochs))
+    """Refine until epoch `stop` of `epochs`, whose last ones take smaller steps, or `progress` ends it.
+
+    The last epoch ends when every frame has been visited.
+    """
+    reported, end = 0, refiner.last_epoch(epochs)
+    while refiner.epoch < (stop if stop < epochs else end):
+        refiner.step(1, fraction=closing_fraction(refiner.epoch, end))
+        end = refiner.last_epoch(epochs)
         if progress is not None and int(refiner.epoch) > reported:
             reported = int(refiner.epoch)
             if progress(refiner.epoch, refiner.error):

@@ -80,7 +80,8 @@ class ComputeConfig(Section):
 
     # The last third of them takes smaller and smaller steps.
     epochs: PositiveFloat = 40.0
-    """visits per frame after which the object is done; the last frames get a quarter of them in any case"""
+    """visits per frame after which the object is done; the last frames get a quarter of them in any case, and
+    at least one"""
     device: BackendName = "auto"
     """what runs an update; auto is CuPy where it sees a device, or compiled loops, or NumPy"""
     threads: PositiveInt = 1

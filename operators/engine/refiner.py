@@ -89,6 +89,13 @@ class Refiner:
         """Updates per frame held; 0 before the first frame."""
         return self.n_updates / self.n_frames if self.n_frames else 0.0
 
+    def last_epoch(self, epochs: float) -> float:
+        """Return the epoch at which a refinement of so many is done: later where frames would be left out.
+
+        An epoch is an update per frame, and of those at least half go to frames that have had none.
+        """
+        return max(epochs, self.epoch + 2 * self._order.n_unseen / max(self.n_frames, 1))
+
     @property
     def probe(self) -> Probe:
         """The probe as it is now, (mode, y, x) complex64, photons."""

@@ -32,6 +32,11 @@ class VisitOrder:
         self._n_visits: Counter[int] = Counter()  # of the slots seen
         self._sweep: list[int] = []
 
+    @property
+    def n_unseen(self) -> int:
+        """Frames that no batch has had yet."""
+        return len(self._unseen)
+
     def add(self, slots: list[int]) -> None:
         """Put new slots, oldest first, behind all that have not been seen."""
         self._unseen.extend(slots)
@@ -40,7 +45,7 @@ class VisitOrder:
         """Return at most `size` distinct slots, int64; fewer where a sweep ends, none without frames."""
         if not self._sweep:
             self._sweep = self._new_sweep()
-        n_new = min(len(self._unseen), max(size // 2, size - len(self._sweep)))
+        n_new = min(len(self._unseen), max(-(-size // 2), size - len(self._sweep)))
         first_swept = max(0, len(self._sweep) - (size - n_new))
         slots = [self._unseen.popleft() for _ in range(n_new)] + self._sweep[first_swept:][::-1]
         del self._sweep[first_swept:]

@@ -130,12 +130,13 @@ class GrowingObject:
             self._earlier.seed(self.engine, patterns, window_corners(positions_px))
 
     def _wants_more(self) -> bool:
+        engine, n_epochs = self.engine, self._config.epochs
         # Until all frames are there refinement stops short: the closing epochs need them all.
-        share = 1.0 if self._setup.has_all_frames(self._scan) else 1 - CLOSING
-        return self.engine.epoch < share * self._config.epochs
+        has_all = self._setup.has_all_frames(self._scan)
+        return engine.epoch < (engine.last_epoch(n_epochs) if has_all else (1 - CLOSING) * n_epochs)
 
     def _step(self) -> None:
-        engine, n_epochs = self.engine, self._config.epochs
+        engine, n_epochs = self.engine, self.engine.last_epoch(self._config.epochs)
         closes, n_before = self._setup.has_all_frames(self._scan), len(engine.error_history)
         if closes and self._starts_near:
             closes_from = self._published.note_closing(engine.epoch)

@@ -73,3 +73,11 @@ def test_frames_marked_as_seen_are_swept_and_not_new():
     batch = order.next_batch(8)
     assert 8 in batch
     assert np.unique(batch).size == 8
+
+
+def test_a_batch_of_one_frame_comes_to_all_of_them():
+    order = VisitOrder(0)
+    order.add([0, 1, 2])
+    assert {slot for [slot] in visits(order, 3, 1)} == {0, 1, 2}
+    assert order.n_unseen == 0
+    assert {slot for [slot] in visits(order, 4, 1)} == {0, 1, 2}

@@ -8,7 +8,7 @@ import pytest
 
 from operators.optics.forward import intensities
 from stream.record import snapshot as snapshots
-from stream.record.scan import Scan
+from stream.record.scan import Scan, State
 from stream.record.snapshot import FILE_NAME, read_news, read_snapshot
 from stream.stages.config import RefinementConfig
 from stream.stages.refinement.worker import Refinement
@@ -122,3 +122,17 @@ def test_who_hands_a_scan_over_leaves_what_it_goes_on_from(tmp_path, is_closed):
     bench.refine(2)
     bench.work.close() if is_closed else bench.work.hand_over()
     assert read_snapshot(bench.scan.folder).n_updates == bench.work.object.engine.n_updates
+
+
+def test_every_frame_takes_part_however_few_epochs_there_are(tmp_path):
+    bench = Bench(tmp_path, batch_size=4, epochs=1)
+    numbers = np.concatenate([bench.here, bench.there])
+    bench.work.handle(numbers)
+    bench.refine(4)
+    close(bench.scan, "subscriber", "positions")
+    for _ in range(100):
+        if not bench.work.idle(deadline=0.0):
+            break
+    bench.work.close()
+    assert (Scan(bench.scan.folder).states("refinement", numbers) == State.DONE).all()
+    assert bench.work.object.engine.epoch <= 2
