@@ -85,6 +85,9 @@ def demo(
 def run(
     config: ConfigSource,
     series: Annotated[int | None, typer.Option(min=1, help="Ends after so many series.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Finishes what an earlier run has left in its folder, and ends.")
+    ] = False,
     timeout: Annotated[
         float,
         typer.Option(
@@ -102,10 +105,19 @@ def run(
     from launch.config.file import files_read
     from launch.outputs import check_outputs
 
+    if resume and series is not None:
+        raise typer.BadParameter("--resume ends by itself: leave out --series")
     settings = _settings(config, save, overrides)
     check_outputs({"--json": json}, inputs=files_read(config, settings), overwrite=overwrite)
     raise typer.Exit(
-        run_pipeline(settings, n_series=series, timeout_s=timeout, json_file=json, opens_browser=browser)
+        run_pipeline(
+            settings,
+            n_series=series,
+            resumes=resume,
+            timeout_s=timeout,
+            json_file=json,
+            opens_browser=browser,
+        )
     )
 
 

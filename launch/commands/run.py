@@ -76,6 +76,7 @@ def run(
     config: Config,
     *,
     n_series: int | None = None,
+    resumes: bool = False,
     timeout_s: float = float("inf"),
     json_file: Path | None = None,
     opens_browser: bool = False,
@@ -87,7 +88,11 @@ def run(
     ----------
     config : Config
     n_series : int, optional
-        Without it the run goes on until it is asked to end, which finishes what is recorded.
+        Without it the run goes on until it is asked to end, which finishes what is recorded. A scan that an
+        earlier run has left without results is taken up, and counts.
+    resumes : bool
+        Whether to finish what an earlier run has left, all of it, and end then. A series of which nothing
+        comes any more has ended.
     timeout_s : float, longest time to wait for the series
     json_file : Path, optional, gets the figures of the summary by name
     opens_browser : bool, whether to show the page
@@ -108,17 +113,24 @@ def run(
     known = Known(config)
     warnings = warnings_of(known)
     config, choice = for_the_rate(config)
+    resolved = resolve(config, known).model_copy(update={"resumes": resumes})
     interruption: KeyboardInterrupt | None = None
     with (
         ProgressLine(console) as line,
-        Supervisor(resolve(config, known), on_notice=line.notice) as supervisor,
+        Supervisor(resolved, on_notice=line.notice) as supervisor,
     ):
+        if resumes and not supervisor.scans():
+            console.print(f"nothing to resume: every scan in {config.save} has its results", soft_wrap=True)
+            if json_file:
+                write_summary(json_file, _figures(supervisor) | {"is_complete": True})
+            return 0
         for what, _, doubt in warnings:
             line.notice(what, logging.WARNING, doubt)
         try:
             start(supervisor, console, line, choice=choice, opens_browser=opens_browser)
             console.print(_ready(supervisor), soft_wrap=True)
-            trouble = _follow(supervisor, line, sys.maxsize if n_series is None else n_series, timeout_s)
+            n_wanted = 0 if resumes else sys.maxsize if n_series is None else n_series
+            trouble = _follow(supervisor, line, n_wanted, timeout_s)
             supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
         except KeyboardInterrupt as error:
             trouble, interruption = "", error

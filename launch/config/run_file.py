@@ -70,6 +70,8 @@ class ResolvedRun(BaseModel):
         In the order in which they are stopped.
     addresses : dict
         By stage, where it can really be reached; a restarted stage takes the same address again.
+    resumes : bool
+        Whether it is there to finish what an earlier run has left, and ends then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +82,7 @@ class ResolvedRun(BaseModel):
     rendezvous: Path = Path()
     stages: tuple[StageSpec, ...]
     addresses: dict[str, str] = {}
+    resumes: bool = False
 
     @property
     def scans(self) -> Path:

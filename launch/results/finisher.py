@@ -14,7 +14,7 @@ from typing import Literal
 
 from operators.arrays import release_memory
 from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_left_behind
-from stream.record.scan import Scan, scans_in
+from stream.record.scan import NewScans, Scan
 from stream.stages.link import Link, StageContext
 from stream.stages.loop import ScanCursor
 from stream.stages.refusals import in_words
@@ -56,7 +56,8 @@ class Finisher:
         self._context, self._order, self._clock = context, order, clock
         self._stages_of, self._live = stages_of, live
         self._cursor: ScanCursor | None = None
-        self._over: set[str] = set()  # scans that need not be looked at again
+        self._new = NewScans(context.scans)
+        self._waiting: dict[str, Scan] = {}  # those that may come to need it
         self._makers: dict[str, Mapping[str, Callable[[], Worker]]] = {}  # by run
         self._stages: dict[tuple[str, str], Worker] = {}  # by run and name
 
@@ -102,17 +103,24 @@ class Finisher:
         self._cursor = None  # its frames are given up before the next stage reads its own
         release_memory()
         self._cursor = self._cursor_in(scan)
+        if self._cursor is None:
+            scan.close()
 
     def _next(self) -> ScanCursor | None:
+        self._waiting |= {scan.name: scan for scan in self._new.look()}
         waiting = []
-        for scan in scans_in(self._context.scans, besides=self._over):
+        for name, scan in list(self._waiting.items()):
             if awaits_finishing(scan) or self._is_left_behind(scan):
                 waiting.append(scan)
             elif scan.count(FINISHED_LATER[-1], "closed"):
-                self._over.add(scan.name)
+                del self._waiting[name]
         waiting.sort(key=lambda scan: scan.name, reverse=self._order == "newest")
         waiting.sort(key=lambda scan: scan.header.run_id != self._context.run_id)
-        return next(filter(None, map(self._cursor_in, waiting)), None)
+        cursor = next(filter(None, map(self._cursor_in, waiting)), None)
+        for scan in waiting:  # there may be many, and what is looked at is open
+            if cursor is None or scan is not cursor.scan:
+                scan.close()
+        return cursor
 
     def _is_left_behind(self, scan: Scan) -> bool:
         """Whether an earlier run has ended in the middle of the scan, of which no more comes."""
@@ -128,7 +136,7 @@ class Finisher:
             log.warning("scans of run %s stay unfinished: %s", run_id, in_words(error))
             self._makers[run_id], stage = {}, None
         if not self._makers[run_id]:
-            self._over.add(scan.name)
+            self._waiting.pop(scan.name, None)
         return ScanCursor(stage, scan, self._clock) if stage else None
 
     def _next_stage(self, scan: Scan, run_id: str) -> Worker | None:

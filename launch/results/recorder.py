@@ -34,7 +34,7 @@ from operators.mosaic.mosaic import Mosaic, Picture, stitch_parts
 from operators.reconstruct import transparent_where_unlit
 from stream.record.account import frame_counts
 from stream.record.calibration import read_calibration
-from stream.record.handover import NETWORK
+from stream.record.handover import NETWORK, has_successor
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.composition import Refined
@@ -176,8 +176,7 @@ class ScanResult(ScanWork):
 
     def _urgent(self) -> str:
         """Return what leaves no time for a resolution, "" if nothing does."""
-        scans = self._scan.folder.parent.glob("*/scan.json")
-        if max(path.parent.name for path in scans) != self._scan.folder.name:
+        if has_successor(self._scan):
             return "another scan had begun"
         return "the run was asked to end" if self._stage.is_ending() else ""
 

@@ -10,6 +10,7 @@ from stream.record.account import Accounts, account, counted, incompleteness
 from stream.record.events import EventLevel
 from stream.record.handover import was_handed_over
 from stream.record.scan import Scan
+from stream.record.taken_up import runs_of
 from stream.wire.messages import RunLevel, RunState, StageState
 
 STEERING = NAMES["policy"]
@@ -108,7 +109,10 @@ class RunWatch:
     def _note_scans(self, scans: Sequence[Scan]) -> None:
         for scan in scans[self._n_begun :]:
             n_announced, joined = (scan.count("subscriber", name) for name in ("announced", "joined"))
-            if joined:
+            if len(runs_of(scan)) > 1:
+                n_recorded = counted(account(scan, "subscriber").recorded)
+                self._note("scan", "info", f"{scan.name} goes on, {n_recorded} recorded by an earlier run")
+            elif joined:
                 self._note("scan", "warning", f"{scan.name} has begun before: joined at frame {joined}")
             else:
                 self._note(

@@ -28,6 +28,7 @@ AnySection = TypeVar("AnySection", bound=EndpointSection)
 FINISHER_NICE, FINETUNE_NICE = 15, 19
 BEHIND = 5  # levels of nice of the finisher below refinement, which is at work on the running scan
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
+RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, where others may pause for ever
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
 
@@ -121,6 +122,8 @@ def subscriber(run: ResolvedRun) -> Source:
     from stream.stages.subscriber import Subscriber
 
     section, context = _own(run.config.detector, run, "subscriber"), run.context()
+    if run.resumes and not section.silence_s:
+        section = section.changed(silence_s=RESUMED_SILENCE_S)
     return Subscriber(
         section,
         run.scans,

@@ -3,26 +3,24 @@
 One thread: whoever owns the supervisor calls `poll`, and everything happens there.
 """
 
-import fcntl
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 from launch.config.run_file import ResolvedRun
+from launch.run.claims import claim, short_lived_folder
 from launch.run.processes import RunFailedError, StageProcess
 from launch.run.run_watch import RunWatch
 from launch.run.stage_states import NAMES
 from stream.record.events import EventLog, event_level
-from stream.record.handover import awaits_finishing
+from stream.record.handover import awaits_finishing, is_left_behind
 from stream.record.run_state import ask_to_end, write_state
-from stream.record.scan import Scan
+from stream.record.scan import NewScans, Scan
+from stream.record.taken_up import take_up
 from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
 from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, RunState, Stop, Welcome
@@ -33,10 +31,10 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 300.0  # compiling the loops the first time takes a busy computer minutes
 STOP_GRACE_S = 10.0
 DRAIN_TIMEOUT_S = 300.0
-LOCK = ".lock"  # in the folder of results
 PAGE, LEAD_S = "viewer", 3.0  # the page loads in less than one, on a core that it has to itself
 TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
+MOST_OPEN = 4  # scans of which files are held open from one look to the next
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is not very long
 
 FINISHED = "finisher", logging.INFO  # what a scan that was handed over is announced as
@@ -82,7 +80,7 @@ class Supervisor:
         self.state = RunState(level="waiting", text="starting")
         self._look_at = float("-inf")
         self._stages: dict[str, StageProcess] = {}
-        self._scans: dict[Path, Scan] = {}
+        self._new, self._scans = NewScans(run.scans), list[Scan]()
         self._closed: set[str] = set()
         self._is_stopping = False
 
@@ -94,17 +92,23 @@ class Supervisor:
         RunFailedError
             If another run is writing to the same folder.
         """
-        self._lock = claim(self.run.config.save)
-        # Not under `save`: addresses of local sockets end at 107 bytes.
-        self._rendezvous = Path(tempfile.mkdtemp(prefix="ptychostream-"))
+        with ExitStack() as held:
+            held.callback(os.close, claim(self.run.config.save))
+            # Not under `save`: addresses of local sockets end at 107 bytes.
+            self._rendezvous = held.enter_context(short_lived_folder())
+            self._open(held)
+            self._held = held.pop_all()
+        return self
+
+    def _open(self, held: ExitStack) -> None:
         self.run = self.run.model_copy(update={"rendezvous": self._rendezvous})
         self.run.scans.mkdir(parents=True, exist_ok=True)
         self.run.write()
         self._events = EventLog(self.run.folder)
         self._watch = RunWatch(self.run, self._events.add, self.clock, partial(self._tell, *FINISHED))
-        self._control = Socket("ROUTER", self.run.context().local("control", bind=True))
+        self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
-        return self
+        self._take_up()
 
     def __exit__(self, *exception: object) -> None:
         try:
@@ -113,9 +117,7 @@ class Supervisor:
         finally:
             for stage in self._stages.values():
                 stage.kill()
-            self._control.close()
-            shutil.rmtree(self._rendezvous, ignore_errors=True)
-            os.close(self._lock)
+            self._held.close()
 
     def start(
         self,
@@ -190,7 +192,10 @@ class Supervisor:
         began = self.clock()
         if began < self._look_at:
             return
-        self.state = self._watch.look(self.scans(), self._stages)
+        scans = self.scans()
+        self.state = self._watch.look(scans, self._stages)
+        for scan in scans[:-MOST_OPEN]:  # a run may take thousands
+            scan.close()
         write_state(self._rendezvous, self.state)
         took_s = self.clock() - began
         self._look_at = began + min(max(LOOK_S, took_s / LOOK_SHARE), MOST_LOOK_S)
@@ -229,18 +234,35 @@ class Supervisor:
         return self.run.addresses.get(stage, "")
 
     def scans(self) -> list[Scan]:
-        """Returns the scans this run has begun, in order."""
-        for file in sorted(self.run.scans.glob("*/scan.json")):
-            if file.parent not in self._scans:
-                self._scans[file.parent] = Scan(file.parent)
-        return [scan for scan in self._scans.values() if scan.header.run_id == self.run.run_id]
+        """Returns the scans that this run has begun or taken up, in order."""
+        self._scans += [scan for scan in self._new.look() if not self._is_taken_up(scan)]
+        return self._scans.copy()
+
+    def _take_up(self) -> None:
+        """Count the scan that an earlier run has left open as one of this run, whose stages go on with it.
+
+        Others without results are the finisher's, and count where they are what the run is for.
+        """
+        for scan in self._new.look():
+            if self.is_closed(scan):
+                continue
+            take_up(scan, self.run.run_id)
+            is_finishers = awaits_finishing(scan) or is_left_behind(
+                scan, self.run.run_id, self.run.context().config_hash
+            )
+            if self.run.resumes or not is_finishers:
+                self._scans.append(scan)
+
+    def _is_taken_up(self, scan: Scan) -> bool:
+        return scan.header.run_id != self.run.run_id
 
     def is_closed(self, scan: Scan) -> bool:
-        """Says whether every stage is done with `scan`."""
-        if scan.name not in self._closed and all(
-            _has_closed(spec.name, scan) for spec in self.run.stages if spec.closes
-        ):
-            self._closed.add(scan.name)
+        """Says whether every stage is done with `scan`, of an earlier run's the one that closes last."""
+        if scan.name not in self._closed:
+            closing = [spec.name for spec in self.run.stages if spec.closes]
+            awaited = closing[-1:] if self._is_taken_up(scan) else closing
+            if all(_has_closed(name, scan) for name in awaited):
+                self._closed.add(scan.name)
         return scan.name in self._closed
 
     def is_over(self, scan: Scan) -> bool:
@@ -255,7 +277,10 @@ class Supervisor:
         timeout_s: float = float("inf"),
         on_turn: OnTurn | None = None,
     ) -> None:
-        """Returns when `n_series` series are closed by every stage, or given up with their finisher.
+        """Returns when `n_series` series, and all that were taken up, are closed or given up.
+
+        A series is closed by every stage, or given up with its finisher. Those taken up count; a run that
+        only resumes has all to wait for.
 
         Parameters
         ----------
@@ -275,7 +300,8 @@ class Supervisor:
             n_closed = sum(map(self.is_over, scans))
             if on_turn:
                 on_turn(scans)
-            if n_closed >= n_series:
+            owed = scans if self.run.resumes else filter(self._is_taken_up, scans)
+            if n_closed >= n_series and all(map(self.is_over, owed)):
                 return
             if self.clock() >= deadline:
                 raise TimeoutError(f"{n_closed} of {n_series} series complete after {timeout_s:g} s")
@@ -360,21 +386,3 @@ class Supervisor:
 
     def _send(self, identity: bytes, message: AnyMessage) -> bool:
         return self._control.send([identity, *encode(message)])
-
-
-def claim(save: Path) -> int:
-    """Returns the open lock of a folder of results, which nobody else gets until it is closed.
-
-    Raises
-    ------
-    RunFailedError
-        If another run has it.
-    """
-    save.mkdir(parents=True, exist_ok=True)
-    lock = os.open(save / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise RunFailedError(f"another run is writing to {save}: stop it, or set `save`") from None
-    return lock

@@ -17,8 +17,8 @@ from launch.config.policy import policy_aims
 from launch.config.probe import Known
 from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.extras import missing_extra
+from launch.run.claims import LOCK, claim
 from launch.run.findings import Finding, Findings, caught
-from launch.run.supervisor import LOCK, claim
 from operators.optics.sampling import readable, roughly
 from stream.stages.config import EndpointSection
 from stream.wire.greeting import resolve_host

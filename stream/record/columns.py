@@ -67,7 +67,8 @@ class Column:
         self.item_shape: tuple[int, ...] = tuple(description["item_shape"])
         self.segment_frames: int = description["segment_frames"]
         self.is_writable, self.first_frame = writable, 0
-        self._segments: list[NDArray[Any]] = []
+        self._n_segments = 0
+        self._segments: list[NDArray[Any]] = []  # maps of them, of small values only
         self._item_bytes = self.dtype.itemsize * math.prod(self.item_shape)
         self._file: FileIO | None = None
         self._file_index = -1
@@ -106,8 +107,14 @@ class Column:
         DiskFullError
             If the file system cannot hold another segment; what is recorded stays as it is.
         """
-        while self._map_existing() * self.segment_frames < n_frames:
-            self._allocate(len(self._segments))
+        while self._find_segments() * self.segment_frames < n_frames:
+            self._allocate(self._n_segments)
+
+    def close(self) -> None:
+        """Lets go of all files; whoever reads or writes again opens them anew."""
+        self._close_file()
+        self._file, self._file_index = None, -1
+        self._n_segments, self._segments = 0, []
 
     def write(self, numbers: Any, values: Any) -> None:
         """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed.
@@ -134,7 +141,7 @@ class Column:
         map sees it at once all the same.
         """
         index, within = divmod(number, self.segment_frames)
-        if index >= len(self._segments):
+        if index >= self._n_segments:
             self.reserve(number + 1)
         if self._file is None or index != self._file_index:
             self._close_file()
@@ -145,7 +152,7 @@ class Column:
     def get(self, number: int) -> NDArray[Any]:
         """Returns the value of one frame, read from its file; zero where the writer has not allocated yet.
 
-        For who looks at a frame now and then: `read` maps every segment of the column.
+        For who looks at a frame now and then: of small values `read` maps every segment of the column.
         """
         index, within = divmod(number, self.segment_frames)
         try:
@@ -216,9 +223,11 @@ class Column:
 
     def head(self, n_frames: int) -> NDArray[Any]:
         """Returns a copy of the values of frames 0 to `n_frames` - 1, zero where nothing is allocated."""
+        if self._item_bytes >= LARGE_BYTES:
+            return self.read(np.arange(n_frames))
         out = np.zeros((n_frames, *self.item_shape), self.dtype)
         if n_frames > len(self._segments) * self.segment_frames:
-            self._map_existing()
+            self._find_segments()
         for start, segment in zip(range(0, n_frames, self.segment_frames), self._segments, strict=False):
             part = out[start : start + self.segment_frames]
             part[...] = segment[: len(part)]
@@ -229,7 +238,7 @@ class Column:
             return
         self._check(numbers)
         if int(numbers.max()) >= len(self._segments) * self.segment_frames:
-            self._map_existing()
+            self._find_segments()
         which, within = np.divmod(numbers, self.segment_frames)
         if (which[1:] >= which[:-1]).all():  # as frames come: nothing has to be looked for
             edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]
@@ -256,15 +265,21 @@ class Column:
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
         temporary.rename(path)
 
-    def _map_existing(self) -> int:
-        while (path := self._path(len(self._segments))).exists():
-            with path.open("r+b" if self.is_writable else "rb") as file:
-                # Faulting pages in one by one costs more than storing small values; large ones take another
-                # way (`put`), and filling memory with zeros for them would be in vain.
-                populate = self.is_writable and self._item_bytes < LARGE_BYTES
-                flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
-                prot = mmap.PROT_READ | (mmap.PROT_WRITE if self.is_writable else 0)
-                mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=prot)
-            shape = (self.segment_frames, *self.item_shape)
-            self._segments.append(np.frombuffer(mapped, self.dtype).reshape(shape))
-        return len(self._segments)
+    def _find_segments(self) -> int:
+        """Return how many segments there are by now; those of small values are mapped."""
+        while (path := self._path(self._n_segments)).exists():
+            if self._item_bytes < LARGE_BYTES:
+                shape = (self.segment_frames, *self.item_shape)
+                # Faulting pages in one by one would cost the writer more than storing the values.
+                values = mapped(path, self.dtype, writable=self.is_writable, populate=self.is_writable)
+                self._segments.append(values.reshape(shape))
+            self._n_segments += 1
+        return self._n_segments
+
+
+def mapped(path: Path, dtype: Any, *, writable: bool, populate: bool = False) -> NDArray[Any]:
+    """Returns a file as an array (value,) that all processes share; it is open as long as the array lives."""
+    with path.open("r+b" if writable else "rb") as file:
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+        prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, flags=flags, prot=prot), dtype)

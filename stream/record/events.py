@@ -15,7 +15,8 @@ from typing import Literal
 
 import msgspec
 
-from stream.record.scan import Scan, ScanHeader
+from stream.record.scan import Scan, names_of_scans
+from stream.record.taken_up import runs_of
 
 FILE_NAME = "events.jsonl"
 MOST_EVENTS = 200  # that a reader keeps: the newest
@@ -91,24 +92,25 @@ class EventReader:
 
 
 def events_of(scan: Scan) -> list[Event]:
-    """Returns what happened in the run while `scan` was the newest, and what names it later."""
-    run = scan.folder.parents[1] / "runs" / scan.header.run_id
-    if not scan.header.run_id or not (run / FILE_NAME).is_file():
+    """Returns what happened in its runs while `scan` was the newest, and what names it later."""
+    runs, ids = scan.folder.parents[1] / "runs", filter(None, runs_of(scan))
+    files = [file for id_ in ids if (file := runs / id_ / FILE_NAME).is_file()]
+    if not files:
         return []
     began_s, ended_s = scan.header.started_s, _next_began_s(scan)
-    with (run / FILE_NAME).open("rb") as file:
-        events = (event for line in file for event in _decoded(line) if event.time_s >= began_s)
-        its_own = (event for event in events if event.time_s < ended_s or scan.name in event.text)
-        return list(deque(its_own, maxlen=MOST_EVENTS))
+    kept: deque[Event] = deque(maxlen=MOST_EVENTS)
+    for file in files:
+        with file.open("rb") as lines:
+            events = (event for line in lines for event in _decoded(line) if event.time_s >= began_s)
+            kept.extend(event for event in events if event.time_s < ended_s or scan.name in event.text)
+    return list(kept)
 
 
 def _next_began_s(scan: Scan) -> float:
     """Return when the next scan in the folder began, infinite if there is none."""
-    later = (file for file in scan.folder.parent.glob("*/scan.json") if file.parent.name > scan.name)
-    following = min(later, default=None)
-    if following is None:
-        return float("inf")
-    return msgspec.json.decode(following.read_bytes(), type=ScanHeader).started_s
+    scans = scan.folder.parent
+    following = next((name for name in names_of_scans(scans) if name > scan.name), None)
+    return float("inf") if following is None else Scan(scans / following).header.started_s
 
 
 def _decoded(line: bytes) -> list[Event]:

@@ -5,6 +5,7 @@ does not look at the scan again. Whoever goes on is the one writer of the stage'
 from then on. The folder of scans is the finisher's queue: nothing else has to survive a crash.
 """
 
+import os
 from collections.abc import Iterable
 
 from stream.record.scan import Scan
@@ -59,5 +60,7 @@ def awaits_finishing(scan: Scan) -> bool:
 
 def has_successor(scan: Scan) -> bool:
     """Says whether a later scan has begun."""
-    folders = scan.folder.parent.iterdir()
-    return any(folder.name > scan.name and (folder / "scan.json").exists() for folder in folders)
+    scans = scan.folder.parent
+    with os.scandir(scans) as entries:
+        later = [entry.name for entry in entries if entry.name > scan.name]
+    return any((scans / name / "scan.json").exists() for name in later)

@@ -10,10 +10,10 @@ and each ledger has one writer.
                       counters/<writer>    a few numbers per writer: head, ended, closed, duplicates ...
 """
 
-import mmap
 import os
 import shutil
-from collections.abc import Container, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.atomic import write_atomically
-from stream.record.columns import Column, fence
+from stream.record.columns import Column, fence, mapped
 
 Numbers = NDArray[np.int64]
 
@@ -62,6 +62,9 @@ COUNTERS = (
     "joined",  # first frame of a series whose start was missed: those before were never received
     "closing_milli",  # thousandths of the epoch from which the closing of the object counts, at least 1
 )
+
+
+SETTLED_S = 1.0  # longer than a tick of any file system's clock
 
 
 class State(IntEnum):
@@ -111,14 +114,17 @@ class Counters:
     """A few named integers of one writer that other processes can read at any time."""
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
-        self.is_writable = writable
+        self.is_writable, self._path = writable, path
         if writable and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, np.full(64, 0, "<i8").tobytes())
-        with path.open("r+b" if writable else "rb") as file:
-            prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-            mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=prot)
-        self._values = np.frombuffer(mapped, "<i8")
+        self._mapped: NDArray[np.int64] | None = mapped(path, "<i8", writable=writable)
+
+    @property
+    def _values(self) -> NDArray[np.int64]:
+        if self._mapped is None:
+            self._mapped = mapped(self._path, "<i8", writable=self.is_writable)
+        return self._mapped
 
     def __getitem__(self, name: str) -> int:
         return int(self._values[COUNTERS.index(name)])
@@ -126,6 +132,10 @@ class Counters:
     def __setitem__(self, name: str, value: int) -> None:
         fence()
         self._values[COUNTERS.index(name)] = value
+
+    def close(self) -> None:
+        """Lets go of the file; whoever asks again opens it anew."""
+        self._mapped = None
 
     def as_dict(self) -> dict[str, int]:
         """Returns all counters by name."""
@@ -188,6 +198,13 @@ class Scan:
         if writer not in self._counters or (writable and not self._counters[writer].is_writable):
             self._counters[writer] = Counters(self.folder / "counters" / writer, writable=writable)
         return self._counters[writer]
+
+    def close(self) -> None:
+        """Lets go of all files of the scan; whoever asks for something again opens it anew."""
+        for column in self._open.values():
+            column.close()
+        for counters in self._counters.values():
+            counters.close()
 
     def has(self, column: str) -> bool:
         """Says whether somebody has begun to write `column`."""
@@ -256,20 +273,52 @@ class Scan:
         return self._open[key]
 
 
-def scans_in(folder: Path, besides: Container[str] = ()) -> Iterator[Scan]:
-    """Yields the scans below `folder`, in the order in which they began; those `besides` stay unread."""
-    for name in names_of_scans(folder, besides):
+class NewScans:
+    """The scans of a folder as they begin; a look at one in which nothing was made costs next to nothing.
+
+    Stages look at every turn, and a folder may hold thousands.
+
+    Parameters
+    ----------
+    folder : Path
+    clock : callable
+        Wall clock, seconds, as the times of files are.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._clock = folder, clock
+        self._known: set[str] = set()
+        self._listed_ns = -1  # the folder's time of change when all in it was known
+
+    def look(self) -> list[Scan]:
+        """Returns the scans that are new since the last look, in the order in which they began."""
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return []
+        if changed_ns == self._listed_ns:
+            return []
+        with os.scandir(self._folder) as entries:  # a Path of each would take longer than all the rest
+            names = sorted(entry.name for entry in entries if entry.name not in self._known)
+        begun = [name for name in names if (self._folder / name / "scan.json").exists()]
+        self._known.update(begun)
+        # What is made within a tick of the file system's clock leaves no trace in it.
+        is_settled = self._clock() - changed_ns / 1e9 > SETTLED_S
+        self._listed_ns = changed_ns if is_settled and len(begun) == len(names) else -1
+        return [Scan(self._folder / name) for name in begun]
+
+
+def scans_in(folder: Path) -> Iterator[Scan]:
+    """Yields the scans below `folder`, in the order in which they began."""
+    for name in names_of_scans(folder):
         yield Scan(folder / name)
 
 
-def names_of_scans(folder: Path, besides: Container[str] = ()) -> list[str]:
-    """Returns the names of the scans below `folder`, in the order in which they began.
-
-    Of those `besides` nothing is looked at: stages ask at every turn, and a folder may hold thousands.
-    """
+def names_of_scans(folder: Path) -> list[str]:
+    """Returns the names of the scans below `folder`, in the order in which they began."""
     try:
-        with os.scandir(folder) as entries:  # a Path of each would take longer than all the rest
-            names = [entry.name for entry in entries if entry.name not in besides]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
     return sorted(name for name in names if (folder / name / "scan.json").exists())

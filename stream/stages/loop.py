@@ -27,7 +27,7 @@ from stream.record.handover import (
     is_left_behind,
 )
 from stream.record.passage import ReadyFrames
-from stream.record.scan import Numbers, Scan, State, scans_in
+from stream.record.scan import NewScans, Numbers, Scan, State
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
 from stream.stages.stage import (
@@ -145,12 +145,13 @@ class ScanCursor:
         self.work.handle(self._ready.in_hand())
 
     def leave(self) -> None:
-        """Closes the scan, or hands it over."""
+        """Closes the scan, or hands it over, and lets go of it."""
         if self.is_to_hand_over:
             self.work.hand_over()
             hand_over(self.scan, self._stage.name)
         else:
             self.close()
+        self.scan.close()
 
     def close(self) -> None:
         """Ends the scan: what is published is marked, what never was is marked UNFINISHED."""
@@ -211,7 +212,7 @@ class WorkerLoop:
         self._run = run_id, config_hash
         self._begins_last = isinstance(stage, Latecomer)
         self._cursor: ScanCursor | None = None
-        self._left: set[str] = set()  # scans that this stage need not look at again
+        self._new = NewScans(scans)
         self._waiting: dict[str, Scan] = {}  # scans that it cannot begin with yet
 
     @property
@@ -247,14 +248,12 @@ class WorkerLoop:
         return (self._cursor.scan.name, self._cursor.work.counts()) if self._cursor else ("", {})
 
     def _next(self) -> ScanCursor | None:
-        for scan in scans_in(self.scans, besides=self._left | self._waiting.keys()):
-            self._waiting[scan.name] = scan
+        self._waiting |= {scan.name: scan for scan in self._new.look()}
         for name, scan in sorted(self._waiting.items()):
             if has_left(scan, self.stage.name) or self._leaves(scan):
-                self._left.add(name)
                 del self._waiting[name]
             elif not self._begins_last or self._is_over(scan):
-                return ScanCursor(self.stage, scan, self.clock)
+                return ScanCursor(self.stage, self._waiting.pop(name), self.clock)
         return None
 
     def _leaves(self, scan: Scan) -> bool:

@@ -26,7 +26,7 @@ from stream.documents.position_reader import PositionFields, PositionReader, Row
 from stream.documents.position_writer import STAGE, PositionWriter
 from stream.files.cxi import read_scan
 from stream.files.tables import read_table
-from stream.record.scan import Numbers, Scan, scans_in
+from stream.record.scan import NewScans, Numbers, Scan
 from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints
 from stream.stages.stage import Inlet
@@ -86,11 +86,11 @@ class Positions:
     """
 
     def __init__(self, config: PositionsConfig, scans: Path, *, config_hash: str = "") -> None:
-        self.config, self._scans, self._config_hash = config, scans, config_hash
+        self.config, self._config_hash = config, config_hash
         self.inlet: Inlet | None = None
         if config.source == "documents":
             self.inlet = Inlet("SUB", (config.endpoint(),), config.queue)
-        self._seen: set[str] = set()
+        self._new = NewScans(scans)
         self._series: dict[str, _Series] = {}
         self._runs: dict[str, _Run] = {}
         self._owner: dict[str, str] = {}  # uid of a descriptor or resource: uid of its run
@@ -144,20 +144,17 @@ class Positions:
         return np.arange(len(positions_m)), positions_m
 
     def _look_for_unfinished(self) -> None:
-        found = list(scans_in(self._scans))
+        found = self._new.look()
         for scan in found:
             # The newest may lack only the end of its documents.
             if scan is found[-1] or not scan.count(STAGE, "closed"):
                 self._resume(scan)
-            else:
-                self._seen.add(scan.name)
 
     def _look_for_series(self) -> None:
-        for scan in scans_in(self._scans, besides=self._seen):
+        for scan in self._new.look():
             self._open(scan)
 
     def _open(self, scan: Scan) -> None:
-        self._seen.add(scan.name)
         config = self.config
         self._current = PositionWriter(
             scan,
@@ -276,6 +273,7 @@ class Positions:
         for name, series in list(self._series.items()):
             if series.writer.is_closed and self._pairing.run_of(name) not in self._runs:
                 del self._series[name]
+                series.writer.scan.close()
 
 
 def load_positions(path: Path, fields: PositionFields) -> PositionArray:

@@ -131,7 +131,8 @@ class LivePicture(ScanWork):
         self.version = self._counters["version"]
         self._published_at = float("-inf")
         corners_of = partial(read_corners, scan, origin.optics.geometry)
-        self._order = GroundOrder(scan, Stitcher.name, corners_of, self._illumination)
+        # No method of its own: a picture goes when the next one comes, not when Python looks for circles.
+        self._order = GroundOrder(scan, Stitcher.name, corners_of, partial(_illumination, origin, scan))
         before = scan.done(Stitcher.name)
         if before.size:
             self._place(before)
@@ -234,14 +235,9 @@ class LivePicture(ScanWork):
 
     def _empty_mosaic(self) -> Mosaic:
         """Return a mosaic whose patches will weigh as they are illuminated."""
-        n, illumination = self._origin.optics.geometry.n_pixels, self._illumination()
+        n, illumination = self._origin.optics.geometry.n_pixels, _illumination(self._origin, self.scan)
         known = np.ones((n, n), np.float32) if illumination is None else illumination
         return Mosaic(known, self._origin.error_model)
-
-    def _illumination(self) -> Array | None:
-        """Return |P|^2 summed over modes, None while the probe is not known."""
-        probe = self._origin.optics.probe_of(self.scan)
-        return None if probe is None else abs2(probe).sum(axis=0)
 
     def _restitch(self) -> None:
         if not self._origin.uses_network or not self._placed:
@@ -353,3 +349,9 @@ class LivePicture(ScanWork):
         centres_px = read_corners(self.scan, geometry, numbers) + geometry.n_pixels / 2
         self._path.put(numbers, centres_px, self.version)
         self._models.add(numbers)
+
+
+def _illumination(origin: ImageOrigin, scan: Scan) -> Array | None:
+    """Return |P|^2 summed over modes, None while the probe is not known."""
+    probe = origin.optics.probe_of(scan)
+    return None if probe is None else abs2(probe).sum(axis=0)

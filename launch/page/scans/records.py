@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from launch.config.run_file import PROBE_FILE, ResolvedRun, optics
 from launch.results.summary import result_folder
 from operators.engine.config import RefinerSnapshot, RefinerState
-from stream.record.scan import Scan
+from stream.record.scan import Scan, names_of_scans
 from stream.record.snapshot import read_snapshot, read_state
+from stream.record.taken_up import runs_of
 from stream.stages.inputs import Optics
 
 NEWEST = "newest"
@@ -43,7 +44,7 @@ class ScanRecord:
     def __init__(
         self, scan: Scan, runs: Path, results: Path, run_id: str, clock: Callable[[], float]
     ) -> None:
-        self.scan, self._is_of_this_run = scan, scan.header.run_id == run_id
+        self.scan, self._is_of_this_run = scan, run_id in runs_of(scan)
         self.run_folder = runs / (scan.header.run_id or "unknown")
         self.result = results / f"{scan.name}.cxi"
         self._clock = clock
@@ -134,7 +135,7 @@ class ScanRecords:
 
     def names(self) -> list[str]:
         """Returns the names of all scans, the newest first."""
-        return sorted((path.parent.name for path in self._scans.glob("*/scan.json")), reverse=True)
+        return names_of_scans(self._scans)[::-1]
 
     def _newest(self) -> str:
         """Return the name of the newest scan, "" if there is none; looks into as few of them as it can."""

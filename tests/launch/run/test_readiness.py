@@ -197,7 +197,7 @@ def test_an_address_that_is_taken_or_named_twice_is_refused(folder):
 
 
 def test_a_folder_that_another_run_writes_to_is_refused(folder):
-    from launch.run.supervisor import claim
+    from launch.run.claims import claim
 
     known = configured(folder)
     with open(claim(known.config.save)), pytest.raises(ConfigError, match="save: another run is writing to"):  # noqa: PTH123
