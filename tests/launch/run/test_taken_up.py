@@ -17,19 +17,19 @@ from tests.helpers.launch.runs import TRAINED_PROBE, make_config, make_run
 from tests.helpers.stream.scans import close, make_scan, record
 
 
-def left_by_an_earlier_run(scans: Path, number: int, *closed: str) -> Scan:
-    scan = make_scan(scans, f"{number:04d}-left", run_id="earlier")
+def left_by_an_earlier_run(scans: Path, number: int, *closed: str, config_hash: str = "") -> Scan:
+    scan = make_scan(scans, f"{number:04d}-left", run_id="earlier", config_hash=config_hash)
     record(scan, [0, 1])
     close(scan, "subscriber", *closed)
     return scan
 
 
-def test_a_scan_without_results_counts_for_the_run_that_ends_it(run_folder):
+def test_the_scan_that_an_earlier_run_left_open_counts_for_the_run_that_ends_it(run_folder):
     run = make_run(run_folder, "first")
-    left_by_an_earlier_run(run.scans, 0, "first")
-    left = left_by_an_earlier_run(run.scans, 1)
-    waits_for_its_finisher = left_by_an_earlier_run(run.scans, 2)
-    hand_over(waits_for_its_finisher, "stitcher")
+    config_hash = run.context().config_hash
+    left_by_an_earlier_run(run.scans, 0, "first", config_hash=config_hash)
+    left_by_an_earlier_run(run.scans, 1, config_hash=config_hash)  # the finisher's
+    left = left_by_an_earlier_run(run.scans, 2, config_hash=config_hash)
     with Supervisor(run) as supervisor:
         assert [scan.name for scan in supervisor.scans()] == [left.name]
         supervisor.poll()
@@ -39,7 +39,14 @@ def test_a_scan_without_results_counts_for_the_run_that_ends_it(run_folder):
         supervisor.wait_for_series(1, timeout_s=0.0)
     assert runs_of(left) == ("earlier", run.run_id)
     (event,) = [event for event in events_of(left) if event.source == "scan"]
-    assert event.text == "0001-left goes on, 2 frames recorded by an earlier run"
+    assert event.text == "0002-left goes on, 2 frames recorded by an earlier run"
+
+
+def test_a_scan_of_another_configuration_is_not_taken_for_a_series_of_the_run(run_folder):
+    run = make_run(run_folder, "first")
+    left_by_an_earlier_run(run.scans, 0, config_hash="another")
+    with Supervisor(run) as supervisor:
+        assert supervisor.scans() == []
 
 
 def test_a_run_that_resumes_waits_for_all_that_is_left_and_for_what_begins_meanwhile(run_folder):
