@@ -132,15 +132,6 @@ class Bounds:
             self.top - n_pixels, self.left - n_pixels, self.bottom + n_pixels, self.right + n_pixels
         )
 
-    def reaching(self, other: "Bounds", margin: int) -> "Bounds":
-        """Return bounds that contain both, and `margin` more on each side on which `other` reaches out."""
-        return Bounds(
-            self.top if self.top <= other.top else other.top - margin,
-            self.left if self.left <= other.left else other.left - margin,
-            self.bottom if self.bottom >= other.bottom else other.bottom + margin,
-            self.right if self.right >= other.right else other.right + margin,
-        )
-
     def contains(self, other: "Bounds") -> bool:
         """Return whether every pixel of `other` is inside."""
         return (

@@ -10,7 +10,8 @@ from launch.beamline.simulation import SimulatedScan
 from operators.arrays import Object, abs2
 from operators.geometry import Bounds, window_corners
 from operators.metrics.errors import NRMSE, nrmse
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from operators.patches import add_patches
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
@@ -63,5 +64,5 @@ def _mosaic(scan: Scan, truth: SimulatedScan, corners: NDArray[np.int64]) -> Mos
     numbers = numbers[numbers < len(corners)]
     if not numbers.size:
         return None
-    patches, sigma = read_patches(scan, truth.probe.shape[-1], numbers)
+    patches, sigma = read_patches(scan, numbers)
     return stitch(patches, sigma, abs2(truth.probe).sum(axis=0), corners[numbers])

@@ -30,7 +30,8 @@ from launch.results.reconstruction import Reconstruction
 from launch.results.summary import result_folder, summarise, write_summary
 from operators.arrays import Probe, abs2
 from operators.mosaic.error_bars import ErrorModel
-from operators.mosaic.mosaic import Mosaic, Picture, stitch_parts
+from operators.mosaic.mosaic import Mosaic, Picture
+from operators.mosaic.stitching import stitch_parts
 from operators.reconstruct import transparent_where_unlit
 from stream.record.account import frame_counts
 from stream.record.calibration import read_calibration
@@ -260,7 +261,7 @@ def _mosaic(scan: Scan, optics: Optics, error_model: ErrorModel) -> Mosaic | Non
     if probe is None or not numbers.size:
         return None
     return stitch_parts(
-        lambda rows: read_patches(scan, optics.geometry.n_pixels, numbers[rows]),
+        lambda rows: read_patches(scan, numbers[rows]),
         abs2(probe).sum(axis=0),
         read_corners(scan, optics.geometry, numbers),
         error_model,

@@ -26,7 +26,8 @@ from operators.arrays import Array, Object, abs2
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import ErrorModel, factor_asked_for, tile_errors
 from operators.mosaic.error_model_fit import fit_error_model
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from operators.network.interface import Network
 from operators.network.predictor import Predictor
 from stream.files.weights import load_network, save_network

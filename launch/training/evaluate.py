@@ -13,7 +13,7 @@ from operators.arrays import Corners, Object, Patches, Patterns, Probe, abs2
 from operators.geometry import Bounds, window_corners
 from operators.metrics.errors import NRMSE, align_phase, nrmse
 from operators.mosaic.error_bars import coverage
-from operators.mosaic.mosaic import stitch
+from operators.mosaic.stitching import stitch
 from operators.network.gaps import fill_patterns
 from operators.network.interface import Network
 from operators.network.predictor import Predictor

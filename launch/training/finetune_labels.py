@@ -17,7 +17,7 @@ from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_fwhm_px
 from operators.patches import extract_patches
 from stream.record.scan import Numbers, Scan
-from stream.stages.inputs import read_corners, read_patches, read_patterns
+from stream.stages.inputs import read_corners, read_patterns, read_wide_patches
 
 LARGEST_RESIDUAL = 2.0  # times the median one of the scan
 MOST_FRAMES = 1024  # held at a time, drawn evenly over the scan: bounds the memory
@@ -110,7 +110,7 @@ def _well_explained(
     if not len(numbers):
         return np.zeros(0, bool)
     residual = forward_residual(patterns, refined_probe, objects, mask)
-    patches, _ = read_patches(scan, probe.shape[-1], numbers)
+    patches, _ = read_wide_patches(scan, probe.shape[-1], numbers)
     before = forward_residual(patterns, probe, patches, mask)
     return (residual <= LARGEST_RESIDUAL * np.median(residual)) & (residual < before)
 

@@ -4,25 +4,24 @@ The live image where nothing better is known yet. A patch fixes the object only 
 each one is turned to agree with what lies under it before it is added.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from operators.arrays import Array, Corners, Mask, Object, Patches, abs2, phase_factor
+from operators.arrays import Array, Corners, Mask, Object, Patches, abs2
 from operators.geometry import Bounds
+from operators.mosaic.blocks import Blocks
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.islands import Islands
-from operators.mosaic.phase_sync import synchronise
+from operators.mosaic.light import lit_part, part_of_windows
 from operators.patches import extract_patches
 
-PART = 256  # patches that are stitched at a time
+LIT = 0.005
+"""Of the peak of the light: where a window has less, its patch is left out. It has next to no weight there,
+and most of a window is dark."""
+PIXELS_AT_ONCE = 1 << 16  # of patches that are weighted together: they stay in the processor's cache
 KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
 LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
-
-ReadParts: TypeAlias = Callable[[NDArray[np.int64]], tuple[Patches, Array]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,26 +56,38 @@ class Mosaic:
         wrong by more than their photons say. Their own sigma would not weigh better: phases drift then.
     error_model : ErrorModel
         How its sigma is made of what is known about its error.
+
+    Attributes
+    ----------
+    lit : Bounds
+        Pixels of a window that count: outside them there is less than `LIT` of the peak of the light.
+    light : (y, x) float32, photons
+        Illumination of these.
     """
 
     def __init__(self, illumination: Array, error_model: ErrorModel = DEFAULT_ERROR_MODEL) -> None:
         self.weights = np.asarray(illumination, np.float32)
         self.power = float(self.weights.sum())  # photons of the probe
         self.error_model = error_model
+        self.lit = lit_part(self.weights, LIT)
         self.n_patches = 0
         self.bounds: Bounds | None = None
-        self._steep = self.weights * np.sqrt(self.weights / self.weights.max())
-        self._photons = np.zeros((0, 0), np.float32)
+        self.light = self.weights[self.lit.slices_in(Bounds(0, 0, *self.weights.shape))].copy()
+        self._steep = self.light * np.sqrt(self.light / self.light.max())
         self._islands = Islands()  # of w p
-        self._gains = np.zeros((0, 0), np.float32)  # of w
-        self._squares = np.zeros((3, 0, 0), np.float32)  # of w |p|^2, w s^2, w^2 s^2
+        self._sums = Blocks(5, np.float32)  # of |P|^2, w, w |p|^2, w s^2, w^2 s^2
+        # Of some patches: the first two are the same for all.
+        self._added = np.empty((max(1, PIXELS_AT_ONCE // self.light.size), 5, *self.lit.shape), np.float32)
+        self._added[:, 0], self._added[:, 1] = self.light, self._steep
 
     @property
     def n_islands(self) -> int:
         """Parts of which no patch has told yet how their phases stand to each other."""
         return len(self._islands)
 
-    def add(self, patches: Patches, sigma: Array, corners: Corners, *, turn: bool = True) -> list[Bounds]:
+    def add(
+        self, patches: Patches, sigma: Array, corners: Corners, turns: Array | None = None
+    ) -> list[Bounds]:
         """Adds patches one after the other, each in the phase of what already lies under it.
 
         Returns the absolute pixels of islands that were turned because a patch lies on a larger one, too.
@@ -84,184 +95,115 @@ class Mosaic:
         Parameters
         ----------
         patches : (frame, y, x) complex64
-        sigma : (frame, y, x) float32, radians
+            Of whole windows, or of the middle of them that the network sees.
+        sigma : (frame, y, x) real, radians
             Standard deviation of each patch's phase.
         corners : (frame, 2) int64, absolute object pixels
-        turn : bool
-            False where the phases agree already.
+            Of the windows.
+        turns : (frame,) complex64, optional
+            Phase factors with which the patches agree, instead of finding them.
         """
         if not len(patches):
             return []
         n, turned = self.weights.shape[-1], []
         self.grow(Bounds.of_windows(corners, n))
-        for patch, spread, corner in zip(patches, sigma, corners, strict=True):
-            bounds = Bounds.of_windows(corner[None], n)
-            if turn:
-                turned += self._islands.place(patch, self._steep, self.weights, bounds)
-            else:
-                self._islands.place_unturned(patch, self._steep, bounds)
-            self._add_one(patch, spread, bounds)
+        patches, sigma = part_of_windows(patches, sigma, n, self.lit)
+        n_at_once = len(self._added)
+        for start in range(0, len(patches), n_at_once):
+            some = slice(start, start + n_at_once)
+            turned += self._add_some(
+                patches[some], sigma[some], corners[some], None if turns is None else turns[some]
+            )
         return turned
 
+    def lit_at(self, corners: Corners) -> list[Bounds]:
+        """Returns the absolute pixels to which the windows at `corners`, (frame, 2) int64, are added."""
+        (top, left), (n_rows, n_columns) = self.lit.origin, self.lit.shape
+        places = (corners + np.array([top, left])).tolist()
+        return [Bounds(row, column, row + n_rows, column + n_columns) for row, column in places]
+
     def grow(self, bounds: Bounds) -> None:
-        """Makes room for `bounds`; nothing moves in absolute pixels."""
-        if self.bounds is not None and self.bounds.contains(bounds):
-            return
-        n = self.weights.shape[-1]
-        # Growing copies the canvas: a margin makes it rare.
-        new = bounds if self.bounds is None else self.bounds.union(bounds.padded(n))
-        for name in ("_photons", "_gains", "_squares"):
-            old = getattr(self, name)
-            grown = np.zeros((*old.shape[:-2], *new.shape), old.dtype)
-            if self.bounds is not None:
-                rows, columns = self.bounds.slices_in(new)
-                grown[..., rows, columns] = old
-            setattr(self, name, grown)
-        self.bounds = new
+        """Has the mosaic cover `bounds` as well."""
+        self.bounds = bounds if self.bounds is None else self.bounds.union(bounds)
 
     def picture(self, bounds: Bounds) -> Picture:
-        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside the canvas."""
-        if self.bounds is None:
-            raise ValueError("the mosaic is empty: no patch has been added")
-        window, mean = bounds.slices_in(self.bounds), self.object_on(bounds)
-        photons = self._photons[window]
-        known = self._known(photons)
-        variance = self.error_model.variance(self._error_terms(window, mean))
+        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside its own."""
+        sums, mean = self._sums_on(bounds)
+        known = self._known(sums[0])
+        variance = self.error_model.variance(_error_terms(sums, mean))
         sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
-        return Picture(object=mean, photons=photons.copy(), sigma=sigma, bounds=bounds)
+        return Picture(object=mean, photons=sums[0], sigma=sigma, bounds=bounds)
 
     def photons_on(self, bounds: Bounds) -> Array:
-        """Returns the photons that fell on each pixel of `bounds`, inside the canvas, (row, col) float32."""
-        assert self.bounds is not None  # noqa: S101  (nothing lies inside no canvas)
-        return self._photons[bounds.slices_in(self.bounds)]
+        """Returns the photons that fell on each pixel of `bounds`, (row, col) float32."""
+        return self._sums.on(bounds, layers=slice(1))[0]
 
     def object_on(self, bounds: Bounds, step: int = 1) -> Object:
-        """Returns every `step`th row and column of `bounds`, inside the canvas; 0 where nothing is known."""
-        assert self.bounds is not None  # noqa: S101  (nothing lies inside no canvas)
-        rows, columns = bounds.slices_in(self.bounds)
-        window = slice(rows.start, rows.stop, step), slice(columns.start, columns.stop, step)
-        known, sums = self._known(self._photons[window]), self._islands.sums_on(bounds, step)
-        return np.where(known, sums / self._known_gains(window), np.complex64(0))
+        """Returns every `step`th row and column of `bounds`; 0 where nothing is known."""
+        photons, gains = self._sums.on(bounds, step, slice(2))
+        return self._mean(photons, gains, self._islands.sums_on(bounds, step))
 
     def windows(self, corners: Corners) -> Patches:
         """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
         n = self.weights.shape[-1]
         bounds = Bounds.of_windows(corners, n)
-        picture = self.picture(bounds)
-        known = np.where(np.isfinite(picture.sigma), picture.object, np.complex64(1))
-        return extract_patches(known, corners - bounds.origin, n)
+        object_, photons = self.object_on(bounds), self.photons_on(bounds)
+        return extract_patches(np.where(self._known(photons), object_, 1), corners - bounds.origin, n)
 
     def error_terms(self, bounds: Bounds) -> Array:
-        """Returns (4, row, col) float32, rad^2: what `ErrorModel` weighs, on `bounds` inside the canvas."""
-        picture = self.picture(bounds)
-        assert self.bounds is not None  # noqa: S101  (there is a picture)
-        return self._error_terms(bounds.slices_in(self.bounds), picture.object)
+        """Returns (4, row, col) float32, rad^2: what `ErrorModel` weighs, on `bounds`."""
+        return _error_terms(*self._sums_on(bounds))
+
+    def _sums_on(self, bounds: Bounds) -> tuple[Array, Object]:
+        """Return the sums on `bounds`, (5, row, col) float32, and the object."""
+        if self.bounds is None:
+            raise ValueError("the mosaic is empty: no patch has been added")
+        if not self.bounds.contains(bounds):
+            raise ValueError(f"{bounds} reaches outside {self.bounds}")
+        sums = self._sums.on(bounds)
+        return sums, self._mean(sums[0], sums[1], self._islands.sums_on(bounds))
 
     def _known(self, photons: Array) -> Mask:
         return photons > KNOWN_FRACTION * self.weights.max()
 
-    def _known_gains(self, window: tuple[slice, slice]) -> Array:
-        gains = self._gains[window]
-        return np.where(gains > 0, gains, np.float32(1))
+    def _mean(self, photons: Array, gains: Array, sums: Object) -> Object:
+        sums *= np.where(self._known(photons), _inverse(gains), np.float32(0))
+        return sums
 
-    def _error_terms(self, window: tuple[slice, slice], mean: Object) -> Array:
-        """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
-        gains = self._known_gains(window)
-        power, spread, spread_weighted = (square[window] / gains for square in self._squares)
-        mean2 = abs2(mean)
-        amplitude2 = np.maximum(mean2, 1e-3)
-        disagreement = np.maximum(power - mean2, 0) / (2 * amplitude2)
-        floor = 1 / (2 * np.maximum(self._photons[window] * amplitude2, 1e-3))
-        return np.stack([floor, spread, spread_weighted / gains, disagreement])
-
-    def _add_one(self, patch: Array, sigma: Array, bounds: Bounds) -> None:
-        assert self.bounds is not None  # noqa: S101  (grow has run)
-        weights, window = self._steep, bounds.slices_in(self.bounds)
-        weighted = weights * sigma.astype(np.float32) ** 2
-        self._photons[window] += self.weights
-        self._gains[window] += weights
-        self._squares[(0, *window)] += weights * abs2(patch)
-        self._squares[(1, *window)] += weighted
-        self._squares[(2, *window)] += weights * weighted
-        self.n_patches += 1
+    def _add_some(
+        self, patches: Patches, sigma: Array, corners: Corners, turns: Array | None
+    ) -> list[Bounds]:
+        """Add what `patches` and `sigma` have on the lit part of their windows."""
+        weighted, seen, turned = patches * self._steep, patches * self.light, []
+        _, _, squares, spreads, steep_spreads = np.moveaxis(self._added[: len(patches)], 1, 0)
+        np.multiply(self._steep, abs2(patches), out=squares)
+        np.multiply(self._steep, sigma.astype(np.float32) ** 2, out=spreads)
+        np.multiply(self._steep, spreads, out=steep_spreads)
+        for index, bounds in enumerate(self.lit_at(corners)):
+            if turns is None:
+                turned += self._islands.place(seen[index], weighted[index], bounds)
+            else:
+                self._islands.add(turns[index] * weighted[index], bounds)
+            self._sums.add(self._added[index], bounds)
+        self.n_patches += len(patches)
+        return turned
 
 
-def stitch(
-    patches: Patches,
-    sigma: Array,
-    illumination: Array,
-    corners: Corners,
-    error_model: ErrorModel = DEFAULT_ERROR_MODEL,
-) -> Mosaic:
-    """Returns the mosaic of all patches, whatever the order in which they arrived.
-
-    Parameters
-    ----------
-    patches, sigma, corners
-        As for `Mosaic.add`, in frame order.
-    illumination : (y, x) float32, photons
-    error_model
-        As for `Mosaic`.
-    """
-    return stitch_parts(lambda rows: (patches[rows], sigma[rows]), illumination, corners, error_model)
+def _error_terms(sums: Array, mean: Object) -> Array:
+    """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
+    photons, gains, power, spread, spread_weighted = sums
+    inverse, mean2, terms = _inverse(gains), abs2(mean), np.empty((4, *mean.shape), np.float32)
+    amplitude2 = np.maximum(mean2, np.float32(1e-3))
+    np.divide(0.5, np.maximum(photons * amplitude2, np.float32(1e-3)), out=terms[0])
+    np.multiply(spread, inverse, out=terms[1])
+    np.multiply(spread_weighted, np.square(inverse), out=terms[2])
+    np.divide(np.maximum(power * inverse - mean2, 0), 2 * amplitude2, out=terms[3])
+    return terms
 
 
-def stitch_parts(
-    read: ReadParts, illumination: Array, corners: Corners, error_model: ErrorModel = DEFAULT_ERROR_MODEL
-) -> Mosaic:
-    """Returns what `stitch` does, of patches that need not be in memory together.
-
-    Parameters
-    ----------
-    read : callable
-        Returns patches and sigma, as for `Mosaic.add`, at indices (frame,) of `corners`; each is read a few
-        times, some hundred together.
-    illumination, corners, error_model
-        As for `stitch`.
-    """
-    mosaic = Mosaic(illumination, error_model)
-    if not len(corners):
-        return mosaic
-    bounds = Bounds.of_windows(corners, mosaic.weights.shape[-1])
-    mosaic.grow(bounds)
-    for rows in _parts(_neighbours_first(corners)):
-        mosaic.add(*read(rows), corners[rows])
-    mean = mosaic.picture(bounds).object
-    agreement = np.empty(len(corners), np.complex64)
-    for rows in _parts(np.arange(len(corners))):
-        under = extract_patches(mean, corners[rows] - bounds.origin, mosaic.weights.shape[-1])
-        agreement[rows] = np.einsum(
-            "fyx,yx,fyx->f", read(rows)[0].conj(), mosaic.weights, under, optimize=True
-        )
-    turns = synchronise(lambda rows: read(rows)[0], mosaic.weights, corners, phase_factor(agreement))
-    mosaic = Mosaic(illumination, error_model)
-    mosaic.grow(bounds)
-    for rows in _parts(np.arange(len(corners))):
-        patches, sigma = read(rows)
-        mosaic.add(patches * turns[rows, None, None], sigma, corners[rows], turn=False)
-    return mosaic
-
-
-def _parts(rows: Array) -> list[Array]:
-    return np.array_split(rows, -(-len(rows) // PART))
-
-
-def _neighbours_first(corners: Corners) -> Array:
-    """Return an order in which every patch comes next to one before it, if it has a neighbour at all.
-
-    Taken at random, patches would join islands whose phases have nothing to do with each other: a bad start
-    for matching them all.
-    """
-    order = np.zeros(len(corners), np.int64)
-    y, x = corners.T.astype(np.float64, order="C")
-    distance2 = np.full(len(corners), np.inf)
-    for i in range(1, len(corners)):
-        newest = order[i - 1]
-        top, left = y[newest], x[newest]
-        y[newest] = distance2[newest] = np.inf  # taken
-        np.minimum(distance2, (y - top) ** 2 + (x - left) ** 2, out=distance2)
-        order[i] = distance2.argmin()
-    return order
+def _inverse(gains: Array) -> Array:
+    """Return 1 / gains, 1 where there are none."""
+    return 1 / np.where(gains > 0, gains, np.float32(1))
 
 
 def phase_variance(photons: Array) -> Array:

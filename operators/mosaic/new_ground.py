@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from operators.arrays import Array, Corners
 from operators.geometry import Bounds
+from operators.mosaic.light import lit_part
 from operators.mosaic.mosaic import KNOWN_FRACTION
 
 N_STEPS = 8
@@ -29,11 +30,11 @@ class NewGround:
     """
 
     def __init__(self, illumination: Array) -> None:
+        part = lit_part(illumination, KNOWN_FRACTION)
         lit = illumination > KNOWN_FRACTION * illumination.max()
-        rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
-        lit = lit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        lit = lit[part.top : part.bottom, part.left : part.right]
         self._cell_px = -(-max(lit.shape) // _CELLS)
-        self._first = np.array([rows[0], columns[0]])
+        self._first = np.array(part.origin)
         self._lit = _coarse(lit, self._cell_px)
         self._n_lit = int(np.count_nonzero(self._lit))
         self._bounds: Bounds | None = None  # in cells

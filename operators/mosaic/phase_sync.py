@@ -4,13 +4,14 @@ A patch knows the object only up to a phase. Turned one after the other, patches
 random walk.
 """
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Array, Corners, Patches
+from operators.mosaic.light import lit_part
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -24,6 +25,17 @@ REGION = 4  # bright sides; its patches and their neighbours are in memory at a 
 PAIRS_PER_PATCH = 16  # what a scan of usual overlap has within reach; more tell little more
 MOST_ITERATIONS = 2000
 CONVERGED = 1e-6  # rad, of the change of an iteration
+
+Result = TypeVar("Result")
+
+
+def result_of(steps: Generator[None, None, Result]) -> Result:
+    """Do all steps of a computation; return what it does."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def synchronise(
@@ -47,9 +59,17 @@ def synchronise(
     u^H H u, where H holds the weighted inner products of overlapping patches.
     """
     read = patches if callable(patches) else patches.__getitem__
-    overlaps = _overlaps(read, np.asarray(weights, np.float32), corners)
+    return result_of(synchronising(read, weights, corners, turns))
+
+
+def synchronising(
+    read: ReadPatches, weights: Array, corners: Corners, turns: Array
+) -> Generator[None, None, NDArray[np.complex64]]:
+    """Do what `synchronise` does in steps of less than a second, and return the turns after the last."""
+    overlaps = yield from _overlaps(read, np.asarray(weights, np.float32), corners)
     turns = np.asarray(turns, np.complex128)
     for _ in range(MOST_ITERATIONS):
+        yield
         pull = overlaps @ turns
         size = np.abs(pull)
         turned = np.where(size > 0, pull / np.where(size > 0, size, 1), turns)
@@ -60,19 +80,22 @@ def synchronise(
     return turns.astype(np.complex64)
 
 
-def _overlaps(read: ReadPatches, weights: NDArray[np.float32], corners: Corners) -> "csr_matrix":
+def _overlaps(
+    read: ReadPatches, weights: NDArray[np.float32], corners: Corners
+) -> "Generator[None, None, csr_matrix]":
     """Return the inner products conj(p_i) p_j of patches where they overlap, a Hermitian sparse matrix."""
     from scipy.sparse import csr_matrix  # here: it loads in a quarter of a second, and live mosaics need none
 
-    rows, columns = (np.flatnonzero((weights > BRIGHT * weights.max()).any(axis=axis)) for axis in (1, 0))
-    bright = np.s_[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    part = lit_part(weights, BRIGHT)
+    bright = np.s_[:, part.top : part.bottom, part.left : part.right]
     weights = weights[bright[1:]] / weights.max()
     pairs = _pairs(corners, REACH * float(min(weights.shape)))
     products = np.empty(len(pairs), np.complex128)
-    for part in _by_region(corners[pairs[:, 0]], REGION * max(weights.shape)):
-        members, where = np.unique(pairs[part], return_inverse=True)
+    for which in _by_region(corners[pairs[:, 0]], REGION * max(weights.shape)):
+        yield
+        members, where = np.unique(pairs[which], return_inverse=True)
         patches, places = read(members)[bright], where.reshape(-1, 2)
-        for index, (i, j) in zip(part.tolist(), places.tolist(), strict=True):
+        for index, (i, j) in zip(which.tolist(), places.tolist(), strict=True):
             offset = corners[members[j]] - corners[members[i]]
             products[index] = _overlap(patches[i], patches[j], weights, offset)
     i, j = pairs.T

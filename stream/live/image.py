@@ -15,6 +15,7 @@ from stream.wire.messages import ImageFigures, ObjectUpdate
 
 MAX_PIXELS = 1 << 28
 _LAYERS = {"object": "<c8", "sigma": "<f4", "photons": "<f4", "source": "|u1"}
+_NOTHING = {"sigma": np.inf}  # where no tile has come, if not 0
 
 
 class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
@@ -131,7 +132,10 @@ class TileMaps(Mapping[str, NDArray[Any]]):
         return bottom - top, right - left
 
     def _put_together(self, name: str) -> NDArray[Any]:
-        (top, left, _, _), layer = self._bounds, np.zeros(self.shape, _LAYERS[name])
+        (top, left, _, _), nothing = self._bounds, _NOTHING.get(name, 0)
+        layer = (
+            np.full(self.shape, nothing, _LAYERS[name]) if nothing else np.zeros(self.shape, _LAYERS[name])
+        )
         for (row, column), tile in self._tiles.items():
             _paste(tile[name], layer, row * self._tile_px - top, column * self._tile_px - left)
         return layer

@@ -183,8 +183,8 @@ def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers, xp: Arra
     return preprocess(xp.asarray(scan.column("frames").read(numbers)))
 
 
-def read_patches(scan: Scan, n_pixels: int, numbers: Numbers) -> tuple[Patches, Array]:
-    """Returns what the network made of frames it has done, as windows of `n_pixels`.
+def read_patches(scan: Scan, numbers: Numbers) -> tuple[Patches, Array]:
+    """Returns what the network made of frames it has done: the middle of their windows, as far as it sees.
 
     Returns
     -------
@@ -193,7 +193,12 @@ def read_patches(scan: Scan, n_pixels: int, numbers: Numbers) -> tuple[Patches, 
     sigma : (frame, y, x) float16, rad
         Standard deviation of the phase.
     """
-    return widened(scan.column("patches").read(numbers), scan.column("sigma").read(numbers), n_pixels)
+    return scan.column("patches").read(numbers), scan.column("sigma").read(numbers)
+
+
+def read_wide_patches(scan: Scan, n_pixels: int, numbers: Numbers) -> tuple[Patches, Array]:
+    """Returns the same as windows of `n_pixels`: around what the network sees nothing is known."""
+    return widened(*read_patches(scan, numbers), n_pixels)
 
 
 def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Positions:

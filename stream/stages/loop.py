@@ -116,10 +116,13 @@ class ScanCursor:
             self._ready.take(batch)
             self._handle(batch)
             return 0.0
-        is_busy = self._idle()
+        is_busy = self._within_slice(self.work.idle)
         if is_tail and not ready.size and not is_busy and self._is_over():
-            return None
-        return 0.0 if is_busy else min(self._rule.remaining_s(self._clock()), POLL_S)
+            return 0.0 if self._within_slice(self.work.closing) else None
+        if is_busy:
+            return 0.0
+        now = self._clock()
+        return min(self._rule.remaining_s(now), max(self.work.rest_s(now), 0.0), POLL_S)
 
     def _handle(self, batch: Numbers) -> None:
         try:
@@ -127,9 +130,9 @@ class ScanCursor:
         except (MemoryError, UnusableScanError) as error:
             self._give_up(error)
 
-    def _idle(self) -> bool:
+    def _within_slice(self, work: Callable[[float], bool]) -> bool:
         try:
-            return self.work.idle(self._clock() + SLICE_S)
+            return work(self._clock() + SLICE_S)
         except (MemoryError, UnusableScanError) as error:
             self._give_up(error)
             return False

@@ -14,6 +14,7 @@ Refinement and stitcher hand a scan over when the next one has begun (`stream.re
 `stream.stages.loop.run_stage` owns everything else.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -53,6 +54,17 @@ class ScanWork(Protocol):
 
     def idle(self, deadline: float) -> bool:
         """Works between arrivals until `deadline`, monotonic seconds; says whether there is more to do."""
+        return False
+
+    def rest_s(self, now: float) -> float:
+        """Returns for how long at most nothing has to be done between arrivals, seconds from `now` on."""
+        return math.inf
+
+    def closing(self, deadline: float) -> bool:
+        """Does a part of what `close` would do, until `deadline`; says whether there is more of that.
+
+        Called when no more frames will come: a stage that is long at it is heard of in between.
+        """
         return False
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ so a slow client slows nobody and a late one gets everything.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import msgspec
@@ -17,7 +17,8 @@ from operators.arrays import Array, abs2
 from operators.engine.config import RefinerSnapshot
 from operators.geometry import Bounds
 from operators.mosaic.joining import Joint
-from operators.mosaic.mosaic import Mosaic, stitch_parts
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import PART, stitching
 from stream.live.path_store import PathStore
 from stream.live.server import Door
 from stream.live.tile_store import TileStore
@@ -36,6 +37,7 @@ from stream.wire.codec import Buffer
 from stream.wire.messages import ImageFigures, ObjectUpdate, RunState
 
 JOIN_SHARE = 0.1  # of the refined object that has changed when the mosaic is joined to it again
+PUBLISHING = 0.3  # of a core at most goes into versions: on a large change they come more slowly
 SEEN = 0.02  # of a change of phase, rad, or amplitude: less than a step of a colour map
 
 
@@ -49,6 +51,8 @@ class Stitcher:
         What the picture is made from, and what is stamped on every update.
     clock : callable
         Monotonic seconds.
+    work_clock : callable
+        Seconds of the processor that the stage has taken.
     state : callable
         Tells how the run stands, for clients; None where nobody knows.
 
@@ -68,9 +72,10 @@ class Stitcher:
         origin: ImageOrigin,
         clock: Callable[[], float] = time.monotonic,
         *,
+        work_clock: Callable[[], float] = time.thread_time,
         state: Callable[[], RunState | None] = lambda: None,
     ) -> None:
-        self._state = state
+        self._state, self._work_clock = state, work_clock
         self.config, self.origin, self.door, self._clock = config, origin, config.endpoint(), clock
         first = "inference" if origin.uses_network else "refinement"
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
@@ -82,7 +87,7 @@ class Stitcher:
 
     def open(self, scan: Scan) -> "LivePicture":
         """Begins a picture; after a restart all frames already stitched are stitched again first."""
-        self._picture = LivePicture(self.config, self.origin, scan, self._clock)
+        self._picture = LivePicture(self.config, self.origin, scan, self._clock, self._work_clock)
         return self._picture
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
@@ -108,9 +113,15 @@ class LivePicture(ScanWork):
     """
 
     def __init__(
-        self, config: LiveConfig, origin: ImageOrigin, scan: Scan, clock: Callable[[], float]
+        self,
+        config: LiveConfig,
+        origin: ImageOrigin,
+        scan: Scan,
+        clock: Callable[[], float],
+        work_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._config, self._origin, self.scan, self._clock = config, origin, scan, clock
+        self._config, self._origin, self.scan = config, origin, scan
+        self._clock, self._work_clock = clock, work_clock
         self._counters = scan.counters(Stitcher.name, writable=True)
         self._stitched_s = scan.column("mosaicked_s", writable=True)
         self._tiles = TileStore(config.tile_px)
@@ -127,15 +138,16 @@ class LivePicture(ScanWork):
         self._unmarked = NONE  # and those that no process before this one has published
         self._path, self._models = PathStore(), ModelCounts(scan)
         self._accounts, self._delay = Accounts(scan), Delay(scan)
-        self._is_final = False
+        self._is_final = self._is_stitched = False
+        self._stitching: Generator[None, None, Mosaic] | None = None
         self.version = self._counters["version"]
-        self._published_at = float("-inf")
+        self._has_published, self._publish_at = False, float("-inf")
         corners_of = partial(read_corners, scan, origin.optics.geometry)
         # No method of its own: a picture goes when the next one comes, not when Python looks for circles.
         self._order = GroundOrder(scan, Stitcher.name, corners_of, partial(_illumination, origin, scan))
         before = scan.done(Stitcher.name)
-        if before.size:
-            self._place(before)
+        for start in range(0, len(before), PART):
+            self._place(before[start : start + PART])
 
     def first_of(self, ready: Numbers, n_most: int) -> Numbers:
         """Returns those that show the most new ground."""
@@ -154,10 +166,30 @@ class LivePicture(ScanWork):
         self._publish_if_due()
         return False
 
+    def rest_s(self, now: float) -> float:
+        """Returns how long nothing is due."""
+        return self._publish_at - now if self._dirty else float("inf")
+
+    def closing(self, deadline: float) -> bool:
+        """Stitches the mosaic of all frames; says whether there is more to do."""
+        if self._is_stitched or not self._origin.uses_network or not self._placed:
+            return False
+        self._stitching = self._stitching or self._all_frames()
+        try:
+            next(self._stitching)
+            while self._clock() < deadline:
+                next(self._stitching)
+        except StopIteration as end:
+            self._mosaic, self._is_stitched = end.value, True
+        return not self._is_stitched
+
     def close(self) -> None:
         """Publishes the final picture: the mosaic in frame order and the last refined object."""
         self._take_up_refined()
-        self._restitch()
+        while self.closing(float("inf")):
+            pass
+        if self._is_stitched:
+            self._join()
         self._calibration.write()
         self._is_final = True
         self._publish()
@@ -177,7 +209,7 @@ class LivePicture(ScanWork):
 
     def news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
         """Returns what a client with version `after` of `scan` does not have, None if nothing."""
-        if self._published_at == float("-inf"):
+        if not self._has_published:
             return None
         after = after if scan == self.scan.name else -1
         if after >= self.version:
@@ -212,18 +244,18 @@ class LivePicture(ScanWork):
         )
 
     def _place(self, numbers: Numbers) -> None:
-        scan, n = self.scan, self._origin.optics.geometry.n_pixels
-        corners = read_corners(scan, self._origin.optics.geometry, numbers)
+        scan, geometry = self.scan, self._origin.optics.geometry
+        corners = read_corners(scan, geometry, numbers)
         if self._origin.uses_network:
-            patches, sigma = read_patches(scan, n, numbers)
             if not self._mosaic.n_patches:  # the probe was found since the scan was opened
                 self._mosaic = self._empty_mosaic()
-            self._show_turned(self._mosaic.add(patches, sigma, corners))
-        self._cover(Bounds.of_windows(corners, n))
-        for number, corner in zip(numbers.tolist(), corners, strict=True):
-            touched = set(self._tiles.touched_by(Bounds.of_windows(corner[None], n)))
-            self._dirty |= touched
-            self._calibration.place(number, touched)
+            self._show_turned(self._mosaic.add(*read_patches(scan, numbers), corners))
+        self._cover(Bounds.of_windows(corners, geometry.n_pixels))
+        for number, lit in zip(numbers.tolist(), self._mosaic.lit_at(corners), strict=True):
+            touched = tuple(self._tiles.touched_by(lit))
+            self._dirty.update(touched)
+            if self._origin.uses_refinement:
+                self._calibration.place(number, touched)
         self._placed.append(numbers)
         self._unpublished = np.append(self._unpublished, numbers)
 
@@ -239,18 +271,14 @@ class LivePicture(ScanWork):
         known = np.ones((n, n), np.float32) if illumination is None else illumination
         return Mosaic(known, self._origin.error_model)
 
-    def _restitch(self) -> None:
-        if not self._origin.uses_network or not self._placed:
-            return
+    def _all_frames(self) -> Generator[None, None, Mosaic]:
         scan, numbers = self.scan, np.sort(np.concatenate(self._placed))
-        geometry = self._origin.optics.geometry
-        self._mosaic = stitch_parts(
-            lambda rows: read_patches(scan, geometry.n_pixels, numbers[rows]),
+        return stitching(
+            lambda rows: read_patches(scan, numbers[rows]),
             self._mosaic.weights,
-            read_corners(scan, geometry, numbers),
+            read_corners(scan, self._origin.optics.geometry, numbers),
             self._origin.error_model,
         )
-        self._join()
 
     def _take_up_refined(self) -> None:
         version = self.scan.count("refinement", "version")
@@ -324,17 +352,21 @@ class LivePicture(ScanWork):
         self._dirty.update(tile for tile in seen if self._tiles.shows(tile, MOSAIC))
 
     def _publish_if_due(self) -> None:
-        if self._dirty and self._clock() - self._published_at >= self._config.interval_s:
+        if self._dirty and self._clock() >= self._publish_at:
             self._publish()
 
     def _publish(self) -> None:
+        began, before_s = self._clock(), self._work_clock()
         self.version += 1
         factor = self._calibration.factor
         for bounds in self._tiles.strips_of(self._dirty):
             layers = compose(bounds, self._mosaic, self._refined, joint=self._joint, sigma_factor=factor)
             self._tiles.put_strip(bounds, layers, self.version)
         self._dirty.clear()
-        now = self._published_at = self._clock()
+        now = self._clock()
+        took_s = self._work_clock() - before_s
+        self._publish_at = began + max(self._config.interval_s, took_s / PUBLISHING)
+        self._has_published = True
         self._stitched_s.write(self._unmarked, now)
         self.scan.mark(Stitcher.name, self._unmarked, State.DONE)
         self._counters["version"] = self.version

@@ -24,7 +24,8 @@ from operators.engine.config import RefinerConfig
 from operators.engine.epie import Batch
 from operators.geometry import Bounds, window_corners
 from operators.metrics.errors import nrmse
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from operators.patches import add_patches, widened
 from operators.reconstruct import reconstruct
 from stream.files.weights import load_network

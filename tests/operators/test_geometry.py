@@ -62,13 +62,6 @@ def test_slices_keep_the_meaning_of_a_pixel_when_a_canvas_grows():
     assert rows[selected].shape == small.shape
 
 
-def test_bounds_reach_beyond_what_is_new_on_the_sides_where_it_is_outside():
-    bounds = Bounds(0, 0, 10, 10)
-    assert bounds.reaching(Bounds(4, 4, 6, 6), 3) == bounds
-    assert bounds.reaching(Bounds(8, 2, 12, 6), 3) == Bounds(0, 0, 15, 10)
-    assert bounds.reaching(Bounds(-2, -1, 1, 20), 3) == Bounds(-5, -4, 10, 23)
-
-
 def test_slices_outside_are_refused():
     with pytest.raises(ValueError, match="reaches outside"):
         Bounds(-1, 0, 4, 4).slices_in(Bounds(0, 0, 4, 4))

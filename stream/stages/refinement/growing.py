@@ -7,7 +7,8 @@ from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
 from operators.engine.gate import Closing, Gate
 from operators.engine.seeding import EarlierObject, Seeding
 from operators.geometry import window_corners
-from operators.mosaic.mosaic import Mosaic, stitch_parts
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch_parts
 from operators.optics.preprocess import Preprocess
 from stream.record.scan import Numbers, Scan
 from stream.stages.inputs import read_patches, read_patterns, read_positions_px
@@ -63,8 +64,7 @@ class GrowingObject:
         """
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
         if self._mosaic is not None:
-            patches, sigma = read_patches(self._scan, self._geometry.n_pixels, numbers)
-            self._mosaic.add(patches, sigma, window_corners(positions_px))
+            self._mosaic.add(*read_patches(self._scan, numbers), window_corners(positions_px))
             self.gate.place(numbers.tolist(), window_corners(positions_px))
         if is_restored and self._scan.has("refined_px"):
             positions_px = self._scan.column("refined_px").read(numbers)
@@ -160,7 +160,7 @@ class GrowingObject:
         numbers = np.sort(np.array(self._held, np.int64))
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
         self._mosaic = stitch_parts(
-            lambda rows: read_patches(self._scan, self._geometry.n_pixels, numbers[rows]),
+            lambda rows: read_patches(self._scan, numbers[rows]),
             abs2(probe).sum(axis=0),
             window_corners(positions_px),
         )

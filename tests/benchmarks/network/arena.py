@@ -15,7 +15,8 @@ from operators.arrays import Probe, abs2
 from operators.engine.config import closing_fraction
 from operators.geometry import Bounds
 from operators.metrics.errors import NRMSE, nrmse
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from operators.network.predictor import Predictor
 from operators.patches import add_patches
 from tests.benchmarks.network.scans import refiner_of, seed

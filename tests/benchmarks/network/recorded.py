@@ -21,7 +21,7 @@ from operators.geometry import Bounds
 from operators.metrics.errors import nrmse, phase_correlation_coefficient
 from operators.metrics.gauge import remove_gauge
 from operators.mosaic.error_bars import ErrorModel, coverage
-from operators.mosaic.mosaic import stitch
+from operators.mosaic.stitching import stitch
 from operators.network.predictor import Predictor
 from stream.files.weights import load_network
 from tests.benchmarks.engines.recorded import SIEMENS

@@ -13,7 +13,8 @@ from operators.engine.seeding import Seeding
 from operators.geometry import Bounds
 from operators.metrics.errors import nrmse
 from operators.metrics.gauge import remove_gauge
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from operators.network.interface import Network
 from operators.network.predictor import Predictor
 

@@ -22,7 +22,8 @@ from launch.training.recipe import Recipe
 from operators.arrays import Array, abs2
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import LEAST_95, Dial, ErrorModel, coverage, tile_errors
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from operators.network.interface import Network
 from operators.network.predictor import Predictor
 from operators.optics.samples import HELD_OUT_FAMILIES

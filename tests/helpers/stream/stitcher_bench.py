@@ -22,7 +22,8 @@ class Bench:
     """A stitcher in its loop, the scan it works on and somebody who watches."""
 
     def __init__(self, folder, scanned, **origin):
-        self.scanned, self.scans, self.clock = scanned, folder / "scans", Clock()
+        self.scanned, self.scans = scanned, folder / "scans"
+        self.clock, self.worked = Clock(), Clock()  # of the wall, of the processor
         self.scans.mkdir()
         origin = {"uses_network": True, "uses_refinement": False, "run_id": "run-7", **origin}
         self._origin = ImageOrigin(optics=scanned.optics(folder), **origin)
@@ -33,7 +34,7 @@ class Bench:
     def restart(self):
         """Begin with a new process."""
         config = LiveConfig(tile_px=16, interval_s=INTERVAL_S)
-        self.stitcher = Stitcher(config, self._origin, clock=self.clock)
+        self.stitcher = Stitcher(config, self._origin, self.clock, work_clock=self.worked)
         self.loop = WorkerLoop(self.stitcher, self.scans, self.clock)
 
     def turns(self, n=12):

@@ -3,16 +3,9 @@ import pytest
 
 from operators.geometry import Bounds
 from operators.metrics.errors import nrmse
-from operators.mosaic import mosaic as mosaics
-from operators.mosaic import phase_sync
-from operators.mosaic.mosaic import (
-    KNOWN_FRACTION,
-    LOSS_OF_INFORMATION,
-    Mosaic,
-    phase_variance,
-    stitch,
-    stitch_parts,
-)
+from operators.mosaic import phase_sync, stitching
+from operators.mosaic.mosaic import KNOWN_FRACTION, LOSS_OF_INFORMATION, Mosaic, phase_variance
+from operators.mosaic.stitching import stitch, stitch_parts
 from operators.optics.trajectories import fermat_spiral, jittered_raster
 from operators.patches import extract_patches
 
@@ -105,6 +98,19 @@ def test_stitching_brings_noisy_patches_closer_together_than_one_pass():
 
     scans = [raster(noise=0.8, seed=seed) for seed in range(4)]
     assert np.mean([s.error(s.stitched()) for s in scans]) < np.mean([s.error(one_pass(s)) for s in scans])
+
+
+def test_of_a_window_only_the_lit_part_is_added():
+    wide = np.zeros((64, 64), np.float32)
+    wide[20:36, 30:46] = illumination()
+    mosaic = Mosaic(wide)
+    assert mosaic.lit == Bounds(20, 30, 36, 46)
+    # Of a network that sees less than that, the rest is unknown.
+    mosaic.add(np.full((1, 32, 32), 2, np.complex64), np.full((1, 32, 32), 0.1), np.array([[100, 200]]))
+    assert mosaic.bounds == Bounds(100, 200, 164, 264)
+    object_ = mosaic.object_on(mosaic.bounds)
+    inside, beyond = object_[28, 38], object_[28, 47 - 1]
+    assert (inside, beyond) == (2, 0)
 
 
 def test_where_patches_overlap_the_brighter_one_counts_by_the_cube_of_the_probe():
@@ -201,6 +207,35 @@ def test_an_empty_mosaic_says_so():
     assert stitch(*[np.zeros((0, N, N))] * 2, illumination(), np.zeros((0, 2), np.int64)).bounds is None
 
 
+def nearest_first(corners):
+    """Return the order in which the nearest to all before is next, found by looking at all of them."""
+    order, distance2 = [0], np.full(len(corners), np.inf)
+    for _ in corners[1:]:
+        distance2 = np.minimum(distance2, ((corners - corners[order[-1]]) ** 2).sum(axis=1))
+        distance2[order] = np.inf
+        order.append(int(distance2.argmin()))
+    return order
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        raster().corners,
+        raster(step=8.0).shuffled(np.random.default_rng(0)).corners,
+        raster(step=1.0).corners,  # many at the same place
+        3 * np.indices((9, 9)).reshape(2, -1).T,  # all neighbours equally near
+        np.indices((4, 60)).reshape(2, -1).T * [20, 1],  # dense along lines that are far apart
+        np.stack([np.arange(30) % 11, 2 * (np.arange(30) % 11)], axis=1),  # on one line, some again
+        np.array([[3, 4]]),
+        np.array([[3, 4], [3, 4], [100, 4]]),
+    ],
+    ids=["raster", "shuffled", "dense", "grid", "fly scan", "line", "one", "two places"],
+)
+def test_the_patch_nearest_to_those_before_is_next(corners):
+    order = stitching.neighbours_first(corners.astype(np.int64))
+    assert order.tolist() == nearest_first(corners)
+
+
 def test_patches_that_are_not_in_memory_together_are_stitched_alike(monkeypatch):
     scan, most = raster(noise=0.02), []
     at_once = stitch(scan.patches, scan.sigma, illumination(), scan.corners).picture(scan.bounds)
@@ -209,7 +244,7 @@ def test_patches_that_are_not_in_memory_together_are_stitched_alike(monkeypatch)
         most.append(len(rows))
         return scan.patches[rows], scan.sigma[rows]
 
-    monkeypatch.setattr(mosaics, "PART", 7)
+    monkeypatch.setattr(stitching, "PART", 7)
     monkeypatch.setattr(phase_sync, "REGION", 0.5)
     in_parts = stitch_parts(read, illumination(), scan.corners).picture(scan.bounds)
     for layer in ("object", "sigma", "photons"):

@@ -4,7 +4,8 @@ from scipy.ndimage import binary_dilation
 
 from operators.geometry import Bounds
 from operators.mosaic.joining import Plane
-from operators.mosaic.mosaic import Mosaic, phase_variance, stitch
+from operators.mosaic.mosaic import Mosaic, phase_variance
+from operators.mosaic.stitching import stitch
 from operators.patches import add_patches
 from stream.stages.composition import MOSAIC, NOTHING, REFINED, Refined, compose
 from tests.helpers.stream.scans import Sample, sample, snapshot_of
@@ -58,12 +59,14 @@ class Front:
             known[island:] *= np.exp(0.5j)
             self.mosaic = Mosaic(self.scanned.illumination)
             for numbers in (slice(0, 28), slice(island, n_placed), slice(28, island)):
-                self.mosaic.add(known[numbers], sigma[numbers], corners[numbers], turn=False)
+                agreed = np.ones(len(corners[numbers]), np.complex64)
+                self.mosaic.add(known[numbers], sigma[numbers], corners[numbers], agreed)
         self.bounds = Bounds.of_windows(corners[:n_refined], n)
         self.photons = np.zeros(self.bounds.shape, np.float32)
         add_patches(self.photons, self.scanned.illumination, corners[:n_refined] - self.bounds.origin)
         self.shone = np.zeros(self.mosaic.bounds.shape, np.float32)  # by all frames placed
         add_patches(self.shone, self.scanned.illumination, corners - self.mosaic.bounds.origin)
+        self.counted = self.mosaic.photons_on(self.mosaic.bounds)
         self.refined = Refined.of(self.snapshot(), self.mosaic, None)
 
     def snapshot(self, slope=(0.0, 0.0), **changes):
@@ -178,7 +181,11 @@ def test_the_photons_of_a_pixel_are_those_of_all_frames_shown_on_either_side_of_
     layers = front.layers()
     shown = layers["source"] > NOTHING
     assert all(side.any() for side in front.border(layers["source"]))
-    np.testing.assert_allclose(layers["photons"][shown], power * front.shone[shown], rtol=1e-4)
+    found = layers["photons"] / power
+    assert (found[shown] < 1.0001 * front.shone[shown]).all()
+    # The mosaic leaves out what little light there is around the lit part of its windows.
+    assert (found[shown] > 0.9999 * front.counted[shown]).all()
+    assert (front.counted[shown] > 0.93 * front.shone[shown]).all()
 
 
 def test_settled_ground_stays_when_a_refined_probe_has_given_the_object_another_ramp():

@@ -5,7 +5,8 @@ import pytest
 
 from operators.geometry import Bounds
 from operators.mosaic.error_bars import ErrorModel
-from operators.mosaic.mosaic import Mosaic, stitch
+from operators.mosaic.mosaic import Mosaic
+from operators.mosaic.stitching import stitch
 from stream.live.tile_store import TileStore
 from stream.record.calibration import read_calibration
 from stream.stages.composition import Refined

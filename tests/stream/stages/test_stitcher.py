@@ -3,16 +3,28 @@ import pytest
 
 from stream.record.calibration import read_calibration
 from stream.record.scan import Scan, State
+from stream.stages.composition import compose
+from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     GEOMETRY,
     N_PIXELS,
     Sample,
+    close,
     lose,
     make_scan,
     record,
     states,
 )
-from tests.helpers.stream.stitcher_bench import BETWEEN, INTERVAL_S, LOWER, UPPER, Bench, error, refine
+from tests.helpers.stream.stitcher_bench import (
+    BETWEEN,
+    INPUTS,
+    INTERVAL_S,
+    LOWER,
+    UPPER,
+    Bench,
+    error,
+    refine,
+)
 from tests.helpers.stream.stitcher_client import Watcher
 
 
@@ -131,6 +143,46 @@ def test_versions_come_no_faster_than_asked_for(bench, scanned):
         bench.loop.turn()
         bench.clock.now += INTERVAL_S / 5
     assert bench.sees().version == 2
+
+
+def test_versions_come_more_slowly_where_they_take_long(bench, scanned, monkeypatch):
+    def slow_compose(*arguments, **options):
+        bench.worked.now += 0.1
+        return compose(*arguments, **options)
+
+    monkeypatch.setattr("stream.stages.stitcher.compose", slow_compose)
+    versions = []
+    for number in range(30):
+        scanned.fill(bench.scan, [number])
+        bench.loop.turn()
+        bench.clock.now += INTERVAL_S
+        versions.append(bench.loop.progress()[1]["version"])
+    worked_s = bench.worked.now - Clock().now
+    assert 0.2 < worked_s / (30 * INTERVAL_S) < 0.6, "the share of publishing, with the version begun last"
+    assert versions[-1] < 10
+
+
+def test_the_stage_sleeps_until_the_next_version_is_due(bench, scanned):
+    scanned.fill(bench.scan, [0])
+    bench.loop.turn()
+    bench.clock.now += INTERVAL_S - 0.005
+    scanned.fill(bench.scan, [1])
+    bench.loop.turn()
+    assert bench.loop.turn() == pytest.approx(0.005)
+
+
+def test_the_stage_is_heard_of_while_it_stitches_the_last_image(bench, scanned, monkeypatch):
+    scanned.fill(bench.scan, np.arange(len(scanned)))
+    bench.turns()
+    monkeypatch.setattr("operators.mosaic.stitching.PART", 4)
+    monkeypatch.setattr("stream.stages.loop.SLICE_S", 0.0)
+    close(bench.scan, *INPUTS)
+    n_turns = 0
+    while not bench.scan.count("stitcher", "closed"):
+        bench.turns(1)
+        n_turns += 1
+    assert n_turns > 3 * len(scanned) / 4
+    assert error(bench.sees(), scanned) < 1e-4
 
 
 def test_there_is_no_picture_before_the_first(bench, scanned):
