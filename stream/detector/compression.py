@@ -17,6 +17,8 @@ import lz4.block
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.wire.foreign import in_short
+
 log = logging.getLogger(__name__)
 
 Algorithm = Literal["bslz4", "lz4"]
@@ -68,7 +70,7 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
     elif algorithm == "lz4":
         _decode_lz4(flat, data)
     else:
-        raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
+        raise CompressionError(f"compression {in_short(algorithm)}: wanted 'bslz4' or 'lz4'")
 
 
 def compress(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES) -> bytes:
@@ -79,12 +81,14 @@ def compress(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES
         return bitshuffle().compress(array, block_bytes)
     if algorithm == "lz4":
         return _encode_lz4(array)
-    raise CompressionError(f"compression {algorithm!r}: wanted 'bslz4' or 'lz4'")
+    raise CompressionError(f"compression {in_short(algorithm)}: wanted 'bslz4' or 'lz4'")
 
 
 def _check_item_size(item_size: int) -> None:
     if item_size not in ITEM_SIZES:
-        raise CompressionError(f"bitshuffled elements of {item_size} bytes: wanted one of {ITEM_SIZES}")
+        raise CompressionError(
+            f"bitshuffled elements of {in_short(item_size)} bytes: wanted one of {ITEM_SIZES}"
+        )
 
 
 def _block_bytes(flat: Bytes, data: bytes) -> int:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from stream.detector.compression import Algorithm, CompressionError, compress, decompress_into
 from stream.wire.codec import Buffer
+from stream.wire.foreign import in_short
 
-MAX_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 26  # of a frame: four times what the largest detectors have
 _ROW_MAJOR, _COMPRESSED, _THIS_IS_CBOR = 40, 56500, 55799
 _DTYPES = {
     64: "|u1", 68: "|u1", 69: "<u2", 70: "<u4", 71: "<u8",
@@ -33,6 +34,7 @@ _BY_NAME = {np.dtype(dtype).name: dtype for dtype in _TAGS}
 _CBOR_ERRORS = (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 
 Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(max_length=1000)]
 Rational = tuple[Unsigned, Unsigned]
 Known = TypeVar("Known", bound="SeriesMessage")
 
@@ -98,7 +100,7 @@ class SeriesMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What every message says: the series it belongs to."""
 
     series_id: Unsigned
-    series_unique_id: str | None = None
+    series_unique_id: Name | None = None
 
     @property
     def key(self) -> str:
@@ -170,7 +172,8 @@ class ImageMessage(SeriesMessage, frozen=True, kw_only=True, tag_field="type", t
             return next(iter(self.data.values()))
         if channel not in self.data:
             raise DetectorMessageError(
-                f"image {self.image_id} of {self.key} has channels {list(self.data)}: wanted {channel!r}"
+                f"image {self.image_id} of {self.key} has channels {in_short(list(self.data))}: "
+                f"wanted {channel!r}"
             )
         return self.data[channel]
 
@@ -195,11 +198,17 @@ def decode_message(message: Buffer) -> DetectorMessage | None:
     if kind == "image":
         return _convert(fields | {"data": _channels(fields.get("data"))}, ImageMessage)
     if kind == "start":
-        return _convert(fields, StartMessage)
+        start = _convert(fields, StartMessage)
+        if start.frame_shape is not None and math.prod(start.frame_shape) > MAX_PIXELS:
+            rows, columns = start.frame_shape
+            raise DetectorMessageError(
+                f"start message announces frames of {rows} x {columns}: wanted {MAX_PIXELS} pixels at most"
+            )
+        return start
     if kind == "end":
         return _convert(fields, EndMessage)
     if not isinstance(kind, str):
-        raise DetectorMessageError(f"message of type {kind!r}: wanted a text such as 'image'")
+        raise DetectorMessageError(f"message of type {in_short(kind)}: wanted a text such as 'image'")
     return None
 
 
@@ -262,17 +271,17 @@ def _channels(data: Any) -> dict[str, EncodedFrame]:
 def _untagged(array: Any) -> EncodedFrame:
     """Takes apart tag 40 [[rows, columns], typed array [bytes or compressed bytes]]."""
     shape, typed = _items(_content(array, _ROW_MAJOR), 2)
-    rows, columns = (int(n) if isinstance(n, int) else -1 for n in _items(shape, 2))
+    rows, columns = (n if type(n) is int else -1 for n in _items(shape, 2))
     if min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
         raise DetectorMessageError(
-            f"frame of shape {shape!r:.80}: wanted rows and columns, 2^28 pixels at most"
+            f"frame of shape {in_short(shape)}: wanted rows and columns, {MAX_PIXELS} pixels at most"
         )
     if not isinstance(typed, cbor2.CBORTag) or typed.tag not in _DTYPES:
         raise DetectorMessageError(f"pixels of type {_describe(typed)}: wanted a typed array, tag 64 to 86")
     dtype, data, compression, item_size = _DTYPES[typed.tag], typed.value, "", 0
     if isinstance(data, cbor2.CBORTag):
         compression, item_size, data = _items(_content(data, _COMPRESSED), 3)
-    if not (isinstance(data, bytes) and isinstance(compression, str) and isinstance(item_size, int)):
+    if not (isinstance(data, bytes) and isinstance(compression, str) and type(item_size) is int):
         raise DetectorMessageError(f"pixels of type {_describe(data)}: wanted bytes or [text, int, bytes]")
     return EncodedFrame(
         shape=(rows, columns), dtype=dtype, compression=compression, item_size=item_size, data=data

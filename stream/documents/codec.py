@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 
 from stream.wire.codec import Buffer
+from stream.wire.foreign import in_short
 
 Document = dict[str, Any]
 Serializer = Literal["msgpack", "json"]
@@ -81,11 +82,25 @@ def to_json(document: Any) -> bytes:
     return json.dumps(document, default=lambda value: np.asarray(value).tolist()).encode()
 
 
-def append_documents(folder: Path, documents: Iterable[tuple[str, Document]]) -> None:
-    """Appends documents to the record in `folder`, each msgpack behind its length of four bytes."""
-    records = [to_msgpack([name, document]) for name, document in documents]
+def as_record(name: str, document: Document) -> bytes:
+    """Returns what `append_records` takes of a document: its msgpack behind its length of four bytes.
+
+    Raises
+    ------
+    DocumentError
+        If msgpack cannot carry what the document holds, though JSON could.
+    """
+    try:
+        record = to_msgpack([name, document])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DocumentError(f"{name} document cannot be recorded: {error}") from error
+    return len(record).to_bytes(_LENGTH_BYTES, "little") + record
+
+
+def append_records(folder: Path, records: Iterable[bytes]) -> None:
+    """Appends documents (`as_record`) to those recorded in `folder`."""
     with (folder / RECORD_FILE).open("ab") as file:
-        file.write(b"".join(len(record).to_bytes(_LENGTH_BYTES, "little") + record for record in records))
+        file.write(b"".join(records))
 
 
 def read_documents(folder: Path) -> list[tuple[str, Document]]:
@@ -140,7 +155,7 @@ def _from_numpy(value: Any) -> Any:
         is_array = isinstance(value, np.ndarray)
         head = {b"nd": is_array, b"type": value.dtype.str, b"data": np.ascontiguousarray(value).tobytes()}
         return {**head, b"kind": b"", b"shape": list(value.shape)} if is_array else head
-    raise TypeError(f"a document cannot carry {type(value).__name__} {value!r:.80}")
+    raise TypeError(f"a document cannot carry {type(value).__name__} {in_short(value)}")
 
 
 def _to_numpy(value: dict[Any, Any]) -> Any:
@@ -149,24 +164,30 @@ def _to_numpy(value: dict[Any, Any]) -> Any:
         return value
     # NumPy would evaluate parts of other descriptions.
     if not _PLAIN_DTYPE.fullmatch(str(value.get(b"type"))) or not isinstance(value.get(b"data"), bytes):
-        raise DocumentError(f"array of type {value.get(b'type')!r:.60}: wanted plain numbers or strings")
+        raise DocumentError(f"array of type {in_short(value.get(b'type'))}: wanted plain numbers or strings")
     dtype = np.dtype(value[b"type"])
     if not value[b"nd"]:
         return np.frombuffer(value[b"data"], dtype, count=1)[0]
-    shape = tuple(value.get(b"shape", ()))
-    if not all(isinstance(length, int) and length >= 0 for length in shape):
-        raise DocumentError(f"array of shape {shape!r}: wanted whole numbers")
+    shape = value.get(b"shape", ())
+    if not isinstance(shape, list | tuple) or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+        raise DocumentError(f"array of shape {in_short(shape)}: wanted whole numbers")
     if math.prod(shape) * dtype.itemsize != len(value[b"data"]):
-        raise DocumentError(f"array {dtype.str} {shape} does not fit {len(value[b'data'])} bytes")
+        raise DocumentError(f"array {dtype.str} {in_short(shape)} does not fit {len(value[b'data'])} bytes")
     return np.frombuffer(value[b"data"], dtype).reshape(shape)
 
 
 def decisions_of(folder: Path) -> list[dict[str, Any]]:
     """Returns what a steered run has written into its stream `decisions`, a mapping per decision."""
     documents = list(read_documents(folder))
-    streams = {d["uid"]: d["name"] for name, d in documents if name == "descriptor"}
-    return [
-        {key.removeprefix("decision_"): value for key, value in document["data"].items()}
+    streams = {
+        str(document.get("uid"))
         for name, document in documents
-        if name == "event" and streams.get(document["descriptor"]) == "decisions"
+        if name == "descriptor" and document.get("name") == "decisions"
+    }
+    return [
+        {str(key).removeprefix("decision_"): value for key, value in document["data"].items()}
+        for name, document in documents
+        if name == "event"
+        and str(document.get("descriptor")) in streams
+        and isinstance(document.get("data"), dict)
     ]

@@ -25,9 +25,10 @@ class _Series:
 class RunPairing:
     """Pairs runs and series as they come; both sides are told apart by their names.
 
-    A run whose start document names a series waits for that one. Otherwise a series that appears while an
-    unpaired run is open gets that run; one that appears while the open run has its series already (the
-    detector was restarted) is an orphan; one that appears with no run open gets the next run that starts.
+    A run whose start document names a series waits for that one, and takes it from a run that names none.
+    Otherwise a series that appears while an unpaired run is open gets that run; one that appears while the
+    open run has its series already (the detector was restarted) is an orphan; one that appears with no run
+    open gets the next run that starts.
     """
 
     _runs: dict[str, _Run] = field(default_factory=dict)
@@ -39,7 +40,13 @@ class RunPairing:
         if run.scan is not None:
             return
         for name, waiting in reversed(self._series.items()):
-            if waiting.run is None and (series in waiting.ids if series else not waiting.is_orphan):
+            holder = self._runs.get(waiting.run or "")
+            if series and series in waiting.ids and not (holder and holder.series):
+                if holder:  # it had the series by order alone
+                    holder.scan = None
+                self.pair(uid, name)
+                return
+            if not series and waiting.run is None and not waiting.is_orphan:
                 self.pair(uid, name)
                 return
 

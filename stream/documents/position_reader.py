@@ -15,6 +15,7 @@ from pydantic import PositiveInt, model_validator
 from operators.geometry import METRES_PER_UNIT, probe_positions
 from operators.section import Section
 from stream.documents.codec import Document, DocumentError
+from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +160,11 @@ class PositionReader:
 
     def _check_unit(self, field: str, data_key: Any) -> None:
         units = data_key.get("units") if isinstance(data_key, dict) else None
-        if units and _UNIT_OF.get(str(units).strip().lower()) != self._unit:
+        if units is None or (isinstance(units, str) and not units):
+            return
+        if not isinstance(units, str) or _UNIT_OF.get(units.strip().lower()) != self._unit:
             raise DocumentError(
-                f"field {field!r} is in {units!r} says its descriptor, the configuration says "
+                f"field {field!r} is in {in_short(units)} says its descriptor, the configuration says "
                 f"{self._unit!r}: correct positions.unit (one of {', '.join(METRES_PER_UNIT)})"
             )
 
@@ -172,7 +175,7 @@ class PositionReader:
         )
         events = np.asarray(seq_nums if is_page else [seq_nums], object)
         if events.ndim != 1 or not all(_is_seq_num(value) for value in events):
-            raise DocumentError(f"event with seq_num {seq_nums!r:.60}: wanted whole numbers from 1")
+            raise DocumentError(f"event with seq_num {in_short(seq_nums)}: wanted whole numbers from 1")
         events = events.astype(np.int64)
         per_event = self.fields.frames_per_event
         numbers = ((events - 1)[:, None] * per_event + np.arange(per_event)).reshape(-1)
@@ -230,14 +233,17 @@ def _mapping(document: Document, key: str) -> Document:
 
 
 def _hinted_fields(descriptor: Document) -> dict[str, list[str]]:
-    hints = descriptor.get("hints") or {}
-    if not isinstance(hints, dict):
+    if descriptor.get("hints") is None:
         return {}
-    return {
-        str(device): [str(field) for field in hint.get("fields") or ()]
-        for device, hint in hints.items()
-        if isinstance(hint, dict)
-    }
+    hinted = {}
+    for device, hint in _mapping(descriptor, "hints").items():
+        fields = hint.get("fields", ()) if isinstance(hint, dict) else None
+        if not isinstance(fields, list | tuple) or not all(isinstance(field, str) for field in fields):
+            raise DocumentError(
+                f"hints of {in_short(device)}: wanted {{'fields': [names]}}, got {in_short(hint)}"
+            )
+        hinted[str(device)] = list(fields)
+    return hinted
 
 
 def _field_of(name: str, data_keys: Document, hints: dict[str, list[str]]) -> str | None:

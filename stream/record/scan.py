@@ -11,10 +11,12 @@ and each ledger has one writer.
 """
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +324,10 @@ def names_of_scans(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(name for name in names if (folder / name / "scan.json").exists())
+
+
+def new_scan_name(series: str, folders: Sequence[Path]) -> str:
+    """Returns a name for the scan of `series` with a number above those of all names in `folders`."""
+    paths = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
+    indices = [int(found[0]) for path in paths if (found := re.match(r"\d+(?=-)", path.name))]
+    return f"{max(indices, default=-1) + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', series)[:80]}"

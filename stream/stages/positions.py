@@ -16,7 +16,8 @@ from operators.geometry import probe_positions
 from stream.documents.codec import (
     Document,
     DocumentError,
-    append_documents,
+    append_records,
+    as_record,
     decode_document,
     read_documents,
     repair_record,
@@ -31,6 +32,7 @@ from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
+from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class _Run:
     reader: PositionReader
     is_over: bool = False
     is_joined: bool = False  # its start was missed
-    documents: list[tuple[str, Document]] = field(default_factory=list)  # not recorded yet
+    records: list[bytes] = field(default_factory=list)  # documents that are not on disk yet
     rows: list[Rows] = field(default_factory=list)  # not written yet
 
 
@@ -187,11 +189,12 @@ class Positions:
                 writer.restore(*_in_metres(run.reader, rows))
             run.rows.clear()
         for run in self._runs.values():
-            run.documents.clear()
+            run.records.clear()
 
     def _take(self, name: str, document: Document) -> _Run:
+        record = as_record(name, document)
         run = self._start(document) if name == "start" else self._owner_of(name, document)
-        run.documents.append((name, document))
+        run.records.append(record)
         if name in ("descriptor", "resource", "stream_resource"):
             self._owner[str(document.get("uid"))] = run.uid
         if name == "stop":
@@ -205,14 +208,19 @@ class Positions:
     def _start(self, document: Document) -> _Run:
         uid = document.get("uid")
         if not (isinstance(uid, str) and uid):
-            raise DocumentError(f"start document with uid {uid!r:.60}")
+            raise DocumentError(f"start document with uid {in_short(uid)}: wanted a text")
         if uid in self._runs:
-            raise DocumentError(f"run {uid} started twice")
+            raise DocumentError(f"run {in_short(uid)} started twice")
+        series = document.get(self.config.series_key)
+        series = "" if series is None else series
+        if not isinstance(series, str | int) or isinstance(series, bool):
+            key = self.config.series_key
+            raise DocumentError(f"start document with {key} {in_short(series)}: wanted a text or a number")
         for earlier in self._runs.values():
             earlier.is_over = True
         self._runs[uid] = run = _Run(uid, PositionReader(self.config))
         self._owner[uid] = uid
-        self._pairing.start_run(uid, str(document.get(self.config.series_key) or ""))
+        self._pairing.start_run(uid, str(series))
         return run
 
     def _owner_of(self, name: str, document: Document) -> _Run:
@@ -220,7 +228,7 @@ class Positions:
         uid = self._owner.get(parent) or self._joined(name, parent, document)
         if uid is None:
             raise DocumentError(
-                f"{name} document of unknown {_PARENT[name]} {parent!r:.60}: was its start lost?"
+                f"{name} document of unknown {_PARENT[name]} {in_short(parent)}: was its start lost?"
             )
         return self._runs[uid]
 
@@ -243,13 +251,13 @@ class Positions:
     def _write_out(self) -> None:
         for run in self._runs.values():
             series = self._series.get(self._pairing.scan_of(run.uid) or "")
-            if series is None or not (run.documents or run.rows):
+            if series is None or not (run.records or run.rows):
                 continue
             # Recorded first: what a crash keeps from the columns is in the documents.
-            append_documents(series.writer.scan.folder, run.documents)
+            append_records(series.writer.scan.folder, run.records)
             for rows in run.rows:
                 _write(series.writer, run.reader, rows)
-            run.documents.clear()
+            run.records.clear()
             run.rows.clear()
 
     def _is_due(self, name: str, series: _Series, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""The detector's side of one scan: frames into their columns, a byte per frame, counters.
+"""The detector's side of one scan: frames into their columns, a byte per frame, counters; when it is over.
 
 The value is stored first, then its byte, then the head: a process that dies in between leaves nothing that
 looks recorded and is not.
@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
-from stream.detector.dectris import DetectorMessageError, ImageMessage
+from stream.detector.dectris import DetectorMessageError, ImageMessage, SeriesMessage, StartMessage
 from stream.record.scan import Scan, State
+from stream.stages.config import DetectorConfig
 
 STAGE = "subscriber"
+UNKNOWN = -1
 FRAMES_BEYOND_HEAD = 1 << 16  # where a process that died may have left bytes
 
 
@@ -49,7 +51,8 @@ class Recording:
         self._ledger = scan.ledger(STAGE, writable=True)
         # The ledger in memory, because it is asked for every frame.
         states = self._ledger.head(self.counters["head"] + FRAMES_BEYOND_HEAD)
-        self._states = bytearray(states.tobytes().rstrip(b"\0"))
+        self._states = bytearray(states.tobytes().rstrip(b"\0").ljust(self.counters["head"], b"\0"))
+        self._damaged: set[int] = set()  # came, and may come again as it should be: BAD at the end only
         self.n_seen = len(self._states) - self._states.count(State.PENDING)
         self.n_recorded = self._states.count(State.DONE)
         self.counters["head"] = self.head
@@ -96,7 +99,7 @@ class Recording:
         numbers = [image.image_id for image in by_state[State.DONE]]
         self._exposed.write(numbers, [image.exposed_s for image in by_state[State.DONE]])
         self._received.write(numbers, received_s)
-        for state in (State.DONE, State.BAD, State.NO_ROOM):
+        for state in (State.DONE, State.NO_ROOM):
             self._mark([image.image_id for image in by_state[state]], state)
         self.counters["head"] = self.head
         for image in by_state[State.PENDING]:
@@ -105,6 +108,7 @@ class Recording:
     def close(self, n_expected: int) -> int:
         """Marks the frames that never came LOST and ends the scan; returns how many they are."""
         n_frames = max(n_expected, self.head)
+        self._mark(sorted(self._damaged), State.BAD)
         lost = np.flatnonzero(self._ledger.head(n_frames) == State.PENDING)
         self._mark(lost, State.LOST)
         self.counters["head"] = n_frames
@@ -117,7 +121,10 @@ class Recording:
         return self._frames.dtype.itemsize * int(np.prod(self._frames.item_shape, dtype=np.int64))
 
     def _take(self, image: ImageMessage) -> State:
-        """Stores one frame; says what became of it, PENDING for one that came before."""
+        """Stores one frame; says what became of it, PENDING for one that came before.
+
+        Of a damaged one the ledger says nothing yet: no stage looks again at a frame once it is BAD.
+        """
         number = image.image_id
         if number < self.head and self._states[number] != State.PENDING:
             return State.PENDING
@@ -129,8 +136,13 @@ class Recording:
         else:
             self._frames.put(number, self._pixels)
         self._states.extend(bytes(max(number + 1 - self.head, 0)))
+        is_again = number in self._damaged
+        self.n_seen += not is_again
+        if state == State.BAD:
+            self._damaged.add(number)
+            return State.PENDING if is_again else State.BAD
+        self._damaged.discard(number)
         self._states[number] = state
-        self.n_seen += 1
         self.n_recorded += state == State.DONE
         return state
 
@@ -144,7 +156,7 @@ class Recording:
 
     def _count_again(self, image: ImageMessage) -> None:
         number = image.image_id
-        self.counters["duplicates"] += 1
+        self.counters["duplicates"] += 1  # of damaged copies too
         is_comparable = self._states[number] == State.DONE and self._decode(image)
         if is_comparable and not np.array_equal(self._frames.read(number)[0], self._pixels):
             self.counters["conflicts"] += 1
@@ -166,6 +178,57 @@ class Recording:
             self.scan.mark(STAGE, numbers, state)
         except DiskFullError as error:
             self.problems.append(f"{len(numbers)} frames cannot be marked {state.name}: {error}")
+
+
+class Series:
+    """A series of the detector while it is open; its recording exists once the kind of frame is known."""
+
+    def __init__(self, series_id: int, series_uid: str | None) -> None:
+        self.series_id, self.series_uid = series_id, series_uid
+        self.key = SeriesMessage(series_id=series_id, series_unique_id=series_uid).key
+        self.start: StartMessage | None = None
+        self.recording: Recording | None = None
+        self.n_announced = UNKNOWN
+        self.is_joined = False  # it began with a frame: its start was missed, as far as is known
+        self.is_resumed = False  # an earlier process began it, and nothing of it has come since
+        self.last_at: float | None = None  # when the last frame came
+        self.end_at: float | None = None  # when the end message came
+        self.superseded_at: float | None = None  # when the start of another series came
+
+    @property
+    def n_known(self) -> int:
+        """One more than the largest number of a frame that has come or was announced."""
+        recording = self.recording
+        return max(self.n_announced, recording.head if recording else 0)
+
+    @property
+    def may_be_over(self) -> bool:
+        """Whether a message of another series need not be doubted."""
+        return self.end_at is not None or self.is_complete or self.is_resumed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every announced frame is here, and none is missing below the last."""
+        if self.n_announced == UNKNOWN:
+            return False
+        n_seen, head = (self.recording.n_seen, self.recording.head) if self.recording else (0, 0)
+        return n_seen >= max(self.n_announced, head)
+
+    @property
+    def is_longer_than_announced(self) -> bool:
+        """Whether what was announced is not to be believed."""
+        return self.recording is not None and UNKNOWN < self.n_announced < self.recording.head
+
+    def is_over(self, now: float, config: DetectorConfig) -> bool:
+        """Whether nothing more is to be expected."""
+        if self.end_at is not None and self.is_complete:
+            return True
+        moments = (self.last_at, self.end_at, self.superseded_at)
+        quiet_s = now - max((at for at in moments if at is not None), default=now)
+        is_ended = self.end_at is not None or self.superseded_at is not None
+        if is_ended or (self.is_complete and not self.is_longer_than_announced):
+            return quiet_s >= config.end_grace_s
+        return 0 < config.silence_s <= quiet_s
 
 
 def check_room(folder: Path, n_bytes: int, what: str) -> None:

@@ -2,7 +2,10 @@
 
 import logging
 
+from stream.wire.foreign import printable
+
 INTERVAL_S = 1.0
+MOST_CHARACTERS = 500  # of a reason: it may quote what came
 
 
 class Complaints:
@@ -24,7 +27,7 @@ class Complaints:
     def add(self, reason: str, n: int = 1) -> None:
         """Counts `n` refusals for the same reason."""
         self._n += n
-        self._reason = reason
+        self._reason = printable(reason, MOST_CHARACTERS)
 
     def say(self, now: float, *, force: bool = False) -> None:
         """Writes what has come together if the last warning is a second old, or now with `force`."""

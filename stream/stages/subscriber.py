@@ -7,17 +7,21 @@ frames are there), when exactly the announced frames are there and the end messa
 series begins, or after `silence_s`; a pause alone ends nothing. Frames that never came are then LOST; what
 comes later is counted, not stored.
 
+One message alone, which may be damaged or from elsewhere, neither ends a series nor makes it longer than it
+is: another series has begun when two of its images come in a row, or its start and nothing of the old one for
+`end_grace_s`; a frame far beyond those known counts once another is near it.
+
+A series whose frames do not fit on the disk is refused as a whole, with a sentence; the next one is tried.
+
 A series whose start message was missed is joined: it is recorded from its first frame on, what is before is
 LOST, and how many are to come nobody knows.
 """
 
 import contextlib
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,61 +31,24 @@ from stream.detector.dectris import (
     DetectorMessage,
     DetectorMessageError,
     ImageMessage,
-    SeriesMessage,
     StartMessage,
     decode_message,
 )
+from stream.detector.doubts import MOST_OVERTAKEN, Doubts
 from stream.record.account import counted, never_came
-from stream.record.scan import Scan, ScanHeader, scans_in
+from stream.record.scan import Scan, ScanHeader, new_scan_name, scans_in
 from stream.stages.config import DetectorConfig
-from stream.stages.recording import STAGE, Recording, check_room
-from stream.stages.refusals import Complaints
+from stream.stages.recording import STAGE, UNKNOWN, Recording, Series, check_room
+from stream.stages.refusals import Complaints, in_words
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
+from stream.wire.foreign import printable
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = -1
-MAX_FRAMES = 10_000_000  # frame numbers from here on are damage, not frames
+MAX_FRAMES = 10_000_000  # of a series; numbers from here on are damage, not frames
 
 FrameKind = tuple[tuple[int, int], str]  # shape, dtype
-
-
-class _Series:
-    """A series of the detector while it is open; its recording exists once the kind of frame is known."""
-
-    def __init__(self, series_id: int, series_uid: str | None) -> None:
-        self.series_id, self.series_uid = series_id, series_uid
-        self.key = SeriesMessage(series_id=series_id, series_unique_id=series_uid).key
-        self.start: StartMessage | None = None
-        self.recording: Recording | None = None
-        self.n_announced = UNKNOWN
-        self.is_joined = False  # it began with a frame: its start was missed, as far as is known
-        self.last_at: float | None = None  # when the last frame came
-        self.end_at: float | None = None  # when the end message came
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every announced frame is here, and none is missing below the last."""
-        if self.n_announced == UNKNOWN:
-            return False
-        n_seen, head = (self.recording.n_seen, self.recording.head) if self.recording else (0, 0)
-        return n_seen >= max(self.n_announced, head)
-
-    @property
-    def is_longer_than_announced(self) -> bool:
-        """Whether what was announced is not to be believed."""
-        return self.recording is not None and UNKNOWN < self.n_announced < self.recording.head
-
-    def is_over(self, now: float, config: DetectorConfig) -> bool:
-        """Whether nothing more is to be expected."""
-        if self.end_at is not None and self.is_complete:
-            return True
-        quiet_since = max((at for at in (self.last_at, self.end_at) if at is not None), default=now)
-        quiet_s = now - quiet_since
-        if self.end_at is not None or (self.is_complete and not self.is_longer_than_announced):
-            return quiet_s >= config.end_grace_s
-        return 0 < config.silence_s <= quiet_s
 
 
 class Subscriber:
@@ -101,11 +68,6 @@ class Subscriber:
     results : Path, optional
         Folder in which other stages name files after scans. A number that stands there is not given again,
         though its scan may have been deleted.
-
-    Raises
-    ------
-    DiskFullError
-        From `handle`, when the frames that a series announces do not fit: nothing of it is recorded yet.
     """
 
     def __init__(
@@ -123,9 +85,12 @@ class Subscriber:
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash, self._stages = run_id, config_hash, tuple(stages)
         self.inlet: Inlet | None = Inlet(config.pattern, (config.endpoint(),), config.queue)
-        self._series: _Series | None = None
+        self._series: Series | None = None
         self._last: Recording | None = None
         self._closed: dict[str, Path] = {}
+        self._next: StartMessage | None = None  # of another series, while one is open that may go on
+        self._refused: dict[str, str] = {}  # why, by series
+        self._doubts = Doubts()
         self._n_rejected = 0
         self._complaints = Complaints(log, "messages of the detector")
         self._look_for_unfinished()
@@ -142,7 +107,7 @@ class Subscriber:
             if isinstance(message, ImageMessage):
                 images.append(message)
             elif isinstance(message, StartMessage):
-                self._start(message)
+                self._start(message, now)
             elif message is not None and self._series is not None and self._series.key == message.key:
                 self._series.end_at = now
         if images:
@@ -152,11 +117,16 @@ class Subscriber:
         """Closes the series when nothing more is to be expected, and says what was refused."""
         if self._series is not None and self._series.is_over(now, self.config):
             self._close_series()
+        if self._series is None and self._next is not None:
+            self._begin(self._next)
         self._complaints.say(now)
 
     def close(self) -> None:
         """Ends the open series; frames that never came are LOST."""
         self._close_series()
+        if self._next is not None:
+            self._begin(self._next)
+            self._close_series()
         self._complaints.say(self._clock(), force=True)
 
     def progress(self) -> tuple[str, dict[str, int]]:
@@ -193,6 +163,12 @@ class Subscriber:
             raise DetectorMessageError(
                 f"image {message.image_id} of {message.key}: wanted less than {MAX_FRAMES}"
             )
+        if isinstance(message, StartMessage):
+            n_images = (message.number_of_images or 0) * self.config.n_triggers
+            if n_images > MAX_FRAMES:
+                raise DetectorMessageError(
+                    f"start of {message.key} announces {n_images} images: wanted {MAX_FRAMES} at most"
+                )
         return message
 
     def _reject(self, reason: str, n: int = 1) -> None:
@@ -201,17 +177,25 @@ class Subscriber:
         if self._series is not None and self._series.recording is not None:
             self._series.recording.counters["rejected"] += n
 
-    def _start(self, start: StartMessage) -> None:
+    def _start(self, start: StartMessage, now: float) -> None:
         series = self._series
         if start.series_unique_id and start.key in self._closed:
             self._complaints.add(f"start of series {start.key}, which is over")
-            return
+        elif series is None or series.may_be_over or series.key == start.key:
+            self._begin(start)
+        else:
+            series.superseded_at, self._next = now, start
+
+    def _begin(self, start: StartMessage) -> None:
+        self._next = None
+        series = self._series
         # Without a unique id a second start can only be that of another series.
         is_again = series is not None and series.start is not None and not start.series_unique_id
         if series is None or series.key != start.key or is_again:
             self._close_series()
             self._closed.pop(start.key, None)
-            series = self._series = _Series(start.series_id, start.series_unique_id)
+            self._refused.pop(start.key, None)  # there may be room by now
+            series = self._series = Series(start.series_id, start.series_unique_id)
         series.start = start
         series.n_announced = UNKNOWN
         if start.number_of_images is not None:
@@ -225,20 +209,36 @@ class Subscriber:
 
     def _record(self, images: list[ImageMessage], now: float) -> None:
         key = images[0].key
+        if self._next is not None and self._next.key == key:
+            self._begin(self._next)
         if key in self._closed:
-            Scan(self._closed[key]).counters(STAGE, writable=True)["late"] += len(images)
-            self._complaints.add(f"frame {images[-1].image_id} of series {key}, which is over", len(images))
+            self._count_late(images)
+            return
+        if key in self._refused:
+            self._reject(self._refused[key], len(images))
             return
         series = self._series
         if series is None or series.key != key:
+            if series is not None and not series.may_be_over:
+                reason = f"an image of series {key} while {series.key} is not over, and no second one"
+                images = self._believed(images, reason, is_repeat_enough=True)
+                if not images:
+                    return
             self._close_series()
-            series = self._series = _Series(images[0].series_id, images[0].series_unique_id)
+            series = self._series = Series(images[0].series_id, images[0].series_unique_id)
             series.is_joined = True
-        series.last_at = now
+        self._doubts.forget_others(key)
+        images = self._without_far(series, images)
+        if not images:
+            return
+        series.last_at, series.is_resumed = now, False
         if series.recording is None and (kind := self._kind_of_frames(series, images)) is not None:
             self._open(series, *kind, series.n_announced)
         if series.recording is None:
-            self._reject(f"frame {images[-1].image_id} has no channel {self.config.channel!r}", len(images))
+            if key not in self._refused:
+                self._reject(
+                    f"frame {images[-1].image_id} has no channel {self.config.channel!r}", len(images)
+                )
             return
         if series.is_joined:
             series.recording.join(images)
@@ -248,7 +248,36 @@ class Subscriber:
             self._complaints.add(problem)
         series.recording.problems.clear()
 
-    def _kind_of_frames(self, series: _Series, images: list[ImageMessage]) -> FrameKind | None:
+    def _count_late(self, images: list[ImageMessage]) -> None:
+        key = images[0].key
+        with contextlib.suppress(FileNotFoundError):  # somebody has deleted the scan
+            Scan(self._closed[key]).counters(STAGE, writable=True)["late"] += len(images)
+        self._complaints.add(f"frame {images[-1].image_id} of series {key}, which is over", len(images))
+
+    def _without_far(self, series: Series, images: list[ImageMessage]) -> list[ImageMessage]:
+        """Return the images without those that nobody should believe yet: one wild number is no scan."""
+        most = series.n_known + MOST_OVERTAKEN
+        if max(image.image_id for image in images) < most:
+            return images
+        near = [image for image in images if image.image_id < most]
+        reason = (
+            f"a frame of series {series.key} is far beyond {most - MOST_OVERTAKEN}, and no second one near it"
+        )
+        far = [image for image in images if image.image_id >= most]
+        return near + self._believed(far, reason, is_repeat_enough=False)
+
+    def _believed(
+        self, images: list[ImageMessage], reason: str, *, is_repeat_enough: bool
+    ) -> list[ImageMessage]:
+        """Return those that a second one confirms; one that is held counts as rejected until then."""
+        believed = self._doubts.believed(images, is_repeat_enough=is_repeat_enough)
+        n_rejected = len(images) - len(believed)
+        self._n_rejected += n_rejected
+        if n_rejected > 0:
+            self._complaints.add(f"frame {images[-1].image_id}: {reason}", n_rejected)
+        return believed
+
+    def _kind_of_frames(self, series: Series, images: list[ImageMessage]) -> FrameKind | None:
         """Returns shape and dtype as configured, as announced, or as the first usable frame has them."""
         shape = self.config.frame_shape or (series.start and series.start.frame_shape)
         dtype = self.config.frame_dtype or (series.start and series.start.frame_dtype)
@@ -260,7 +289,8 @@ class Subscriber:
                 shape, dtype = shape or frame.shape, dtype or frame.dtype
         return (shape, dtype) if shape and dtype else None
 
-    def _open(self, series: _Series, shape: tuple[int, int], dtype: str, n_reserve: int) -> Recording:
+    def _open(self, series: Series, shape: tuple[int, int], dtype: str, n_reserve: int) -> None:
+        """Begin the recording of a series, or refuse the series if it does not fit."""
         n_reserve = max(n_reserve, 0)
         header = ScanHeader(
             series_id=series.series_id,
@@ -273,24 +303,30 @@ class Subscriber:
             energy_ev=(series.start and series.start.incident_energy) or 0.0,
             stages=self._stages,
         )
-        folder = self._scans / f"{_next_index(self._numbered):04d}-{_file_name(series.key)}"
+        folder = self._scans / new_scan_name(series.key, self._numbered)
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize
-        check_room(self._scans, n_bytes, f"the {n_reserve} frames that series {series.key} announces")
         try:
+            check_room(self._scans, n_bytes, f"the {n_reserve} frames that it announces")
             recording = Recording(Scan.create(folder, header, n_reserve), self.config.channel)
             recording.counters["announced"] = series.n_announced
             recording.reserve(n_reserve)
-        except DiskFullError:
+        except (DiskFullError, MemoryError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise
+            self._refuse(series, in_words(error))
+            return
         series.recording = recording
         n_announced = "an unknown number of" if series.n_announced == UNKNOWN else series.n_announced
         log.info("scan %s begins: %s frames of %s %s", recording.scan.name, n_announced, shape, dtype)
-        return recording
+
+    def _refuse(self, series: Series, reason: str) -> None:
+        self._refused[series.key] = f"series {printable(series.key, 80)} is refused: {reason}"
+        log.warning("%s; the next one is tried again", self._refused[series.key])
+        if self._series is series:
+            self._series = None
 
     def _resume(self, scan: Scan) -> None:
-        series = self._series = _Series(scan.header.series_id, scan.header.series_uid or None)
-        series.recording = Recording(scan, self.config.channel)
+        series = self._series = Series(scan.header.series_id, scan.header.series_uid or None)
+        series.recording, series.is_resumed = Recording(scan, self.config.channel), True
         # Zero is what stands there when the process died before it wrote the number.
         series.n_announced = series.recording.counters["announced"] or UNKNOWN
         series.is_joined = series.recording.counters["joined"] > 0
@@ -301,9 +337,11 @@ class Subscriber:
         series = self._series
         if series is None:
             return
+        if series.recording is None:  # not one frame came, which is worth a record too
+            self._open(series, *(self._kind_of_frames(series, []) or ((1, 1), "<u2")), 0)
         recording = series.recording
-        if recording is None:  # not one frame came, which is worth a record too
-            recording = self._open(series, *(self._kind_of_frames(series, []) or ((1, 1), "<u2")), 0)
+        if recording is None:  # there is no room even for that
+            return
         self._last = recording
         recording.close(series.n_announced)
         for problem in recording.problems:
@@ -322,13 +360,3 @@ class Subscriber:
         # A number without unique id says nothing about another process's series.
         if scan.header.series_uid:
             self._closed[scan.header.series_uid] = scan.folder
-
-
-def _next_index(folders: Sequence[Path]) -> int:
-    paths = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
-    indices = [int(found[0]) for path in paths if (found := re.match(r"\d+(?=-)", path.name))]
-    return max(indices, default=-1) + 1
-
-
-def _file_name(key: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", key)[:80]

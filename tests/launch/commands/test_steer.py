@@ -1,4 +1,5 @@
 import io
+from itertools import starmap
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 from launch.cli import app
 from launch.commands.replay_decisions import replay_decisions
 from launch.commands.steer import steer
-from stream.documents.codec import append_documents
+from stream.documents.codec import append_records, as_record
 from stream.steering.control_client import SteeringClient
 from stream.steering.policy_client import PolicyClient
 from stream.wire.codec import ProtocolError
@@ -92,7 +93,7 @@ def run_documents(answers):
 def test_replayed_decisions_are_the_same_and_none_is_missing(tmp_path):
     answers = conversation(tmp_path)
     folder, screen = tmp_path / "scans" / SCAN, Console(file=io.StringIO(), width=200)
-    append_documents(folder, run_documents(answers))
+    append_records(folder, starmap(as_record, run_documents(answers)))
     assert replay_decisions(folder, screen) == 0
     assert "8 of 8 recommendations are the same, 8 were followed" in screen.file.getvalue()
     done = CliRunner().invoke(app, ["replay-decisions", str(folder)])
@@ -103,7 +104,7 @@ def test_replayed_decisions_are_the_same_and_none_is_missing(tmp_path):
 def test_a_tampered_record_is_found(tmp_path, harm):
     answers = conversation(tmp_path)
     folder, screen = tmp_path / "scans" / SCAN, Console(file=io.StringIO(), width=200)
-    append_documents(folder, run_documents(answers))
+    append_records(folder, starmap(as_record, run_documents(answers)))
     file = record_of(tmp_path)
     whole = bytearray(file.read_bytes())
     if harm == "flipped":

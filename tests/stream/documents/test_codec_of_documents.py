@@ -2,6 +2,7 @@ import json
 import pickle
 import random
 from functools import partial
+from itertools import starmap
 
 import msgpack
 import msgpack_numpy
@@ -11,7 +12,8 @@ import pytest
 from stream.documents.codec import (
     RECORD_FILE,
     DocumentError,
-    append_documents,
+    append_records,
+    as_record,
     decode_document,
     encode_document,
     read_documents,
@@ -117,15 +119,15 @@ def test_mutated_bytes_never_raise_anything_else():
 
 def test_recorded_documents_come_back_in_order_and_a_torn_end_is_cut_off(tmp_path):
     documents = [("start", {"uid": "r"}), ("event", {"seq_num": 1, "data": {"y": 0.5}})]
-    append_documents(tmp_path, documents)
+    append_records(tmp_path, starmap(as_record, documents))
     whole = (tmp_path / RECORD_FILE).stat().st_size
-    append_documents(tmp_path, [("stop", {"uid": "s", "run_start": "r"})])
+    append_records(tmp_path, [as_record("stop", {"uid": "s", "run_start": "r"})])
     with (tmp_path / RECORD_FILE).open("r+b") as file:
         file.truncate(whole + 9)
 
     assert read_documents(tmp_path) == documents
     repair_record(tmp_path)
-    append_documents(tmp_path, [("stop", {"uid": "s2"})])
+    append_records(tmp_path, [as_record("stop", {"uid": "s2"})])
     assert read_documents(tmp_path) == [*documents, ("stop", {"uid": "s2"})]
 
 

@@ -33,14 +33,31 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", fail)
 
 
-def test_a_series_that_does_not_fit_is_refused_when_it_is_armed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_series_that_does_not_fit_is_refused_when_it_is_armed_and_the_next_one_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     limit_disk(monkeypatch, 10_000_000)
     recorder = Recorder(tmp_path)
-    with pytest.raises(DiskFullError, match="that series a announces need 96 MB, 10 MB are free"):
-        recorder.take(series("a", 3, announce=1_000_000)[:1])
+    start, *rest = series("a", 3, announce=1_000_000)
+    recorder.take([start])
+    assert "series a is refused" in caplog.text
+    assert "the 1000000 frames that it announces need 96 MB, 10 MB are free" in caplog.text
+    recorder.take(rest)
+    assert recorder.subscriber.progress() == ("", {"rejected": 3})
     assert not [*tmp_path.iterdir()]
+    recorder.take(series("b", 3))
+    assert_recorded(recorder.scan(), range(3))
+
+
+def test_a_refused_series_is_taken_when_there_is_room_and_the_detector_is_armed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(tmp_path)
+    with monkeypatch.context() as patch:
+        limit_disk(patch, 10)
+        recorder.take(series("a", 3))
+    recorder.take(series("a", 3))
+    assert_recorded(recorder.scan(), range(3))
 
 
 def test_a_refused_series_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +65,9 @@ def test_a_refused_series_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyt
         raise DiskFullError(errno.ENOSPC, "quota", str(column.folder))
 
     monkeypatch.setattr(Column, "reserve", fail)
-    with pytest.raises(DiskFullError, match="quota"):
-        Recorder(tmp_path).take(series("a", 3)[:1])
+    recorder = Recorder(tmp_path)
+    recorder.take(series("a", 3))
+    recorder.subscriber.close()
     assert not [*tmp_path.iterdir()]
 
 
@@ -109,4 +127,4 @@ def test_a_frame_number_far_beyond_does_not_fill_the_disk(
     recorder.take([encode_message(far), *messages[5:]])
     assert len([*(recorder.scan().folder / "columns" / "frames").glob("*.bin")]) == 1
     assert_recorded(recorder.scan(), range(10))
-    assert numbers_in(recorder.scan(), State.NO_ROOM) == [9_000_000]
+    assert recorder.subscriber.progress()[1]["rejected"] == 1

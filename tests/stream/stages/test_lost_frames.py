@@ -49,7 +49,7 @@ def test_any_schedule_leaves_every_frame_accounted_for(
 ) -> None:
     """Losses, duplicates, reordering, lost starts and ends, detector and subscriber that start again."""
     scans = tmp_path_factory.mktemp("scans")
-    recorder = Recorder(scans)
+    recorder, is_certain = Recorder(scans), True  # that what comes belongs to another series
     for content in range(data.draw(st.integers(1, 3))):
         n_frames = data.draw(st.integers(1, 40))
         numbers = st.integers(0, n_frames - 1)
@@ -61,7 +61,7 @@ def test_any_schedule_leaves_every_frame_accounted_for(
             drop=data.draw(st.frozensets(numbers, max_size=n_frames - 1)),
             duplicate=data.draw(st.frozensets(numbers)),
             order=tuple(data.draw(st.permutations(range(n_frames)))),
-            without_start=data.draw(st.booleans()),
+            without_start=is_certain and data.draw(st.booleans()),
             without_end=data.draw(st.booleans()),
             stop_after=data.draw(st.none() | st.integers(1, n_frames)),
         )
@@ -73,6 +73,7 @@ def test_any_schedule_leaves_every_frame_accounted_for(
         recorder.take(messages[where:], per_turn=data.draw(st.integers(1, 64)))
         recorder.wait(data.draw(st.sampled_from([0.0, 3.0])))
         assert_recorded(recorder.scan(content), sorted(sent), content)
+        is_certain = recorder.counters()["closed"] == 1
     recorder.subscriber.close()
     for index in range(len([*scans.iterdir()])):
         account = recorder.account(index)
