@@ -109,6 +109,7 @@ _ADDED = {
     "positions": ("settled", "settling_frames", "line_frames"),
     "refinement": ("seeded_step",),
     "series": ("reuse",),
+    "viewer": ("hosts",),
 }
 """Settings by section that came after the first run files were written."""
 

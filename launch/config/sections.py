@@ -48,6 +48,8 @@ class ViewerConfig(Section):
     """address the page is served on"""
     port: Annotated[int, Field(ge=0, le=65535)] = 8010
     """port of the page; 0 takes a free one"""
+    hosts: tuple[str, ...] = ()
+    """names by which browsers reach it, beside the loopback, its address and this computer's own name"""
     insecure: bool = False
     """allows a host that other machines can reach; the page has no password"""
     controls: bool = False

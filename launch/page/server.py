@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 from aiohttp import WSMsgType, web
-from aiohttp.typedefs import Handler, Middleware
 
 from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.data_routes import DataRoutes
+from launch.page.guard import guard
 from launch.page.picture import UNITS, Drawing
 from launch.page.run_facts import RunFacts
 from launch.page.scans.records import ScanRecords
@@ -44,11 +44,6 @@ TURN_S = 0.02
 FAREWELL_S = 2.0  # for browsers to get the final image when the run ends
 HEARTBEAT_S = 10.0  # a computer that was closed with the page open says no goodbye
 RETRY_S = 2.0  # after a refusal, which does not go away by itself
-_SECURITY = {
-    "Content-Security-Policy": "default-src 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
 
 
 class LiveFeed:
@@ -193,7 +188,7 @@ def run_viewer(
     stopping = stopping or threading.Event()
     feed = LiveFeed(live, policy, may_steer=config.may_steer, facts=facts)
     with _following(feed):
-        page = Page(feed, records, is_open=config.insecure, on_browsers=on_browsers)
+        page = Page(feed, config, records, on_browsers=on_browsers)
         asyncio.run(_serve(page, config, on_ready, stopping))
 
 
@@ -260,14 +255,14 @@ class Page:
     def __init__(
         self,
         feed: LiveFeed,
+        config: ViewerConfig,
         records: ScanRecords | None = None,
         *,
-        is_open: bool = False,
         on_browsers: Callable[[int], None] = lambda n_browsers: None,
     ) -> None:
         self._feed, self._on_browsers = feed, on_browsers
         self._shown: dict[web.WebSocketResponse, tuple[LiveImage | None, frozenset[str]]] = {}
-        self.app = web.Application(middlewares=[_guard(is_open)], client_max_size=4096)
+        self.app = web.Application(middlewares=[guard(config)], client_max_size=4096)
         self.app.router.add_get("/", self._index)
         self.app.router.add_get("/colours", self._colours)
         self.app.router.add_get("/live", self._live)
@@ -348,26 +343,3 @@ class Page:
     def _shows(self, socket: web.WebSocketResponse, names: frozenset[str]) -> bool:
         image, drawn = self._shown[socket]
         return image is self._feed.image and (image is None or names <= drawn)
-
-
-def _guard(is_open: bool) -> Middleware:
-    """Keeps pages of other sites, which the same browser may have open, away from the image."""
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = request.url.host or ""
-        origin = request.headers.get("Origin")
-        if not is_open and host not in LOOPBACK:
-            raise web.HTTPForbidden(text=f"this page answers to {', '.join(LOOPBACK)}, not to {host}")
-        if origin is not None and origin != f"{request.scheme}://{request.host}":
-            raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
-        try:
-            response = await handler(request)
-        except web.HTTPException as refusal:
-            refusal.headers.update(_SECURITY)
-            raise
-        if not response.prepared:
-            response.headers.update(_SECURITY)
-        return response
-
-    return guard

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import ClientSession
 from PIL import Image
 
+from launch.page.guard import HEADERS
 from launch.page.scans.records import ScanRecords
 from launch.results.cxi import read_result
 from stream.record.scan import State
@@ -60,7 +61,10 @@ def test_everything_about_a_scan_is_answered(saved, url):
         for view in ("probe", "pattern", "thumbnail"):
             if (name, view) != ("newest", "thumbnail"):
                 status, headers, body = fetched(url, f"/scans/{name}/{view}")
-                assert (status, headers["Content-Security-Policy"]) == (200, "default-src 'self'")
+                assert (status, headers["Content-Security-Policy"]) == (
+                    200,
+                    HEADERS["Content-Security-Policy"],
+                )
                 assert decode_arrays(body)[1]
     assert fetched(url, "/scans/0000-a/probe?after=0000-a%20refined-1")[0] == 204
     assert b'"epoch"' in fetched(url, "/scans/0000-a/curves")[2]

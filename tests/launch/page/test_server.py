@@ -9,6 +9,7 @@ import pytest
 from aiohttp import ClientSession, WSMsgType, WSServerHandshakeError
 
 from launch.config.sections import ViewerConfig
+from launch.page.guard import HEADERS
 from launch.page.server import FILES, POLL_S, LiveFeed, run_viewer
 from launch.results.colours import tables
 from stream.record.account import shares
@@ -141,7 +142,7 @@ def test_the_page_and_its_files_come_with_a_policy_that_forbids_everything_else(
     files = [file.relative_to(FILES) for file in FILES.rglob("*.*") if file.name != "index.html"]
     for path in ("/", *(f"/web/{file}" for file in files)):
         status, policy, text = outcome(fetch(path))
-        assert (status, policy) == (200, "default-src 'self'")
+        assert (status, policy) == (200, HEADERS["Content-Security-Policy"])
         assert set(re.findall(r"\w+://[^/\s]*", text)) <= {"ws://${location.host}", "http://www.w3.org"}
     assert outcome(fetch("/web/../viewer.py"))[0] == 404
 

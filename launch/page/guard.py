@@ -1,0 +1,73 @@
+"""Who is answered by the page: browsers that were sent to it by one of its own names, and by no other page.
+
+Any site can give a name of its own the address of this computer, and its scripts would then read the image
+and steer the scan. So the name that a browser asks for must be the page's. An address cannot be given away.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from launch.config.sections import LOOPBACK, ViewerConfig
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def guard(config: ViewerConfig) -> Middleware:
+    """Returns what stands before every answer of the page."""
+    names = {name.lower() for name in (*LOOPBACK, config.host, *config.hosts)}
+    if config.host not in LOOPBACK:
+        names.add(socket.gethostname().lower())
+
+    @web.middleware
+    async def stand_before(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            _check(request, names)
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            refusal.headers.update(HEADERS)
+            raise
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    return stand_before
+
+
+def _check(request: web.Request, names: Collection[str]) -> None:
+    """Raise HTTPForbidden unless the browser asked for this page, and itself."""
+    asked, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    host = _host_of(asked)
+    if host not in names and host != _own_address(request):
+        raise web.HTTPForbidden(
+            text=f"this page does not answer to {host!r}: `viewer.hosts` in the configuration names its hosts"
+        )
+    if origin is not None and origin != f"{request.scheme}://{asked}":
+        raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
+
+
+def _host_of(asked: str) -> str:
+    try:
+        return (urlsplit(f"//{asked}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _own_address(request: web.Request) -> str:
+    """Return the address at which the browser has reached this computer, as it is written in a URL."""
+    reached = request.transport.get_extra_info("sockname") if request.transport else None
+    if not reached:
+        return ""
+    address = ipaddress.ip_address(reached[0].partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
