@@ -12,6 +12,7 @@ class _Run:
     series: str  # named in the start document, "" if not
     scan: str | None = None
     is_open: bool = True
+    has_positions: bool = False
 
 
 @dataclass(slots=True)
@@ -28,7 +29,8 @@ class RunPairing:
     A run whose start document names a series waits for that one, and takes it from a run that names none.
     Otherwise a series that appears while an unpaired run is open gets that run; one that appears while the
     open run has its series already (the detector was restarted) is an orphan; one that appears with no run
-    open gets the next run that starts.
+    open gets the next run that starts. What a run has by order alone goes to the next one that has positions,
+    if it has none itself: others may publish to the same place.
     """
 
     _runs: dict[str, _Run] = field(default_factory=dict)
@@ -50,6 +52,19 @@ class RunPairing:
                 self.pair(uid, name)
                 return
 
+    def note_positions(self, uid: str) -> None:
+        """Takes note that a run has fields with positions."""
+        run = self._runs[uid]
+        run.has_positions = True
+        if run.scan is not None or run.series:
+            return
+        for name, series in reversed(self._series.items()):
+            holder = self._runs.get(series.run or "")
+            if holder and not holder.series and not holder.has_positions:
+                holder.scan = None
+                self.pair(uid, name)
+                return
+
     def stop_run(self, uid: str) -> None:
         """Takes note that a run has stopped."""
         if uid in self._runs:
@@ -62,8 +77,11 @@ class RunPairing:
             return
         named = [uid for uid, run in self._runs.items() if run.series in series.ids and run.scan is None]
         unnamed = [uid for uid, run in self._runs.items() if run.is_open and not run.series]
+        free = [uid for uid in unnamed if self._runs[uid].has_positions and self._runs[uid].scan is None]
         if named:
             self.pair(named[-1], scan)
+        elif free:
+            self.pair(free[-1], scan)
         elif unnamed and self._runs[unnamed[-1]].scan is None:
             self.pair(unnamed[-1], scan)
         else:

@@ -82,6 +82,11 @@ class PositionReader:
         self._without: list[str] = []
         self._is_warned = False
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether a descriptor with the fields has come."""
+        return bool(self._pairs)
+
     def read(self, name: str, document: Document) -> Rows:
         """Returns frame numbers and raw positions; empty where there are none.
 

@@ -23,6 +23,11 @@ class PositionWriter:
     settling_frames, line_frames : int
         So many frames at the start of the scan, or of every line of so many frames, are left out: the probe
         was not at rest yet.
+
+    Attributes
+    ----------
+    wild : list of (int, str)
+        How many positions were too far away and what to say of one, since the caller last emptied it.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class PositionWriter:
         self.scan, self._field_m = scan, field_m
         self._settling_frames, self._line_frames = settling_frames, line_frames
         self._centre_m: Positions | None = None
+        self.wild: list[tuple[int, str]] = []
         self.counters = scan.counters(STAGE, writable=True)
         self._column = scan.column("positions_m", writable=True)
         self._ledger = scan.ledger(STAGE, writable=True)
@@ -62,9 +68,7 @@ class PositionWriter:
         if self.is_closed:
             self._count("late", len(numbers))
             return
-        is_usable = np.isfinite(positions_m).all(axis=1)
-        is_usable &= (numbers >= 0) & (numbers < self.scan.n_frames + MAX_FRAMES_AHEAD)
-        is_usable &= self._is_in_field(positions_m, is_usable)
+        is_usable = self._is_usable(numbers, positions_m)
         self._count("rejected", len(numbers) - int(is_usable.sum()))
         is_usable &= ~self._leave_out_by_count(numbers, is_usable)
         numbers, positions_m = numbers[is_usable], positions_m[is_usable]
@@ -74,8 +78,7 @@ class PositionWriter:
         """Stores what is not there yet and counts nothing: after a restart, from the recorded documents."""
         if self.is_closed:
             return
-        is_new = self._is_first(numbers) & np.isfinite(positions_m).all(axis=1)
-        is_new &= numbers < self.scan.n_frames + MAX_FRAMES_AHEAD
+        is_new = self._is_first(numbers) & self._is_usable(numbers, positions_m)
         is_new &= ~self._leave_out_by_count(numbers, is_new)
         self._store(numbers[is_new], positions_m[is_new], np.ones(int(is_new.sum()), bool))
 
@@ -135,14 +138,26 @@ class PositionWriter:
             self._count("duplicates", int(again.sum()))
             self._count("conflicts", int(differs.sum()))
 
-    def _is_in_field(self, positions_m: Positions, is_usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _is_usable(self, numbers: Numbers, positions_m: Positions) -> NDArray[np.bool_]:
+        is_usable: NDArray[np.bool_] = np.isfinite(positions_m).all(axis=1)
+        is_usable &= (numbers >= 0) & (numbers < self.scan.n_frames + MAX_FRAMES_AHEAD)
         if self._centre_m is None and is_usable.any():
             self._centre_m = np.median(positions_m[is_usable], axis=0)
         if self._centre_m is None:
             return is_usable
         with np.errstate(invalid="ignore"):
-            is_near: NDArray[np.bool_] = (np.abs(positions_m - self._centre_m) <= self._field_m).all(axis=1)
-        return is_near
+            away_m = np.abs(positions_m - self._centre_m).max(axis=1)
+            is_wild = is_usable & ~(away_m <= self._field_m)
+        if is_wild.any():
+            first = int(np.argmax(is_wild))
+            y_m, x_m = positions_m[first]
+            sentence = (
+                f"frame {numbers[first]} of scan {self.scan.name}: position y {y_m:g} m, x {x_m:g} m is "
+                f"{away_m[first]:g} m from the first ones of its scan, positions.field_m allows "
+                f"{self._field_m:g} m: is positions.unit right? raise positions.field_m for a larger field"
+            )
+            self.wild.append((int(is_wild.sum()), sentence))
+        return is_usable & ~is_wild
 
     def _is_first(self, numbers: Numbers) -> NDArray[np.bool_]:
         is_first = np.zeros(len(numbers), bool)

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 Placed = tuple[Numbers, PositionArray]  # frame numbers and positions, metres
 
 KEPT_RUNS = 8  # runs that have ended and may still be named by a series or get a late document
+KEPT_STRANGERS = 64  # open runs without positions and without a series
 _PARENT = {
     "descriptor": "run_start",
     "event": "descriptor",
@@ -56,7 +57,9 @@ _PARENT = {
 class _Run:
     uid: str
     reader: PositionReader
+    series: str = ""  # which its start names
     is_over: bool = False
+    is_ours: bool = False  # it has positions
     is_joined: bool = False  # its start was missed
     records: list[bytes] = field(default_factory=list)  # documents that are not on disk yet
     rows: list[Rows] = field(default_factory=list)  # not written yet
@@ -100,6 +103,7 @@ class Positions:
         self._table = self._read_table()
         self._current: PositionWriter | None = None
         self._complaints = Complaints(log, "documents")
+        self._wild = Complaints(log, "positions")
         self._n_refused = 0
         self._look_for_unfinished()
 
@@ -119,18 +123,20 @@ class Positions:
         self._write_out()
         for name, series in list(self._series.items()):
             if not series.writer.is_closed and self._is_due(name, series, now):
+                self._write_out(name)
                 self._pairing.give_up(name)
                 series.writer.close()
+        self._say(now)
         self._forget()
-        self._complaints.say(now)
 
     def close(self) -> None:
         """Writes what has come and ends every scan."""
         self._look_for_series()
         self._write_out()
-        for series in self._series.values():
+        for name, series in self._series.items():
+            self._write_out(name)
             series.writer.close()
-        self._complaints.say(0.0, force=True)
+        self._say(0.0, force=True)
 
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the newest scan and what became of its positions."""
@@ -201,9 +207,18 @@ class Positions:
             run.is_over = True
             self._pairing.stop_run(run.uid)
         rows = run.reader.read(name, document)
+        if run.reader.has_positions and not run.is_ours:
+            self._is_ours(run)
         if len(rows.numbers):
             run.rows.append(rows)
         return run
+
+    def _is_ours(self, run: _Run) -> None:
+        """Take note of a run's positions: it follows those before, whose end may have been lost."""
+        for earlier in self._runs.values():
+            earlier.is_over = earlier.is_over or earlier is not run
+        run.is_ours = True
+        self._pairing.note_positions(run.uid)
 
     def _start(self, document: Document) -> _Run:
         uid = document.get("uid")
@@ -216,11 +231,9 @@ class Positions:
         if not isinstance(series, str | int) or isinstance(series, bool):
             key = self.config.series_key
             raise DocumentError(f"start document with {key} {in_short(series)}: wanted a text or a number")
-        for earlier in self._runs.values():
-            earlier.is_over = True
-        self._runs[uid] = run = _Run(uid, PositionReader(self.config))
+        self._runs[uid] = run = _Run(uid, PositionReader(self.config), str(series))
         self._owner[uid] = uid
-        self._pairing.start_run(uid, str(series))
+        self._pairing.start_run(uid, run.series)
         return run
 
     def _owner_of(self, name: str, document: Document) -> _Run:
@@ -237,7 +250,7 @@ class Positions:
 
         The uid of such a run is unknown: it goes by that of the descriptor of its events.
         """
-        open_runs = [run for run in self._runs.values() if not run.is_over]
+        open_runs = [run for run in self._runs.values() if run.is_ours and not run.is_over]
         if name == "stop" and open_runs and open_runs[-1].is_joined:
             return open_runs[-1].uid
         if open_runs or name not in ("event", "event_page"):
@@ -248,10 +261,14 @@ class Positions:
         self._pairing.start_run(parent)
         return parent
 
-    def _write_out(self) -> None:
+    def _write_out(self, ending: str = "") -> None:
+        """Write what has come of runs that have a scan: of strangers, which have it by order, at its end."""
         for run in self._runs.values():
-            series = self._series.get(self._pairing.scan_of(run.uid) or "")
+            name = self._pairing.scan_of(run.uid) or ""
+            series = self._series.get(name)
             if series is None or not (run.records or run.rows):
+                continue
+            if not (run.is_ours or run.series or name == ending):
                 continue
             # Recorded first: what a crash keeps from the columns is in the documents.
             append_records(series.writer.scan.folder, run.records)
@@ -269,13 +286,29 @@ class Positions:
         is_all_here = self._table is not None or (run is not None and run.is_over)
         return is_all_here or now - series.detector_closed_at >= self.config.late_s
 
+    def _say(self, now: float, *, force: bool = False) -> None:
+        for series in self._series.values():
+            for n, sentence in series.writer.wild:
+                self._wild.add(sentence, n)
+            series.writer.wild.clear()
+        for complaints in (self._complaints, self._wild):
+            complaints.say(now, force=force)
+
     def _refuse(self, error: DocumentError) -> None:
         self._n_refused += 1
         self._complaints.add(str(error))
 
     def _forget(self) -> None:
         over = [run.uid for run in self._runs.values() if run.is_over]
-        for uid in over[: max(len(over) - KEPT_RUNS, 0)]:
+        strangers = [
+            run.uid
+            for run in self._runs.values()
+            if not (run.is_over or run.is_ours or self._pairing.scan_of(run.uid))
+        ]
+        for uid in [
+            *over[: max(len(over) - KEPT_RUNS, 0)],
+            *strangers[: max(len(strangers) - KEPT_STRANGERS, 0)],
+        ]:
             del self._runs[uid]
             self._owner = {child: owner for child, owner in self._owner.items() if owner != uid}
         for name, series in list(self._series.items()):

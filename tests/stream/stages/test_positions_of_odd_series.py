@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stream.documents.codec import read_documents
 from stream.record.account import frame_counts, incompleteness, shares
 from stream.record.scan import Scan, State
 from tests.helpers.stream.position_stage import (
@@ -111,3 +112,74 @@ def test_events_of_a_run_that_had_begun_before_without_such_fields_are_refused(s
     detector.close()
     it.idle(20.0)
     assert_all_positions(detector)
+
+
+def strange(uid, *, series=""):
+    """What another beamline publishes to the same place: a run without positions."""
+    keys = {"detector_series_id": series} if series else {}
+    return [wire("start", {"uid": uid, **keys}), wire("stop", {"uid": f"{uid}-s", "run_start": uid})]
+
+
+@pytest.mark.parametrize("series", ["", "elsewhere"])
+@pytest.mark.parametrize("named", [{}, {"detector_series_id": "a"}])
+def test_runs_of_another_publisher_take_no_position_from_a_series(scans, series, named):
+    it = stage(scans)
+    it.handle([strange("x0", series=series)[0]])
+    detector = Detector(scans, "a")
+    it.handle(strange("x1", series=series))
+    it.handle([*start(**named), *strange("x2", series=series)])
+    for index in range(20):
+        it.handle([page([index]), *strange(f"y{index}", series=series)])
+        it.idle(0.0)
+    detector.close()
+    it.idle(0.0)
+    assert detector.counter("closed") == 0, "the run goes on"
+    it.handle([page(range(20, N)), stop()])
+    it.idle(0.1)
+    assert_all_positions(detector)
+    names = [(name, document["uid"]) for name, document in read_documents(detector.scan.folder)[:1]]
+    assert names == [("start", "r1")]
+
+
+def test_a_run_without_positions_is_recorded_with_its_series_all_the_same(scans):
+    it, detector = stage(scans), Detector(scans, "a")
+    it.handle([wire("start", {"uid": "r1"}), wire("stop", {"uid": "s", "run_start": "r1"})])
+    detector.close()
+    it.idle(0.0)
+    assert [name for name, _ in read_documents(detector.scan.folder)] == ["start", "stop"]
+
+
+def test_a_run_whose_end_was_lost_ends_with_the_next_one(scans):
+    it, first = stage(scans), Detector(scans, "a")
+    it.handle([*start(), page(range(N))])
+    first.close()
+    begin, descriptor = start("r2")
+    it.handle([begin])
+    second = Detector(scans, "b")
+    it.handle([descriptor, page(range(N), "r2"), stop("r2")])
+    second.close()
+    it.idle(0.0)
+    for detector in (first, second):
+        assert_all_positions(detector)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_position_far_away_is_named_with_its_frame_and_the_setting_and_never_taken(
+    scans, caplog, is_killed
+):
+    it, detector = stage(scans, field_m=2e-3), Detector(scans, "a")
+    far = {"descriptor": "r1-d", "seq_num": 8, "data": {"stage-y": 1e9, "stage-x": 0.0}}
+    it.handle([*start(), page([*range(7), *range(8, N)]), wire("event", far)])
+    it.idle(0.0)
+    assert (
+        "1 positions refused, the last: frame 7 of scan 0000-a: position y 1000 m, x 0 m is 1000 m"
+        in caplog.text
+    )
+    assert "positions.field_m allows 0.002 m" in caplog.text
+    if is_killed:
+        it = stage(scans, field_m=2e-3)
+    it.handle([stop()])
+    detector.close()
+    it.idle(2.0)
+    assert np.flatnonzero(detector.states() != State.DONE).tolist() == [7]
+    assert detector.states()[7] == State.NO_POSITION
