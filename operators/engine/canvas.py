@@ -89,20 +89,31 @@ class Canvas:
         peak : float, photons
             Of the probe's intensity; ground lit by less than a tenth of it is not refined.
         """
-        region = Bounds.of_windows(corners, patches.shape[-1]).slices_in(self.bounds)
-        add_patches(self.sums.correction, patches * weights, self.local(corners))
-        add_patches(self.sums.illumination, weights, self.local(corners))
-        total = self.sums.illumination[region]
-        is_given = total > _BELIEVED * weights.max()
-        guess = self.sums.correction[region] / self._xp.where(is_given, total, 1)
-        is_refined = self.illumination[region] > _REFINED * peak
-        object_ = self.object[region]
-        turn = self._common_phase(guess, object_, is_given & is_refined)
-        self.object[region] = self._xp.where(is_given & ~is_refined, guess * turn, object_)
-        self.sums.correction[region] = 0
-        self.sums.illumination[region] = 0
-
-    def _common_phase(self, guess: Array, object_: Array, where: Array) -> Array:
-        overlap = (guess.conj() * object_ * where).sum()
+        xp, region, n = self._xp, Bounds.of_windows(corners, patches.shape[-1]), patches.shape[-1]
+        sums, total = xp.zeros(region.shape, xp.complex64), xp.zeros(region.shape, xp.float32)
+        add_patches(sums, patches * weights, corners - region.origin)
+        add_patches(total, weights, corners - region.origin)
+        least, blocks = _BELIEVED * weights.max(), self._blocks(region, corners, n)
+        overlap = xp.zeros((), xp.complex64)
+        for block in blocks:
+            here, there = block.slices_in(region), block.slices_in(self.bounds)
+            is_given = total[here] > least
+            sums[here] /= xp.where(is_given, total[here], 1)
+            is_common = is_given & (self.illumination[there] > _REFINED * peak)
+            overlap += (sums[here].conj() * self.object[there] * is_common).sum()
         size = abs(overlap)
-        return self._xp.where(size > 0, overlap / self._xp.maximum(size, _TINY), 1)
+        turn = xp.where(size > 0, overlap / xp.maximum(size, _TINY), 1)
+        for block in blocks:
+            here, there = block.slices_in(region), block.slices_in(self.bounds)
+            is_new = (total[here] > least) & ~(self.illumination[there] > _REFINED * peak)
+            self.object[there] = xp.where(is_new, sums[here] * turn, self.object[there])
+
+    def _blocks(self, region: Bounds, corners: Corners, n_pixels: int) -> list[Bounds]:
+        """Return what of a region to look at: all of it, or the squares under windows that lie far apart."""
+        n_rows, n_columns = region.shape
+        if self._xp is not np or n_rows * n_columns <= 4 * len(corners) * n_pixels**2:
+            return [region]
+        offsets = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+        cells = np.unique(((corners // n_pixels)[:, None] + offsets).reshape(-1, 2), axis=0)
+        squares = [Bounds(y, x, y + n_pixels, x + n_pixels) for y, x in (n_pixels * cells).tolist()]
+        return [block for square in squares if (block := square.intersection(region)) is not None]

@@ -6,6 +6,7 @@ Pure array code, numpy or cupy: no frame store, no visiting order, no guard. Tho
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,15 +87,24 @@ class Batch:
 
 
 class Accumulators:
-    """Canvas-sized sums of one update, zero between updates.
+    """Canvas-sized sums of one update, zero between updates, made when they are first asked for.
 
     Overlapping windows must meet in a sum before the object moves, whatever size the canvas has; the
-    buffers are kept so that an update touches only the pixels its windows cover.
+    buffers are kept so that an update touches only the pixels its windows cover. Compiled loops do without.
     """
 
     def __init__(self, shape: tuple[int, int], xp: Any) -> None:
-        self.correction = xp.zeros(shape, xp.complex64)
-        self.illumination = xp.zeros(shape, xp.float32)
+        self._shape, self._xp = shape, xp
+
+    @cached_property
+    def correction(self) -> Array:
+        """(row, col) complex64."""
+        return self._xp.zeros(self._shape, self._xp.complex64)
+
+    @cached_property
+    def illumination(self) -> Array:
+        """(row, col) float32."""
+        return self._xp.zeros(self._shape, self._xp.float32)
 
 
 def modulus_correction(
