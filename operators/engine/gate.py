@@ -4,12 +4,13 @@ That a frame is explained by an object that was fitted to it is no evidence by i
 the noise of its frames is counted as wrong by as much.
 """
 
+from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from operators.arrays import Array, Corners, Mask
+from operators.arrays import Corners, Mask
 from operators.engine.frame_store import spread
 from operators.engine.refiner import Refiner
 from operators.geometry import Bounds
@@ -41,8 +42,8 @@ class Gate:
         self._side = tile_side(n_pixels)
         self._middle = n_pixels // 2
         self._most = max(2, PIXELS_AT_ONCE // (FRAMES_OF_TILE * n_pixels**2))
-        self._frames: dict[Tile, list[int]] = {}  # whose window has its middle there
-        self._corners: dict[int, Array] = {}
+        self._frames: dict[Tile, array[int]] = {}  # whose window has its middle there
+        self._corners = np.zeros((0, 2), np.int64)  # by frame number
         self._withheld: deque[Tile] = deque()  # the one looked at longest ago first
         self._shown: deque[Tile] = deque()
 
@@ -51,14 +52,19 @@ class Gate:
         """Row and column of each tile that is not to be shown, (tile, 2) int64."""
         return np.array(sorted(self._withheld), np.int64).reshape(-1, 2)
 
-    def place(self, numbers: Iterable[int], corners: Corners) -> None:
+    def place(self, numbers: Sequence[int], corners: Corners) -> None:
         """Note where more frames lie; corners are absolute pixels, (frame, 2) int64."""
+        if (end := max(numbers, default=-1) + 1) > len(self._corners):
+            corners_so_far = self._corners
+            self._corners = np.zeros((max(end, 2 * len(corners_so_far)), 2), np.int64)
+            self._corners[: len(corners_so_far)] = corners_so_far
+        self._corners[list(numbers)] = corners
         tiles = (corners + self._middle) // self._side
-        for number, corner, (row, column) in zip(numbers, corners, tiles.tolist(), strict=True):
+        for number, (row, column) in zip(numbers, tiles.tolist(), strict=True):
             if (row, column) not in self._frames:
                 self._withheld.appendleft((row, column))
-            self._frames.setdefault((row, column), []).append(number)
-            self._corners[number] = corner
+                self._frames[row, column] = array("q")
+            self._frames[row, column].append(number)
 
     def restore(self, withheld: np.ndarray) -> None:
         """Show all tiles placed but those `withheld`, (tile, 2) int64, as a snapshot has them."""
@@ -90,9 +96,7 @@ class Gate:
         if not tiles:
             return []
         samples = [spread(self._frames[tile], FRAMES_OF_TILE).tolist() for tile in tiles]
-        windows = [
-            mosaic.windows(np.stack([self._corners[number] for number in sample])) for sample in samples
-        ]
+        windows = [mosaic.windows(self._corners[sample]) for sample in samples]
         numbers = [number for sample in samples for number in sample]
         starts = np.cumsum([0, *map(len, samples[:-1])])
         left, noise = (np.add.reduceat(values, starts) for values in engine.misfits(numbers))
@@ -112,7 +116,7 @@ class Closing:
         self._begins_at: int | None = None  # epochs ended
         self._left: float | None = None
 
-    def leads_away(self, engine: Refiner, numbers: Sequence[int]) -> bool:
+    def leads_away(self, engine: Refiner, numbers: Sequence[int] | np.ndarray) -> bool:
         """Whether the object explains some of these frames, all there are, worse than as it began.
 
         Both states were fitted to the same frames: what is left compares them as it is.

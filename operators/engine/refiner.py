@@ -85,6 +85,11 @@ class Refiner:
         return len(self._frames)
 
     @property
+    def numbers(self) -> np.ndarray:
+        """Numbers of the frames held, (frame,) int64, in the order in which they came."""
+        return self._frames.numbers[: self.n_frames]
+
+    @property
     def epoch(self) -> float:
         """Updates per frame held; 0 before the first frame."""
         return self.n_updates / self.n_frames if self.n_frames else 0.0

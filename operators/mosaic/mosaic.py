@@ -54,8 +54,9 @@ class Mosaic:
     illumination : (y, x) float32, photons
         |P|^2 summed over modes. A pixel of a patch weighs |P|^3: towards the rim of the probe patches are
         wrong by more than their photons say. Their own sigma would not weigh better: phases drift then.
-    error_model : ErrorModel
-        How its sigma is made of what is known about its error.
+    error_model : ErrorModel or None
+        How its sigma is made of what is known about its error. None for a mosaic that is not asked for it:
+        that one takes less than half the memory.
 
     Attributes
     ----------
@@ -65,7 +66,7 @@ class Mosaic:
         Illumination of these.
     """
 
-    def __init__(self, illumination: Array, error_model: ErrorModel = DEFAULT_ERROR_MODEL) -> None:
+    def __init__(self, illumination: Array, error_model: ErrorModel | None = DEFAULT_ERROR_MODEL) -> None:
         self.weights = np.asarray(illumination, np.float32)
         self.power = float(self.weights.sum())  # photons of the probe
         self.error_model = error_model
@@ -75,9 +76,11 @@ class Mosaic:
         self.light = self.weights[self.lit.slices_in(Bounds(0, 0, *self.weights.shape))].copy()
         self._steep = self.light * np.sqrt(self.light / self.light.max())
         self._islands = Islands()  # of w p
-        self._sums = Blocks(5, np.float32)  # of |P|^2, w, w |p|^2, w s^2, w^2 s^2
+        # of |P|^2, w and, for the error, w |p|^2, w s^2, w^2 s^2
+        n_layers, n_at_once = 5 if error_model else 2, max(1, PIXELS_AT_ONCE // self.light.size)
+        self._sums = Blocks(n_layers, np.float32)
         # Of some patches: the first two are the same for all.
-        self._added = np.empty((max(1, PIXELS_AT_ONCE // self.light.size), 5, *self.lit.shape), np.float32)
+        self._added = np.empty((n_at_once, n_layers, *self.lit.shape), np.float32)
         self._added[:, 0], self._added[:, 1] = self.light, self._steep
 
     @property
@@ -127,7 +130,12 @@ class Mosaic:
         self.bounds = bounds if self.bounds is None else self.bounds.union(bounds)
 
     def picture(self, bounds: Bounds) -> Picture:
-        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside its own."""
+        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside its own.
+
+        Only a mosaic with an error model has a picture.
+        """
+        if self.error_model is None:
+            raise ValueError("the mosaic was made without an error model: ask for `object_on`")
         sums, mean = self._sums_on(bounds)
         known = self._known(sums[0])
         variance = self.error_model.variance(_error_terms(sums, mean))
@@ -147,7 +155,11 @@ class Mosaic:
         """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
         n = self.weights.shape[-1]
         bounds = Bounds.of_windows(corners, n)
-        object_, photons = self.object_on(bounds), self.photons_on(bounds)
+        n_rows, n_columns = bounds.shape
+        if n_rows * n_columns > 4 * len(corners) * n**2:  # they lie far apart
+            return np.concatenate([self.windows(corner[None]) for corner in corners])
+        photons, gains = self._sums.on(bounds, layers=slice(2))
+        object_ = self._mean(photons, gains, self._islands.sums_on(bounds))
         return extract_patches(np.where(self._known(photons), object_, 1), corners - bounds.origin, n)
 
     def error_terms(self, bounds: Bounds) -> Array:
@@ -175,10 +187,11 @@ class Mosaic:
     ) -> list[Bounds]:
         """Add what `patches` and `sigma` have on the lit part of their windows."""
         weighted, seen, turned = patches * self._steep, patches * self.light, []
-        _, _, squares, spreads, steep_spreads = np.moveaxis(self._added[: len(patches)], 1, 0)
-        np.multiply(self._steep, abs2(patches), out=squares)
-        np.multiply(self._steep, sigma.astype(np.float32) ** 2, out=spreads)
-        np.multiply(self._steep, spreads, out=steep_spreads)
+        if self.error_model is not None:
+            squares, spreads, steep_spreads = np.moveaxis(self._added[: len(patches), 2:], 1, 0)
+            np.multiply(self._steep, abs2(patches), out=squares)
+            np.multiply(self._steep, sigma.astype(np.float32) ** 2, out=spreads)
+            np.multiply(self._steep, spreads, out=steep_spreads)
         for index, bounds in enumerate(self.lit_at(corners)):
             if turns is None:
                 turned += self._islands.place(seen[index], weighted[index], bounds)

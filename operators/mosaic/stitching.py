@@ -24,7 +24,7 @@ def stitch(
     sigma: Array,
     illumination: Array,
     corners: Corners,
-    error_model: ErrorModel = DEFAULT_ERROR_MODEL,
+    error_model: ErrorModel | None = DEFAULT_ERROR_MODEL,
 ) -> Mosaic:
     """Returns the mosaic of all patches, whatever the order in which they arrived.
 
@@ -40,7 +40,10 @@ def stitch(
 
 
 def stitch_parts(
-    read: ReadParts, illumination: Array, corners: Corners, error_model: ErrorModel = DEFAULT_ERROR_MODEL
+    read: ReadParts,
+    illumination: Array,
+    corners: Corners,
+    error_model: ErrorModel | None = DEFAULT_ERROR_MODEL,
 ) -> Mosaic:
     """Returns what `stitch` does, of patches that need not be in memory together.
 
@@ -56,7 +59,10 @@ def stitch_parts(
 
 
 def stitching(
-    read: ReadParts, illumination: Array, corners: Corners, error_model: ErrorModel = DEFAULT_ERROR_MODEL
+    read: ReadParts,
+    illumination: Array,
+    corners: Corners,
+    error_model: ErrorModel | None = DEFAULT_ERROR_MODEL,
 ) -> Generator[None, None, Mosaic]:
     """Does what `stitch_parts` does in steps of less than a second, and returns the mosaic after the last."""
     mosaic = Mosaic(illumination, error_model)
@@ -68,7 +74,7 @@ def stitching(
     for rows in _parts(neighbours_first(corners)):
         mosaic.add(*read(rows), corners[rows])
         yield
-    mean = mosaic.picture(bounds).object
+    mean = mosaic.object_on(bounds)
     agreement = np.empty(len(corners), np.complex64)
 
     def read_lit(rows: NDArray[np.int64]) -> Patches:

@@ -49,11 +49,10 @@ class GrowingObject:
         self._setup, self._config, self._scan = setup, setup.config, scan
         self._preprocess, self._geometry = preprocess, setup.optics.geometry
         self.engine = setup.start_engine(scan, probe, preprocess)
-        self._mosaic = Mosaic(abs2(probe).sum(axis=0)) if setup.uses_network else None
+        self._mosaic = Mosaic(abs2(probe).sum(axis=0), error_model=None) if setup.uses_network else None
         self._seeding = Seeding(preprocess.mask)
         self.gate, self._closing = Gate(self._geometry.n_pixels), Closing()
         self._earlier = None if earlier is None else EarlierObject(earlier, preprocess.mask)
-        self._held: list[int] = []
         self._published = Publication(setup, scan)
         self._starts_over = setup.starts_over and setup.uses_network and not self._published.has_started_over
 
@@ -69,7 +68,6 @@ class GrowingObject:
         if is_restored and self._scan.has("refined_px"):
             positions_px = self._scan.column("refined_px").read(numbers)
         self._append(numbers, positions_px)
-        self._held.extend(numbers.tolist())
 
     def restore(self, snapshot: RefinerSnapshot, numbers: Numbers) -> None:
         """Goes on from what was published of these frames, all that have been added."""
@@ -116,7 +114,9 @@ class GrowingObject:
 
     def _leads_away(self) -> bool:
         """Whether the closing has made it worse: the state in which it began stays."""
-        if self._setup.has_all_frames(self._scan) and self._closing.leads_away(self.engine, self._held):
+        if self._setup.has_all_frames(self._scan) and self._closing.leads_away(
+            self.engine, self.engine.numbers
+        ):
             self._published.at = self._setup.clock()
             return True
         return False
@@ -157,12 +157,13 @@ class GrowingObject:
     def _start_over(self) -> None:
         """Start again from the mosaic of all frames, unless the network is not to be believed."""
         before, probe, preprocess = self.engine, self.engine.snapshot().probe, self._preprocess
-        numbers = np.sort(np.array(self._held, np.int64))
+        numbers = np.sort(self.engine.numbers)
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
         self._mosaic = stitch_parts(
             lambda rows: read_patches(self._scan, numbers[rows]),
             abs2(probe).sum(axis=0),
             window_corners(positions_px),
+            error_model=None,
         )
         before.release_frames()
         self.engine = self._setup.start_engine(self._scan, probe, preprocess)

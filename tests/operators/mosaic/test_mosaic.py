@@ -198,6 +198,27 @@ def test_windows_are_the_mosaic_where_it_is_known_and_one_elsewhere():
     )
 
 
+def test_windows_far_apart_are_those_that_each_place_has():
+    scan = raster()
+    mosaic = Mosaic(illumination())
+    for distance in (0, 500):
+        mosaic.add(scan.patches, scan.sigma, scan.corners + distance)
+    apart = np.concatenate([scan.corners[:2], scan.corners[:2] + 500])
+    here, there = mosaic.windows(apart[:2]), mosaic.windows(apart[2:])
+    np.testing.assert_array_equal(mosaic.windows(apart), np.concatenate([here, there]))
+
+
+def test_a_mosaic_without_an_error_model_is_the_same_and_has_no_picture():
+    scan = raster()
+    mosaics = [Mosaic(illumination(), **told) for told in ({}, {"error_model": None})]
+    for mosaic in mosaics:
+        mosaic.add(scan.patches, scan.sigma, scan.corners)
+    full, lean = (mosaic.windows(scan.corners) for mosaic in mosaics)
+    np.testing.assert_array_equal(lean, full)
+    with pytest.raises(ValueError, match="without an error model"):
+        mosaics[1].picture(scan.bounds)
+
+
 def test_an_empty_mosaic_says_so():
     mosaic = Mosaic(illumination())
     mosaic.add(np.zeros((0, N, N)), np.zeros((0, N, N)), np.zeros((0, 2), np.int64))
