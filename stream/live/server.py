@@ -1,7 +1,8 @@
 """The stitcher's door: who asked for what, and who is owed an answer.
 
 Every `Ask` gets exactly one answer: an update as soon as there is one, or `NoNews` after a second; a client
-that asks again before its answer has changed its question. A client that does not ask costs nothing.
+that asks again before its answer has changed its question. A client that does not ask costs nothing, and
+what several ask for is put together once.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, RunState, Wel
 
 HEARTBEAT_S = 1.0
 MOST_CLIENTS = 256
+KEPT_S = 0.2  # for which an answer is good for others that ask for the same
+MOST_KEPT_BYTES = 32 << 20
 
 Tell = Callable[[], tuple[dict[str, int], RunState | None]]
 FindNews = Callable[[str, int], tuple[ObjectUpdate, list[NDArray[Any]]] | None]
@@ -33,6 +36,8 @@ class Door:
         Monotonic seconds.
     tell : callable
         Frames by where they are and how the run stands, sent along when there is no news.
+    newest : callable
+        Tells versions apart: while it returns the same, so does `find_news`, but for how the run stands.
     """
 
     def __init__(
@@ -41,26 +46,40 @@ class Door:
         find_news: FindNews,
         clock: Callable[[], float],
         tell: Tell = lambda: ({}, None),
+        newest: Callable[[], object] = object,
     ) -> None:
         self._run_id, self._find_news, self._clock, self._tell = run_id, find_news, clock, tell
+        self._answers = _Answers(newest)
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
         self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
         """Takes [client, message, ...] parts and returns those to send."""
         replies = [reply for request in requests for reply in self._take(request)]
-        now = self._clock()
+        now, no_news = self._clock(), list[Buffer]()
+        self._answers.forget(now)
         for client, (ask, since) in list(self._waiting.items()):
-            news = self._find_news(ask.scan, ask.after)
-            if news is not None:
-                replies.append([client, *encode(*news)])
-            elif now - since >= HEARTBEAT_S:
-                counts, state = self._tell()
-                replies.append([client, *encode(NoNews(counts=counts, state=state))])
-            else:
-                continue
+            if (answer := self._answer_to(ask)) is None:
+                if now - since < HEARTBEAT_S:
+                    continue
+                answer = no_news = no_news or self._no_news()
+            replies.append([client, *answer])
             del self._waiting[client]
         return replies
+
+    def _answer_to(self, ask: Ask) -> list[Buffer] | None:
+        question = ask.scan, ask.after
+        if (answer := self._answers.get(question)) is None:
+            news = self._find_news(*question)
+            if news is None:
+                return None
+            answer = encode(*news)
+            self._answers.keep(question, answer)
+        return answer
+
+    def _no_news(self) -> list[Buffer]:
+        counts, state = self._tell()
+        return encode(NoNews(counts=counts, state=state))
 
     def _take(self, request: Sequence[Buffer]) -> list[list[Buffer]]:
         client = bytes(request[0])
@@ -86,3 +105,36 @@ class Door:
         self._welcome[client] = None
         if len(self._welcome) > MOST_CLIENTS:
             del self._welcome[next(iter(self._welcome))]
+
+
+class _Answers:
+    """What was answered to one client and is as good for others: nobody publishes twice in a moment.
+
+    Parameters
+    ----------
+    newest : callable
+        Tells versions apart.
+    """
+
+    def __init__(self, newest: Callable[[], object]) -> None:
+        self._newest = newest
+        self._version: object = None
+        self._good_until = float("-inf")
+        self._by_question: dict[tuple[str, int], list[Buffer]] = {}
+        self._n_bytes = 0
+        self.get = self._by_question.get
+
+    def forget(self, now: float) -> None:
+        """Forgets all answers when there is another version, or a moment is over."""
+        version = self._newest()
+        if version != self._version or now >= self._good_until:
+            self._version, self._good_until = version, now + KEPT_S
+            self._by_question.clear()
+            self._n_bytes = 0
+
+    def keep(self, question: tuple[str, int], answer: list[Buffer]) -> None:
+        """Keeps an answer unless those of this moment have become large together."""
+        n_bytes = sum(map(len, answer))
+        if self._n_bytes + n_bytes <= MOST_KEPT_BYTES:
+            self._by_question[question] = answer
+            self._n_bytes += n_bytes

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ Clock = Callable[[], float]
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
 MESSAGES_PER_TURN = 256
+MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
 BACKLOG_S = 1.0  # how long the next scan waits for frames of the one before that the network has not come to
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
@@ -339,13 +341,11 @@ class _Door:
     """The socket of a door keeper."""
 
     def __init__(self, keeper: DoorKeeper) -> None:
-        self._keeper, self.socket = keeper, Socket("ROUTER", keeper.door)
+        self._keeper, self.socket = keeper, Socket("ROUTER", keeper.door, queue=MOST_UNREAD)
 
     def serve(self) -> None:
-        requests = []
-        while (parts := self.socket.receive()) is not None:
-            requests.append(parts)
-        for reply in self._keeper.exchange(requests):
+        received = iter(self.socket.receive, None)
+        for reply in self._keeper.exchange(list(islice(received, MESSAGES_PER_TURN))):
             self.socket.send(reply)
 
     def say_farewell(self, link: Link, clock: Clock) -> None:

@@ -81,7 +81,7 @@ class Stitcher:
         self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
         self.waits_for: tuple[str, ...] = ("refinement",) if origin.uses_refinement else ()
         self._picture: LivePicture | None = None  # who comes after the end of a scan gets its last
-        self._answers = Door(origin.run_id, self._news_after, clock, self._tell)
+        self._answers = Door(origin.run_id, self._news_after, clock, self._tell, self._newest)
         if origin.optics.probe:
             origin.optics.load_probe()  # a wrong one is reported before the scan
 
@@ -97,6 +97,9 @@ class Stitcher:
     def _news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
         news = self._picture.news_after(scan, after) if self._picture else None
         return news and (msgspec.structs.replace(news[0], state=self._state()), news[1])
+
+    def _newest(self) -> tuple[str, int] | None:
+        return (self._picture.scan.name, self._picture.version) if self._picture else None
 
     def _tell(self) -> tuple[dict[str, int], RunState | None]:
         return self._picture.frame_counts() if self._picture else {}, self._state()
