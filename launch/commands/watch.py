@@ -1,7 +1,6 @@
 """The live reconstruction in a terminal, for those who cannot open the web page."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,10 @@ from launch.page.status import RateMeter, Status, status_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import shares_in_words, time_to_image_words
-from stream.wire.messages import RunLevel, StageLevel, StageState
+from stream.wire.messages import FinishedScan, RunLevel, RunState, StageLevel
 
 POLL_S = 0.2
+MOST_FINISHED = 3  # scans that a terminal names
 PLAIN_INTERVAL_S = 1.0
 _COUNTS = {
     "expected": "expected",
@@ -82,15 +82,18 @@ def _watch_on_terminal(live: LiveReconstruction, console: Console) -> None:
             rates.add(time.monotonic(), image.scan if image else "", live.counts)
             state = live.state
             status = status_of(image, live.age_s, live.endpoint.address, state)
-            stages = state.stages if state is not None else ()
-            screen.update(describe(image, rates.rates(), status, stages), refresh=True)
+            screen.update(describe(image, rates.rates(), status, state), refresh=True)
             live.check_silence()
 
 
 def _watch_in_lines(live: LiveReconstruction, console: Console) -> None:
-    image, shown_at = None, float("-inf")
+    image, shown_at, told = None, float("-inf"), set[str]()
     while image is None or not image.is_final:
         image = live.poll(POLL_S) or image
+        for scan in live.state.finished if live.state is not None else ():
+            if scan.name not in told:
+                told.add(scan.name)
+                console.print(finished(scan), highlight=False, markup=False, soft_wrap=True)
         if time.monotonic() - shown_at >= PLAIN_INTERVAL_S or (image is not None and image.is_final):
             shown_at = time.monotonic()
             status = status_of(image, live.age_s, live.endpoint.address, live.state)
@@ -99,13 +102,16 @@ def _watch_in_lines(live: LiveReconstruction, console: Console) -> None:
 
 
 def describe(
-    image: LiveImage | None, rates: dict[str, float], status: Status, stages: Sequence[StageState]
+    image: LiveImage | None, rates: dict[str, float], status: Status, state: RunState | None
 ) -> Group:
     """Returns what a terminal shows: how the scan stands, what the stages do, counts, rates and figures."""
     head = Text(status.text, _STYLES[status.level])
     rows = Table.grid(padding=(0, 2))
-    for stage in stages:
-        rows.add_row(Text(stage.name, "dim"), Text(stage.text, _STAGE_STYLES[stage.level]))
+    if state is not None:
+        for stage in state.stages:
+            rows.add_row(Text(stage.name, "dim"), Text(stage.text, _STAGE_STYLES[stage.level]))
+        for scan in state.finished[-MOST_FINISHED:]:
+            rows.add_row(Text("finished", "dim"), Text(finished(scan)))
     if image is None:
         return Group(head, rows)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -116,6 +122,11 @@ def describe(
     table.add_row("per second", *(_number(rates.get(name)) for name in _COUNTS), style="dim")
     counted = Text(shares_in_words(image.counts))
     return Group(Text.assemble((image.scan, "bold"), "  ", head), counted, table, Text(figures(image)), rows)
+
+
+def finished(scan: FinishedScan) -> str:
+    """Returns that a scan is finished, and where its final image is."""
+    return f"{scan.name} is finished: {scan.text}" + f"; {scan.result}" * bool(scan.result)
 
 
 def line(image: LiveImage | None, status: Status) -> str:

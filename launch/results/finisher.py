@@ -1,10 +1,11 @@
-"""Process: brings scans to their end while the next one is scanned: closing epochs and the final stitch.
+"""Process: brings scans to their end while the next one is scanned: closing epochs, final stitch, resolution.
 
 The live stages hand a scan over when its last frame is in the image and the next scan has begun
 (`stream.record.handover`). Here their own code goes on with it, stage after stage, one scan at a time, in a
 process that gives way to everything else. The queue is the folder of scans: a finisher that dies, or whose
 run ends, leaves each scan as it last wrote it, and the next one goes on from there. Results and store are the
-recorder's, which waits for the scan to be closed, whoever closes it.
+recorder's, which waits for the scan to be closed, whoever closes it. What the recorder had no time for, the
+resolution, is measured when no scan waits.
 """
 
 import logging
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
+from launch.results.halves import LeftMeasurements
 from operators.arrays import release_memory
 from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_left_behind
 from stream.record.scan import NewScans, Scan
@@ -38,6 +40,7 @@ class Finisher:
     stages_of : callable
         Takes the id of the run that recorded a scan, returns by name, in their order, what makes each stage
         that closes it. A stage is made when there is work for it, so that a run without any loads nothing.
+    measurements : LeftMeasurements
     clock : callable
         Monotonic seconds.
     live : collection of str
@@ -49,12 +52,13 @@ class Finisher:
         context: StageContext,
         order: Literal["oldest", "newest"],
         stages_of: Callable[[str], Mapping[str, Callable[[], Worker]]],
+        measurements: LeftMeasurements,
         clock: Callable[[], float] = time.monotonic,
         *,
         live: Collection[str] = (),
     ) -> None:
         self._context, self._order, self._clock = context, order, clock
-        self._stages_of, self._live = stages_of, live
+        self._stages_of, self._measurements, self._live = stages_of, measurements, live
         self._cursor: ScanCursor | None = None
         self._new = NewScans(context.scans)
         self._waiting: dict[str, Scan] = {}  # those that may come to need it
@@ -71,9 +75,11 @@ class Finisher:
 
     def turn(self) -> float:
         """Does one piece of work; returns how long it is safe to sleep."""
+        if self._cursor is None and (cursor := self._next()) is not None:
+            self._measurements.make_way()
+            self._cursor = cursor
         if self._cursor is None:
-            self._cursor = self._next()
-        if self._cursor is None:
+            self._measurements.turn()
             return LOOK_S
         pause_s = self._cursor.turn()
         if pause_s is None:
@@ -86,6 +92,7 @@ class Finisher:
 
         So does one of an earlier run: nobody has asked that this run gives it up.
         """
+        self._measurements.make_way()
         while self._cursor is not None:
             if self._cursor.scan.header.run_id != self._context.run_id:
                 self._cursor.work.hand_over()
@@ -94,7 +101,10 @@ class Finisher:
 
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the name of the scan in hand and the figures of its stage."""
-        return (self._cursor.scan.name, self._cursor.work.counts()) if self._cursor else ("", {})
+        if self._cursor is not None:
+            return self._cursor.scan.name, self._cursor.work.counts()
+        measured = self._measurements.scan
+        return (measured.name, {"measuring": 1}) if measured is not None else ("", {})
 
     def _close(self, cursor: ScanCursor) -> None:
         cursor.close()

@@ -19,7 +19,9 @@ from launch.config.sections import ResultsConfig, StoreConfig
 from launch.results.cxi import write_cxi
 from launch.results.halves import (
     CHEAP_S,
+    LEFT,
     MEASURING,
+    OVERTAKEN,
     STORING,
     measured_resolution,
     seconds_of_halves,
@@ -142,10 +144,12 @@ class ScanResult(ScanWork):
             write_summary(stem.with_suffix(".json"), figures)
         if result is not None:
             reason = self._unmeasured_for(result)
-            figures |= (
+            measured = (
                 unmeasured(reason, scan.folder) if reason else self._resolution(stem.with_suffix(".cxi"))
             )
-            write_summary(stem.with_suffix(".json"), figures)
+            write_summary(stem.with_suffix(".json"), figures | measured)
+            if measured == unmeasured(OVERTAKEN, scan.folder):
+                scan.counters(Recorder.name, writable=True)["step"] = LEFT
 
     def _unmeasured_for(self, result: Reconstruction) -> str:
         """Return why the resolution is not to be measured, "" if it is."""
@@ -153,15 +157,14 @@ class ScanResult(ScanWork):
         n_pending, seconds = frame_counts(self._scan)["pending"], seconds_of_halves(result)
         if how == "never":
             return "results.resolution is 'never'"
-        if reason := self._urgent():
-            return reason
-        if how == "always":
-            return ""
-        if not self._origin.uses_refinement:
-            return "nothing was refined"
-        if n_pending:
-            return f"{n_pending} of the frames were pending"
-        return f"it would have taken about {seconds:.0f} s" if seconds >= CHEAP_S else ""
+        if how == "auto":
+            if not self._origin.uses_refinement:
+                return "nothing was refined"
+            if n_pending:
+                return f"{n_pending} of the frames were pending"
+            if seconds >= CHEAP_S:
+                return f"it would have taken about {seconds:.0f} s"
+        return self._urgent()
 
     def _resolution(self, result_file: Path) -> dict[str, Any]:
         begun_s, is_patient = time.monotonic(), self._stage.config.resolution == "always"
@@ -177,9 +180,9 @@ class ScanResult(ScanWork):
 
     def _urgent(self) -> str:
         """Return what leaves no time for a resolution, "" if nothing does."""
-        if has_successor(self._scan):
-            return "another scan had begun"
-        return "the run was asked to end" if self._stage.is_ending() else ""
+        if self._stage.is_ending():
+            return "the run was asked to end"
+        return OVERTAKEN if has_successor(self._scan) else ""
 
     def _provenance(self, figures: dict[str, Any]) -> dict[str, Any]:
         own = {name: getattr(self._origin, name) for name in ("run_id", "config_hash", "model")}

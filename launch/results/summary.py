@@ -76,6 +76,14 @@ def write_summary(path: Path, figures: dict[str, Any]) -> None:
         )
 
 
+def add_resolution(path: Path, measured: dict[str, Any]) -> None:
+    """Adds the figures of a resolution that was measured later to those in `path`, if it is there."""
+    if path.exists():
+        figures = json.loads(path.read_text())
+        figures.pop("resolution_unknown", None)
+        write_summary(path, figures | measured)
+
+
 def table(figures: dict[str, Any]) -> FactsTable:
     """Returns the figures as people read them."""
     rows = FactsTable()

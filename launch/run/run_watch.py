@@ -1,9 +1,11 @@
 """How a run stands, for everybody who looks on: one sentence, the stages' rows, and what is worth a note."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.config.run_file import ResolvedRun
 from launch.page.status import Status, finishing_words, verdict
+from launch.results.summary import result_folder
 from launch.run.processes import StageProcess
 from launch.run.stage_states import NAMES, StageStates
 from stream.record.account import Accounts, account, counted, incompleteness
@@ -11,11 +13,12 @@ from stream.record.events import EventLevel
 from stream.record.handover import was_handed_over
 from stream.record.scan import Scan
 from stream.record.taken_up import runs_of
-from stream.wire.messages import RunLevel, RunState, StageState
+from stream.wire.messages import FinishedScan, RunLevel, RunState, StageState
 
 STEERING = NAMES["policy"]
 BESIDE = ("finetune", "finisher", NAMES["viewer"])  # the image follows the scan without them
 TROUBLE = ("error", "warning")  # the worst first
+MOST_FINISHED = 16  # scans that are told of to who joins late
 MOST_SAID = 2  # troubles in one sentence; the rows have all
 
 Note = Callable[[str, EventLevel, str], None]  # source, level, text
@@ -48,6 +51,8 @@ class RunWatch:
         self._newest: tuple[Scan, Accounts] | None = None
         self._verdicts: dict[str, Status] = {}  # of the scans whose image is final
         self._recorded: set[str] = set()  # scans whose results are written
+        self._finished: deque[FinishedScan] = deque(maxlen=MOST_FINISHED)
+        self._results = result_folder(run.config.save)
 
     def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> RunState:
         """Returns how the run stands now."""
@@ -65,6 +70,7 @@ class RunWatch:
             text=text[:2000],
             stages=tuple(rows[:32]),
             finishing=tuple(finishing[:64]),
+            finished=tuple(self._finished),
         )
 
     def _sentence(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> tuple[RunLevel, str]:
@@ -124,9 +130,13 @@ class RunWatch:
                 self._judge(scan)
             if scan.name not in self._recorded and scan.count("recorder", "closed"):
                 self._recorded.add(scan.name)
-                self._note("recorder", "info", f"results of {scan.name} written")
+                result = self._results / f"{scan.name}.cxi"
+                where = f"{result}" if result.exists() else ""
+                self._note("recorder", "info", f"results of {scan.name} written" + f": {where}" * bool(where))
                 if was_handed_over(scan):
-                    self._announce(f"{scan.name} is finished: {self._verdicts[scan.name].text}")
+                    text = self._verdicts[scan.name].text
+                    self._announce(f"{scan.name} is finished: {text}" + f"; {where}" * bool(where))
+                    self._finished.append(FinishedScan(name=scan.name, text=text[:500], result=where))
 
     def _judge(self, scan: Scan) -> None:
         of_stage = account(scan, "stitcher")

@@ -58,6 +58,10 @@ class Pace:
             self._n, self._moved_at = n, now
         self.still_s = now - self._moved_at
 
+    def rest(self, now: float) -> None:
+        """Takes note that nothing can move at the time `now`: nobody is there to move it."""
+        self._moved_at, self.still_s = now, 0.0
+
     @property
     def is_late(self) -> bool:
         """Whether it has stood still for longer than is usual."""
@@ -154,6 +158,7 @@ class StageStates:
 
     def _of_process(self, stage: str, scans: Sequence[Scan], process: StageProcess) -> Words | None:
         if process.trouble is not None:
+            self._paces[stage].rest(self._now)
             return process.trouble
         is_deaf = process.silence_s > DEAF_S
         deaf: Words = f"no sign of life for {process.silence_s:.0f} s", "warning"
@@ -306,7 +311,7 @@ class StageStates:
         updates = process.progress.counts.get("updates", 0) if process.progress else 0
         pace = self._paces["refinement"]
         pace.look((scan.name, has_all, wants_more or n_in_hand > 0), updates + int(1000 * epochs), self._now)
-        how_far = f"epoch {epochs:.1f} of {config.epochs:g}"
+        how_far = f"epoch {epochs:.1f} of {config.epochs:g}{_from_earlier(scan)}"
         if (wants_more or n_in_hand) and pace.is_late:
             return f"stalled: {how_far}, no step for {pace.still_s:.0f} s", "warning"
         if has_all:
@@ -331,6 +336,9 @@ class StageStates:
         pace = self._paces["finisher"]
         pace.look(progress.scan, sum(progress.counts.values()), self._now)
         scan = next((scan for scan in scans if scan.name == progress.scan), None)
+        if "measuring" in progress.counts:
+            measuring_s = self._since_s("finisher", progress.scan)
+            return f"{progress.scan}: measuring the resolution, {measuring_s:.0f} s", "ok"
         how_far = "of an earlier run" if scan is None else self._how_far(scan, progress)
         text = f"{progress.scan}: {how_far}"
         if pace.is_late:
@@ -353,6 +361,12 @@ class StageStates:
         if is_writing:
             return f"writing results, {writing_s:.0f} s", "busy"
         return "waiting for the end of the scan", "ok"
+
+
+def _from_earlier(scan: Scan) -> str:
+    """Return what of which earlier scan the refinement of `scan` started from, "" if nothing."""
+    earlier, has_object = forerunner_of(scan), scan.count("refinement", "reused") > 0
+    return f", started from the probe{' and object' * has_object} of {earlier}" if earlier else ""
 
 
 def _without_position(scan: Scan) -> Numbers:

@@ -196,9 +196,15 @@ def _run_of(run: ResolvedRun, run_id: str) -> ResolvedRun:
 def finisher(run: ResolvedRun) -> Service:
     """Returns the process that closes scans while the next one is scanned."""
     from launch.results.finisher import Finisher
+    from launch.results.halves import PATIENCE_S, LeftMeasurements
+    from launch.results.summary import result_folder
 
+    config, context = run.config, run.context()
+    patience_s = math.inf if config.results.resolution == "always" else PATIENCE_S
+    measurements = LeftMeasurements(context.scans, result_folder(config.save), patience_s)
     live = [spec.name for spec in run.stages]
-    return Finisher(run.context(), run.config.finisher.order, partial(_closing_stages, run), live=live)
+    stages = partial(_closing_stages, run)
+    return Finisher(context, config.finisher.order, stages, measurements, live=live)
 
 
 def _closing_stages(run: ResolvedRun, run_id: str) -> dict[str, Callable[[], Worker]]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Self
 
 from launch.config.run_file import ResolvedRun
+from launch.results.halves import CHEAP_S, awaits_measuring
 from launch.run.claims import claim, short_lived_folder
 from launch.run.processes import RunFailedError, StageProcess
 from launch.run.run_watch import RunWatch
@@ -75,14 +76,12 @@ class Supervisor:
         on_notice: OnNotice = _log_notice,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.run, self.clock = run, clock
-        self._tell = on_notice
+        self.run, self.clock, self._tell = run, clock, on_notice
         self.state = RunState(level="waiting", text="starting")
         self._look_at = float("-inf")
         self._stages: dict[str, StageProcess] = {}
         self._new, self._scans = NewScans(run.scans), list[Scan]()
-        self._closed: set[str] = set()
-        self._is_stopping = False
+        self._closed, self._is_stopping = set[str](), False
 
     def __enter__(self) -> Self:
         """Claims the folder of results and opens the control socket.
@@ -267,8 +266,7 @@ class Supervisor:
 
     def is_over(self, scan: Scan) -> bool:
         """Says whether nothing more comes of `scan` in this run: closed, or nobody is left to finish it."""
-        finisher = self._stages.get("finisher")
-        is_left = finisher is not None and finisher.is_given_up and awaits_finishing(scan)
+        is_left = "finisher" in self._stages and not self._finishes and awaits_finishing(scan)
         return is_left or self.is_closed(scan)
 
     def wait_for_series(
@@ -302,10 +300,24 @@ class Supervisor:
                 on_turn(scans)
             owed = scans if self.run.resumes else filter(self._is_taken_up, scans)
             if n_closed >= n_series and all(map(self.is_over, owed)):
-                return
+                break
             if self.clock() >= deadline:
                 raise TimeoutError(f"{n_closed} of {n_series} series complete after {timeout_s:g} s")
             self.poll()
+        self._wait_for_resolutions(on_turn)
+
+    def _wait_for_resolutions(self, on_turn: OnTurn | None) -> None:
+        """Waits a while for those that the next scan has kept the recorder from measuring."""
+        is_asked_for, left = self.run.config.results.resolution == "always", self.scans()
+        deadline = float("inf") if is_asked_for else self.clock() + CHEAP_S
+        while self._finishes and (left := list(filter(awaits_measuring, left))) and self.clock() < deadline:
+            if on_turn:
+                on_turn(self.scans())
+            self.poll()
+
+    @property
+    def _finishes(self) -> bool:
+        return "finisher" in self._stages and not self._stages["finisher"].is_given_up
 
     def stop(
         self, *, drain: bool = True, timeout_s: float = DRAIN_TIMEOUT_S, on_turn: OnTurn | None = None

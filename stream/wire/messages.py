@@ -74,6 +74,14 @@ class FinishingScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     text: Annotated[str, Meta(max_length=500)]  # how far it is, for people
 
 
+class FinishedScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A scan that was brought to its end while a later one was running: its last live image is not final."""
+
+    name: Name
+    text: Annotated[str, Meta(max_length=500)]  # complete, or what is missing, for people
+    result: Annotated[str, Meta(max_length=4096)]  # file of the final image where the run is; "" without one
+
+
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run was seen to do: in one sentence, and stage by stage."""
 
@@ -82,6 +90,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     text: Reason
     stages: Annotated[tuple[StageState, ...], Meta(max_length=32)] = ()  # in the order of the way of the data
     finishing: Annotated[tuple[FinishingScan, ...], Meta(max_length=64)] = ()  # in the order of the scans
+    finished: Annotated[tuple[FinishedScan, ...], Meta(max_length=16)] = ()  # the last ones, the newest last
 
 
 class Ready(Message, frozen=True, tag=True, kw_only=True):

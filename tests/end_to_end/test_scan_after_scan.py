@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import pytest
 
+from launch.results.halves import LEFT
 from stream.record.error_curve import read_error_curve
 from stream.record.handover import awaits_finishing, is_handed_over, was_handed_over
 from tests.helpers.letter import ScannedSample, scan_sample
@@ -64,8 +65,26 @@ def test_the_next_scan_is_shown_while_the_one_before_is_finished_also_by_a_finis
         assert outcome.figures["is_complete"], outcome.figures["incomplete"]
         assert outcome.figures["epochs"] >= 600
         assert outcome.error(sample).c < 0.1
-    announced = [notice.split()[1] for notice in pipeline.notices if "is finished: scan complete" in notice]
-    assert sorted(announced) == [each.scan.name for each in outcomes if was_handed_over(each.scan)]
+    announced = [notice for notice in pipeline.notices if "is finished: scan complete" in notice]
+    for scan in (each.scan for each in outcomes if was_handed_over(each.scan)):
+        (told,) = (notice for notice in announced if scan.name in notice)
+        assert told.endswith(str(run_folder / "results" / f"{scan.name}.cxi"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_resolution_of_a_scan_is_measured_whether_or_not_another_follows(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    with Pipeline(run_folder, sample, "results.resolution=always") as pipeline:
+        for series in ("first", "second"):
+            play(pipeline, sample, series)
+        pipeline.supervisor.wait_for_series(2)
+        first, second = (pipeline.result_of(pipeline.scan(series)) for series in ("first", "second"))
+        assert first.scan.count("recorder", "step") == LEFT
+    assert first.figures["resolution_m"] == pytest.approx(second.figures["resolution_m"], rel=0.2)
+    assert first.result is not None
+    assert first.result.halves is not None
 
 
 @pytest.mark.slow
@@ -88,7 +107,7 @@ def test_a_run_that_is_asked_to_end_finishes_the_scans_that_wait_for_it(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_a_run_has_not_come_to_the_next_one_in_its_folder_finishes_as_the_first_was_told(
-    run_folder: Path, sample: ScannedSample
+    run_folder: Path, sample: ScannedSample, demo_sample: ScannedSample
 ) -> None:
     with Pipeline(run_folder, sample, LONG) as pipeline:
         for series in ("first", "second", "third"):
@@ -99,9 +118,11 @@ def test_what_a_run_has_not_come_to_the_next_one_in_its_folder_finishes_as_the_f
     assert pipeline.result_of(in_hand).figures["is_complete"], "results of what it had come to"
     assert awaits_finishing(left)
 
-    with Pipeline(run_folder, sample) as pipeline:
+    # with a stage that the first had not, and other pixels
+    with Pipeline(run_folder, demo_sample, "network.weights=demo") as pipeline:
         pipeline.until(lambda: left.count("recorder", "closed"))
     outcome = pipeline.result_of(left)
     assert outcome.figures["epochs"] >= 600, "not what the second run was told"
+    assert not left.has("patches")
     assert outcome.figures["is_complete"]
     assert outcome.error(sample).c < 0.1

@@ -7,6 +7,7 @@ import numpy as np
 from launch.page.scans.packet import encode_arrays, summed
 from launch.page.scans.records import NotThereError, ScanRecord
 from operators.arrays import Array, Probe, abs2
+from stream.record.forerunner import forerunner_of
 from stream.record.probe import STAGE, found_probe
 from stream.stages.inputs import load_probe
 
@@ -39,7 +40,9 @@ def probe_of(record: ScanRecord) -> ProbeState:
     """
     scan = record.scan
     if (state := record.state()) is not None:
-        words = f"refined with the object, epoch {state.epoch:.1f}"
+        earlier = forerunner_of(scan)
+        started = f", started from that of {earlier}" * bool(earlier)
+        words = f"refined with the object, epoch {state.epoch:.1f}{started}"
         return ProbeState(state.probe, f"refined-{record.state_version}", words)
     if (probe := found_probe(scan)) is not None:
         return ProbeState(probe, f"found-{scan.count(STAGE, 'version')}", "found from the first frames")

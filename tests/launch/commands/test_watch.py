@@ -6,13 +6,14 @@ import pytest
 from rich.console import Console
 
 from launch.commands.watch import watch
-from stream.wire.messages import MotorAxes
+from stream.wire.messages import FinishedScan, MotorAxes, RunState
 from tests.helpers.stream.fake_door import FakeDoor
 
 
-def watched(console, *, is_final_at=3):
+def watched(console, *, is_final_at=3, state=None):
     with FakeDoor() as door:
         door.begin("0001-star")
+        door.state = state
         done = threading.Event()
 
         def publish():
@@ -53,6 +54,17 @@ def test_a_terminal_shows_a_table_by_stage():
     assert watched(Console(file=out, force_terminal=True, width=120, color_system=None)) == 0
     assert "in the image" in out.getvalue()
     assert "scan complete: all 30 frames are in the image" in out.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_scan_that_was_finished_meanwhile_is_told_once_with_the_file_of_its_image(is_terminal):
+    scan = FinishedScan(name="0000-a", text="scan complete", result="/data/results/0000-a.cxi")
+    state = RunState(scan="0001-star", level="live", text="live", finished=(scan,))
+    out = io.StringIO()
+    watched(Console(file=out, force_terminal=is_terminal, width=120, color_system=None), state=state)
+    told = "0000-a is finished: scan complete; /data/results/0000-a.cxi"
+    assert out.getvalue().count(told) == 1 or is_terminal
+    assert told in out.getvalue()
 
 
 def test_nobody_answering_is_an_error():

@@ -1,13 +1,17 @@
 """Scans that were handed over: brought to the same end, in their order, whatever dies on the way."""
 
 import itertools
+import json
 import logging
 from functools import partial
 
 import numpy as np
 import pytest
 
+from launch.results import halves
 from launch.results.finisher import LOOK_S, Finisher
+from launch.results.halves import LEFT, OVERTAKEN, LeftMeasurements, awaits_measuring, unmeasured
+from launch.results.summary import write_summary
 from operators.metrics.errors import nrmse
 from operators.optics.forward import intensities
 from stream.record.account import incompleteness
@@ -72,8 +76,9 @@ class Bench:
 
     def finisher(self, **told):
         makers = {stage.name: lambda stage=stage: stage for stage in self.stages()}
+        measurements = LeftMeasurements(self.context.scans, self.folder / "results", 60.0, Ticking())
         given = {"order": "oldest", "stages_of": lambda run_id: makers, "clock": Ticking()}
-        return Finisher(self.context, **given | told)
+        return Finisher(self.context, measurements=measurements, **given | told)
 
     def result(self, scan):
         """Says what the scan came to, after it was closed by all."""
@@ -198,7 +203,8 @@ def queue(tmp_path, calls):
 
     def make(order, run_id="", **told):
         context = StageContext(scans=tmp_path / "scans", rendezvous=tmp_path, run_id=run_id)
-        return Finisher(context, order, stages_of, Ticking(), **told)
+        measurements = LeftMeasurements(context.scans, tmp_path / "results", 60.0, Ticking())
+        return Finisher(context, order, stages_of, measurements, Ticking(), **told)
 
     for name in ("0000-a", "0001-b", "0002-c"):
         scan = scanned(tmp_path / "scans", name)
@@ -283,3 +289,90 @@ def test_what_an_earlier_run_left_in_the_middle_is_closed_by_the_stages_that_it_
         finisher.turn()
     assert calls[-4:] == [f"{step} 0003-d" for step in ("open", "close")] * 2
     assert not any("0004-e" in call for call in calls), "frames of it may come"
+
+
+class Measuring:
+    """A measurement that ends when the test says so."""
+
+    def __init__(self, scan, result_file):
+        self.scan, self.result_file, self.measured, self.is_given_up = scan, result_file, None, False
+
+    def figures(self, timeout_s=0.0):
+        return self.measured
+
+    def give_up(self):
+        self.is_given_up = True
+
+
+@pytest.fixture
+def measurements(monkeypatch):
+    """The measurements that were begun."""
+    begun = []
+    monkeypatch.setattr(halves, "Measurement", lambda *files: (begun.append(Measuring(*files)), begun[-1])[1])
+    return begun
+
+
+def recorded(folder, name):
+    """Returns a scan with results, of which the recorder has left the resolution."""
+    scan = scanned(folder / "scans", name)
+    scan.counters("recorder", writable=True)["step"] = LEFT
+    close(scan, "stitcher", "recorder")
+    path = folder / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_summary(path, {"scan": name} | unmeasured(OVERTAKEN, scan.folder))
+    return scan, path
+
+
+def test_what_the_recorder_had_no_time_to_measure_is_measured_when_no_scan_waits(
+    queue, calls, measurements, tmp_path
+):
+    scan, path = recorded(tmp_path, "0003-d")
+    finisher = queue("oldest")
+    while awaits_finishing(Scan(tmp_path / "scans" / "0002-c")):
+        assert not measurements, "three scans wait to be finished"
+        finisher.turn()
+    for _ in range(3):
+        finisher.turn()
+    (measuring,) = measurements
+    assert measuring.result_file == path.with_suffix(".cxi")
+    assert finisher.progress() == ("0003-d", {"measuring": 1})
+
+    late = scanned(tmp_path / "scans", "0004-e")
+    for stage in ("refinement", "stitcher"):
+        hand_over(late, stage)
+    finisher.turn()
+    assert measuring.is_given_up
+    for _ in range(6):
+        finisher.turn()
+    assert calls[-1] == "close 0004-e"
+    again = measurements[-1]
+    assert again is not measuring
+    again.measured = {"resolution_m": 1e-8}
+    finisher.turn()
+    assert json.loads(path.read_text()) == {"scan": "0003-d", "resolution_m": 1e-8}
+    assert not awaits_measuring(scan)
+    finisher.turn()
+    assert finisher.progress() == ("", {})
+    assert len(measurements) == 2
+
+
+def test_a_measurement_that_takes_too_long_is_given_up_for_good_and_says_so(measurements, tmp_path):
+    scan, path = recorded(tmp_path, "0000-a")
+    left = LeftMeasurements(tmp_path / "scans", tmp_path / "results", 0.1, Ticking())
+    for _ in range(20):
+        left.turn()
+    assert measurements[0].is_given_up
+    assert len(measurements) == 1
+    assert "it took more than 0 s" in json.loads(path.read_text())["resolution_unknown"]
+    assert not awaits_measuring(scan)
+
+
+def test_who_is_asked_to_end_leaves_the_measurement_to_the_next_run(queue, measurements, tmp_path):
+    for name in ("0000-a", "0001-b", "0002-c"):
+        close(Scan(tmp_path / "scans" / name), "refinement", "stitcher")
+    scan, _ = recorded(tmp_path, "0003-d")
+    finisher = queue("oldest")
+    finisher.turn()
+    finisher.finish()
+    assert measurements[0].is_given_up
+    assert awaits_measuring(scan)

@@ -5,6 +5,7 @@ import pytest
 
 from launch.config.sections import ResultsConfig, StoreConfig
 from launch.results import recorder
+from launch.results.halves import LEFT, OVERTAKEN
 from launch.results.recorder import Recorder
 from operators.geometry import Bounds
 from stream.record.scan import State
@@ -39,6 +40,9 @@ def close(tmp_path, monkeypatch):
         stage = Recorder(config, StoreConfig(), origin, tmp_path, is_ending=is_ending)
         stage.open(scan).close()
         figures = json.loads((tmp_path / "results" / "0000-series.json").read_text())
+        assert (scan.count("recorder", "step") == LEFT) == (
+            OVERTAKEN in figures.get("resolution_unknown", "")
+        ), "the finisher measures what was overtaken, and nothing else"
         return figures, measured
 
     return run
@@ -51,7 +55,9 @@ def close(tmp_path, monkeypatch):
         ("always", {}, ""),
         ("never", {}, "results.resolution is 'never'"),
         ("auto", {"n_pending": 1}, "1 of the frames were pending"),
-        ("always", {"has_next": True}, "another scan had begun"),
+        ("always", {"has_next": True}, OVERTAKEN),
+        ("auto", {"has_next": True, "n_pending": 1}, "1 of the frames were pending"),
+        ("auto", {"has_next": True, "is_ending": lambda: True}, "the run was asked to end"),
         ("always", {"is_ending": lambda: True}, "the run was asked to end; `ptychostream reconstruct /"),
     ],
 )

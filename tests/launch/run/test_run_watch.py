@@ -10,7 +10,7 @@ from launch.run.stages import stages_of
 from stream.record.handover import hand_over
 from stream.record.probe import note_step, publish_probe
 from stream.record.scan import State
-from stream.wire.messages import Progress, StageState
+from stream.wire.messages import FinishedScan, Progress, StageState
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, infer, lose, make_scan, place, record
@@ -184,6 +184,20 @@ def test_a_process_that_died_or_does_not_answer_is_named(bench):
     assert bench.row("recorder") == ("warning", "no sign of life for 7 s")
 
 
+def test_a_process_that_took_long_to_come_back_is_not_stalled_before_it_had_time_to_work(bench):
+    scan = bench.begin()
+    record(scan, np.arange(10))
+    bench.look()
+    bench.processes["inference"].trouble = "restarting: was killed by signal 9", "warning"
+    for number in range(10, 40):
+        record(scan, [number])
+        assert bench.row("inference", 1.0) == ("warning", "restarting: was killed by signal 9")
+    assert bench.says()[0] == "stale"
+    bench.processes["inference"].trouble = None
+    assert bench.row("inference") == ("ok", "working, 40 frames pending")
+    assert bench.row("inference", 6.0) == ("warning", "stalled: 40 frames pending, none done for 6 s")
+
+
 def test_what_stands_beside_the_way_of_the_data_has_its_row_and_not_the_sentence(bench):
     bench.processes["viewer"].trouble = "given up: left with exit status 1", "error"
     assert bench.row("page") == ("error", "given up: left with exit status 1")
@@ -296,16 +310,43 @@ def test_scans_being_finished_are_named_beside_the_running_one_and_announced_whe
     close(scans[1], "stitcher")
     assert bench.look().finishing[1].text == "writing results"
     assert bench.row("recorder") == ("busy", "0001-b: writing results, 0 s")
+    result = bench.folder / "results" / "0001-b.cxi"
+    result.parent.mkdir()
+    result.touch()
     close(scans[1], "recorder")
     assert [scan.name for scan in bench.look().finishing] == ["0000-a"]
-    assert bench.announced == ["0001-b is finished: scan complete: all 4 frames are in the image"]
-    assert ("recorder", "info", "results of 0001-b written") in bench.notes
+    told = "scan complete: all 4 frames are in the image"
+    assert bench.announced == [f"0001-b is finished: {told}; {result}"]
+    assert bench.look().finished == (FinishedScan(name="0001-b", text=told, result=str(result)),)
+    assert ("recorder", "info", f"results of 0001-b written: {result}") in bench.notes
 
     close(scans[2], "refinement", "stitcher", "recorder")
     level, text = bench.says()
     assert level == "complete", "the verdict is of the newest"
     assert text == "scan complete: all 4 frames are in the image; finishing 0000-a (epoch 20.5 of 40)"
-    assert len(bench.announced) == 1, "the last one was never handed over"
+    assert len(bench.announced) == len(bench.look().finished) == 1, "the last one was never handed over"
+
+    bench.processes["finisher"].progress = Progress(stage="finisher", scan="0001-b", counts={"measuring": 1})
+    assert bench.row("finisher", 60.0) == ("ok", "0001-b: measuring the resolution, 0 s")
+    assert bench.row("finisher", 9.0) == ("ok", "0001-b: measuring the resolution, 9 s")
+
+
+def test_a_scan_that_started_from_an_earlier_one_names_it_and_what_it_took(bench):
+    scan = bench.begin("0001-b")
+    record(scan, np.arange(4))
+    place(scan, np.arange(4), np.zeros((4, 2)))
+    infer(scan, np.arange(4), PATCH)
+    scan.mark("refinement", np.arange(4), State.DONE)
+    refinement = scan.counters("refinement", writable=True)
+    refinement["epochs_milli"] = 3_200
+    (scan.folder / "forerunner").mkdir()
+    name = scan.folder / "forerunner" / "scan"
+    name.write_text("")
+    assert bench.row("refinement") == ("ok", "epoch 3.2 of 40"), "it was asked and there was none"
+    name.write_text("0000-a")
+    assert bench.row("refinement") == ("ok", "epoch 3.2 of 40, started from the probe of 0000-a")
+    refinement["reused"] = 4
+    assert bench.row("refinement") == ("ok", "epoch 3.2 of 40, started from the probe and object of 0000-a")
 
 
 def test_a_finisher_that_makes_no_step_is_stalled(bench):
