@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.network.interface import Network
-from operators.network.physics_net import PhysicsNet, UNet
+from operators.network.physics_net import N_INPUTS, PhysicsNet, UNet
 
 Node = Any  # of an OpenVINO graph
 
@@ -24,61 +24,82 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def compile_layers(network: Network) -> None:
-    """Replace the layers of a network, prepared for inference in single precision, by graphs, for good."""
+def has_fast_bfloat16() -> bool:
+    """Return whether OpenVINO is installed and this processor multiplies bfloat16 by itself."""
+    return has_openvino() and "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compile_layers(network: Network, dtype: torch.dtype = torch.float32) -> None:
+    """Put graphs in place of the layers of a network, prepared for inference in single precision.
+
+    Parameters
+    ----------
+    network : Network
+        Any; those that no graphs are known for stay as they are.
+    dtype : torch.dtype
+        In which the graphs multiply: float32, or bfloat16 where `has_fast_bfloat16`.
+    """
     if isinstance(network, PhysicsNet):
-        network.stages = nn.ModuleList(CompiledLayers(unet) for unet in network.stages)
-        network.sigma_head = CompiledLayers(network.sigma_head)
+        network.graphs = [CompiledStage(network, stage, dtype) for stage in range(len(network.stages))]
 
 
-class CompiledLayers(nn.Module):
-    """Layers as a graph, on one thread.
+class CompiledStage:
+    """`PhysicsNet.layers` of one stage as a graph, on one thread.
 
     What a call returns is overwritten by the next one.
 
     Parameters
     ----------
-    layers : nn.Module
-        A U-Net, or layers one after the other; norms are folded into the convolutions.
+    network : PhysicsNet
+        Norms are folded into the convolutions.
+    stage : int
+    dtype : torch.dtype
+        As for `compile_layers`.
     """
 
-    def __init__(self, layers: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, network: PhysicsNet, stage: int, dtype: torch.dtype = torch.float32) -> None:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": 1,
-            "INFERENCE_PRECISION_HINT": "f32",  # processors that have bfloat16 would take it unasked
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "ENABLE_CPU_PINNING": False,  # other stages share the cores
         }
-        graph = _graph_of(layers)
+        graph = _graph_of(network, stage)
         self._run = _openvino().Core().compile_model(graph, "CPU", settings).create_infer_request()
-        self._n_outputs = len(graph.outputs)
 
-    def forward(self, x: Tensor) -> Any:
-        """Return what the layers do, a tensor or a tuple of them."""
-        found = self._run.infer([x.contiguous().numpy()], share_inputs=True, share_outputs=True)
-        results = tuple(torch.from_numpy(found[i]) for i in range(self._n_outputs))
-        return results if self._n_outputs > 1 else results[0]
-
-
-def _graph_of(layers: nn.Module) -> Any:
-    if isinstance(layers, UNet):
-        return _graph_of_unet(layers)
-    first = next(layer for layer in layers.children() if isinstance(layer, nn.Conv2d))
-    inputs = _opset().parameter([-1, first.in_channels, -1, -1], np.float32)
-    return _openvino().Model([_layers(layers, inputs)], [inputs])
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a stage adds, and what is to be made of its features: see `PhysicsNet.layers`."""
+        arrays = [values.contiguous().numpy() for values in inputs]
+        for index, array in enumerate(arrays):
+            self._run.set_input_tensor(index, _openvino().Tensor(array, shared_memory=True))
+        self._run.infer()  # given the arrays, it would take as long to look at them as a frame takes
+        residual, features = (torch.from_numpy(self._run.get_output_tensor(i).data) for i in range(2))
+        return residual, features
 
 
-def _graph_of_unet(unet: UNet) -> Any:
-    opset = _opset()
-    x = inputs = opset.parameter([-1, unet.n_inputs, -1, -1], np.float32)
+def _graph_of(network: PhysicsNet, stage: int) -> Any:
+    opset, n_folded, unet = _opset(), network.config.unshuffle, network.stages[stage]
+    assert isinstance(unet, UNet)  # noqa: S101 -- for mypy: of a list of modules
+    planes = opset.parameter([-1, N_INPUTS, -1, -1], np.float32)
+    inputs, x = [planes], opset.space_to_depth(planes, "depth_first", n_folded)
+    if stage > 0:
+        inputs.append(opset.parameter([-1, network.config.widths[0], -1, -1], np.float32))
+        x = opset.concat([x, inputs[1]], 1)
+    residual, features = _unet(unet, x)
+    if stage == len(network.stages) - 1:
+        features = opset.depth_to_space(_layers(network.sigma_head, features), "depth_first", n_folded)
+    residual = opset.depth_to_space(residual, "depth_first", n_folded)
+    return _openvino().Model([residual, features], inputs)
+
+
+def _unet(unet: UNet, x: Node) -> tuple[Node, Node]:
     skips = []
     for level, block in enumerate(unet.down):
         x = _layers(block, x if level == 0 else _halved(x))
         skips.append(x)
     for lift, block, skip in zip(unet.lift, unet.up, skips[-2::-1], strict=True):
-        x = _layers(block, opset.add(_doubled(_layer(lift, x)), skip))
-    return _openvino().Model([_layer(unet.head, x), x], [inputs])
+        x = _layers(block, _opset().add(_doubled(_layer(lift, x)), skip))
+    return _layer(unet.head, x), x
 
 
 def _layers(block: nn.Module, x: Node) -> Node:

@@ -6,7 +6,9 @@ pattern through the known probe and adds what they lack.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch.nn import functional
 
 from operators.network.interface import Illumination, Network, Prediction, summed_modes, total_intensity
 from operators.patches import UNIFORM_PHASE_SIGMA
+
+Layers = Callable[..., tuple[Tensor, Tensor]]  # see `PhysicsNet.layers`
 
 N_INPUTS = 8  # channels a stage sees of estimate, pattern and probe
 
@@ -85,6 +89,7 @@ class PhysicsNet(Network):
         self.config = PhysicsNetConfig(**fields)
         super().__init__(self.config.n_pixels, self.config.crop)
         self._margin = (self.config.n_pixels - self.config.crop) // 2
+        self.graphs: list[Layers] = []  # of the stages, in place of their layers once these are compiled
         finest, n_folded = self.config.widths[0], self.config.unshuffle**2
         n_features = [0] + [finest] * (self.config.n_stages - 1)
         self.stages = nn.ModuleList(
@@ -99,19 +104,42 @@ class PhysicsNet(Network):
         amplitudes = self.amplitudes(intensities)
         estimates = [first_estimate(amplitudes, illumination)]
         features: list[Tensor] = []
-        for stage in self.stages:
+        for layers in self.graphs or [partial(self.layers, stage) for stage in range(len(self.stages))]:
             # Detached: each stage has a loss of its own, and the transforms need no second pass backwards.
             estimate = estimates[-1].detach()
             planes = compare(estimate, amplitudes, illumination, self.config.n_steps, self._margin)
-            inputs = torch.cat([self._fold(planes), *features], dim=1)
-            residual, *features = stage(inputs)
-            residual = self._unfold(residual)
-            estimates.append(estimates[-1] + torch.complex(residual[:, 0], residual[:, 1]))
+            residual, *features = layers(planes, *features)
+            residual = torch.complex(residual[:, 0], residual[:, 1])
+            estimates.append(estimates[-1] + self._widened(residual))
         n_last_steps = 0 if self.training else self.config.n_last_steps
         patches = reduce_error_to_noise(estimates[-1], amplitudes, illumination, n_last_steps)
-        log_sigma = self._unfold(self.sigma_head(features[0].detach()), math.log(UNIFORM_PHASE_SIGMA))
-        log_sigma = log_sigma[:, 0].clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
+        log_sigma = self._widened(features[0][:, 0], math.log(UNIFORM_PHASE_SIGMA))
+        log_sigma = log_sigma.clamp(math.log(1e-3), math.log(UNIFORM_PHASE_SIGMA))
         return Prediction(patches, log_sigma, tuple(estimates[1:-1]))
+
+    def layers(self, stage: int, planes: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a stage adds to the estimate, and what is to be made of its features.
+
+        Parameters
+        ----------
+        stage : int
+        planes : (frame, N_INPUTS, y, x) float32
+            From `compare`, cropped.
+        *features : (frame, channel, y, x)
+            Of the stage before, folded.
+
+        Returns
+        -------
+        residual : (frame, 2, y, x) float32
+            Real and imaginary part.
+        features : (frame, channel, y, x)
+            For the next stage, folded; of the last one (frame, 1, y, x) float32, the logarithm of sigma.
+        """
+        inputs = torch.cat([self._fold(planes), *features], dim=1)
+        residual, found = self.stages[stage](inputs)
+        if stage == len(self.stages) - 1:
+            found = self._unfold(self.sigma_head(found.detach()))
+        return self._unfold(residual), found
 
     def decoder(self) -> list[nn.Module]:
         """Return the blocks that lead to the estimate, of every stage."""
@@ -122,9 +150,12 @@ class PhysicsNet(Network):
         folded = functional.pixel_unshuffle(planes, self.config.unshuffle)
         return folded.to(self.dtype)
 
-    def _unfold(self, folded: Tensor, outside: float = 0.0) -> Tensor:
-        """Return float32 planes of full size from channels folded in the crop, `outside` around it."""
-        planes = functional.pixel_shuffle(folded.float(), self.config.unshuffle).contiguous()
+    def _unfold(self, folded: Tensor) -> Tensor:
+        """Return float32 planes of the crop from channels folded there."""
+        return functional.pixel_shuffle(folded.float(), self.config.unshuffle).contiguous()
+
+    def _widened(self, planes: Tensor, outside: float = 0.0) -> Tensor:
+        """Return planes of full size from those of the crop, `outside` around it."""
         return functional.pad(planes, (self._margin,) * 4, value=outside)
 
 

@@ -15,7 +15,7 @@ from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
 from operators.network.cuda_graph import Run, recorded
 from operators.network.gaps import fill_gaps
 from operators.network.interface import Network, channels_last, illuminate, probe_tensor
-from operators.network.openvino import compile_layers, has_openvino
+from operators.network.openvino import compile_layers, has_fast_bfloat16, has_openvino
 from operators.patches import middle, widened
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
@@ -38,11 +38,12 @@ class Predictor:
     device : str
         Where torch runs it.
     dtype : torch.dtype, optional
-        Of the convolutions: bfloat16 on a GPU and single precision on a CPU unless given. The Fourier
-        transforms are always in single precision.
+        Of the convolutions: bfloat16 on a GPU and, in OpenVINO, on a CPU that multiplies it by itself, single
+        precision elsewhere, unless given. The Fourier transforms are always in single precision.
     openvino : bool
-        Run single-precision convolutions of the default network on a CPU in OpenVINO, if it is installed and
-        torch has one thread: of more, OpenVINO's and torch's get into each other's way.
+        Run convolutions of the default network on a CPU in OpenVINO, if it is installed, torch has one
+        thread, and torch is not told to compute in bfloat16: of more threads, OpenVINO's and torch's get into
+        each other's way.
     mask : (ky, kx) bool, optional
         True where the detector measures, corner-origin; everywhere unless given. Its gaps are filled
         (`operators.network.gaps`): a network takes darkness for a measurement.
@@ -94,7 +95,7 @@ class Predictor:
         channels_last(self._network)
         is_single = self._network.dtype == torch.float32 and torch.get_num_threads() == 1
         if openvino and not on_gpu and is_single and has_openvino():
-            compile_layers(self._network)
+            compile_layers(self._network, dtype or (torch.bfloat16 if has_fast_bfloat16() else torch.float32))
         self._run: Run = self._eager
 
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:

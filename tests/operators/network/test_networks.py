@@ -96,7 +96,8 @@ def test_the_predictor_runs_what_was_trained(name: str) -> None:
         network(intensities, illuminate(probe))  # the norms of batches are those of these patterns
     network.eval()
     patterns = (PHOTONS * intensities).numpy()
-    predictor = Predictor(network, with_power(probe.numpy(), PHOTONS), batch_size=4)
+    modes = with_power(probe.numpy(), PHOTONS)
+    predictor = Predictor(network, modes, batch_size=4, dtype=torch.float32)
     with torch.inference_mode():
         expected = network(intensities, illuminate(probe))
     patches, seen = (
