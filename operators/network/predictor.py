@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
@@ -201,6 +200,8 @@ def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> floa
         Root mean square of the difference over that of the patches, where the probe is bright, for one batch
         of patterns of random phases.
     """
+    from scipy import ndimage  # a sixth of what the stage loads, for nothing but this
+
     rng = np.random.default_rng(0)
     shape = (predictor.batch_size, *probe.shape[1:])
     phase = ndimage.gaussian_filter(rng.standard_normal(shape), (0, 3, 3))

@@ -107,8 +107,9 @@ class Column:
         DiskFullError
             If the file system cannot hold another segment; what is recorded stays as it is.
         """
-        while self._find_segments() * self.segment_frames < n_frames:
-            self._allocate(self._n_segments)
+        while self._n_segments * self.segment_frames < n_frames:
+            if self._find_segments() * self.segment_frames < n_frames:
+                self._allocate(self._n_segments)
 
     def close(self) -> None:
         """Lets go of all files; whoever reads or writes again opens them anew."""

@@ -45,11 +45,16 @@ class GroundOrder:
         self._taken, self._waiting = [taken], NONE  # of those whose position is not looked up yet
         self._n_taken = len(taken)
         self._is_noted = np.zeros(0, bool)  # taken or waiting
+        self._n_ready, self._end = (
+            0,
+            0,
+        )  # of those that were ready at the last look: how many still are, the end
 
     def take(self, numbers: Numbers) -> None:
         """Notes that the stage works on these frames; looked at when the order is asked for."""
         self._taken.append(numbers)
         self._n_taken += len(numbers)
+        self._n_ready -= int(np.count_nonzero(self._are_noted(numbers)))
 
     def first_of(self, ready: Numbers, n_most: int) -> Numbers:
         """Returns up to `n_most` of the frames that are `ready`: those that show the most new ground.
@@ -82,11 +87,18 @@ class GroundOrder:
         ground.show(self._corners_of(placed))
         self._note(placed)
         self._note(left)
-        new = ready[~self._are_noted(ready)]
+        new = self._new_of(ready)
         self._note(new)
-        waiting = np.concatenate([self._waiting, new])
-        placed, self._waiting = self._placed(waiting[np.isin(waiting, ready)])
+        still = self._waiting[_are_among(ready, self._waiting)]
+        placed, self._waiting = self._placed(np.concatenate([still, new]))
         ground.wait(placed, self._corners_of(placed))
+
+    def _new_of(self, ready: Numbers) -> Numbers:
+        """Return those that were not ready at the last look: the youngest, unless a count says otherwise."""
+        n_old = int(np.searchsorted(ready, self._end))
+        new = ready[n_old:] if n_old == self._n_ready else ready[~self._are_noted(ready)]
+        self._n_ready, self._end = len(ready), max(self._end, int(ready.max(initial=-1)) + 1)
+        return new
 
     def _placed(self, numbers: Numbers) -> tuple[Numbers, Numbers]:
         """Return those whose position is known, and the others."""
@@ -105,3 +117,8 @@ class GroundOrder:
         n_more = int(numbers.max(initial=-1)) + 1 - len(self._is_noted)
         if n_more > 0:
             self._is_noted = np.pad(self._is_noted, (0, n_more + len(self._is_noted)))
+
+
+def _are_among(held: Numbers, numbers: Numbers) -> NDArray[np.bool_]:
+    """Return which of `numbers` are held; `held` is ascending and may be much longer."""
+    return np.searchsorted(held, numbers) < np.searchsorted(held, numbers, side="right")

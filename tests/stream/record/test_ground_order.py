@@ -77,6 +77,28 @@ def test_a_position_that_comes_late_lets_its_frame_go_first(scan):
     assert 29 in order.first_of(left, 2)
 
 
+def test_a_frame_that_is_ready_later_than_younger_ones_is_seen(scan):
+    late, others = 2, np.array([0, 1, *range(3, 20)])
+    record(scan, np.arange(20))
+    place(scan, others, np.zeros((len(others), 2)))
+    order = order_of(scan)
+    taken = order.first_of(others, 2)
+    order.take(taken)
+    place(scan, [late], row([late + 20]))
+    ready = np.setdiff1d(np.arange(20), taken)
+    assert late in order.first_of(ready, 2)
+
+
+def test_a_frame_that_was_taken_before_it_was_asked_for_is_not_missed_among_those_that_are_ready(scan):
+    numbers = np.arange(30)
+    record(scan, numbers)
+    place(scan, numbers, np.where(numbers[:, None] == 29, row(numbers), 0))
+    order = order_of(scan)
+    order.take(order.first_of(numbers[:20], 2))
+    order.take(np.array([21, 22]))  # came and were taken at once
+    assert 29 in order.first_of(np.setdiff1d(numbers, [0, 1, 21, 22]), 2)
+
+
 class Slow(ScanWork):
     """Does what it is given and remembers the order."""
 
