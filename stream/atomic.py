@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _LONGEST_NAME = 200  # bytes; a file system takes 255, and the name of a temporary file is longer
 
@@ -50,6 +51,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = _neighbour(path)
     with removed_on_failure(temporary, f"{path.name} ({len(content)} bytes)"):
         temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file that becomes `path` when all of it is written: `write_atomically` for what is large.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room.
+    """
+    temporary = _neighbour(path)
+    with removed_on_failure(temporary, path.name):
+        with temporary.open("wb") as file:
+            yield file
         temporary.replace(path)
 
 

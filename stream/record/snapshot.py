@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from operators.arrays import Corners
 from operators.engine.config import Changes, RefinerSnapshot, RefinerState
 from operators.geometry import Bounds
-from stream.atomic import full_disk_named, write_atomically
+from stream.atomic import full_disk_named, write_atomically, written_atomically
 from stream.record.scan import Scan, State
 
 FILE_NAME, FOLDER = "refined.npz", "refined"
@@ -40,6 +40,7 @@ _LAYERS = (np.dtype("<c8"), np.dtype("<f4"))  # object, illumination
 _SLOT_BYTES = TILE_PX**2 * sum(dtype.itemsize for dtype in _LAYERS)
 _SLOTS_AT_ONCE, _MOST_TRIES = 32, 20
 
+_T = TypeVar("_T")
 Index = tuple[int, int]
 Layers = tuple[NDArray[Any], NDArray[Any]]
 ChangedTile = tuple[Index, Layers]
@@ -70,13 +71,7 @@ class SnapshotNews:
 
     def snapshot(self) -> RefinerSnapshot:
         """Returns the snapshot of all tiles, if all are here."""
-        bounds = self.state.bounds
-        object_, illumination = np.ones(bounds.shape, np.complex64), np.zeros(bounds.shape, np.float32)
-        for index, (tile, lit) in self.tiles.items():
-            if (shared := tile_bounds(index).intersection(bounds)) is not None:
-                here, there = shared.slices_in(bounds), shared.slices_in(tile_bounds(index))
-                object_[here], illumination[here] = tile[there], lit[there]
-        return self.state.with_object(object_, illumination)
+        return _assembled(self.state, self.tiles.items())
 
 
 def tile_bounds(index: Index) -> Bounds:
@@ -156,14 +151,16 @@ class SnapshotWriter:
                     self._given_up.append((version, slots[index]))
                 slots[index], versions[index] = slot, version
         table = _Table(version, slots, versions)
-        write_atomically(self._folder / _STATE, _packed(state, **table.arrays()))
+        content = io.BytesIO()
+        _pack(content, state, **table.arrays())
+        write_atomically(self._folder / _STATE, content.getvalue())
         self._version, self._slots, self._versions = version, slots, versions
 
     def finish(self) -> None:
         """Leaves what is published as one file, in place of the tiles: nothing more will change."""
-        news = read_news(self._folder.parent)
-        if news is not None:
-            write_snapshot(self._folder.parent, news.snapshot())
+        snapshot = _read_tiles(self._folder.parent, _whole)
+        if snapshot is not None:
+            write_snapshot(self._folder.parent, snapshot)
 
     def _make_slots(self, file: FileIO) -> None:
         first, self._n_slots = self._n_slots, self._n_slots + _SLOTS_AT_ONCE
@@ -174,16 +171,16 @@ class SnapshotWriter:
 
 def write_snapshot(folder: Path, snapshot: RefinerSnapshot) -> None:
     """Leaves the refined object in the scan's `folder` as one file, in place of what is there."""
-    arrays = {"object": snapshot.object, "illumination": snapshot.illumination}
-    write_atomically(folder / FILE_NAME, _packed(snapshot, **arrays))
+    with written_atomically(folder / FILE_NAME) as file:
+        _pack(file, snapshot, object=snapshot.object, illumination=snapshot.illumination)
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def read_snapshot(folder: Path) -> RefinerSnapshot | None:
     """Returns the newest snapshot in the scan's `folder`, None if refinement has not published yet."""
-    news = read_news(folder)
-    if news is not None:
-        return news.snapshot()
+    snapshot = _read_tiles(folder, _whole)
+    if snapshot is not None:
+        return snapshot
     try:
         with np.load(folder / FILE_NAME, allow_pickle=False) as file:
             return _state(file).with_object(file["object"], file["illumination"])
@@ -199,20 +196,13 @@ def read_news(folder: Path, after: int = 0) -> SnapshotNews | None:
     SnapshotMovedError
         If they were written faster than they could be read, again and again.
     """
-    for _ in range(_MOST_TRIES):
-        try:
-            with np.load(folder / FOLDER / _STATE, allow_pickle=False) as file:
-                table, state = _Table.of(file), _state(file)
-            changed = {index: slot for index, slot in table.slots.items() if table.versions[index] > after}
-            with (folder / FOLDER / _TILES).open("rb", buffering=0) as tiles:
-                found = {index: _read_slot(tiles, slot) for index, slot in changed.items()}
-            with np.load(folder / FOLDER / _STATE, allow_pickle=False) as file:
-                newest = int(file["version"])
-        except FileNotFoundError:  # none yet, or they have become one file
-            return None
-        if newest < table.version + KEPT_VERSIONS:
-            return SnapshotNews(table.version, state, found, len(table.slots))
-    raise SnapshotMovedError(f"{folder / FOLDER} was written faster than it could be read")
+
+    def news(state: RefinerState, table: _Table, file: FileIO) -> SnapshotNews:
+        changed = {index: slot for index, slot in table.slots.items() if table.versions[index] > after}
+        found = {index: _read_slot(file, slot) for index, slot in changed.items()}
+        return SnapshotNews(table.version, state, found, len(table.slots))
+
+    return _read_tiles(folder, news)
 
 
 def note_refined(scan: Scan, stage: str, changes: Changes, state: RefinerState, now: float) -> None:
@@ -286,6 +276,39 @@ def _read_table(folder: Path) -> _Table | None:
         return None
 
 
+def _read_tiles(folder: Path, read: Callable[[RefinerState, _Table, FileIO], _T]) -> _T | None:
+    """Return what `read` makes of a state and its file of tiles, none of them replaced meanwhile."""
+    for _ in range(_MOST_TRIES):
+        try:
+            with np.load(folder / FOLDER / _STATE, allow_pickle=False) as file:
+                table, state = _Table.of(file), _state(file)
+            with (folder / FOLDER / _TILES).open("rb", buffering=0) as tiles:
+                found = read(state, table, tiles)
+            with np.load(folder / FOLDER / _STATE, allow_pickle=False) as file:
+                newest = int(file["version"])
+        except FileNotFoundError:  # none yet, or they have become one file
+            return None
+        if newest < table.version + KEPT_VERSIONS:
+            return found
+    raise SnapshotMovedError(f"{folder / FOLDER} was written faster than it could be read")
+
+
+def _whole(state: RefinerState, table: _Table, file: FileIO) -> RefinerSnapshot:
+    return _assembled(state, ((index, _read_slot(file, slot)) for index, slot in table.slots.items()))
+
+
+def _assembled(state: RefinerState, tiles: Iterable[ChangedTile]) -> RefinerSnapshot:
+    object_, illumination = (
+        np.ones(state.bounds.shape, np.complex64),
+        np.zeros(state.bounds.shape, np.float32),
+    )
+    for index, (tile, lit) in tiles:
+        if (shared := tile_bounds(index).intersection(state.bounds)) is not None:
+            here, there = shared.slices_in(state.bounds), shared.slices_in(tile_bounds(index))
+            object_[here], illumination[here] = tile[there], lit[there]
+    return state.with_object(object_, illumination)
+
+
 def _read_slot(file: FileIO, slot: int) -> Layers:
     data, n_pixels, layers = os.pread(file.fileno(), _SLOT_BYTES, slot * _SLOT_BYTES), TILE_PX**2, []
     offset = 0
@@ -295,10 +318,10 @@ def _read_slot(file: FileIO, slot: int) -> Layers:
     return layers[0], layers[1]
 
 
-def _packed(state: RefinerState, **arrays: Any) -> bytes:
-    bounds, content = state.bounds, io.BytesIO()
+def _pack(file: BinaryIO, state: RefinerState, **arrays: Any) -> None:
+    bounds = state.bounds
     np.savez(
-        content,
+        file,
         probe=state.probe,
         bounds=np.array([bounds.top, bounds.left, bounds.bottom, bounds.right]),
         error_history=np.asarray(state.error_history, np.float64),
@@ -309,7 +332,6 @@ def _packed(state: RefinerState, **arrays: Any) -> bytes:
         withheld=state.withheld,
         **arrays,
     )
-    return content.getvalue()
 
 
 def _state(file: Mapping[str, Any]) -> RefinerState:

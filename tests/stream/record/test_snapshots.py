@@ -65,13 +65,15 @@ def test_a_newer_one_takes_the_place_of_the_older(tmp_path):
 def test_without_room_the_older_one_stays(tmp_path, monkeypatch):
     write_snapshot(tmp_path, a_snapshot(n_updates=10))
 
-    def full(path, content):
+    def full(file, **arrays):
+        file.write(b"the beginning")
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(snapshots.np, "savez", full)
     with pytest.raises(DiskFullError, match=r"no room for refined\.npz"):
         write_snapshot(tmp_path, a_snapshot(n_updates=20))
     assert read_snapshot(tmp_path).n_updates == 10
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 TILES = tiles_on(Bounds(-30, 0, 100, 200))
