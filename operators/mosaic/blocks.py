@@ -1,8 +1,7 @@
 """Sums on a plane that grows with the scan: squares of pixels, each made when something is added there."""
 
-from collections.abc import Iterator
-from itertools import product
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -50,6 +49,14 @@ class Blocks:
             else:
                 self.blocks[index] = block
 
+    def product(self, values: Array, bounds: Bounds) -> complex:
+        """Returns the inner product of `values`, (layer, row, col), and what is on `bounds`."""
+        product = 0j
+        for index, here, there in _pieces(bounds):
+            if (block := self.blocks.get(index)) is not None:
+                product += complex(np.vdot(values[:, *here], block[:, *there]))
+        return product
+
     def on(self, bounds: Bounds, step: int = 1, layers: slice = slice(None)) -> NDArray[Any]:
         """Returns a copy of every `step`th row and column of `bounds`, (layer, row, col)."""
         n_rows, n_columns = (-(-n // step) for n in bounds.shape)
@@ -61,18 +68,28 @@ class Blocks:
         return sums
 
 
-def _pieces(bounds: Bounds, step: int = 1) -> Iterator[tuple[tuple[int, int], list[slice], list[slice]]]:
-    """Yield each block that has a share of `bounds` in steps, where that is in these, and in the block."""
-    axes = _along(bounds.top, bounds.bottom, step), _along(bounds.left, bounds.right, step)
-    for (row, from_row, to_row), (column, from_column, to_column) in product(*axes):
-        yield (row, column), [from_row, from_column], [to_row, to_column]
+Pieces: TypeAlias = list[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]
 
 
-def _along(start: int, stop: int, step: int) -> Iterator[tuple[int, slice, slice]]:
-    """Yield the same along one axis."""
+@lru_cache(maxsize=16)  # a patch is added to several sums
+def _pieces(bounds: Bounds, step: int = 1) -> Pieces:
+    """Return each block that has a share of `bounds` in steps, where that is in these, and in the block."""
+    rows, columns = _along(bounds.top, bounds.bottom, step), _along(bounds.left, bounds.right, step)
+    return [
+        ((row, column), (from_row, from_column), (to_row, to_column))
+        for row, from_row, to_row in rows
+        for column, from_column, to_column in columns
+    ]
+
+
+def _along(start: int, stop: int, step: int) -> list[tuple[int, slice, slice]]:
+    """Return the same along one axis."""
+    pieces = []
     for block in range(start // SIDE, (stop - 1) // SIDE + 1):
         origin = block * SIDE
-        first, end = max(0, -((start - origin) // step)), -((start - min(stop, origin + SIDE)) // step)
+        last = min(stop, origin + SIDE)
+        first, end = max(0, -((start - origin) // step)), -((start - last) // step)
         if first < end:
-            there = slice(start + first * step - origin, min(stop - origin, SIDE), step)
-            yield block, slice(first, end), there
+            there = slice(start + first * step - origin, last - origin, step)
+            pieces.append((block, slice(first, end), there))
+    return pieces

@@ -112,7 +112,9 @@ class Islands:
             self._edges[self._islands.index(island)] = _edges(island.bounds)
 
     def _touched_by(self, bounds: Bounds) -> list[Island]:
-        """Return the islands whose bounds share a pixel with `bounds`."""
+        """Return the islands whose bounds share a pixel with `bounds`, or the only one."""
+        if len(self._islands) == 1:  # as a rule
+            return self._islands[:]
         top, left, bottom, right = self._edges.T
         is_touched = (top < bounds.bottom) & (bottom > bounds.top) & (left < bounds.right)
         return [self._islands[index] for index in np.flatnonzero(is_touched & (right > bounds.left))]
@@ -120,7 +122,7 @@ class Islands:
     def _ties(self, seen: Array, bounds: Bounds) -> list[tuple[Island, complex]]:
         """Return the islands under a patch, the largest first, and their inner products with it."""
         islands = self._touched_by(bounds)
-        ties = [(island, complex(np.vdot(seen, island.sums.on(bounds)[0]))) for island in islands]
+        ties = [(island, island.sums.product(seen[None], bounds)) for island in islands]
         return sorted(ties, key=lambda tie: tie[0].n_patches, reverse=True)
 
     def _merge(self, other: Island, island: Island, turn: np.complex64) -> Bounds:

@@ -34,9 +34,7 @@ def part_of_windows(patches: Patches, sigma: Array, n_pixels: int, part: Bounds)
     part : Bounds
         Pixels of a window.
     """
-    n = patches.shape[-1]
-    first = (n_pixels - n) // 2
-    here = Bounds(first, first, first + n, first + n)
+    here = middle_of(n_pixels, patches.shape[-1])
     if here.contains(part):
         window = (slice(None), *part.slices_in(here))
         return patches[window], sigma[window]
@@ -47,3 +45,9 @@ def part_of_windows(patches: Patches, sigma: Array, n_pixels: int, part: Bounds)
             wide[:, *shared.slices_in(part)] = of[:, *shared.slices_in(here)]
         found.append(wide)
     return found[0], found[1]
+
+
+def middle_of(n_pixels: int, n_middle: int) -> Bounds:
+    """Return the middle of a window, of side `n_middle`, in its pixels."""
+    first = (n_pixels - n_middle) // 2
+    return Bounds(first, first, first + n_middle, first + n_middle)

@@ -4,6 +4,7 @@ The live image where nothing better is known yet. A patch fixes the object only 
 each one is turned to agree with what lies under it before it is added.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +14,12 @@ from operators.geometry import Bounds
 from operators.mosaic.blocks import Blocks
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.islands import Islands
-from operators.mosaic.light import lit_part, part_of_windows
-from operators.patches import extract_patches
+from operators.mosaic.light import lit_part, middle_of
+from operators.patches import UNIFORM_PHASE_SIGMA, extract_patches
 
 LIT = 0.005
 """Of the peak of the light: where a window has less, its patch is left out. It has next to no weight there,
 and most of a window is dark."""
-PIXELS_AT_ONCE = 1 << 16  # of patches that are weighted together: they stay in the processor's cache
 KNOWN_FRACTION = 0.05  # of one probe's peak illumination: below it a pixel counts as unseen
 LOSS_OF_INFORMATION = 1.35  # full Cramer-Rao bound over the diagonal one at usual overlap
 
@@ -74,14 +74,10 @@ class Mosaic:
         self.n_patches = 0
         self.bounds: Bounds | None = None
         self.light = self.weights[self.lit.slices_in(Bounds(0, 0, *self.weights.shape))].copy()
-        self._steep = self.light * np.sqrt(self.light / self.light.max())
         self._islands = Islands()  # of w p
         # of |P|^2, w and, for the error, w |p|^2, w s^2, w^2 s^2
-        n_layers, n_at_once = 5 if error_model else 2, max(1, PIXELS_AT_ONCE // self.light.size)
-        self._sums = Blocks(n_layers, np.float32)
-        # Of some patches: the first two are the same for all.
-        self._added = np.empty((n_at_once, n_layers, *self.lit.shape), np.float32)
-        self._added[:, 0], self._added[:, 1] = self.light, self._steep
+        self._sums = Blocks(5 if error_model else 2, np.float32)
+        self._weighted: dict[int, _WeightedPatch] = {}  # by side of the patches
 
     @property
     def n_islands(self) -> int:
@@ -110,13 +106,15 @@ class Mosaic:
             return []
         n, turned = self.weights.shape[-1], []
         self.grow(Bounds.of_windows(corners, n))
-        patches, sigma = part_of_windows(patches, sigma, n, self.lit)
-        n_at_once = len(self._added)
-        for start in range(0, len(patches), n_at_once):
-            some = slice(start, start + n_at_once)
-            turned += self._add_some(
-                patches[some], sigma[some], corners[some], None if turns is None else turns[some]
-            )
+        patch = self._patch_of(patches.shape[-1])
+        for index, bounds in enumerate(self.lit_at(corners)):
+            patch.take(patches[index], sigma[index])
+            if turns is None:
+                turned += self._islands.place(patch.seen, patch.weighted, bounds)
+            else:
+                self._islands.add(turns[index] * patch.weighted, bounds)
+            self._sums.add(patch.layers, bounds)
+        self.n_patches += len(patches)
         return turned
 
     def lit_at(self, corners: Corners) -> list[Bounds]:
@@ -130,17 +128,16 @@ class Mosaic:
         self.bounds = bounds if self.bounds is None else self.bounds.union(bounds)
 
     def picture(self, bounds: Bounds) -> Picture:
-        """Returns the mosaic on `bounds`; raises ValueError unless they lie inside its own.
+        """Returns the mosaic on `bounds`; raises ValueError while no patch has been added.
 
         Only a mosaic with an error model has a picture.
         """
         if self.error_model is None:
             raise ValueError("the mosaic was made without an error model: ask for `object_on`")
-        sums, mean = self._sums_on(bounds)
-        known = self._known(sums[0])
-        variance = self.error_model.variance(_error_terms(sums, mean))
-        sigma = np.where(known, np.sqrt(variance), np.float32(np.inf))
-        return Picture(object=mean, photons=sums[0], sigma=sigma, bounds=bounds)
+        photons, mean, terms = self._layers_on(bounds)
+        sigma = np.sqrt(self.error_model.variance(terms))
+        sigma[~self._known(photons)] = np.inf
+        return Picture(object=mean, photons=photons, sigma=sigma, bounds=bounds)
 
     def photons_on(self, bounds: Bounds) -> Array:
         """Returns the photons that fell on each pixel of `bounds`, (row, col) float32."""
@@ -149,7 +146,7 @@ class Mosaic:
     def object_on(self, bounds: Bounds, step: int = 1) -> Object:
         """Returns every `step`th row and column of `bounds`; 0 where nothing is known."""
         photons, gains = self._sums.on(bounds, step, slice(2))
-        return self._mean(photons, gains, self._islands.sums_on(bounds, step))
+        return self._mean(photons, _inverse(gains), self._islands.sums_on(bounds, step))
 
     def windows(self, corners: Corners) -> Patches:
         """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
@@ -159,53 +156,88 @@ class Mosaic:
         if n_rows * n_columns > 4 * len(corners) * n**2:  # they lie far apart
             return np.concatenate([self.windows(corner[None]) for corner in corners])
         photons, gains = self._sums.on(bounds, layers=slice(2))
-        object_ = self._mean(photons, gains, self._islands.sums_on(bounds))
+        object_ = self._mean(photons, _inverse(gains), self._islands.sums_on(bounds))
         return extract_patches(np.where(self._known(photons), object_, 1), corners - bounds.origin, n)
 
     def error_terms(self, bounds: Bounds) -> Array:
         """Returns (4, row, col) float32, rad^2: what `ErrorModel` weighs, on `bounds`."""
-        return _error_terms(*self._sums_on(bounds))
+        return self._layers_on(bounds)[2]
 
-    def _sums_on(self, bounds: Bounds) -> tuple[Array, Object]:
-        """Return the sums on `bounds`, (5, row, col) float32, and the object."""
+    def _layers_on(self, bounds: Bounds) -> tuple[Array, Object, Array]:
+        """Return photons, object and error terms on `bounds`."""
         if self.bounds is None:
             raise ValueError("the mosaic is empty: no patch has been added")
-        if not self.bounds.contains(bounds):
-            raise ValueError(f"{bounds} reaches outside {self.bounds}")
-        sums = self._sums.on(bounds)
-        return sums, self._mean(sums[0], sums[1], self._islands.sums_on(bounds))
+        photons, gains, *squares = self._sums.on(bounds)
+        inverse = _inverse(gains)
+        mean = self._mean(photons, inverse, self._islands.sums_on(bounds))
+        return photons, mean, _error_terms(photons, inverse, squares, mean)
 
     def _known(self, photons: Array) -> Mask:
         return photons > KNOWN_FRACTION * self.weights.max()
 
-    def _mean(self, photons: Array, gains: Array, sums: Object) -> Object:
-        sums *= np.where(self._known(photons), _inverse(gains), np.float32(0))
+    def _mean(self, photons: Array, inverse: Array, sums: Object) -> Object:
+        sums *= inverse * self._known(photons)
         return sums
 
-    def _add_some(
-        self, patches: Patches, sigma: Array, corners: Corners, turns: Array | None
-    ) -> list[Bounds]:
-        """Add what `patches` and `sigma` have on the lit part of their windows."""
-        weighted, seen, turned = patches * self._steep, patches * self.light, []
-        if self.error_model is not None:
-            squares, spreads, steep_spreads = np.moveaxis(self._added[: len(patches), 2:], 1, 0)
-            np.multiply(self._steep, abs2(patches), out=squares)
-            np.multiply(self._steep, sigma.astype(np.float32) ** 2, out=spreads)
-            np.multiply(self._steep, spreads, out=steep_spreads)
-        for index, bounds in enumerate(self.lit_at(corners)):
-            if turns is None:
-                turned += self._islands.place(seen[index], weighted[index], bounds)
-            else:
-                self._islands.add(turns[index] * weighted[index], bounds)
-            self._sums.add(self._added[index], bounds)
-        self.n_patches += len(patches)
-        return turned
+    def _patch_of(self, n_seen: int) -> "_WeightedPatch":
+        """Return what weighs patches of this side."""
+        if n_seen not in self._weighted:
+            middle = middle_of(self.weights.shape[-1], n_seen)
+            self._weighted[n_seen] = _WeightedPatch(
+                self.light, self.lit, middle, has_error=self.error_model is not None
+            )
+        return self._weighted[n_seen]
 
 
-def _error_terms(sums: Array, mean: Object) -> Array:
+class _WeightedPatch:
+    """One patch after the other as it is added, in the same memory: fresh memory is not in the cache.
+
+    Parameters
+    ----------
+    light : (y, x) float32, photons
+    lit, middle : Bounds
+        Pixels of a window that `light` has, and that patches have. Around these a patch is 1 and its phase
+        unknown.
+    has_error : bool
+        Whether there are layers for the error.
+
+    Attributes
+    ----------
+    seen, weighted : (y, x) complex64
+        The patch by |P|^2, as far as its pixels tell a phase, and by its weight w = |P|^3.
+    layers : (5, y, x) float32
+        |P|^2, w and, for the error, w |p|^2, w s^2 and w^2 s^2.
+    """
+
+    def __init__(self, light: Array, lit: Bounds, middle: Bounds, *, has_error: bool) -> None:
+        steep = light * np.sqrt(light / light.max())
+        self.seen, self.weighted = light.astype(np.complex64), steep.astype(np.complex64)
+        unknown = np.float32(UNIFORM_PHASE_SIGMA**2) * steep
+        errors = [steep, unknown, steep * unknown] if has_error else []
+        self.layers = np.stack([light, steep, *errors])
+        shared = lit.intersection(middle)
+        self._from = (slice(0), slice(0)) if shared is None else shared.slices_in(middle)
+        inside = (slice(0), slice(0)) if shared is None else shared.slices_in(lit)
+        self._light, self._steep = light[inside].copy(), steep[inside].copy()
+        self._seen, self._weighted = self.seen[inside], self.weighted[inside]
+        self._errors = self.layers[2:, *inside]
+
+    def take(self, patch: Array, sigma: Array) -> None:
+        """Takes a patch, (y, x) complex64, and the standard deviation of its phase, rad."""
+        patch = patch[self._from]
+        np.multiply(patch, self._light, out=self._seen)
+        np.multiply(patch, self._steep, out=self._weighted)
+        if len(self._errors):
+            power, spread, steep_spread = self._errors
+            np.multiply(self._steep, abs2(patch), out=power)
+            np.multiply(self._steep, sigma[self._from].astype(np.float32) ** 2, out=spread)
+            np.multiply(self._steep, spread, out=steep_spread)
+
+
+def _error_terms(photons: Array, inverse: Array, squares: Sequence[Array], mean: Object) -> Array:
     """Return photon noise, the network's own estimate as if errors were shared or not, disagreement."""
-    photons, gains, power, spread, spread_weighted = sums
-    inverse, mean2, terms = _inverse(gains), abs2(mean), np.empty((4, *mean.shape), np.float32)
+    power, spread, spread_weighted = squares
+    mean2, terms = abs2(mean), np.empty((4, *mean.shape), np.float32)
     amplitude2 = np.maximum(mean2, np.float32(1e-3))
     np.divide(0.5, np.maximum(photons * amplitude2, np.float32(1e-3)), out=terms[0])
     np.multiply(spread, inverse, out=terms[1])

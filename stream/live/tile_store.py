@@ -78,7 +78,7 @@ class TileStore:
         shape = (len(news), self.tile_px, self.tile_px)
         buffers: list[NDArray[Any]] = [indices]
         for name, dtype in LAYERS.items():
-            layer = np.zeros(shape, dtype)
+            layer = np.empty(shape, dtype)
             for row, index in enumerate(news):
                 layer[row] = self._tiles[index].layers[name]
             buffers.append(layer)

@@ -54,11 +54,12 @@ class Accounts:
         self._scan = scan
         self._passages: dict[str, Passage] = {}
         self._newest: dict[str, int] = {}  # that a stage is done with
+        self._begun: set[str] = set()  # stages that have, and need not be looked for again
 
     def of(self, stage: str) -> Account:
         """Returns what has become of every frame at `stage` by now."""
         scan = self._scan
-        if not has_begun(scan, stage):  # every frame that is recorded would have to be kept for it
+        if not self._has_begun(stage):  # every frame that is recorded would have to be kept for it
             passage = self._look("subscriber")
             of_stage = np.zeros(len(State), np.int64)
         else:
@@ -85,7 +86,7 @@ class Accounts:
     def frame_counts(self) -> dict[str, int]:
         """Returns how many frames are where, for people who watch; of the stages, those that have begun."""
         recorded, positions = self.of("subscriber"), self.of("positions")
-        stages = {key: self.of(stage) for stage, key in STAGES.items() if has_begun(self._scan, stage)}
+        stages = {key: self.of(stage) for stage, key in STAGES.items() if self._has_begun(stage)}
         counts = {
             "expected": recorded.expected,
             "recorded": recorded.recorded,
@@ -111,6 +112,11 @@ class Accounts:
     def is_shown(self) -> bool:
         """Whether every recorded frame is in the live image, or never will be."""
         return not self.of("stitcher").pending
+
+    def _has_begun(self, stage: str) -> bool:
+        if stage not in self._begun and has_begun(self._scan, stage):
+            self._begun.add(stage)
+        return stage in self._begun
 
     def _look(self, stage: str) -> Passage:
         passage = self._passages.setdefault(stage, Passage(self._scan, ("subscriber", stage)))

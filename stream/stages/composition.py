@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ MOTION_WINDOW_PX = 5
 MOST_SAMPLES = 1 << 20  # of a picture, for its phase: more take longer and say the same
 SAME_PROBE = 1 - 1e-6
 LIGHT_SHARE = 0.6  # of the mosaic's illumination that refinement must have used to know better
+
+Layers: TypeAlias = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +179,7 @@ def compose(
     *,
     joint: Joint | None = None,
     sigma_factor: float = 1.0,
-) -> dict[str, NDArray[Any]]:
+) -> Layers:
     """Returns the layers of `stream.live.tile_store` on `bounds`.
 
     Parameters
@@ -191,47 +193,59 @@ def compose(
     sigma_factor : float
         Of the mosaic's error bars, as refined ground has shown them to be wrong by.
     """
-    layers: dict[str, NDArray[Any]] = {
+    # One unit for both: the power of a known probe may be nominal, refinement knows that of the frames.
+    power = 1.0 if refined is None else refined.power / mosaic.power
+    shared = None if refined is None else bounds.intersection(refined.bounds)
+    if refined is None or shared is None:
+        return _of_mosaic(bounds, mosaic, joint, power, sigma_factor)
+    layers = _nothing(bounds)
+    layers["photons"] += np.float32(power) * mosaic.photons_on(bounds)
+    window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
+    used, shone = refined.photons[window], layers["photons"][target]
+    # At the growing edge the mosaic has frames that refinement has not come to yet: it is shown there, and
+    # where it is not, their photons fell all the same.
+    known = (used > refined.least) & (used >= LIGHT_SHARE * shone)
+    layers["photons"][target] = np.maximum(used, shone)
+    _put(layers, target, known, refined.object[window], refined.sigma[window], np.uint8(REFINED))
+    is_open = layers["source"] == NOTHING
+    is_open[target] |= refined.withheld[window]
+    if is_open.any():
+        below = _of_mosaic(bounds, mosaic, joint, power, sigma_factor)
+        known = is_open & (below["source"] == MOSAIC)
+        _put(layers, (slice(None), slice(None)), known, below["object"], below["sigma"], below["source"])
+    layers["photons"][layers["source"] == NOTHING] = 0
+    return layers
+
+
+def _nothing(bounds: Bounds) -> Layers:
+    return {
         "object": np.zeros(bounds.shape, np.complex64),
         "sigma": np.full(bounds.shape, np.inf, np.float32),
         "photons": np.zeros(bounds.shape, np.float32),
         "source": np.zeros(bounds.shape, np.uint8),
     }
-    below = None if mosaic.bounds is None else bounds.intersection(mosaic.bounds)
-    if below is not None:
-        # One unit for both: the power of a known probe may be nominal, refinement knows that of the frames.
-        power = 1.0 if refined is None else refined.power / mosaic.power
-        layers["photons"][below.slices_in(bounds)] = np.float32(power) * mosaic.photons_on(below)
-    shared = None if refined is None else bounds.intersection(refined.bounds)
-    if refined is not None and shared is not None:
-        window, target = shared.slices_in(refined.bounds), shared.slices_in(bounds)
-        used, shone = refined.photons[window], layers["photons"][target]
-        # At the growing edge the mosaic has frames that refinement has not come to yet: it is shown there,
-        # and where it is not, their photons fell all the same.
-        known = (used > refined.least) & (used >= LIGHT_SHARE * shone)
-        layers["photons"][target] = np.maximum(used, shone)
-        _put(layers, target, known, refined.object[window], refined.sigma[window], REFINED)
-    is_open = layers["source"] == NOTHING
-    if refined is not None and shared is not None:
-        is_open[shared.slices_in(bounds)] |= refined.withheld[shared.slices_in(refined.bounds)]
-    if below is not None and is_open[below.slices_in(bounds)].any():
-        target, picture = below.slices_in(bounds), mosaic.picture(below)
-        known = np.isfinite(picture.sigma) & is_open[target]
-        object_ = picture.object if joint is None else picture.object * joint.over(below)
-        _put(layers, target, known, object_, np.float32(sigma_factor) * picture.sigma, MOSAIC)
-    layers["photons"][layers["source"] == NOTHING] = 0
-    return layers
+
+
+def _of_mosaic(
+    bounds: Bounds, mosaic: Mosaic, joint: Joint | None, power: float, sigma_factor: float
+) -> Layers:
+    """Return the layers where there is nothing but the mosaic, its photons times `power`."""
+    if mosaic.bounds is None:
+        return _nothing(bounds)
+    picture = mosaic.picture(bounds)
+    known = np.isfinite(picture.sigma)
+    return {
+        "object": picture.object if joint is None else picture.object * joint.over(bounds),
+        "sigma": np.float32(sigma_factor) * picture.sigma,
+        "photons": np.where(known, np.float32(power) * picture.photons, np.float32(0)),
+        "source": np.where(known, np.uint8(MOSAIC), np.uint8(NOTHING)),
+    }
 
 
 def _put(
-    layers: dict[str, NDArray[Any]],
-    window: tuple[slice, slice],
-    known: Mask,
-    object_: Object,
-    sigma: Array,
-    source: int,
+    layers: Layers, window: tuple[slice, slice], known: Mask, object_: Object, sigma: Array, source: Array
 ) -> None:
-    for name, value in (("object", object_), ("sigma", sigma), ("source", np.uint8(source))):
+    for name, value in (("object", object_), ("sigma", sigma), ("source", source)):
         layers[name][window] = np.where(known, value, layers[name][window])
 
 

@@ -38,6 +38,7 @@ from stream.wire.messages import ImageFigures, ObjectUpdate, RunState
 
 JOIN_SHARE = 0.1  # of the refined object that has changed when the mosaic is joined to it again
 PUBLISHING = 0.3  # of a core at most goes into versions: on a large change they come more slowly
+QUOTED_S = 0.25  # for which a time to image is quoted
 SEEN = 0.02  # of a change of phase, rad, or amplitude: less than a step of a colour map
 
 
@@ -141,10 +142,11 @@ class LivePicture(ScanWork):
         self._unmarked = NONE  # and those that no process before this one has published
         self._path, self._models = PathStore(), ModelCounts(scan)
         self._accounts, self._delay = Accounts(scan), Delay(scan)
+        self._quoted_at, self._quoted_ms = float("-inf"), self._delay.recent_ms()
         self._is_final = self._is_stitched = False
         self._stitching: Generator[None, None, Mosaic] | None = None
         self.version = self._counters["version"]
-        self._has_published, self._publish_at = False, float("-inf")
+        self._publish_at = float("-inf")  # the earliest; nothing has been published yet
         corners_of = partial(read_corners, scan, origin.optics.geometry)
         # No method of its own: a picture goes when the next one comes, not when Python looks for circles.
         self._order = GroundOrder(scan, Stitcher.name, corners_of, partial(_illumination, origin, scan))
@@ -212,7 +214,7 @@ class LivePicture(ScanWork):
 
     def news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
         """Returns what a client with version `after` of `scan` does not have, None if nothing."""
-        if not self._has_published:
+        if self._publish_at == float("-inf"):
             return None
         after = after if scan == self.scan.name else -1
         if after >= self.version:
@@ -237,7 +239,7 @@ class LivePicture(ScanWork):
             model=origin.model,
             config_hash=origin.config_hash,
             error=refined.error if refined else None,
-            time_to_image_ms=self._delay.recent_ms(),
+            time_to_image_ms=self._time_to_image_ms(),
             counts=self.frame_counts(),
             models=self._models.by_id(),
             is_final=self._is_final,
@@ -245,6 +247,13 @@ class LivePicture(ScanWork):
             motors=origin.motors,
             **msgspec.structs.asdict(self._calibration.record),
         )
+
+    def _time_to_image_ms(self) -> tuple[float, float] | None:
+        """Return what is quoted: of so many frames it need not be found anew for every version."""
+        now = self._clock()
+        if self._is_final or now - self._quoted_at >= QUOTED_S:
+            self._quoted_at, self._quoted_ms = now, self._delay.recent_ms()
+        return self._quoted_ms
 
     def _place(self, numbers: Numbers) -> None:
         scan, geometry = self.scan, self._origin.optics.geometry
@@ -369,7 +378,6 @@ class LivePicture(ScanWork):
         now = self._clock()
         took_s = self._work_clock() - before_s
         self._publish_at = began + max(self._config.interval_s, took_s / PUBLISHING)
-        self._has_published = True
         self._stitched_s.write(self._unmarked, now)
         self.scan.mark(Stitcher.name, self._unmarked, State.DONE)
         self._counters["version"] = self.version
