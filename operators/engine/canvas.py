@@ -11,6 +11,7 @@ from operators.patches import add_patches
 _BELIEVED = 0.1  # of the largest weight: outside, a guess is mostly extrapolation
 _REFINED = 0.1  # of the probe's peak intensity: light enough for refinement to know better than a guess
 _TINY = 1e-20
+_ROWS_AT_ONCE = 256
 
 
 class Canvas:
@@ -75,8 +76,10 @@ class Canvas:
 
     def turn(self, phase: Array) -> None:
         """Add `phase`, (row, col) float32, rad, to the ground that frames have lit."""
-        turned = self.object * self._xp.exp(1j * phase)
-        self.object[...] = self._xp.where(self.illumination > 0, turned, self.object)
+        for start in range(0, len(phase), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            turned = self.object[rows] * self._xp.exp(1j * phase[rows])
+            self.object[rows] = self._xp.where(self.illumination[rows] > 0, turned, self.object[rows])
 
     def seed(self, patches: Patches, weights: Array, corners: Corners, peak: Array) -> None:
         """Write the weighted mean of `patches` where it is given and no frame has been refined.

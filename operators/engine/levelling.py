@@ -4,6 +4,8 @@ They are found in one look at some frames, where iterations take hundreds of epo
 a pattern by a small fraction of a pixel, which hardly shows in any residual.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from operators.arrays import (
@@ -17,6 +19,7 @@ from operators.arrays import (
     Probe,
     abs2,
     array_module,
+    to_numpy,
 )
 from operators.optics.forward import FRAMES_AT_A_TIME, exit_waves, far_field, forward_residual, intensities
 from operators.patches import extract_patches
@@ -45,18 +48,17 @@ def missing_phase(
     xp, n = array_module(patterns), probe.shape[-1]
     patches = extract_patches(object_, corners, n)
 
-    def left(phase: Array) -> float:
-        turned = patches * extract_patches(xp.exp(1j * phase), corners, n)
-        return float(forward_residual(patterns, probe, turned, mask).mean())
+    def left(under: Array) -> float:
+        return float(forward_residual(patterns, probe, patches * xp.exp(1j * under), mask).mean())
 
     slopes = missing_slopes(patterns, probe, patches, mask)
-    phases = slow_phases(slopes, corners + n / 2, object_.shape)
-    before, phase = left(xp.zeros_like(phases[0])), phases.sum(axis=0)
-    if left(phase) < before:
-        return phase
-    under = xp.stack([extract_patches(each, corners, n) for each in phases])
-    phase = xp.tensordot(shares_that_fit(patterns, probe, patches, under, mask), phases, 1)
-    return phase if left(phase) < before else None
+    slow = slow_phase(slopes, corners + n / 2, object_.shape)
+    under = slow.under(corners, n)
+    before = left(xp.zeros_like(under[0]))
+    if left(under.sum(axis=0)) < before:
+        return slow.on_all()
+    shares = shares_that_fit(patterns, probe, patches, under, mask)
+    return slow.on_all(shares) if left(xp.tensordot(shares, under, 1)) < before else None
 
 
 def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mask | None = None) -> Array:
@@ -78,27 +80,65 @@ def missing_slopes(patterns: Patterns, probe: Probe, patches: Patches, mask: Mas
     return np.float32(2 * np.pi / patterns.shape[-1]) * off
 
 
-def slow_phases(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -> Array:
-    """Return the polynomial of degree 4 whose slopes are nearest to those given, its degrees one by one.
+@dataclass(frozen=True, slots=True)
+class SlowPhase:
+    """A polynomial of degree 4 on an object, without its constant.
+
+    Attributes
+    ----------
+    coefficients : (term,) float32, rad
+        Of each of `_POWERS` of coordinates from -1 to 1.
+    shape : (int, int)
+        Of the object.
+    """
+
+    coefficients: Array
+    shape: tuple[int, int]
+
+    def under(self, corners: Corners, n_pixels: int) -> Array:
+        """Return each degree under each window, (degree, frame, y, x) float32; `corners` are (frame, 2)."""
+        xp = array_module(self.coefficients)
+        rows, columns = (
+            xp.stack([along[start : start + n_pixels] for start in starts])
+            for along, starts in zip(self._axes(), to_numpy(corners).T.tolist(), strict=True)
+        )
+        phases = xp.zeros((_DEGREE, len(corners), n_pixels, n_pixels), xp.float32)
+        for coefficient, (a, b) in zip(self.coefficients, _POWERS, strict=True):
+            phases[a + b - 1] += coefficient * (rows**a)[:, :, None] * (columns**b)[:, None, :]
+        return phases
+
+    def on_all(self, shares: Array | None = None) -> Array:
+        """Return its sum on the whole object, (row, col) float32, of each degree its share, (degree,)."""
+        xp, (rows, columns) = array_module(self.coefficients), self._axes()
+        phase = xp.zeros(self.shape, xp.float32)
+        for coefficient, (a, b) in zip(self.coefficients, _POWERS, strict=True):
+            share = 1 if shares is None else shares[a + b - 1]
+            phase += share * coefficient * (rows**a)[:, None] * columns**b
+        return phase
+
+    def _axes(self) -> tuple[Array, Array]:
+        xp = array_module(self.coefficients)
+        rows, columns = (xp.linspace(-1, 1, n, endpoint=False, dtype=xp.float32) for n in self.shape)
+        return rows, columns
+
+
+def slow_phase(slopes: Array, positions_px: Positions, shape: tuple[int, int]) -> SlowPhase:
+    """Return the polynomial whose slopes are nearest to those given.
 
     The terms of each degree are shrunk together by twice what noise contributes to them (James and Stein,
     1961), to nothing where that is all or where there are fewer frames than terms.
-
-    Returns
-    -------
-    (degree, row, col) float32, rad
-        Their sum is the polynomial.
 
     Parameters
     ----------
     slopes : (frame, 2) float32, rad/pixel
     positions_px : (frame, 2) float64, on the host
-        Where they were measured, pixels of the result.
+        Where they were measured, pixels of the object.
     shape : (int, int)
+        Of the object.
     """
     xp = array_module(slopes)
     if len(slopes) < len(_POWERS):  # half the equations have to tell the noise
-        return xp.zeros((_DEGREE, *shape), xp.float32)
+        return SlowPhase(xp.zeros(len(_POWERS), xp.float32), shape)
     basis, mixing = np.linalg.qr(_slopes_of_terms(np.asarray(positions_px, np.float64), shape))
     basis = xp.asarray(basis, xp.float32)
     measured = slopes.T.reshape(-1)
@@ -111,12 +151,7 @@ def slow_phases(slopes: Array, positions_px: Positions, shape: tuple[int, int]) 
         terms *= xp.maximum(1 - by_noise, np.float32(0))
         first += n_terms
     # Where frames lie in a line, terms cannot be told apart.
-    coefficients = xp.asarray(np.linalg.pinv(mixing, rcond=1e-6), xp.float32) @ found
-    rows, columns = (xp.linspace(-1, 1, n, endpoint=False, dtype=xp.float32) for n in shape)
-    phases = xp.zeros((_DEGREE, *shape), xp.float32)
-    for coefficient, (a, b) in zip(coefficients, _POWERS, strict=True):
-        phases[a + b - 1] += coefficient * (rows**a)[:, None] * columns**b
-    return phases
+    return SlowPhase(xp.asarray(np.linalg.pinv(mixing, rcond=1e-6), xp.float32) @ found, shape)
 
 
 def shares_that_fit(

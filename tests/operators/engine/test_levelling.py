@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from operators.arrays import to_numpy
-from operators.engine.levelling import missing_slopes, shares_that_fit, slow_phases
+from operators.engine.levelling import missing_slopes, shares_that_fit, slow_phase
 from operators.optics.forward import intensities
 from operators.optics.probe import phase_ramp, zone_plate_probe
 from operators.patches import extract_patches
@@ -58,7 +58,7 @@ def test_a_slow_phase_is_found_from_its_slopes_up_to_a_constant(xp):
         [(smooth_phase(*(where + h * e).T) - smooth_phase(*(where - h * e).T)) / (2 * h) for e in np.eye(2)],
         axis=1,
     )
-    found = to_numpy(slow_phases(xp.asarray(slopes, xp.float32), where, (SIZE, SIZE + 8)).sum(axis=0))
+    found = to_numpy(slow_phase(xp.asarray(slopes, xp.float32), where, (SIZE, SIZE + 8)).on_all())
     assert found.shape == (SIZE, SIZE + 8)
     off = found[:, :SIZE] - smooth_phase(*np.indices((SIZE, SIZE)))
     assert np.ptp(off) < 1e-3
@@ -69,21 +69,21 @@ def test_noise_makes_hardly_any_phase(scene, xp):
     where = rng.uniform(0, SIZE, (200, 2))
     noise = rng.normal(0, 0.01, (200, 2)).astype(np.float32)
     largest = [
-        np.ptp(to_numpy(slow_phases(xp.asarray(s), where, (SIZE, SIZE)).sum(axis=0)))
+        np.ptp(to_numpy(slow_phase(xp.asarray(s), where, (SIZE, SIZE)).on_all()))
         for s in (noise, noise + SLOPE)
     ]
     assert largest[0] < 0.2 * largest[1]
     probe, upright, _ = scene
     dim = probe * np.float32(0.1)
     slopes = missing_slopes(counts(rng, dim, upright, xp), dim, upright)
-    assert np.ptp(to_numpy(slow_phases(slopes, where[:60], (SIZE, SIZE)).sum(axis=0))) < 0.2
+    assert np.ptp(to_numpy(slow_phase(slopes, where[:60], (SIZE, SIZE)).on_all())) < 0.2
 
 
 def test_frames_in_a_line_or_too_few_of_them_give_a_finite_phase(xp):
     for n in (1, 3, 30):
         where = np.stack([np.full(n, 20.0), np.linspace(5, SIZE - 5, n)], axis=1)
         slopes = xp.asarray(np.tile(SLOPE, (n, 1)))
-        phase = to_numpy(slow_phases(slopes, where, (SIZE, SIZE)).sum(axis=0))
+        phase = to_numpy(slow_phase(slopes, where, (SIZE, SIZE)).on_all())
         assert np.isfinite(phase).all()
         assert phase.any() == (n == 30)
 
@@ -102,3 +102,19 @@ def test_of_each_phase_the_share_is_found_that_the_patterns_want(scene, xp):
     assert alone[3] == 0
     together = to_numpy(shares_that_fit(intensities(probe, tilted), probe, upright, phases[[0, 2]]))
     np.testing.assert_allclose(together[0], 0.5, atol=0.05)
+
+
+def test_a_slow_phase_is_under_windows_what_it_is_on_all(xp):
+    rng = np.random.default_rng(2)
+    where = rng.uniform(0, SIZE, (80, 2))
+    slopes = 0.01 * np.sin(where / 20)
+    slow = slow_phase(xp.asarray(slopes, xp.float32), where, (SIZE, SIZE + 8))
+    corners, shares = rng.integers(0, SIZE - N, (5, 2)), xp.asarray([1, 0.5, 0, 0.2], dtype=xp.float32)
+    under = slow.under(corners, N)
+    for on_all, expected in (
+        (slow.on_all(), under.sum(axis=0)),
+        (slow.on_all(shares), (shares[:, None, None, None] * under).sum(axis=0)),
+    ):
+        assert abs(on_all).max() > 0
+        found = to_numpy(extract_patches(on_all, corners, N))
+        np.testing.assert_allclose(found, to_numpy(expected), atol=1e-6)
