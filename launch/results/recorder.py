@@ -4,12 +4,13 @@ Last of the stages: it waits until all others have closed a scan. The store is w
 (launch.results.store_process), so a store that is slow, broken or missing costs its entry and nothing else.
 """
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.composition import Refined
 from stream.stages.inputs import ImageOrigin, Optics, read_corners, read_patches
+from stream.stages.refusals import in_words
 from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
@@ -129,27 +131,51 @@ class ScanResult(ScanWork):
         )
         stem = stage.results / scan.name
         if result is not None:
-            from launch.results.pictures import write_png  # Matplotlib, which no start has to wait for
-
-            write_cxi(stem.with_suffix(".cxi"), result, self._provenance(figures))
-            write_png(stem.with_suffix(".png"), result)
-            figures |= {"result": str(stem.with_suffix(".cxi")), "picture": str(stem.with_suffix(".png"))}
-            if stage.config.product:
-                write_product(stem.with_suffix(".h5"), result, self._provenance(figures))
-                figures["product"] = str(stem.with_suffix(".h5"))
-        write_summary(stem.with_suffix(".json"), figures)
+            figures |= self._written(stem, result, figures)
+        self._write_figures(stem, figures)
         if stage.store is not None:
             scan.counters(Recorder.name, writable=True)["step"] = STORING  # which may take its time
             figures["uid"] = self._store(stage.store, stem)
-            write_summary(stem.with_suffix(".json"), figures)
+            self._write_figures(stem, figures)
         if result is not None:
-            reason = self._unmeasured_for(result)
+            reason = self._unmeasured_for(result) if "result" in figures else "there is no result"
             measured = (
                 unmeasured(reason, scan.folder) if reason else self._resolution(stem.with_suffix(".cxi"))
             )
-            write_summary(stem.with_suffix(".json"), figures | measured)
+            self._write_figures(stem, figures | measured)
             if measured == unmeasured(OVERTAKEN, scan.folder):
                 scan.counters(Recorder.name, writable=True)["step"] = LEFT
+
+    def _written(self, stem: Path, result: Reconstruction, figures: dict[str, Any]) -> dict[str, str]:
+        """Write the files of a result that there is room for; return which they are, by figure."""
+        from launch.results.pictures import write_png  # Matplotlib, which no start has to wait for
+
+        writers = {
+            "result": (".cxi", lambda path: write_cxi(path, result, self._provenance(figures))),
+            "picture": (".png", lambda path: write_png(path, result)),
+        }
+        if self._stage.config.product:
+            writers["product"] = (".h5", lambda path: write_product(path, result, self._provenance(figures)))
+        written = {}
+        for figure, (suffix, write) in writers.items():
+            with self._for_want_of_room():
+                write(stem.with_suffix(suffix))
+                written[figure] = str(stem.with_suffix(suffix))
+        return written
+
+    def _write_figures(self, stem: Path, figures: dict[str, Any]) -> None:
+        with self._for_want_of_room():
+            write_summary(stem.with_suffix(".json"), figures)
+
+    @contextlib.contextmanager
+    def _for_want_of_room(self) -> Iterator[None]:
+        """Say what a full disk keeps from being written; the scan itself is on it."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # HDF5 has words of its own for it
+            folder = self._scan.folder
+            log.warning("a file of %s cannot be written: %s", folder.name, in_words(error))
+            log.warning("free space, then `ptychostream reconstruct %s` makes it", folder)
 
     def _unmeasured_for(self, result: Reconstruction) -> str:
         """Return why the resolution is not to be measured, "" if it is."""

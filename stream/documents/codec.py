@@ -6,6 +6,7 @@ msgpack (arrays as msgpack-numpy writes them) or JSON, told apart by their first
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import msgpack
 import numpy as np
 
+from stream.atomic import full_disk_named
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 
@@ -98,9 +100,22 @@ def as_record(name: str, document: Document) -> bytes:
 
 
 def append_records(folder: Path, records: Iterable[bytes]) -> None:
-    """Appends documents (`as_record`) to those recorded in `folder`."""
-    with (folder / RECORD_FILE).open("ab") as file:
-        file.write(b"".join(records))
+    """Appends documents (`as_record`) to those recorded in `folder`, all or none.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room; what is recorded stays as it is.
+    """
+    content = b"".join(records)
+    with full_disk_named(RECORD_FILE, folder), (folder / RECORD_FILE).open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:  # a write that does not fit ends where the room does; the next one says why
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_documents(folder: Path) -> list[tuple[str, Document]]:

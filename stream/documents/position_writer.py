@@ -1,9 +1,12 @@
 """Positions into the columns of one scan: the first value stays, and every frame ends with a byte."""
 
+import contextlib
+
 import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Positions
+from stream.atomic import DiskFullError
 from stream.record.scan import Numbers, Scan, State
 
 STAGE = "positions"
@@ -26,8 +29,9 @@ class PositionWriter:
 
     Attributes
     ----------
-    wild : list of (int, str)
-        How many positions were too far away and what to say of one, since the caller last emptied it.
+    refused : list of (int, str)
+        How many positions were too far away or had no room, and what to say of one, since the caller last
+        emptied it.
     """
 
     def __init__(
@@ -41,10 +45,13 @@ class PositionWriter:
         self.scan, self._field_m = scan, field_m
         self._settling_frames, self._line_frames = settling_frames, line_frames
         self._centre_m: Positions | None = None
-        self.wild: list[tuple[int, str]] = []
+        self.refused: list[tuple[int, str]] = []
         self.counters = scan.counters(STAGE, writable=True)
         self._column = scan.column("positions_m", writable=True)
         self._ledger = scan.ledger(STAGE, writable=True)
+        with contextlib.suppress(DiskFullError):  # what fits: others may fill the disk while frames come
+            for column in (self._ledger, self._column):
+                column.reserve(scan.count("subscriber", "announced"))
         states = self._ledger.head(self.counters["head"])
         self._n_done = int(np.count_nonzero(states == State.DONE))
         self._n_without = int(np.count_nonzero(states == State.NO_POSITION))
@@ -127,8 +134,14 @@ class PositionWriter:
 
     def _store(self, numbers: Numbers, positions_m: Positions, is_first: NDArray[np.bool_]) -> None:
         new = numbers[is_first]
-        if new.size:
+        try:
+            self._ledger.reserve(int(new.max(initial=-1)) + 1)
             self._column.write(new, positions_m[is_first])
+        except DiskFullError as error:
+            sentence = f"frame {new[0]} of scan {self.scan.name} and what follows: {error.strerror}"
+            self.refused.append((len(new), sentence))
+            return
+        if new.size:
             self.scan.mark(STAGE, new, State.DONE)
             self._n_done += len(new)
             self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)
@@ -156,7 +169,7 @@ class PositionWriter:
                 f"{away_m[first]:g} m from the first ones of its scan, positions.field_m allows "
                 f"{self._field_m:g} m: is positions.unit right? raise positions.field_m for a larger field"
             )
-            self.wild.append((int(is_wild.sum()), sentence))
+            self.refused.append((int(is_wild.sum()), sentence))
         return is_usable & ~is_wild
 
     def _is_first(self, numbers: Numbers) -> NDArray[np.bool_]:

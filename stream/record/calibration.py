@@ -1,18 +1,20 @@
 """How true the error bars of a scan have turned out, beside its columns: written by the stitcher."""
 
+import contextlib
 from pathlib import Path
 
 import msgspec
 
-from stream.atomic import write_atomically
+from stream.atomic import DiskFullError, write_atomically
 from stream.wire.messages import CalibrationRecord
 
 FILE_NAME = "calibration.json"
 
 
 def write_calibration(folder: Path, record: CalibrationRecord) -> None:
-    """Replaces the record in the scan's `folder`."""
-    write_atomically(folder / FILE_NAME, msgspec.json.encode(record))
+    """Replaces the record in the scan's `folder`; a full disk costs the record, not the stage."""
+    with contextlib.suppress(DiskFullError):
+        write_atomically(folder / FILE_NAME, msgspec.json.encode(record))
 
 
 def read_calibration(folder: Path) -> CalibrationRecord:

@@ -6,6 +6,7 @@ It is replaced as a whole together with the snapshot, goes on after a restart of
 before an object was started again.
 """
 
+import contextlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.atomic import write_atomically
+from stream.atomic import DiskFullError, write_atomically
 
 FILE_NAME = "error_curve.npy"
 _ROW = np.dtype([("epoch", "<f8"), ("error", "<f8"), ("n_frames", "<i8"), ("time_s", "<f8")])
@@ -42,10 +43,11 @@ class EpochError(NamedTuple):
 
 
 def write_error_curve(folder: Path, rows: Sequence[EpochError]) -> None:
-    """Replaces the curve in the scan's `folder`."""
+    """Replaces the curve in the scan's `folder`; a full disk costs the curve, not the stage."""
     content = io.BytesIO()
     np.save(content, np.array(rows, _ROW))
-    write_atomically(folder / FILE_NAME, content.getvalue())
+    with contextlib.suppress(DiskFullError):
+        write_atomically(folder / FILE_NAME, content.getvalue())
 
 
 def read_error_curve(folder: Path) -> NDArray[np.void]:

@@ -30,7 +30,7 @@ from stream.record.handover import (
 from stream.record.passage import ReadyFrames
 from stream.record.scan import NewScans, Numbers, Scan, State
 from stream.stages.link import Link, StageContext
-from stream.stages.refusals import in_words
+from stream.stages.refusals import NO_USE, LeftOut, in_words
 from stream.stages.stage import (
     DoorKeeper,
     Latecomer,
@@ -38,7 +38,6 @@ from stream.stages.stage import (
     Service,
     Source,
     Stage,
-    UnusableScanError,
     Worker,
 )
 from stream.wire.codec import Buffer
@@ -58,20 +57,6 @@ FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 class StageRefusedError(Exception):
     """A stage that cannot run as it is configured: started again, it could not either."""
-
-
-class _Unusable(ScanWork):
-    """A scan whose frames a stage cannot use: another series of the run may be usable."""
-
-    def __init__(self, stage: str, scan: Scan, reason: str) -> None:
-        self._stage, self._scan, self._reason = stage, scan, reason
-        self._is_said = False
-
-    def handle(self, numbers: Numbers) -> None:
-        if not self._is_said:
-            log.error("%s cannot use the frames of %s: %s", self._stage, self._scan.name, self._reason)
-            self._is_said = True
-        self._scan.mark(self._stage, numbers, State.BAD)
 
 
 class ScanCursor:
@@ -94,9 +79,10 @@ class ScanCursor:
         self.is_to_hand_over = False
         self._followed_at: float | None = None  # when the next scan was first seen, after the end of this one
         try:
+            scan.ledger(stage.name).reserve(scan.count("subscriber", "announced"))
             self.work: ScanWork = stage.open(scan)
-        except ValueError as error:
-            self.work = _Unusable(stage.name, scan, str(error))
+        except (ValueError, DiskFullError) as error:
+            self.work = LeftOut(stage.name, scan, error)
 
     def turn(self) -> float | None:
         """Does at most one batch or one slice of idle work.
@@ -129,24 +115,21 @@ class ScanCursor:
     def _handle(self, batch: Numbers) -> None:
         try:
             self.work.handle(batch)
-        except (MemoryError, UnusableScanError) as error:
+        except NO_USE as error:
             self._give_up(error)
 
     def _within_slice(self, work: Callable[[float], bool]) -> bool:
         try:
             return work(self._clock() + SLICE_S)
-        except (MemoryError, UnusableScanError) as error:
+        except NO_USE as error:
             self._give_up(error)
             return False
 
-    def _give_up(self, error: MemoryError | UnusableScanError) -> None:
-        """Mark the frames in hand BAD: started again, the stage would come as far."""
-        reason = str(error)
-        if isinstance(error, MemoryError):  # the object is as large as its positions make it
-            reason = f"{reason or 'too large for the memory'}; check positions.unit and positions.field_m"
-        with contextlib.suppress(MemoryError):
+    def _give_up(self, error: Exception) -> None:
+        """Leave out the frames in hand and those to come: started again, the stage would come as far."""
+        with contextlib.suppress(MemoryError, DiskFullError):
             self.work.close()  # what it has
-        self.work = _Unusable(self._stage.name, self.scan, reason)
+        self.work = LeftOut(self._stage.name, self.scan, error)
         self.work.handle(self._ready.in_hand())
 
     def leave(self) -> None:
@@ -160,7 +143,10 @@ class ScanCursor:
 
     def close(self) -> None:
         """Ends the scan: what is published is marked, what never was is marked UNFINISHED."""
-        self.work.close()
+        try:
+            self.work.close()
+        except DiskFullError as error:
+            self._give_up(error)
         name = self._stage.name
         recorded = self.scan.states("subscriber")
         own = self.scan.states(name)[: len(recorded)]  # frames may have come in between

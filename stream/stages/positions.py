@@ -13,6 +13,7 @@ import numpy as np
 
 from operators.arrays import Positions as PositionArray
 from operators.geometry import probe_positions
+from stream.atomic import DiskFullError
 from stream.documents.codec import (
     Document,
     DocumentError,
@@ -29,7 +30,7 @@ from stream.files.cxi import read_scan
 from stream.files.tables import read_table
 from stream.record.scan import NewScans, Numbers, Scan
 from stream.stages.config import PositionsConfig
-from stream.stages.refusals import Complaints
+from stream.stages.refusals import Complaints, in_words
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
@@ -96,6 +97,7 @@ class Positions:
         if config.source == "documents":
             self.inlet = Inlet("SUB", (config.endpoint(),), config.queue)
         self._new = NewScans(scans)
+        self._without_room: list[Scan] = []  # scans that cannot be begun with
         self._series: dict[str, _Series] = {}
         self._runs: dict[str, _Run] = {}
         self._owner: dict[str, str] = {}  # uid of a descriptor or resource: uid of its run
@@ -103,7 +105,7 @@ class Positions:
         self._table = self._read_table()
         self._current: PositionWriter | None = None
         self._complaints = Complaints(log, "documents")
-        self._wild = Complaints(log, "positions")
+        self._positions_complaints = Complaints(log, "positions")
         self._n_refused = 0
         self._look_for_unfinished()
 
@@ -159,8 +161,14 @@ class Positions:
                 self._resume(scan)
 
     def _look_for_series(self) -> None:
-        for scan in self._new.look():
-            self._open(scan)
+        waiting, self._without_room = self._without_room, []
+        for scan in [*waiting, *self._new.look()]:
+            try:
+                self._open(scan)
+            except DiskFullError as error:
+                self._without_room.append(scan)
+                if scan not in waiting:
+                    log.warning("positions of %s wait for room on the disk: %s", scan.name, in_words(error))
 
     def _open(self, scan: Scan) -> None:
         config = self.config
@@ -271,7 +279,12 @@ class Positions:
             if not (run.is_ours or run.series or name == ending):
                 continue
             # Recorded first: what a crash keeps from the columns is in the documents.
-            append_records(series.writer.scan.folder, run.records)
+            try:
+                append_records(series.writer.scan.folder, run.records)
+            except DiskFullError as error:
+                reason = f"documents of {name} are not recorded, their positions are: {in_words(error)}"
+                self._n_refused += len(run.records)
+                self._complaints.add(reason, len(run.records))
             for rows in run.rows:
                 _write(series.writer, run.reader, rows)
             run.records.clear()
@@ -288,10 +301,10 @@ class Positions:
 
     def _say(self, now: float, *, force: bool = False) -> None:
         for series in self._series.values():
-            for n, sentence in series.writer.wild:
-                self._wild.add(sentence, n)
-            series.writer.wild.clear()
-        for complaints in (self._complaints, self._wild):
+            for n, sentence in series.writer.refused:
+                self._positions_complaints.add(sentence, n)
+            series.writer.refused.clear()
+        for complaints in (self._complaints, self._positions_complaints):
             complaints.say(now, force=force)
 
     def _refuse(self, error: DocumentError) -> None:

@@ -4,15 +4,34 @@ import errno
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stream.atomic import DiskFullError
 from stream.detector.dectris import ImageMessage, encode_frame, encode_message
+from stream.documents import codec
+from stream.documents.codec import RECORD_FILE, append_records, as_record, read_documents
 from stream.record.columns import Column
-from stream.record.scan import State
+from stream.record.scan import Numbers, Scan, State
+from stream.stages.loop import WorkerLoop
+from stream.stages.stage import ScanWork
+from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, pixels, series
+from tests.helpers.stream.position_stage import (
+    Detector,
+    N,
+    assert_all_positions,
+    page,
+    stage,
+    start,
+    stop,
+    wire,
+)
+from tests.helpers.stream.scans import close, make_scan, record, states
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -128,3 +147,119 @@ def test_a_frame_number_far_beyond_does_not_fill_the_disk(
     assert len([*(recorder.scan().folder / "columns" / "frames").glob("*.bin")]) == 1
     assert_recorded(recorder.scan(), range(10))
     assert recorder.subscriber.progress()[1]["rejected"] == 1
+
+
+def test_positions_go_into_the_room_they_were_given_and_documents_are_counted_when_the_disk_is_full(
+    scans: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector = Detector(scans, "a")
+    detector.counters["announced"] = N
+    positions = stage(scans)
+    positions.handle(start())
+    recorded = (detector.scan.folder / RECORD_FILE).read_bytes()
+    with monkeypatch.context() as patch:
+        fill_disk(patch)
+        patch.setattr(codec, "full_disk_named", full_for(RECORD_FILE))
+        positions.handle([page(range(N))])
+    positions.handle([stop()])
+    detector.close()
+    positions.idle(0.0)
+    assert_all_positions(detector)
+    assert "documents of 0000-a are not recorded, their positions are" in caplog.text
+    assert positions.progress()[1]["refused"] == 1
+    content = (detector.scan.folder / RECORD_FILE).read_bytes()
+    assert content.startswith(recorded)
+    assert [name for name, _ in read_documents(detector.scan.folder)] == ["start", "descriptor", "stop"]
+
+
+def test_a_record_that_could_not_be_written_whole_is_as_it_was(tmp_path: Path, small_disk: None) -> None:
+    append_records(tmp_path, [as_record("start", {"uid": "r"})])
+    with pytest.raises(DiskFullError, match=r"no room for documents\.msgpack"):
+        append_records(tmp_path, [as_record("event", {"data": "x" * 2_000_000})])
+    append_records(tmp_path, [as_record("stop", {"uid": "s"})])
+    assert [name for name, _ in read_documents(tmp_path)] == ["start", "stop"]
+
+
+def test_positions_without_room_are_refused_with_a_sentence_and_end_without(
+    scans: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    detector, positions = Detector(scans, "a"), stage(scans)
+    positions.handle([*start(), page([0])])
+    monkeypatch.setattr(Column, "_allocate", no_room)
+    event = {"descriptor": "r1-d", "seq_num": 6001, "data": {"stage-y": 0.0, "stage-x": 0.0}}
+    positions.handle([wire("event", event), page([1])])
+    positions.idle(0.0)
+    assert "1 positions refused, the last: frame 6000 of scan 0000-a and what follows: full" in caplog.text
+    assert detector.states()[:2].tolist() == [State.DONE, State.DONE]
+
+
+def no_room(column: Column, index: int) -> None:
+    raise DiskFullError(errno.ENOSPC, "full", str(column.folder))
+
+
+def full_for(name: str) -> Callable[[str, Path], AbstractContextManager[None]]:
+    """What takes the place of `full_disk_named`: no room for one file."""
+
+    @contextmanager
+    def named(what: str, folder: Path) -> Iterator[None]:
+        if what == name:
+            raise DiskFullError(errno.ENOSPC, f"no room for {what}", str(folder))
+        yield
+
+    return named
+
+
+@pytest.mark.allow_error_log
+@pytest.mark.parametrize("where", ["open", "handle", "close"])
+def test_a_stage_without_room_leaves_out_the_scan_and_does_the_next(
+    scans: Path, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    first, worker = make_scan(scans, "0000-a"), FullStage(where)
+    loop = WorkerLoop(worker, scans, Clock())
+    record(first, np.arange(8))
+    for _ in range(20):
+        loop.turn()
+    record(first, np.arange(8, 12))
+    close(first, "subscriber")
+    for _ in range(20):
+        loop.turn()
+    assert "no room for patches" in caplog.text
+    assert f"`ptychostream reconstruct {first.folder}` takes all that is recorded" in caplog.text
+    expected = State.DONE if where == "close" else State.NO_ROOM
+    assert (states(first, worker.name) == expected).all()
+    worker.where = ""
+    second = make_scan(scans, "0001-b")
+    record(second, np.arange(4))
+    close(second, "subscriber")
+    for _ in range(60):
+        loop.turn()
+    assert (states(second, worker.name) == State.DONE).all()
+
+
+class FullStage:
+    """A worker that finds no room at one moment."""
+
+    name, inputs, waits_for, batch_size, deadline_s = "full", ("subscriber",), (), 4, 0.0
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def open(self, scan: Scan) -> ScanWork:
+        self.meet("open", scan)
+        return FullWork(self, scan)
+
+    def meet(self, where: str, scan: Scan) -> None:
+        if where == self.where:
+            raise DiskFullError(errno.ENOSPC, "no room for patches", str(scan.folder))
+
+
+class FullWork(ScanWork):
+    def __init__(self, stage: FullStage, scan: Scan) -> None:
+        self._stage, self._scan = stage, scan
+
+    def handle(self, numbers: Numbers) -> None:
+        self._stage.meet("handle", self._scan)
+        self._scan.mark(self._stage.name, numbers, State.DONE)
+
+    def close(self) -> None:
+        self._stage.meet("close", self._scan)
