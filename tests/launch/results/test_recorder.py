@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from launch.results import recorder
 from launch.results.halves import LEFT, OVERTAKEN
 from launch.results.recorder import Recorder
 from operators.geometry import Bounds
+from stream.atomic import DiskFullError
 from stream.record.scan import State
 from stream.record.snapshot import write_snapshot
 from stream.stages.inputs import ImageOrigin, Optics
@@ -81,3 +83,15 @@ def test_a_resolution_that_is_being_measured_is_given_up_when_the_run_is_asked_t
     answers = iter([False, True])
     _, measured = close("always", is_ending=lambda: next(answers))
     assert measured == [False]
+
+
+def test_what_a_full_disk_has_room_for_is_written_and_the_rest_is_said(close, monkeypatch, caplog):
+    def full(path, *_):
+        raise DiskFullError(errno.ENOSPC, f"no room for {path.name}", str(path.parent))
+
+    monkeypatch.setattr(recorder, "write_cxi", full)
+    figures, measured = close("always")
+    assert ("picture" in figures, "result" in figures, measured) == (True, False, [])
+    assert figures["resolution_unknown"].startswith("there is no result")
+    assert "a file of 0000-series cannot be written" in caplog.text
+    assert "no room for 0000-series.cxi" in caplog.text
