@@ -11,7 +11,7 @@ from stream.stages.loop import _Door
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import Ask, NoNews, ObjectUpdate
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.helpers.held import held_by
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import UPDATE
@@ -112,7 +112,7 @@ def test_a_client_that_asks_and_never_reads_costs_no_memory_and_keeps_nobody_wai
 
     kept = _Door(Keeper())
     endpoint = Endpoint(address=kept.socket.address)
-    with kept.socket, Socket("DEALER", endpoint) as deaf, Socket("DEALER", endpoint) as honest:
+    with kept.socket, Socket("DEALER", endpoint, queue=1) as deaf, Socket("DEALER", endpoint) as honest:
 
         def answer(client: Socket, question):
             client.send(encode(question), 5.0)
@@ -125,6 +125,7 @@ def test_a_client_that_asks_and_never_reads_costs_no_memory_and_keeps_nobody_wai
         before = held_by(os.getpid(), tmp_path)
         for _ in range(200):
             deaf.send(encode(Ask()), 5.0)
+            wait_for_message([kept.socket], 5.0)
             kept.serve()
         assert isinstance(answer(honest, Ask()), ObjectUpdate)
         assert held_by(os.getpid(), tmp_path).memory_mb - before.memory_mb < 40
