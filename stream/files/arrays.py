@@ -1,10 +1,15 @@
 """Arrays in files of NumPy's, without pickle, and in words where there are none."""
 
+import zlib
 from pathlib import Path
+from tokenize import TokenError
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+# what NumPy, zipfile and zlib raise of bytes that are not as they were written
+_DAMAGES = (OSError, ValueError, EOFError, BadZipFile, zlib.error, TokenError, RuntimeError, MemoryError)
 
 
 def read_array(path: Path, *, is_mapped: bool = False) -> NDArray:
@@ -17,12 +22,8 @@ def read_array(path: Path, *, is_mapped: bool = False) -> NDArray:
     """
     try:
         array = np.load(path, mmap_mode="r" if is_mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = (
-            error.strerror
-            if isinstance(error, OSError) and error.strerror
-            else "it holds no array of numbers"
-        )
+    except _DAMAGES as error:
+        reason = _reason(error, "it holds no array of numbers")
         raise ValueError(f"{path}: wanted a .npy file as numpy.save writes it: {reason}") from error
     if isinstance(array, np.lib.npyio.NpzFile):
         array.close()
@@ -41,9 +42,13 @@ def read_archive(path: Path) -> dict[str, NDArray]:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("one array")  # noqa: TRY004, TRY301
+            raise ValueError("one array")  # noqa: TRY004
         with archive:
             return dict(archive)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is none"
+    except _DAMAGES as error:
+        reason = _reason(error, "it is none, or damaged")
         raise ValueError(f"{path}: wanted arrays as numpy.savez writes them (.npz): {reason}") from error
+
+
+def _reason(error: Exception, otherwise: str) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else otherwise

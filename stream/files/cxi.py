@@ -16,7 +16,7 @@ from operators.arrays import Probe
 from operators.geometry import PLANCK_TIMES_LIGHT_EV_M
 from stream.files.arrays import read_archive
 from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames, geometry_of
-from stream.files.hdf5 import open_hdf5
+from stream.files.hdf5 import FramesInFile, damage_named, open_hdf5
 from stream.files.ptychodus import is_diffraction, is_product, product_probe, read_product
 from stream.files.ptypy import is_ptyd, read_ptyd
 
@@ -50,7 +50,8 @@ def read_scan(path: Path) -> ScanFile:
         return _read_npz(path)
     file = open_hdf5(path)
     try:
-        return _read_hdf5(path, file)
+        with damage_named(path):
+            return _read_hdf5(path, file)
     except BaseException:
         file.close()
         raise
@@ -62,7 +63,7 @@ def is_scan(path: Path) -> bool:
         return zipfile.is_zipfile(path) and is_product(read_archive(path))
     if not h5py.is_hdf5(path):
         return False
-    with open_hdf5(path) as file:
+    with open_hdf5(path) as file, damage_named(path):
         return is_ptyd(file) or is_product(file) or is_diffraction(file) or ENTRY in file
 
 
@@ -77,7 +78,7 @@ def read_illumination(path: Path) -> Probe | None:
         If the file is neither.
     """
     if path.suffix != ".npz":
-        with open_hdf5(path) as file:
+        with open_hdf5(path) as file, damage_named(path):
             probe = file.get(f"{ENTRY}/{PROBE}")
             if probe is not None:
                 return as_modes(path, np.asarray(probe), probe.shape[-1])
@@ -125,7 +126,7 @@ def _read_entry(path: Path, file: h5py.File) -> ScanFile:
         )
     told = _told(entry)
     return ScanFile(
-        frames=frames,
+        frames=FramesInFile(path, frames),
         # CXI gives the motion of the sample, (x, y, z); the probe moves the other way on it.
         positions_m=-translation[:, [1, 0]],
         geometry=geometry_of(told, frames.shape[1]),

@@ -1,11 +1,21 @@
-"""An HDF5 file that is read, and in words why it cannot be."""
+"""An HDF5 file that is read, and in words why it cannot be.
+
+HDF5 reads other files where a file says so, by external links, virtual datasets and external storage: any
+that whoever runs this may read. Here only those in the folder of the file are read, and below it.
+"""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
+from numpy.typing import NDArray
 
 from stream.files.base import ScanFileError
+
+HERE = "."  # as HDF5 calls the file itself, where it names the sources of a virtual dataset
 
 # what the library's messages hold, and what they mean
 _MEANINGS = {
@@ -15,18 +25,65 @@ _MEANINGS = {
 }
 
 
+class Source(NamedTuple):
+    """Another file that a file is read from.
+
+    Attributes
+    ----------
+    where : str
+        In the file, of what lies elsewhere.
+    path : Path
+        Which the library opens for it.
+    """
+
+    where: str
+    path: Path
+
+
 def open_hdf5(path: Path) -> h5py.File:
     """Returns the file, open to be read.
 
     Raises
     ------
     ScanFileError
-        Naming the file and what is wrong with it.
+        Naming the file and what is wrong with it: also what of it lies outside of its folder.
     """
-    try:
+    with damage_named(path):
+        for source in sources_of(path):
+            if not _is_within(source.path, path.parent):
+                raise ScanFileError(
+                    f"{path}: {source.where} lies in {source.path}, outside of the folder of the file, and "
+                    "is not read from there: name that file itself, or copy what is wanted (h5copy -f ext)"
+                )
         return h5py.File(path, "r")
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Raises ScanFileError, naming the file, for what the library raises where a file is damaged."""
+    try:
+        yield
     except OSError as error:
         raise ScanFileError(f"{path}: {why_unread(error)}") from error
+    except (RuntimeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ScanFileError(f"{path}: HDF5 cannot read all of it: it is damaged") from error
+
+
+class FramesInFile:
+    """Frames of a file (frame, row, col), read when they are sliced; damage is named then."""
+
+    def __init__(self, path: Path, frames: Any) -> None:
+        self._path, self._frames = path, frames
+        self.shape, self.dtype, self.ndim = frames.shape, frames.dtype, frames.ndim
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Returns the frames that `index` selects."""
+        with damage_named(self._path):
+            frames: NDArray[Any] = self._frames[index]
+            return frames
 
 
 def why_unread(error: OSError) -> str:
@@ -36,3 +93,63 @@ def why_unread(error: OSError) -> str:
     if known is not None:
         return known
     return os.strerror(error.errno) if error.errno else "HDF5 cannot read it: it is damaged"
+
+
+def sources_of(path: Path) -> Iterator[Source]:
+    """Yields the other files that an HDF5 file is read from, and those that these are read from."""
+    seen, waiting = {path}, [path]
+    while waiting:
+        one = waiting.pop()
+        with h5py.File(one, "r") as file:
+            for where, named, is_raw in _named_in(file):
+                source = _opened_for(named, one.parent, is_raw=is_raw)
+                if source is None:
+                    continue
+                yield Source(where, source)
+                if source not in seen and not is_raw and h5py.is_hdf5(source):
+                    waiting.append(source)
+                seen.add(source)
+
+
+def _named_in(file: h5py.File) -> Iterator[tuple[str, str, bool]]:
+    """Yield each place in a file that draws on another one, how it names that, and whether that is raw."""
+    waiting, seen = [file["/"]], set()
+    while waiting:
+        group = waiting.pop()
+        if group.id in seen:  # a hard link to a group above it
+            continue
+        seen.add(group.id)
+        for name in group:
+            link, where = group.get(name, getlink=True), f"{group.name.rstrip('/')}/{name}"
+            if isinstance(link, h5py.ExternalLink):
+                yield where, link.filename, False
+            elif isinstance(link, h5py.HardLink):
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    waiting.append(item)
+                elif isinstance(item, h5py.Dataset):
+                    yield from ((where, named, True) for named, _, _ in item.external or ())
+                    virtual = item.virtual_sources() if item.is_virtual else ()
+                    yield from ((where, each.file_name, False) for each in virtual if each.file_name != HERE)
+
+
+def _opened_for(named: str, folder: Path, *, is_raw: bool) -> Path | None:
+    """Return the file that the library opens for a name in a file of `folder`, None if there is none.
+
+    Links are looked for beside the file and where the program runs, raw storage only there.
+    """
+    asked = Path(named)
+    places = [asked.absolute()] if is_raw else [folder / asked, asked.absolute(), folder / asked.name]
+    if "%b" in named:  # of a virtual dataset, blocks in numbered files
+        return Path(os.path.normpath(places[0]))
+    for place in places:
+        with suppress(OSError, ValueError):
+            if place.is_file():
+                return Path(os.path.normpath(place))
+    return None
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, by its name: who may make symlinks there has read it already."""
+    home = Path(os.path.normpath(folder.absolute()))
+    return path.absolute().is_relative_to(home) or path.resolve().is_relative_to(folder.resolve())

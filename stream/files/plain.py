@@ -18,7 +18,7 @@ from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT, probe_positions
 from stream.files.arrays import read_archive, read_array
 from stream.files.base import ScanFile, ScanFileError
-from stream.files.hdf5 import open_hdf5
+from stream.files.hdf5 import FramesInFile, damage_named, open_hdf5
 from stream.files.tables import Columns, chosen_columns, read_table
 
 MOST_LISTED = 12
@@ -81,7 +81,7 @@ def read_plain(path: Path, layout: Layout) -> ScanFile:
         arrays = stack.enter_context(opened_arrays(path))
         frames = _frames(path, arrays, layout.data)
         grid = (frames.shape[0], frames.shape[1]) if frames.ndim == 4 else None
-        frames = RasterFrames(frames) if grid else frames
+        frames = FramesInFile(path, RasterFrames(frames) if grid else frames)
         positions_m = _positions_m(path, arrays, layout, len(frames), grid)
         file = stack.pop_all()
     return ScanFile(
@@ -127,6 +127,7 @@ def opened_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
         elif path.suffix == ".npz":
             arrays = read_archive(path)
         else:
+            stack.enter_context(damage_named(path))
             arrays = _Datasets(stack.enter_context(open_hdf5(path)))
         yield arrays
 

@@ -22,7 +22,7 @@ from operators.arrays import Positions, Probe
 from operators.geometry import PLANCK_TIMES_LIGHT_EV_M, Geometry
 from stream.files.arrays import read_archive
 from stream.files.base import ScanFile, ScanFileError, as_modes, check_frames
-from stream.files.hdf5 import open_hdf5
+from stream.files.hdf5 import FramesInFile, open_hdf5
 
 INDEXES, X, Y = "probe_position_indexes", "probe_position_x_m", "probe_position_y_m"
 ENERGIES, DISTANCE = ("probe_energy_eV", "photon_energy_eV"), "detector_object_distance_m"
@@ -67,7 +67,7 @@ def read_product(path: Path, product: h5py.File | Mapping[str, Any]) -> ScanFile
             contents["indexes"] if "indexes" in contents else np.arange(len(frames)), np.int64
         )
         return ScanFile(
-            frames=frames,
+            frames=FramesInFile(path, frames),
             positions_m=_positions_m(path, product, numbers),
             geometry=_geometry(product, frames.shape[1]),
             told=_told(product),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from operators.arrays import Mask, Positions
 from stream.files.base import ScanFile, ScanFileError, check_frames, geometry_of
+from stream.files.hdf5 import FramesInFile
 
 EV_PER_KEV = 1e3
 FARTHEST_CENTRE_PX = 1.0  # from the array centre; less is a shift of the object's phase ramp
@@ -75,7 +76,7 @@ def read_ptyd(path: Path, file: h5py.File) -> ScanFile:
     _check_centre(path, file["meta"], frames.shape[1])
     told = _told(path, file["meta"])
     return ScanFile(
-        frames=frames,
+        frames=FramesInFile(path, frames),
         positions_m=_positions_m(path, chunks),
         geometry=geometry_of(told, frames.shape[1]),
         told=told,
