@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from launch.page.status import RateMeter, Status, status_of
+from launch.page.status import RateMeter, Status, sentence_of, status_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import shares_in_words, time_to_image_words
@@ -97,7 +97,7 @@ def _watch_in_lines(live: LiveReconstruction, console: Console) -> None:
         if time.monotonic() - shown_at >= PLAIN_INTERVAL_S or (image is not None and image.is_final):
             shown_at = time.monotonic()
             status = status_of(image, live.age_s, live.endpoint.address, live.state)
-            console.print(line(image, status), highlight=False, markup=False, soft_wrap=True)
+            console.print(line(image, status, live.state), highlight=False, markup=False, soft_wrap=True)
         live.check_silence()
 
 
@@ -110,8 +110,10 @@ def describe(
     if state is not None:
         for stage in state.stages:
             rows.add_row(Text(stage.name, "dim"), Text(stage.text, _STAGE_STYLES[stage.level]))
-        for scan in state.finished[-MOST_FINISHED:]:
-            rows.add_row(Text("finished", "dim"), Text(finished(scan)))
+        for scan in state.finishing:
+            rows.add_row(Text("finishing", "dim"), Text(f"{scan.name}: {scan.text}", "cyan"))
+        for done in state.finished[-MOST_FINISHED:]:
+            rows.add_row(Text("finished", "dim"), Text(finished(done), "green"))
     if image is None:
         return Group(head, rows)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -129,11 +131,12 @@ def finished(scan: FinishedScan) -> str:
     return f"{scan.name} is finished: {scan.text}" + f"; {scan.result}" * bool(scan.result)
 
 
-def line(image: LiveImage | None, status: Status) -> str:
+def line(image: LiveImage | None, status: Status, state: RunState | None) -> str:
     """Returns the same in one line of plain text."""
+    finishing = sentence_of(state).removeprefix(state.text) if state is not None else ""
     if image is None:
-        return status.text
-    return f"{image.scan}  {shares_in_words(image.counts)}  {figures(image)}  {status.text}"
+        return status.text + finishing
+    return f"{image.scan}  {shares_in_words(image.counts)}  {figures(image)}  {status.text}{finishing}"
 
 
 def figures(image: LiveImage) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import msgspec
 
+from launch.page.status import MOST_NAMED
 from stream.record.events import Event, EventReader
 from stream.record.run_state import StateReader
 from stream.wire.messages import RunState
@@ -33,6 +34,22 @@ class RunFacts:
         return cls(state=StateReader(rendezvous), events=EventReader(folder))
 
     def as_json(self, state: RunState | None) -> dict[str, Any]:
-        """Returns "stages" and "events" of the page's state; JSON can hold all of it."""
+        """Returns "stages", "before" and "events" of the page's state; JSON can hold all of it."""
         stages = state.stages if state is not None else ()
-        return {"stages": msgspec.to_builtins(stages), "events": msgspec.to_builtins(self.events())}
+        return {
+            "stages": msgspec.to_builtins(stages),
+            "before": [] if state is None else _before(state),
+            "events": msgspec.to_builtins(self.events()),
+        }
+
+
+def _before(state: RunState) -> list[dict[str, str]]:
+    """Return what there is to tell of scans before the running one, in rows like those of the stages."""
+    first, n_more = state.finishing[:MOST_NAMED], len(state.finishing[MOST_NAMED:])
+    rows = [{"name": scan.name, "text": f"being finished: {scan.text}", "level": "busy"} for scan in first]
+    if n_more:
+        rows.append({"name": f"{n_more} more", "text": "being finished", "level": "busy"})
+    for scan in state.finished[-1:]:
+        text = f"finished: {scan.text}" + f"; {scan.result}" * bool(scan.result)
+        rows.append({"name": scan.name, "text": text, "level": "done"})
+    return rows

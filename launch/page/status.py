@@ -1,13 +1,13 @@
 """What is to be said about the live image in one line, and how fast frames move through the stages."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stream.live.image import LiveImage
 from stream.record.account import STAGES, counted
 from stream.wire.handshake import SILENCE_S
-from stream.wire.messages import FinishingScan, RunLevel, RunState
+from stream.wire.messages import RunLevel, RunState
 
 RATE_WINDOW_S = 2.0
 MOST_NAMED = 3  # scans in one sentence
@@ -84,11 +84,13 @@ def verdict(n_shown: int, n_expected: int, reasons: str, n_settling: int = 0) ->
     return Status(level="incomplete", text=text)
 
 
-def finishing_words(scans: Sequence[FinishingScan]) -> str:
-    """Returns which scans are being finished, each with how far it is, and of many only some."""
+def sentence_of(state: RunState) -> str:
+    """Returns how a run stands, and which scans are being finished, each with how far it is, of many some."""
+    scans = state.finishing
     named = sorted(scans, key=lambda scan: scan.text.startswith("waiting"))[:MOST_NAMED]
     more = f" and {len(scans) - len(named)} more" if len(scans) > len(named) else ""
-    return f"finishing {', '.join(f'{scan.name} ({scan.text})' for scan in named)}{more}"
+    finishing = f"finishing {', '.join(f'{scan.name} ({scan.text})' for scan in named)}{more}"
+    return f"{state.text}; {finishing}" if scans else state.text
 
 
 class RateMeter:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from launch.page.status import sentence_of
 from stream.record.account import Accounts, Delay, shares_in_words, time_to_image_words
 from stream.record.scan import Scan
 from stream.record.snapshot import read_error
@@ -57,7 +58,7 @@ class ProgressLine:
 
     def show(self, scans: Sequence[Scan], state: RunState) -> None:
         """Shows how far the newest of `scans` is and how the run stands, now and then."""
-        self._say(lambda: (describe(self._shown_of(scans[-1])) if scans else "", state.text))
+        self._say(lambda: (describe(self._shown_of(scans[-1])) if scans else "", sentence_of(state)))
 
     def _say(self, words: Callable[[], tuple[str, str]]) -> None:
         """Show figures and a sentence if it is time to."""

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.config.run_file import ResolvedRun
-from launch.page.status import Status, finishing_words, verdict
+from launch.page.status import Status, verdict
 from launch.results.summary import result_folder
 from launch.run.processes import StageProcess
 from launch.run.stage_states import NAMES, StageStates
@@ -63,7 +63,6 @@ class RunWatch:
         left = [scan for scan in scans if scan.name not in self._recorded]
         finishing = self._states.finishing(left, processes)
         level, text = self._sentence(scans, rows)
-        text = "; ".join([text, *([finishing_words(finishing)] if finishing else [])])
         return RunState(
             scan=scans[-1].name if scans else "",
             level=level,

@@ -175,7 +175,7 @@ class StageStates:
         text, level = words
         scan = self.scan_of(stage, scans) if stage != "finisher" else None
         is_behind = scan is not None and scan is not scans[-1]
-        return (f"{scan.name}: {text}" if scan is not None and is_behind else text), level
+        return (f"{text} ({scan.name})" if scan is not None and is_behind else text), level
 
     def _since_s(self, stage: str, what: Hashable) -> float:
         """Return for how long `what` has been so."""
@@ -338,9 +338,9 @@ class StageStates:
         scan = next((scan for scan in scans if scan.name == progress.scan), None)
         if "measuring" in progress.counts:
             measuring_s = self._since_s("finisher", progress.scan)
-            return f"{progress.scan}: measuring the resolution, {measuring_s:.0f} s", "ok"
+            return f"measuring the resolution, {measuring_s:.0f} s ({progress.scan})", "ok"
         how_far = "of an earlier run" if scan is None else self._how_far(scan, progress)
-        text = f"{progress.scan}: {how_far}"
+        text = f"{how_far} ({progress.scan})"
         if pace.is_late:
             return f"stalled: {text}, no step for {pace.still_s:.0f} s", "warning"
         return text, "ok"

@@ -46,14 +46,9 @@ class SteeringClient(Client):
     address : str
         Where the policy listens, as the run prints it.
     insecure, key, peers
-        As of `stream.client.LiveReconstruction`.
+        As of `stream.client.LiveReconstruction`, and so are the errors.
     timeout_s : float
         How long to wait for an answer.
-
-    Raises
-    ------
-    stream.wire.sockets.EndpointError
-        If the address is malformed or open to strangers.
     """
 
     def __init__(

@@ -133,12 +133,7 @@ class PolicyClient(Client):
     address : str
         Where the policy listens, as the run prints it.
     insecure, key, peers
-        As of `stream.client.LiveReconstruction`.
-
-    Raises
-    ------
-    stream.wire.sockets.EndpointError
-        If the address is malformed or open to strangers.
+        As of `stream.client.LiveReconstruction`, and so are the errors.
     """
 
     def __init__(

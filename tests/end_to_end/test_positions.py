@@ -17,6 +17,13 @@ def assert_same_object(outcome: Outcome, well_behaved: Outcome, sample: ScannedS
     assert outcome.error(sample).c < 0.1
 
 
+def assert_whole(outcome: Outcome, well_behaved: Outcome, sample: ScannedSample) -> None:
+    """Every frame is there, at its place, and the object is that of positions that come in good order."""
+    outcome.assert_accounted(recorded=len(sample))
+    outcome.assert_recorded_as(sample)
+    assert_same_object(outcome, well_behaved, sample)
+
+
 @pytest.mark.slow
 def test_positions_long_before_the_first_frame(
     pipeline: Pipeline, sample: ScannedSample, well_behaved: Outcome
@@ -26,9 +33,7 @@ def test_positions_long_before_the_first_frame(
     pipeline.until(lambda: "early" not in pipeline.supervisor.progress["positions"].scan)
     pipeline.play(sample, "early")
     outcome = pipeline.outcome("early")
-    outcome.assert_accounted(recorded=len(sample))
-    outcome.assert_recorded_as(sample)
-    assert_same_object(outcome, well_behaved, sample)
+    assert_whole(outcome, well_behaved, sample)
     assert outcome.figures["is_complete"]
 
 
@@ -43,9 +48,7 @@ def test_positions_after_the_last_frame(
     assert not (pipeline.scan("late").states("positions") == State.DONE).any()
     pipeline.publish([*run.events(), *run.closing])
     outcome = pipeline.outcome("late")
-    outcome.assert_accounted(recorded=len(sample))
-    outcome.assert_recorded_as(sample)
-    assert_same_object(outcome, well_behaved, sample)
+    assert_whole(outcome, well_behaved, sample)
     assert outcome.figures["is_complete"]
 
 
@@ -68,9 +71,7 @@ def test_positions_that_run_before_and_behind_the_frames(
     pipeline.play_frames(frames_and_now_and_then_positions(), "uneven", n_frames=len(sample))
     pipeline.publish(run.closing)
     outcome = pipeline.outcome("uneven")
-    outcome.assert_accounted(recorded=len(sample))
-    outcome.assert_recorded_as(sample)
-    assert_same_object(outcome, well_behaved, sample)
+    assert_whole(outcome, well_behaved, sample)
 
 
 def test_positions_in_any_order(pipeline: Pipeline, sample: ScannedSample, well_behaved: Outcome) -> None:
@@ -79,9 +80,7 @@ def test_positions_in_any_order(pipeline: Pipeline, sample: ScannedSample, well_
     pipeline.publish([*run.opening, *run.events(order), *run.closing])
     pipeline.play(sample, "permuted")
     outcome = pipeline.outcome("permuted")
-    outcome.assert_accounted(recorded=len(sample))
-    outcome.assert_recorded_as(sample)
-    assert_same_object(outcome, well_behaved, sample)
+    assert_whole(outcome, well_behaved, sample)
 
 
 @pytest.mark.slow

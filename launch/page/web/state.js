@@ -19,7 +19,8 @@ export function say(level, text) {
 export function showState(state) {
   say(state.level, state.text);
   showCounts(state);
-  showStages(state.stages ?? []);
+  showRows(byId("stages"), state.stages ?? []);
+  showRows(byId("before"), state.before ?? []);
   showEvents(state.events ?? []);
   if (state.scan !== undefined) showFigures(state);
 }
@@ -73,12 +74,11 @@ function showFigures(state) {
   document.title = `${done}${state.scan} – ptychostream`;
 }
 
-// `stages` is [{name, text, level}], level one of ok, busy, warning, error, done.
-function showStages(stages) {
-  const list = byId("stages");
-  list.hidden = !stages.length;
-  while (list.children.length > stages.length) list.lastChild.remove();
-  stages.forEach(({ name, text, level }, i) => {
+// `rows` is [{name, text, level}], level one of ok, busy, warning, error, done.
+function showRows(list, rows) {
+  list.hidden = !rows.length;
+  while (list.children.length > rows.length) list.lastChild.remove();
+  rows.forEach(({ name, text, level }, i) => {
     const item = list.children[i] ?? list.appendChild(document.createElement("li"));
     if (!item.firstChild) item.append(document.createElement("b"), document.createElement("span"));
     item.dataset.level = level;

@@ -16,3 +16,15 @@ TINY_RECIPE: dict[str, Any] = {
     "report_every": 2,
     "evaluation": {"photons_per_frame": 1e5, "step_px": 4, "n_positions": 4},
 }
+
+
+def smallest_recipe(n_pixels: int, **network: Any) -> dict[str, Any]:
+    """Return one for patterns of so few pixels that weights are tuned to a scan in a moment."""
+    sizes = {"n_pixels": n_pixels, "crop": n_pixels, "widths": [8, 16], "unshuffle": 1}
+    return {
+        **{name: TINY_RECIPE[name] for name in ("name", "seed", "material", "photons_per_frame")},
+        **{name: TINY_RECIPE[name] for name in ("n_textures", "n_steps", "evaluation")},
+        "network_config": sizes | network,
+        "probe": {"pupil_radius_px": 5, "disc_radius_px": 4, "n_probes": 2},
+        "texture_px": 32,
+    }

@@ -8,7 +8,7 @@ from launch.page.status import status_of
 from stream.record.events import EventLog
 from stream.record.run_state import write_state
 from stream.wire.handshake import SILENCE_S
-from stream.wire.messages import MotorAxes, RunState, StageState
+from stream.wire.messages import FinishedScan, FinishingScan, MotorAxes, RunState, StageState
 from stream.wire.sockets import Endpoint
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.fake_door import FakeDoor
@@ -38,6 +38,20 @@ def test_the_page_has_the_stages_events_and_motors_of_its_run(tmp_path):
         {"time_s": 5.0, "level": "warning", "source": "detector", "text": "silent for 3 s"}
     ]
     assert state["motors"] == {"unit": "um", "origin": [-1.0, 2.0], "pitch": [0.5, -0.25]}
+
+
+def test_scans_before_the_running_one_are_told_while_they_are_finished_and_the_last_one_that_was():
+    finishing = [FinishingScan(name=f"000{n}-s", text=f"epoch {n} of 40") for n in range(2, 7)]
+    finished = [FinishedScan(name=f"000{n}-s", text="scan complete", result=f"/r/{n}.cxi") for n in (0, 1)]
+    state = RunState(level="live", text="live", finishing=tuple(finishing), finished=tuple(finished))
+    assert RunFacts().as_json(None)["before"] == []
+    assert RunFacts().as_json(state)["before"] == [
+        {"name": "0002-s", "text": "being finished: epoch 2 of 40", "level": "busy"},
+        {"name": "0003-s", "text": "being finished: epoch 3 of 40", "level": "busy"},
+        {"name": "0004-s", "text": "being finished: epoch 4 of 40", "level": "busy"},
+        {"name": "2 more", "text": "being finished", "level": "busy"},
+        {"name": "0001-s", "text": "finished: scan complete; /r/1.cxi", "level": "done"},
+    ]
 
 
 def test_a_page_elsewhere_has_the_stages_that_the_pipeline_tells():

@@ -51,6 +51,7 @@ def figures(**changes):
         **{"error": 0.0123456, "models": {UNBROKEN: 7, "b" * 40: 8}, "coverage68": 0.68, "coverage95": 0.95},
         **{"sigma_factor": 1.234, "alarm": LONG, "is_final": False},
         "stages": [{"name": name, "text": LONG, "level": "warning"} for name in stages],
+        "before": [{"name": f"{n}-{UNBROKEN}", "text": LONG, "level": "busy"} for n in range(5)],
         "events": [{"time_s": 1e9 + n, "level": "error", "source": "store", "text": LONG} for n in range(40)]
         + [{"time_s": 2e9, "level": "error", "source": UNBROKEN, "text": UNBROKEN}],
     }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from launch.config.run_file import new_run
+from launch.page.status import sentence_of
 from launch.results.halves import MEASURING, STORING
 from launch.run.run_watch import RunWatch
 from launch.run.stages import stages_of
@@ -274,7 +275,7 @@ def test_a_stage_that_is_still_on_the_scan_before_names_it(bench):
     close(first, "subscriber", "positions")
     second = bench.begin("0001-next")
     record(second, [0])
-    assert bench.row("inference") == ("ok", "0000-star: working, 100 frames pending")
+    assert bench.row("inference") == ("ok", "working, 100 frames pending (0000-star)")
     assert bench.says() == ("waiting", "1 frame recorded, the last frames of 0000-star come first")
 
 
@@ -301,15 +302,17 @@ def test_scans_being_finished_are_named_beside_the_running_one_and_announced_whe
         ("0001-b", "waiting, epoch 12.0 of 40"),
     ]
     assert state.scan == "0002-c"
-    assert state.text.endswith("; finishing 0000-a (epoch 20.5 of 40), 0001-b (waiting, epoch 12.0 of 40)")
-    assert bench.row("finisher") == ("ok", "0000-a: epoch 20.5 of 40")
+    assert sentence_of(state) == (
+        f"{state.text}; finishing 0000-a (epoch 20.5 of 40), 0001-b (waiting, epoch 12.0 of 40)"
+    )
+    assert bench.row("finisher") == ("ok", "epoch 20.5 of 40 (0000-a)")
     assert bench.row("refinement")[1] == "finishing: epoch 12.0 of 40", "of the running scan"
 
     close(scans[1], "refinement")
     assert bench.look().finishing[1].text == "stitching the final image"
     close(scans[1], "stitcher")
     assert bench.look().finishing[1].text == "writing results"
-    assert bench.row("recorder") == ("busy", "0001-b: writing results, 0 s")
+    assert bench.row("recorder") == ("busy", "writing results, 0 s (0001-b)")
     result = bench.folder / "results" / "0001-b.cxi"
     result.parent.mkdir()
     result.touch()
@@ -323,12 +326,12 @@ def test_scans_being_finished_are_named_beside_the_running_one_and_announced_whe
     close(scans[2], "refinement", "stitcher", "recorder")
     level, text = bench.says()
     assert level == "complete", "the verdict is of the newest"
-    assert text == "scan complete: all 4 frames are in the image; finishing 0000-a (epoch 20.5 of 40)"
+    assert text == "scan complete: all 4 frames are in the image"
     assert len(bench.announced) == len(bench.look().finished) == 1, "the last one was never handed over"
 
     bench.processes["finisher"].progress = Progress(stage="finisher", scan="0001-b", counts={"measuring": 1})
-    assert bench.row("finisher", 60.0) == ("ok", "0001-b: measuring the resolution, 0 s")
-    assert bench.row("finisher", 9.0) == ("ok", "0001-b: measuring the resolution, 9 s")
+    assert bench.row("finisher", 60.0) == ("ok", "measuring the resolution, 0 s (0001-b)")
+    assert bench.row("finisher", 9.0) == ("ok", "measuring the resolution, 9 s (0001-b)")
 
 
 def test_a_scan_that_started_from_an_earlier_one_names_it_and_what_it_took(bench):
@@ -360,6 +363,6 @@ def test_a_finisher_that_makes_no_step_is_stalled(bench):
     assert bench.row("finisher")[0] == "ok"
     assert bench.row("finisher", 6.0) == (
         "warning",
-        "stalled: 0000-star: epoch 0.5 of 40, no step for 6 s",
+        "stalled: epoch 0.5 of 40 (0000-star), no step for 6 s",
     )
     assert bench.look().level != "stale", "the image follows the running scan all the same"

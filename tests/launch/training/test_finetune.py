@@ -17,6 +17,7 @@ from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
 from stream.record.tuned_weights import count_models, newest_version
 from stream.stages.loop import WorkerLoop
+from tests.helpers.launch.tiny_recipe import smallest_recipe
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     GEOMETRY,
@@ -30,20 +31,7 @@ from tests.helpers.stream.scans import (
     snapshot_of,
 )
 
-RECIPE = Recipe.model_validate(
-    {
-        "name": "tiny",
-        "seed": 3,
-        "network_config": {"n_pixels": N_PIXELS, "crop": N_PIXELS, "widths": [8, 16], "unshuffle": 1},
-        "probe": {"pupil_radius_px": 5, "disc_radius_px": 4, "n_probes": 2},
-        "material": {"absorption": 0.3, "phase_shift_rad": 1.2},
-        "photons_per_frame": [1e5, 1e6],
-        "n_textures": 5,
-        "texture_px": 32,
-        "n_steps": 6,
-        "evaluation": {"photons_per_frame": 1e5, "step_px": 4, "n_positions": 4},
-    }
-)
+RECIPE = Recipe.model_validate(smallest_recipe(N_PIXELS))
 
 
 @pytest.fixture(scope="module")

@@ -11,26 +11,14 @@ from launch.training.train import start_network
 from launch.training.tuning import ORIENTATIONS, LabelledPatterns, Tuner, turned
 from operators.network.interface import illuminate
 from operators.optics.coherence import blurred_probe
+from tests.helpers.launch.tiny_recipe import smallest_recipe
 
 N = 16
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "seed": 3,
-            "network_config": {"n_pixels": N, "crop": N, "widths": [8, 16], "unshuffle": 1, "n_stages": 1},
-            "probe": {"pupil_radius_px": 5, "disc_radius_px": 4, "n_probes": 2},
-            "material": {"absorption": 0.3, "phase_shift_rad": 1.2},
-            "photons_per_frame": [1e5, 1e6],
-            "n_textures": 5,
-            "texture_px": 32,
-            "n_steps": 6,
-            "evaluation": {"photons_per_frame": 1e5, "step_px": 4, "n_positions": 4},
-        }
-    )
+    return Recipe.model_validate(smallest_recipe(N, n_stages=1))
 
 
 @pytest.fixture(scope="module")
