@@ -14,7 +14,7 @@ from pathlib import Path
 from launch.run.processes import RunFailedError
 
 LOCK = ".lock"  # in the folder of results
-PREFIX = "ptychostream-"
+PREFIX = "ptychostream-run-"
 
 
 def claim(save: Path) -> int:

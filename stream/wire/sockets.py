@@ -303,11 +303,20 @@ def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
     public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
     if there := [str(path) for path in (secret, public) if path.exists() and not overwrite]:
         raise FileExistsError(f"{', '.join(there)}: there already; --overwrite replaces what is there")
+    public_key, secret_key = (key.decode() for key in zmq.curve_keypair())
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as private:
-        new_public, new_secret = zmq.auth.create_certificates(private, name)
-        Path(new_secret).chmod(0o600)
+        told = f'#  CURVE key of {name}\n\nmetadata\ncurve\n    public-key = "{public_key}"\n'
+        new_public = _written(Path(private, public.name), told, 0o644)
+        new_secret = _written(Path(private, secret.name), f'{told}    secret-key = "{secret_key}"\n', 0o600)
         # A link, unlike a rename, refuses a name that somebody has taken since.
         place = os.replace if overwrite else os.link
         place(new_secret, secret)
         place(new_public, public)
     return secret
+
+
+def _written(path: Path, text: str, mode: int) -> Path:
+    """Write a new file that others can read no sooner and no more than `mode` says."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
+    return path

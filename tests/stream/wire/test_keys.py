@@ -3,6 +3,8 @@ import stat
 from pathlib import Path
 
 import pytest
+import zmq
+import zmq.auth
 
 from stream.wire.sockets import create_keys
 
@@ -46,17 +48,17 @@ def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_secret_is_private_from_its_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    link = os.link
-    monkeypatch.setattr(
-        os,
-        "link",
-        lambda made, path: (seen.append(stat.S_IMODE(Path(made).stat().st_mode)), link(made, path)),
-    )
+def test_a_secret_key_is_never_open_to_others_not_even_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "chmod", None)  # what is closed afterwards was open before
+    monkeypatch.setattr(os, "chmod", None)
     before = os.umask(0)
     try:
         secret = create_keys(tmp_path, "me")
     finally:
         os.umask(before)
-    assert seen[0] == 0o600 == stat.S_IMODE(secret.stat().st_mode)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    public, private = zmq.auth.load_certificate(secret)
+    assert zmq.auth.load_certificate(secret.with_suffix(".key")) == (public, None)
+    assert zmq.curve_public(private) == public
