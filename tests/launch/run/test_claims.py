@@ -1,4 +1,4 @@
-"""The short-lived folder of a run: nobody else gets in, and one that was killed leaves it for a while only."""
+"""The short-lived folder of a run: nobody else gets in, and what a killed one left does not stay."""
 
 import os
 import signal
