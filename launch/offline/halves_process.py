@@ -5,7 +5,6 @@ printed as JSON. It has the lowest priority: whatever else runs is more urgent.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from launch.offline.reconstruct import half_data_correlation
 from launch.offline.recorded import open_recorded
 from launch.offline.task import options_for
 from launch.results.cxi import add_halves
+from stream.plain_json import plain_json
 
 LOWEST = 19
 
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    print(json.dumps(add_halves(options.result, halves)))
+    print(plain_json(add_halves(options.result, halves)).decode())
     return 0
 
 

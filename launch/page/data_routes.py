@@ -20,13 +20,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from launch.page.picture import UNITS
 from launch.page.scans.records import NotThereError, ScanRecord, ScanRecords
 from launch.page.versions import VersionHistory
 from stream.live.image import LiveImage
+from stream.plain_json import plain_json
 
 if TYPE_CHECKING:
     from launch.page.scans.scan_list import ScanList
@@ -213,7 +213,7 @@ def _whole(request: web.Request, name: str, otherwise: int = 0) -> int:
 
 
 def _json(values: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(values), content_type="application/json")
+    return web.Response(body=plain_json(values), content_type="application/json")
 
 
 def _binary(packet: bytes) -> web.Response:

@@ -1,7 +1,6 @@
 """What the page shows as a file of numbers: one map as TIFF, the whole image as CXI."""
 
 import io
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from launch.page.scans.records import ScanRecord
 from launch.results.cxi import Reconstruction, write_cxi
 from operators.geometry import Bounds
 from stream.live.image import LiveImage
+from stream.plain_json import plain_json
 from stream.wire.messages import ImageFigures
 
 _CENTIMETRE = 3  # what TIFF's resolution counts pixels by
@@ -48,7 +48,7 @@ def _tiff(values: NDArray[np.float32], pixel_m: float, facts: dict[str, Any]) ->
     """Return a map as TIFF: NaN where nothing is known, its pitch in the resolution, facts as JSON."""
     facts = facts | {"unit": UNITS[facts["map"]], "pixel_m": pixel_m, "program": "ptychostream"}
     tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags[_TAGS["ImageDescription"]] = json.dumps(facts)
+    tags[_TAGS["ImageDescription"]] = plain_json(facts).decode()
     tags[_TAGS["ResolutionUnit"]] = _CENTIMETRE
     for axis in ("XResolution", "YResolution"):
         tags[_TAGS[axis]] = TiffImagePlugin.IFDRational(round(0.1 / pixel_m), 10)

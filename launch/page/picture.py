@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from launch.results.colours import PERCENTILES, drawn_phase
 from operators.metrics.gauge import flattened
 from stream.live.image import LiveImage
+from stream.plain_json import plain_json
 
 MAX_SIDE_PX = 1024
 MAX_PATH = 20_000
@@ -107,7 +108,7 @@ class Drawing:
             "percentile": PERCENTILES[0],
             "maps": [m.header() for m in maps],
         }
-        text = json.dumps(header).encode()
+        text = plain_json(header)
         text += b" " * (-len(text) % 4)
         parts = [len(text).to_bytes(4, "little"), text, path.tobytes(), *(m.levels.tobytes() for m in maps)]
         return b"".join(parts)

@@ -29,6 +29,7 @@ from launch.page.versions import VersionHistory
 from launch.results import colours
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
+from stream.plain_json import plain_json
 from stream.record.account import shares
 from stream.wire.codec import ProtocolError
 from stream.wire.messages import ImageFigures
@@ -290,7 +291,8 @@ class Page:
 
     async def _colours(self, request: web.Request) -> web.Response:
         flat = {name: table.ravel().tolist() for name, table in colours.tables().items()}
-        return web.json_response({"tables": flat, "of": colours.OF_MAP})
+        body = plain_json({"tables": flat, "of": colours.OF_MAP})
+        return web.Response(body=body, content_type="application/json")
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(

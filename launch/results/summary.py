@@ -1,6 +1,7 @@
 """What a run says at its end: where every frame is, how long the image took, how good it is."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.markup import escape
 from launch.results.facts_table import FactsTable
 from launch.results.resolution import resolution_text
 from stream.atomic import replacing
+from stream.plain_json import plain_json
 from stream.record.account import (
     STAGES,
     counted,
@@ -69,11 +71,9 @@ def _events(scan: Scan) -> dict[str, Any]:
 
 
 def write_summary(path: Path, figures: dict[str, Any]) -> None:
-    """Writes figures to `path`, JSON that people can read."""
+    """Writes figures to `path`, JSON that people can read; what is not finite is null."""
     with replacing(path) as temporary:
-        temporary.write_text(
-            json.dumps(figures, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8"
-        )
+        temporary.write_bytes(plain_json(figures, indent=2) + b"\n")
 
 
 def add_resolution(path: Path, measured: dict[str, Any]) -> None:
@@ -95,7 +95,8 @@ def table(figures: dict[str, Any]) -> FactsTable:
             rows.add_row(words, f"whole scan: median {p50:.0f} ms, 99 % {p99:.0f} ms")
     if "epochs" in figures:
         error = figures["amplitude_error"]
-        rows.add_row("refined", f"{figures['epochs']:.1f} epochs, amplitude error {error:.4f}")
+        told = "unknown" if error is None or math.isnan(error) else f"{error:.4f}"
+        rows.add_row("refined", f"{figures['epochs']:.1f} epochs, amplitude error {told}")
     if "reused_from" in figures:
         rows.add_row("started from", escape(_reused(figures)))
     if figures.get("coverage68") is not None:

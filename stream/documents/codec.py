@@ -16,6 +16,7 @@ import msgpack
 import numpy as np
 
 from stream.atomic import full_disk_named
+from stream.plain_json import plain_json
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 
@@ -81,7 +82,7 @@ def to_msgpack(document: Any) -> bytes:
 
 def to_json(document: Any) -> bytes:
     """Returns JSON, arrays as lists; for publishers whose readers have no msgpack."""
-    return json.dumps(document, default=lambda value: np.asarray(value).tolist()).encode()
+    return plain_json(document)
 
 
 def as_record(name: str, document: Document) -> bytes:

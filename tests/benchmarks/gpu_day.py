@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from launch.child_process import describe_status
+from stream.plain_json import plain_json
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "ptychostream"
@@ -132,7 +133,7 @@ def run_parts(listed: Sequence[Part], folder: Path, work: Path, minutes: float) 
             for log, lines in outcome.last_lines.items():
                 print("\n".join([f"  {log}:", *(f"    {line}" for line in lines)]), flush=True)
         written = {name: asdict(outcome) for name, outcome in outcomes.items()}
-        (folder / "figures.json").write_text(json.dumps(written, indent=1) + "\n")
+        (folder / "figures.json").write_bytes(plain_json(written, indent=1) + b"\n")
     return outcomes
 
 

@@ -4,18 +4,19 @@ One packet is: uint32 length of the header, little endian; the header, JSON padd
 whose "arrays" gives name and shape of each; then every array in order, C order, little endian float32.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.plain_json import plain_json
+
 
 def encode_arrays(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Returns the packet of `arrays`, with `facts` in its header."""
     shapes = [{"name": name, "shape": list(values.shape)} for name, values in arrays.items()]
-    header = json.dumps({**facts, "arrays": shapes}, allow_nan=False).encode()
+    header = plain_json({**facts, "arrays": shapes})
     header += b" " * (-len(header) % 4)
     parts = [np.ascontiguousarray(values, "<f4").tobytes() for values in arrays.values()]
     return b"".join([len(header).to_bytes(4, "little"), header, *parts])
