@@ -59,7 +59,7 @@ def test_what_is_not_finite_is_null(indent: int) -> None:
 
 
 def test_what_json_cannot_carry_is_named() -> None:
-    with pytest.raises(TypeError, match="JSON cannot carry .*Path"):
+    with pytest.raises(TypeError, match=r"JSON cannot carry .*Path"):
         plain_json({"path": Path("a")})
 
 
