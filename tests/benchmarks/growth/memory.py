@@ -4,7 +4,6 @@ The frames are all alike, so that nothing has to be simulated; their columns are
 """
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,10 @@ FRAMES = Frames(64)
 
 
 def memory_figures(folder: Path) -> Iterator[dict[str, float]]:
-    """Yield the largest resident memory of each stage, GB: the stitcher's with its final stitching."""
+    """Yield the largest resident memory of each stage, GB, and what of it other processes can share.
+
+    It is that of taking all frames and of closing the scan, the final stitching included; no epoch ends.
+    """
     growing = GrowingScan(folder / "scans", FRAMES, _raster)
     growing.add(N_FRAMES)
     for name in ("stitcher", "refinement"):
@@ -33,7 +35,11 @@ def memory_figures(folder: Path) -> Iterator[dict[str, float]]:
             stdout=subprocess.PIPE,
             check=True,
         )
-        yield {f"{name}_rss_1e5_gb": json.loads(done.stdout)["peak_gb"]}
+        memory_gb = json.loads(done.stdout)
+        yield {
+            f"{name}_rss_1e5_gb": memory_gb["VmHWM"],
+            f"{name}_in_files_1e5_gb": memory_gb["RssFile"],
+        }
 
 
 def main(folder: Path, name: str) -> None:
@@ -47,9 +53,17 @@ def main(folder: Path, name: str) -> None:
     n_turns = N_FRAMES // stage.batch_size + 20
     for _ in range(n_turns):
         cursor.turn()
-    if name == "stitcher":  # what refinement holds does not grow as it closes
-        cursor.close()
-    print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
+    cursor.close()
+    print(json.dumps(_memory_gb()))
+
+
+def _memory_gb() -> dict[str, float]:
+    """Return the lines of memory in what the system tells of this process.
+
+    The largest that `getrusage` knows may be that of the process which has started this one.
+    """
+    rows = (row.split() for row in Path("/proc/self/status").read_text().splitlines())
+    return {row[0].rstrip(":"): int(row[1]) * 1024 / 1e9 for row in rows if row[-1] == "kB"}
 
 
 def _raster(numbers: Numbers) -> np.ndarray:
