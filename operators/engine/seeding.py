@@ -78,6 +78,12 @@ class Seeding:
         if starts is not None:
             engine.seed_object(starts, mosaic.weights, corners)
 
+    def stand_for(self, factor: float) -> None:
+        """Take the frames seen so far for a sample of so many times as many."""
+        self._left, self._left_by_blank = factor * self._left, factor * self._left_by_blank
+        self._n_frames, self._n_flat = round(factor * self._n_frames), round(factor * self._n_flat)
+        self.n_refused = round(factor * self.n_refused)
+
     def starts(
         self, patterns: Patterns, probe: Probe, seeds: Patches, weights: Array, current: Patches
     ) -> Patches | None:
@@ -170,6 +176,11 @@ class EarlierObject:
         if self._left <= EXPLAINED * self._left_by_blank and helps.any():
             engine.seed_object(windows[helps], weights, corners[helps])
             self.n_used += int(helps.sum())
+
+    def stand_for(self, factor: float) -> None:
+        """Take the frames seen so far for a sample of so many times as many."""
+        self._left, self._left_by_blank = factor * self._left, factor * self._left_by_blank
+        self.n_used = round(factor * self.n_used)
 
     def _windows(self, corners: Corners, n_pixels: int) -> tuple[Patches, Array]:
         """Return (frame, y, x) complex64 and bool: the object under each window, and where it is known."""

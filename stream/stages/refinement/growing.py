@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from operators.arrays import Positions, Probe, abs2
+from operators.arrays import Patterns, Positions, Probe, abs2
 from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
+from operators.engine.frame_store import spread
 from operators.engine.gate import Closing, Gate
 from operators.engine.seeding import EarlierObject, Seeding
 from operators.geometry import window_corners
@@ -14,6 +15,8 @@ from stream.record.scan import Numbers, Scan
 from stream.stages.inputs import read_patches, read_patterns, read_positions_px
 from stream.stages.refinement.publication import Publication
 from stream.stages.refinement.setup import BATCH_SIZE, Setup
+
+_ENOUGH_TO_JUDGE = 512  # frames
 
 
 class GrowingObject:
@@ -59,7 +62,8 @@ class GrowingObject:
     def add(self, numbers: Numbers, *, is_restored: bool = False) -> None:
         """Lets these frames take part, new ground started from the network's patches where there are any.
 
-        Frames of a published object that `is_restored` are where refinement had moved them to.
+        Frames of a published object that `is_restored` are where refinement had moved them to, and their
+        ground is not started: `restore` has it.
         """
         positions_px = read_positions_px(self._scan, self._geometry, numbers)
         if self._mosaic is not None:
@@ -67,10 +71,19 @@ class GrowingObject:
             self.gate.place(numbers.tolist(), window_corners(positions_px))
         if is_restored and self._scan.has("refined_px"):
             positions_px = self._scan.column("refined_px").read(numbers)
-        self._append(numbers, positions_px)
+        self._append(numbers, positions_px, seeds=not is_restored)
 
     def restore(self, snapshot: RefinerSnapshot, numbers: Numbers) -> None:
-        """Goes on from what was published of these frames, all that have been added."""
+        """Goes on from what was published of these frames, all that have been added.
+
+        How far their seeds are to be believed is judged by some of them.
+        """
+        some = spread(numbers, _ENOUGH_TO_JUDGE)
+        patterns = read_patterns(self._scan, self._preprocess, some)
+        self._seed(patterns, self.engine.positions_px(some.tolist()))
+        self._seeding.stand_for(len(numbers) / len(some))
+        if self._earlier is not None:
+            self._earlier.stand_for(len(numbers) / len(some))
         self.engine.restore(snapshot, self._scan.column("visits").read(numbers))
         self.gate.restore(snapshot.withheld)
 
@@ -121,9 +134,14 @@ class GrowingObject:
             return True
         return False
 
-    def _append(self, numbers: Numbers, positions_px: Positions) -> None:
+    def _append(self, numbers: Numbers, positions_px: Positions, *, seeds: bool = True) -> None:
         patterns = read_patterns(self._scan, self._preprocess, numbers)
         self.engine.append(numbers.tolist(), patterns, positions_px)
+        if seeds:
+            self._seed(patterns, positions_px)
+
+    def _seed(self, patterns: Patterns, positions_px: Positions) -> None:
+        """Start the ground of these frames, which the engine holds."""
         if self._mosaic is not None:
             self._seeding.seed(self.engine, self._mosaic, patterns, window_corners(positions_px))
         if self._earlier is not None:

@@ -29,7 +29,7 @@ from stream.stages.stage import ScanWork, UnusableScanError
 
 log = logging.getLogger(__name__)
 
-RESTORED_AT_ONCE = 512  # frames whose patterns and patches are in memory a second time
+_AT_ONCE = 512  # frames whose patterns and patches are in memory beside what is held of them
 
 
 class Refinement:
@@ -149,7 +149,7 @@ class ScanRefinement(ScanWork):
         log.log(level, words, self._scan.name, held.size)
         self._earlier = self._stage.forerunner(self._scan)
         grown = self._grown(snapshot.probe)
-        for part in np.array_split(held, -(-held.size // RESTORED_AT_ONCE)):
+        for part in _parts(held):
             grown.add(part, is_restored=True)
         grown.restore(snapshot, held)
         return grown
@@ -161,7 +161,8 @@ class ScanRefinement(ScanWork):
         if probe is None:
             return None
         grown = self._grown(probe)
-        grown.add(numbers)
+        for part in _parts(numbers):
+            grown.add(part)
         return grown
 
     def _grown(self, probe: Probe) -> GrowingObject:
@@ -199,3 +200,7 @@ class ScanRefinement(ScanWork):
             probe = probe_modes(probe[0], setup.n_modes)
         photons = float((patterns * mask).sum(dtype=np.float64)) / len(patterns)
         return with_power(probe, photons) if setup.scale_probe else probe
+
+
+def _parts(numbers: Numbers) -> list[Numbers]:
+    return np.array_split(numbers, -(-len(numbers) // _AT_ONCE))

@@ -13,6 +13,7 @@ from stream.record.scan import Scan, State
 from stream.record.snapshot import read_snapshot
 from stream.stages.config import RefinementConfig
 from stream.stages.inputs import Optics
+from stream.stages.refinement import growing
 from stream.stages.refinement.worker import Refinement
 from stream.stages.stage import UnusableScanError
 from tests.helpers.stream.clock import Clock
@@ -167,6 +168,18 @@ def test_a_restart_takes_up_the_last_picture_and_the_frames_in_it(bench):
     np.testing.assert_allclose(bench.windows(after), bench.windows(before), atol=1e-5)
     after.idle(deadline=-np.inf)
     assert after.counts()["updates"] > before.counts()["updates"]
+
+
+def test_after_a_restart_some_frames_tell_how_far_the_network_is_to_be_believed(bench, monkeypatch):
+    rng = np.random.default_rng(1)
+    harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
+    before = bench.take(harmful)
+    before.idle(deadline=-np.inf)
+    monkeypatch.setattr(growing, "_ENOUGH_TO_JUDGE", N // 4)
+    after = bench.open()
+    assert after.counts() == before.counts()
+    assert after.counts()["seeds_refused"] == N
+    np.testing.assert_allclose(bench.windows(after), bench.windows(before), atol=1e-5)
 
 
 def refine_epochs(work, n_epochs):
