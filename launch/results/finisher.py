@@ -17,8 +17,8 @@ from launch.results.halves import LeftMeasurements
 from operators.arrays import release_memory
 from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_left_behind
 from stream.record.scan import NewScans, Scan
+from stream.stages.cursor import ScanCursor
 from stream.stages.link import Link, StageContext
-from stream.stages.loop import ScanCursor
 from stream.stages.refusals import in_words
 from stream.stages.stage import Worker
 

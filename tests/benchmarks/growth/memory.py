@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stream.record.scan import Numbers, Scan
-from stream.stages.loop import ScanCursor
+from stream.stages.cursor import ScanCursor
 from stream.stages.stage import Worker
 from tests.benchmarks.growth.scans import Frames, GrowingScan
 from tests.benchmarks.growth.stages import Ticks, refinement, stitcher

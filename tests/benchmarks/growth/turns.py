@@ -28,9 +28,9 @@ from stream.stages.config import (
     PositionsConfig,
     ProbeConfig,
 )
+from stream.stages.cursor import ScanCursor
 from stream.stages.inference import Inference
 from stream.stages.inputs import ImageOrigin, Optics
-from stream.stages.loop import ScanCursor
 from stream.stages.positions import Positions
 from stream.stages.probe import ProbeFinder
 from stream.stages.stage import Source, Worker

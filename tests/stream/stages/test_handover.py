@@ -6,7 +6,8 @@ import pytest
 from stream.record.account import Accounts, incompleteness
 from stream.record.handover import awaits_finishing, hand_over, has_left
 from stream.record.scan import State
-from stream.stages.loop import BACKLOG_S, ScanCursor, WorkerLoop
+from stream.stages.cursor import BACKLOG_S, ScanCursor
+from stream.stages.loop import WorkerLoop
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, make_scan, place, record
 from tests.helpers.stream.workers import Steps

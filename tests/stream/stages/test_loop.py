@@ -3,7 +3,8 @@ import pytest
 
 from stream.record.account import incompleteness
 from stream.record.scan import Scan, State
-from stream.stages.loop import POLL_S, WorkerLoop
+from stream.stages.cursor import POLL_S
+from stream.stages.loop import WorkerLoop
 from stream.stages.stage import Worker
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, lose, make_scan, place, raise_head, record, states

@@ -175,7 +175,7 @@ def test_the_stage_is_heard_of_while_it_stitches_the_last_image(bench, scanned, 
     scanned.fill(bench.scan, np.arange(len(scanned)))
     bench.turns()
     monkeypatch.setattr("operators.mosaic.stitching.PART", 4)
-    monkeypatch.setattr("stream.stages.loop.SLICE_S", 0.0)
+    monkeypatch.setattr("stream.stages.cursor.SLICE_S", 0.0)
     close(bench.scan, *INPUTS)
     n_turns = 0
     while not bench.scan.count("stitcher", "closed"):
