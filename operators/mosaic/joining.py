@@ -66,13 +66,12 @@ class Joint:
 
     def over(self, bounds: Bounds) -> Object:
         """Returns the factors on `bounds`, (row, col) complex64."""
-        centres = [
-            (np.arange(n) + start + 0.5) / CELL_PX - 0.5 - first
-            for n, start, first in zip(bounds.shape, bounds.origin, self.first_cell, strict=True)
-        ]
-        where = np.meshgrid(*centres, indexing="ij")
-        rest = map_coordinates(self.rest, where, order=1, mode="nearest")
-        return self.plane.over(bounds) * np.float32(self.scale) * (rest / np.abs(rest))
+        rest = self.rest
+        for n, start, first in zip(bounds.shape, bounds.origin, self.first_cell, strict=True):
+            rest = _interpolated(rest, (np.arange(n) + start + 0.5) / CELL_PX - 0.5 - first).T
+        rest *= np.float32(self.scale) / np.abs(rest)
+        rest *= self.plane.over(bounds)
+        return rest
 
     def at(self, places: Array) -> Object:
         """Returns the factors at `places`, (point, 2) absolute pixels, (point,) complex."""
@@ -80,6 +79,14 @@ class Joint:
         rest = map_coordinates(self.rest, where.T, order=1, mode="nearest")
         plane = np.exp(1j * (self.plane.offset + places @ np.array(self.plane.slope)))
         return plane * self.scale * (rest / np.abs(rest))
+
+
+def _interpolated(values: Object, rows: Array) -> Object:
+    """Return `values` (row, col) at `rows`, (point,), between the cells; beyond them the outermost."""
+    rows = np.clip(rows, 0, len(values) - 1)
+    above = np.minimum(rows.astype(np.int64), max(len(values) - 2, 0))
+    share = (rows - above).astype(np.float32)[:, None]
+    return values[above] * (1 - share) + values[np.minimum(above + 1, len(values) - 1)] * share
 
 
 def join(wanted: Object, there: Object, weights: Array, bounds: Bounds, room: Bounds, step: int) -> Joint:
