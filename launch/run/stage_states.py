@@ -82,7 +82,7 @@ class StageStates:
     """
 
     def __init__(self, run: ResolvedRun, clock: Callable[[], float]) -> None:
-        self._config, self._clock = run.config, clock
+        self._config, self._run_id, self._clock = run.config, run.run_id, clock
         self._stages = [spec.name for spec in run.stages]
         self._n_left = dict.fromkeys(self._stages, 0)  # scans that a stage is through with
         self._paces = {name: Pace(STALLED_S) for name in (*self._stages, "search")}
@@ -142,15 +142,21 @@ class StageStates:
     def _how_far(self, scan: Scan, in_hand: Progress | None) -> str:
         if not awaits_finishing(scan):
             return "writing results"
-        if "inference" in self._stages and not scan.count("inference", "closed"):
+        if self._has(scan, "inference") and not scan.count("inference", "closed"):
             return f"{counted(account(scan, 'inference').pending)} to go through the network"
-        if "refinement" in self._stages and not scan.count("refinement", "closed"):
+        if self._has(scan, "refinement") and not scan.count("refinement", "closed"):
             milli, is_in_hand = scan.count("refinement", "epochs_milli"), False
             if in_hand is not None and in_hand.scan == scan.name:
                 milli, is_in_hand = in_hand.counts.get("epoch_milli", milli), True
-            epoch = f"epoch {milli / 1000:.1f} of {self._config.refinement.epochs:g}"
+            is_own = scan.header.run_id in ("", self._run_id)
+            of = f" of {self._config.refinement.epochs:g}" if is_own else ""
+            epoch = f"epoch {milli / 1000:.1f}{of}"
             return epoch if is_in_hand else f"waiting, {epoch}"
         return "stitching the final image"
+
+    def _has(self, scan: Scan, stage: str) -> bool:
+        """Whether the run that began the scan, which may be an earlier one, has `stage`."""
+        return stage in (scan.header.stages or self._stages)
 
     @property
     def _refinement_finds_probe(self) -> bool:
@@ -346,7 +352,7 @@ class StageStates:
         return text, "ok"
 
     def _is_over(self, scan: Scan) -> bool:
-        return have_closed(scan, (stage for stage in self._stages if stage in self._inputs))
+        return have_closed(scan, (stage for stage in self._inputs if self._has(scan, stage)))
 
     def _recorder(self, scans: Sequence[Scan], process: StageProcess) -> Words:
         scan = self.scan_of("recorder", scans)

@@ -352,6 +352,23 @@ def test_a_scan_that_started_from_an_earlier_one_names_it_and_what_it_took(bench
     assert bench.row("refinement") == ("ok", "epoch 3.2 of 40, started from the probe and object of 0000-a")
 
 
+def test_a_scan_that_was_taken_up_is_told_of_by_the_stages_that_it_had(bench):
+    stages = "subscriber", "positions", "refinement", "stitcher", "recorder"
+    scan = make_scan(bench.folder / "scans", "0000-a", run_id="earlier", stages=stages)
+    bench.scans.append(scan)
+    record(scan, np.arange(4))
+    place(scan, np.arange(4), np.zeros((4, 2)))
+    scan.counters("refinement", writable=True)["epochs_milli"] = 12_000
+    close(scan, "subscriber", "positions")
+    for stage in ("refinement", "stitcher"):
+        hand_over(scan, stage)
+    (told,) = bench.look().finishing
+    assert told.text == "waiting, epoch 12.0", "it has no network, and how many epochs it wants is not known"
+    scan.mark("stitcher", np.arange(4), State.DONE)
+    close(scan, "refinement", "stitcher")
+    assert bench.row("recorder") == ("busy", "writing results, 0 s")
+
+
 def test_a_finisher_that_makes_no_step_is_stalled(bench):
     scan = bench.begin()
     close(scan, "inference")
