@@ -16,7 +16,7 @@ from stream.stages.inputs import read_patches, read_patterns, read_positions_px
 from stream.stages.refinement.publication import Publication
 from stream.stages.refinement.setup import BATCH_SIZE, Setup
 
-_ENOUGH_TO_JUDGE = 512  # frames
+_BATCHES_TO_JUDGE = 8
 
 
 class GrowingObject:
@@ -76,14 +76,17 @@ class GrowingObject:
     def restore(self, snapshot: RefinerSnapshot, numbers: Numbers) -> None:
         """Goes on from what was published of these frames, all that have been added.
 
-        How far their seeds are to be believed is judged by some of them.
+        How far their seeds are to be believed is judged by some of them, neighbours as when they came.
         """
-        some = spread(numbers, _ENOUGH_TO_JUDGE)
-        patterns = read_patterns(self._scan, self._preprocess, some)
-        self._seed(patterns, self.engine.positions_px(some.tolist()))
-        self._seeding.stand_for(len(numbers) / len(some))
+        n_judged = 0
+        for start in spread(np.arange(0, len(numbers), BATCH_SIZE), _BATCHES_TO_JUDGE).tolist():
+            some = numbers[start : start + BATCH_SIZE]
+            patterns = read_patterns(self._scan, self._preprocess, some)
+            self._seed(patterns, self.engine.positions_px(some.tolist()))
+            n_judged += len(some)
+        self._seeding.stand_for(len(numbers) / n_judged)
         if self._earlier is not None:
-            self._earlier.stand_for(len(numbers) / len(some))
+            self._earlier.stand_for(len(numbers) / n_judged)
         self.engine.restore(snapshot, self._scan.column("visits").read(numbers))
         self.gate.restore(snapshot.withheld)
 

@@ -175,7 +175,8 @@ def test_after_a_restart_some_frames_tell_how_far_the_network_is_to_be_believed(
     harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
     before = bench.take(harmful)
     before.idle(deadline=-np.inf)
-    monkeypatch.setattr(growing, "_ENOUGH_TO_JUDGE", N // 4)
+    monkeypatch.setattr(growing, "BATCH_SIZE", N // 8)
+    monkeypatch.setattr(growing, "_BATCHES_TO_JUDGE", 2)
     after = bench.open()
     assert after.counts() == before.counts()
     assert after.counts()["seeds_refused"] == N
