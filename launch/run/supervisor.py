@@ -17,10 +17,11 @@ from launch.run.claims import claim, short_lived_folder
 from launch.run.processes import RunFailedError, StageProcess
 from launch.run.run_watch import RunWatch
 from launch.run.stage_states import NAMES
+from stream.atomic import DiskFullError
 from stream.record.events import EventLog, event_level
-from stream.record.handover import awaits_finishing, is_left_behind
+from stream.record.handover import awaits_finishing, have_closed, is_left_behind
 from stream.record.run_state import ask_to_end, write_state
-from stream.record.scan import NewScans, Scan
+from stream.record.scan import NewScans, Scan, set_aside_damaged
 from stream.record.taken_up import take_up
 from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
@@ -46,10 +47,6 @@ OnTurn = Callable[[list[Scan]], None]
 
 def _log_notice(stage: str, level: int, text: str) -> None:
     log.log(level, "%s: %s", stage, text)
-
-
-def _has_closed(stage: str, scan: Scan) -> bool:
-    return bool(scan.count(stage, "closed"))
 
 
 class Supervisor:
@@ -107,6 +104,8 @@ class Supervisor:
         self._watch = RunWatch(self.run, self._events.add, self.clock, partial(self._tell, *FINISHED))
         self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
+        for sentence in set_aside_damaged(self.run.scans):
+            self.notice("scan", logging.WARNING, sentence)
         self._take_up()
 
     def __exit__(self, *exception: object) -> None:
@@ -260,7 +259,7 @@ class Supervisor:
         if scan.name not in self._closed:
             closing = [spec.name for spec in self.run.stages if spec.closes]
             awaited = closing[-1:] if self._is_taken_up(scan) else closing
-            if all(_has_closed(name, scan) for name in awaited):
+            if have_closed(scan, awaited):
                 self._closed.add(scan.name)
         return scan.name in self._closed
 
@@ -339,7 +338,7 @@ class Supervisor:
         sources = [stage for stage in self._stages.values() if stage.spec.is_source]
         for stage in sources:
             if stage is not sources[0]:  # positions of the last frames may still be on their way
-                self._wait_until_closed(partial(_has_closed, stage.name), deadline)
+                self._wait_until_closed(partial(have_closed, stages=(stage.name,)), deadline)
             self._stop(stage)
         self._wait_until_closed(self.is_over, deadline, on_turn)
         for stage in self._stages.values():
@@ -381,7 +380,8 @@ class Supervisor:
             if message.address:
                 addresses = self.run.addresses | {stage.name: message.address}
                 self.run = self.run.model_copy(update={"addresses": addresses})
-                self.run.write()
+                with suppress(DiskFullError):  # costs the address, not the run
+                    self.run.write()
         elif isinstance(message, Progress):
             stage.progress = message
         elif isinstance(message, Notice) and (message.level < logging.ERROR or stage.complains(message.text)):

@@ -6,7 +6,6 @@ moves.
 
 import errno
 import itertools
-import json
 import math
 import mmap
 import os
@@ -15,17 +14,23 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from stream.atomic import removed_on_failure, write_atomically
+from stream.wire.foreign import in_short
 
 SEGMENT_BYTES = 4 << 20  # small enough that threads which store a batch have a file each
 LARGE_BYTES = 4096  # values from this size on are written to their file, smaller ones stored in its map
 MIN_SEGMENT_FRAMES, MAX_SEGMENT_FRAMES = 64, 4096
 _DESCRIPTION = "column.json"
+MOST_DESCRIPTION_BYTES = 1 << 16
+MOST_ITEM_BYTES = 1 << 31  # of one value
+DescriptionT = TypeVar("DescriptionT")
 _FENCE = threading.Lock()
 
 
@@ -35,6 +40,50 @@ def fence() -> None:
     for _ in range(2):
         with _FENCE:
             pass
+
+
+class DamagedScanError(ValueError):
+    """A file of a scan that no program of ours can have written whole."""
+
+
+class _Description(msgspec.Struct, frozen=True):
+    dtype: str
+    item_shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=MOST_ITEM_BYTES)], ...], Meta(max_length=8)]
+    segment_frames: Annotated[int, Meta(ge=1, le=1 << 24)]
+
+    def __post_init__(self) -> None:
+        check_item(self.dtype, self.item_shape)
+
+
+def check_item(dtype: str, shape: Sequence[int]) -> None:
+    """Raises ValueError unless a value of this dtype and shape is one that a frame can have."""
+    try:
+        is_number, n_bytes = np.dtype(dtype).kind in "biufc", np.dtype(dtype).itemsize * math.prod(shape)
+    except TypeError:
+        is_number, n_bytes = False, 0
+    if not is_number:
+        raise ValueError(f"dtype {in_short(dtype)}: wanted numbers")
+    if n_bytes > MOST_ITEM_BYTES:
+        raise ValueError(
+            f"{in_short(dtype)} of shape {in_short(shape)}: a value has {MOST_ITEM_BYTES} bytes at most"
+        )
+
+
+def read_description(file: Path, kind: type[DescriptionT]) -> DescriptionT:
+    """Returns what a small JSON file of a scan says.
+
+    Raises
+    ------
+    DamagedScanError
+        If it is something else; names the file.
+    """
+    n_bytes = file.stat().st_size
+    if n_bytes > MOST_DESCRIPTION_BYTES:
+        raise DamagedScanError(f"{file} has {n_bytes} bytes: wanted {MOST_DESCRIPTION_BYTES} at most")
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedScanError(f"{file} is damaged: {error}") from error
 
 
 class Column:
@@ -58,14 +107,15 @@ class Column:
     ------
     FileNotFoundError
         If the column has not been created.
+    DamagedScanError
+        If its description cannot be one.
     """
 
     def __init__(self, folder: Path, *, writable: bool = False) -> None:
-        description = json.loads((folder / _DESCRIPTION).read_text())
+        description = read_description(folder / _DESCRIPTION, _Description)
         self.folder = folder
-        self.dtype = np.dtype(description["dtype"])
-        self.item_shape: tuple[int, ...] = tuple(description["item_shape"])
-        self.segment_frames: int = description["segment_frames"]
+        self.dtype = np.dtype(description.dtype)
+        self.item_shape, self.segment_frames = description.item_shape, description.segment_frames
         self.is_writable, self.first_frame = writable, 0
         self._n_segments = 0
         self._segments: list[NDArray[Any]] = []  # maps of them, of small values only
@@ -88,9 +138,9 @@ class Column:
         if not (folder / _DESCRIPTION).exists():
             item_bytes = np.dtype(dtype).itemsize * int(np.prod(item_shape, dtype=np.int64))
             frames = min(max(SEGMENT_BYTES // max(item_bytes, 1), MIN_SEGMENT_FRAMES), MAX_SEGMENT_FRAMES)
-            description = {"dtype": dtype, "item_shape": list(item_shape), "segment_frames": frames}
+            description = _Description(dtype, tuple(item_shape), frames)
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / _DESCRIPTION, json.dumps(description).encode())
+            write_atomically(folder / _DESCRIPTION, msgspec.json.encode(description))
         column = cls(folder, writable=True)
         if (column.dtype, column.item_shape) != (np.dtype(dtype), tuple(item_shape)):
             raise ValueError(
@@ -250,6 +300,13 @@ class Column:
             index = which[rows][0]
             if index < len(self._segments):
                 yield self._segments[index], rows, within[rows]
+
+    def check_segments(self) -> None:
+        """Raises DamagedScanError if a file is not as long as all are."""
+        n_bytes = self._item_bytes * self.segment_frames
+        for path in self.folder.glob("*.bin"):
+            if (found := path.stat().st_size) != n_bytes:
+                raise DamagedScanError(f"{path} has {found} bytes, not {n_bytes}")
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06d}.bin"

@@ -15,6 +15,7 @@ from operators.arrays import Positions as PositionArray
 from operators.geometry import probe_positions
 from stream.atomic import DiskFullError
 from stream.documents.codec import (
+    RECORD_FILE,
     Document,
     DocumentError,
     append_records,
@@ -186,8 +187,14 @@ class Positions:
             self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
 
     def _resume(self, scan: Scan) -> None:
-        repair_record(scan.folder)
-        documents = read_documents(scan.folder)
+        try:
+            repair_record(scan.folder)
+            documents = read_documents(scan.folder)
+        except DocumentError as error:
+            aside = scan.folder / f"{RECORD_FILE}.damaged"
+            log.warning("documents of %s cannot be read and lie in %s now: %s", scan.name, aside, error)
+            (scan.folder / RECORD_FILE).rename(aside)
+            documents = []
         if documents and documents[0][0] == "start":
             self._pairing.pair(str(documents[0][1].get("uid")), scan.name)
         self._open(scan)

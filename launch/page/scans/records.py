@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from pydantic import ValidationError
 
@@ -173,6 +172,6 @@ class ScanRecords:
             raise NotThereError(f"there is no scan {name!r} in {self._scans}")
         try:
             scan = Scan(self._scans / name)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError) as error:
             raise NotThereError(f"scan {name} cannot be read: {error}") from error
         return ScanRecord(scan, self._runs, self._results, self._run_id, self._clock)

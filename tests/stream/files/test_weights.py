@@ -117,3 +117,11 @@ def test_weights_that_do_not_fit_their_network_are_refused(saved: Path, change: 
     rewrite(saved, load_file(saved), replace(card, config=CONFIG | change))
     with pytest.raises(ValueError, match="do not fit the network 'physics'"):
         load_network(saved)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+def test_weights_that_were_cut_are_named(saved: Path, kept: float) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=f"^{saved} is not a safetensors file: "):
+        load_network(saved)

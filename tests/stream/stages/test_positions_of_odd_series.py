@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stream.documents.codec import read_documents
+from stream.documents.codec import RECORD_FILE, read_documents
 from stream.record.account import frame_counts, incompleteness, shares
 from stream.record.scan import Scan, State
 from tests.helpers.stream.position_stage import (
@@ -183,3 +183,15 @@ def test_a_position_far_away_is_named_with_its_frame_and_the_setting_and_never_t
     it.idle(2.0)
     assert np.flatnonzero(detector.states() != State.DONE).tolist() == [7]
     assert detector.states()[7] == State.NO_POSITION
+
+
+def test_a_record_of_documents_that_is_damaged_is_set_aside_and_the_stage_starts(scans, caplog):
+    detector = Detector(scans, "a")
+    (detector.scan.folder / RECORD_FILE).write_bytes(b"\3\0\0\0abc" * 4)
+    it = stage(scans)
+    assert "documents of 0000-a cannot be read and lie in" in caplog.text
+    assert (detector.scan.folder / f"{RECORD_FILE}.damaged").stat().st_size == 28
+    it.handle([*start(), page(range(N)), stop()])
+    detector.close()
+    it.idle(0.0)
+    assert_all_positions(detector)
