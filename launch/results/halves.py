@@ -159,9 +159,9 @@ class LeftMeasurements:
     def _next(self) -> Scan | None:
         self._waiting |= {scan.name: scan for scan in self._new.look()}
         for name, scan in list(self._waiting.items()):
+            is_over = scan.count("recorder", "closed")  # before: it may be closed just now
             if awaits_measuring(scan):
                 return scan
-            is_over = scan.count("recorder", "closed")
             scan.close()  # there may be many, and what is looked at is open
             if is_over:
                 del self._waiting[name]

@@ -356,6 +356,23 @@ def test_what_the_recorder_had_no_time_to_measure_is_measured_when_no_scan_waits
     assert len(measurements) == 2
 
 
+def test_a_scan_that_the_recorder_closes_while_it_is_looked_at_is_not_forgotten(
+    measurements, tmp_path, monkeypatch
+):
+    scan, _ = recorded(tmp_path, "0000-a")
+    counters = scan.counters("recorder", writable=True)
+    counters["closed"] = 0
+    left = LeftMeasurements(tmp_path / "scans", tmp_path / "results", 60.0, Ticking())
+    look = halves.awaits_measuring
+    with monkeypatch.context() as just_then:
+        just_then.setattr(
+            halves, "awaits_measuring", lambda scan: (look(scan), counters.__setitem__("closed", 1))[0]
+        )
+        left.turn()
+    left.turn()
+    assert len(measurements) == 1
+
+
 def test_a_measurement_that_takes_too_long_is_given_up_for_good_and_says_so(measurements, tmp_path):
     scan, path = recorded(tmp_path, "0000-a")
     left = LeftMeasurements(tmp_path / "scans", tmp_path / "results", 0.1, Ticking())
