@@ -95,21 +95,28 @@ def _overlaps(
         yield
         members, where = np.unique(pairs[which], return_inverse=True)
         patches, places = read(members)[bright], where.reshape(-1, 2)
-        for index, (i, j) in zip(which.tolist(), places.tolist(), strict=True):
-            offset = corners[members[j]] - corners[members[i]]
-            products[index] = _overlap(patches[i], patches[j], weights, offset)
+        offsets = np.diff(corners[pairs[which]], axis=1)[:, 0].tolist()
+        products[which] = [
+            _overlap(patches[i], patches[j], weights, *offset)
+            for (i, j), offset in zip(places.tolist(), offsets, strict=True)
+        ]
     i, j = pairs.T
     n = len(corners)
     entries = np.concatenate([i, j]), np.concatenate([j, i])
     return csr_matrix((np.concatenate([products, products.conj()]), entries), (n, n))
 
 
-def _overlap(one: Array, other: Array, weights: Array, offset: Array) -> complex:
-    shape = np.array(weights.shape)
-    low, high = np.maximum(offset, 0), shape + np.minimum(offset, 0)
-    in_one = np.s_[low[0] : high[0], low[1] : high[1]]
-    in_other = np.s_[low[0] - offset[0] : high[0] - offset[0], low[1] - offset[1] : high[1] - offset[1]]
+def _overlap(one: Array, other: Array, weights: Array, down: int, right: int) -> complex:
+    """Return the inner product of two patches, the second so many pixels further down and right."""
+    rows, columns = _shared(weights.shape[0], down), _shared(weights.shape[1], right)
+    (in_one, in_other) = zip(rows, columns, strict=True)
     return complex(np.vdot(one[in_one], weights[in_one] * weights[in_other] * other[in_other]))
+
+
+def _shared(n_pixels: int, offset: int) -> tuple[slice, slice]:
+    """Return the pixels along one axis that two windows share, in the first and in the second."""
+    low, high = max(offset, 0), n_pixels + min(offset, 0)
+    return slice(low, high), slice(low - offset, high - offset)
 
 
 def _by_region(corners: Corners, side: float) -> Iterator[NDArray[np.int64]]:

@@ -11,7 +11,15 @@ from itertools import islice
 from pathlib import Path
 
 from stream.atomic import DiskFullError
-from stream.record.handover import FINISHED_LATER, PROBE, hand_over, has_left, have_closed, is_left_behind
+from stream.record.handover import (
+    FINISHED_LATER,
+    NETWORK,
+    PROBE,
+    hand_over,
+    has_left,
+    have_closed,
+    is_left_behind,
+)
 from stream.record.scan import NewScans, Scan
 from stream.stages.cursor import POLL_S, Clock, ScanCursor
 from stream.stages.link import Link, StageContext
@@ -23,6 +31,7 @@ from stream.wire.sockets import EndpointError, Socket
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 256
+FEW_MESSAGES, GATHER_S = 8, 0.004  # when so few came, more are waited for: together they cost half
 MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
@@ -199,7 +208,7 @@ class _Door:
 
 def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) -> None:
     loop = WorkerLoop(stage, context.scans, clock, run_id=context.run_id, config_hash=context.config_hash)
-    link.listen_to((*stage.inputs, *stage.waits_for))
+    link.listen_to(_bells_for(stage))
     door = _Door(stage) if isinstance(stage, DoorKeeper) else None
     link.ready(door.socket.address if door else "")
     try:
@@ -217,6 +226,15 @@ def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) 
             door.socket.flush_and_close(1.0)
 
 
+def _bells_for(stage: Worker) -> list[str]:
+    """Return the stages that may have something new for this one; each ring costs a turn."""
+    if isinstance(stage, Latecomer):  # it is in no hurry
+        return []
+    # What the network is done with the detector's stage was done with long before.
+    is_first = {"subscriber"} if NETWORK in stage.inputs else set()
+    return [name for name in (*stage.inputs, *stage.waits_for) if name not in is_first]
+
+
 def _run_source(stage: Source, link: Link, clock: Clock) -> None:
     inlet = (
         Socket(stage.inlet.pattern, stage.inlet.endpoints, queue=stage.inlet.queue) if stage.inlet else None
@@ -231,7 +249,10 @@ def _run_source(stage: Source, link: Link, clock: Clock) -> None:
             if messages:
                 stage.handle(messages)
             # Also under load: a source that never rests must hear that it is to stop.
-            link.wait(0.0 if messages else POLL_S, [inlet] if inlet else [])
+            if 0 < len(messages) < FEW_MESSAGES:
+                link.wait(GATHER_S)
+            else:
+                link.wait(0.0 if messages else POLL_S, [inlet] if inlet else [])
             stage.idle(clock())
             link.report(*stage.progress(), clock(), ring=bool(messages))
         stage.close()

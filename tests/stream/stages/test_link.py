@@ -302,3 +302,28 @@ def test_warnings_of_a_stage_reach_the_supervisor(context, supervisor):
         assert supervisor.hears(Notice) == Notice(
             stage="inference", level=logging.WARNING, text="frame 7 is late"
         )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "begins_last", "wakers"),
+    [
+        (("subscriber", "positions", "inference"), False, {"positions", "inference", "refinement"}),
+        (("subscriber", "positions"), False, {"subscriber", "positions", "refinement"}),
+        (("stitcher",), True, set()),
+    ],
+    ids=["behind the network", "without a network", "last of all"],
+)
+def test_a_stage_is_woken_by_those_that_may_have_what_it_lacks(
+    context, supervisor, monkeypatch, inputs, begins_last, wakers
+):
+    heard = []
+    monkeypatch.setattr(Link, "listen_to", lambda self, stages: heard.extend(stages))
+    worker = Steps()
+    worker.inputs = inputs
+    if begins_last:
+        worker.begins_last = True
+    with running(lambda: worker, context):
+        supervisor.welcomes()
+        supervisor.hears(Ready)
+        supervisor.says(Stop())
+    assert set(heard) == wakers
