@@ -16,7 +16,7 @@ from typing import Literal
 from launch.results.halves import LeftMeasurements
 from operators.arrays import release_memory
 from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_left_behind
-from stream.record.scan import NewScans, Scan
+from stream.record.scan import NewScans, Scan, order_of
 from stream.stages.cursor import ScanCursor
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
@@ -124,7 +124,7 @@ class Finisher:
                 waiting.append(scan)
             elif scan.count(FINISHED_LATER[-1], "closed"):
                 del self._waiting[name]
-        waiting.sort(key=lambda scan: scan.name, reverse=self._order == "newest")
+        waiting.sort(key=lambda scan: order_of(scan.name), reverse=self._order == "newest")
         waiting.sort(key=lambda scan: scan.header.run_id != self._context.run_id)
         cursor = next(filter(None, map(self._cursor_in, waiting)), None)
         for scan in waiting:  # there may be many, and what is looked at is open

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Self
 
+from launch.child_process import allow_many_files
 from launch.config.run_file import ResolvedRun
 from launch.results.halves import CHEAP_S, awaits_measuring
 from launch.run.claims import claim, short_lived_folder
@@ -88,6 +89,7 @@ class Supervisor:
         RunFailedError
             If another run is writing to the same folder.
         """
+        allow_many_files()
         with ExitStack() as held:
             held.callback(os.close, claim(self.run.config.save))
             # Not under `save`: addresses of local sockets end at 107 bytes.

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.record.scan import Scan, names_of_scans
+from stream.record.scan import Scan, names_of_scans, order_of
 from stream.record.taken_up import runs_of
 
 FILE_NAME = "events.jsonl"
@@ -109,7 +109,8 @@ def events_of(scan: Scan) -> list[Event]:
 def _next_began_s(scan: Scan) -> float:
     """Return when the next scan in the folder began, infinite if there is none."""
     scans = scan.folder.parent
-    following = next((name for name in names_of_scans(scans) if name > scan.name), None)
+    later = (name for name in names_of_scans(scans) if order_of(name) > order_of(scan.name))
+    following = next(later, None)
     return float("inf") if following is None else Scan(scans / following).header.started_s
 
 

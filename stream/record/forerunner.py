@@ -18,7 +18,7 @@ import numpy as np
 
 from operators.arrays import Probe
 from operators.engine.config import RefinerSnapshot
-from stream.record.scan import Scan, names_of_scans
+from stream.record.scan import Scan, names_of_scans, order_of
 from stream.record.snapshot import read_snapshot, write_snapshot
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ def _keep(folder: Path, name: str, snapshot: RefinerSnapshot | None, *, with_obj
 
 def _found(scan: Scan, n_pixels: int, *, says_why: bool) -> tuple[str, RefinerSnapshot | None]:
     others = []
-    for name in reversed([name for name in names_of_scans(scan.folder.parent) if name < scan.name]):
+    names, own = names_of_scans(scan.folder.parent), order_of(scan.name)
+    for name in reversed([name for name in names if order_of(name) < own]):
         earlier = Scan(scan.folder.parent / name)
         if earlier.header.run_id != scan.header.run_id:
             break  # one run after the other writes into a folder

@@ -8,7 +8,7 @@ from then on. The folder of scans is the finisher's queue: nothing else has to s
 import os
 from collections.abc import Iterable
 
-from stream.record.scan import Scan
+from stream.record.scan import Scan, order_of
 
 NETWORK = "inference"
 FINISHED_LATER = (NETWORK, "refinement", "stitcher")
@@ -60,7 +60,7 @@ def awaits_finishing(scan: Scan) -> bool:
 
 def has_successor(scan: Scan) -> bool:
     """Says whether a later scan has begun."""
-    scans = scan.folder.parent
+    scans, own = scan.folder.parent, order_of(scan.name)
     with os.scandir(scans) as entries:
-        later = [entry.name for entry in entries if entry.name > scan.name]
+        later = [entry.name for entry in entries if order_of(entry.name) > own]
     return any((scans / name / "scan.json").exists() for name in later)

@@ -316,8 +316,8 @@ class NewScans:
         if changed_ns == self._listed_ns:
             return []
         with os.scandir(self._folder) as entries:  # a Path of each would take longer than all the rest
-            names = sorted(entry.name for entry in entries if entry.name not in self._known)
-        begun = [name for name in names if (self._folder / name / "scan.json").exists()]
+            names = [entry.name for entry in entries if entry.name not in self._known]
+        begun = [name for name in sorted(names, key=order_of) if _has_begun(self._folder / name)]
         self._known.update(begun)
         # What is made within a tick of the file system's clock leaves no trace in it.
         is_settled = self._clock() - changed_ns / 1e9 > SETTLED_S
@@ -338,7 +338,16 @@ def names_of_scans(folder: Path) -> list[str]:
             names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if (folder / name / "scan.json").exists())
+    return [name for name in sorted(names, key=order_of) if _has_begun(folder / name)]
+
+
+def order_of(name: str) -> tuple[int, str]:
+    """Returns what puts names of scans in the order in which they began: 10000-a comes after 9999-b."""
+    return name.find("-"), name
+
+
+def _has_begun(folder: Path) -> bool:
+    return (folder / "scan.json").exists()
 
 
 def new_scan_name(series: str, folders: Sequence[Path]) -> str:

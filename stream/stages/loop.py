@@ -20,7 +20,7 @@ from stream.record.handover import (
     have_closed,
     is_left_behind,
 )
-from stream.record.scan import NewScans, Scan
+from stream.record.scan import NewScans, Scan, order_of
 from stream.stages.cursor import POLL_S, Clock, ScanCursor
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
@@ -104,7 +104,8 @@ class WorkerLoop:
 
     def _next(self) -> ScanCursor | None:
         self._waiting |= {scan.name: scan for scan in self._new.look()}
-        for name, scan in sorted(self._waiting.items()):
+        for name in sorted(self._waiting, key=order_of):
+            scan = self._waiting[name]
             if has_left(scan, self.stage.name) or self._leaves(scan):
                 del self._waiting[name]
             elif not self._begins_last or self._is_over(scan):

@@ -72,7 +72,8 @@ def pages() -> list[Path]:
     site = [page for page in sorted((ROOT / "docs").rglob("*.md")) if generated not in page.parents]
     readmes = [ROOT / folder / "README.md" for folder in FOLDERS]
     site = [page for page in site if "_build" not in page.parts]
-    return [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *readmes, *site]
+    front = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / ".github" / "CONTRIBUTING.md"]
+    return [*front, *readmes, *site]
 
 
 def name_of(page: Path) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from launch.config.run_file import PROBE_FILE, ResolvedRun, optics
 from launch.results.summary import result_folder
 from operators.engine.config import RefinerSnapshot, RefinerState
-from stream.record.scan import Scan, names_of_scans
+from stream.record.scan import Scan, names_of_scans, order_of
 from stream.record.snapshot import read_snapshot, read_state
 from stream.record.taken_up import runs_of
 from stream.stages.inputs import Optics
@@ -138,8 +138,9 @@ class ScanRecords:
 
     def _newest(self) -> str:
         """Return the name of the newest scan, "" if there is none; looks into as few of them as it can."""
-        folders = sorted(self._scans.iterdir(), reverse=True) if self._scans.is_dir() else []
-        return next((folder.name for folder in folders if (folder / "scan.json").is_file()), "")
+        names = [folder.name for folder in self._scans.iterdir()] if self._scans.is_dir() else []
+        names.sort(key=order_of, reverse=True)
+        return next((name for name in names if (self._scans / name / "scan.json").is_file()), "")
 
     def open(self, name: str) -> ScanRecord:
         """Returns the scan `name`, or the newest one for the name "newest"; it stays open for the next time.

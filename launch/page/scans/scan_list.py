@@ -16,6 +16,7 @@ from operators.mosaic.mosaic import KNOWN_FRACTION, phase_variance
 from stream.live.image import LiveImage
 from stream.record.account import frame_counts, incompleteness
 from stream.record.handover import was_handed_over
+from stream.record.scan import order_of
 from stream.record.snapshot import written_at
 from stream.stages.composition import MOSAIC, NOTHING, REFINED
 from stream.stages.inputs import read_positions_px
@@ -36,7 +37,7 @@ class ScanList:
     def page(self, before: str, n_scans: int) -> dict[str, Any]:
         """Returns the `n_scans` newest scans whose names come before `before`, all of them for ""."""
         names = self._records.names()
-        older = [name for name in names if not before or name < before]
+        older = [name for name in names if not before or order_of(name) < order_of(before)]
         shown = older[: min(max(n_scans, 1), MOST_SCANS)]
         lines = [self._line(name) for name in shown]
         return {"n_scans": len(names), "n_older": len(older) - len(shown), "scans": lines}

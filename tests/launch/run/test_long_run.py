@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from launch.results.finisher import Finisher
+from launch.results.halves import LeftMeasurements
 from launch.run.supervisor import Supervisor
 from stream.record.handover import hand_over
 from stream.record.scan import Scan
@@ -41,6 +42,12 @@ def growth(scans: Path, play: Callable[[int], None]) -> Held:
             before = held_by(os.getpid(), scans)
     after = held_by(os.getpid(), scans)
     return Held(*(now - then for now, then in zip(after, before, strict=True)))
+
+
+def finisher_of(scans: Path, clock: Clock, makers: dict[str, Callable[[], Steps]]) -> Finisher:
+    context = StageContext(scans=scans, rendezvous=scans)
+    measurements = LeftMeasurements(scans, scans.parent / "results", 60.0, clock)
+    return Finisher(context, "oldest", lambda run_id: makers, measurements, clock)
 
 
 def test_a_supervisor_holds_no_more_after_many_series_than_after_a_few(run_folder):
@@ -81,8 +88,7 @@ def test_a_stage_holds_nothing_of_scans_that_it_has_left(tmp_path):
 
 def test_a_finisher_holds_nothing_of_scans_that_it_has_finished_or_that_wait(tmp_path):
     clock, stage = Clock(), Steps()
-    context = StageContext(scans=tmp_path, rendezvous=tmp_path)
-    finisher = Finisher(context, "oldest", lambda run_id: {"stitcher": lambda: stage}, clock)
+    finisher = finisher_of(tmp_path, clock, {"stitcher": lambda: stage})
     n_wait = 5
 
     def play(number: int) -> None:
@@ -104,7 +110,6 @@ def test_a_turn_does_not_look_through_a_folder_of_many_scans_in_which_nothing_be
     for number in range(20):
         close(recorded(run.scans, number, "earlier"), *CLOSING, "first")
     os.utime(run.scans, (0, 0))  # some time has passed
-    context = StageContext(scans=run.scans, rendezvous=run_folder)
     clock = Clock()
     with Supervisor(run, clock=clock) as supervisor:
         os.utime(run.scans, (0, 0))
@@ -112,7 +117,7 @@ def test_a_turn_does_not_look_through_a_folder_of_many_scans_in_which_nothing_be
         turns = {
             "supervisor": lambda: supervisor.poll(0.0),
             "worker": WorkerLoop(Steps(), run.scans, clock).turn,
-            "finisher": Finisher(context, "oldest", lambda _: {}, clock).turn,
+            "finisher": finisher_of(run.scans, clock, {}).turn,
             "positions": lambda: positions.idle(clock()),
         }
 

@@ -6,7 +6,9 @@ import pytest
 
 from stream.atomic import DiskFullError
 from stream.record.account import account
-from stream.record.scan import COUNTERS, Scan, State, scans_in
+from stream.record.handover import has_successor
+from stream.record.scan import COUNTERS, NewScans, Scan, State, names_of_scans, new_scan_name, scans_in
+from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import FRAME_SHAPE, make_scan, place, record, states
 
 
@@ -22,6 +24,55 @@ def test_scans_are_found_in_the_order_in_which_they_began(tmp_path):
     for name in ("0002-a", "0000-z", "0001-b"):
         make_scan(tmp_path, name)
     assert [scan.name for scan in scans_in(tmp_path)] == ["0000-z", "0001-b", "0002-a"]
+
+
+def test_scans_of_five_digits_come_after_those_of_four(tmp_path):
+    new = NewScans(tmp_path)
+    names = ["0009-b", "9999-b", "10000-a", "10001-a"]
+    scans = [make_scan(tmp_path, name) for name in reversed(names)]
+    assert names_of_scans(tmp_path) == [scan.name for scan in new.look()] == names
+    assert [has_successor(scan) for scan in reversed(scans)] == [True, True, True, False]
+    assert new_scan_name("a", [tmp_path]) == "10002-a"
+
+
+def test_a_folder_is_looked_through_again_until_nothing_can_be_missed(tmp_path, monkeypatch):
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+
+    def looks(new):
+        listed.clear()
+        return [scan.name for scan in new.look()], bool(listed)
+
+    make_scan(tmp_path, "0000-a")
+    changed_s = tmp_path.stat().st_mtime
+    clock = Clock(changed_s)
+    new = NewScans(tmp_path, clock)
+    assert looks(new) == (["0000-a"], True)
+    assert looks(new) == ([], True), "another may have begun within the same tick of the clock"
+    clock.now = changed_s + 10
+    assert looks(new) == ([], True)
+    assert looks(new) == ([], False)
+    (tmp_path / "0001-b").mkdir()
+    os.utime(tmp_path, (changed_s + 1, changed_s + 1))
+    assert looks(new) == ([], True)
+    assert looks(new) == ([], True), "it may begin at any time"
+    make_scan(tmp_path, "0001-b")
+    os.utime(tmp_path, (changed_s + 1, changed_s + 1))
+    assert looks(new) == (["0001-b"], True)
+    assert looks(new) == ([], False)
+
+
+def test_a_scan_that_was_let_go_of_is_read_and_written_on(tmp_path):
+    scan = make_scan(tmp_path)
+    record(scan, [0, 1], np.full((2, *FRAME_SHAPE), 7))
+    counters, ledger = scan.counters("subscriber", writable=True), scan.ledger("subscriber", writable=True)
+    scan.close()
+    counters["late"] = 3
+    ledger.write([2], int(State.LOST))
+    record(scan, 3, np.full((1, *FRAME_SHAPE), 9))
+    assert scan.count("subscriber", "late") == 3
+    assert states(scan, "subscriber").tolist() == [State.DONE, State.DONE, State.LOST, State.DONE]
+    assert (scan.column("frames").read([0, 3])[:, 0, 0] == [7, 9]).all()
 
 
 def test_a_scan_for_which_there_is_no_room_leaves_nothing(tmp_path, monkeypatch):
