@@ -4,6 +4,7 @@ The texts below the fields are shown in errors and in the reference. Free of PyT
 is checked at once.
 """
 
+import math
 from dataclasses import fields
 from typing import Annotated, Literal, Self
 
@@ -103,6 +104,14 @@ class DetectorConfig(EndpointSection):
     """frames a second that are expected, for the choice of a network that keeps up: `network.fast_weights`"""
     timeout_s: NonNegativeFloat = 0.0
     """gives up when nothing at all came for so long, seconds; 0 waits for ever"""
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest message that a detector with frames of this shape sends, 0 where that is not known.
+
+        A start message has maps of the whole detector for each channel, and tables beside them.
+        """
+        return 0 if self.frame_shape is None else (16 << 20) + 64 * math.prod(self.frame_shape)
 
 
 class PositionsConfig(PositionFields, EndpointSection):

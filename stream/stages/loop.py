@@ -24,7 +24,7 @@ from stream.record.scan import NewScans, Scan, order_of
 from stream.stages.cursor import POLL_S, Clock, ScanCursor
 from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
-from stream.stages.stage import DoorKeeper, Latecomer, Service, Source, Stage, Worker
+from stream.stages.stage import DoorKeeper, Inlet, Latecomer, Service, Source, Stage, Worker
 from stream.wire.codec import Buffer
 from stream.wire.sockets import EndpointError, Socket
 
@@ -236,10 +236,12 @@ def _bells_for(stage: Worker) -> list[str]:
     return [name for name in (*stage.inputs, *stage.waits_for) if name not in is_first]
 
 
+def _opened(inlet: Inlet) -> Socket:
+    return Socket(inlet.pattern, inlet.endpoints, queue=inlet.queue, most_bytes=inlet.most_bytes)
+
+
 def _run_source(stage: Source, link: Link, clock: Clock) -> None:
-    inlet = (
-        Socket(stage.inlet.pattern, stage.inlet.endpoints, queue=stage.inlet.queue) if stage.inlet else None
-    )
+    inlet = _opened(stage.inlet) if stage.inlet else None
     link.ready(inlet.address if inlet else "")
     try:
         while not link.is_stopped:

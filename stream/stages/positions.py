@@ -35,6 +35,7 @@ from stream.stages.refusals import Complaints, in_words
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
+from stream.wire.sockets import MAX_REQUEST_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Positions:
         self.config, self._config_hash = config, config_hash
         self.inlet: Inlet | None = None
         if config.source == "documents":
-            self.inlet = Inlet("SUB", (config.endpoint(),), config.queue)
+            self.inlet = Inlet("SUB", (config.endpoint(),), config.queue, MAX_REQUEST_BYTES)
         self._new = NewScans(scans)
         self._without_room: list[Scan] = []  # scans that cannot be begun with
         self._series: dict[str, _Series] = {}

@@ -123,6 +123,7 @@ class Inlet(NamedTuple):
     pattern: Kind
     endpoints: tuple[Endpoint, ...]
     queue: int  # messages held while the source is busy
+    most_bytes: int = 0  # of a message, where less is known to be enough than any socket takes
 
 
 @runtime_checkable

@@ -84,7 +84,9 @@ class Subscriber:
         self._numbered = [scans, *([results] if results else [])]
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash, self._stages = run_id, config_hash, tuple(stages)
-        self.inlet: Inlet | None = Inlet(config.pattern, (config.endpoint(),), config.queue)
+        self.inlet: Inlet | None = Inlet(
+            config.pattern, (config.endpoint(),), config.queue, config.most_bytes
+        )
         self._series: Series | None = None
         self._last: Recording | None = None
         self._closed: dict[str, Path] = {}

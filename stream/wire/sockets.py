@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["PULL", "PUSH", "PUB", "XPUB", "SUB", "ROUTER", "DEALER"]
 
-MAX_MESSAGE_BYTES = 512 << 20
+MAX_MESSAGE_BYTES = 512 << 20  # of one part
+MAX_REQUEST_BYTES = 64 << 20  # of what strangers ask a server, and of documents
 MAX_PORT = 65535
 _ADDRESS = re.compile(r"(?:ipc|inproc)://.+|tcp://[^;]+:(?:\*|(\d+))")
 _LOOPBACK = re.compile(r"(ipc|inproc)://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)")
@@ -141,6 +142,9 @@ class Socket:
         Messages held on each side before the socket waits or, for PUB, drops.
     identity : bytes
         Of a DEALER, by which a ROUTER knows it again.
+    most_bytes : int
+        Of a part of a message that is received; without it what the kind of socket gets. ZeroMQ hangs up on
+        who sends more, and says so to nobody.
     needs_peer : bool
         Whether there is room only once somebody is connected, on the side that connects as well; what was
         queued for a peer that goes away is then lost.
@@ -158,6 +162,7 @@ class Socket:
         *,
         queue: int = 1000,
         identity: bytes = b"",
+        most_bytes: int = 0,
         needs_peer: bool = False,
     ) -> None:
         endpoints = [endpoints] if isinstance(endpoints, Endpoint) else endpoints
@@ -174,7 +179,8 @@ class Socket:
         self._socket = context.socket(getattr(zmq, kind))
         self._socket.linger = 0
         self._socket.rcvhwm = self._socket.sndhwm = queue
-        self._socket.maxmsgsize = MAX_MESSAGE_BYTES
+        by_kind = MAX_REQUEST_BYTES if kind == "ROUTER" else MAX_MESSAGE_BYTES
+        self._socket.maxmsgsize = min(most_bytes or by_kind, MAX_MESSAGE_BYTES)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.immediate = int(needs_peer)

@@ -283,3 +283,11 @@ def test_values_are_stored_before_their_byte_and_the_byte_before_the_head(
     recorder.take(images[:4])
     assert seen == [(4, 0)]
     assert scan.n_frames == 4
+
+
+def test_no_message_is_larger_than_frames_and_maps_of_the_configured_shape_need(tmp_path: Path) -> None:
+    inlets = [Recorder(tmp_path, **known).subscriber.inlet for known in ({}, {"frame_shape": (512, 1028)})]
+    unknown, known = [inlet.most_bytes for inlet in inlets if inlet is not None]
+    n_channels, flatfield, mask = 4, np.float32(0).nbytes, np.uint32(0).nbytes
+    assert unknown == 0
+    assert n_channels * (flatfield + mask) * 512 * 1028 < known < 64e6

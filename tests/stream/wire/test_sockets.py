@@ -153,6 +153,15 @@ def test_a_message_too_large_is_never_delivered_and_the_next_one_is(monkeypatch)
         assert texts(parts) == [bytes(1000)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "most_bytes", "expected"),
+    [("PULL", 1000, 1000), ("PULL", 0, 512 << 20), ("ROUTER", 0, 64 << 20), ("SUB", 1 << 40, 512 << 20)],
+)
+def test_every_socket_has_a_largest_message(kind, most_bytes, expected):
+    with Socket(kind, ANY, most_bytes=most_bytes) as socket:
+        assert socket._socket.maxmsgsize == expected
+
+
 def test_waiting_returns_the_sockets_that_have_something():
     with Socket("PULL", ANY) as one, Socket("PULL", ANY) as two, Socket("PUSH", to(two)) as push:
         assert wait_for_message([one, two], 0.0) == []
