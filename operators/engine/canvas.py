@@ -34,14 +34,17 @@ class Canvas:
     def grow(self, bounds: Bounds) -> None:
         """Make room for larger bounds; the content stays where it is in absolute pixels.
 
-        The sums, zero between updates, are given up before: no more is held on the way than in the end.
+        Without room for them all stays as it is. The arrays are copied one after the other, and the sums,
+        zero between updates, not at all.
         """
         xp, inside = self._xp, self.bounds.slices_in(bounds)
-        self.sums = Accumulators((0, 0), xp)
+        self.sums = Accumulators(self.bounds.shape, xp)
         object_, illumination = xp.ones(bounds.shape, xp.complex64), xp.zeros(bounds.shape, xp.float32)
-        object_[inside], illumination[inside] = self.object, self.illumination
-        self.object, self.illumination, self.bounds = object_, illumination, bounds
-        self.sums = Accumulators(bounds.shape, xp)
+        object_[inside] = self.object
+        self.object = object_
+        illumination[inside] = self.illumination
+        self.illumination = illumination
+        self.sums, self.bounds = Accumulators(bounds.shape, xp), bounds
 
     def part(self, bounds: Bounds, slope: Array, first_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Return object and illumination on `bounds`, on the host: new ground where there is no canvas.

@@ -200,3 +200,15 @@ def test_frames_that_do_not_fit_are_read_again(xp):
     assert_equal([38, 5])
     assert_equal([38, 5])
     assert read == [3, 12, 38, 5], "where there is room they stay"
+
+
+def test_frames_that_fit_are_never_moved_on_the_host():
+    store = FrameStore(N, None, np, Archive(lambda numbers: patterns(len(numbers)), n_bytes=200 * N * N))
+    room = store.amplitudes
+    for start in range(0, 100, 10):
+        store.put(range(start, start + 10), patterns(10), positions(10))
+    assert store.amplitudes is room
+    assert len(room) == 100
+    store.put([100], patterns(1, 9.0), positions(1))
+    assert store.amplitudes is room, "the oldest gives way"
+    np.testing.assert_allclose(store.select(np.array([100]))[:], 3)
