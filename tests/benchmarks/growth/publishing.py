@@ -15,7 +15,7 @@ from stream.stages.inputs import ImageOrigin
 from stream.stages.stitcher import LivePicture
 from stream.wire.codec import encode
 from tests.benchmarks.growth.scans import Frames, GrowingScan, state_on
-from tests.benchmarks.growth.stages import Ticks
+from tests.benchmarks.growth.stages import Ticks, no_work
 
 SMALL_PX, LARGE_PX = 512, 4096
 FRAMES = Frames(64)  # as large as a tile, and on the grid of tiles: a frame changes one
@@ -47,7 +47,7 @@ class Bench:
         self._growing = GrowingScan(folder / "scans", FRAMES, self._places)
         origin = ImageOrigin(optics=FRAMES.optics(folder), uses_network=True, uses_refinement=True)
         clock = Ticks()
-        self._picture = LivePicture(LiveConfig(tile_px=n), origin, self._growing.scan, clock)
+        self._picture = LivePicture(LiveConfig(tile_px=n), origin, self._growing.scan, clock, no_work)
         self._picture.handle(self._growing.add(N_AT_ONCE, with_frames=False))
         clock.step_s = 0.0  # nothing is published until all is there
         for _ in range(-(-((side // STEP_PX) ** 2) // N_AT_ONCE)):
