@@ -61,10 +61,10 @@ class Blocks:
         """Returns a copy of every `step`th row and column of `bounds`, (layer, row, col)."""
         n_rows, n_columns = (-(-n // step) for n in bounds.shape)
         n_layers = len(range(*layers.indices(self._shape[0])))
-        sums = np.zeros((n_layers, n_rows, n_columns), self._dtype)
+        sums = np.empty((n_layers, n_rows, n_columns), self._dtype)
         for index, here, there in _pieces(bounds, step):
-            if (block := self.blocks.get(index)) is not None:
-                sums[:, *here] = block[layers, *there]
+            block = self.blocks.get(index)
+            sums[:, *here] = 0 if block is None else block[layers, *there]
         return sums
 
 

@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -222,18 +223,21 @@ class Column:
     def _read_runs(self, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Reads large values from the files, frames that are neighbours there in one piece."""
         self._check(numbers)
-        for rows, index, within in self._runs(numbers):
-            part = out[rows]
+        for index, runs in itertools.groupby(self._runs(numbers), itemgetter(1)):
             try:
-                with self._path(index).open("rb", buffering=0) as file:
-                    n_read = os.preadv(
-                        file.fileno(), [part.reshape(-1).view(np.uint8).data], within * self._item_bytes
-                    )
+                file = self._path(index).open("rb", buffering=0)
             except FileNotFoundError:  # not allocated yet
-                part[...] = 0
+                for rows, _, _ in runs:
+                    out[rows] = 0
                 continue
-            if n_read != part.nbytes:
-                raise OSError(errno.EIO, f"{n_read} of {part.nbytes} bytes read", str(self._path(index)))
+            with file:
+                for rows, _, within in runs:
+                    self._preadv(file, within, out[rows])
+
+    def _preadv(self, file: FileIO, within: int, out: NDArray[Any]) -> None:
+        n_read = os.preadv(file.fileno(), [out.reshape(-1).view(np.uint8).data], within * self._item_bytes)
+        if n_read != out.nbytes:
+            raise OSError(errno.EIO, f"{n_read} of {out.nbytes} bytes read", str(file.name))
 
     def _runs(self, numbers: NDArray[np.int64]) -> Iterator[tuple[slice, int, int]]:
         """Yields rows of `numbers` that lie one after the other in a file, which file, and where in it."""

@@ -24,17 +24,17 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def follow(address: str, report: Path) -> None:
-    """Follows the image; the report is there from the first one on, for whoever ends this process early."""
+    """Follows the image; a report is there from the first one on, for whoever ends this process early."""
     cpu_s, look_at = time.process_time(), 0.0
     with LiveReconstruction(address, timeout_s=float("inf")) as live:
         for n_images, image in enumerate(live, start=1):
             if time.monotonic() >= look_at or image.is_final:
                 look_at = time.monotonic() + LOOK_S
                 assert image.object.ndim == 2
-            followed = Followed(
-                n_images=n_images, frames_seen=image.frames_seen, cpu_s=time.process_time() - cpu_s
-            )
-            write_atomically(report, msgspec.json.encode(followed))
+                followed = Followed(
+                    n_images=n_images, frames_seen=image.frames_seen, cpu_s=time.process_time() - cpu_s
+                )
+                write_atomically(report, msgspec.json.encode(followed))
 
 
 if __name__ == "__main__":
