@@ -1,6 +1,7 @@
 """One worker in one scan: which frames it gets and when, when it is done, and who goes on with the scan."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -19,11 +20,14 @@ from stream.record.handover import (
 )
 from stream.record.passage import ReadyFrames
 from stream.record.scan import Numbers, Scan, State
-from stream.stages.refusals import NO_USE, LeftOut
-from stream.stages.stage import Latecomer, ScanWork, Worker
+from stream.stages.refusals import in_words
+from stream.stages.stage import Latecomer, ScanWork, UnusableScanError, Worker
+
+log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
+NO_USE = (MemoryError, UnusableScanError, DiskFullError)  # which end a stage's work on one scan, not the run
 POLL_S = 0.02  # a lost doorbell costs this much
 SLICE_S = 0.03  # longest piece of work between two looks at the ledger
 BACKLOG_S = 1.0  # how long the next scan waits for frames of the one before that the network has not come to
@@ -144,3 +148,31 @@ class ScanCursor:
             self._followed_at = now if self._followed_at is None else self._followed_at
             return now - self._followed_at >= BACKLOG_S
         return not self._ready.numbers.size and (is_handed_over(scan, NETWORK) or self._accounts.is_shown)
+
+
+class LeftOut(ScanWork):
+    """A scan of which a stage can make nothing: another series of the run may be usable.
+
+    Frames are NO_ROOM where the disk is full, otherwise BAD. What is recorded is not touched.
+    """
+
+    def __init__(self, stage: str, scan: Scan, error: Exception) -> None:
+        self._stage, self._scan = stage, scan
+        self._is_said = False
+        self._state, self._reason = State.BAD, str(error)
+        if isinstance(error, MemoryError):  # the object is as large as its positions make it
+            reason = self._reason or "too large for the memory"
+            self._reason = f"{reason}; check positions.unit and positions.field_m"
+        if isinstance(error, DiskFullError):
+            self._state = State.NO_ROOM
+            self._reason = (
+                f"{in_words(error)}; `ptychostream reconstruct {scan.folder}` takes all that is recorded"
+            )
+
+    def handle(self, numbers: Numbers) -> None:
+        """Marks the frames, and says why once; where there is no room even for the mark they stay pending."""
+        if not self._is_said:
+            log.error("%s cannot use the frames of %s: %s", self._stage, self._scan.name, self._reason)
+            self._is_said = True
+        with contextlib.suppress(DiskFullError):
+            self._scan.mark(self._stage, numbers, self._state)

@@ -1,16 +1,12 @@
-"""What was refused and why: an error in words, many at most once a second, a scan that a stage leaves out."""
+"""What was refused and why: an error in words, and many at most once a second.
 
-import contextlib
+Every command needs the words, also `--help`: nothing large is imported here.
+"""
+
 import logging
 
-from stream.atomic import DiskFullError
-from stream.record.scan import Numbers, Scan, State
-from stream.stages.stage import ScanWork, UnusableScanError
 from stream.wire.foreign import printable
 
-log = logging.getLogger(__name__)
-
-NO_USE = (MemoryError, UnusableScanError, DiskFullError)  # which end a stage's work on one scan, not the run
 INTERVAL_S = 1.0
 MOST_CHARACTERS = 500  # of a reason: it may quote what came
 
@@ -49,31 +45,3 @@ def in_words(error: BaseException) -> str:
         is_told = error.filename is None or str(error.filename) in error.strerror
         return error.strerror if is_told else f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
-
-
-class LeftOut(ScanWork):
-    """A scan of which a stage can make nothing: another series of the run may be usable.
-
-    Frames are NO_ROOM where the disk is full, otherwise BAD. What is recorded is not touched.
-    """
-
-    def __init__(self, stage: str, scan: Scan, error: Exception) -> None:
-        self._stage, self._scan = stage, scan
-        self._is_said = False
-        self._state, self._reason = State.BAD, str(error)
-        if isinstance(error, MemoryError):  # the object is as large as its positions make it
-            reason = self._reason or "too large for the memory"
-            self._reason = f"{reason}; check positions.unit and positions.field_m"
-        if isinstance(error, DiskFullError):
-            self._state = State.NO_ROOM
-            self._reason = (
-                f"{in_words(error)}; `ptychostream reconstruct {scan.folder}` takes all that is recorded"
-            )
-
-    def handle(self, numbers: Numbers) -> None:
-        """Marks the frames, and says why once; where there is no room even for the mark they stay pending."""
-        if not self._is_said:
-            log.error("%s cannot use the frames of %s: %s", self._stage, self._scan.name, self._reason)
-            self._is_said = True
-        with contextlib.suppress(DiskFullError):
-            self._scan.mark(self._stage, numbers, self._state)

@@ -18,7 +18,7 @@ from tests.helpers.pipeline import Pipeline
 
 pytestmark = pytest.mark.slow
 
-N_WARM, N_SERIES = 30, 130
+N_WARM, N_SERIES = 20, 120
 MOST_GROWTH_MB = 5.0
 QUICK = ("refinement.epochs=2", "refinement.first_frames=8", "viewer.enabled=true", "viewer.port=0")
 
