@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from launch.config.sections import LOOPBACK, ViewerConfig
 
+MOST_IN_A_NAME = 200  # bytes of a part of the path: the name of a file ends at 255
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Frame-Options": "DENY",
@@ -33,6 +34,8 @@ def guard(config: ViewerConfig) -> Middleware:
     async def stand_before(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             _check(request, names)
+            if max(len(part.encode(errors="replace")) for part in request.path.split("/")) > MOST_IN_A_NAME:
+                raise web.HTTPNotFound(text="nothing has a name of that length")
             response = await handler(request)
         except web.HTTPException as refusal:
             refusal.headers.update(HEADERS)

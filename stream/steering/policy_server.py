@@ -89,8 +89,12 @@ class PolicyDoor:
             match message:
                 case Hello():
                     reply = encode(answer_to(message, self._run_id))
-                case Consult() if [array.shape[1:] for array in arrays] == [(2,)]:
-                    return self._consult(sender, message, np.asarray(arrays[0], np.float64))
+                case Consult() if [(array.dtype, array.shape[1:]) for array in arrays] == [
+                    (np.float64, (2,))
+                ]:
+                    if not np.isfinite(arrays[0]).all():
+                        raise ProtocolError("Consult with measured positions that are not finite")
+                    return self._consult(sender, message, arrays[0])
                 case Decided():
                     self._take_note(message)
                     return []
@@ -100,7 +104,7 @@ class PolicyDoor:
                     reply = self._steering()
                 case _:
                     raise ProtocolError(
-                        f"wanted Consult with positions (point, 2), got {type(message).__name__}"
+                        f"wanted Consult with positions (point, 2) float64, got {type(message).__name__}"
                     )
         except ValueError as error:
             reply = encode(rejection(error))
