@@ -33,7 +33,7 @@ def guard(config: ViewerConfig) -> Middleware:
     @web.middleware
     async def stand_before(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            _check(request, names)
+            _check(request, names, config.hosts)
             if max(len(part.encode(errors="replace")) for part in request.path.split("/")) > MOST_IN_A_NAME:
                 raise web.HTTPNotFound(text="nothing has a name of that length")
             response = await handler(request)
@@ -47,15 +47,19 @@ def guard(config: ViewerConfig) -> Middleware:
     return stand_before
 
 
-def _check(request: web.Request, names: Collection[str]) -> None:
-    """Raise HTTPForbidden unless the browser asked for this page, and itself."""
+def _check(request: web.Request, names: Collection[str], proxied: Collection[str]) -> None:
+    """Raise HTTPForbidden unless the browser asked for this page, and itself.
+
+    To a browser the page may be that of a proxy, which has TLS and is one of the hosts `proxied`.
+    """
     asked, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     host = _host_of(asked)
     if host not in names and host != _own_address(request):
         raise web.HTTPForbidden(
             text=f"this page does not answer to {host!r}: `viewer.hosts` in the configuration names its hosts"
         )
-    if origin is not None and origin != f"{request.scheme}://{asked}":
+    own = {f"http://{asked}", *(f"https://{name}" for name in (asked, *proxied))}
+    if origin is not None and origin not in own:
         raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
 
 

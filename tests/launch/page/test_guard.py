@@ -67,6 +67,18 @@ def test_a_page_on_a_network_answers_to_its_hosts_and_to_the_name_of_its_compute
             assert status_of(url, "GET", "/", f"Host: {name}") == 200
 
 
+def test_a_proxy_that_has_tls_may_stand_before_the_page():
+    with viewer(NOBODY, **OPEN) as url:
+        for host, origin, status in (
+            ("beamline.example", "https://beamline.example", 200),
+            ("127.0.0.1:8010", "https://beamline.example", 200),  # a proxy that asks for what it was told
+            ("beamline.example", "https://beamline.example:9999", 403),
+            ("beamline.example", "https://elsewhere.example", 403),
+            ("localhost", "null", 403),
+        ):
+            assert status_of(url, "GET", "/", f"Host: {host}", f"Origin: {origin}") == status, (host, origin)
+
+
 def test_no_other_page_may_frame_it_and_only_its_own_files_are_run(url):
     with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
