@@ -16,10 +16,11 @@ from launch.training.recipe import Recipe, read_recipe
 from operators.network.interface import Network
 from operators.network.predictor import Predictor, rounding_error
 from operators.network.registry import NETWORKS
+from stream.stages.config import NetworkConfig
 from tests.benchmarks.network.threads import torch_threads
 
 BATCH_SIZE = 16
-LIVE_BATCH, LIVE_PATHS = 4, ("openvino", "torch")
+LIVE_BATCH = 4
 N_ROUNDS = 30
 PHOTONS = 4e5
 
@@ -40,7 +41,9 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         `ms_per_pattern` of the default network, `ms_per_pattern_bf16` of convolutions in bfloat16,
         `ms_per_pattern_ptychonet`, the ratio `ptychonet_over_physics`, and how far patches are from those of
         single precision without short cuts: `rounding_error`, `rounding_error_bf16`. For the few frames of a
-        live scan on one thread `openvino_over_torch`, the ratio of times, and `rounding_error_openvino`.
+        live scan on one thread `openvino_over_torch`, the ratio of times in single precision, and
+        `rounding_error_openvino`; of what a run takes here over OpenVINO in single precision
+        `live_over_openvino`, and `rounding_error_live`: both are bfloat16 where the processor has it.
     """
     probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=PHOTONS))
     torch.manual_seed(0)
@@ -52,7 +55,11 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
     }
     with torch_threads(n_threads):
         times = least_ms_per_pattern(predictors)
-    live = {name: Predictor(physics, probe, LIVE_BATCH, openvino=name == "openvino") for name in LIVE_PATHS}
+    live = {
+        "openvino": Predictor(physics, probe, LIVE_BATCH, dtype=torch.float32),
+        "torch": Predictor(physics, probe, LIVE_BATCH, openvino=False),
+        "live": Predictor(physics, probe, LIVE_BATCH),
+    }
     with torch_threads(1):
         live_times = least_ms_per_pattern(live)
     return {
@@ -64,6 +71,8 @@ def measure_speed(physics: Network, n_threads: int = 2) -> dict[str, float]:
         "rounding_error_bf16": rounding_error(physics, predictors["bf16"], probe),
         "openvino_over_torch": live_times["openvino"] / live_times["torch"],
         "rounding_error_openvino": rounding_error(physics, live["openvino"], probe),
+        "live_over_openvino": live_times["live"] / live_times["openvino"],
+        "rounding_error_live": rounding_error(physics, live["live"], probe),
     }
 
 
@@ -83,8 +92,9 @@ def pairs_per_cpu_s(recipe: Recipe, n_batches: int = 200) -> float:
 def live_ms_per_pattern(networks: dict[str, Network]) -> dict[str, float]:
     """Return milliseconds per pattern of each network as the live stage runs it: one thread, full batches."""
     probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=PHOTONS))
+    size = NetworkConfig().batch_size
     with torch_threads(1):
-        return least_ms_per_pattern({name: Predictor(it, probe, BATCH_SIZE) for name, it in networks.items()})
+        return least_ms_per_pattern({name: Predictor(it, probe, size) for name, it in networks.items()})
 
 
 def least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
@@ -98,6 +108,6 @@ def least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
     for _ in range(N_ROUNDS):
         for name, predictor in predictors.items():
             start = time.perf_counter()
-            predictor.predict(patterns)
+            predictor.submit(patterns)()
             durations[name].append(time.perf_counter() - start)
     return {name: min(values) / n_frames * 1e3 for name, values in durations.items()}
