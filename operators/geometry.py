@@ -156,6 +156,12 @@ class Bounds:
         return rows, columns
 
 
+def lie_far_apart(corners: Corners, n_pixels: int) -> bool:
+    """Return whether windows cover less than a quarter of the box around them, (frame, 2) int64 corners."""
+    n_rows, n_columns = Bounds.of_windows(corners, n_pixels).shape
+    return n_rows * n_columns > 4 * len(corners) * n_pixels**2
+
+
 def window_corners(positions_px: Positions) -> Corners:
     """Return the pixel nearest to each position, int64; halves go up, so a common offset changes nothing.
 

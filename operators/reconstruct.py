@@ -113,7 +113,7 @@ def reconstruct(
     config : RefinerConfig, optional
         Algorithm and its steps; rPIE on whole pixels by default.
     epochs : float
-        Visits per frame; the last third of them take smaller and smaller steps.
+        Visits per frame, of each at least one; the last third of them take smaller and smaller steps.
     scale_probe : bool
         False where the guess has the power of the beam without sample, so that `abs(object)` is the
         transmission; otherwise it gets the mean photons of the frames.

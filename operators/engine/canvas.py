@@ -4,7 +4,7 @@ import numpy as np
 
 from operators.arrays import Array, ArrayModule, Corners, Object, Patches, Probe, abs2, to_numpy
 from operators.engine.epie import Accumulators
-from operators.geometry import Bounds
+from operators.geometry import Bounds, lie_far_apart
 from operators.optics.probe import phase_ramp
 from operators.patches import add_patches
 
@@ -116,8 +116,7 @@ class Canvas:
 
     def _blocks(self, region: Bounds, corners: Corners, n_pixels: int) -> list[Bounds]:
         """Return what of a region to look at: all of it, or the squares under windows that lie far apart."""
-        n_rows, n_columns = region.shape
-        if self._xp is not np or n_rows * n_columns <= 4 * len(corners) * n_pixels**2:
+        if self._xp is not np or not lie_far_apart(corners, n_pixels):
             return [region]
         offsets = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
         cells = np.unique(((corners // n_pixels)[:, None] + offsets).reshape(-1, 2), axis=0)

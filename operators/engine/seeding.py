@@ -9,7 +9,7 @@ import numpy as np
 from operators.arrays import Array, Corners, Mask, Patches, Patterns, Probe, abs2, array_module, to_numpy
 from operators.engine.config import RefinerSnapshot
 from operators.engine.refiner import Refiner
-from operators.geometry import Bounds
+from operators.geometry import Bounds, lie_far_apart
 from operators.mosaic.mosaic import KNOWN_FRACTION, Mosaic
 from operators.optics.forward import forward_residual, noise_residual, valid_photons
 from operators.patches import extract_patches
@@ -184,6 +184,9 @@ class EarlierObject:
 
     def _windows(self, corners: Corners, n_pixels: int) -> tuple[Patches, Array]:
         """Return (frame, y, x) complex64 and bool: the object under each window, and where it is known."""
+        if lie_far_apart(corners, n_pixels):
+            parts = [self._windows(corner[None], n_pixels) for corner in corners]
+            return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         own, bounds = self.snapshot.bounds, Bounds.of_windows(corners, n_pixels)
         object_, is_known = np.ones(bounds.shape, np.complex64), np.zeros(bounds.shape, bool)
         if (both := bounds.intersection(own)) is not None:

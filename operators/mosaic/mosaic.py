@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from operators.arrays import Array, Corners, Mask, Object, Patches, abs2
-from operators.geometry import Bounds
+from operators.geometry import Bounds, lie_far_apart
 from operators.mosaic.blocks import Blocks
 from operators.mosaic.error_bars import DEFAULT_ERROR_MODEL, ErrorModel
 from operators.mosaic.islands import Islands
@@ -151,10 +151,9 @@ class Mosaic:
     def windows(self, corners: Corners) -> Patches:
         """Returns (frame, y, x) complex64, the mosaic under each window; 1 where nothing is known."""
         n = self.weights.shape[-1]
-        bounds = Bounds.of_windows(corners, n)
-        n_rows, n_columns = bounds.shape
-        if n_rows * n_columns > 4 * len(corners) * n**2:  # they lie far apart
+        if lie_far_apart(corners, n):
             return np.concatenate([self.windows(corner[None]) for corner in corners])
+        bounds = Bounds.of_windows(corners, n)
         photons, gains = self._sums.on(bounds, layers=slice(2))
         object_ = self._mean(photons, _inverse(gains), self._islands.sums_on(bounds))
         return extract_patches(np.where(self._known(photons), object_, 1), corners - bounds.origin, n)

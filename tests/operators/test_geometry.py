@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from operators.arrays import to_numpy
-from operators.geometry import Bounds, Geometry, probe_positions, window_corners
+from operators.geometry import Bounds, Geometry, lie_far_apart, probe_positions, window_corners
 
 SIEMENS = {"energy_ev": 8800.0, "detector_distance_m": 1.92, "detector_pixel_m": 75e-6, "n_pixels": 128}
 
@@ -60,6 +60,12 @@ def test_slices_keep_the_meaning_of_a_pixel_when_a_canvas_grows():
     assert large.contains(small)
     assert (rows[selected][0, 0], columns[selected][0, 0]) == small.origin
     assert rows[selected].shape == small.shape
+
+
+def test_windows_lie_far_apart_where_they_cover_little_of_the_box_around_them():
+    assert not lie_far_apart(np.array([[0, 0]]), 8)
+    assert not lie_far_apart(np.array([[0, 0], [8, 8]]), 8)
+    assert lie_far_apart(np.array([[0, 0], [100, 100]]), 8)
 
 
 def test_slices_outside_are_refused():

@@ -55,6 +55,14 @@ def test_frames_positions_and_a_guess_of_the_probe_give_object_and_probe(scene, 
     assert nrmse(remove_gauge(misplaced, truth, shift=False, scale=True), truth).c > 0.3
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 16])
+def test_every_frame_is_visited_however_few_epochs_there_are(scene, frames, batch_size):
+    config = RefinerConfig(batch_size=batch_size, probe_step=0)
+    found = found_in(frames, scene.corners, scene.probe, config=config, epochs=0.1)
+    power = (np.abs(found.probe) ** 2).sum()
+    np.testing.assert_allclose(found.photons.sum(), len(frames) * power, rtol=1e-3)
+
+
 def test_ground_that_no_frame_lit_is_transparent(scene, frames):
     found = found_in(frames, scene.corners, scene.probe, epochs=8)
     least = 0.05 * (np.abs(found.probe) ** 2).sum(axis=0).max()

@@ -110,6 +110,19 @@ def test_an_object_of_other_ground_changes_nothing(first, second):
     assert (engine.windows(away) == 1).all()
 
 
+def test_a_frame_far_away_changes_nothing_of_what_others_start_from(first, second):
+    _, earlier = first
+    here, seeded = second.corners[27:28], []
+    for corners in (here, np.concatenate([here, here + 500])):
+        engine, patterns = Refiner(RefinerConfig(), earlier.probe), second.patterns[[27] * len(corners)]
+        engine.append(range(len(corners)), patterns, corners.astype(float))
+        seeding = EarlierObject(earlier)
+        seeding.seed(engine, patterns, corners)
+        assert seeding.n_used == 1
+        seeded.append(engine.windows(here))
+    np.testing.assert_array_equal(*seeded)
+
+
 def test_frames_on_the_ground_of_both_scans_start_from_the_earlier_one_and_others_do_not(first, second):
     scene, _ = first
     engine = Refiner(RefinerConfig(), scene.probe)
