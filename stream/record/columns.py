@@ -216,9 +216,10 @@ class Column:
 
     def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Stores large values through the files, frames that are neighbours there in one piece."""
-        for rows, index, within in self._runs(numbers):
+        for index, runs in itertools.groupby(self._runs(numbers), itemgetter(1)):
             with self._path(index).open("r+b", buffering=0) as file:
-                self._pwrite(file, within, values[rows])
+                for rows, _, within in runs:
+                    self._pwrite(file, within, values[rows])
 
     def _read_runs(self, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Reads large values from the files, frames that are neighbours there in one piece."""
