@@ -31,7 +31,7 @@ from stream.wire.sockets import EndpointError, Socket
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN = 256
-FEW_MESSAGES, GATHER_S = 8, 0.004  # when so few came, more are waited for: together they cost half
+FEW_MESSAGES, GATHER_S = 8, 0.003  # when so few came, more are waited for: together they cost half
 MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
