@@ -22,6 +22,7 @@ CHEAP_S = 30.0  # a run waits that long at most, for a figure that nobody asked 
 WORK_PER_S = 1.2e7  # pixels of a probe's modes, times visits, that one core refines in a second
 PATIENCE_S = 10 * CHEAP_S  # of the finisher, whose processes get what others leave
 LOOK_S = 0.2
+GLANCE_S = 0.02  # with less the end of a process would never be heard of: time is up before it is looked at
 # What the recorder is at when its results are written: the counter `step`.
 STORING, MEASURING, LEFT = 1, 2, 3  # left to the finisher
 OVERTAKEN = "another scan had begun, and the finisher measures it when no scan waits for that"
@@ -82,7 +83,7 @@ class Measurement:
             text=True,
         )
 
-    def figures(self, timeout_s: float = 0.0) -> dict[str, Any] | None:
+    def figures(self, timeout_s: float = GLANCE_S) -> dict[str, Any] | None:
         """Returns the figures, or `unmeasured` where it failed; None if it is not done within `timeout_s`."""
         try:
             said, complaint = self._process.communicate(timeout=timeout_s)
