@@ -212,6 +212,8 @@ def beside_beamline(
                 if json_file:
                     write_summary(json_file, reached[-1] if reached else {"is_complete": False})
                 raise
+        if len(supervisor.scans()) < n_series:
+            raise ValueError(f"{config.save} has no room for the scan: make room or use another --save")
         yield supervisor.scans(), supervisor.n_restarts
         stay(supervisor, console)
         supervisor.stop()

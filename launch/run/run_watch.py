@@ -1,5 +1,6 @@
 """How a run stands, for everybody who looks on: one sentence, the stages' rows, and what is worth a note."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,8 @@ from stream.record.scan import Scan
 from stream.record.taken_up import runs_of
 from stream.wire.messages import FinishedScan, RunLevel, RunState, StageState
 
+log = logging.getLogger(__name__)
+
 STEERING = NAMES["policy"]
 BESIDE = ("finetune", "finisher", NAMES["viewer"])  # the image follows the scan without them
 TROUBLE = ("error", "warning")  # the worst first
@@ -22,6 +25,12 @@ MOST_FINISHED = 16  # scans that are told of to who joins late
 MOST_SAID = 2  # troubles in one sentence; the rows have all
 
 Note = Callable[[str, EventLevel, str], None]  # source, level, text
+OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
+
+
+def log_notice(stage: str, level: int, text: str) -> None:
+    """Leaves what a stage has to tell in the log, where nobody else is to be told."""
+    log.log(level, "%s: %s", stage, text)
 
 
 class RunWatch:

@@ -16,7 +16,7 @@ from launch.config.run_file import ResolvedRun
 from launch.results.halves import CHEAP_S, awaits_measuring
 from launch.run.claims import claim, short_lived_folder
 from launch.run.processes import RunFailedError, StageProcess
-from launch.run.run_watch import RunWatch
+from launch.run.run_watch import OnNotice, RunWatch, log_notice
 from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
 from stream.record.events import EventLog, event_level
@@ -42,12 +42,7 @@ LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is 
 
 FINISHED = "finisher", logging.INFO  # what a scan that was handed over is announced as
 
-OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
 OnTurn = Callable[[list[Scan]], None]
-
-
-def _log_notice(stage: str, level: int, text: str) -> None:
-    log.log(level, "%s: %s", stage, text)
 
 
 class Supervisor:
@@ -71,7 +66,7 @@ class Supervisor:
         self,
         run: ResolvedRun,
         *,
-        on_notice: OnNotice = _log_notice,
+        on_notice: OnNotice = log_notice,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run, self.clock, self._tell = run, clock, on_notice
@@ -278,8 +273,8 @@ class Supervisor:
     ) -> None:
         """Returns when `n_series` series, and all that were taken up, are closed or given up.
 
-        A series is closed by every stage, or given up with its finisher. Those taken up count; a run that
-        only resumes has all to wait for.
+        A series is closed by every stage, given up with its finisher, or refused for want of room. Those
+        taken up count; a run that only resumes has all to wait for.
 
         Parameters
         ----------
@@ -296,7 +291,9 @@ class Supervisor:
         deadline = self.clock() + timeout_s
         while True:
             scans = self.scans()
-            n_closed = sum(map(self.is_over, scans))
+            detector = self.progress.get("subscriber")
+            n_refused = detector.counts.get("refused", 0) if detector else 0
+            n_closed = sum(map(self.is_over, scans)) + n_refused
             if on_turn:
                 on_turn(scans)
             owed = scans if self.run.resumes else filter(self._is_taken_up, scans)

@@ -93,7 +93,7 @@ class Subscriber:
         self._next: StartMessage | None = None  # of another series, while one is open that may go on
         self._refused: dict[str, str] = {}  # why, by series
         self._doubts = Doubts()
-        self._n_rejected = 0
+        self._n_rejected = self._n_refused = 0
         self._complaints = Complaints(log, "messages of the detector")
         self._look_for_unfinished()
 
@@ -134,12 +134,13 @@ class Subscriber:
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the name of the current or last scan, and how many frames came and were refused."""
         recording = (self._series and self._series.recording) or self._last
+        refused = {"refused": self._n_refused} if self._n_refused else {}  # series
         if recording is None:
-            return "", {"rejected": self._n_rejected}
+            return "", {"rejected": self._n_rejected} | refused
         counters = {name: recording.counters[name] for name in ("duplicates", "conflicts", "late")}
         expected = max(recording.head, recording.counters["announced"])
         seen = {"expected": expected, "recorded": recording.n_recorded, "rejected": self._n_rejected}
-        return recording.scan.name, seen | counters
+        return recording.scan.name, seen | counters | refused
 
     def _look_for_unfinished(self) -> None:
         self._scans.mkdir(parents=True, exist_ok=True)
@@ -323,6 +324,7 @@ class Subscriber:
     def _refuse(self, series: Series, reason: str) -> None:
         self._refused[series.key] = f"series {printable(series.key, 80)} is refused: {reason}"
         log.warning("%s; the next one is tried again", self._refused[series.key])
+        self._n_refused += 1
         if self._series is series:
             self._series = None
 

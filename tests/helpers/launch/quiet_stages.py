@@ -30,6 +30,15 @@ class Quiet:
         return "", {"turns": self._turns}
 
 
+class Refusing(Quiet):
+    def progress(self) -> tuple[str, dict[str, int]]:
+        return "", {"refused": 1}
+
+
+def detector_without_room(run: ResolvedRun) -> Quiet:
+    return Refusing("subscriber", run.config.save)
+
+
 def first(run: ResolvedRun) -> Quiet:
     return Quiet("first", run.config.save)
 

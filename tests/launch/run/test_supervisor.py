@@ -128,6 +128,15 @@ def test_nobody_waits_for_a_scan_whose_finisher_was_given_up(run_folder, monkeyp
         assert not supervisor.is_closed(scan), "a run into the same folder goes on with it"
 
 
+def test_nobody_waits_for_a_series_that_was_refused_for_want_of_room(run_folder):
+    run = make_run(run_folder, "detector_without_room")
+    run = run.model_copy(update={"stages": (run.stages[0].model_copy(update={"name": "subscriber"}),)})
+    with Supervisor(run, on_notice=lambda *notice: None) as supervisor:
+        supervisor.start()
+        supervisor.wait_for_series(1, timeout_s=PATIENCE_S)
+        assert supervisor.scans() == []
+
+
 def test_a_stage_that_refuses_says_why_and_is_not_started_again(run_folder):
     with Supervisor(make_run(run_folder, "refusing")) as supervisor, pytest.raises(RunFailedError) as caught:
         supervisor.start()

@@ -62,7 +62,7 @@ def test_a_series_that_does_not_fit_is_refused_when_it_is_armed_and_the_next_one
     assert "series a is refused" in caplog.text
     assert "the 1000000 frames that it announces need 96 MB, 10 MB are free" in caplog.text
     recorder.take(rest)
-    assert recorder.subscriber.progress() == ("", {"rejected": 3})
+    assert recorder.subscriber.progress() == ("", {"rejected": 3, "refused": 1})
     assert not [*tmp_path.iterdir()]
     recorder.take(series("b", 3))
     assert_recorded(recorder.scan(), range(3))
