@@ -1,5 +1,6 @@
 """Pictures of a result: amplitude and phase of object and probe, with axes, units and the page's colours."""
 
+import gc
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def write_png(path: Path, result: Reconstruction) -> None:
     draw_object(figure, result)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
+    del figure
+    gc.collect()  # it refers to itself, with its megabytes, and a run writes one after the other
 
 
 def draw_object(figure: FigureBase, result: Reconstruction) -> None:
