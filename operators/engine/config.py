@@ -14,6 +14,8 @@ BackendName: TypeAlias = Literal["auto", "numpy", "compiled", "cupy", "cupy-fuse
 CLOSING = 0.3  # of a run's epochs
 _FEW_FRAMES, _VISITS_OF_FEW = 60, 8
 _LAST_FRACTION = 0.02
+_VISITS_TO_DOUBLE = 15.0  # the step of an object that began near to the truth
+_EPOCHS_TO_HALVE = 4.0  # that step, once all frames are there
 
 
 class RefinerConfig(Section):
@@ -52,7 +54,7 @@ class RefinerConfig(Section):
     """visits of a frame before its position moves"""
     # Iterations hardly see slow variations (operators.engine.levelling).
     levels: bool = True
-    """whether slow variations of phase are taken from the centroids of the patterns as a scan closes"""
+    """whether slow variations of phase are taken from how far patterns have moved as a scan closes"""
     seed: NonNegativeInt = 0
     """of the order in which frames are visited"""
 
@@ -176,3 +178,23 @@ def closing_fraction(epoch: float, n_epochs: float, start: float = math.inf) -> 
     """
     start = min(start, (1 - CLOSING) * n_epochs)
     return min(1.0, max(_LAST_FRACTION, (n_epochs - epoch) / (n_epochs - start)))
+
+
+def near_fraction(first: float, n_visits: float) -> float:
+    """Return the fraction of a full step after so many visits, of an object that began near to the truth.
+
+    It grows from `first`: early on full steps lead away, towards the noise of the frames seen last; after
+    many visits what is still wrong is slow, and takes them. Visits are counted, not time: on a slow machine
+    steps stay small for as long as there have been few.
+    """
+    return min(1.0, first * (1 + n_visits / _VISITS_TO_DOUBLE))
+
+
+def near_closing_fraction(first: float, epoch: float, n_epochs: float, start: float) -> float:
+    """Return the fraction of a full step of such an object that has been closing since epoch `start`.
+
+    It falls from what it was there with the number of epochs since, which makes an average of them: the
+    object is good at any moment. At `n_epochs` next to nothing is left.
+    """
+    since = (epoch - start) / _EPOCHS_TO_HALVE
+    return near_fraction(first, start) * closing_fraction(epoch, n_epochs, start) / (1 + since)

@@ -242,8 +242,8 @@ class RefinementConfig(RefinerConfig, ComputeConfig):
     """shortest time between two states of the object, seconds"""
     # Full steps follow the noise of the frames seen last: from a good start they lead away from the truth.
     seeded_step: Fraction = 0.25
-    """share of its step that an object which starts from the network takes while frames come, with a known
-    probe, 0 to 1"""
+    """share of its step that an object which starts from the network begins with, with a known probe, 0 to 1;
+    it doubles in fifteen epochs"""
     frames_gb: PositiveFloat = 4.0
     """most memory for frames, at two bytes a pixel, GB; older ones are read from the scan when needed"""
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.2

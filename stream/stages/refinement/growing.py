@@ -3,7 +3,13 @@
 import numpy as np
 
 from operators.arrays import Patterns, Positions, Probe, abs2
-from operators.engine.config import CLOSING, RefinerSnapshot, closing_fraction
+from operators.engine.config import (
+    CLOSING,
+    RefinerSnapshot,
+    closing_fraction,
+    near_closing_fraction,
+    near_fraction,
+)
 from operators.engine.frame_store import spread
 from operators.engine.gate import Closing, Gate
 from operators.engine.seeding import EarlierObject, Seeding
@@ -159,14 +165,16 @@ class GrowingObject:
     def _step(self) -> None:
         engine, n_epochs = self.engine, self.engine.last_epoch(self._config.epochs)
         closes, n_before = self._setup.has_all_frames(self._scan), len(engine.error_history)
+        first = self._config.seeded_step
         if closes and self._starts_near:
             closes_from = self._published.note_closing(engine.epoch)
-            fraction = closing_fraction(engine.epoch, n_epochs, closes_from)
-            engine.step(1, fraction=fraction**2, levels=True)
+            fraction = near_closing_fraction(first, engine.epoch, n_epochs, closes_from)
+            engine.step(1, fraction=fraction, levels=True)
         elif closes:
             engine.step(1, fraction=closing_fraction(engine.epoch, n_epochs))
         else:
-            engine.step(1, fraction=self._config.seeded_step if self._starts_near else 1.0, levels=False)
+            fraction = near_fraction(first, engine.epoch) if self._starts_near else 1.0
+            engine.step(1, fraction=fraction, levels=False)
         if len(engine.error_history) > n_before:
             self._published.note_epoch(engine)
 
