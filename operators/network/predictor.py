@@ -14,7 +14,7 @@ from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
 from operators.network.cuda_graph import Run, recorded
 from operators.network.gaps import fill_gaps
 from operators.network.interface import Network, channels_last, illuminate, probe_tensor
-from operators.network.openvino import compile_layers, has_fast_bfloat16, has_openvino
+from operators.network.openvino import compile_layers, fast_dtype, has_openvino
 from operators.patches import middle, widened
 
 Results = Callable[[], tuple[Patches, np.ndarray]]
@@ -37,7 +37,7 @@ class Predictor:
     device : str
         Where torch runs it.
     dtype : torch.dtype, optional
-        Of the convolutions: bfloat16 on a GPU and, in OpenVINO, on a CPU that multiplies it by itself, single
+        Of the convolutions: float16 on a GPU, `operators.network.openvino.fast_dtype` in OpenVINO, single
         precision elsewhere, unless given. The Fourier transforms are always in single precision.
     openvino : bool
         Run convolutions of the default network on a CPU in OpenVINO, if it is installed, torch has one
@@ -90,11 +90,11 @@ class Predictor:
         self._network, self._device = copy.deepcopy(network).eval().to(device), torch.device(device)
         self._mask = None if mask is None or mask.all() else torch.from_numpy(mask).to(device)
         on_gpu = self._device.type == "cuda"
-        self._network.optimise_for_inference(dtype or (torch.bfloat16 if on_gpu else torch.float32))
+        self._network.optimise_for_inference(dtype or (torch.float16 if on_gpu else torch.float32))
         channels_last(self._network)
         is_single = self._network.dtype == torch.float32 and torch.get_num_threads() == 1
         if openvino and not on_gpu and is_single and has_openvino():
-            compile_layers(self._network, dtype or (torch.bfloat16 if has_fast_bfloat16() else torch.float32))
+            compile_layers(self._network, dtype or fast_dtype(self._network))
         self._run: Run = self._eager
 
     def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:

@@ -102,7 +102,7 @@ WRITES = {
     ("train", "output"): (
         "train tiny.yaml --output .", "tiny.safetensors", "launch.training.train.start_network",
     ),
-    ("keys", "folder"): ("keys . me", "me.key_secret", "zmq.auth.create_certificates"),
+    ("keys", "folder"): ("keys . me", "me.key_secret", "zmq.curve_keypair"),
 }  # fmt: skip
 READS = {
     ("check", "save"), ("replay", "store"), ("reconstruct", "store"), ("reconstruct", "mask"),

@@ -24,7 +24,6 @@ ELSEWHERE = {
     "launch/offline/reconstruct.py",
     "launch/training/checkpoint.py",
     "stream/files/weights.py",
-    "stream/record/columns.py",
 }
 NOT_FINITE = {
     "a": math.nan,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from operators.network import predictor
+from operators.network import openvino, predictor
 from operators.network.literature_nets import PtychoNN
 from operators.network.openvino import CompiledStage, compile_layers, has_fast_bfloat16, has_openvino
 from operators.network.physics_net import N_INPUTS, PhysicsNet
@@ -91,16 +91,21 @@ def test_a_predictor_on_one_thread_gives_the_same_with_openvino_and_without(
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("has_bfloat16", "asked_for"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_bfloat16_is_taken_where_the_processor_has_it(
-    monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, asked_for: torch.dtype
+@pytest.mark.parametrize(
+    ("has_bfloat16", "n_stages", "asked_for"),
+    [(True, 1, torch.bfloat16), (True, 2, torch.float32), (False, 1, torch.float32)],
+)
+def test_bfloat16_is_taken_where_the_processor_has_it_and_the_image_is_no_worse(
+    monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, n_stages: int, asked_for: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(predictor, "has_fast_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(openvino, "has_fast_bfloat16", lambda: has_bfloat16)
     dtypes: list[torch.dtype] = []
     monkeypatch.setattr(predictor, "compile_layers", lambda network, dtype: dtypes.append(dtype))
-    Predictor(some_network(), PROBE)
-    Predictor(some_network(), PROBE, dtype=torch.float32)
+    network = PhysicsNet(widths=(8, 16), n_stages=n_stages).eval()
+    network.largest_intensity.fill_(1.0)
+    Predictor(network, PROBE)
+    Predictor(network, PROBE, dtype=torch.float32)
     assert dtypes == [asked_for, torch.float32], "unless single precision is asked for"
 
 

@@ -83,7 +83,7 @@ def assert_same_values(scan, expected, rtol):
 def test_batches_stored_while_a_gpu_works_and_by_several_threads_are_the_same(
     tmp_path, bench, how, monkeypatch
 ):
-    monkeypatch.setattr(predictor, "has_fast_bfloat16", lambda: False)  # which several threads do without
+    monkeypatch.setattr(predictor, "fast_dtype", lambda network: torch.float32)  # as several threads do
     assert_same_values(bench.run(tmp_path / "how", **how), bench.run(tmp_path / "plain"), rtol=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_a_gpu_goes_on_while_tuned_weights_are_recorded(tmp_path, bench):
     assert n_before > 0
     other = tmp_path / "other.safetensors"
     save_network(other, other_network(), CARD)
-    assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # bfloat16
+    assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # half precision
 
 
 @pytest.mark.cuda
@@ -123,7 +123,7 @@ def test_a_gpu_gives_the_patches_of_a_cpu(tmp_path, bench):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     found = bench.run(tmp_path / "gpu", device="cuda", threads=2)
-    assert_same_values(found, bench.run(tmp_path / "cpu"), rtol=0.03)  # bfloat16
+    assert_same_values(found, bench.run(tmp_path / "cpu"), rtol=0.03)  # half precision
 
 
 def test_the_last_frames_do_not_wait_for_a_full_batch(tmp_path, bench):

@@ -7,7 +7,7 @@ import torch
 
 from operators.network.ensemble import Ensemble, RoundRobin
 from operators.network.interface import Network
-from operators.network.openvino import has_fast_bfloat16
+from operators.network.openvino import fast_dtype
 from operators.network.physics_net import PhysicsNet
 from operators.network.predictor import Predictor
 from operators.optics.probe import with_power, zone_plate_probe
@@ -91,7 +91,7 @@ def test_a_network_is_tried_out_in_a_sentence() -> None:
     match = re.fullmatch(r"([\d.e+-]+) ms per pattern on cpu, rounding changes patches by (\de-\d+)", said)
     assert match, said
     assert float(match[1]) > 0
-    assert 0 < float(match[2]) < (0.02 if has_fast_bfloat16() else 1e-5)
+    assert 0 < float(match[2]) < (1e-5 if fast_dtype(network()) == torch.float32 else 0.02)
 
 
 def test_auto_is_a_gpu_where_there_is_one() -> None:
