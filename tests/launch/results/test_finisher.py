@@ -158,10 +158,10 @@ def test_a_scan_that_was_handed_over_comes_to_the_end_of_one_that_was_not(tmp_pa
     finish(bench.finisher(), scan)  # the one before was killed
 
     second, second_error, _ = bench.result(scan)
-    assert second.epoch == pytest.approx(first.epoch, abs=1)
+    assert first.epoch - 4 < second.epoch < first.epoch + 1, "where it ended, or before it led away"
     assert second_error < 1.05 * error
     by_order = nrmse(in_another_order.object, first.object, lit).c
-    assert nrmse(second.object, first.object, lit).c < 1.5 * by_order, "as frames visited in another order do"
+    assert nrmse(second.object, first.object, lit).c < 2.5 * by_order, "as frames visited in another order do"
     assert (np.diff(read_error_curve(scan.folder)["epoch"]) > 0).all(), "one curve, without a step back"
     calibrated, as_alone = (read_calibration(each.folder) for each in (scan, alone))
     assert calibrated.n_calibrated >= as_alone.n_calibrated, "judged by the final object"

@@ -115,7 +115,7 @@ def test_a_gpu_goes_on_while_tuned_weights_are_recorded(tmp_path, bench):
     assert n_before > 0
     other = tmp_path / "other.safetensors"
     save_network(other, other_network(), CARD)
-    assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # half precision
+    assert_same_values(Scan(scan.folder), bench.run(tmp_path / "cpu", weights=other), rtol=0.03)  # float16
 
 
 @pytest.mark.cuda
@@ -123,7 +123,7 @@ def test_a_gpu_gives_the_patches_of_a_cpu(tmp_path, bench):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     found = bench.run(tmp_path / "gpu", device="cuda", threads=2)
-    assert_same_values(found, bench.run(tmp_path / "cpu"), rtol=0.03)  # half precision
+    assert_same_values(found, bench.run(tmp_path / "cpu"), rtol=0.03)  # float16
 
 
 def test_the_last_frames_do_not_wait_for_a_full_batch(tmp_path, bench):
