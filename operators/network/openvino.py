@@ -30,7 +30,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def fast_dtype(network: Network) -> torch.dtype:
-    """Return what to multiply in: bfloat16 where it is fast here and the image is no worse for it, or float32.
+    """Return what to multiply in: bfloat16 where it is fast here and makes the image no worse, or float32.
 
     The image of a network of several stages is up to a fifth worse, that of one stage is not.
     """
