@@ -41,10 +41,10 @@ from stream.record.calibration import read_calibration
 from stream.record.handover import NETWORK, has_successor
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import read_snapshot
-from stream.stages.composition import Refined
 from stream.stages.inputs import ImageOrigin, Optics, read_corners, read_patches
 from stream.stages.refusals import in_words
 from stream.stages.stage import ScanWork
+from stream.stages.stitching.composition import Refined
 
 log = logging.getLogger(__name__)
 

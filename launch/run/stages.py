@@ -182,7 +182,7 @@ def refinement(run: ResolvedRun) -> Worker:
 
 def stitcher(run: ResolvedRun) -> Worker:
     """Returns the stage that assembles and publishes the live image."""
-    from stream.stages.stitcher import Stitcher
+    from stream.stages.stitching.worker import Stitcher
 
     section = _own(run.config.live, run, "stitcher")
     return Stitcher(section, _origin(run), state=StateReader(run.rendezvous))

@@ -41,7 +41,7 @@ from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.loop import WorkerLoop
 from stream.stages.predictors import build_predictor
 from stream.stages.refinement.worker import Refinement
-from stream.stages.stitcher import Stitcher
+from stream.stages.stitching.worker import Stitcher
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.live import AFTER_S, OFFLINE_EPOCHS, RATE_HZ, SAMPLES
 from tests.helpers.stream.clock import Clock

@@ -18,8 +18,8 @@ from stream.record.account import frame_counts, incompleteness
 from stream.record.handover import was_handed_over
 from stream.record.scan import order_of
 from stream.record.snapshot import written_at
-from stream.stages.composition import MOSAIC, NOTHING, REFINED
 from stream.stages.inputs import read_positions_px
+from stream.stages.stitching.composition import MOSAIC, NOTHING, REFINED
 
 MOST_SCANS = 50  # in one answer
 THUMBNAIL_PX = 128

@@ -12,7 +12,7 @@ from stream.record.scan import Numbers
 from stream.record.snapshot import TILE_PX, SnapshotWriter, tiles_on
 from stream.stages.config import LiveConfig
 from stream.stages.inputs import ImageOrigin
-from stream.stages.stitcher import LivePicture
+from stream.stages.stitching.picture import LivePicture
 from stream.wire.codec import encode
 from tests.benchmarks.growth.scans import Frames, GrowingScan, state_on
 from tests.benchmarks.growth.stages import Ticks, no_work

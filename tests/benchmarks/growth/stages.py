@@ -6,7 +6,7 @@ from typing import Any
 from stream.stages.config import LiveConfig, RefinementConfig
 from stream.stages.inputs import ImageOrigin
 from stream.stages.refinement.worker import Refinement
-from stream.stages.stitcher import Stitcher
+from stream.stages.stitching.worker import Stitcher
 from tests.benchmarks.growth.scans import Frames
 
 

@@ -34,7 +34,7 @@ from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.positions import Positions
 from stream.stages.probe import ProbeFinder
 from stream.stages.stage import Source, Worker
-from stream.stages.stitcher import LivePicture
+from stream.stages.stitching.picture import LivePicture
 from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer

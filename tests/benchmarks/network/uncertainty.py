@@ -28,8 +28,8 @@ from operators.network.interface import Network
 from operators.network.predictor import Predictor
 from operators.optics.samples import HELD_OUT_FAMILIES
 from stream.files.weights import ModelCard
-from stream.stages.composition import Refined
-from stream.stages.error_bars import LEAST_PIXELS
+from stream.stages.stitching.composition import Refined
+from stream.stages.stitching.error_bars import LEAST_PIXELS
 from tests.benchmarks.network.patch_errors import sparse_scans
 from tests.benchmarks.network.scans import refined_to, refiner_of, seed
 
@@ -177,7 +177,7 @@ def _live(network: Network, recipe: Recipe, model: ErrorModel, scan: EvaluationS
 
 
 def _dial(mosaic: Mosaic, refined: Refined, whole: Bounds) -> Dial:
-    """Return the dial after all tiles, as `stream.stages.error_bars` shows them to it."""
+    """Return the dial after all tiles, as `stream.stages.stitching.error_bars` shows them to it."""
     dial, picture = Dial(), mosaic.picture(whole)
     window = whole.slices_in(refined.bounds)
     object_, sigma, photons = refined.object[window], refined.sigma[window], refined.photons[window]

@@ -8,7 +8,7 @@ from stream.record.snapshot import write_snapshot
 from stream.stages.config import LiveConfig
 from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
-from stream.stages.stitcher import Stitcher
+from stream.stages.stitching.worker import Stitcher
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, make_scan, snapshot_of
 from tests.helpers.stream.stitcher_client import Watcher

@@ -3,7 +3,7 @@
 import numpy as np
 
 from stream.live.image import LiveImage, TiledImage, checked_buffers
-from stream.stages.stitcher import Stitcher
+from stream.stages.stitching.worker import Stitcher
 from stream.wire.codec import decode, encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import Ask, ObjectUpdate

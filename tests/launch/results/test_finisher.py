@@ -27,7 +27,7 @@ from stream.stages.inputs import ImageOrigin
 from stream.stages.link import StageContext
 from stream.stages.loop import WorkerLoop
 from stream.stages.refinement.worker import Refinement
-from stream.stages.stitcher import Stitcher
+from stream.stages.stitching.worker import Stitcher
 from tests.helpers.stream.scans import N_PIXELS, Sample, close, infer, make_scan, place, record
 from tests.helpers.stream.workers import Steps
 

@@ -6,14 +6,14 @@ import pytest
 from operators.geometry import Bounds
 from stream.record.scan import State
 from stream.record.snapshot import TILE_PX, SnapshotWriter, read_news, tile_bounds, tiles_on
-from stream.stages import stitcher
-from stream.stages.composition import MOSAIC, REFINED
+from stream.stages.stitching import picture
+from stream.stages.stitching.composition import MOSAIC, REFINED
 from tests.helpers.stream.scans import (
     Sample,
     close,
     snapshot_of,
 )
-from tests.helpers.stream.stitcher_bench import BETWEEN, LOWER, UPPER, Bench, error, refine
+from tests.helpers.stream.stitcher_bench import BETWEEN, INTERVAL_S, LOWER, UPPER, Bench, error, refine
 from tests.helpers.stream.stitcher_client import Watcher
 
 
@@ -117,6 +117,52 @@ def test_a_snapshot_read_before_its_version_was_raised_keeps_its_error_bar(bench
     np.testing.assert_array_equal(Watcher(bench.stitcher, b"late").asks().sigma, moving.sigma)
 
 
+def test_new_frames_do_not_wait_for_a_large_change_of_refined_ground(
+    bench_with_refinement, scanned, monkeypatch
+):
+    monkeypatch.setattr(picture, "AT_ONCE", 2)
+    bench = bench_with_refinement
+    scanned.fill(bench.scan, BETWEEN)
+    bench.turns()
+    bench.sees()
+    refine(bench)
+    bench.turns(1)
+    bench.sees()
+    assert len(bench.watcher.tiles) == 2
+    scanned.fill(bench.scan, UPPER)
+    bench.turns(1)
+    assert bench.sees().frames_seen == len(BETWEEN) + len(UPPER)
+    bench.turns(20)
+    at_last = bench.sees()
+    monkeypatch.undo()
+    bench.restart()
+    bench.turns()
+    at_once = Watcher(bench.stitcher).asks()
+    np.testing.assert_array_equal(at_last.source, at_once.source)
+    assert error(at_last, scanned) == pytest.approx(error(at_once, scanned), abs=1e-3)
+
+
+def test_refined_ground_is_taken_up_more_slowly_where_that_takes_long(
+    bench_with_refinement, scanned, monkeypatch
+):
+    bench = bench_with_refinement
+
+    def slow_read(*arguments):
+        bench.worked.now += 0.2
+        return read_news(*arguments)
+
+    monkeypatch.setattr(picture, "read_news", slow_read)
+    scanned.fill(bench.scan, BETWEEN)
+    refine(bench)
+    bench.turns(3)
+    first = bench.sees().epoch
+    refine(bench, version=2)
+    bench.turns(3)
+    assert bench.sees() is None
+    bench.turns(round(0.2 / picture.TAKING_UP / INTERVAL_S))
+    assert bench.sees().epoch > first
+
+
 def test_without_a_network_the_refined_object_is_all_there_is(tmp_path, scanned):
     bench = Bench(tmp_path, scanned, uses_network=False)
     assert bench.stitcher.inputs == ("subscriber", "positions", "refinement")
@@ -188,5 +234,5 @@ def test_tiles_that_become_one_file_while_they_are_looked_at_are_taken_up_from_t
         tiled.writer.finish()
         return news
 
-    monkeypatch.setattr(stitcher, "read_news", read_and_lose)
+    monkeypatch.setattr(picture, "read_news", read_and_lose)
     assert tiled.hand_over(2, 0.3, tiled.tiles[:3]).epoch == 0.2

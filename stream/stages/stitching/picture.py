@@ -1,13 +1,9 @@
-"""Stage: assembles the object from the scan positions and publishes it to whoever asks.
-
-The network's mosaic where nothing better is known, the refined object where it is, with illumination, error
-and origin of every pixel. Clients ask for what is newer than what they have (`Ask`) and get changed tiles,
-so a slow client slows nobody and a late one gets everything.
-"""
+"""The picture of one scan while it is scanned: what it is made of, and what clients have not seen of it."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from functools import partial
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -20,7 +16,6 @@ from operators.mosaic.joining import Joint
 from operators.mosaic.mosaic import Mosaic
 from operators.mosaic.stitching import PART, stitching
 from stream.live.path_store import PathStore
-from stream.live.server import Door
 from stream.live.tile_store import TileStore
 from stream.record.account import Accounts, Delay, incompleteness
 from stream.record.ground_order import GroundOrder
@@ -28,82 +23,20 @@ from stream.record.passage import NONE
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import SnapshotNews, read_news, read_snapshot, tile_bounds
 from stream.record.tuned_weights import ModelCounts
-from stream.stages.composition import MOSAIC, Refined, compose
 from stream.stages.config import LiveConfig
-from stream.stages.error_bars import Calibration
 from stream.stages.inputs import ImageOrigin, read_corners, read_patches
 from stream.stages.stage import ScanWork
-from stream.wire.codec import Buffer
-from stream.wire.messages import ImageFigures, ObjectUpdate, RunState
+from stream.stages.stitching.composition import MOSAIC, Refined, compose
+from stream.stages.stitching.error_bars import Calibration
+from stream.wire.messages import ImageFigures, ObjectUpdate
 
+STAGE = "stitcher"
+AT_ONCE = 64  # tiles that a version brings beside those with new frames, which do not wait for the others
 JOIN_SHARE = 0.1  # of the refined object that has changed when the mosaic is joined to it again
 PUBLISHING = 0.3  # of a core at most goes into versions: on a large change they come more slowly
 QUOTED_S = 0.25  # for which a time to image is quoted
 SEEN = 0.02  # of a change of phase, rad, or amplitude: less than a step of a colour map
-
-
-class Stitcher:
-    """Worker and door keeper: one published picture per scan, in versions.
-
-    Parameters
-    ----------
-    config : LiveConfig
-    origin : ImageOrigin
-        What the picture is made from, and what is stamped on every update.
-    clock : callable
-        Monotonic seconds.
-    work_clock : callable
-        Seconds of the processor that the stage has taken.
-    state : callable
-        Tells how the run stands, for clients; None where nobody knows.
-
-    Raises
-    ------
-    ValueError
-        If the known probe cannot be used.
-    """
-
-    name = "stitcher"
-    batch_size = 64
-    deadline_s = 0.0
-
-    def __init__(
-        self,
-        config: LiveConfig,
-        origin: ImageOrigin,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        work_clock: Callable[[], float] = time.thread_time,
-        state: Callable[[], RunState | None] = lambda: None,
-    ) -> None:
-        self._state, self._work_clock = state, work_clock
-        self.config, self.origin, self.door, self._clock = config, origin, config.endpoint(), clock
-        first = "inference" if origin.uses_network else "refinement"
-        self.inputs: tuple[str, ...] = ("subscriber", "positions", first)
-        self.waits_for: tuple[str, ...] = ("refinement",) if origin.uses_refinement else ()
-        self._picture: LivePicture | None = None  # who comes after the end of a scan gets its last
-        self._answers = Door(origin.run_id, self._news_after, clock, self._tell, self._newest)
-        if origin.optics.probe:
-            origin.optics.load_probe()  # a wrong one is reported before the scan
-
-    def open(self, scan: Scan) -> "LivePicture":
-        """Begins a picture; after a restart all frames already stitched are stitched again first."""
-        self._picture = LivePicture(self.config, self.origin, scan, self._clock, self._work_clock)
-        return self._picture
-
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Answers clients that have something new to get."""
-        return self._answers.exchange(requests)
-
-    def _news_after(self, scan: str, after: int) -> tuple[ObjectUpdate, list[NDArray]] | None:
-        news = self._picture.news_after(scan, after) if self._picture else None
-        return news and (msgspec.structs.replace(news[0], state=self._state()), news[1])
-
-    def _newest(self) -> tuple[str, int] | None:
-        return (self._picture.scan.name, self._picture.version) if self._picture else None
-
-    def _tell(self) -> tuple[dict[str, int], RunState | None]:
-        return self._picture.frame_counts() if self._picture else {}, self._state()
+TAKING_UP = 0.2  # of a core at most goes into taking up what is refined
 
 
 class LivePicture(ScanWork):
@@ -126,7 +59,7 @@ class LivePicture(ScanWork):
     ) -> None:
         self._config, self._origin, self.scan = config, origin, scan
         self._clock, self._work_clock = clock, work_clock
-        self._counters = scan.counters(Stitcher.name, writable=True)
+        self._counters = scan.counters(STAGE, writable=True)
         self._stitched_s = scan.column("mosaicked_s", writable=True)
         self._tiles = TileStore(config.tile_px)
         self._calibration = Calibration(scan, self._tiles)
@@ -134,9 +67,11 @@ class LivePicture(ScanWork):
         self._refined: Refined | None = None
         self._joint: Joint | None = None
         self._refined_version = self._tiles_version = 0
-        self._n_changed = 0  # tiles of the refined object since the two were joined
+        # Since the two were joined: tiles of the refined object, islands of the mosaic.
+        self._n_changed, self._is_turned = 0, False
         self._bounds: Bounds | None = None
-        self._dirty: set[tuple[int, int]] = set()
+        self._dirty: set[tuple[int, int]] = set()  # tiles with new frames, or of an island that was turned
+        self._stale: dict[tuple[int, int], None] = {}  # others that have changed, the longest ago first
         self._placed: list[Numbers] = []  # frames in the mosaic, as they came
         self._unpublished = NONE  # of these, those of which a client cannot know
         self._unmarked = NONE  # and those that no process before this one has published
@@ -146,11 +81,11 @@ class LivePicture(ScanWork):
         self._is_final = self._is_stitched = False
         self._stitching: Generator[None, None, Mosaic] | None = None
         self.version = self._counters["version"]
-        self._publish_at = float("-inf")  # the earliest; nothing has been published yet
+        self._publish_at = self._take_up_at = float("-inf")  # the earliest; nothing has been published yet
         corners_of = partial(read_corners, scan, origin.optics.geometry)
         # No method of its own: a picture goes when the next one comes, not when Python looks for circles.
-        self._order = GroundOrder(scan, Stitcher.name, corners_of, partial(_illumination, origin, scan))
-        before = scan.done(Stitcher.name)
+        self._order = GroundOrder(scan, STAGE, corners_of, partial(_illumination, origin, scan))
+        before = scan.done(STAGE)
         for start in range(0, len(before), PART):
             self._place(before[start : start + PART])
 
@@ -167,13 +102,16 @@ class LivePicture(ScanWork):
 
     def idle(self, deadline: float) -> bool:
         """Takes up a newer refined object and publishes what is due."""
-        self._take_up_refined()
+        if self._clock() >= self._take_up_at:
+            before_s = self._work_clock()
+            self._take_up_refined()
+            self._take_up_at = self._clock() + (self._work_clock() - before_s) / TAKING_UP
         self._publish_if_due()
         return False
 
     def rest_s(self, now: float) -> float:
         """Returns how long nothing is due."""
-        return self._publish_at - now if self._dirty else float("inf")
+        return self._publish_at - now if self._dirty or self._stale else float("inf")
 
     def closing(self, deadline: float) -> bool:
         """Stitches the mosaic of all frames; says whether there is more to do."""
@@ -197,12 +135,12 @@ class LivePicture(ScanWork):
             self._join()
         self._calibration.write()
         self._is_final = True
-        self._publish()
+        self._publish(is_whole=True)
 
     def hand_over(self) -> None:
         """Publishes what clients have not seen; the final picture is the finisher's."""
-        if self._dirty or self._unpublished.size:
-            self._publish()
+        if self._dirty or self._stale or self._unpublished.size:
+            self._publish(is_whole=True)
 
     def counts(self) -> dict[str, int]:
         """Returns the version published last."""
@@ -272,8 +210,7 @@ class LivePicture(ScanWork):
         self._unpublished = np.append(self._unpublished, numbers)
 
     def _show_turned(self, turned: list[Bounds]) -> None:
-        if turned and self._joint is not None:
-            self._join()  # what joined the islands as they were would turn them again
+        self._is_turned |= bool(turned)
         for bounds in turned:
             self._dirty.update(self._tiles.touched_by(bounds))
 
@@ -333,7 +270,7 @@ class LivePicture(ScanWork):
         before, self._refined = self._refined, self._refined.changed(news.state, changed)
         self._cover(news.state.bounds)
         for bounds in (*(tile[0] for tile in changed), *self._refined.decided_anew(before)):
-            self._dirty.update(self._tiles.touched_by(bounds))
+            self._stale |= dict.fromkeys(self._tiles.touched_by(bounds))
         self._n_changed += len(changed)
         if self._joint is None or self._n_changed > JOIN_SHARE * news.n_tiles:
             self._join_anew()
@@ -346,13 +283,13 @@ class LivePicture(ScanWork):
     def _join(self) -> None:
         """Let the mosaic continue the refined object, which is better known and does not move."""
         self._joint = None if self._refined is None else self._refined.joint(self._mosaic)
-        self._n_changed = 0
+        self._n_changed, self._is_turned = 0, False
         if self._bounds is not None:
-            self._dirty.update(self._tiles.touched_by(self._bounds))
+            self._stale |= dict.fromkeys(self._tiles.touched_by(self._bounds))
 
     def _join_anew(self) -> None:
         """Do so again; tiles of the mosaic change where it can be seen."""
-        before, self._n_changed = self._joint, 0
+        before, self._n_changed, self._is_turned = self._joint, 0, False
         self._joint = None if self._refined is None else self._refined.joint(self._mosaic)
         if before is None or self._joint is None or self._mosaic.bounds is None:
             self._join()
@@ -361,28 +298,37 @@ class LivePicture(ScanWork):
         centres = (np.array(tiles) + 0.5) * self._config.tile_px
         moved = np.abs(self._joint.at(centres) - before.at(centres)) > SEEN * before.scale
         seen = (tile for tile, is_seen in zip(tiles, moved.tolist(), strict=True) if is_seen)
-        self._dirty.update(tile for tile in seen if self._tiles.shows(tile, MOSAIC))
+        self._stale |= dict.fromkeys(tile for tile in seen if self._tiles.shows(tile, MOSAIC))
 
     def _publish_if_due(self) -> None:
-        if self._dirty and self._clock() >= self._publish_at:
+        if (self._dirty or self._stale) and self._clock() >= self._publish_at:
             self._publish()
 
-    def _publish(self) -> None:
+    def _publish(self, *, is_whole: bool = False) -> None:
         began, before_s = self._clock(), self._work_clock()
+        if self._is_turned and self._joint is not None:
+            self._join_anew()  # what joined the islands as they were would turn them again
         self.version += 1
         factor = self._calibration.factor
-        for bounds in self._tiles.strips_of(self._dirty):
+        for bounds in self._tiles.strips_of(self._next_tiles(is_whole)):
             layers = compose(bounds, self._mosaic, self._refined, joint=self._joint, sigma_factor=factor)
             self._tiles.put_strip(bounds, layers, self.version)
-        self._dirty.clear()
         now = self._clock()
         took_s = self._work_clock() - before_s
         self._publish_at = began + max(self._config.interval_s, took_s / PUBLISHING)
         self._stitched_s.write(self._unmarked, now)
-        self.scan.mark(Stitcher.name, self._unmarked, State.DONE)
+        self.scan.mark(STAGE, self._unmarked, State.DONE)
         self._counters["version"] = self.version
         self._show(self._unpublished)
         self._unpublished = self._unmarked = NONE
+
+    def _next_tiles(self, is_whole: bool) -> set[tuple[int, int]]:
+        """Take the tiles of the next version off those that wait."""
+        waiting = (tile for tile in self._stale if tile not in self._dirty)
+        tiles = self._dirty.union(waiting if is_whole else islice(waiting, AT_ONCE))
+        self._dirty = set()
+        self._stale = {tile: None for tile in self._stale if tile not in tiles}
+        return tiles
 
     def _show(self, numbers: Numbers) -> None:
         """Note that these frames are in the version that has just been published."""

@@ -15,7 +15,7 @@ from stream.live.tile_store import TileStore
 from stream.record.calibration import write_calibration
 from stream.record.columns import Column
 from stream.record.scan import Scan
-from stream.stages.composition import Refined
+from stream.stages.stitching.composition import Refined
 from stream.wire.messages import CalibrationRecord
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@ import pytest
 
 from stream.record.calibration import read_calibration
 from stream.record.scan import Scan, State
-from stream.stages.composition import compose
+from stream.stages.stitching.composition import compose
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import (
     GEOMETRY,
@@ -150,7 +150,7 @@ def test_versions_come_more_slowly_where_they_take_long(bench, scanned, monkeypa
         bench.worked.now += 0.1
         return compose(*arguments, **options)
 
-    monkeypatch.setattr("stream.stages.stitcher.compose", slow_compose)
+    monkeypatch.setattr("stream.stages.stitching.picture.compose", slow_compose)
     versions = []
     for number in range(30):
         scanned.fill(bench.scan, [number])

@@ -8,7 +8,7 @@ from stream.record.account import account
 from stream.stages.config import LiveConfig
 from stream.stages.inputs import ImageOrigin
 from stream.stages.loop import WorkerLoop
-from stream.stages.stitcher import Stitcher
+from stream.stages.stitching.worker import Stitcher
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import Sample, close, make_scan
 from tests.helpers.stream.stitcher_client import Watcher

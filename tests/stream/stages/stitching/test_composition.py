@@ -7,7 +7,7 @@ from operators.mosaic.joining import Plane
 from operators.mosaic.mosaic import Mosaic, phase_variance
 from operators.mosaic.stitching import stitch
 from operators.patches import add_patches
-from stream.stages.composition import MOSAIC, NOTHING, REFINED, Refined, compose
+from stream.stages.stitching.composition import MOSAIC, NOTHING, REFINED, Refined, compose
 from tests.helpers.stream.scans import Sample, sample, snapshot_of
 
 

@@ -9,8 +9,8 @@ from operators.mosaic.mosaic import Mosaic
 from operators.mosaic.stitching import stitch
 from stream.live.tile_store import TileStore
 from stream.record.calibration import read_calibration
-from stream.stages.composition import Refined
-from stream.stages.error_bars import SETTLED_VISITS, Calibration, CalibrationRecord
+from stream.stages.stitching.composition import Refined
+from stream.stages.stitching.error_bars import SETTLED_VISITS, Calibration, CalibrationRecord
 from tests.helpers.stream.scans import Sample, make_scan, snapshot_of
 
 ERROR = 0.1  # rad, of every patch
