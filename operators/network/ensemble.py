@@ -6,38 +6,14 @@ or thinned, differently disagree where a pattern is like none of these.
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from operators.arrays import Patches, Patterns, to_numpy
 from operators.metrics.errors import align_phase
-from operators.network.interface import NORMS, Network
-from operators.network.predictor import Results
+from operators.network.interface import NORMS, Network, Predicting, Results
 from operators.patches import UNIFORM_PHASE_SIGMA, middle, widened
-
-
-class Predicting(Protocol):
-    """What the inference stage asks of a network, or of several.
-
-    Attributes
-    ----------
-    crop : int
-        Side of the middle of a window, of which alone it says anything.
-    """
-
-    crop: int
-
-    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
-        """Return patches and sigma of patterns: see `operators.network.predictor.Predictor.predict`."""
-        return widened(*self.submit(patterns)(), patterns.shape[-1])
-
-    def submit(self, patterns: Patterns) -> Results:
-        """Return what gives them, cut to `crop`, once they are there: see `Predictor.submit`."""
-
-    def warm_up(self) -> None:
-        """Do once what must not delay the first frames."""
 
 
 class Ensemble(Predicting):

@@ -4,7 +4,8 @@ Training, evaluation and the inference stage run any network through it. The pro
 the weights: a new probe within the trained range needs no new network.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from operators.arrays import Probe
+from operators.arrays import Patches, Patterns, Probe
+from operators.patches import widened
 
 NORMS = nn.BatchNorm2d, nn.SyncBatchNorm  # the second in trainings on several GPUs
 
@@ -203,3 +205,28 @@ def _fold_norms(block: nn.Sequential) -> None:
             is_transposed = isinstance(convolution, nn.ConvTranspose2d)
             block[i] = fuse_conv_bn_eval(convolution, norm, is_transposed)
             block[i + 1] = nn.Identity()
+
+
+Results = Callable[[], tuple[Patches, np.ndarray]]
+
+
+class Predicting(Protocol):
+    """What the inference stage asks of a network, or of several.
+
+    Attributes
+    ----------
+    crop : int
+        Side of the middle of a window, of which alone it says anything.
+    """
+
+    crop: int
+
+    def predict(self, patterns: Patterns) -> tuple[Patches, np.ndarray]:
+        """Return patches and sigma of patterns: see `operators.network.predictor.Predictor.predict`."""
+        return widened(*self.submit(patterns)(), patterns.shape[-1])
+
+    def submit(self, patterns: Patterns) -> Results:
+        """Return what gives them, cut to `crop`, once they are there: see `Predictor.submit`."""
+
+    def warm_up(self) -> None:
+        """Do once what must not delay the first frames."""

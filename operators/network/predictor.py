@@ -4,7 +4,6 @@ It copies the network and prepares the copy for speed (`operators.network.cuda_g
 """
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,11 +12,18 @@ from torch import Tensor
 from operators.arrays import Mask, Patches, Patterns, Probe, abs2, fft2
 from operators.network.cuda_graph import Run, recorded
 from operators.network.gaps import fill_gaps
-from operators.network.interface import Network, channels_last, illuminate, probe_tensor
+from operators.network.interface import (
+    Network,
+    Predicting,
+    Results,
+    channels_last,
+    illuminate,
+    probe_tensor,
+)
 from operators.network.openvino import compile_layers, fast_dtype, has_openvino
 from operators.patches import middle, widened
 
-Results = Callable[[], tuple[Patches, np.ndarray]]
+N_ROUNDED = 16  # patterns that tell how far rounding changes patches
 
 
 class Predictor:
@@ -183,33 +189,33 @@ class Predictor:
             self._run = recorded(self._eager, torch.from_numpy(empty).to(self._device))
 
 
-def rounding_error(network: Network, predictor: Predictor, probe: Probe) -> float:
+def rounding_error(network: Network, predictor: Predicting, probe: Probe) -> float:
     """Return how far the patches of a predictor are from those of its network without any short cut.
 
     Parameters
     ----------
     network : Network
         What `predictor` was made of.
-    predictor : Predictor
+    predictor : Predicting
     probe : (mode, y, x) complex64
         As the predictor got it.
 
     Returns
     -------
     float
-        Root mean square of the difference over that of the patches, where the probe is bright, for one batch
-        of patterns of random phases.
+        Root mean square of the difference over that of the patches, where the probe is bright, for some
+        patterns of random phases.
     """
     from scipy import ndimage  # a sixth of what the stage loads, for nothing but this
 
     rng = np.random.default_rng(0)
-    shape = (predictor.batch_size, *probe.shape[1:])
+    shape = (N_ROUNDED, *probe.shape[1:])
     phase = ndimage.gaussian_filter(rng.standard_normal(shape), (0, 3, 3))
     exit_waves = probe * np.exp(1j * phase / phase.std())[:, None]
     patterns = abs2(fft2(exit_waves)).sum(axis=1).astype(np.float32)
     with torch.inference_mode():
         illumination = illuminate(probe_tensor(probe))
-        intensities = torch.from_numpy(patterns / predictor.photons_per_frame)
+        intensities = torch.from_numpy(patterns / abs2(probe).sum())
         exact = copy.deepcopy(network).eval().cpu()(intensities, illumination).patches.numpy()
     exact, weights = middle(exact, predictor.crop), middle(abs2(probe).sum(axis=0), predictor.crop)
     difference = abs2(predictor.submit(patterns)()[0] - exact)

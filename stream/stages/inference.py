@@ -20,9 +20,8 @@ import numpy as np
 import torch
 
 from operators.arrays import Array, Patches, Probe, abs2, get_array_module
-from operators.network.ensemble import Predicting, turns
-from operators.network.interface import Network
-from operators.network.predictor import Results
+from operators.network.ensemble import turns
+from operators.network.interface import Network, Predicting, Results
 from stream.files.weights import ModelCard, load_network
 from stream.record.ground_order import GroundOrder
 from stream.record.probe import STAGE as PROBE_STAGE
@@ -84,7 +83,7 @@ class Inference:
         self.network, self.card = load_network(config.weights)
         self.device = torch_device(config.device)
         self.stores_later = on_gpu = self.device.startswith("cuda")
-        torch.set_num_threads(1 if on_gpu else config.threads)
+        torch.set_num_threads(1)  # of each predictor
         self.xp = get_array_module("auto") if on_gpu else np
         self.each = ThreadPoolExecutor(config.threads).map if config.threads > 1 else map
         n = optics.geometry.n_pixels

@@ -2,19 +2,66 @@
 
 import math
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
-from operators.arrays import Mask, Probe, abs2
-from operators.network.ensemble import Ensemble, Predicting, RoundRobin, thinned
-from operators.network.interface import Network
+from operators.arrays import Mask, Patches, Patterns, Probe, abs2
+from operators.network.ensemble import Ensemble, RoundRobin, thinned
+from operators.network.interface import Network, Predicting, Results
 from operators.network.predictor import Predictor, rounding_error
 from stream.files.weights import ModelCard, load_network
 from stream.record.tuned_weights import ensemble_id
 from stream.stages.config import NetworkConfig
 
 N_TRIALS = 3
+
+
+class SideBySide(Predicting):
+    """Several predictors of one network, each of which runs a share of the patterns on a thread of its own.
+
+    Threads that work on one layer together wait for each other after each, and those of OpenVINO and torch
+    get into each other's way.
+
+    Parameters
+    ----------
+    make : callable
+        Returns a predictor.
+    n_threads : int
+
+    Attributes
+    ----------
+    batch_size : int
+        Patterns per run of all of them.
+    """
+
+    def __init__(self, make: Callable[[], Predictor], n_threads: int) -> None:
+        self._predictors = [make() for _ in range(n_threads)]
+        # Told to each thread: torch shares the work of a new one out among all cores.
+        self._pool = ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.crop = self._predictors[0].crop
+        self.batch_size = sum(predictor.batch_size for predictor in self._predictors)
+
+    def submit(self, patterns: Patterns) -> Results:
+        """Return what gives patches and sigma: see `Predicting.submit`."""
+        shares = np.array_split(patterns, len(self._predictors))
+        coming = [
+            self._pool.submit(predictor.submit, share)
+            for predictor, share in zip(self._predictors, shares, strict=True)
+        ]
+
+        def results() -> tuple[Patches, np.ndarray]:
+            patches, sigma = zip(*(future.result()() for future in coming), strict=True)
+            return np.concatenate(patches), np.concatenate(sigma)
+
+        return results
+
+    def warm_up(self) -> None:
+        """Warm up every predictor, in its turn."""
+        for predictor in self._predictors:
+            self._pool.submit(predictor.warm_up).result()
 
 
 def build_predictor(
@@ -45,8 +92,8 @@ def build_predictor(
         If a member's weights cannot be used or do not fit the probe.
     """
 
-    def predictor(member: Network, share: int = config.batch_size) -> Predictor:
-        return Predictor(member, probe, share, device, mask=mask)
+    def predictor(member: Network, share: int = config.batch_size) -> Predicting:
+        return on_threads(member, probe, share, device, config.threads, mask)
 
     if config.disagreement == "none":
         return predictor(network)
@@ -61,6 +108,16 @@ def build_predictor(
     members = [predictor(member) for member in networks]
     weights = abs2(probe).sum(axis=0).astype(np.float32)
     return Ensemble(members, weights, n_estimates=1 if config.disagreement == "dropout" else None)
+
+
+def on_threads(
+    network: Network, probe: Probe, batch_size: int, device: str, threads: int, mask: Mask | None = None
+) -> Predictor | SideBySide:
+    """Return what predicts with one network; arguments as `build_predictor`, threads of the CPU."""
+    if threads == 1 or device.startswith("cuda"):
+        return Predictor(network, probe, batch_size, device, mask=mask)
+    share = math.ceil(batch_size / threads)
+    return SideBySide(lambda: Predictor(network, probe, share, device, mask=mask), threads)
 
 
 def models_of(card: ModelCard, config: NetworkConfig) -> np.ndarray:
@@ -119,10 +176,10 @@ def try_out(network: Network, probe: Probe, batch_size: int, device: str, thread
 
 def timed(
     network: Network, probe: Probe, batch_size: int, device: str, threads: int
-) -> tuple[Predictor, float]:
+) -> tuple[Predictor | SideBySide, float]:
     """Return what runs a network here, and the milliseconds that a pattern takes; arguments as `try_out`."""
-    torch.set_num_threads(threads)
-    predictor = Predictor(network, probe, batch_size, torch_device(device))
+    torch.set_num_threads(1)
+    predictor = on_threads(network, probe, batch_size, torch_device(device), threads)
     predictor.warm_up()
     patterns = np.zeros((batch_size, *probe.shape[1:]), np.float32)
     durations_s = []

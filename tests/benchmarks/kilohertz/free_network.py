@@ -4,9 +4,7 @@ import numpy as np
 
 from launch.config.run_file import ResolvedRun, optics
 from operators.arrays import Patterns, Probe
-from operators.network.ensemble import Predicting
-from operators.network.interface import Network
-from operators.network.predictor import Results
+from operators.network.interface import Network, Predicting, Results
 from stream.files.weights import ModelCard
 from stream.stages.inference import Inference, WarmPredictor
 from stream.stages.predictors import models_of

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from operators.network.ensemble import Ensemble, Predicting, RoundRobin, thinned, turns
-from operators.network.predictor import Predictor, Results
+from operators.network.ensemble import Ensemble, RoundRobin, thinned, turns
+from operators.network.interface import Predicting, Results
+from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
 from operators.optics.probe import with_power, zone_plate_probe
 from operators.patches import UNIFORM_PHASE_SIGMA

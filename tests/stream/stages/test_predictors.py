@@ -13,7 +13,7 @@ from operators.network.predictor import Predictor
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
 from stream.stages.config import NetworkConfig
-from stream.stages.predictors import build_predictor, torch_device, try_out
+from stream.stages.predictors import SideBySide, build_predictor, torch_device, try_out
 from tests.helpers.operators.networks import untrained_card
 
 SHAPE = {"n_pixels": 16, "crop": 16, "widths": [8, 8]}
@@ -92,6 +92,16 @@ def test_a_network_is_tried_out_in_a_sentence() -> None:
     assert match, said
     assert float(match[1]) > 0
     assert 0 < float(match[2]) < (1e-5 if fast_dtype(network()) == torch.float32 else 0.02)
+
+
+@pytest.mark.parametrize("n_patterns", [1, 5])
+def test_a_network_on_several_cores_gives_what_it_gives_on_one(patterns: np.ndarray, n_patterns: int) -> None:
+    one, two = build(), build(threads=2)
+    assert isinstance(two, SideBySide)
+    two.warm_up()
+    found, expected = two.predict(patterns[:n_patterns]), one.predict(patterns[:n_patterns])
+    for values, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(values, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_auto_is_a_gpu_where_there_is_one() -> None:
