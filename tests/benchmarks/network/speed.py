@@ -5,6 +5,7 @@ and the least time of each counts: what is above it is the work of others.
 """
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from operators.network.interface import Network
 from operators.network.predictor import Predictor, rounding_error
 from operators.network.registry import NETWORKS
 from stream.stages.config import NetworkConfig
+from stream.stages.predictors import SideBySide, on_threads
 from tests.benchmarks.network.threads import torch_threads
 
 BATCH_SIZE = 16
@@ -89,15 +91,17 @@ def pairs_per_cpu_s(recipe: Recipe, n_batches: int = 200) -> float:
     return n_batches * recipe.batch_size / (time.process_time() - start)
 
 
-def live_ms_per_pattern(networks: dict[str, Network]) -> dict[str, float]:
-    """Return milliseconds per pattern of each network as the live stage runs it: one thread, full batches."""
+def live_ms_per_pattern(networks: dict[str, Network], threads: int = 1) -> dict[str, float]:
+    """Return milliseconds per pattern of each network as the live stage runs it, in full batches."""
     probe = evaluation_probe(read_recipe().evaluated_with(photons_per_frame=PHOTONS))
-    size = NetworkConfig().batch_size
+    size = threads * NetworkConfig().batch_size
     with torch_threads(1):
-        return least_ms_per_pattern({name: Predictor(it, probe, size) for name, it in networks.items()})
+        return least_ms_per_pattern(
+            {name: on_threads(it, probe, size, "cpu", threads) for name, it in networks.items()}
+        )
 
 
-def least_ms_per_pattern(predictors: dict[str, Predictor]) -> dict[str, float]:
+def least_ms_per_pattern(predictors: Mapping[str, Predictor | SideBySide]) -> dict[str, float]:
     """Return milliseconds per pattern of each, which take turns."""
     rng = np.random.default_rng(0)
     n_frames = next(iter(predictors.values())).batch_size
