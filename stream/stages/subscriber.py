@@ -91,6 +91,7 @@ class Subscriber:
         self._last: Recording | None = None
         self._closed: dict[str, Path] = {}
         self._next: StartMessage | None = None  # of another series, while one is open that may go on
+        self._next_end_at: float | None = None  # when the end of that one came
         self._refused: dict[str, str] = {}  # why, by series
         self._doubts = Doubts()
         self._n_rejected = self._n_refused = 0
@@ -112,6 +113,8 @@ class Subscriber:
                 self._start(message, now)
             elif message is not None and self._series is not None and self._series.key == message.key:
                 self._series.end_at = now
+            elif message is not None and self._next is not None and self._next.key == message.key:
+                self._next_end_at = now
         if images:
             self._record(images, now)
 
@@ -187,10 +190,11 @@ class Subscriber:
         elif series is None or series.may_be_over or series.key == start.key:
             self._begin(start)
         else:
-            series.superseded_at, self._next = now, start
+            series.superseded_at, self._next, self._next_end_at = now, start, None
 
     def _begin(self, start: StartMessage) -> None:
-        self._next = None
+        end_at = self._next_end_at if start is self._next else None
+        self._next = self._next_end_at = None
         series = self._series
         # Without a unique id a second start can only be that of another series.
         is_again = series is not None and series.start is not None and not start.series_unique_id
@@ -200,6 +204,7 @@ class Subscriber:
             self._refused.pop(start.key, None)  # there may be room by now
             series = self._series = Series(start.series_id, start.series_unique_id)
         series.start = start
+        series.end_at = series.end_at if end_at is None else end_at
         series.n_announced = UNKNOWN
         if start.number_of_images is not None:
             series.n_announced = start.number_of_images * self.config.n_triggers

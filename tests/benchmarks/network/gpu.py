@@ -53,7 +53,7 @@ class Sizes:
 
 
 FULL = Sizes(shape_of_network=SHAPE_128)
-SMALL = Sizes(device="cpu", shape_of_network=SHAPE_32, batch_size=8, n_batches=2)
+SMALL = Sizes(device="cpu", shape_of_network=SHAPE_32, batch_size=8, n_batches=2, n_threads=1)
 
 
 def gpu_figures(folder: Path, sizes: Sizes = FULL) -> Figures:

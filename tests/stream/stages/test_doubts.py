@@ -50,6 +50,15 @@ def test_the_start_of_another_series_ends_one_that_says_no_more(tmp_path: Path) 
     assert (names(recorder), recorder.counters(0)["closed"]) == (["0000-a", "0001-b"], 1)
 
 
+def test_a_series_without_frames_that_ends_one_that_says_no_more_has_ended_itself(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, end_grace_s=2.0)
+    recorder.take(series("a", 20, stop_after=12))
+    recorder.take([*series("b", 0)])
+    recorder.wait(2.1)
+    recorder.wait(2.1)
+    assert [recorder.counters(index)["closed"] for index in (0, 1)] == [1, 1]
+
+
 def test_a_second_image_of_another_series_brings_the_first_with_it(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     recorder.take(series("a", 20, stop_after=12))
