@@ -13,6 +13,7 @@ from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import account
 from stream.record.scan import State
+from stream.stages.stitching.composition import REFINED
 from tests.helpers.launch.commands import processes_of
 from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
@@ -72,7 +73,10 @@ def test_stages_killed_once_each_lose_nothing_and_the_image_goes_on(
     assert disturbed.figures["is_complete"]
     # Refinement that was interrupted took other steps on the way: both are judged by the truth.
     assert disturbed.error(sample).c < 1.2 * undisturbed.error(sample).c
-    assert nrmse(images[-1].object, disturbed.result.object, sample.lit).loose < 1e-3
+    # At the rim the image may show the mosaic where that explains the frames better; the result does not.
+    refined = sample.lit * (images[-1].source == REFINED)
+    assert refined.sum() > 0.9 * sample.lit.sum()
+    assert nrmse(images[-1].object, disturbed.result.object, refined).loose < 1e-3
     mosaics = [outcome.result.maps["mosaic"] for outcome in (disturbed, undisturbed)]
     assert nrmse(*mosaics, sample.lit).loose < 1e-3
     assert disturbed.error(sample).c < 0.1
