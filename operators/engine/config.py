@@ -54,7 +54,8 @@ class RefinerConfig(Section):
     """visits of a frame before its position moves"""
     # Iterations hardly see slow variations (operators.engine.levelling).
     levels: bool = True
-    """whether slow variations of phase are taken from how far patterns have moved as a scan closes"""
+    """whether slow variations of phase are taken from how far patterns have moved as a scan closes; not where
+    positions are refined"""
     seed: NonNegativeInt = 0
     """of the order in which frames are visited"""
 

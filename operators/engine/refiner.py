@@ -364,7 +364,9 @@ class Refiner:
     def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
         """Level the object, orthogonalise the modes, renew the illumination: each now and then."""
         n_epochs = len(self.error_history)
-        if levels and self._config.levels and n_epochs % _LEVEL_EVERY == 0:
+        # Frames that are moved while the object is levelled follow it away from where they were.
+        may_level = self._config.levels and not self._config.refines_positions
+        if levels and may_level and n_epochs % _LEVEL_EVERY == 0:
             self._level(canvas)
         if not self._config.probe_step:
             return
