@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from launch.training.recipe import EvaluationRecipe, Recipe
@@ -92,10 +93,12 @@ class Score(NamedTuple):
 
 def judge(network: Network, recipe: Recipe, device: str = "cpu") -> dict[str, float]:
     """Return all figures of merit that the recipe asks for, by name; torch works on `device`."""
-    figures = evaluate(Predictor(network, evaluation_probe(recipe), device=device), recipe)
+    # In single precision, which is the same on any machine.
+    predictor = Predictor(network, evaluation_probe(recipe), device=device, dtype=torch.float32)
+    figures = evaluate(predictor, recipe)
     if recipe.evaluation.draws_probes:
         # Of compiling convolutions for every probe nothing is gained.
-        predictor_for = partial(Predictor, network, device=device, openvino=False)
+        predictor_for = partial(Predictor, network, device=device, dtype=torch.float32, openvino=False)
         figures |= evaluate_drawn_probes(predictor_for, recipe)
     return figures
 
