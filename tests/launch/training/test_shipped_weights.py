@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from launch.config.config import DEMO_WEIGHTS as WEIGHTS
 from launch.config.config import FAST_WEIGHTS
@@ -54,7 +55,7 @@ def test_the_fast_weights_come_from_their_recipe_and_from_the_others(card: Model
 def test_the_figures_on_the_card_can_be_measured_again(weights: Path) -> None:
     network, card = load_network(weights)
     recipe = Recipe.model_validate(card.recipe)
-    predictor = Predictor(network, evaluation_probe(recipe))
+    predictor = Predictor(network, evaluation_probe(recipe), dtype=torch.float32)
     assert evaluate(predictor, recipe) == pytest.approx(card.metrics, rel=1e-3)
 
 
