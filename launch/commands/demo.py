@@ -208,15 +208,19 @@ def beside_beamline(
                     supervisor.wait_for_series(index + 1, SCAN_TIMEOUT_S, on_turn)
             except KeyboardInterrupt:
                 finish(supervisor, console, line)
-                reached = tell_reached(supervisor, console)
-                if json_file:
-                    write_summary(json_file, reached[-1] if reached else {"is_complete": False})
+                _tell_interrupted(supervisor, console, json_file)
                 raise
         if len(supervisor.scans()) < n_series:
             raise ValueError(f"{config.save} has no room for the scan: make room or use another --save")
         yield supervisor.scans(), supervisor.n_restarts
         stay(supervisor, console)
         supervisor.stop()
+
+
+def _tell_interrupted(supervisor: Supervisor, console: Console, json_file: Path | None) -> None:
+    reached = tell_reached(supervisor, console)
+    if json_file:
+        write_summary(json_file, reached[-1] if reached else {"is_complete": False})
 
 
 def demo_config(options: DemoOptions, policy: dict[str, Any] | None = None) -> Config:

@@ -115,35 +115,41 @@ def run(
     config, choice = for_the_rate(config)
     resolved = resolve(config, known).model_copy(update={"resumes": resumes})
     interruption: KeyboardInterrupt | None = None
-    with (
-        ProgressLine(console) as line,
-        Supervisor(resolved, on_notice=line.notice) as supervisor,
-    ):
+    with ProgressLine(console) as line, Supervisor(resolved, on_notice=line.notice) as supervisor:
         if resumes and not supervisor.scans():
-            console.print(f"nothing to resume: every scan in {config.save} has its results", soft_wrap=True)
-            if json_file:
-                write_summary(json_file, _figures(supervisor) | {"is_complete": True})
-            return 0
+            return _nothing_to_resume(supervisor, console, json_file)
         for what, _, doubt in warnings:
             line.notice(what, logging.WARNING, doubt)
         try:
             start(supervisor, console, line, choice=choice, opens_browser=opens_browser)
-            console.print(_ready(supervisor), soft_wrap=True)
             n_wanted = 0 if resumes else sys.maxsize if n_series is None else n_series
-            trouble = _follow(supervisor, line, n_wanted, timeout_s)
-            supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
+            trouble = _follow(supervisor, console, line, n_wanted, timeout_s)
         except KeyboardInterrupt as error:
             trouble, interruption = "", error
             finish(supervisor, console, line)
         figures = _figures(supervisor)
+    _tell_end(supervisor, console, figures, trouble, json_file)
+    if interruption is not None and n_series is not None:
+        raise interruption
+    return 0 if figures["is_complete"] and not trouble else 1
+
+
+def _nothing_to_resume(supervisor: Supervisor, console: Console, json_file: Path | None) -> int:
+    save = supervisor.run.config.save
+    console.print(f"nothing to resume: every scan in {save} has its results", soft_wrap=True)
+    if json_file:
+        write_summary(json_file, _figures(supervisor) | {"is_complete": True})
+    return 0
+
+
+def _tell_end(
+    supervisor: Supervisor, console: Console, figures: dict[str, Any], trouble: str, json_file: Path | None
+) -> None:
     tell_reached(supervisor, console)
     if trouble:
         print(trouble, file=sys.stderr)
     if json_file:
         write_summary(json_file, figures)
-    if interruption is not None and n_series is not None:
-        raise interruption
-    return 0 if figures["is_complete"] and not trouble else 1
 
 
 def _ready(supervisor: Supervisor) -> str:
@@ -152,8 +158,11 @@ def _ready(supervisor: Supervisor) -> str:
     return f"ready for frames on {detector}; recording to {config.save}"
 
 
-def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s: float) -> str:
-    """Wait for the series; return what went wrong, "" if nothing did."""
+def _follow(
+    supervisor: Supervisor, console: Console, line: ProgressLine, n_series: int, timeout_s: float
+) -> str:
+    """Wait for the series and end the run; return what went wrong, "" if nothing did."""
+    console.print(_ready(supervisor), soft_wrap=True)
     detector = supervisor.run.config.detector
     watch = SilenceWatch(
         detector.address,
@@ -165,11 +174,13 @@ def _follow(supervisor: Supervisor, line: ProgressLine, n_series: int, timeout_s
         watch.look(scans)
         line.show(scans, supervisor.state)
 
+    trouble = ""
     try:
         supervisor.wait_for_series(n_series, timeout_s, on_turn)
     except TimeoutError as error:
-        return str(error) if supervisor.scans() else watch.message()
-    return ""
+        trouble = str(error) if supervisor.scans() else watch.message()
+    supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
+    return trouble
 
 
 def _figures(supervisor: Supervisor) -> dict[str, Any]:
