@@ -13,6 +13,7 @@ class _Run:
     scan: str | None = None
     is_open: bool = True
     has_positions: bool = False
+    is_given_up: bool = False  # it has stopped, and its series does not appear any more
 
 
 @dataclass(slots=True)
@@ -29,8 +30,9 @@ class RunPairing:
     A run whose start document names a series waits for that one, and takes it from a run that names none.
     Otherwise a series that appears while an unpaired run is open gets that run; one that appears while the
     open run has its series already (the detector was restarted) is an orphan; one that appears with no run
-    open gets the next run that starts. What a run has by order alone goes to the next one that has positions,
-    if it has none itself: others may publish to the same place.
+    open gets the one with positions that has just stopped, or else the next that starts. What a run has by
+    order alone goes to the next one that has positions, if it has none itself: others may publish to the
+    same place.
     """
 
     _runs: dict[str, _Run] = field(default_factory=dict)
@@ -66,9 +68,14 @@ class RunPairing:
                 return
 
     def stop_run(self, uid: str) -> None:
-        """Takes note that a run has stopped."""
+        """Takes note that a run has stopped; frames take longer than documents, its series may yet appear."""
         if uid in self._runs:
             self._runs[uid].is_open = False
+
+    def give_up_run(self, uid: str) -> None:
+        """Takes note that a run that has stopped gets no series any more by order."""
+        if uid in self._runs:
+            self._runs[uid].is_given_up = True
 
     def add_series(self, scan: str, ids: Iterable[str]) -> None:
         """Takes note of a series that appears as `scan`; `ids` are the detector's names of it."""
@@ -76,16 +83,28 @@ class RunPairing:
         if series.run is not None:
             return
         named = [uid for uid, run in self._runs.items() if run.series in series.ids and run.scan is None]
-        unnamed = [uid for uid, run in self._runs.items() if run.is_open and not run.series]
+        unnamed = [uid for uid, run in self._runs.items() if not (run.series or run.is_given_up)]
+        running = [uid for uid in unnamed if self._runs[uid].is_open]
         free = [uid for uid in unnamed if self._runs[uid].has_positions and self._runs[uid].scan is None]
+        open_and_free = [uid for uid in free if self._runs[uid].is_open]
         if named:
             self.pair(named[-1], scan)
+        elif open_and_free:
+            self.pair(open_and_free[-1], scan)
+        elif running and self._runs[running[-1]].scan is None:
+            self.pair(running[-1], scan)
+        elif running:
+            series.is_orphan = True
         elif free:
             self.pair(free[-1], scan)
-        elif unnamed and self._runs[unnamed[-1]].scan is None:
-            self.pair(unnamed[-1], scan)
-        else:
-            series.is_orphan = bool(unnamed)
+
+    def forget_run(self, uid: str) -> None:
+        """Forgets a run of which nothing more is to come."""
+        self._runs.pop(uid, None)
+
+    def forget_series(self, scan: str) -> None:
+        """Forgets a series that is over."""
+        self._series.pop(scan, None)
 
     def pair(self, uid: str, scan: str) -> None:
         """Pairs a run and a series, whatever the rules say."""

@@ -62,6 +62,7 @@ class _Run:
     reader: PositionReader
     series: str = ""  # which its start names
     is_over: bool = False
+    over_at: float | None = None
     is_ours: bool = False  # it has positions
     is_joined: bool = False  # its start was missed
     records: list[bytes] = field(default_factory=list)  # documents that are not on disk yet
@@ -130,6 +131,7 @@ class Positions:
                 self._write_out(name)
                 self._pairing.give_up(name)
                 series.writer.close()
+        self._give_up_runs(now)
         self._say(now)
         self._forget()
 
@@ -307,6 +309,13 @@ class Positions:
         is_all_here = self._table is not None or (run is not None and run.is_over)
         return is_all_here or now - series.detector_closed_at >= self.config.late_s
 
+    def _give_up_runs(self, now: float) -> None:
+        for run in self._runs.values():
+            if run.is_over and run.over_at is None:
+                run.over_at = now
+            if run.over_at is not None and now - run.over_at >= self.config.late_s:
+                self._pairing.give_up_run(run.uid)
+
     def _say(self, now: float, *, force: bool = False) -> None:
         for series in self._series.values():
             for n, sentence in series.writer.refused:
@@ -331,10 +340,12 @@ class Positions:
             *strangers[: max(len(strangers) - KEPT_STRANGERS, 0)],
         ]:
             del self._runs[uid]
+            self._pairing.forget_run(uid)
             self._owner = {child: owner for child, owner in self._owner.items() if owner != uid}
         for name, series in list(self._series.items()):
             if series.writer.is_closed and self._pairing.run_of(name) not in self._runs:
                 del self._series[name]
+                self._pairing.forget_series(name)
                 series.writer.scan.close()
 
 

@@ -20,6 +20,29 @@ def test_a_series_with_no_run_open_gets_the_next_one():
     assert pairing.scan_of("r0") is None
 
 
+def test_a_series_gets_the_run_with_positions_that_has_just_stopped_unless_another_is_open():
+    pairing = RunPairing()
+    pairing.start_run("r0")
+    pairing.note_positions("r0")
+    pairing.stop_run("r0")
+    pairing.start_run("r1")
+    pairing.add_series("0000-a", {"a"})
+    assert pairing.scan_of("r1") == "0000-a"
+    pairing.stop_run("r1")
+    pairing.add_series("0001-b", {"b"})
+    assert pairing.scan_of("r0") == "0001-b"
+
+
+def test_a_run_that_is_given_up_gets_no_series_any_more():
+    pairing = RunPairing()
+    pairing.start_run("r0")
+    pairing.note_positions("r0")
+    pairing.stop_run("r0")
+    pairing.give_up_run("r0")
+    pairing.add_series("0000-a", {"a"})
+    assert pairing.run_of("0000-a") is None
+
+
 def test_a_detector_restarted_in_the_middle_of_a_run_is_an_orphan_for_good():
     pairing = RunPairing()
     pairing.start_run("r1")

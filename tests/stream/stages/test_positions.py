@@ -49,6 +49,20 @@ def test_documents_that_come_before_the_series_are_kept(scans):
     assert len(read_documents(detector.scan.folder)) == 4
 
 
+@pytest.mark.parametrize(("waits_s", "gets_it"), [(4.9, True), (5.0, False)])
+def test_a_run_that_has_stopped_gets_the_series_that_appears_right_after(scans, waits_s, gets_it):
+    it = stage(scans, late_s=5.0)
+    it.handle([*start(), page(range(N)), stop()])
+    it.idle(0.0)
+    it.idle(waits_s)
+    detector = Detector(scans, "a")
+    detector.close()
+    it.idle(waits_s)
+    it.idle(waits_s + 5.0)
+    assert (detector.states() == (State.DONE if gets_it else State.NO_POSITION)).all()
+    assert detector.counter("closed") == 1
+
+
 def test_a_run_that_names_its_series_waits_for_it(scans):
     it = stage(scans)
     it.handle([*start("r1", detector_series_id="b"), page(range(N)), stop()])
@@ -239,6 +253,7 @@ def test_hundreds_of_series_are_forgotten_when_they_are_over(scans):
         it.idle(float(index))
         assert_all_positions(detector)
     assert len(it._runs) == len(it._series) == 8
+    assert len(it._pairing._runs) == len(it._pairing._series) == 8
 
 
 @pytest.mark.parametrize("seed", range(100))
