@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from stream.detector.dectris import (
     DetectorMessage,
+    EncodedFrame,
     EndMessage,
     ImageMessage,
     StartMessage,
@@ -27,6 +28,8 @@ from stream.detector.dectris import (
 from stream.wire.sockets import Endpoint, Socket
 
 log = logging.getLogger(__name__)
+
+Frame = NDArray[Any] | EncodedFrame
 
 TIME_BASE_HZ = 50_000_000  # of the detector's clock
 SEND_TIMEOUT_S = 0.1  # how long a full queue is waited for before somebody may have said stop
@@ -163,7 +166,7 @@ class DetectorReplay:
 
     def play(
         self,
-        frames: Iterable[NDArray[Any]],
+        frames: Iterable[Frame],
         config: ReplayConfig,
         n_frames: int | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
@@ -172,7 +175,7 @@ class DetectorReplay:
 
         Parameters
         ----------
-        frames : iterable of (row, column) integer arrays
+        frames : iterable of (row, column) integer arrays, or of frames that are encoded already
             Zero frequency at the centre; taken one at a time, when its turn comes.
         config : ReplayConfig
         n_frames : int or None
@@ -221,7 +224,7 @@ class DetectorReplay:
 
 
 def series_messages(
-    frames: Iterable[NDArray[Any]],
+    frames: Iterable[Frame],
     config: ReplayConfig,
     n_frames: int | None = None,
     elapsed_s: Callable[[], float] = lambda: 0.0,
@@ -250,9 +253,7 @@ def series_messages(
         yield due_s, EndMessage(series_id=config.series_id, series_unique_id=config.series_uid or None)
 
 
-def _in_order(
-    frames: Iterable[NDArray[Any]], order: tuple[int, ...] | None
-) -> Iterator[tuple[int, NDArray[Any]]]:
+def _in_order(frames: Iterable[Frame], order: tuple[int, ...] | None) -> Iterator[tuple[int, Frame]]:
     if order is None:
         return iter(enumerate(frames))
     held = list(frames)
@@ -261,7 +262,7 @@ def _in_order(
     return ((number, held[number]) for number in order)
 
 
-def _start(config: ReplayConfig, frame: NDArray[Any] | None, n_frames: int | None) -> StartMessage:
+def _start(config: ReplayConfig, frame: Frame | None, n_frames: int | None) -> StartMessage:
     distance_m, pixel_m = config.detector_distance_m, config.detector_pixel_m
     frame_s = 1 / config.rate_hz if config.rate_hz else None
     return StartMessage(
@@ -270,7 +271,7 @@ def _start(config: ReplayConfig, frame: NDArray[Any] | None, n_frames: int | Non
         number_of_images=n_frames,
         image_size_y=None if frame is None else frame.shape[0],
         image_size_x=None if frame is None else frame.shape[1],
-        image_dtype=None if frame is None else frame.dtype.name,
+        image_dtype=None if frame is None else np.dtype(frame.dtype).name,
         channels=(config.channel,),
         arm_date=datetime.now(UTC),
         count_time=frame_s,
@@ -283,9 +284,8 @@ def _start(config: ReplayConfig, frame: NDArray[Any] | None, n_frames: int | Non
     )
 
 
-def _image(
-    config: ReplayConfig, number: int, frame: NDArray[Any], start_s: float, stop_s: float
-) -> ImageMessage:
+def _image(config: ReplayConfig, number: int, frame: Frame, start_s: float, stop_s: float) -> ImageMessage:
+    encoded = frame if isinstance(frame, EncodedFrame) else encode_frame(frame, config.compression)
     start, stop = round(start_s * TIME_BASE_HZ), round(stop_s * TIME_BASE_HZ)
     return ImageMessage(
         series_id=config.series_id,
@@ -294,5 +294,5 @@ def _image(
         real_time=(stop - start, TIME_BASE_HZ),
         start_time=(start, TIME_BASE_HZ),
         stop_time=(stop, TIME_BASE_HZ),
-        data={config.channel: encode_frame(frame, config.compression)},
+        data={config.channel: encoded},
     )

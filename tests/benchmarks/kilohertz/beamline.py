@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from stream.atomic import write_atomically
+from stream.detector.dectris import encode_frame
 from stream.detector.simulator import DetectorReplay, ReplayConfig
 from stream.wire.sockets import Endpoint
 from tests.benchmarks.kilohertz.scan import RepeatingScan
@@ -100,7 +101,8 @@ def _fly(settings: BeamlineSettings, play: Callable[[], None]) -> None:
 
 def _send(door: Connection, settings: BeamlineSettings) -> None:
     scan = settings.scan
-    frames, numbers = scan.frames(), scan.numbers()
+    # A detector compresses in its own electronics: here before the scan, each of the different frames once.
+    frames, numbers = [encode_frame(frame) for frame in scan.frames()], scan.numbers()
     series = ReplayConfig(series_uid=SERIES, rate_hz=settings.rate_hz)
     with DetectorReplay(Endpoint(address=settings.detector)) as detector:
         door.send(READY)
