@@ -19,8 +19,12 @@ CHECKS = {
     "documentation": ["-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build"],
     "tests": ["-m", "pytest", "-q", "-n", "2"],
 }
-# One after the other: some of them are about time.
-SLOW_TESTS = {"slow tests": ["-m", "pytest", "-q", "-m", "slow and not cuda"]}
+# A slow test may wait for its turn on a core; where it must not, it is marked `alone`.
+SLOW = ["-m", "pytest", "-q", "--timeout", "300", "--durations", "20", "-m"]
+SLOW_TESTS = {
+    "slow tests": [*SLOW, "slow and not alone and not cuda", "-n", "2"],
+    "tests alone": [*SLOW, "alone and not cuda"],
+}
 
 
 def main() -> int:

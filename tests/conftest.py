@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +27,33 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# What their tests share, a pipeline and a browser, costs seconds to start.
-FOLDERS_FOR_ONE_WORKER = ("tests/end_to_end", "tests/launch/page")
+# What tests of a folder share costs seconds to start: a browser, a pipeline where a test asks for it.
+SHARING = {"tests/end_to_end": r"def test_\w+\([^)]*\b(pipeline|well_behaved): ", "tests/launch/page": ""}
 PATIENCE_S = 2.0
 HELPERS_OF_PYTHON = ("resource_tracker", "forkserver")  # live as long as the interpreter
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n`, one worker gets all tests of a file, or of a folder that is named above."""
+    """With `-n`, one worker gets all tests of a file, and of those files that share something."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByWhatIsShared(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:  # xdist's own schedulers differ in nothing else
-            file = super()._split_scope(nodeid)
-            return next((folder for folder in FOLDERS_FOR_ONE_WORKER if file.startswith(folder + "/")), file)
+            return shared_by(super()._split_scope(nodeid))
 
     return ByWhatIsShared(config, log)
+
+
+@cache
+def shared_by(file: str) -> str:
+    """The folder that `file` shares something with, itself where it shares nothing."""
+    for folder, uses in SHARING.items():
+        if file.startswith(f"{folder}/") and re.search(
+            uses, Path(__file__).parents[1].joinpath(file).read_text()
+        ):
+            return folder
+    return file
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from stream.record.scan import Scan, scans_in
 from stream.steering.record import PATTERN
 from tests.helpers.launch.commands import n_recorded, ptychostream, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+# The image has to follow, and the agent to decide in time.
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(400)]
 
 N_FRAMES = 240
 RATE_HZ = 25  # that the image can follow on a machine which does other things, too

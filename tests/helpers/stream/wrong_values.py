@@ -55,13 +55,15 @@ ARRAYS: dict[str, Any] = {
 }
 
 
-def places(message: Any, path: Path = ()) -> Iterator[Path]:
+def places(message: Any) -> Iterator[Path]:
     """Where the values of a message of maps and lists lie, inner ones too."""
-    keys = message.keys() if isinstance(message, dict) else range(len(message))
-    for key in keys:
-        yield (*path, key)
-        if isinstance(message[key], dict | list):
-            yield from places(message[key], (*path, key))
+    inside: list[tuple[Path, Any]] = [((), message)]
+    while inside:
+        path, held = inside.pop()
+        for key in held.keys() if isinstance(held, dict) else range(len(held)):
+            yield (*path, key)
+            if isinstance(held[key], dict | list):
+                inside.append(((*path, key), held[key]))
 
 
 def changed(message: Any, path: Path, value: Any) -> Any:
