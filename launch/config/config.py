@@ -118,8 +118,8 @@ def config_hash(config: Config) -> str:
     """Returns 16 hexadecimal digits that change with whatever the image depends on.
 
     Left out are the folder, the kinds of results, when and where scans are finished, who gets how much of the
-    processor, what the choice of the network came from, and settings that an earlier version did not have,
-    unless they are set.
+    processor, what the choice of the network came from, who may watch, and settings that an earlier version
+    did not have, unless they are set.
     """
     settings = config.model_dump(
         mode="json",
@@ -130,6 +130,7 @@ def config_hash(config: Config) -> str:
             "refinement": {"share": True, "frames_gb": True},
             "detector": {"rate_hz": True},  # a run has made the choice
             "network": {"fast_weights": True},
+            "viewer": {"metrics_token": True},
         },
     )
     for name, added in _ADDED.items():

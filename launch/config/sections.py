@@ -9,9 +9,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from operators.section import Fraction, Section
-from stream.files.paths import OutputPath
+from stream.files.paths import InputPath, OutputPath
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LEAST_TOKEN = 16  # letters: fewer could be guessed
 
 
 class FinetuneConfig(Section):
@@ -54,6 +55,8 @@ class ViewerConfig(Section):
     """allows a host that other machines can reach; the page has no password"""
     controls: bool = False
     """whether the page may also hold, stop and restrict a scan when other machines can reach it"""
+    metrics_token: InputPath | None = None
+    """file with the token of programs that ask for /metrics and /status.json; other machines need one"""
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
@@ -68,6 +71,27 @@ class ViewerConfig(Section):
     def may_steer(self) -> bool:
         """Whether who sees the page may also steer, where there is something to steer."""
         return self.host in LOOPBACK or self.controls
+
+    def read_token(self) -> str:
+        """Returns what programs that watch the run have to bear, "" where no token is set.
+
+        Raises
+        ------
+        ValueError
+            If its file cannot be read, or holds what no token is.
+        """
+        if self.metrics_token is None:
+            return ""
+        try:
+            token = self.metrics_token.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"viewer.metrics_token: {self.metrics_token} cannot be read: {error}") from error
+        if len(token) < LEAST_TOKEN or not (token.isprintable() and token.split() == [token]):
+            raise ValueError(
+                f"viewer.metrics_token: {self.metrics_token} holds no token: wanted one word of at least "
+                f"{LEAST_TOKEN} letters and digits"
+            )
+        return token
 
 
 class ResultsConfig(Section):

@@ -5,8 +5,9 @@ and steer the scan. So the name that a browser asks for must be the page's. An a
 """
 
 import ipaddress
+import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -78,3 +79,33 @@ def _own_address(request: web.Request) -> str:
     address = ipaddress.ip_address(reached[0].partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def bearer(config: ViewerConfig) -> Callable[[web.Request], None]:
+    """Returns what refuses programs that watch the run unless they may: it raises HTTPException.
+
+    Over the loopback all may, as all see the page; elsewhere, and where a token is set, who bears it.
+
+    Raises
+    ------
+    ValueError
+        If the file of the token cannot be used.
+    """
+    token, is_open = config.read_token(), config.host in LOOPBACK
+
+    def check(request: web.Request) -> None:
+        if not token and is_open:
+            return
+        if not token:
+            raise web.HTTPForbidden(
+                text="other machines are told with a token alone: `viewer.metrics_token` names its file"
+            )
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        is_it = secrets.compare_digest(given.strip().encode(errors="replace"), token.encode())
+        if scheme.lower() != "bearer" or not is_it:
+            raise web.HTTPUnauthorized(
+                text="wanted `Authorization: Bearer` with the token of `viewer.metrics_token`",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    return check

@@ -9,7 +9,7 @@ import msgspec
 
 from launch.page.status import MOST_NAMED
 from stream.record.events import Event, EventReader
-from stream.record.run_state import StateReader
+from stream.record.run_state import ProcessState, StateReader
 from stream.wire.messages import RunState
 
 
@@ -23,15 +23,19 @@ class RunFacts:
         Returns how the run stands, None where nobody tells.
     events : callable
         Returns what happened, the newest last.
+    processes : callable
+        Returns the processes of the run, none where nobody tells.
     """
 
     state: Callable[[], RunState | None] = lambda: None
     events: Callable[[], list[Event]] = list
+    processes: Callable[[], tuple[ProcessState, ...]] = tuple
 
     @classmethod
     def of(cls, folder: Path, rendezvous: Path) -> Self:
         """Returns those of the run in `folder` whose short-lived folder is `rendezvous`."""
-        return cls(state=StateReader(rendezvous), events=EventReader(folder))
+        read = StateReader(rendezvous)
+        return cls(state=read, events=EventReader(folder), processes=read.processes)
 
     def as_json(self, state: RunState | None) -> dict[str, Any]:
         """Returns "stages", "before" and "events" of the page's state; JSON can hold all of it."""

@@ -20,10 +20,12 @@ from aiohttp import WSMsgType, web
 from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.data_routes import DataRoutes
 from launch.page.guard import guard
+from launch.page.metrics.monitor import Monitor
+from launch.page.metrics.routes import MonitorRoutes
 from launch.page.picture import UNITS, Drawing
 from launch.page.run_facts import RunFacts
 from launch.page.scans.records import ScanRecords
-from launch.page.status import RateMeter, status_of
+from launch.page.status import RateMeter, Status, status_of
 from launch.page.steering_feed import SteeringFeed, Words
 from launch.page.versions import VersionHistory
 from launch.results import colours
@@ -32,7 +34,7 @@ from stream.live.image import LiveImage
 from stream.plain_json import plain_json
 from stream.record.account import shares
 from stream.wire.codec import ProtocolError
-from stream.wire.messages import ImageFigures
+from stream.wire.messages import ImageFigures, RunState
 from stream.wire.sockets import Endpoint, EndpointError
 
 log = logging.getLogger(__name__)
@@ -130,16 +132,28 @@ class LiveFeed:
             names = frozenset(UNITS) if image.is_final else names
             return image, names, self._drawing.packet(name for name in UNITS if name in names)
 
+    def status(self) -> Status:
+        """Returns how the scan stands."""
+        return self._status(self._run_state())
+
+    def _run_state(self) -> RunState | None:
+        return self._facts.state() or self.live.state
+
+    def _status(self, state: RunState | None) -> Status:
+        if self._refusal:
+            return Status(level="stale", text=self._refusal)
+        return status_of(self._image, self.live.age_s, self.address, state)
+
     def state(self) -> bytes:
         """Returns what the page says beside the image, JSON."""
-        image, run_state, counts = self._image, self._facts.state() or self.live.state, self.live.counts
-        status = status_of(image, self.live.age_s, self.address, run_state)
+        image, run_state, counts = self._image, self._run_state(), self.live.counts
+        status = self._status(run_state)
         state: dict[str, Any] = {"motors": None}
         if image is not None:
             state |= {name: getattr(image, name) for name in ImageFigures.__struct_fields__}
         state |= {
-            "level": "stale" if self._refusal else status.level,
-            "text": self._refusal or status.text,
+            "level": status.level,
+            "text": status.text,
             "address": self.address,
             "counts": dict(counts),
             "shares": shares(counts) if counts else {},
@@ -158,6 +172,7 @@ def run_viewer(
     *,
     records: ScanRecords | None = None,
     facts: RunFacts | None = None,
+    monitor: Monitor | None = None,
     on_ready: Callable[[str], None] | None = None,
     on_browsers: Callable[[int], None] = lambda n_browsers: None,
     stopping: threading.Event | None = None,
@@ -174,6 +189,8 @@ def run_viewer(
         Of the folder that the run saves to; without it the page shows nothing of the scans on disk.
     facts : RunFacts, optional
         Of the run beside the live image.
+    monitor : Monitor, optional
+        Of the run; without it there is neither /metrics nor /status.json.
     on_ready : callable, optional
         Called with the URL once a browser can open it.
     on_browsers : callable
@@ -188,16 +205,17 @@ def run_viewer(
     """
     stopping = stopping or threading.Event()
     feed = LiveFeed(live, policy, may_steer=config.may_steer, facts=facts)
-    with _following(feed):
-        page = Page(feed, config, records, on_browsers=on_browsers)
+    with _following(feed, monitor):
+        page = Page(feed, config, records, monitor, on_browsers=on_browsers)
         asyncio.run(_serve(page, config, on_ready, stopping))
 
 
 @contextlib.contextmanager
-def _following(feed: LiveFeed) -> Iterator[None]:
+def _following(feed: LiveFeed, monitor: Monitor | None) -> Iterator[None]:
     stopping = threading.Event()
     followers = [feed.follow, feed.versions.follow]
     followers += [] if feed.steering is None else [feed.steering.follow]
+    followers += [] if monitor is None else [monitor.tally.follow]
     threads = [
         threading.Thread(target=follow, args=(stopping,), name="live-feed", daemon=True)
         for follow in followers
@@ -248,7 +266,8 @@ def _url(host: str, port: int) -> str:
 class Page:
     """The web application: the page at /, its files under /web, the image at /live, words go to /steer.
 
-    What is asked for beside the live image is in `launch.page.data_routes`.
+    What is asked for beside the live image is in `launch.page.data_routes`, what programs that watch the run
+    are told in `launch.page.metrics.routes`.
     /colours has the colour maps: "tables", by name a list of red, green, blue, 0..255, entry after entry; and
     "of", the name that each map of a picture is drawn with.
     """
@@ -258,6 +277,7 @@ class Page:
         feed: LiveFeed,
         config: ViewerConfig,
         records: ScanRecords | None = None,
+        monitor: Monitor | None = None,
         *,
         on_browsers: Callable[[int], None] = lambda n_browsers: None,
     ) -> None:
@@ -270,6 +290,8 @@ class Page:
         self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
         DataRoutes(records, feed.versions, self._held).add_to(self.app)
+        if monitor is not None:
+            MonitorRoutes(config, monitor, feed.status, lambda: len(self._shown)).add_to(self.app)
 
     async def farewell(self) -> None:
         """Waits a moment for browsers that do not show the newest image yet, and closes their connections."""

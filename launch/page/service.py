@@ -8,6 +8,7 @@ from functools import partial
 
 from launch.config.sections import ViewerConfig
 from launch.page import BROWSERS
+from launch.page.metrics.monitor import Monitor
 from launch.page.run_facts import RunFacts
 from launch.page.scans.records import ScanRecords
 from launch.page.server import run_viewer
@@ -29,6 +30,8 @@ class ViewerService:
         Of the folder that the run saves to.
     facts : RunFacts, optional
         Of the run beside the live image.
+    monitor : Monitor, optional
+        Of the run.
     """
 
     def __init__(
@@ -38,8 +41,9 @@ class ViewerService:
         policy: Endpoint | None = None,
         records: ScanRecords | None = None,
         facts: RunFacts | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
-        self._serve = partial(run_viewer, config, live, policy, records=records, facts=facts)
+        self._serve = partial(run_viewer, config, live, policy, records=records, facts=facts, monitor=monitor)
 
     def run(self, link: Link) -> None:
         """Serves the page; returns when the run stops.

@@ -11,7 +11,7 @@ from stream.wire.messages import RunLevel, RunState
 
 RATE_WINDOW_S = 2.0
 MOST_NAMED = 3  # scans in one sentence
-MOVING = {"recorded", *STAGES.values()}  # what is expected or missing has no speed
+MOVING = {"recorded", "images", *STAGES.values()}  # what is expected or missing has no speed
 _MISSING = {"lost": "lost", "no_position": "no position for", "pending": "pending"}
 _FINAL = ("complete", "incomplete")
 

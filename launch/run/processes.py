@@ -7,12 +7,14 @@ import os
 import site
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from launch.child_process import REFUSAL, REFUSED, describe_status
 from launch.config.run_file import ResolvedRun, StageSpec
+from stream.record.run_state import ProcessState
 from stream.wire.messages import Progress, StageLevel
 
 MAX_DEATHS = 5
@@ -96,6 +98,18 @@ class StageProcess:
     def silence_s(self) -> float:
         """Seconds since it was last heard, 0 while it is not expected to say anything."""
         return self._clock() - self.heard_at if self.is_ready and not self.is_stopping else 0.0
+
+    def seen(self) -> ProcessState:
+        """Returns the process as those beside the run are told of it."""
+        age_s = self._clock() - self.heard_at
+        return ProcessState(
+            name=self.name,
+            pid=self.pid if self.is_running else 0,
+            is_running=self.is_running,
+            n_restarts=self.n_restarts,
+            heard_s=time.time() - age_s if age_s < float("inf") else 0.0,
+            counts=self.progress.counts if self.progress else {},
+        )
 
     def start(self) -> None:
         """Starts the process; what it prints goes to its log file."""

@@ -12,7 +12,7 @@ from launch.config.run_file import ResolvedRun
 from launch.results.halves import MEASURING
 from launch.run.processes import DEAF_S, StageProcess
 from operators.engine.config import CLOSING
-from stream.record.account import account, counted, frames_in_words
+from stream.record.account import account, counted, frames_in_words, inputs_of
 from stream.record.forerunner import forerunner_of
 from stream.record.handover import awaits_finishing, has_left, have_closed, was_handed_over
 from stream.record.passage import Passage
@@ -91,12 +91,7 @@ class StageStates:
         self._passages: dict[tuple[str, ...], tuple[Scan, Passage]] = {}
         self._placed: tuple[Scan, Numbers] | None = None  # frames of the last scan that have no position
         self._now = clock()
-        first = "inference" if "inference" in self._stages else "refinement"
-        self._inputs = {
-            "inference": ("subscriber",),
-            "refinement": ("subscriber", "positions", *("inference",) * (first == "inference")),
-            "stitcher": ("subscriber", "positions", first),
-        }
+        self._inputs = inputs_of(self._stages)
         self._words: dict[str, Callable[[Sequence[Scan], StageProcess], Words | None]] = {
             "subscriber": self._detector,
             "positions": self._positions,

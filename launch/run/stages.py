@@ -240,6 +240,8 @@ def recorder(run: ResolvedRun) -> Worker:
 
 def viewer(run: ResolvedRun) -> Service:
     """Returns the process that serves the web page."""
+    from launch.page.metrics.monitor import Monitor
+    from launch.page.metrics.tally import RunTally
     from launch.page.run_facts import RunFacts
     from launch.page.scans.records import ScanRecords
     from launch.page.service import ViewerService
@@ -247,12 +249,15 @@ def viewer(run: ResolvedRun) -> Service:
     section, policy = run.config.viewer, run.config.policy
     # started again on a port of its own choice, it keeps it: browsers come back
     port = urlsplit(run.addresses.get("viewer", "")).port or section.port
+    facts = RunFacts.of(run.folder, run.rendezvous)
+    tally = RunTally(run.scans, run.run_id, [spec.name for spec in run.stages])
     return ViewerService(
         section.changed(port=port),
         client_of(run, "stitcher", run.config.live),
         client_of(run, "policy", policy) if policy.enabled else None,
         ScanRecords(run.config.save, run.run_id),
-        RunFacts.of(run.folder, run.rendezvous),
+        facts,
+        Monitor(tally, run.run_id, run.config.save, facts),
     )
 
 

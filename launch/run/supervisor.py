@@ -191,7 +191,7 @@ class Supervisor:
         self.state = self._watch.look(scans, self._stages)
         for scan in scans[:-MOST_OPEN]:  # a run may take thousands
             scan.close()
-        write_state(self._rendezvous, self.state)
+        write_state(self._rendezvous, self.state, [stage.seen() for stage in self._stages.values()])
         took_s = self.clock() - began
         self._look_at = began + min(max(LOOK_S, took_s / LOOK_SHARE), MOST_LOOK_S)
 

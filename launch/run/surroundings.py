@@ -72,6 +72,7 @@ def _viewer(section: ViewerConfig, held: ExitStack) -> Findings:
             f"cannot serve the page at {section.host}:{section.port}: {error.strerror}; another run may have "
             "its page there: choose another viewer.port (0 takes a free one), or viewer.enabled: false"
         ) from error
+    section.read_token()
     yield Finding("viewer", "OK", f"{section.host}:{section.port} can be bound")
     if section.host not in LOOPBACK:
         may = "see the page and steer" if section.may_steer else "see the page"

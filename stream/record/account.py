@@ -1,6 +1,7 @@
 """The account of a scan: where every frame is, what is missing, and how long it took to be seen."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -122,6 +123,32 @@ class Accounts:
         passage = self._passages.setdefault(stage, Passage(self._scan, ("subscriber", stage)))
         self._newest[stage] = max(self._newest.get(stage, 0), int(passage.look().max(initial=0)))
         return passage
+
+
+def inputs_of(stages: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Returns which stages have to be done with a frame before each of these `stages` may take it.
+
+    In the order of the way of the data; what handles no single frames is left out.
+    """
+    first = "inference" if "inference" in stages else "refinement"
+    inputs: dict[str, tuple[str, ...]] = {
+        "positions": ("subscriber",),
+        "inference": ("subscriber",),
+        "refinement": ("subscriber", "positions", *("inference",) * (first == "inference")),
+        "stitcher": ("subscriber", "positions", first),
+    }
+    return {stage: before for stage, before in inputs.items() if stage in stages}
+
+
+def total(accounts: Iterable[Account]) -> Account:
+    """Returns the account of several scans together."""
+    held, dropped = list(accounts), Counter[str]()
+    for of_scan in held:
+        dropped.update(of_scan.dropped)
+    names = (name for name in Account.__struct_fields__ if name != "dropped")
+    return Account(
+        **{name: sum(getattr(of_scan, name) for of_scan in held) for name in names}, dropped=dict(dropped)
+    )
 
 
 def account(scan: Scan, stage: str) -> Account:

@@ -26,6 +26,7 @@ from stream.stages.link import Link, StageContext
 from stream.stages.refusals import in_words
 from stream.stages.stage import DoorKeeper, Inlet, Latecomer, Service, Source, Stage, Worker
 from stream.wire.codec import Buffer
+from stream.wire.handshake import SILENCE_S
 from stream.wire.sockets import EndpointError, Socket
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 MESSAGES_PER_TURN = 256
 FEW_MESSAGES, GATHER_S = 8, 0.003  # when so few came, more are waited for: together they cost half
 MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
+CLIENTS = "clients"  # among the counts of a stage with a door: how many follow it
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
 
@@ -191,18 +193,27 @@ def _run(stage: Stage, link: Link, context: StageContext, clock: Clock) -> None:
 class _Door:
     """The socket of a door keeper."""
 
-    def __init__(self, keeper: DoorKeeper) -> None:
+    def __init__(self, keeper: DoorKeeper, clock: Clock = time.monotonic) -> None:
         self._keeper, self.socket = keeper, Socket("ROUTER", keeper.door, queue=MOST_UNREAD)
+        self._clock, self._heard = clock, dict[bytes, float]()
 
     def serve(self) -> None:
-        received = iter(self.socket.receive, None)
-        for reply in self._keeper.exchange(list(islice(received, MESSAGES_PER_TURN))):
+        received = list(islice(iter(self.socket.receive, None), MESSAGES_PER_TURN))
+        now = self._clock()
+        self._heard |= {bytes(parts[0]): now for parts in received}
+        for reply in self._keeper.exchange(received):
             self.socket.send(reply)
 
-    def say_farewell(self, link: Link, clock: Clock) -> None:
+    def counts(self) -> dict[str, int]:
+        """Return how many clients have asked lately: who follows asks again within a second."""
+        now = self._clock()
+        self._heard = {client: at for client, at in self._heard.items() if now - at <= SILENCE_S}
+        return {CLIENTS: len(self._heard)}
+
+    def say_farewell(self, link: Link) -> None:
         """Serve a little longer: a client between two questions still has to hear of the last picture."""
-        leaves_at = clock() + FAREWELL_S
-        while clock() < leaves_at:
+        leaves_at = self._clock() + FAREWELL_S
+        while self._clock() < leaves_at:
             self.serve()
             link.wait(POLL_S, [self.socket])
 
@@ -210,18 +221,19 @@ class _Door:
 def _run_worker(stage: Worker, link: Link, context: StageContext, clock: Clock) -> None:
     loop = WorkerLoop(stage, context.scans, clock, run_id=context.run_id, config_hash=context.config_hash)
     link.listen_to(_bells_for(stage))
-    door = _Door(stage) if isinstance(stage, DoorKeeper) else None
+    door = _Door(stage, clock) if isinstance(stage, DoorKeeper) else None
     link.ready(door.socket.address if door else "")
     try:
         while not link.is_stopped:
             link.wait(loop.turn(), [door.socket] if door else [])
             if door:
                 door.serve()
-            link.report(*loop.progress(), clock())
+            scan, counts = loop.progress()
+            link.report(scan, counts | (door.counts() if door else {}), clock())
         loop.finish()
         link.report(*loop.progress(), clock(), force=True)
         if door:
-            door.say_farewell(link, clock)
+            door.say_farewell(link)
     finally:
         if door:
             door.socket.flush_and_close(1.0)

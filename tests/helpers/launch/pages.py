@@ -27,7 +27,7 @@ COLOUR_AT = """([x, y, nRows, nColumns]) => {
 
 
 @contextlib.contextmanager
-def viewer(address, port=0, policy=None, records=None, **settings):
+def viewer(address, port=0, policy=None, records=None, facts=None, monitor=None, **settings):
     """A running viewer; gives its URL."""
     ready, stopping, urls = threading.Event(), threading.Event(), []
 
@@ -36,9 +36,10 @@ def viewer(address, port=0, policy=None, records=None, **settings):
         ready.set()
 
     config = ViewerConfig(port=port, **settings)
-    arguments = {"records": records, "on_ready": on_ready, "stopping": stopping}
+    told = {"records": records, "facts": facts, "monitor": monitor}
+    told |= {"on_ready": on_ready, "stopping": stopping}
     thread = threading.Thread(
-        target=run_viewer, args=(config, Endpoint(address=address), policy), kwargs=arguments
+        target=run_viewer, args=(config, Endpoint(address=address), policy), kwargs=told
     )
     thread.start()
     try:
