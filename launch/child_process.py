@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
 REFUSED = 2  # exit status: the same start would fail in the same way
 REFUSAL = "cannot run: "  # what follows in the log is the reason
@@ -39,3 +40,14 @@ def ends_by_parent_alone() -> None:
 def describe_status(status: int) -> str:
     """Returns an exit status in words."""
     return f"was killed by signal {-status}" if status < 0 else f"left with exit status {status}"
+
+
+def process_state(pid: int) -> str:
+    """Returns what the system says of a process: R runs, S sleeps, D waits for a disk, T is stopped ...
+
+    "" where it does not say, or there is no such process.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""

@@ -128,7 +128,7 @@ def config_hash(config: Config) -> str:
             "results": True,
             "finisher": True,
             "refinement": {"share": True, "frames_gb": True},
-            "detector": {"rate_hz": True},  # a run has made the choice
+            "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
             "network": {"fast_weights": True},
             "viewer": {"metrics_token": True},
         },

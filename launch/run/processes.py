@@ -3,6 +3,7 @@
 No sockets.
 """
 
+import logging
 import os
 import site
 import subprocess
@@ -12,9 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from launch.child_process import REFUSAL, REFUSED, describe_status
+from launch.child_process import REFUSAL, REFUSED, describe_status, process_state
 from launch.config.run_file import ResolvedRun, StageSpec
 from stream.record.run_state import ProcessState
+from stream.stages.pulse import PulseReader
 from stream.wire.messages import Progress, StageLevel
 
 MAX_DEATHS = 5
@@ -22,6 +24,16 @@ DEATHS_WINDOW_S = 60.0
 FIRST_PAUSE_S = 0.1
 MAX_SAME = 3  # deaths of the same complaint: it will not go away
 DEAF_S = 5.0  # a process tells how far it is several times a second, unless its work keeps it
+STILL_S = 0.1  # between two looks of a source at its sockets, of which it takes fifty a second
+BUSY_S = 1.0  # the same while it is at work, or stood still a moment ago
+MOMENT_S = 10.0
+_STANDS = {
+    "T": "stopped by a signal",
+    "t": "stopped by a debugger",
+    "D": "waiting for the disk",
+    "S": "waiting for another process",
+    "R": "at one piece of work",
+}
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +72,10 @@ class StageProcess:
         self.was_ready = False
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
         self._start_at: float | None = None
+        self._pulse = PulseReader(run.rendezvous, spec.name) if spec.is_source else None
+        self._stands = ""  # why it does not move
+        self._stood_at = 0.0  # its last move before that
+        self._moves_at = float("-inf")  # since when it moves again
 
     @property
     def pid(self) -> int:
@@ -87,6 +103,9 @@ class StageProcess:
             return f"given up: {self._death}", "error"
         if not self.is_ready and not self.is_stopping:
             return "starting", "busy"
+        if self._stands:
+            still_s = self._clock() - self._stood_at
+            return f"does not move for {still_s:.1f} s, {self._stands}: what comes waits", "warning"
         return None
 
     @property
@@ -149,6 +168,32 @@ class StageProcess:
         elif self._process is not None and not self.is_stopping and self._process.poll() is not None:
             return self._bury(self._process.returncode)
         return ""
+
+    def feel_pulse(self) -> tuple[int, str] | None:
+        """Returns what there is to tell of a source that stops to move or moves again, with its level."""
+        before, self._stands = self._stands, self._standstill()
+        if self._stands and not before:
+            self._stood_at = self._pulse.beat_at if self._pulse else 0.0
+            return logging.WARNING, f"does not move, {self._stands}: what comes waits"
+        if before and not self._stands and self.is_ready and not self.is_stopping:
+            self._moves_at = self._clock()
+            still_s = self._moves_at - self._stood_at
+            return logging.INFO, f"moves again after {still_s:.1f} s"
+        return None
+
+    def _standstill(self) -> str:
+        """Return why the process does not move, "" while it does or nobody expects it to."""
+        if self._pulse is None or not self.is_ready or self.is_stopping:
+            return ""
+        beat_at, now = self._pulse.beat_at, self._clock()
+        if not beat_at or now - beat_at < STILL_S:
+            return ""
+        does = process_state(self.pid)
+        # One that works, or waits for a core, is slow and not frozen; a disk that is slow is told of once.
+        is_patient = does in ("R", "") or now - self._moves_at < MOMENT_S
+        if is_patient and now - beat_at < BUSY_S:
+            return ""
+        return _STANDS.get(does, "for no reason that is seen")
 
     def _bury(self, status: int) -> str:
         now = self._clock()

@@ -22,7 +22,12 @@ from stream.wire.messages import FinishingScan, Progress, StageLevel, StageState
 SILENT_S = 3.0  # without a frame
 STALLED_S = 5.0  # with work and without a step
 SLOW = 5.0  # of its own intervals: what is slow by nature may take longer
-NAMES = {"subscriber": "detector", "policy": "steering", "viewer": "page"}
+NAMES = {
+    "subscriber": "detector",
+    "subscriber-2": "detector, second process",
+    "policy": "steering",
+    "viewer": "page",
+}
 """What the rows of these processes are called."""
 
 Words = tuple[str, StageLevel]

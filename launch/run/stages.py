@@ -18,6 +18,7 @@ from launch.config.probe import Known, error_model, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
 from stream.atomic import replacing
 from stream.record.run_state import StateReader, is_asked_to_end
+from stream.record.scan import INGESTS
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
@@ -29,6 +30,7 @@ FINISHER_NICE, FINETUNE_NICE = 15, 19
 BEHIND = 5  # levels of nice of the finisher below refinement, which is at work on the running scan
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, where others may pause for ever
+RELAY = "subscriber.relay"  # where the second of two ingests passes on what it does not deal with
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
 
@@ -57,6 +59,8 @@ def resolve(config: Config, known: Known | None = None) -> ResolvedRun:
 def stages_of(config: Config) -> tuple[StageSpec, ...]:
     """Returns the stages that `config` asks for, in the order in which they are stopped."""
     stages = [_spec(subscriber), _spec(positions)]
+    if config.detector.subscribers > 1:  # the first ends scans: it is stopped after the other
+        stages.insert(0, _spec(assistant, name=INGESTS[1], closes=False, is_vital=False))
     if config.finds_probe:
         stages.append(_spec(probe, threads=config.refinement.threads))
     if config.network.weights:
@@ -119,7 +123,9 @@ def _origin(run: ResolvedRun) -> ImageOrigin:
 def subscriber(run: ResolvedRun) -> Source:
     """Returns the stage that records frames."""
     from launch.results.summary import result_folder
-    from stream.stages.subscriber import Subscriber
+    from stream.stages.ingest.second import Second
+    from stream.stages.ingest.subscriber import Subscriber
+    from stream.stages.pulse import PulseReader
 
     section, context = _own(run.config.detector, run, "subscriber"), run.context()
     if run.resumes and not section.silence_s:
@@ -131,7 +137,17 @@ def subscriber(run: ResolvedRun) -> Source:
         config_hash=context.config_hash,
         stages=[spec.name for spec in run.stages],
         results=result_folder(run.config.save),
+        second=Second(PulseReader(run.rendezvous, INGESTS[1]), context.local(RELAY, bind=True))
+        if section.subscribers > 1
+        else None,
     )
+
+
+def assistant(run: ResolvedRun) -> Source:
+    """Returns the stage that records frames beside the first one."""
+    from stream.stages.ingest.assistant import Assistant
+
+    return Assistant(run.config.detector, run.scans, run.context().local(RELAY))
 
 
 def positions(run: ResolvedRun) -> Source:

@@ -180,6 +180,9 @@ class Supervisor:
                     self._events.add(NAMES.get(stage.name, stage.name), "error", str(error))
                     raise
                 self.notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
+            if change := stage.feel_pulse():
+                self.notice(stage.name, *change)
+                self._look_at = float("-inf")  # who watches is to see it at once
         self._look()
 
     def _look(self) -> None:
@@ -335,8 +338,9 @@ class Supervisor:
         ask_to_end(self._rendezvous)
         deadline = self.clock() + (timeout_s if drain else 0.0)
         sources = [stage for stage in self._stages.values() if stage.spec.is_source]
+        ends_last = [stage for stage in sources if stage.spec.closes][1:]
         for stage in sources:
-            if stage is not sources[0]:  # positions of the last frames may still be on their way
+            if stage in ends_last:  # positions of the last frames may still be on their way
                 self._wait_until_closed(partial(have_closed, stages=(stage.name,)), deadline)
             self._stop(stage)
         self._wait_until_closed(self.is_over, deadline, on_turn)

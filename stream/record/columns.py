@@ -150,6 +150,16 @@ class Column:
             )
         return column
 
+    @property
+    def item_bytes(self) -> int:
+        """Of one value."""
+        return self._item_bytes
+
+    @property
+    def n_room(self) -> int:
+        """How many frames there is room for by now, whoever allocated it."""
+        return self._find_segments() * self.segment_frames
+
     def reserve(self, n_frames: int) -> None:
         """Allocates room for frames 0 to `n_frames` - 1.
 

@@ -1,8 +1,8 @@
 """The scan: columns addressed by frame number, and a ledger with one byte per stage and frame.
 
 Everything a stage knows about a frame is here, so a stage that dies restarts by looking, frame and position
-meet by number, and a scan directory is a complete record. Every stage opens the same directory; each column
-and each ledger has one writer.
+meet by number, and a scan directory is a complete record. Every stage opens the same directory; each frame
+of a column or ledger has one writer.
 
     SCANS/0000-<name>/scan.json            what the detector announced
                       columns/<name>/      values per frame (stream.record.columns)
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -65,7 +65,8 @@ COUNTERS = (
     "joined",  # first frame of a series whose start was missed: those before were never received
     "closing_milli",  # thousandths of the epoch from which the closing of the object counts, at least 1
 )
-
+INGESTS = "subscriber", "subscriber-2"
+"""The processes that may take the frames of one detector. All but frames is written by the first alone."""
 
 _COUNTERS_BYTES = 512
 SETTLED_S = 1.0  # longer than a tick of any file system's clock
@@ -101,6 +102,8 @@ class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
         Of the photons as the detector announced it, 0 where it did not.
     stages : tuple of str
         Which that run has, () in a scan of an earlier version.
+    n_subscribers : int
+        How many processes may store frames: each frame has one writer, and each of them a counter `head`.
     """
 
     series_id: int
@@ -112,6 +115,7 @@ class ScanHeader(msgspec.Struct, frozen=True, kw_only=True):
     config_hash: str = ""
     energy_ev: float = 0.0
     stages: tuple[str, ...] = ()
+    n_subscribers: Annotated[int, msgspec.Meta(ge=1, le=len(INGESTS))] = 1
 
     def __post_init__(self) -> None:
         check_item(self.frame_dtype, self.frame_shape)
@@ -236,7 +240,7 @@ class Scan:
     @property
     def n_frames(self) -> int:
         """Frames that exist or should exist: one more than the largest number known."""
-        return self.count("subscriber", "head")
+        return max(self.count(ingest, "head") for ingest in INGESTS[: self.header.n_subscribers])
 
     def count(self, writer: str, counter: str) -> int:
         """Returns one counter of `writer`, zero where the writer has not begun."""

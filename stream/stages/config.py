@@ -94,6 +94,9 @@ class DetectorConfig(EndpointSection):
     """how long frames may still come after the end of their series, seconds"""
     silence_s: NonNegativeFloat = 0.0
     """a series without frames for so long has ended, seconds; 0 waits for its end message"""
+    subscribers: Annotated[int, Field(ge=1, le=2)] = 1
+    """processes that take the frames of a detector that pushes to all who connect; where one of two dies, the
+    other goes on, and what the dead one had received is lost"""
     n_triggers: PositiveInt = 1
     """triggers of a series, for a detector that announces the images of one trigger; DECTRIS announces all"""
     frame_shape: tuple[PositiveInt, PositiveInt] | None = None
@@ -104,6 +107,15 @@ class DetectorConfig(EndpointSection):
     """frames a second that are expected, for the choice of a network that keeps up: `network.fast_weights`"""
     timeout_s: NonNegativeFloat = 0.0
     """gives up when nothing at all came for so long, seconds; 0 waits for ever"""
+
+    @model_validator(mode="after")
+    def _is_shared(self) -> Self:
+        if self.subscribers > 1 and (self.pattern != "PULL" or self.bind):
+            raise ValueError(
+                f"subscribers: {self.subscribers} connect to a detector that pushes: wanted pattern PULL and "
+                f"bind false, got {self.pattern} and bind {str(self.bind).lower()}"
+            )
+        return self
 
     @property
     def most_bytes(self) -> int:

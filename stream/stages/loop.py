@@ -6,7 +6,9 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -23,15 +25,16 @@ from stream.record.handover import (
 from stream.record.scan import NewScans, Scan, order_of
 from stream.stages.cursor import POLL_S, Clock, ScanCursor
 from stream.stages.link import Link, StageContext
+from stream.stages.pulse import Pulse
 from stream.stages.refusals import in_words
-from stream.stages.stage import DoorKeeper, Inlet, Latecomer, Service, Source, Stage, Worker
+from stream.stages.stage import DoorKeeper, Forwarder, Latecomer, Service, Source, Stage, Worker
 from stream.wire.codec import Buffer
 from stream.wire.handshake import SILENCE_S
 from stream.wire.sockets import EndpointError, Socket
 
 log = logging.getLogger(__name__)
 
-MESSAGES_PER_TURN = 256
+MESSAGES_PER_TURN, BYTES_PER_TURN = 256, 32 << 20
 FEW_MESSAGES, GATHER_S = 8, 0.003  # when so few came, more are waited for: together they cost half
 MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
 CLIENTS = "clients"  # among the counts of a stage with a door: how many follow it
@@ -248,30 +251,70 @@ def _bells_for(stage: Worker) -> list[str]:
     return [name for name in (*stage.inputs, *stage.waits_for) if name not in is_first]
 
 
-def _opened(inlet: Inlet) -> Socket:
-    return Socket(inlet.pattern, inlet.endpoints, queue=inlet.queue, most_bytes=inlet.most_bytes)
+class _Ends:
+    """The sockets of a source, and what is left to pass on."""
+
+    def __init__(self, stage: Source, held: ExitStack) -> None:
+        inlet, self.address = stage.inlet, ""
+        self._inlets: list[Socket] = []
+        self._outlet: Socket | None = None
+        self._forwarder = stage if isinstance(stage, Forwarder) else None
+        self._left: deque[Sequence[Buffer]] = deque()
+        self.is_empty = False  # whether all that had come was received
+        if inlet is not None and inlet.relay is not None:  # first: what comes there has waited once
+            self._inlets.append(held.enter_context(Socket(inlet.pattern, inlet.relay, queue=inlet.queue)))
+        if inlet is not None:
+            own = Socket(inlet.pattern, inlet.endpoints, queue=inlet.queue, most_bytes=inlet.most_bytes)
+            self._inlets.append(held.enter_context(own))
+            self.address = own.address
+        if inlet is not None and self._forwarder is not None:
+            self._outlet = Socket("PUSH", self._forwarder.outlet, queue=inlet.queue)
+            held.callback(self._outlet.flush_and_close, FAREWELL_S)
+
+    def receive(self) -> list[list[Buffer]]:
+        """Returns messages that have come, as many as a turn takes; none while some wait to be passed on."""
+        messages: list[list[Buffer]] = []
+        n_bytes, self.is_empty = 0, not self._left
+        for inlet in self.awaited:
+            while (parts := inlet.receive()) is not None:
+                messages.append(parts)
+                n_bytes += sum(map(len, parts))
+                if len(messages) >= MESSAGES_PER_TURN or n_bytes >= BYTES_PER_TURN:
+                    self.is_empty = False
+                    return messages
+        return messages
+
+    @property
+    def awaited(self) -> list[Socket]:
+        """The sockets from which something may be received."""
+        return [] if self._left else self._inlets
+
+    def pass_on(self) -> bool:
+        """Sends what the source leaves to another; says whether all of it has gone."""
+        if self._forwarder is not None and self._outlet is not None:
+            self._left.extend(self._forwarder.passed_on())
+            while self._left and self._outlet.send(self._left[0]):
+                self._left.popleft()
+        return not self._left
 
 
 def _run_source(stage: Source, link: Link, clock: Clock) -> None:
-    inlet = _opened(stage.inlet) if stage.inlet else None
-    link.ready(inlet.address if inlet else "")
-    try:
+    with ExitStack() as held:
+        ends, pulse = _Ends(stage, held), held.enter_context(Pulse(link.context.rendezvous, link.name))
+        link.ready(ends.address)
         while not link.is_stopped:
-            messages: list[list[Buffer]] = []
-            if inlet:
-                while len(messages) < MESSAGES_PER_TURN and (parts := inlet.receive()) is not None:
-                    messages.append(parts)
+            began = clock()
+            messages = ends.receive()
             if messages:
                 stage.handle(messages)
+            has_passed_on = ends.pass_on()
+            pulse.beat(clock(), began if has_passed_on and ends.is_empty else None)
             # Also under load: a source that never rests must hear that it is to stop.
             if 0 < len(messages) < FEW_MESSAGES:
                 link.wait(GATHER_S)
             else:
-                link.wait(0.0 if messages else POLL_S, [inlet] if inlet else [])
+                link.wait(0.0 if messages else POLL_S, ends.awaited)
             stage.idle(clock())
             link.report(*stage.progress(), clock(), ring=bool(messages))
         stage.close()
         link.report(*stage.progress(), clock(), force=True)
-    finally:
-        if inlet:
-            inlet.close()

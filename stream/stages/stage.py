@@ -6,7 +6,7 @@ it cannot be built from, and ends the run with that sentence. There are three ki
 
 - A `Worker` is a cursor over the ledger. All it knows of one scan is in the `ScanWork` that `open` returns:
   that gets the numbers of frames whose inputs are done, stores what it makes of them, and ends with the scan.
-- A `Source` gets messages from outside.
+- A `Source` gets messages from outside; one that shares them with another source is a `Forwarder` as well.
 - A `Service` handles no frames and has a loop of its own.
 
 A worker that clients may ask is a `DoorKeeper` as well, one that works on what stays of a scan a `Latecomer`.
@@ -124,6 +124,7 @@ class Inlet(NamedTuple):
     endpoints: tuple[Endpoint, ...]
     queue: int  # messages held while the source is busy
     most_bytes: int = 0  # of a message, where less is known to be enough than any socket takes
+    relay: Endpoint | None = None  # where another process of the run passes on what it does not deal with
 
 
 @runtime_checkable
@@ -143,6 +144,16 @@ class Source(Protocol):
 
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the name of the current scan and figures for the progress report."""
+
+
+@runtime_checkable
+class Forwarder(Protocol):
+    """A source that leaves what it does not deal with to another one of the run, which has a `relay`."""
+
+    outlet: Endpoint  # of the other
+
+    def passed_on(self) -> list[Sequence[Buffer]]:
+        """Returns the messages for the other that have come since it was asked last."""
 
 
 @runtime_checkable

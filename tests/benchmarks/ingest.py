@@ -21,8 +21,8 @@ import numpy as np
 from stream.detector.dectris import ImageMessage, decode_message, encode_message
 from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
 from stream.stages.config import DetectorConfig
+from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import MESSAGES_PER_TURN
-from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message

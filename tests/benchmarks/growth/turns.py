@@ -30,12 +30,12 @@ from stream.stages.config import (
 )
 from stream.stages.cursor import ScanCursor
 from stream.stages.inference import Inference
+from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.positions import Positions
 from stream.stages.probe import ProbeFinder
 from stream.stages.stage import Source, Worker
 from stream.stages.stitching.picture import LivePicture
-from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from tests.benchmarks.growth.scans import BEFORE, FIELD_PX, Frames, GrowingScan, on_field, snapshot_on

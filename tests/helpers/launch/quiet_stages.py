@@ -98,3 +98,17 @@ class Deaf(Quiet):
 
 def deaf(run: ResolvedRun) -> Quiet:
     return Deaf("deaf", run.config.save)
+
+
+class Sleeping(Quiet):
+    """Blocks once, as at a lock that nobody gives back soon."""
+
+    def idle(self, now: float) -> None:
+        if (self._folder / "sleep").exists():
+            (self._folder / "sleep").unlink()
+            time.sleep(0.5)
+        self._turns += 1
+
+
+def sleeping(run: ResolvedRun) -> Quiet:
+    return Sleeping("sleeping", run.config.save)

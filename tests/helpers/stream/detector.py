@@ -11,8 +11,9 @@ from stream.detector.simulator import Faults, ReplayConfig, series_messages
 from stream.record.account import Account, account
 from stream.record.scan import Scan, State, scans_in
 from stream.stages.config import DetectorConfig
-from stream.stages.recording import STAGE
-from stream.stages.subscriber import Subscriber
+from stream.stages.ingest.frame_writer import STAGE
+from stream.stages.ingest.second import Second
+from stream.stages.ingest.subscriber import Subscriber
 from stream.wire import addresses
 
 SHAPE = (6, 8)
@@ -35,11 +36,13 @@ def series(uid: str, n_frames: int, *, content: int = 0, series_id: int = 1, **f
 class Recorder:
     """A subscriber with a clock that tests move, fed with messages instead of a socket."""
 
-    def __init__(self, scans: Path, results: Path | None = None, **config: Any) -> None:
+    def __init__(
+        self, scans: Path, results: Path | None = None, second: Second | None = None, **config: Any
+    ) -> None:
         self.now = 100.0
         self.scans = scans
         settings = DetectorConfig(address=addresses.DETECTOR, **config)
-        self.subscriber = Subscriber(settings, scans, lambda: self.now, results=results)
+        self.subscriber = Subscriber(settings, scans, lambda: self.now, results=results, second=second)
 
     def take(self, messages: Iterable[bytes], *, per_turn: int = 64) -> None:
         """Hands over messages as `run_stage` does."""

@@ -25,8 +25,8 @@ from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.account import account
 from stream.record.scan import scans_in
 from stream.stages.config import DetectorConfig, PositionsConfig
+from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.positions import Positions
-from stream.stages.subscriber import Subscriber
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
 from tests.helpers.stream.clock import Clock
 

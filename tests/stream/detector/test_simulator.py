@@ -17,9 +17,9 @@ from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_
 from stream.record.account import account
 from stream.record.scan import scans_in
 from stream.stages.config import DetectorConfig
+from stream.stages.ingest.frame_writer import STAGE
+from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import MESSAGES_PER_TURN
-from stream.stages.recording import STAGE
-from stream.stages.subscriber import Subscriber
 from stream.wire import addresses
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message

@@ -9,7 +9,7 @@ import pytest
 
 from stream.detector.dectris import EncodedFrame, ImageMessage, encode_frame, encode_message
 from stream.record.scan import State
-from stream.stages.subscriber import MAX_FRAMES
+from stream.stages.ingest.subscriber import MAX_FRAMES
 from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
 
 

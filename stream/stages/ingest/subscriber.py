@@ -1,6 +1,7 @@
 """The stage that listens to the detector: messages become frames of a scan, and every frame is accounted for.
 
-A series of the detector is a scan; what `stream.stages.recording` writes is all that other stages know of it.
+A series of the detector is a scan; what `stream.stages.ingest.recording` writes is all that other stages
+know of it.
 
 A series ends when its end message has come and no frame has for `end_grace_s` (at once if all announced
 frames are there), when exactly the announced frames are there and the end message stays away, when another
@@ -38,7 +39,10 @@ from stream.detector.doubts import MOST_OVERTAKEN, Doubts
 from stream.record.account import counted, never_came
 from stream.record.scan import Scan, ScanHeader, new_scan_name, scans_in
 from stream.stages.config import DetectorConfig
-from stream.stages.recording import STAGE, UNKNOWN, Recording, Series, check_room
+from stream.stages.ingest.frame_writer import STAGE
+from stream.stages.ingest.recording import Recording, check_room
+from stream.stages.ingest.second import Second
+from stream.stages.ingest.series import UNKNOWN, Series
 from stream.stages.refusals import Complaints, in_words
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
@@ -47,6 +51,8 @@ from stream.wire.foreign import printable
 log = logging.getLogger(__name__)
 
 MAX_FRAMES = 10_000_000  # of a series; numbers from here on are damage, not frames
+SECOND_S = 10.0  # longest that a series stays open because the second process holds frames and does not move
+HANDING_S = 1.0  # the same when frames of the next series are here
 
 FrameKind = tuple[tuple[int, int], str]  # shape, dtype
 
@@ -68,6 +74,8 @@ class Subscriber:
     results : Path, optional
         Folder in which other stages name files after scans. A number that stands there is not given again,
         though its scan may have been deleted.
+    second : Second, optional
+        The process that takes frames beside this one.
     """
 
     def __init__(
@@ -80,12 +88,15 @@ class Subscriber:
         config_hash: str = "",
         stages: Sequence[str] = (),
         results: Path | None = None,
+        second: Second | None = None,
     ) -> None:
         self._numbered = [scans, *([results] if results else [])]
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash, self._stages = run_id, config_hash, tuple(stages)
+        self._second = second
+        relay = second.relay if second else None
         self.inlet: Inlet | None = Inlet(
-            config.pattern, (config.endpoint(),), config.queue, config.most_bytes
+            config.pattern, (config.endpoint(),), config.queue, config.most_bytes, relay
         )
         self._series: Series | None = None
         self._last: Recording | None = None
@@ -120,8 +131,12 @@ class Subscriber:
 
     def idle(self, now: float) -> None:
         """Closes the series when nothing more is to be expected, and says what was refused."""
-        if self._series is not None and self._series.is_over(now, self.config):
-            self._close_series()
+        series = self._series
+        if series is not None:
+            if series.recording is not None and series.recording.look():
+                series.last_at = now
+            if series.is_over(now, self.config) and not self._awaits_second(series, now):
+                self._close_series()
         if self._series is None and self._next is not None:
             self._begin(self._next)
         self._complaints.say(now)
@@ -133,6 +148,13 @@ class Subscriber:
             self._begin(self._next)
             self._close_series()
         self._complaints.say(self._clock(), force=True)
+
+    def _awaits_second(self, series: Series, now: float) -> bool:
+        """Whether frames that are missing may be in the hands of the second process."""
+        if self._second is None or series.is_complete:
+            return False
+        waits_s = series.quiet_s(now) - self.config.end_grace_s
+        return waits_s < SECOND_S and self._second.is_behind(now - series.quiet_s(now))
 
     def progress(self) -> tuple[str, dict[str, int]]:
         """Returns the name of the current or last scan, and how many frames came and were refused."""
@@ -310,6 +332,7 @@ class Subscriber:
             config_hash=self._config_hash,
             energy_ev=(series.start and series.start.incident_energy) or 0.0,
             stages=self._stages,
+            n_subscribers=2 if self._second else 1,
         )
         folder = self._scans / new_scan_name(series.key, self._numbered)
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize
@@ -351,6 +374,8 @@ class Subscriber:
         recording = series.recording
         if recording is None:  # there is no room even for that
             return
+        if self._second is not None and not series.is_complete:
+            self._second.catch_up(HANDING_S)
         self._last = recording
         recording.close(series.n_announced)
         for problem in recording.problems:

@@ -8,7 +8,7 @@ import pytest
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message, encode_frame, encode_message
 from stream.record.account import incompleteness
 from stream.record.scan import State
-from stream.stages.recording import STAGE
+from stream.stages.ingest.frame_writer import STAGE
 from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stream.record.scan import State, scans_in
-from stream.stages.recording import STAGE
+from stream.stages.ingest.frame_writer import STAGE
 from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, series
 
 
