@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _neighbour(path)
     with removed_on_failure(temporary, path.name):
         yield temporary
-        _sync(temporary)  # or a power cut might leave an empty file in place of the old one
+        sync(temporary)  # or a power cut might leave an empty file in place of the old one
         temporary.replace(path)
 
 
@@ -95,14 +95,15 @@ def full_disk_named(what: str, folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _neighbour(path: Path) -> Path:
-    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
-    return path.with_name(f".{name}.{os.getpid()}")  # without the suffix: nobody takes it for a result
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Returns when what a file holds, or which files a folder has, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _neighbour(path: Path) -> Path:
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    return path.with_name(f".{name}.{os.getpid()}")  # without the suffix: nobody takes it for a result

@@ -8,13 +8,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from launch.config.config import Config, config_hash
-from stream.atomic import write_atomically
+from stream.atomic import replacing
 from stream.stages.config import EndpointSection
 from stream.stages.inputs import Optics
 from stream.stages.link import StageContext
 from stream.wire.sockets import Endpoint
 
 PROBE_FILE = "probe.npy"  # in the run's folder
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class StageSpec(BaseModel):
@@ -72,6 +73,8 @@ class ResolvedRun(BaseModel):
         By stage, where it can really be reached; a restarted stage takes the same address again.
     resumes : bool
         Whether it is there to finish what an earlier run has left, and ends then.
+    boot : str
+        Which start of the computer it goes on in: after another one, what was not on the disk is gone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +86,7 @@ class ResolvedRun(BaseModel):
     stages: tuple[StageSpec, ...]
     addresses: dict[str, str] = {}
     resumes: bool = False
+    boot: str = ""
 
     @property
     def scans(self) -> Path:
@@ -125,7 +129,8 @@ class ResolvedRun(BaseModel):
     def write(self) -> None:
         """Writes the run down."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.file, self.model_dump_json(indent=1).encode())
+        with replacing(self.file) as temporary:
+            temporary.write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> "ResolvedRun":
@@ -143,7 +148,8 @@ class ResolvedRun(BaseModel):
 def new_run(config: Config, stages: tuple[StageSpec, ...]) -> ResolvedRun:
     """Returns a run of `config` with an id of its own: when it began, and a few random digits."""
     run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(2)}"
-    return ResolvedRun(run_id=run_id, config=config, folder=config.save / "runs" / run_id, stages=stages)
+    folder = config.save / "runs" / run_id
+    return ResolvedRun(run_id=run_id, config=config, folder=folder, stages=stages, boot=_boot_id())
 
 
 def optics(run: ResolvedRun) -> Optics:
@@ -166,3 +172,10 @@ def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoin
 def reachable(address: str) -> str:
     """Returns a bound address as a client on this machine connects to it."""
     return re.sub(r"^tcp://(0\.0\.0\.0|\*):", "tcp://127.0.0.1:", address)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # a system that does not say
+        return ""

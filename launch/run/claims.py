@@ -1,4 +1,4 @@
-"""What one run has for itself: the folder of results while it writes there, and a short-lived one.
+"""What one run has for itself: the folder of results while it writes there, mended, and a short-lived one.
 
 Both are told from what a dead run left by a lock that the system takes back with the process.
 """
@@ -9,9 +9,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import msgspec
+
+from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
+from stream.mend import mend_scans
+from stream.record.scan import Scan
+from stream.record.taken_up import runs_of
 
 LOCK = ".lock"  # in the folder of results
 PREFIX = "ptychostream-run-"
@@ -31,6 +38,11 @@ def claim(save: Path) -> int:
         os.close(lock)
         raise RunFailedError(f"another run is writing to {save}: stop it, or set `save`")
     return lock
+
+
+def mend_left(run: ResolvedRun) -> list[str]:
+    """Sets aside what cannot be used of the scans that earlier runs have left to `run`; says what and why."""
+    return mend_scans(run.scans, partial(_was_cut_off, run))
 
 
 @contextmanager
@@ -76,3 +88,20 @@ def _is_locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _was_cut_off(run: ResolvedRun, scan: Scan) -> bool:
+    """Return whether a computer was switched off since the last run before `run` worked on `scan`.
+
+    Not of a scan whose runs do not tell, as those of earlier versions.
+    """
+    try:
+        before = (run.folder.parent / runs_of(scan)[-1] / "run.json").read_bytes()
+        boot = msgspec.json.decode(before, type=_Boot).boot
+    except (OSError, msgspec.DecodeError):
+        return False
+    return boot not in ("", run.boot)
+
+
+class _Boot(msgspec.Struct):
+    boot: str = ""

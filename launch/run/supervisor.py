@@ -1,6 +1,6 @@
 """The processes of a run: started together, watched, started again when they die, stopped in order.
 
-One thread: whoever owns the supervisor calls `poll`, and everything happens there.
+One thread: whoever owns the supervisor calls `poll`, and everything but the keeping of frames happens there.
 """
 
 import logging
@@ -14,15 +14,16 @@ from typing import Self
 from launch.child_process import allow_many_files
 from launch.config.run_file import ResolvedRun
 from launch.results.halves import CHEAP_S, awaits_measuring
-from launch.run.claims import claim, short_lived_folder
+from launch.run.claims import claim, mend_left, short_lived_folder
 from launch.run.processes import RunFailedError, StageProcess
 from launch.run.run_watch import OnNotice, RunWatch, log_notice
 from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
+from stream.keeper import Keeper
 from stream.record.events import EventLog, event_level
 from stream.record.handover import awaits_finishing, have_closed, is_left_behind
 from stream.record.run_state import ask_to_end, write_state
-from stream.record.scan import NewScans, Scan, set_aside_damaged
+from stream.record.scan import NewScans, Scan
 from stream.record.taken_up import take_up
 from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
@@ -39,9 +40,7 @@ TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
 MOST_OPEN = 4  # scans of which files are held open from one look to the next
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is not very long
-
 FINISHED = "finisher", logging.INFO  # what a scan that was handed over is announced as
-
 OnTurn = Callable[[list[Scan]], None]
 
 
@@ -101,7 +100,7 @@ class Supervisor:
         self._watch = RunWatch(self.run, self._events.add, self.clock, partial(self._tell, *FINISHED))
         self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
-        for sentence in set_aside_damaged(self.run.scans):
+        for sentence in mend_left(self.run):
             self.notice("scan", logging.WARNING, sentence)
         self._take_up()
 
@@ -133,6 +132,7 @@ class Supervisor:
         RunFailedError
             If a stage cannot run or is not ready in time; the message ends with what it last logged.
         """
+        self._held.enter_context(Keeper(self.run.scans))
         began_at, deadline = self.clock(), self.clock() + timeout_s
         while missing := self._missing():
             self._start_next(missing, began_at)
@@ -195,8 +195,7 @@ class Supervisor:
         for scan in scans[:-MOST_OPEN]:  # a run may take thousands
             scan.close()
         write_state(self._rendezvous, self.state, [stage.seen() for stage in self._stages.values()])
-        took_s = self.clock() - began
-        self._look_at = began + min(max(LOOK_S, took_s / LOOK_SHARE), MOST_LOOK_S)
+        self._look_at = began + min(max(LOOK_S, (self.clock() - began) / LOOK_SHARE), MOST_LOOK_S)
 
     def notice(self, stage: str, level: int, text: str) -> None:
         """Tells what a stage has to tell, and notes it as an event of the run."""
@@ -245,9 +244,8 @@ class Supervisor:
             if self.is_closed(scan):
                 continue
             take_up(scan, self.run.run_id)
-            is_finishers = awaits_finishing(scan) or is_left_behind(
-                scan, self.run.run_id, self.run.context().config_hash
-            )
+            own = self.run.run_id, self.run.context().config_hash
+            is_finishers = awaits_finishing(scan) or is_left_behind(scan, *own)
             if self.run.resumes or not is_finishers:
                 self._scans.append(scan)
 
@@ -295,8 +293,7 @@ class Supervisor:
         while True:
             scans = self.scans()
             detector = self.progress.get("subscriber")
-            n_refused = detector.counts.get("refused", 0) if detector else 0
-            n_closed = sum(map(self.is_over, scans)) + n_refused
+            n_closed = sum(map(self.is_over, scans)) + (detector.counts.get("refused", 0) if detector else 0)
             if on_turn:
                 on_turn(scans)
             owed = scans if self.run.resumes else filter(self._is_taken_up, scans)

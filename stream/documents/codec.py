@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -130,14 +131,24 @@ def read_documents(folder: Path) -> list[tuple[str, Document]]:
     return [(name, document) for name, document, _ in _records(folder)]
 
 
-def repair_record(folder: Path) -> None:
-    """Cuts off a record that a crash left half written, so that the next one can be appended."""
-    path = folder / RECORD_FILE
+def repair_record(folder: Path) -> str:
+    """Cuts off what is no whole document, so that the next one can be appended; returns what it was.
+
+    Half a document at the end is what a crash leaves: nothing is said of it, "". Before anything else is cut
+    off, the whole record is copied to `documents.msgpack.damaged`.
+    """
+    path, end, damage = folder / RECORD_FILE, 0, ""
     if not path.exists():
-        return
-    end = max((end for _, _, end in _records(folder)), default=0)
+        return ""
+    try:
+        for _, _, after in _records(folder):
+            end = after
+    except DocumentError as error:
+        damage = str(error)
+        shutil.copy(path, path.with_name(f"{RECORD_FILE}.damaged"))
     with path.open("r+b") as file:
         file.truncate(end)
+    return damage
 
 
 def _records(folder: Path) -> Iterable[tuple[str, Document, int]]:

@@ -207,7 +207,7 @@ class Column:
             self.reserve(number + 1)
         if self._file is None or index != self._file_index:
             self._close_file()
-            self._file, self._file_index = self._path(index).open("r+b", buffering=0), index
+            self._file, self._file_index = self.path(index).open("r+b", buffering=0), index
             self._close_file = weakref.finalize(self, self._file.close)
         self._pwrite(self._file, within, value)
 
@@ -218,7 +218,7 @@ class Column:
         """
         index, within = divmod(number, self.segment_frames)
         try:
-            with self._path(index).open("rb", buffering=0) as file:
+            with self.path(index).open("rb", buffering=0) as file:
                 data = os.pread(file.fileno(), self._item_bytes, within * self._item_bytes)
         except FileNotFoundError:
             return np.zeros(self.item_shape, self.dtype)
@@ -227,7 +227,7 @@ class Column:
     def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Stores large values through the files, frames that are neighbours there in one piece."""
         for index, runs in itertools.groupby(self._runs(numbers), itemgetter(1)):
-            with self._path(index).open("r+b", buffering=0) as file:
+            with self.path(index).open("r+b", buffering=0) as file:
                 for rows, _, within in runs:
                     self._pwrite(file, within, values[rows])
 
@@ -236,7 +236,7 @@ class Column:
         self._check(numbers)
         for index, runs in itertools.groupby(self._runs(numbers), itemgetter(1)):
             try:
-                file = self._path(index).open("rb", buffering=0)
+                file = self.path(index).open("rb", buffering=0)
             except FileNotFoundError:  # not allocated yet
                 for rows, _, _ in runs:
                     out[rows] = 0
@@ -323,11 +323,12 @@ class Column:
             if (found := path.stat().st_size) != n_bytes:
                 raise DamagedScanError(f"{path} has {found} bytes, not {n_bytes}")
 
-    def _path(self, index: int) -> Path:
+    def path(self, index: int) -> Path:
+        """Returns where the segment `index` belongs."""
         return self.folder / f"{index:06d}.bin"
 
     def _allocate(self, index: int) -> None:
-        n_bytes, path = self._item_bytes * self.segment_frames, self._path(index)
+        n_bytes, path = self._item_bytes * self.segment_frames, self.path(index)
         is_hole = (index + 1) * self.segment_frames <= self.first_frame and self._item_bytes >= LARGE_BYTES
         temporary = path.with_suffix(".new")
         what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
@@ -340,7 +341,7 @@ class Column:
 
     def _find_segments(self) -> int:
         """Return how many segments there are by now; those of small values are mapped."""
-        while (path := self._path(self._n_segments)).exists():
+        while (path := self.path(self._n_segments)).exists():
             if self._item_bytes < LARGE_BYTES:
                 shape = (self.segment_frames, *self.item_shape)
                 # Faulting pages in one by one would cost the writer more than storing the values.

@@ -10,14 +10,13 @@ of a column or ledger has one writer.
                       counters/<writer>    a few numbers per writer: head, ended, closed, duplicates ...
 """
 
-import contextlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.atomic import write_atomically
-from stream.record.columns import Column, DamagedScanError, check_item, fence, mapped, read_description
+from stream.record.columns import Column, check_item, fence, mapped, read_description
 
 Numbers = NDArray[np.int64]
 
@@ -68,7 +67,7 @@ COUNTERS = (
 INGESTS = "subscriber", "subscriber-2"
 """The processes that may take the frames of one detector. All but frames is written by the first alone."""
 
-_COUNTERS_BYTES = 512
+COUNTERS_BYTES = 512
 SETTLED_S = 1.0  # longer than a tick of any file system's clock
 
 
@@ -130,7 +129,7 @@ class Counters:
         self.is_writable, self._path = writable, path
         if writable and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, bytes(_COUNTERS_BYTES))
+            write_atomically(path, bytes(COUNTERS_BYTES))
         self._mapped: NDArray[np.int64] | None = mapped(path, "<i8", writable=writable)
 
     @property
@@ -359,37 +358,3 @@ def new_scan_name(series: str, folders: Sequence[Path]) -> str:
     paths = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
     indices = [int(found[0]) for path in paths if (found := re.match(r"\d+(?=-)", path.name))]
     return f"{max(indices, default=-1) + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', series)[:80]}"
-
-
-def set_aside_damaged(folder: Path) -> list[str]:
-    """Moves scans below `folder` that cannot be read into a folder `damaged` beside it; says which and why.
-
-    For who has the folder to itself: one damaged scan would keep every stage from starting.
-    """
-    sentences = []
-    for name in names_of_scans(folder):
-        if damage := _damage_of(folder / name):
-            aside = folder.parent / "damaged"
-            aside.mkdir(exist_ok=True)
-            taken = {path.name for path in aside.iterdir()}
-            free = next(word for n in count() if (word := f"{name}.{n}" if n else name) not in taken)
-            (folder / name).rename(aside / free)
-            sentences.append(f"scan {name} cannot be read and lies in {aside / free} now: {damage}")
-    return sentences
-
-
-def _damage_of(folder: Path) -> str:
-    """Return what keeps a scan from being read, "" if nothing does."""
-    try:
-        scan = Scan(folder)
-        for column in (*folder.glob("columns/*/"), *folder.glob("ledger/*/")):
-            with contextlib.suppress(FileNotFoundError):  # one that was being made
-                Column(column).check_segments()
-        frames = scan.column("frames").item_shape if scan.has("frames") else scan.header.frame_shape
-    except DamagedScanError as error:
-        return str(error)
-    for counters in folder.glob("counters/[!.]*"):
-        if (n_bytes := counters.stat().st_size) != _COUNTERS_BYTES:
-            return f"{counters} has {n_bytes} bytes, not {_COUNTERS_BYTES}"
-    shape = scan.header.frame_shape
-    return "" if frames == shape else f"its frames are {frames}, its scan.json says {shape}"

@@ -35,7 +35,7 @@ from stream.record.scan import Scan, State
 FILE_NAME, FOLDER = "refined.npz", "refined"
 TILE_PX = 64
 KEPT_VERSIONS = 2
-_STATE, _TILES = "state.npz", "tiles.bin"
+STATE, _TILES = "state.npz", "tiles.bin"
 _LAYERS = (np.dtype("<c8"), np.dtype("<f4"))  # object, illumination
 _SLOT_BYTES = TILE_PX**2 * sum(dtype.itemsize for dtype in _LAYERS)
 _SLOTS_AT_ONCE, _MOST_TRIES = 32, 20
@@ -153,7 +153,7 @@ class SnapshotWriter:
         table = _Table(version, slots, versions)
         content = io.BytesIO()
         _pack(content, state, **table.arrays())
-        write_atomically(self._folder / _STATE, content.getvalue())
+        write_atomically(self._folder / STATE, content.getvalue())
         self._version, self._slots, self._versions = version, slots, versions
 
     def finish(self) -> None:
@@ -245,7 +245,7 @@ def written_at(folder: Path) -> float | None:
 
 def _state_files(folder: Path) -> tuple[Path, Path]:
     """Return where the state lies while tiles are written, and once they have become one file."""
-    return folder / FOLDER / _STATE, folder / FILE_NAME
+    return folder / FOLDER / STATE, folder / FILE_NAME
 
 
 class _Table(NamedTuple):
@@ -270,7 +270,7 @@ def _read_table(folder: Path) -> _Table | None:
     if not (folder / _TILES).exists():
         return None
     try:
-        with np.load(folder / _STATE, allow_pickle=False) as file:
+        with np.load(folder / STATE, allow_pickle=False) as file:
             return _Table.of(file)
     except FileNotFoundError:
         return None
@@ -280,11 +280,11 @@ def _read_tiles(folder: Path, read: Callable[[RefinerState, _Table, FileIO], _T]
     """Return what `read` makes of a state and its file of tiles, none of them replaced meanwhile."""
     for _ in range(_MOST_TRIES):
         try:
-            with np.load(folder / FOLDER / _STATE, allow_pickle=False) as file:
+            with np.load(folder / FOLDER / STATE, allow_pickle=False) as file:
                 table, state = _Table.of(file), _state(file)
             with (folder / FOLDER / _TILES).open("rb", buffering=0) as tiles:
                 found = read(state, table, tiles)
-            with np.load(folder / FOLDER / _STATE, allow_pickle=False) as file:
+            with np.load(folder / FOLDER / STATE, allow_pickle=False) as file:
                 newest = int(file["version"])
         except FileNotFoundError:  # none yet, or they have become one file
             return None

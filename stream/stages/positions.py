@@ -190,14 +190,10 @@ class Positions:
             self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
 
     def _resume(self, scan: Scan) -> None:
-        try:
-            repair_record(scan.folder)
-            documents = read_documents(scan.folder)
-        except DocumentError as error:
-            aside = scan.folder / f"{RECORD_FILE}.damaged"
-            log.warning("documents of %s cannot be read and lie in %s now: %s", scan.name, aside, error)
-            (scan.folder / RECORD_FILE).rename(aside)
-            documents = []
+        if damage := repair_record(scan.folder):
+            words = "documents of %s are used up to where they are damaged, all lie in %s.damaged: %s"
+            log.warning(words, scan.name, scan.folder / RECORD_FILE, damage)
+        documents = read_documents(scan.folder)
         if documents and documents[0][0] == "start":
             self._pairing.pair(str(documents[0][1].get("uid")), scan.name)
         self._open(scan)

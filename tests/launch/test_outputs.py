@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_written_to_its_end_stays_what_it_was(
         if temporary.name.startswith(f".{failing}."):
             raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("stream.atomic._sync", sync)
+    monkeypatch.setattr("stream.atomic.sync", sync)
     monkeypatch.setattr("sys.argv", ["ptychostream", *line.split(), "--overwrite"])
     Path(failing).write_bytes(b"old")
     with pytest.raises(SystemExit) as caught:

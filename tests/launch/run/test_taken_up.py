@@ -14,7 +14,7 @@ from stream.record.handover import hand_over
 from stream.record.scan import Scan
 from stream.record.taken_up import runs_of, take_up
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config, make_run
-from tests.helpers.stream.scans import close, make_scan, record
+from tests.helpers.stream.scans import close, make_scan, place, record
 
 
 def left_by_an_earlier_run(scans: Path, number: int, *closed: str, config_hash: str = "") -> Scan:
@@ -61,6 +61,21 @@ def test_a_run_that_resumes_waits_for_all_that_is_left_and_for_what_begins_meanw
             supervisor.wait_for_series(0, timeout_s=0.0)
         close(begun, "first")
         supervisor.wait_for_series(0, timeout_s=0.0)
+
+
+@pytest.mark.parametrize("boot", ["", "this", "another"])
+def test_what_was_made_of_a_scan_is_believed_unless_the_computer_was_started_again(run_folder, boot):
+    run = make_run(run_folder, "first").model_copy(update={"boot": "this"})
+    earlier = run.model_copy(
+        update={"run_id": "earlier", "folder": run.folder.parent / "earlier", "boot": boot}
+    )
+    earlier.write()
+    left = left_by_an_earlier_run(run.scans, 0)
+    place(left, [0, 1], [[0, 0], [1, 1]])
+    with Supervisor(run, on_notice=lambda *notice: None):
+        assert Scan(left.folder).states("positions").any() == (boot != "another")
+        notes = [event.text for event in events_of(left)]
+    assert any("the computer was switched off" in text for text in notes) == (boot == "another")
 
 
 def test_the_page_says_of_a_scan_that_was_taken_up_that_it_goes_on(tmp_path):

@@ -25,6 +25,7 @@ from stream.record.snapshot import (
     write_snapshot,
 )
 from tests.helpers.stream.scans import snapshot_of
+from tests.helpers.stream.snapshots import TILES, all_alike, state_of
 
 BOUNDS = Bounds(-7, 3, 13, 33)
 
@@ -76,32 +77,16 @@ def test_without_room_the_older_one_stays(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
-TILES = tiles_on(Bounds(-30, 0, 100, 200))
 WRITES_FOR_EVER = """
 import sys
 from pathlib import Path
-from tests.stream.record.test_snapshots import SnapshotWriter, TILES, all_alike
+from stream.record.snapshot import SnapshotWriter
+from tests.helpers.stream.snapshots import all_alike
 writer, n = SnapshotWriter(Path(sys.argv[1])), int(sys.argv[2])
 while True:
     n += 1
     writer.write(*all_alike(n))
 """
-
-
-def state_of(n_updates):
-    bounds = Bounds(-30, 0, 100, 200)
-    object_ = np.ones(bounds.shape, np.complex64)
-    return snapshot_of(object_, bounds, n_updates=n_updates, illumination=np.ones(bounds.shape, np.float32))
-
-
-def tile_of(value):
-    shape = (TILE_PX, TILE_PX)
-    return np.full(shape, value, np.complex64), np.full(shape, value, np.float32)
-
-
-def all_alike(n, tiles=TILES):
-    """Return a state and tiles that all say which version they belong to."""
-    return state_of(n), [(index, tile_of(n)) for index in tiles]
 
 
 def values(news):

@@ -189,7 +189,7 @@ def test_a_record_of_documents_that_is_damaged_is_set_aside_and_the_stage_starts
     detector = Detector(scans, "a")
     (detector.scan.folder / RECORD_FILE).write_bytes(b"\3\0\0\0abc" * 4)
     it = stage(scans)
-    assert "documents of 0000-a cannot be read and lie in" in caplog.text
+    assert "documents of 0000-a are used up to where they are damaged" in caplog.text
     assert (detector.scan.folder / f"{RECORD_FILE}.damaged").stat().st_size == 28
     it.handle([*start(), page(range(N)), stop()])
     detector.close()
