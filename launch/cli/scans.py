@@ -52,6 +52,12 @@ def replay(
     ] = 60.0,
     store: Store = None,
     insecure: Insecure = False,
+    key: Annotated[
+        Path | None, typer.Option(callback=at_home, help="Own secret key file, where positions need keys.")
+    ] = None,
+    peers: Annotated[
+        Path | None, typer.Option(callback=at_home, help="Public key file of the pipeline, for the same.")
+    ] = None,
 ) -> None:
     """Plays a recorded scan as a detector would send it."""
     from launch.commands.replay import ReplayOptions
@@ -64,7 +70,9 @@ def replay(
         pattern=pattern,
         rate_hz=rate,
         n_frames=frames,
-        positions=Endpoint(address=positions, insecure=insecure) if with_positions else None,
+        positions=Endpoint(address=positions, insecure=insecure, key=key, peers=peers)
+        if with_positions
+        else None,
         unit=unit,
         timeout_s=timeout,
     )

@@ -44,10 +44,14 @@ def read_archive(path: Path) -> dict[str, NDArray]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("one array")  # noqa: TRY004
         with archive:
-            return dict(archive)
+            # Any zip opens, and what is no array in it comes as bytes.
+            arrays = {name: array for name, array in archive.items() if isinstance(array, np.ndarray)}
+        if not arrays:
+            raise ValueError("no array")
     except _DAMAGES as error:
         reason = _reason(error, "it is none, or damaged")
         raise ValueError(f"{path}: wanted arrays as numpy.savez writes them (.npz): {reason}") from error
+    return arrays
 
 
 def _reason(error: Exception, otherwise: str) -> str:

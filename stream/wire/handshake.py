@@ -1,7 +1,8 @@
 """The handshake: a client says which protocol it speaks, a server bids it welcome or says why not.
 
-Both sides compare the protocol's number and a hash of its schema, so that another version is refused with a
-sentence instead of misread.
+A server compares the protocol's number and a hash of its schema, so that another version is refused with a
+sentence instead of misread. Who gives no schema has a program of his own and passes over fields that it does
+not know: within one number of the protocol none goes away and none changes its meaning.
 """
 
 import math
@@ -37,11 +38,11 @@ def greeting(role: str) -> Hello:
 
 def answer_to(hello: Hello, run_id: str, objection: str = "") -> Welcome | Reject:
     """Returns what the server of a run says to a greeting; with an `objection` of its own it refuses."""
-    if (hello.protocol, hello.schema) != (PROTOCOL, SCHEMA_HASH):
+    if hello.protocol != PROTOCOL or hello.schema not in ("", SCHEMA_HASH):
+        theirs = f"schema {hello.schema}" if hello.schema else "a schema of its own"
         objection = (
             f"protocol {PROTOCOL} with schema {SCHEMA_HASH} is spoken here, {hello.role} speaks protocol "
-            f"{hello.protocol} with schema {hello.schema}: install the same version of ptychostream on both "
-            "sides"
+            f"{hello.protocol} with {theirs}: install the same version of ptychostream on both sides"
         )
     return rejection(objection) if objection else Welcome(run_id=run_id)
 

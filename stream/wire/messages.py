@@ -42,7 +42,7 @@ class Hello(Message, frozen=True, tag=True, kw_only=True):
     """First word of a client: which protocol it speaks and who it is."""
 
     protocol: int  # `PROTOCOL`: another number is another protocol
-    schema: Name  # `SCHEMA_HASH`: another one has other fields or bounds
+    schema: Name = ""  # `SCHEMA_HASH`: another one has other fields or bounds; "" of who reads what he knows
     role: Name  # any name for the log; a stage of a run gives its own
     pid: Count = 0
 

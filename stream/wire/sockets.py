@@ -6,11 +6,13 @@ socket has a bounded queue and a largest message.
 
 import atexit
 import functools
+import logging
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -28,8 +30,11 @@ Kind = Literal["PULL", "PUSH", "PUB", "XPUB", "SUB", "ROUTER", "DEALER"]
 MAX_MESSAGE_BYTES = 512 << 20  # of one part
 MAX_REQUEST_BYTES = 64 << 20  # of what strangers ask a server, and of documents
 MAX_PORT = 65535
+MOST_STRANGERS = 16  # that a door names, each once
 _ADDRESS = re.compile(r"(?:ipc|inproc)://.+|tcp://[^;]+:(?:\*|(\d+))")
 _LOOPBACK = re.compile(r"(ipc|inproc)://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)")
+
+log = logging.getLogger(__name__)
 
 
 class EndpointError(ValueError):
@@ -51,7 +56,8 @@ class Endpoint:
     key : Path or None
         Own CURVE secret key file (as written by `ptychostream keys`).
     peers : Path or None
-        With `bind` the folder of allowed clients' public keys, otherwise the server's public key file.
+        With `bind` the folder of allowed clients' public keys, beside whom the holder of `key` gets in;
+        otherwise the server's public key file.
     """
 
     address: str
@@ -95,6 +101,7 @@ def read_keys(endpoint: Endpoint) -> tuple[bytes, bytes, bytes | None] | None:
             return public, secret, zmq.auth.load_certificate(endpoint.peers)[0]
         if not endpoint.peers.is_dir():
             raise ValueError(f"{endpoint.peers} is no folder of public keys")  # noqa: TRY301
+        zmq.auth.load_certificates(endpoint.peers)
     except OSError as error:
         why = f"{error.filename}: {error.strerror}" if error.strerror else error
         raise EndpointError(f"{endpoint.address}: cannot read the CURVE keys: {why}") from error
@@ -127,6 +134,34 @@ def _started_guard(context: zmq.Context[Any]) -> "ThreadAuthenticator":
     guard = ThreadAuthenticator(context)
     guard.start()
     return guard
+
+
+class _Allowed:
+    """Who gets in at a door: whoever holds its own key, or one of a folder as it is when he connects.
+
+    The processes of a run reach each other's doors with the one pair of keys that the run has.
+    """
+
+    def __init__(self, address: str, own: bytes, folder: Path) -> None:
+        self._address, self._own, self._folder = address, own, folder
+        self._strangers: set[bytes] = set()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Says whether the holder of a public key gets in; `zmq.auth` asks, in a thread of its own."""
+        if key == self._own or key in self._listed():
+            return True
+        if key not in self._strangers and len(self._strangers) < MOST_STRANGERS:
+            self._strangers.add(key)
+            log.warning(
+                "%s: a client is not let in, its public key %s is not in %s",
+                *(self._address, key.decode("ascii", "replace"), self._folder),
+            )
+        return False
+
+    def _listed(self) -> Iterator[bytes]:
+        for file in self._folder.glob("*.key"):
+            with suppress(OSError, ValueError):  # one that is just being written
+                yield zmq.auth.load_certificate(file)[0]
 
 
 class Socket:
@@ -214,13 +249,14 @@ class Socket:
 
     def _encrypt(self, endpoint: Endpoint) -> None:
         keys = read_keys(endpoint)
-        if keys is None:
+        if keys is None or endpoint.peers is None:
             return
         socket = self._socket
         socket.curve_publickey, socket.curve_secretkey, server = keys
         if self._guard and endpoint.bind:
             socket.zap_domain = endpoint.address.encode()
-            self._guard.configure_curve(domain=endpoint.address, location=str(endpoint.peers))
+            allowed = _Allowed(endpoint.address, keys[0], endpoint.peers)
+            self._guard.configure_curve_callback(domain=endpoint.address, credentials_provider=allowed)
             socket.curve_server = True
         else:
             socket.curve_serverkey = server

@@ -31,6 +31,7 @@ BENCHMARKS = {
     "live_gpu": "tests.benchmarks.kilohertz.gpu",
     "network_recorded": "tests.benchmarks.network.recorded",
     "adaptive": "tests.benchmarks.adaptive.comparison",
+    "capacity": "tests.benchmarks.capacity.estimate",
 }
 
 

@@ -18,12 +18,12 @@ from stream.wire.sockets import Endpoint, EndpointError, Socket
 TILE_PX = 16
 
 
-def _bound(address: str) -> Socket:
+def _bound(address: str, **access: Any) -> Socket:
     """A door; an address given up a moment ago may take another moment to be free."""
     deadline = time.monotonic() + 5.0
     while True:
         try:
-            return Socket("ROUTER", Endpoint(address=address, bind=True))
+            return Socket("ROUTER", Endpoint(address=address, bind=True, **access))
         except EndpointError:
             if time.monotonic() > deadline:
                 raise
@@ -32,10 +32,13 @@ def _bound(address: str) -> Socket:
 class FakeDoor:
     """Answers clients as the stitcher does; `publish` makes the next version.
 
-    In a `with` block a thread answers; without one the test calls `turn` itself.
+    In a `with` block a thread answers; without one the test calls `turn` itself. `access` are keys of an
+    Endpoint.
     """
 
-    def __init__(self, address: str = "tcp://127.0.0.1:*", *, run_id: str = "run", reject: str = "") -> None:
+    def __init__(
+        self, address: str = "tcp://127.0.0.1:*", *, run_id: str = "run", reject: str = "", **access: Any
+    ) -> None:
         self.run_id, self.reject = run_id, reject
         self.heard: list[Any] = []
         self.counts: dict[str, int] = {}
@@ -48,7 +51,7 @@ class FakeDoor:
         self._path = np.zeros((0, 2), np.float32)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self._socket = _bound(address)
+        self._socket = _bound(address, **access)
         self.address = self._socket.address
 
     def begin(self, scan: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from launch.beamline.simulation import Simulation, simulate_scan
+from launch.cli import main
 from launch.commands.replay import ReplayOptions, as_counts, replay
 from launch.commands.simulate import sample_translation, write_scan
 from launch.config.run_file import ResolvedRun
@@ -15,6 +16,7 @@ from launch.signals import Interrupted
 from stream.detector.dectris import ImageMessage, StartMessage, decode_message
 from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
+from stream.wire import addresses
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import make_run
@@ -199,3 +201,19 @@ def test_who_waits_for_positions_is_named(scan_folder, caplog, monkeypatch):
         f"nobody takes positions at {positions.address} yet: waiting, for 0.1 s at most",
         f"nobody takes positions at {positions.address}: only frames are sent",
     ]
+
+
+def test_positions_are_sent_with_keys(monkeypatch, scan_folder, tmp_path):
+    given = []
+    monkeypatch.setattr(
+        "launch.commands.replay.replay", lambda scan, options: given.append(options) or exit(0)
+    )
+    keys = ["--key", str(tmp_path / "me.key_secret"), "--peers", str(tmp_path / "theirs.key")]
+    monkeypatch.setattr("sys.argv", ["ptychostream", "replay", str(scan_folder), *keys])
+    with pytest.raises(SystemExit):
+        main()
+    [options] = given
+    assert options.positions == replace(
+        Endpoint(address=addresses.POSITIONS), key=tmp_path / "me.key_secret", peers=tmp_path / "theirs.key"
+    )
+    assert options.endpoint.key is None, "a detector has none"

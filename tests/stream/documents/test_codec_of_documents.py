@@ -20,6 +20,7 @@ from stream.documents.codec import (
     repair_record,
     to_msgpack,
 )
+from stream.wire.sockets import Socket
 
 EVENT = {"uid": "e1", "descriptor": "d1", "seq_num": 3, "data": {"stage-y": 1.5}, "time": 12.0}
 
@@ -55,6 +56,23 @@ def test_documents_of_the_real_publisher_are_read(monkeypatch):
     publisher("event_page", {"seq_num": [1, 2], "data": {"y": [0.0, np.float64(1)]}})
     publisher._context.destroy(0)  # its `close` would close the wire above instead of the socket
     assert decode_document(sent[0]) == ("event_page", {"seq_num": [1, 2], "data": {"y": [0.0, 1.0]}})
+
+
+def test_the_real_publisher_is_heard_with_keys_and_nobody_without(keys):
+    from bluesky.callbacks.zmq import ClientCurve, Publisher
+
+    with Socket("SUB", keys.door()) as inlet:
+        host, heard = inlet.address.removeprefix("tcp://"), None
+        for key in (keys.stranger, keys.client):
+            curve = ClientCurve(key, keys.server_public)
+            publisher = Publisher(host, serializer=to_msgpack, curve_config=curve)
+            for _ in range(5 if key is keys.stranger else 500):
+                publisher("start", {"uid": key.stem})
+                heard = heard or inlet.receive(timeout_s=0.02)
+                if heard:
+                    break
+            publisher.close()
+        assert decode_document(bytes(heard[0])) == ("start", {"uid": "client"})
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

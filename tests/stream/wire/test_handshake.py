@@ -64,6 +64,13 @@ def test_a_client_of_another_version_is_told_what_to_do(other):
     assert decode(encode(answer))[0] == answer
 
 
+def test_a_program_of_somebody_elses_gives_no_schema_and_is_welcome_while_the_protocol_is_the_same():
+    stranger = Hello(protocol=PROTOCOL, role="theirs")
+    assert answer_to(stranger, "run-7") == Welcome(run_id="run-7")
+    older = msgspec.structs.replace(stranger, protocol=PROTOCOL - 1)
+    assert "theirs speaks protocol 1 with a schema of its own" in answer_to(older, "run-7").reason
+
+
 def test_a_server_may_refuse_for_reasons_of_its_own():
     assert answer_to(greeting("stage"), "run", "nobody knows you") == Reject(reason="nobody knows you")
 

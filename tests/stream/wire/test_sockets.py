@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+import zmq.auth
 
 from stream.wire import sockets
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message
@@ -188,6 +189,33 @@ def test_only_the_client_whose_key_is_allowed_gets_in(keys):
             assert texts(server.receive(timeout_s=PATIENCE_S)) == [b"hello"]
 
 
+def test_the_holder_of_a_doors_own_key_gets_in(keys):
+    # as the page and the policy of a run do at the door of its image
+    with Socket("PULL", keys.door()) as server, Socket("PUSH", keys.visitor(server, keys.server)) as own:
+        assert own.send([b"hello"], timeout_s=PATIENCE_S)
+        assert texts(server.receive(timeout_s=PATIENCE_S)) == [b"hello"]
+
+
+def test_a_key_that_is_added_or_taken_away_counts_for_who_connects_from_then_on(keys, caplog):
+    allowed = keys.allowed / "later.key"
+    with Socket("PULL", keys.door()) as server:
+        for is_allowed in (False, True, False):
+            if is_allowed:
+                (keys.allowed / "torn.key").write_text("half of a k")
+                allowed.write_bytes(keys.stranger.with_suffix(".key").read_bytes())
+            else:
+                allowed.unlink(missing_ok=True)
+            with Socket("PUSH", keys.visitor(server, keys.stranger)) as later:
+                later.send([b"hello"], timeout_s=PATIENCE_S if is_allowed else BRIEFLY_S)
+                heard = server.receive(timeout_s=PATIENCE_S if is_allowed else BRIEFLY_S)
+            assert texts(heard) == ([b"hello"] if is_allowed else None)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    public = zmq.auth.load_certificate(keys.stranger)[0].decode()
+    assert warning == (
+        f"tcp://127.0.0.1:*: a client is not let in, its public key {public} is not in {keys.allowed}"
+    )
+
+
 def test_a_client_does_not_talk_to_a_server_with_another_key(keys):
     with Socket("PULL", ANY) as impostor, Socket("PUSH", keys.visitor(impostor, keys.client)) as client:
         client.send([b"secret"], timeout_s=BRIEFLY_S)
@@ -219,10 +247,14 @@ def test_half_of_an_encryption_is_refused(keys):
 
 def test_keys_that_cannot_be_used_are_refused_by_name(keys, tmp_path):
     public = keys.client.with_suffix(".key")
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "half.key").write_text("half of a k")
     unusable = [
         (tmp_path / "missing", keys.allowed, "missing"),
         (public, keys.allowed, "client.key holds no secret key"),
         (keys.server, tmp_path / "nowhere", "nowhere"),
+        (keys.server, torn, "No public key found in .*half.key"),
     ]
     for key, peers, match in unusable:
         with pytest.raises(EndpointError, match=f"cannot (read|use) the CURVE keys: .*{match}"):

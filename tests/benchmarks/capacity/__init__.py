@@ -1,0 +1,1 @@
+"""What a facility would need, on paper and in a small simulation."""
