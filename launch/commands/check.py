@@ -70,7 +70,7 @@ def table(finding: Finding, width: int) -> str:
 
 def _speed(known: Known) -> Findings:
     from stream.files.weights import load_network
-    from stream.stages.predictors import try_out
+    from stream.stages.inference.predictors import try_out
 
     section, probe = known.config.network, known.probe
     if section.weights is None or probe is None:

@@ -129,7 +129,7 @@ def config_hash(config: Config) -> str:
             "finisher": True,
             "refinement": {"share": True, "frames_gb": True},
             "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
-            "network": {"fast_weights": True},
+            "network": {"fast_weights": True, "workers": True, "devices": True},
             "viewer": {"metrics_token": True},
         },
     )

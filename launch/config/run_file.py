@@ -41,6 +41,10 @@ class StageSpec(BaseModel):
         Added once the stage is built: the start of a run waits for that.
     threads : int
         Of the numerical libraries.
+    shares : str
+        The stage whose frames it shares with others of its kind: the run goes on while one of them is left.
+    device : str
+        That its network runs on, "cpu" or "cuda:N", "" for that of the configuration.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +58,8 @@ class StageSpec(BaseModel):
     nice: int = 0
     nice_when_ready: int = 0
     threads: int = 1
+    shares: str = ""
+    device: str = ""
 
 
 class ResolvedRun(BaseModel):
@@ -125,6 +131,13 @@ class ResolvedRun(BaseModel):
                 return spec
         names = ", ".join(spec.name for spec in self.stages)
         raise ValueError(f"run {self.run_id} has no stage {name!r}; it has {names}")
+
+    def on(self, device: str) -> "ResolvedRun":
+        """Returns the run with its network on `device` of a `StageSpec`, which its process sees alone."""
+        if not device:
+            return self
+        network = self.config.network.changed(device=device.partition(":")[0])
+        return self.model_copy(update={"config": self.config.model_copy(update={"network": network})})
 
     def write(self) -> None:
         """Writes the run down."""

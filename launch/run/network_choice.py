@@ -4,6 +4,7 @@ Decided once, before the run begins, by the rate that is expected and what this 
 its own tries that out: what runs a network takes seconds to load, and stays.
 """
 
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ from stream.stages.config import NetworkConfig
 CALM_HZ = 150.0  # up to here nothing is tried: the start of a run would wait for it
 MARGIN = 1.5  # over the rate: the other stages of a run want the processor, too
 TIMEOUT_S = 60.0
+CORES = len(os.sched_getaffinity(0))
 
 
 def for_the_rate(config: Config) -> tuple[Config, str]:
@@ -38,13 +40,24 @@ def for_the_rate(config: Config) -> tuple[Config, str]:
 
 
 def sustained_hz(section: NetworkConfig, n_pixels: int) -> float | None:
-    """Returns how many patterns a second a network does here, by trial; None where it cannot be tried."""
+    """Returns how many patterns a second a network does here, by trial; None where it cannot be tried.
+
+    One worker is tried, and taken as often as workers find cores or devices of their own.
+    """
     settings = section.weights, n_pixels, section.batch_size, section.device, section.threads
     command = [sys.executable, "-P", "-m", "launch.run.network_choice", *map(str, settings)]
     with suppress(subprocess.SubprocessError, ValueError):
         tried = subprocess.run(command, capture_output=True, check=True, text=True, timeout=TIMEOUT_S)
-        return 1e3 / float(tried.stdout)
+        return n_at_once(section) * 1e3 / float(tried.stdout)
     return None  # why not, the stage will say
+
+
+def n_at_once(section: NetworkConfig, n_cores: int = CORES) -> int:
+    """Returns how many workers do not wait for each other: by their devices or, on a CPU, its cores."""
+    gpus = {device for device in section.devices if device != "cpu"}
+    if gpus or section.device == "cuda":
+        return len(gpus) or 1
+    return min(section.workers, max(n_cores // section.threads, 1))
 
 
 def main(weights: str, n_pixels: str, batch_size: str, device: str, threads: str) -> None:
@@ -52,7 +65,7 @@ def main(weights: str, n_pixels: str, batch_size: str, device: str, threads: str
     import numpy as np
 
     from stream.files.weights import load_network
-    from stream.stages.predictors import timed
+    from stream.stages.inference.predictors import timed
 
     probe = np.ones((1, int(n_pixels), int(n_pixels)), np.complex64)
     network, _ = load_network(Path(weights))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from launch.child_process import REFUSAL, REFUSED, describe_status, process_state
@@ -144,7 +144,7 @@ class StageProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=_environment(self.spec.threads),
+                env=_environment(self.spec),
                 process_group=0,  # out of reach of the terminal's Ctrl-C
             )
 
@@ -246,13 +246,38 @@ class StageProcess:
         self._process.wait()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def can_do_without(process: StageProcess, others: Iterable[StageProcess]) -> bool:
+    """Says whether a run goes on without `process`, which has died too often; one never ready it needs.
+
+    Of several that share the frames of a stage one has to be left among `others`.
+    """
+    spec = process.spec
+    if not process.was_ready:
+        return False
+    if spec.shares:
+        return any(it.spec.shares == spec.shares and not it.is_given_up for it in others if it is not process)
+    return not spec.is_vital
+
+
+def _environment(spec: StageSpec) -> dict[str, str]:
     environment = dict(os.environ)
+    if spec.device:
+        environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.device, environment.get("CUDA_VISIBLE_DEVICES"))
     for library in ("OMP", "OPENBLAS", "MKL"):
-        environment[f"{library}_NUM_THREADS"] = str(threads)
+        environment[f"{library}_NUM_THREADS"] = str(spec.threads)
     # There are none, and looking for them through all that is installed takes each stage 50 ms.
     environment.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if str(_SOURCE_ROOT) not in site.getsitepackages():  # run from a checkout that is not installed
         paths = [str(_SOURCE_ROOT), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return environment
+
+
+def _visible(device: str, visible: str | None) -> str:
+    """Return what CUDA is to see so that a process has this device alone, of those `visible` here."""
+    _, _, index = device.partition(":")
+    if not index:
+        return ""
+    if visible is None:
+        return index
+    return dict(enumerate(visible.split(","))).get(int(index), "")

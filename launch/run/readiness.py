@@ -187,7 +187,9 @@ def _network(known: Known) -> Findings:
                 f"{n_pixels}"
             )
     if section.device == "cuda":
-        from stream.stages.predictors import torch_device  # brings torch: seconds that only a GPU is worth
+        from stream.stages.inference.predictors import (
+            torch_device,  # brings torch: seconds that only a GPU is worth
+        )
 
         torch_device(section.device)
     if config.finetune.enabled and "natural" in model_card(config).get("recipe", {}).get("families", ()):

@@ -55,6 +55,8 @@ class RunWatch:
         announce: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._states, self._note, self._announce = StageStates(run, clock), note, announce
+        # While one of several does its work, the stage that they share says how far it is.
+        self._beside = {STEERING, *BESIDE, *(spec.name for spec in run.stages if spec.shares)}
         self._before: dict[str, StageState] = {}
         self._n_begun = 0
         self._newest: tuple[Scan, Accounts] | None = None
@@ -82,7 +84,7 @@ class RunWatch:
         )
 
     def _sentence(self, scans: Sequence[Scan], rows: Sequence[StageState]) -> tuple[RunLevel, str]:
-        said = _troubles(rows)
+        said = self._troubles(rows)
         busy = [row for row in rows if row.level == "busy"]
         if not scans:
             starting = [row.name for row in busy]
@@ -168,15 +170,14 @@ class RunWatch:
             if not (was and row.level == "busy"):  # a process that starts again is not out of it yet
                 self._before[row.name] = row
 
-
-def _troubles(rows: Sequence[StageState]) -> str:
-    """Return the worst troubles in one line, a person's word first: a hold explains a detector's silence."""
-    troubles = sorted(
-        (row for row in rows if row.level in TROUBLE and row.name not in (STEERING, *BESIDE)),
-        key=lambda row: TROUBLE.index(row.level),
-    )
-    words = [f"{row.name}: {row.text}" for row in troubles]
-    for row in rows:
-        if row.name == STEERING and row.level in TROUBLE:
-            words = [row.text, *(word for word in words if not word.startswith("detector: silent"))]
-    return "; ".join(words[:MOST_SAID])
+    def _troubles(self, rows: Sequence[StageState]) -> str:
+        """Return the worst in one line, a person's word first: a hold explains a detector's silence."""
+        troubles = sorted(
+            (row for row in rows if row.level in TROUBLE and row.name not in self._beside),
+            key=lambda row: TROUBLE.index(row.level),
+        )
+        words = [f"{row.name}: {row.text}" for row in troubles]
+        for row in rows:
+            if row.name == STEERING and row.level in TROUBLE:
+                words = [row.text, *(word for word in words if not word.startswith("detector: silent"))]
+        return "; ".join(words[:MOST_SAID])

@@ -46,7 +46,7 @@ def build(run: ResolvedRun, name: str) -> Stage:
     spec = run.stage(name)
     os.nice(spec.nice)
     module, _, function = spec.builder.partition(":")
-    stage: Stage = getattr(importlib.import_module(module), function)(run)
+    stage: Stage = getattr(importlib.import_module(module), function)(run.on(spec.device))
     os.nice(spec.nice_when_ready)
     return stage
 

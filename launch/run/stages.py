@@ -17,9 +17,11 @@ from launch.config.policy import axes_of
 from launch.config.probe import Known, error_model, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
 from stream.atomic import replacing
+from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
-from stream.record.scan import INGESTS
-from stream.stages.config import EndpointSection
+from stream.record.scan import INGESTS, Scan
+from stream.stages.config import EndpointSection, NetworkConfig
+from stream.stages.inference.leases import worker_name
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
 
@@ -31,6 +33,7 @@ BEHIND = 5  # levels of nice of the finisher below refinement, which is at work 
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, where others may pause for ever
 RELAY = "subscriber.relay"  # where the second of two ingests passes on what it does not deal with
+LEASES = "inference.leases"  # where workers of inference get frames
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
 
@@ -64,7 +67,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.finds_probe:
         stages.append(_spec(probe, threads=config.refinement.threads))
     if config.network.weights:
-        stages.append(_spec(inference, threads=config.network.threads))
+        stages += _inference_of(config.network)
     if config.refinement.enabled:
         nice = nice_for(config.refinement.share)
         stages.append(_spec(refinement, threads=config.refinement.threads, nice_when_ready=nice))
@@ -84,6 +87,17 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.policy.enabled:
         stages.append(_spec(policy, closes=False, is_vital=False, after=("stitcher",)))
     return tuple(stages)
+
+
+def _inference_of(section: NetworkConfig) -> list[StageSpec]:
+    """Return the one process that infers, or the dispatcher and the workers that it gives frames to."""
+    if section.workers == 1:
+        return [_spec(inference, threads=section.threads, device=section.device_of(1))]
+    stages = [_spec(dispatcher, name=NETWORK)]
+    for number in range(1, section.workers + 1):
+        own = {"name": worker_name(number), "device": section.device_of(number)}
+        stages.append(_spec(inference_worker, closes=False, shares=NETWORK, threads=section.threads, **own))
+    return stages
 
 
 def nice_for(share: float) -> int:
@@ -175,9 +189,26 @@ def probe(run: ResolvedRun) -> Worker:
 
 def inference(run: ResolvedRun) -> Worker:
     """Returns the stage that runs the network."""
-    from stream.stages.inference import Inference
+    from stream.stages.inference.worker import Inference
 
     return Inference(run.config.network, optics(run))
+
+
+def dispatcher(run: ResolvedRun) -> Worker:
+    """Returns the stage that gives frames out to several workers of inference."""
+    from stream.stages.inference.dispatcher import Dispatcher
+
+    door = run.context().local(LEASES, bind=True)
+    return Dispatcher(run.config.network, optics(run), door, run.run_id)
+
+
+def inference_worker(run: ResolvedRun) -> Service:
+    """Returns one of several workers of inference."""
+    from stream.stages.inference.leased import LeasedInference
+    from stream.stages.inference.worker import Inference
+
+    stage, door = Inference(run.config.network, optics(run)), run.context().local(LEASES)
+    return LeasedInference(stage, door, lambda name: Scan(run.scans / name))
 
 
 def refinement(run: ResolvedRun) -> Worker:

@@ -15,7 +15,7 @@ from launch.child_process import allow_many_files
 from launch.config.run_file import ResolvedRun
 from launch.results.halves import CHEAP_S, awaits_measuring
 from launch.run.claims import claim, mend_left, short_lived_folder
-from launch.run.processes import RunFailedError, StageProcess
+from launch.run.processes import RunFailedError, StageProcess, can_do_without
 from launch.run.run_watch import OnNotice, RunWatch, log_notice
 from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
@@ -176,7 +176,7 @@ class Supervisor:
                 if event := stage.look_after():
                     self.notice(stage.name, logging.WARNING, event)
             except RunFailedError as error:
-                if stage.spec.is_vital or not stage.was_ready:
+                if not can_do_without(stage, self._stages.values()):
                     self._events.add(NAMES.get(stage.name, stage.name), "error", str(error))
                     raise
                 self.notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")

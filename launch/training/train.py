@@ -32,7 +32,7 @@ from operators.network.predictor import Predictor
 from operators.network.registry import NETWORKS
 from stream.atomic import replacing
 from stream.files.weights import ModelCard, load_network, save_network
-from stream.stages.predictors import torch_device
+from stream.stages.inference.predictors import torch_device
 
 Generator = torch.Generator
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}

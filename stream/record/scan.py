@@ -37,6 +37,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "positions_m": ("<f8", (2,)),
     "inferred_s": ("<f8", ()),
     "model": ("<u8", ()),  # which weights made the patch
+    "worker": ("|u1", ()),  # which of several processes of inference made it, from 1 on
     "mosaicked_s": ("<f8", ()),  # when an image with this frame's patch was published
     "refined_s": ("<f8", ()),
     "refined_px": ("<f8", (2,)),  # where refinement has moved the frame's window to: top-left, object pixels

@@ -26,6 +26,8 @@ from stream.files.paths import InputPath
 from stream.wire import addresses
 from stream.wire.sockets import Endpoint
 
+MOST_WORKERS = 24  # of which the page shows each
+
 
 class EndpointSection(Section):
     """An address and who may use it."""
@@ -221,7 +223,11 @@ class NetworkConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the network runs; auto is CUDA where there is a device"""
     threads: PositiveInt = 1
-    """cores the network may use or, where it runs on a GPU, storing what it makes"""
+    """cores each worker may use or, where it runs on a GPU, storing what it makes"""
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 1
+    """processes that share the frames; one that dies or is slow costs its share"""
+    devices: tuple[Annotated[str, Field(pattern=r"^(cpu|cuda:\d{1,2})$")], ...] = ()
+    """which each worker gets, in turn, instead of `device`: for example [cuda:0, cuda:1]"""
     disagreement: Literal["none", "dropout", "ensemble", "round_robin"] = "none"
     """what else tells the uncertainty: the spread of thinned copies of the network, that of `members` for
     every frame, or `members` that take turns, so that overlapping frames disagree"""
@@ -233,14 +239,22 @@ class NetworkConfig(Section):
     """thinned copies"""
 
     @model_validator(mode="after")
-    def _has_members(self) -> Self:
+    def _is_complete(self) -> Self:
         needs_members = self.disagreement in ("ensemble", "round_robin")
         if needs_members != bool(self.members):
             raise ValueError(
                 f"members are the weights beside `weights` that disagreement: ensemble or round_robin needs; "
                 f"got disagreement: {self.disagreement} and {len(self.members)} members"
             )
+        if len(self.devices) > self.workers:
+            raise ValueError(
+                f"`devices` names {len(self.devices)}, `workers` is {self.workers}: wanted a worker for each"
+            )
         return self
+
+    def device_of(self, worker: int) -> str:
+        """Returns the device of the worker of this number, from 1 on, "" where it is `device`."""
+        return self.devices[(worker - 1) % len(self.devices)] if self.devices else ""
 
 
 class RefinementConfig(RefinerConfig, ComputeConfig):

@@ -79,7 +79,7 @@ class ScanCursor:
             self._handle(batch)
             return 0.0
         is_busy = self._within_slice(self.work.idle)
-        if is_tail and not ready.size and not is_busy and self._is_over():
+        if is_tail and not ready.size and not is_busy and self._is_over() and not self.work.awaits_others():
             return 0.0 if self._within_slice(self.work.closing) else None
         if is_busy:
             return 0.0

@@ -60,6 +60,10 @@ class ScanWork(Protocol):
         """Returns for how long at most nothing has to be done between arrivals, seconds from `now` on."""
         return math.inf
 
+    def awaits_others(self) -> bool:
+        """Says whether other processes still work on frames of this one: the scan is not over before."""
+        return False
+
     def closing(self, deadline: float) -> bool:
         """Does a part of what `close` would do, until `deadline`; says whether there is more of that.
 

@@ -19,7 +19,7 @@ MAX_HEADER_BYTES = 1 << 16
 Buffer = bytes | bytearray | memoryview
 MessageT = TypeVar("MessageT", bound=Message)
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+DECODER: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
 
 
 class ProtocolError(ValueError):
@@ -42,7 +42,7 @@ def decode(parts: Sequence[Buffer]) -> tuple[AnyMessage, list[NDArray[Any]]]:
     ProtocolError
         If the parts are not a message of this protocol, or an array's length is not what was announced.
     """
-    return decode_with(_DECODER, parts)
+    return decode_with(DECODER, parts)
 
 
 def decode_with(

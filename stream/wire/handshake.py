@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from msgspec.msgpack import Decoder
 from numpy.typing import NDArray
 
-from stream.wire.codec import ProtocolError, decode, encode
+from stream.wire.codec import DECODER, ProtocolError, decode_with, encode
 from stream.wire.greeting import trouble_with_keys
 from stream.wire.messages import (
     MAX_REASON,
@@ -66,6 +67,8 @@ class Connection:
         By which the server knows the connection; a free one is taken without.
     clock : callable
         Monotonic seconds.
+    decoder : Decoder
+        Of what the server says; the live protocol unless given.
 
     Attributes
     ----------
@@ -81,10 +84,11 @@ class Connection:
         queue: int = 4,
         identity: bytes = b"",
         clock: Callable[[], float] = time.monotonic,
+        decoder: Decoder[Any] = DECODER,
     ) -> None:
         self.endpoint, self.role = endpoint, role
         self.is_welcome = False
-        self._queue, self._identity, self._clock = queue, identity, clock
+        self._queue, self._identity, self._clock, self._decoder = queue, identity, clock, decoder
         self._socket: Socket | None = None
         self._spoke_at = self._heard_at = -math.inf
         self._owed_since: float | None = None
@@ -160,7 +164,7 @@ class Connection:
         if parts is None:
             return None
         self._heard_at, self._owed_since = self._clock(), None
-        message, arrays = decode(parts)
+        message, arrays = decode_with(self._decoder, parts)
         self.is_welcome = self.is_welcome or isinstance(message, Welcome)
         return message, arrays
 

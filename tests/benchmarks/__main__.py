@@ -28,6 +28,7 @@ BENCHMARKS = {
     "engines_gpu": "tests.benchmarks.engines.gpu",
     "network": "tests.benchmarks.network.comparison",
     "network_gpu": "tests.benchmarks.network.gpu",
+    "workers": "tests.benchmarks.network.workers",
     "live_gpu": "tests.benchmarks.kilohertz.gpu",
     "network_recorded": "tests.benchmarks.network.recorded",
     "adaptive": "tests.benchmarks.adaptive.comparison",

@@ -40,7 +40,7 @@ from stream.files.weights import load_network
 from stream.live.image import LiveImage
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
-from stream.stages.predictors import build_predictor, torch_device
+from stream.stages.inference.predictors import build_predictor, torch_device
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.network.threads import torch_threads
 

@@ -37,9 +37,9 @@ from stream.files.weights import load_network
 from stream.live.image import LiveImage
 from stream.record.scan import Scan, ScanHeader, State
 from stream.record.snapshot import read_snapshot
+from stream.stages.inference.predictors import build_predictor
 from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.loop import WorkerLoop
-from stream.stages.predictors import build_predictor
 from stream.stages.refinement.worker import Refinement
 from stream.stages.stitching.worker import Stitcher
 from tests.benchmarks.figures import Benchmark, Figures

@@ -22,7 +22,7 @@ from tests.benchmarks.figures import Benchmark, Figures
 
 N_PAIRS = 5
 PATIENCE_S = 120.0
-IMPORTS = "import launch.run.stages, stream.stages.inference, operators.network.registry, torch"
+IMPORTS = "import launch.run.stages, stream.stages.inference.worker, operators.network.registry, torch"
 PAGE, LIVE = re.compile(r"http://\S+"), re.compile(r"tcp://\S+")
 
 

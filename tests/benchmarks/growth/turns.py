@@ -29,7 +29,7 @@ from stream.stages.config import (
     ProbeConfig,
 )
 from stream.stages.cursor import ScanCursor
-from stream.stages.inference import Inference
+from stream.stages.inference.worker import Inference
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.inputs import ImageOrigin, Optics
 from stream.stages.positions import Positions

@@ -6,8 +6,8 @@ from launch.config.run_file import ResolvedRun, optics
 from operators.arrays import Patterns, Probe
 from operators.network.interface import Network, Predicting, Results
 from stream.files.weights import ModelCard
-from stream.stages.inference import Inference, WarmPredictor
-from stream.stages.predictors import models_of
+from stream.stages.inference.predictors import models_of
+from stream.stages.inference.worker import Inference, WarmPredictor
 from stream.stages.stage import Worker
 
 SIGMA_RAD = 0.1

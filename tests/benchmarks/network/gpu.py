@@ -17,7 +17,7 @@ from operators.network.predictor import Predictor
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.record.scan import Scan, ScanHeader, State
 from stream.stages.config import GeometryConfig, NetworkConfig
-from stream.stages.inference import Inference
+from stream.stages.inference.worker import Inference
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from tests.benchmarks.figures import Benchmark, Figures

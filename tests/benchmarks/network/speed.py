@@ -18,7 +18,7 @@ from operators.network.interface import Network
 from operators.network.predictor import Predictor, rounding_error
 from operators.network.registry import NETWORKS
 from stream.stages.config import NetworkConfig
-from stream.stages.predictors import SideBySide, on_threads
+from stream.stages.inference.predictors import SideBySide, on_threads
 from tests.benchmarks.network.threads import torch_threads
 
 BATCH_SIZE = 16

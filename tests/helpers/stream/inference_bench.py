@@ -10,7 +10,7 @@ from stream.files.weights import save_network
 from stream.record.scan import Scan
 from stream.record.tuned_weights import version_path
 from stream.stages.config import NetworkConfig
-from stream.stages.inference import Inference
+from stream.stages.inference.worker import Inference
 from stream.stages.loop import WorkerLoop
 from tests.helpers.operators.networks import untrained_card
 from tests.helpers.stream.clock import Clock

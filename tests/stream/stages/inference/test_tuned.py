@@ -10,7 +10,7 @@ from stream.record.account import account
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.tuned_weights import count_models, version_path
-from stream.stages import inference
+from stream.stages.inference import worker
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from tests.helpers.stream.clock import Clock
@@ -53,7 +53,7 @@ class AtOnce(Executor):
 def builder(monkeypatch):
     """The thread that makes weights ready, by hand."""
     it = ByHand()
-    monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: it)
+    monkeypatch.setattr(worker, "ThreadPoolExecutor", lambda _: it)
     return it
 
 
@@ -116,7 +116,7 @@ def test_what_was_found_or_tuned_during_a_scan_has_run_before_a_frame_needs_it(
     monkeypatch.setattr(
         Predictor, "submit", lambda self, it: (ran.append((self, self in warm)), submit(self, it))[1]
     )
-    monkeypatch.setattr(inference, "ThreadPoolExecutor", lambda _: AtOnce())
+    monkeypatch.setattr(worker, "ThreadPoolExecutor", lambda _: AtOnce())
     changes = {"optics": Optics(DETECTOR_PLANE)} if how == "probe" else {}
     scan = make_scan(tmp_path)
     loop = WorkerLoop(bench.stage(**changes), tmp_path, Clock())

@@ -9,7 +9,7 @@ from stream.record.account import account
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.tuned_weights import count_models, ensemble_id
-from stream.stages import inference
+from stream.stages.inference import worker
 from stream.stages.inputs import Optics
 from stream.stages.loop import WorkerLoop
 from tests.helpers.stream.clock import Clock
@@ -58,9 +58,9 @@ def test_results_do_not_depend_on_batch_mates_or_arrival(tmp_path, bench, seed):
 @pytest.mark.parametrize("shape", [(16, 16), (20, 24)], ids=["of patterns", "of frames"])
 def test_the_network_is_told_which_pixels_the_detector_does_not_measure(tmp_path, bench, shape, monkeypatch):
     told = []
-    build = inference.build_predictor
+    build = worker.build_predictor
     monkeypatch.setattr(
-        inference, "build_predictor", lambda *args, **kw: (told.append(kw["mask"]), build(*args, **kw))[1]
+        worker, "build_predictor", lambda *args, **kw: (told.append(kw["mask"]), build(*args, **kw))[1]
     )
     valid = np.ones(shape, bool)
     valid[shape[0] // 2 + 2] = False

@@ -13,7 +13,7 @@ from operators.network.predictor import Predictor
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
 from stream.stages.config import NetworkConfig
-from stream.stages.predictors import SideBySide, build_predictor, torch_device, try_out
+from stream.stages.inference.predictors import SideBySide, build_predictor, torch_device, try_out
 from tests.helpers.operators.networks import untrained_card
 
 SHAPE = {"n_pixels": 16, "crop": 16, "widths": [8, 8]}

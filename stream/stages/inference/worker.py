@@ -24,12 +24,14 @@ from operators.network.ensemble import turns
 from operators.network.interface import Network, Predicting, Results
 from stream.files.weights import ModelCard, load_network
 from stream.record.ground_order import GroundOrder
+from stream.record.handover import NETWORK
 from stream.record.probe import STAGE as PROBE_STAGE
-from stream.record.scan import Numbers, Scan, State
+from stream.record.scan import Numbers, Scan
 from stream.record.tuned_weights import newest_version
 from stream.stages.config import NetworkConfig
+from stream.stages.inference.patch_columns import PatchColumns
+from stream.stages.inference.predictors import build_predictor, models_of, torch_device
 from stream.stages.inputs import Optics, read_corners, read_patterns
-from stream.stages.predictors import build_predictor, models_of, torch_device
 from stream.stages.stage import ScanWork
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class Inference:
         If weights, probe or mask cannot be used.
     """
 
-    name = "inference"
+    name = NETWORK
     inputs: tuple[str, ...] = ("subscriber",)
 
     def __init__(
@@ -168,22 +170,74 @@ class _Batch(NamedTuple):
     predictor: Predicting  # held until it is through: a GPU works in its memory
 
 
-class ScanInference(ScanWork):
-    """Frames of one scan through the network."""
+class Passed(NamedTuple):
+    """What the network has made of a batch.
+
+    Attributes
+    ----------
+    numbers : (frame,) int64
+    models : (frame,) uint64
+        Which weights made each patch.
+    patches : (frame, y, x) complex64
+    sigma : (frame, y, x) float32, rad
+    """
+
+    numbers: Numbers
+    models: np.ndarray
+    patches: Patches
+    sigma: np.ndarray
+
+
+class ScanPasses:
+    """Frames of one scan through the network, batch by batch.
+
+    Parameters
+    ----------
+    stage : Inference
+    scan : Scan
+
+    Attributes
+    ----------
+    weights : NewestWeights
+    """
 
     def __init__(self, stage: Inference, scan: Scan) -> None:
         self._stage, self._scan = stage, scan
         self._preprocess = stage.optics.preprocess(scan)
-        n = stage.before.predictor.crop
-        self._patches = scan.column("patches", writable=True, shape=(n, n))
-        self._sigma = scan.column("sigma", writable=True, shape=(n, n))
-        self._models = scan.column("model", writable=True)
-        self._inferred_s = scan.column("inferred_s", writable=True)
-        self._weights = NewestWeights(stage, scan)
+        self.weights = NewestWeights(stage, scan)
+        self._running: _Batch | None = None  # not taken yet
+
+    def infer(self, ready: WarmPredictor, numbers: Numbers) -> Passed | None:
+        """Sends these frames through the network; returns what came of them or, of a GPU, of those before.
+
+        It works on these meanwhile.
+        """
+        patterns = read_patterns(self._scan, self._preprocess, numbers, self._stage.xp)
+        models = ready.models[turns(patterns, len(ready.models))]
+        batch = _Batch(numbers, models, ready.predictor.submit(patterns), ready.predictor)
+        before, self._running = self._running, batch
+        return _passed(before) if self._stage.stores_later else self.flush()
+
+    def flush(self) -> Passed | None:
+        """Waits for the batch that the network was given last and returns it, None if it was returned."""
+        batch, self._running = self._running, None
+        return _passed(batch)
+
+
+def _passed(batch: _Batch | None) -> Passed | None:
+    return None if batch is None else Passed(batch.numbers, batch.models, *batch.results())
+
+
+class ScanInference(ScanWork):
+    """Frames of one scan through the network."""
+
+    def __init__(self, stage: Inference, scan: Scan) -> None:
+        self._stage = stage
+        self._passes = ScanPasses(stage, scan)
+        self._columns = PatchColumns(scan, stage.before.predictor.crop)
         corners_of = partial(read_corners, scan, stage.optics.geometry)
-        self._order = GroundOrder(scan, Inference.name, corners_of, self._weights.illumination)
+        self._order = GroundOrder(scan, NETWORK, corners_of, self._passes.weights.illumination)
         self._waiting: list[int] = []  # frames without a probe
-        self._running: _Batch | None = None  # not stored yet
         self._n_inferred = 0
 
     def first_of(self, ready: Numbers, n_most: int) -> Numbers:
@@ -196,17 +250,17 @@ class ScanInference(ScanWork):
         They are stored at once or, on a GPU, in the next call of any method, while it works on the next.
         """
         self._order.take(numbers)
-        ready = self._weights.look()
+        ready = self._passes.weights.look()
         if ready is None:
             self._waiting.extend(numbers.tolist())
         else:
-            self._infer(ready, numbers)
+            self._store(self._passes.infer(ready, numbers))
             self._infer_waiting(ready)  # as many: while frames keep coming there is no other time for these
 
     def idle(self, deadline: float) -> bool:
         """Does a batch of the frames that had to wait for the probe; says whether there are more."""
-        self._store()
-        ready = self._weights.look()
+        self._store(self._passes.flush())
+        ready = self._passes.weights.look()
         if ready is not None:
             self._infer_waiting(ready)
         return ready is not None and bool(self._waiting)
@@ -215,13 +269,12 @@ class ScanInference(ScanWork):
         """Does what still waits, if there is a probe; every patch is stored when its byte is."""
         while self.idle(self._stage.clock()):
             pass
-        self._store()
-        self._weights.close()
+        self.hand_over()
 
     def hand_over(self) -> None:
         """Stores what the network has done; its other frames stay PENDING."""
-        self._store()
-        self._weights.close()
+        self._store(self._passes.flush())
+        self._passes.weights.close()
 
     def counts(self) -> dict[str, int]:
         """Returns how many frames of the scan this process has done."""
@@ -231,42 +284,31 @@ class ScanInference(ScanWork):
         size = self._stage.batch_size
         numbers, self._waiting = self._waiting[:size], self._waiting[size:]
         if numbers:
-            self._infer(ready, np.array(numbers, np.int64))
+            self._store(self._passes.infer(ready, np.array(numbers, np.int64)))
 
-    def _infer(self, ready: WarmPredictor, numbers: Numbers) -> None:
-        patterns = read_patterns(self._scan, self._preprocess, numbers, self._stage.xp)
-        models = ready.models[turns(patterns, len(ready.models))]
-        batch = _Batch(numbers, models, ready.predictor.submit(patterns), ready.predictor)
-        self._store()
-        self._running = batch
-        if not self._stage.stores_later:
-            self._store()
-
-    def _store(self) -> None:
-        """Store what the network has made of the batch that it was given last."""
-        if self._running is None:
+    def _store(self, passed: Passed | None) -> None:
+        if passed is None:
             return
-        batch, self._running = self._running, None
-        patches, sigma = batch.results()
-        numbers, n_shares = batch.numbers, self._stage.config.threads
-        for column in (self._patches, self._sigma):  # so that threads find room and need not make it
-            column.reserve(int(numbers.max()) + 1)
-        shares = [np.array_split(values, n_shares) for values in (numbers, patches, sigma)]
-        is_finite = np.concatenate([*self._stage.each(self._store_patches, *shares)])
-        self._models.write(numbers, batch.models)
-        self._inferred_s.write(numbers, self._stage.clock())
-        self._scan.mark(Inference.name, numbers[is_finite], State.DONE)
-        self._scan.mark(Inference.name, numbers[~is_finite], State.BAD)
-        self._n_inferred += int(np.count_nonzero(is_finite))
+        numbers, models, patches, sigma = passed
+        self._columns.reserve(numbers)
+        shares = [np.array_split(values, self._stage.config.threads) for values in (numbers, patches, sigma)]
+        is_good = np.concatenate([*self._stage.each(self._store_patches, *shares)])
+        self._columns.settle(numbers, models, is_good, self._stage.clock())
+        self._n_inferred += int(np.count_nonzero(is_good))
 
     def _store_patches(self, numbers: Numbers, patches: Patches, sigma: np.ndarray) -> np.ndarray:
-        """Store patches and sigma, and return which frames have finite ones, (frame,) bool.
+        is_good, halves = judged(patches, sigma)
+        self._columns.write(numbers, patches, halves)
+        return is_good
 
-        One value that is not finite would spread over the whole mosaic and stay.
-        """
-        # torch's loops are several times as fast as NumPy's here, and at a GPU's rate it matters.
-        patch_sum = torch.view_as_real(torch.from_numpy(patches)).sum((1, 2, 3))
-        sigma_sum = torch.from_numpy(sigma).sum((1, 2))
-        self._patches.write(numbers, patches)
-        self._sigma.write(numbers, torch.from_numpy(sigma).clamp(max=6e4).half().numpy())
-        return (patch_sum.isfinite() & sigma_sum.isfinite()).numpy()
+
+def judged(patches: Patches, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which frames have finite patches and sigma, (frame,) bool, and sigma as float16.
+
+    One value that is not finite would spread over the whole mosaic and stay.
+    """
+    # torch's loops are several times as fast as NumPy's here, and at a GPU's rate it matters.
+    patch_sum = torch.view_as_real(torch.from_numpy(patches)).sum((1, 2, 3))
+    sigma_sum = torch.from_numpy(sigma).sum((1, 2))
+    halves = torch.from_numpy(sigma).clamp(max=6e4).half().numpy()
+    return (patch_sum.isfinite() & sigma_sum.isfinite()).numpy(), halves
