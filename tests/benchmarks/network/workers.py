@@ -19,9 +19,11 @@ from launch.run.supervisor import Supervisor
 from stream.record.account import account
 from stream.record.scan import Scan, ScanHeader, State
 from tests.benchmarks.figures import Benchmark, Figures
+from tests.benchmarks.kilohertz.live import process_cpu_s
 from tests.benchmarks.kilohertz.scan import RepeatingScan
 
 N_FRAMES, N_PIXELS = 6000, 64
+MEASURED = ("inference", "stitcher")  # the second has nothing to do: a run has to have one
 PATIENCE_S = 300.0
 WAYS: dict[str, dict[str, Any]] = {"one": {}, "threads": {"threads": 2}, "workers": {"workers": 2}}
 TARGETS = {
@@ -48,13 +50,15 @@ def measure(folder: Path, n_frames: int = N_FRAMES, **network: Any) -> Iterator[
     frames = scan.frames()[scan.numbers()]
     hz = {}
     for way, settings in WAYS.items():
-        inferred_s, _ = _run(scan, frames, folder / way, network | settings)
+        inferred_s, _, cpu_s = _run(scan, frames, folder / way, network | settings)
         hz[way] = rate_hz(inferred_s)
         yield {f"{way}_hz": hz[way], f"{way}_ms": 1e3 / hz[way]}
+        yield {f"{way}_cpu_ms": 1e3 * sum(cpu_s.values()) / n_frames}
+    yield {"dispatcher_cpu_ms": 1e3 * cpu_s["inference"] / n_frames}
     yield {f"{way}_over_one": hz[way] / hz["one"] for way in ("threads", "workers")}
     for how, number in (("stopped", signal.SIGSTOP), ("killed", signal.SIGKILL)):
         two = network | WAYS["workers"]
-        inferred_s, n_pending = _run(scan, frames, folder / how, two, disturbed_by=number)
+        inferred_s, n_pending, _ = _run(scan, frames, folder / how, two, disturbed_by=number)
         yield {f"{how}_pending": n_pending, f"{how}_gap_s": float(np.diff(inferred_s).max())}
 
 
@@ -70,12 +74,18 @@ def _run(
     folder: Path,
     network: dict[str, Any],
     disturbed_by: signal.Signals | None = None,
-) -> tuple[np.ndarray, int]:
-    """Return when each frame was done, ascending, monotonic seconds, and how many never were."""
+) -> tuple[np.ndarray, int, dict[str, float]]:
+    """Return when each frame was done, ascending, monotonic seconds; how many never were; what it took.
+
+    The last is the processor time of each process, seconds, from the first frame on.
+    """
     run = resolve(_config(scan, folder, network))
-    run = run.model_copy(update={"stages": tuple(spec for spec in run.stages if "inference" in spec.name)})
+    run = run.model_copy(
+        update={"stages": tuple(spec for spec in run.stages if spec.name.startswith(MEASURED))}
+    )
     with Supervisor(run) as supervisor:
         supervisor.start()
+        before = _cpu_s(supervisor)
         recorded = _record(run.scans, run.run_id, frames)
         deadline = supervisor.clock() + PATIENCE_S
         while account(recorded, "inference").pending and supervisor.clock() < deadline:
@@ -84,7 +94,13 @@ def _run(
                 disturbed_by = None
             supervisor.poll()
         done = recorded.done("inference")
-        return np.sort(recorded.column("inferred_s").read(done)), len(frames) - len(done)
+        inferred_s = np.sort(recorded.column("inferred_s").read(done))
+        cpu_s = {name: after_s - before[name] for name, after_s in _cpu_s(supervisor).items()}
+        return inferred_s, len(frames) - len(done), cpu_s
+
+
+def _cpu_s(supervisor: Supervisor) -> dict[str, float]:
+    return {spec.name: process_cpu_s(supervisor.pid(spec.name)) for spec in supervisor.run.stages}
 
 
 def _config(scan: RepeatingScan, folder: Path, network: dict[str, Any]) -> Config:
@@ -108,6 +124,7 @@ def _config(scan: RepeatingScan, folder: Path, network: dict[str, Any]) -> Confi
             "network": {"weights": "demo-fast", "device": "cpu"} | network,
             "refinement": {"enabled": False},
             "viewer": {"enabled": False},
+            "live": {"address": "tcp://127.0.0.1:*"},
             "save": folder,
         }
     )
