@@ -13,7 +13,7 @@ from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
 from launch.run.supervisor import Supervisor
 from stream.record.handover import hand_over
-from stream.record.run_state import is_asked_to_end
+from stream.record.run_state import StateReader, is_asked_to_end
 from stream.record.scan import Scan, ScanHeader
 from tests.helpers.launch.runs import make_run
 
@@ -74,6 +74,28 @@ def test_a_killed_stage_comes_back(run_folder):
         until(lambda: supervisor.n_restarts == 1 and supervisor.is_ready, supervisor)
         assert supervisor.pid("first") != killed
     assert (run_folder / "closed").read_text().split() == ["first"]
+
+
+def test_those_beside_the_run_are_told_which_processes_there_are_and_which_died(run_folder):
+    began_s = time.time()
+    with Supervisor(make_run(run_folder, "first", "second")) as supervisor:
+        supervisor.start()
+        killed, told = supervisor.pid("first"), StateReader(supervisor.run.rendezvous)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: supervisor.n_restarts == 1 and supervisor.is_ready, supervisor)
+        pids = {
+            "first": supervisor.pid("first"),
+            "second": supervisor.pid("second"),
+            "supervisor": os.getpid(),
+        }
+        until(lambda: {it.name: it.pid for it in told.processes()} == pids, supervisor)
+        until(lambda: all(it.heard_s > began_s for it in told.processes()), supervisor)
+        assert {it.name: it.n_restarts for it in told.processes()} == {
+            "first": 1,
+            "second": 0,
+            "supervisor": 0,
+        }
+        assert all(it.is_running for it in told.processes())
 
 
 def test_a_stage_that_keeps_dying_ends_the_run(run_folder, monkeypatch):

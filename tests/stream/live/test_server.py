@@ -7,9 +7,9 @@ import pytest
 
 from stream.live import server
 from stream.live.server import Door
-from stream.stages.loop import _Door
+from stream.stages.loop import CLIENTS, _Door
 from stream.wire.codec import decode, encode
-from stream.wire.handshake import greeting
+from stream.wire.handshake import SILENCE_S, greeting
 from stream.wire.messages import Ask, NoNews, ObjectUpdate
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.helpers.held import held_by
@@ -129,3 +129,29 @@ def test_a_client_that_asks_and_never_reads_costs_no_memory_and_keeps_nobody_wai
             kept.serve()
         assert isinstance(answer(honest, Ask()), ObjectUpdate)
         assert held_by(os.getpid(), tmp_path).memory_mb - before.memory_mb < 40
+
+
+def test_a_door_counts_the_clients_that_have_asked_in_the_last_seconds():
+    clock = Clock()
+
+    class Keeper:
+        door = Endpoint(address="tcp://127.0.0.1:*", bind=True)
+        exchange = Door("run", lambda scan, after: None, clock).exchange
+
+    kept = _Door(Keeper(), clock)
+    endpoint = Endpoint(address=kept.socket.address)
+
+    def greet(client: Socket) -> None:
+        client.send(encode(greeting("client")), 5.0)
+        while client.receive(0.01) is None:
+            kept.serve()
+
+    with kept.socket, Socket("DEALER", endpoint) as one, Socket("DEALER", endpoint) as other:
+        assert kept.counts() == {CLIENTS: 0}
+        greet(one)
+        greet(other)
+        assert kept.counts() == {CLIENTS: 2}
+        clock.now += SILENCE_S
+        greet(other)
+        clock.now += 0.1
+        assert kept.counts() == {CLIENTS: 1}

@@ -1,6 +1,13 @@
 import os
 
-from stream.record.run_state import FILE_NAME, READ_INTERVAL_S, SILENT_S, StateReader, write_state
+from stream.record.run_state import (
+    FILE_NAME,
+    READ_INTERVAL_S,
+    SILENT_S,
+    ProcessState,
+    StateReader,
+    write_state,
+)
 from stream.wire.messages import RunState, StageState
 from tests.helpers.stream.clock import Clock
 
@@ -30,6 +37,16 @@ def test_a_state_that_is_not_replaced_any_more_is_not_believed(tmp_path):
     state = StateReader(tmp_path, clock)()
     assert (state.level, state.scan) == ("stale", "0000-star")
     assert state.text == "nobody has looked after the run for 7 s: its supervisor does not work"
+
+
+def test_the_processes_are_told_with_the_state_and_the_supervisor_is_one_of_them(tmp_path):
+    inference = ProcessState(name="inference", pid=7, is_running=True, n_restarts=2, counts={"inferred": 5})
+    read = StateReader(tmp_path)
+    assert read.processes() == ()
+    write_state(tmp_path, LIVE, [inference])
+    told, supervisor = StateReader(tmp_path).processes()
+    assert told == inference
+    assert (supervisor.name, supervisor.pid, supervisor.is_running) == ("supervisor", os.getpid(), True)
 
 
 def test_a_file_that_is_damaged_tells_nothing(tmp_path):
