@@ -2,6 +2,7 @@
 
 Any site can give a name of its own the address of this computer, and its scripts would then read the image
 and steer the scan. So the name that a browser asks for must be the page's. An address cannot be given away.
+Programs that watch the run ask by the same names, and bear a token where other machines reach the page.
 """
 
 import ipaddress
@@ -61,7 +62,7 @@ def _check(request: web.Request, names: Collection[str], proxied: Collection[str
         )
     own = {f"http://{asked}", *(f"https://{name}" for name in (asked, *proxied))}
     if origin is not None and origin not in own:
-        raise web.HTTPForbidden(text=f"a page of {origin} may not read the live image")
+        raise web.HTTPForbidden(text=f"a page of {origin!r} may not read the live image")
 
 
 def _host_of(asked: str) -> str:
@@ -79,6 +80,11 @@ def _own_address(request: web.Request) -> str:
     address = ipaddress.ip_address(reached[0].partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def is_secret(given: str, secret: str) -> bool:
+    """Says whether the two are the same, in a time that does not tell how alike; a header may be no text."""
+    return secrets.compare_digest(given.encode(errors="replace"), secret.encode())
 
 
 def bearer(config: ViewerConfig) -> Callable[[web.Request], None]:
@@ -101,8 +107,7 @@ def bearer(config: ViewerConfig) -> Callable[[web.Request], None]:
                 text="other machines are told with a token alone: `viewer.metrics_token` names its file"
             )
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        is_it = secrets.compare_digest(given.strip().encode(errors="replace"), token.encode())
-        if scheme.lower() != "bearer" or not is_it:
+        if scheme.lower() != "bearer" or not is_secret(given.strip(), token):
             raise web.HTTPUnauthorized(
                 text="wanted `Authorization: Bearer` with the token of `viewer.metrics_token`",
                 headers={"WWW-Authenticate": "Bearer"},

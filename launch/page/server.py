@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 
 from launch.config.sections import LOOPBACK, ViewerConfig
 from launch.page.data_routes import DataRoutes
-from launch.page.guard import guard
+from launch.page.guard import guard, is_secret
 from launch.page.metrics.monitor import Monitor
 from launch.page.metrics.routes import MonitorRoutes
 from launch.page.picture import UNITS, Drawing
@@ -338,7 +338,7 @@ class Page:
         token, origin = request.headers.get("X-Steering-Token", ""), request.headers.get("Origin")
         if feed.steering is None or not feed.token:
             raise web.HTTPForbidden(text="this page only shows: `viewer.controls` would let it steer")
-        if origin is None or not secrets.compare_digest(token.encode(), feed.token.encode()):
+        if origin is None or not is_secret(token, feed.token):
             raise web.HTTPForbidden(text="wanted the origin and the token of this page: load it again")
         who = "the page" if request.remote in LOOPBACK else f"the page at {request.remote}"
         try:

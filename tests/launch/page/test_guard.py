@@ -20,7 +20,7 @@ def status_of(url: str, method: str, path: str, *headers: str) -> int:
     port = urlsplit(url).port
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         lines = [f"{method} {path} HTTP/1.1", *headers, "Connection: close", "Content-Length: 0", "", ""]
-        connection.sendall("\r\n".join(lines).encode())
+        connection.sendall("\r\n".join(lines).encode(errors="surrogateescape"))
         return int(connection.recv(1 << 16).split()[1])
 
 
@@ -54,6 +54,16 @@ def test_a_name_that_is_not_the_pages_is_answered_nowhere(url):
         # With the origin that its browser would send, and so would a script that has read the token.
         name = header.partition(": ")[2]
         assert status_of(url, "POST", "/steer", header, f"Origin: http://{name}") in (400, 403), header
+
+
+def test_a_header_whose_bytes_are_no_text_is_no_fault(url):
+    host = f"Host: 127.0.0.1:{urlsplit(url).port}"
+    own, odd = f"Origin: http://{host.removeprefix('Host: ')}", "\udcff\udcfe \xfc"
+    for path in ("/", "/live", "/scans", "/metrics"):
+        for name in ("Origin", "Authorization", "Accept", "X-Steering-Token"):
+            assert status_of(url, "GET", path, host, f"{name}: {odd}") < 500, (path, name)
+        assert status_of(url, "GET", path, f"Host: {odd}") in (400, 403)
+    assert status_of(url, "POST", "/steer", host, own, f"X-Steering-Token: {odd}") == 403
 
 
 def test_the_page_answers_to_its_own_names(url):

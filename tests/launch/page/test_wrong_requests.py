@@ -26,6 +26,8 @@ WRONG = (
     "..",
     "%2e%2e%2f",
     "a%0Ab",
+    "%FF%FE",
+    "%ED%A0%80",
 )
 PLACES = (
     "/scans?n={}",
