@@ -1,15 +1,35 @@
-"""What child processes inherit, and how they end: with their parent, by their parent alone, and in words."""
+"""What child processes inherit, where they log, and how they end: with their parent, by it, and in words."""
 
 import ctypes
+import logging
 import os
 import resource
 import signal
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 REFUSED = 2  # exit status: the same start would fail in the same way
 REFUSAL = "cannot run: "  # what follows in the log is the reason
 _PR_SET_PDEATHSIG = 1
+
+
+class BoundedFile(RotatingFileHandler):
+    """A log file that makes room by giving up its oldest lines; a full disk costs lines, not the process.
+
+    Parameters
+    ----------
+    file : Path
+        Older lines move to FILE.1 and on.
+    most_bytes : int, of each file
+    n_older : int, how many older ones are kept
+    """
+
+    def __init__(self, file: Path, most_bytes: int, n_older: int) -> None:
+        super().__init__(file, maxBytes=most_bytes, backupCount=n_older, encoding="utf-8", delay=True)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- of the standard library
+        """Leaves out what could not be written."""
 
 
 def allow_many_files() -> None:

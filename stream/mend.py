@@ -76,6 +76,11 @@ def _aside(folder: Path) -> Path:
     return damaged / next(name for name in names if name not in taken)
 
 
+def damage_of(folder: Path) -> str:
+    """Returns what keeps frames, columns, ledgers or counters of a scan from being read, "" if nothing does."""
+    return _damage_of_frames(folder) or _damage_of_columns(folder)
+
+
 def _damage_of_frames(folder: Path) -> str:
     """Return what keeps the frames of a scan from being read, "" if nothing does."""
     try:

@@ -78,6 +78,9 @@ EngineDevice = Annotated[
 JsonFile = Annotated[
     Path | None, typer.Option("--json", callback=at_home, help="File for the figures, by name.")
 ]
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="Prints a JSON object a line, for programs that collect logs.")
+]
 Save = Annotated[Path | None, typer.Option(callback=at_home, help="Folder for scans, results and logs.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replaces files that exist; without it nothing is begun.")

@@ -1,6 +1,7 @@
 """The commands of a scan that goes on: running the pipeline, watching it, steering it."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from launch.cli.app import (
     ConfigSource,
     Insecure,
     JsonFile,
+    LogJson,
     Overrides,
     Overwrite,
     Save,
@@ -25,6 +27,8 @@ from launch.signals import heard_or_not
 from stream.wire import addresses
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from launch.config.config import Config
 
 
@@ -51,6 +55,7 @@ def demo(
     ),
     store: Annotated[bool, typer.Option("--store/--no-store", help="Registers the scan in a store.")] = True,
     json: JsonFile = None,
+    log_json: LogJson = False,
     overwrite: Overwrite = False,
     browser: Browser = False,
 ) -> None:
@@ -77,7 +82,7 @@ def demo(
         seed=seed,
         stores=store,
     )
-    raise typer.Exit(run_demo(options, json_file=json, opens_browser=browser))
+    raise typer.Exit(run_demo(options, json_file=json, opens_browser=browser, console=_console(log_json)))
 
 
 @app.command()
@@ -96,6 +101,7 @@ def run(
     ] = float("inf"),
     save: Save = None,
     json: JsonFile = None,
+    log_json: LogJson = False,
     overwrite: Overwrite = False,
     browser: Browser = False,
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
@@ -117,8 +123,16 @@ def run(
             timeout_s=timeout,
             json_file=json,
             opens_browser=browser,
+            console=_console(log_json),
         )
     )
+
+
+def _console(log_json: bool) -> "Console | None":
+    """Return where lines of JSON go, None where people read."""
+    from launch.logs import JsonConsole
+
+    return JsonConsole(sys.stdout) if log_json else None
 
 
 def _settings(config: str, save: Path | None, overrides: list[str]) -> "Config":

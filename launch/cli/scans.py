@@ -1,16 +1,32 @@
 """The commands of scans that are recorded or simulated."""
 
-from contextlib import suppress
+import sys
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import Insecure, Overwrite, Sample, ScanSource, Store, app, at_home, finite, known
+from launch.cli.app import (
+    Insecure,
+    JsonFile,
+    LogJson,
+    Overwrite,
+    Sample,
+    ScanSource,
+    Store,
+    app,
+    at_home,
+    finite,
+    known,
+)
 from launch.signals import heard_or_not
 from stream.wire import addresses
+
+if TYPE_CHECKING:
+    from stream.record.events import EventLevel
 
 # The options of `simulate` and the fields of `Simulation` that they set.
 SIMULATED = {
@@ -58,10 +74,12 @@ def replay(
     peers: Annotated[
         Path | None, typer.Option(callback=at_home, help="Public key file of the pipeline, for the same.")
     ] = None,
+    log_json: LogJson = False,
 ) -> None:
     """Plays a recorded scan as a detector would send it."""
     from launch.commands.replay import ReplayOptions
     from launch.commands.replay import replay as play
+    from launch.logs import JsonLines, as_json
     from launch.offline.recorded import open_recorded
     from stream.wire.sockets import Endpoint
 
@@ -76,10 +94,17 @@ def replay(
         unit=unit,
         timeout_s=timeout,
     )
-    with open_recorded(scan, store) as recorded:
+    lines = JsonLines(sys.stdout) if log_json else None
+    with open_recorded(scan, store) as recorded, as_json(lines) if lines else nullcontext():
         played = play(recorded, options)
     sent = f"{played.n_sent} of {played.n_frames} frames sent to {address}"
-    typer.echo(f"{sent}: {played.reason}" if played.reason else sent, err=bool(played.reason))
+    told = f"{sent}: {played.reason}" if played.reason else sent
+    if lines:
+        fields = {"n_sent": played.n_sent, "n_frames": played.n_frames}
+        level: EventLevel = "error" if played.reason else "info"
+        lines.say(told, stage="replay", level=level, scan=recorded.name, fields=fields)
+    else:
+        typer.echo(told, err=bool(played.reason))
     raise typer.Exit(played.status)
 
 
@@ -101,6 +126,29 @@ class _Simulate(TyperCommand):
             for parameter in self.params:
                 parameter.default = defaults.get(parameter.name or "", parameter.default)
         super().format_help(*arguments)
+
+
+@app.command()
+def ledger(
+    scan: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SCAN",
+            callback=at_home,
+            help="Folder of a scan, or one that runs save to for its newest; ./recordings or ./demo.",
+        ),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(callback=at_home, help="File for a table.")] = None,
+    json: JsonFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Shows where every frame of a scan is at every stage, and how long that took.
+
+    The scan may be going on, be finished, or be left by a run that was killed; nothing is written to it.
+    """
+    from launch.commands.ledger import ledger as show
+
+    raise typer.Exit(show(scan, csv_file=csv, json_file=json, overwrite=overwrite))
 
 
 @app.command(cls=_Simulate)

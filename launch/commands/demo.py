@@ -19,11 +19,11 @@ from rich.console import Console
 
 from launch.config.config import Config
 from launch.config.file import load_config, override
-from launch.results.summary import read_summary, table, write_summary
+from launch.results.summary import read_summary, show_summary, write_summary
 from launch.run.finish import finish, tell_reached
 from launch.run.network_choice import for_the_rate
 from launch.run.processes import RunFailedError
-from launch.run.progress import ProgressLine
+from launch.run.progress import progress_on
 from launch.run.stages import resolve
 from launch.run.start import start, stay
 from launch.run.supervisor import Supervisor
@@ -95,7 +95,7 @@ def demo(
 
     def tell(figures: dict[str, Any]) -> None:
         figures["wall_s"] = time.monotonic() - begin_s
-        table(figures).show(console)
+        show_summary(figures, console)
         if json_file:
             write_summary(json_file, figures)
 
@@ -187,10 +187,10 @@ def beside_beamline(
     KeyboardInterrupt
         If it was asked to end before the series were done.
     """
-    line = ProgressLine(console)
+    line = progress_on(console)
     config, choice = for_the_rate(config)
     with (
-        Supervisor(resolve(config), on_notice=line.notice) as supervisor,
+        Supervisor(resolve(config), on_notice=line.notice, on_event=line.event) as supervisor,
         _process(*beamline, folder=supervisor.run.folder) as process,
     ):
 

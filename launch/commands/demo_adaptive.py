@@ -20,7 +20,7 @@ from launch.beamline.steered_sample import SparseSample, Specimen, simulate_spec
 from launch.commands.demo import DemoOptions, beside_beamline, demo_config
 from launch.config.config import Config
 from launch.results.facts_table import FactsTable
-from launch.results.summary import read_summary, table, write_summary
+from launch.results.summary import read_summary, show_summary, write_summary
 from operators.arrays import abs2
 from stream.documents.codec import decisions_of
 from stream.record.scan import Scan
@@ -78,7 +78,7 @@ def demo_adaptive(
     ) as (scans, restarts):
         figures = compared([Compared.of(scan, specimen) for scan in scans], config.save)
         figures |= {"restarts": restarts, "offered_hz": options.rate_hz, "wall_s": time.monotonic() - begin_s}
-        table(figures).show(console)
+        show_summary(figures, console)
         _steering_table(figures).show(console)
         if json_file:
             write_summary(json_file, figures)

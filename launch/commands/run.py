@@ -11,10 +11,11 @@ from rich.console import Console
 
 from launch.config.config import Config, config_hash
 from launch.config.probe import Known
+from launch.logs import RUN
 from launch.results.summary import read_summary, write_summary
 from launch.run.finish import finish, tell_reached
 from launch.run.network_choice import for_the_rate
-from launch.run.progress import ProgressLine
+from launch.run.progress import ProgressLine, progress_on
 from launch.run.readiness import warnings_of
 from launch.run.stages import resolve
 from launch.run.start import start
@@ -115,11 +116,12 @@ def run(
     config, choice = for_the_rate(config)
     resolved = resolve(config, known).model_copy(update={"resumes": resumes})
     interruption: KeyboardInterrupt | None = None
-    with ProgressLine(console) as line, Supervisor(resolved, on_notice=line.notice) as supervisor:
+    line = progress_on(console)
+    with line, Supervisor(resolved, on_notice=line.notice, on_event=line.event) as supervisor:
         if resumes and not supervisor.scans():
             return _nothing_to_resume(supervisor, console, json_file)
         for what, _, doubt in warnings:
-            line.notice(what, logging.WARNING, doubt)
+            supervisor.notice(what, logging.WARNING, doubt)
         try:
             start(supervisor, console, line, choice=choice, opens_browser=opens_browser)
             n_wanted = 0 if resumes else sys.maxsize if n_series is None else n_series
@@ -167,7 +169,7 @@ def _follow(
     watch = SilenceWatch(
         detector.address,
         detector.timeout_s,
-        lambda text: line.notice("subscriber", logging.WARNING, text),
+        lambda text: supervisor.notice("subscriber", logging.WARNING, text),
     )
 
     def on_turn(scans: list[Scan]) -> None:
@@ -179,6 +181,7 @@ def _follow(
         supervisor.wait_for_series(n_series, timeout_s, on_turn)
     except TimeoutError as error:
         trouble = str(error) if supervisor.scans() else watch.message()
+        supervisor.log.add(RUN, "error", trouble)
     supervisor.stop(on_turn=lambda scans: line.show(scans, supervisor.state))
     return trouble
 

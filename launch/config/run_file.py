@@ -101,8 +101,13 @@ class ResolvedRun(BaseModel):
 
     @property
     def logs(self) -> Path:
-        """Folder of the stages' logs."""
+        """Folder of the logs of runs and stages."""
         return self.config.save / "logs"
+
+    @property
+    def log_file(self) -> Path:
+        """What happened in the run, for people."""
+        return self.logs / f"{self.run_id}.log"
 
     @property
     def file(self) -> Path:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Console
 from rich.markup import escape
 
+from launch.logs import JsonConsole
 from launch.results.facts_table import FactsTable
 from launch.results.resolution import resolution_text
 from stream.atomic import replacing
@@ -117,6 +119,16 @@ def table(figures: dict[str, Any]) -> FactsTable:
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
     rows.add_row("result is", verdict)
     return rows
+
+
+def show_summary(figures: dict[str, Any], console: Console) -> None:
+    """Shows the figures of a scan, on a console of JSON lines as the fields of one."""
+    if not isinstance(console, JsonConsole):
+        table(figures).show(console)
+        return
+    verdict = "complete" if figures["is_complete"] else f"incomplete: {figures['incomplete']}"
+    fields = {name: value for name, value in figures.items() if name != "events"}  # each was a line
+    console.lines.say(f"result is {verdict}", scan=str(figures["scan"]), fields=fields)
 
 
 def _frames(figures: dict[str, Any]) -> str:

@@ -17,8 +17,8 @@ import msgspec
 from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
 from stream.mend import mend_scans
+from stream.record.handover import runs_of
 from stream.record.scan import Scan
-from stream.record.taken_up import runs_of
 
 LOCK = ".lock"  # in the folder of results
 PREFIX = "ptychostream-run-"

@@ -4,7 +4,8 @@ from typing import Any
 
 from rich.console import Console
 
-from launch.results.summary import read_summary, table
+from launch.logs import RUN
+from launch.results.summary import read_summary, show_summary
 from launch.run.progress import ProgressLine
 from launch.run.supervisor import Supervisor
 
@@ -18,6 +19,7 @@ def finish(supervisor: Supervisor, console: Console, line: ProgressLine) -> None
         If somebody asks again: it stops at once.
     """
     console.print("finishing what is recorded; Ctrl-C again stops at once")
+    supervisor.log.add(RUN, "info", "was asked to end: finishing what is recorded")
     try:
         if supervisor.scans() and not supervisor.has_started:  # frames came while it still started
             supervisor.start()
@@ -32,7 +34,7 @@ def tell_reached(supervisor: Supervisor, console: Console) -> list[dict[str, Any
     save, scans = supervisor.run.config.save, supervisor.scans()
     reached = [read_summary(save, scan) for scan in scans]
     for figures in reached:
-        table(figures).show(console)
+        show_summary(figures, console)
     n_scans = "1 scan lies" if len(scans) == 1 else f"{len(scans)} scans lie"
     console.print(f"{n_scans} in {save}" if scans else "no frame came", soft_wrap=True)
     return reached

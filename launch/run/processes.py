@@ -114,6 +114,11 @@ class StageProcess:
         return self.is_stopping and bool(self._death) and not self.is_running and self._start_at is None
 
     @property
+    def scan(self) -> str:
+        """Name of the scan that it was last heard to be on, "" if none."""
+        return self.progress.scan if self.progress else ""
+
+    @property
     def silence_s(self) -> float:
         """Seconds since it was last heard, 0 while it is not expected to say anything."""
         return self._clock() - self.heard_at if self.is_ready and not self.is_stopping else 0.0
@@ -225,6 +230,8 @@ class StageProcess:
     def last_words(self) -> str:
         """Returns why this process refused to run, or what it complained of, or its last line in the log."""
         with self.log_file.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._log_start:  # it has begun anew
+                self._log_start = 0
             file.seek(self._log_start)
             logged = file.read().decode(errors="replace").rstrip()
         _, is_refusal, reason = f"\n{logged}".rpartition(f"\n{REFUSAL}")

@@ -7,14 +7,17 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from launch.logs import JsonConsole, as_json
 from launch.page.status import sentence_of
 from stream.record.account import Accounts, Delay, shares_in_words, time_to_image_words
+from stream.record.events import Event
 from stream.record.scan import Scan
 from stream.record.snapshot import read_error
 from stream.wire.messages import RunState
@@ -22,6 +25,7 @@ from stream.wire.messages import RunState
 TERMINAL_INTERVAL_S = 0.25
 PLAIN_INTERVAL_S = 1.0
 SAME_INTERVAL_S = 10.0  # between plain lines that differ in nothing but seconds that pass
+RECORD_INTERVAL_S = 10.0  # between lines for programs that collect logs
 
 
 class ProgressLine:
@@ -87,6 +91,53 @@ class ProgressLine:
         """Shows what a stage has to tell."""
         style = "red" if level >= logging.ERROR else "yellow" if level >= logging.WARNING else ""
         self._console.print(Text(f"{stage}: {text}", style), soft_wrap=True)
+
+    def event(self, event: Event) -> None:
+        """Takes what happened: what a person is to be told of it comes as a notice."""
+
+
+class ProgressRecords(ProgressLine):
+    """The same as lines of JSON, for programs that collect logs.
+
+    Parameters
+    ----------
+    console : JsonConsole
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(self, console: JsonConsole, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
+        self._lines, self._told_at, self._held = console.lines, float("-inf"), ExitStack()
+
+    def __enter__(self) -> Self:
+        self._held.enter_context(as_json(self._lines))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._held.close()
+
+    def show(self, scans: Sequence[Scan], state: RunState) -> None:
+        """Tells how far the newest of `scans` is and how the run stands, now and then."""
+        now = self._clock()
+        if now - self._told_at < RECORD_INTERVAL_S:
+            return
+        self._told_at = now
+        counts = self._shown_of(scans[-1]).accounts.frame_counts() if scans else {}
+        scan, fields = scans[-1].name if scans else "", {"state": state.level, **counts}
+        self._lines.say(sentence_of(state), scan=scan, fields=fields)
+
+    def notice(self, stage: str, level: int, text: str) -> None:
+        """Leaves out what a stage has to tell: it comes as an event."""
+
+    def event(self, event: Event) -> None:
+        """Tells what happened."""
+        self._lines.say_event(event)
+
+
+def progress_on(console: Console) -> ProgressLine:
+    """Returns what shows the progress of a run on `console`, in its way."""
+    return ProgressRecords(console) if isinstance(console, JsonConsole) else ProgressLine(console)
 
 
 class Shown(NamedTuple):

@@ -11,9 +11,8 @@ from launch.run.processes import StageProcess
 from launch.run.stage_states import NAMES, StageStates
 from stream.record.account import Accounts, account, counted, incompleteness
 from stream.record.events import EventLevel
-from stream.record.handover import was_handed_over
+from stream.record.handover import runs_of, was_handed_over
 from stream.record.scan import Scan
-from stream.record.taken_up import runs_of
 from stream.wire.messages import FinishedScan, RunLevel, RunState, StageState
 
 log = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ TROUBLE = ("error", "warning")  # the worst first
 MOST_FINISHED = 16  # scans that are told of to who joins late
 MOST_SAID = 2  # troubles in one sentence; the rows have all
 
-Note = Callable[[str, EventLevel, str], None]  # source, level, text
+Note = Callable[[str, EventLevel, str, str], None]  # source, level, text, scan
 OnNotice = Callable[[str, int, str], None]  # stage, logging level, text
 
 
@@ -124,16 +123,7 @@ class RunWatch:
 
     def _note_scans(self, scans: Sequence[Scan]) -> None:
         for scan in scans[self._n_begun :]:
-            n_announced, joined = (scan.count("subscriber", name) for name in ("announced", "joined"))
-            if len(runs_of(scan)) > 1:
-                n_recorded = counted(account(scan, "subscriber").recorded)
-                self._note("scan", "info", f"{scan.name} goes on, {n_recorded} recorded by an earlier run")
-            elif joined:
-                self._note("scan", "warning", f"{scan.name} has begun before: joined at frame {joined}")
-            else:
-                self._note(
-                    "scan", "info", f"{scan.name} begins" + f", {n_announced} frames" * (n_announced > 0)
-                )
+            self._note("scan", *_beginning(scan), scan.name)
         self._n_begun = len(scans)
         for scan in scans:
             if scan.name not in self._verdicts and scan.count("stitcher", "closed"):
@@ -142,7 +132,8 @@ class RunWatch:
                 self._recorded.add(scan.name)
                 result = self._results / f"{scan.name}.cxi"
                 where = f"{result}" if result.exists() else ""
-                self._note("recorder", "info", f"results of {scan.name} written" + f": {where}" * bool(where))
+                written = f"results of {scan.name} written" + f": {where}" * bool(where)
+                self._note("recorder", "info", written, scan.name)
                 if was_handed_over(scan):
                     text = self._verdicts[scan.name].text
                     self._announce(f"{scan.name} is finished: {text}" + f"; {where}" * bool(where))
@@ -154,7 +145,8 @@ class RunWatch:
             of_stage.done, of_stage.expected, incompleteness(scan), of_stage.dropped.get("settling", 0)
         )
         self._verdicts[scan.name] = status
-        self._note("scan", "info" if status.level == "complete" else "warning", f"{scan.name}: {status.text}")
+        level: EventLevel = "info" if status.level == "complete" else "warning"
+        self._note("scan", level, f"{scan.name}: {status.text}", scan.name)
 
     def _note_changes(self, rows: Sequence[StageState], told: set[str]) -> None:
         """Note who got into trouble or out of it; `told` are processes that died: the run says so itself."""
@@ -164,9 +156,9 @@ class RunWatch:
             before = self._before.get(row.name)
             was, is_now = before is not None and before.level in TROUBLE, row.level in TROUBLE
             if is_now and not was and row.name not in told:
-                self._note(row.name, "error" if row.level == "error" else "warning", row.text)
+                self._note(row.name, "error" if row.level == "error" else "warning", row.text, "")
             elif was and not is_now and row.level != "busy":
-                self._note(row.name, "info", row.text)
+                self._note(row.name, "info", row.text, "")
             if not (was and row.level == "busy"):  # a process that starts again is not out of it yet
                 self._before[row.name] = row
 
@@ -181,3 +173,13 @@ class RunWatch:
             if row.name == STEERING and row.level in TROUBLE:
                 words = [row.text, *(word for word in words if not word.startswith("detector: silent"))]
         return "; ".join(words[:MOST_SAID])
+
+
+def _beginning(scan: Scan) -> tuple[EventLevel, str]:
+    n_announced, joined = (scan.count("subscriber", name) for name in ("announced", "joined"))
+    if len(runs_of(scan)) > 1:
+        n_recorded = account(scan, "subscriber").recorded
+        return "info", f"{scan.name} goes on, {counted(n_recorded)} recorded by an earlier run"
+    if joined:
+        return "warning", f"{scan.name} has begun before: joined at frame {joined}"
+    return "info", f"{scan.name} begins" + f", {n_announced} frames" * (n_announced > 0)

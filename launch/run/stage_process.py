@@ -1,6 +1,7 @@
 """One stage as a process: `python -m launch.run.stage_process NAME RUN.json`.
 
-It logs to standard error, which the supervisor points at the stage's log file.
+It logs to standard error, which the supervisor points at the log file of the stage; a file that is long makes
+room for the next one.
 """
 
 import argparse
@@ -9,9 +10,10 @@ import importlib
 import logging
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
-from launch.child_process import REFUSAL, REFUSED, die_with, ends_by_parent_alone
+from launch.child_process import REFUSAL, REFUSED, BoundedFile, die_with, ends_by_parent_alone
 from launch.config.run_file import ResolvedRun
 from stream.atomic import DiskFullError
 from stream.stages.link import Link, NoticeHandler
@@ -19,6 +21,8 @@ from stream.stages.loop import StageRefusedError, run_stage
 from stream.stages.refusals import in_words
 from stream.stages.stage import Stage
 from stream.wire.sockets import EndpointError
+
+LOG_BYTES = 16 << 20  # of each of its two files
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.parent:
         die_with(options.parent)
     ends_by_parent_alone()
-    _log_to_stderr()
     run = ResolvedRun.read(options.run)
+    log_to(run.logs / f"{options.stage}.log")
     try:
         run_stage(options.stage, lambda: build(run, options.stage), run.context(), on_link=_show_warnings)
     except (StageRefusedError, EndpointError, DiskFullError) as error:
@@ -51,13 +55,24 @@ def build(run: ResolvedRun, name: str) -> Stage:
     return stage
 
 
-def _log_to_stderr() -> None:
+class _StageLog(BoundedFile):
+    """A stage's log file, where all that the process prints goes as well, also when the file begins anew."""
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        for output in (sys.stdout, sys.stderr):
+            output.flush()
+            os.dup2(stream.fileno(), output.fileno())
+        return stream
+
+
+def log_to(file: Path) -> None:
+    """Logs to standard error; where that is `file`, it does not grow without end."""
     faulthandler.enable()
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    is_file = file.exists() and os.path.samestat(file.stat(), os.fstat(sys.stderr.fileno()))
+    handler = _StageLog(file, LOG_BYTES, 1) if is_file else logging.StreamHandler()
+    form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
 
 
 def _show_warnings(link: Link) -> None:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from launch.child_process import allow_many_files
 from launch.config.run_file import ResolvedRun
+from launch.logs import RUN, OnEvent, RunLog
 from launch.results.halves import CHEAP_S, awaits_measuring
 from launch.run.claims import claim, mend_left, short_lived_folder
 from launch.run.processes import RunFailedError, StageProcess, can_do_without
@@ -20,11 +21,10 @@ from launch.run.run_watch import OnNotice, RunWatch, log_notice
 from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
 from stream.keeper import Keeper
-from stream.record.events import EventLog, event_level
-from stream.record.handover import awaits_finishing, have_closed, is_left_behind
+from stream.record.events import event_level
+from stream.record.handover import awaits_finishing, have_closed, is_left_behind, take_up
 from stream.record.run_state import ask_to_end, write_state
 from stream.record.scan import NewScans, Scan
-from stream.record.taken_up import take_up
 from stream.wire.codec import ProtocolError, decode, encode
 from stream.wire.handshake import answer_to
 from stream.wire.messages import AnyMessage, Hello, Notice, Progress, Ready, RunState, Stop, Welcome
@@ -40,7 +40,7 @@ TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
 MOST_OPEN = 4  # scans of which files are held open from one look to the next
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while the scan is not very long
-FINISHED = "finisher", logging.INFO  # what a scan that was handed over is announced as
+
 OnTurn = Callable[[list[Scan]], None]
 
 
@@ -50,15 +50,14 @@ class Supervisor:
     Parameters
     ----------
     run : ResolvedRun
-    on_notice : callable, optional
-        Gets (stage, logging level, text) of what a stage has to tell; logs it by default.
-    clock : callable
-        Monotonic seconds.
+    on_notice : callable, gets (stage, logging level, text) of what a stage has to tell; by default the log
+    on_event : callable, gets each event of the run
+    clock : callable, monotonic seconds
 
     Attributes
     ----------
-    state : RunState
-        What the run was last seen to do.
+    state : RunState, what the run was last seen to do
+    log : RunLog, what happens in the run
     """
 
     def __init__(
@@ -66,11 +65,11 @@ class Supervisor:
         run: ResolvedRun,
         *,
         on_notice: OnNotice = log_notice,
+        on_event: OnEvent = lambda event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.run, self.clock, self._tell = run, clock, on_notice
-        self.state = RunState(level="waiting", text="starting")
-        self._look_at = float("-inf")
+        self.run, self.clock, self._tell, self._on_event = run, clock, on_notice, on_event
+        self.state, self._look_at = RunState(level="waiting", text="starting"), float("-inf")
         self._stages: dict[str, StageProcess] = {}
         self._new, self._scans = NewScans(run.scans), list[Scan]()
         self._closed, self._is_stopping = set[str](), False
@@ -96,22 +95,24 @@ class Supervisor:
         self.run = self.run.model_copy(update={"rendezvous": self._rendezvous})
         self.run.scans.mkdir(parents=True, exist_ok=True)
         self.run.write()
-        self._events = EventLog(self.run.folder)
-        self._watch = RunWatch(self.run, self._events.add, self.clock, partial(self._tell, *FINISHED))
+        self.log = held.enter_context(RunLog(self.run.folder, self.run.log_file, self._on_event))
+        self.log.begin(self.run.context().config_hash, self.run.config.save)
+        announce = partial(self._tell, "finisher", logging.INFO)
+        self._watch = RunWatch(self.run, self.log.add, self.clock, announce)
         self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
         self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
         for sentence in mend_left(self.run):
             self.notice("scan", logging.WARNING, sentence)
         self._take_up()
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         try:
             if not self._is_stopping:  # otherwise it is stopped, or somebody could not wait for that
                 self.stop(drain=False)
         finally:
             for stage in self._stages.values():
                 stage.kill()
-            self._held.close()
+            self._held.__exit__(*exception)
 
     def start(
         self,
@@ -122,10 +123,8 @@ class Supervisor:
 
         Parameters
         ----------
-        timeout_s : float
-            How long that may take.
-        on_turn : callable
-            Gets the names of the stages that are not ready yet, many times a second.
+        timeout_s : float, how long that may take
+        on_turn : callable, gets the names of stages that are not ready yet, many times a second
 
         Raises
         ------
@@ -142,6 +141,7 @@ class Supervisor:
                 raise RunFailedError("\n".join([f"not ready after {timeout_s:g} s: {names}", *words]))
             self.poll(TURN_S)
             on_turn([stage.name for stage in self._missing()])
+        self.log.add(RUN, "info", "ready for the first frame")
 
     def _missing(self) -> list[StageProcess]:
         return [stage for stage in self._stages.values() if not (stage.is_ready or stage.is_given_up)]
@@ -164,20 +164,19 @@ class Supervisor:
         """
         wait_for_message([self._control], min(timeout_s, TURN_S))
         while (parts := self._control.receive()) is not None:
-            identity = bytes(parts[0])
             try:
                 message, _ = decode(parts[1:])
             except ProtocolError as error:
                 log.warning("control socket: %s", error)
                 continue
-            self._take(identity, message)
+            self._take(bytes(parts[0]), message)
         for stage in self._stages.values():
             try:
                 if event := stage.look_after():
                     self.notice(stage.name, logging.WARNING, event)
             except RunFailedError as error:
                 if not can_do_without(stage, self._stages.values()):
-                    self._events.add(NAMES.get(stage.name, stage.name), "error", str(error))
+                    self.log.add(NAMES.get(stage.name, stage.name), "error", str(error), stage.scan)
                     raise
                 self.notice(stage.name, logging.ERROR, f"{error}; the run goes on without it")
             if change := stage.feel_pulse():
@@ -199,7 +198,8 @@ class Supervisor:
 
     def notice(self, stage: str, level: int, text: str) -> None:
         """Tells what a stage has to tell, and notes it as an event of the run."""
-        self._events.add(NAMES.get(stage, stage), event_level(level), text)
+        scan = self._stages[stage].scan if stage in self._stages else ""
+        self.log.add(NAMES.get(stage, stage), event_level(level), text, scan)
         self._tell(stage, level, text)
 
     @property
@@ -324,12 +324,9 @@ class Supervisor:
 
         Parameters
         ----------
-        drain : bool
-            Whether to wait for the workers to close every scan.
-        timeout_s : float
-            How long to wait for that, anew after each scan that is closed.
-        on_turn : callable, optional
-            As in `wait_for_series`.
+        drain : bool, whether to wait for the workers to close every scan
+        timeout_s : float, how long to wait for that, anew after each scan that is closed
+        on_turn : callable, optional, as in `wait_for_series`
         """
         self._is_stopping = True
         ask_to_end(self._rendezvous)

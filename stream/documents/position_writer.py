@@ -1,6 +1,8 @@
 """Positions into the columns of one scan: the first value stays, and every frame ends with a byte."""
 
 import contextlib
+import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ MAX_FRAMES_AHEAD = 1_000_000
 
 
 class PositionWriter:
-    """The one writer of a scan's `positions_m`, its ledger and its counters.
+    """The one writer of a scan's positions, when they came, its ledger and its counters.
 
     Parameters
     ----------
@@ -26,6 +28,8 @@ class PositionWriter:
     settling_frames, line_frames : int
         So many frames at the start of the scan, or of every line of so many frames, are left out: the probe
         was not at rest yet.
+    clock : callable
+        Monotonic seconds, as of the times at which frames are received.
 
     Attributes
     ----------
@@ -41,16 +45,18 @@ class PositionWriter:
         *,
         settling_frames: int = 0,
         line_frames: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.scan, self._field_m = scan, field_m
+        self.scan, self._field_m, self._clock = scan, field_m, clock
         self._settling_frames, self._line_frames = settling_frames, line_frames
         self._centre_m: Positions | None = None
         self.refused: list[tuple[int, str]] = []
         self.counters = scan.counters(STAGE, writable=True)
         self._column = scan.column("positions_m", writable=True)
+        self._placed_s = scan.column("placed_s", writable=True)
         self._ledger = scan.ledger(STAGE, writable=True)
         with contextlib.suppress(DiskFullError):  # what fits: others may fill the disk while frames come
-            for column in (self._ledger, self._column):
+            for column in (self._ledger, self._column, self._placed_s):
                 column.reserve(scan.count("subscriber", "announced"))
         states = self._ledger.head(self.counters["head"])
         self._n_done = int(np.count_nonzero(states == State.DONE))
@@ -142,6 +148,8 @@ class PositionWriter:
             self.refused.append((len(new), sentence))
             return
         if new.size:
+            with contextlib.suppress(DiskFullError):  # costs the time, not the position
+                self._placed_s.write(new, self._clock())
             self.scan.mark(STAGE, new, State.DONE)
             self._n_done += len(new)
             self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)

@@ -13,6 +13,14 @@ from stream.record.scan import Numbers, Scan, State
 
 # What a stage has done to a frame that it is through with, as counts name it.
 STAGES = {"inference": "inferred", "stitcher": "mosaicked", "refinement": "refined"}
+DONE_AT = {
+    "subscriber": "received_s",
+    "positions": "placed_s",
+    "inference": "inferred_s",
+    "refinement": "refined_s",
+    "stitcher": "mosaicked_s",
+}
+"""The stages that frames pass, in their order, and the column that has when each was done."""
 UNPLACED = ("no_position", "settling")  # what keeps the position stage from placing a frame
 _UPSTREAM = {
     State.PENDING: "never saw",
@@ -20,6 +28,8 @@ _UPSTREAM = {
     State.NO_ROOM: "no room for",
 }
 RECENT_FRAMES = 512  # over which time to image is quoted while the scan runs
+
+Ranges = list[tuple[int, int]]  # first and last of frames that are neighbours
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +46,37 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     pending: int
     dropped: dict[str, int]
+
+    @classmethod
+    def of_counts(
+        cls, recorded: NDArray[np.int64], of_stage: NDArray[np.int64], n_missed: int, expected: int
+    ) -> "Account":
+        """Returns the account of a stage from how many frames are in each `State`.
+
+        Parameters
+        ----------
+        recorded : (state,) int64
+            Of the subscriber, without frames from before the one at which the series was joined.
+        of_stage : (state,) int64
+            Of the stage, of the frames that are recorded.
+        n_missed : int
+            Frames from before the series was joined.
+        expected : int
+        """
+        n_recorded = int(recorded[State.DONE])
+        return cls(
+            expected=expected,
+            recorded=n_recorded,
+            lost=int(recorded[State.DONE + 1 :].sum()) + n_missed,
+            awaited=expected - int(recorded[State.PENDING + 1 :].sum()) - n_missed,
+            done=int(of_stage[State.DONE]),
+            pending=n_recorded - int(of_stage[State.PENDING + 1 :].sum()),
+            dropped={
+                state.name.lower(): int(n)
+                for state, n in zip(State, of_stage, strict=True)
+                if state > State.DONE and n
+            },
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -66,23 +107,9 @@ class Accounts:
         else:
             passage = self._look(stage)
             of_stage = passage.n_by_state()
-        recorded = passage.n_by_state(0)
         # Of a series that was joined what is before is lost from the beginning, though marked so at its end.
-        n_missed = passage.n_missed
         expected = max(passage.n_frames, scan.count("subscriber", "announced"))
-        return Account(
-            expected=expected,
-            recorded=int(recorded[State.DONE]),
-            lost=int(recorded[State.DONE + 1 :].sum()) + n_missed,
-            awaited=expected - int(recorded[State.PENDING + 1 :].sum()) - n_missed,
-            done=int(of_stage[State.DONE]),
-            pending=int(recorded[State.DONE] - of_stage[State.PENDING + 1 :].sum()),
-            dropped={
-                state.name.lower(): int(n)
-                for state, n in zip(State, of_stage, strict=True)
-                if state > State.DONE and n
-            },
-        )
+        return Account.of_counts(passage.n_by_state(0), of_stage, passage.n_missed, expected)
 
     def frame_counts(self) -> dict[str, int]:
         """Returns how many frames are where, for people who watch; of the stages, those that have begun."""
@@ -266,10 +293,22 @@ def frames_in_words(numbers: Numbers, most: int = 4) -> str:
         return counted(n)
     # A scan may have lost every other frame of a million: only the ranges that are named are cut out.
     ends = [*(np.flatnonzero(np.diff(numbers) > 1)[:most] + 1).tolist(), n][:most]
-    runs = [numbers[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    names = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
     more = f" and {n - ends[-1]} more" if n > ends[-1] else ""
-    return f"{counted(n)} ({', '.join(names)}{more})"
+    return f"{counted(n)} ({spelt(ranges_of(numbers[: ends[-1]]))}{more})"
+
+
+def ranges_of(numbers: Numbers) -> Ranges:
+    """Returns first and last of each run of neighbours in `numbers`, (frame,) int64, ascending."""
+    if not numbers.size:
+        return []
+    breaks = np.flatnonzero(np.diff(numbers) > 1)
+    firsts, lasts = numbers[np.append(0, breaks + 1)], numbers[np.append(breaks, -1)]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def spelt(ranges: Ranges) -> str:
+    """Returns ranges as people write them: "0-29, 61"."""
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def counted(n_frames: int) -> str:

@@ -172,6 +172,11 @@ class Column:
             if self._find_segments() * self.segment_frames < n_frames:
                 self._allocate(self._n_segments)
 
+    @property
+    def n_allocated(self) -> int:
+        """Frames that there is room for by now, allocated from frame 0."""
+        return self._find_segments() * self.segment_frames
+
     def close(self) -> None:
         """Lets go of all files; whoever reads or writes again opens them anew."""
         self._close_file()

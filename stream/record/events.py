@@ -1,6 +1,7 @@
 """What happened in a run, with times: an append-only file of lines in the run's folder, part of its record.
 
-    SAVE/runs/RUN/events.jsonl      {"time_s": ..., "level": ..., "source": ..., "text": ...}
+    SAVE/runs/RUN/events.jsonl      {"time_s": ..., "level": ..., "source": ..., "text": ..., "scan": ...}
+                  events.jsonl.1    older ones, where there are very many
 
 The supervisor writes; the web page reads while it grows, and who reads the record, later.
 """
@@ -15,11 +16,12 @@ from typing import Literal
 
 import msgspec
 
+from stream.record.handover import runs_of
 from stream.record.scan import Scan, names_of_scans, order_of
-from stream.record.taken_up import runs_of
 
 FILE_NAME = "events.jsonl"
 MOST_EVENTS = 200  # that a reader keeps: the newest
+FILE_BYTES = 8 << 20  # of each of the two files
 
 EventLevel = Literal["info", "warning", "error"]
 
@@ -37,12 +39,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         The stage it happened to, or "scan".
     text : str
         A sentence for people.
+    scan : str
+        Which it happened to, or the newest at that time; "" before there is one.
     """
 
     time_s: float
     level: EventLevel
     source: str
     text: str
+    scan: str = ""
 
 
 class EventLog:
@@ -59,11 +64,16 @@ class EventLog:
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._file, self._clock = folder / FILE_NAME, clock
 
-    def add(self, source: str, level: EventLevel, text: str) -> None:
-        """Notes what happened now; a full disk costs the note, not the run."""
-        event = Event(time_s=self._clock(), level=level, source=source, text=text)
-        with contextlib.suppress(OSError), self._file.open("ab") as file:
-            file.write(msgspec.json.encode(event) + b"\n")
+    def add(self, source: str, level: EventLevel, text: str, scan: str = "") -> Event:
+        """Notes what happened now, and returns it; a full disk costs the note, not the run."""
+        text = text.encode(errors="replace").decode()  # a path may hold what is no text
+        event = Event(time_s=self._clock(), level=level, source=source, text=text, scan=scan)
+        with contextlib.suppress(OSError):
+            if self._file.exists() and self._file.stat().st_size >= FILE_BYTES:
+                self._file.replace(_earlier(self._file))
+            with self._file.open("ab") as file:
+                file.write(msgspec.json.encode(event) + b"\n")
+        return event
 
 
 class EventReader:
@@ -81,20 +91,28 @@ class EventReader:
 
     def __call__(self) -> list[Event]:
         """Returns the newest events, the newest last; none where nothing is written down."""
-        with contextlib.suppress(FileNotFoundError), self._file.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            if self._file.stat().st_size < self._offset:
+                self._read(_earlier(self._file))
+                self._offset = 0
+            self._read(self._file)
+        return list(self._events)
+
+    def _read(self, path: Path) -> None:
+        with path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # still being written
                 self._offset += len(line)
                 self._events.extend(_decoded(line))
-        return list(self._events)
 
 
 def events_of(scan: Scan) -> list[Event]:
     """Returns what happened in its runs while `scan` was the newest, and what names it later."""
     runs, ids = scan.folder.parents[1] / "runs", filter(None, runs_of(scan))
-    files = [file for id_ in ids if (file := runs / id_ / FILE_NAME).is_file()]
+    newest = [runs / id_ / FILE_NAME for id_ in ids]
+    files = [file for path in newest for file in (_earlier(path), path) if file.is_file()]
     if not files:
         return []
     began_s, ended_s = scan.header.started_s, _next_began_s(scan)
@@ -104,6 +122,10 @@ def events_of(scan: Scan) -> list[Event]:
             events = (event for line in lines for event in _decoded(line) if event.time_s >= began_s)
             kept.extend(event for event in events if event.time_s < ended_s or scan.name in event.text)
     return list(kept)
+
+
+def _earlier(file: Path) -> Path:
+    return file.with_name(f"{file.name}.1")
 
 
 def _next_began_s(scan: Scan) -> float:

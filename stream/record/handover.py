@@ -3,11 +3,16 @@
 A stage that hands over sets its counter `handed_over` when nothing of the scan is in its memory any more, and
 does not look at the scan again. Whoever goes on is the one writer of the stage's columns, ledger and counters
 from then on. The folder of scans is the finisher's queue: nothing else has to survive a crash.
+
+A run that was killed leaves a scan without results. The file `taken_up` in its folder has the id of each
+later run that went on with it, a line each, in their order.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 
+from stream.atomic import write_atomically
 from stream.record.scan import Scan, order_of
 
 NETWORK = "inference"
@@ -17,6 +22,8 @@ FINISHED_LATER = (NETWORK, "refinement", "stitcher")
 
 PROBE = "probe"
 """A stage that does not hand over, and is the finisher's, too, where an earlier run has left its scan."""
+
+_TAKEN_UP = "taken_up"
 
 
 def is_left_behind(scan: Scan, run_id: str, config_hash: str) -> bool:
@@ -64,3 +71,22 @@ def has_successor(scan: Scan) -> bool:
     with os.scandir(scans) as entries:
         later = [entry.name for entry in entries if order_of(entry.name) > own]
     return any((scans / name / "scan.json").exists() for name in later)
+
+
+def take_up(scan: Scan, run_id: str) -> None:
+    """Notes that the run `run_id` goes on with `scan`; a full disk costs the note, not the scan."""
+    ids = (*_taken_up_by(scan), run_id)
+    with contextlib.suppress(OSError):
+        write_atomically(scan.folder / _TAKEN_UP, "".join(f"{id_}\n" for id_ in ids).encode())
+
+
+def runs_of(scan: Scan) -> tuple[str, ...]:
+    """Returns the ids of the run that began `scan` and of those that went on with it, in their order."""
+    return (scan.header.run_id, *_taken_up_by(scan))
+
+
+def _taken_up_by(scan: Scan) -> list[str]:
+    try:
+        return (scan.folder / _TAKEN_UP).read_text().split()
+    except FileNotFoundError:
+        return []

@@ -35,6 +35,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "exposed_s": ("<f8", ()),  # end of the exposure on the detector's clock, from the start of the series
     "received_s": ("<f8", ()),  # monotonic clock of this machine
     "positions_m": ("<f8", (2,)),
+    "placed_s": ("<f8", ()),  # when the position was stored, as `received_s`
     "inferred_s": ("<f8", ()),
     "model": ("<u8", ()),  # which weights made the patch
     "worker": ("|u1", ()),  # which of several processes of inference made it, from 1 on

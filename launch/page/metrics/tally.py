@@ -18,9 +18,9 @@ from launch.page.metrics.backlogs import Backlogs
 from launch.page.metrics.times import Times
 from launch.page.status import RateMeter
 from stream.record.account import Account, Accounts, Delay, inputs_of, total
+from stream.record.handover import runs_of
 from stream.record.passage import Passage
 from stream.record.scan import NewScans, Scan, State
-from stream.record.taken_up import runs_of
 
 log = logging.getLogger(__name__)
 

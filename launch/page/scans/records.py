@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from launch.config.run_file import PROBE_FILE, ResolvedRun, optics
 from launch.results.summary import result_folder
 from operators.engine.config import RefinerSnapshot, RefinerState
+from stream.record.handover import runs_of
 from stream.record.scan import Scan, names_of_scans, order_of
 from stream.record.snapshot import read_snapshot, read_state
-from stream.record.taken_up import runs_of
 from stream.stages.inputs import Optics
 
 NEWEST = "newest"

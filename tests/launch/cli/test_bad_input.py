@@ -18,6 +18,7 @@ from tests.helpers.launch.wrong_values import (
     said_in_refusal,
     wrong_numbers,
 )
+from tests.helpers.stream.scans import make_scan
 from tests.launch.conftest import Call
 
 CONFIG = """\
@@ -30,7 +31,7 @@ viewer: {enabled: false}
 # What options and arguments of text or a path want; one that is in none of these fails the test.
 READS = {"config", "recipe", "scan", "from_scan", "key", "peers", "probe", "mask", "data"}
 LISTS = {"columns", "signs", "centre"}
-WRITES = {"output", "json", "product"}
+WRITES = {"output", "json", "csv", "product"}
 FOLDERS = {"save", "folder", "store"}
 ADDRESSED = {"address"}
 WORDS = {
@@ -70,6 +71,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "run": [str(config)],
         "check": [str(config), "--timeout", "0.01"],
         "replay": [str(scan), "--timeout", "0.01", "--address", f"ipc://{folder}/detector"],
+        "ledger": [str(make_scan(folder / "scans").folder)],
         "reconstruct": [str(scan), "--epochs", "0.1", "--no-frc"],
         "simulate": [str(folder / "new.cxi"), "--rows", "2", "--columns", "2"],
         "train": [str(DEMO_RECIPE), "--output", str(folder / "weights")],

@@ -35,7 +35,7 @@ def test_the_page_has_the_stages_events_and_motors_of_its_run(tmp_path):
     assert (before["level"], before["text"]) == ("stale", "detector: silent for 8 s"), "from its own folder"
     assert state["stages"] == [{"name": "detector", "text": "silent for 8 s", "level": "warning"}]
     assert state["events"] == [
-        {"time_s": 5.0, "level": "warning", "source": "detector", "text": "silent for 3 s"}
+        {"time_s": 5.0, "level": "warning", "source": "detector", "text": "silent for 3 s", "scan": ""}
     ]
     assert state["motors"] == {"unit": "um", "origin": [-1.0, 2.0], "pitch": [0.5, -0.25]}
 

@@ -16,6 +16,8 @@ class Asked:
         self.run = SimpleNamespace(scans=Path("/save/scans"), config=SimpleNamespace(save=Path("/save")))
         self.has_started, self._n_scans, self._is_asked_again = has_started, n_scans, is_asked_again
         self.told: list[str] = []
+        self.log = SimpleNamespace(add=lambda source, level, text: self.noted.append(text))
+        self.noted: list[str] = []
 
     def scans(self) -> list[object]:
         return [object()] * self._n_scans
@@ -42,6 +44,7 @@ def test_frames_that_came_while_it_still_started_are_finished_too(printed, n_sca
     supervisor, console = Asked(n_scans=n_scans, has_started=has_started), Console(file=printed)
     finish(supervisor, console, ProgressLine(console))
     assert supervisor.told == told
+    assert supervisor.noted == ["was asked to end: finishing what is recorded"]
 
 
 def test_who_asks_twice_is_told_where_what_is_recorded_lies(printed):

@@ -36,12 +36,14 @@ class Bench:
         network = {"weights": "demo"} if sections.pop("has_network", True) else {}
         config = make_config(folder, **{"network": network, "probe": TRAINED_PROBE} | sections)
         run = new_run(config, stages_of(config))
-        self.folder, self.clock, self.scans, self.notes = folder, Clock(), [], []
+        self.folder, self.clock, self.scans, self.notes, self.named = folder, Clock(), [], [], []
         self.processes = {spec.name: Process() for spec in run.stages}
         self.announced = []
-        self._watch = RunWatch(
-            run, lambda *note: self.notes.append(note), self.clock, announce=self.announced.append
-        )
+        self._watch = RunWatch(run, self._note, self.clock, announce=self.announced.append)
+
+    def _note(self, source, level, text, scan):
+        self.notes.append((source, level, text))
+        self.named.append(scan)
 
     def begin(self, name="0000-star", announced=N):
         scan = make_scan(self.folder / "scans", name)
@@ -278,6 +280,7 @@ def test_the_end_is_told_epoch_by_epoch_and_with_what_is_missing(bench):
         ("scan", "warning", f"0000-star: {told}"),
         ("recorder", "info", "results of 0000-star written"),
     ]
+    assert bench.named == ["0000-star"] * 3
 
 
 def test_a_stage_that_is_still_on_the_scan_before_names_it(bench):
@@ -332,7 +335,8 @@ def test_scans_being_finished_are_named_beside_the_running_one_and_announced_whe
     told = "scan complete: all 4 frames are in the image"
     assert bench.announced == [f"0001-b is finished: {told}; {result}"]
     assert bench.look().finished == (FinishedScan(name="0001-b", text=told, result=str(result)),)
-    assert ("recorder", "info", f"results of 0001-b written: {result}") in bench.notes
+    told = bench.notes.index(("recorder", "info", f"results of 0001-b written: {result}"))
+    assert bench.named[told] == "0001-b", "not the newest"
 
     close(scans[2], "refinement", "stitcher", "recorder")
     level, text = bench.says()

@@ -10,9 +10,8 @@ from launch.commands import run as run_command
 from launch.page.scans.records import ScanRecords
 from launch.run.supervisor import Supervisor
 from stream.record.events import events_of
-from stream.record.handover import hand_over
+from stream.record.handover import hand_over, runs_of, take_up
 from stream.record.scan import Scan
-from stream.record.taken_up import runs_of, take_up
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config, make_run
 from tests.helpers.stream.scans import close, make_scan, place, record
 

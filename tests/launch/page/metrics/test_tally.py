@@ -6,8 +6,8 @@ import pytest
 from launch.page.metrics.tally import FRESH_S, RunTally
 from launch.page.metrics.times import BOUNDS_S, Times
 from stream.record.account import account, frame_counts
+from stream.record.handover import take_up
 from stream.record.scan import Scan, State
-from stream.record.taken_up import take_up
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import close, lose, make_scan, place, record
 
