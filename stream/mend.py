@@ -77,7 +77,7 @@ def _aside(folder: Path) -> Path:
 
 
 def damage_of(folder: Path) -> str:
-    """Returns what keeps frames, columns, ledgers or counters of a scan from being read, "" if nothing does."""
+    """Returns what keeps columns, ledgers or counters of a scan from being read, "" if nothing does."""
     return _damage_of_frames(folder) or _damage_of_columns(folder)
 
 
