@@ -32,6 +32,8 @@ _TAGS = {dtype: tag for tag, dtype in _DTYPES.items() if tag != 68}
 _BY_NAME = {np.dtype(dtype).name: dtype for dtype in _TAGS}
 # cbor2 5 lets through what Python raises when a tag has absurd content; cbor2 6 does not.
 _CBOR_ERRORS = (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
+# Inside the "this is CBOR" tag that detectors put first, cbor2 6 makes maps that are no dict.
+_MAPS = (dict, type(cbor2.loads(bytes.fromhex("d9d9f7a0"))))
 
 Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(max_length=1000)]
@@ -196,9 +198,9 @@ def decode_message(message: Buffer) -> DetectorMessage | None:
     fields = _load(message)
     kind = fields.get("type")
     if kind == "image":
-        return _convert(fields | {"data": _channels(fields.get("data"))}, ImageMessage)
+        return _convert({**fields, "data": _channels(fields.get("data"))}, ImageMessage)
     if kind == "start":
-        start = _convert(fields, StartMessage)
+        start = _convert(dict(fields), StartMessage)
         if start.frame_shape is not None and math.prod(start.frame_shape) > MAX_PIXELS:
             rows, columns = start.frame_shape
             raise DetectorMessageError(
@@ -206,7 +208,7 @@ def decode_message(message: Buffer) -> DetectorMessage | None:
             )
         return start
     if kind == "end":
-        return _convert(fields, EndMessage)
+        return _convert(dict(fields), EndMessage)
     if not isinstance(kind, str):
         raise DetectorMessageError(f"message of type {in_short(kind)}: wanted a text such as 'image'")
     return None
@@ -244,15 +246,14 @@ def encode_frame(frame: NDArray[Any], compression: Algorithm | str = "bslz4") ->
     )
 
 
-def _load(message: Buffer) -> dict[str, Any]:
+def _load(message: Buffer) -> Mapping[str, Any]:
     try:
         fields = cbor2.loads(message)
     except _CBOR_ERRORS as error:
         raise DetectorMessageError(f"{len(message)} bytes that are not CBOR: {error}") from error
-    # Inside the "this is CBOR" tag that detectors put first, cbor2 6 makes maps that are no dict.
-    if not isinstance(fields, Mapping):
+    if not isinstance(fields, _MAPS):  # not a Mapping: that looks through all its classes for every frame
         raise DetectorMessageError(f"CBOR {type(fields).__name__} of {len(message)} bytes: wanted a map")
-    return dict(fields)
+    return fields
 
 
 def _convert(fields: dict[str, Any], kind: type[Known]) -> Known:
@@ -263,7 +264,7 @@ def _convert(fields: dict[str, Any], kind: type[Known]) -> Known:
 
 
 def _channels(data: Any) -> dict[str, EncodedFrame]:
-    if not isinstance(data, Mapping):
+    if not isinstance(data, _MAPS):
         raise DetectorMessageError(f"image message with `data` {type(data).__name__}: wanted a map")
     return {channel: _untagged(tagged) for channel, tagged in data.items()}
 

@@ -192,7 +192,9 @@ class Column:
         if not numbers.size:
             return
         self.reserve(int(numbers.max()) + 1)
-        values = np.broadcast_to(np.asarray(values, self.dtype), (len(numbers), *self.item_shape))
+        values, shape = np.asarray(values, self.dtype), (len(numbers), *self.item_shape)
+        if values.shape != shape:
+            values = np.broadcast_to(values, shape)
         if self._item_bytes >= LARGE_BYTES:
             self._write_runs(numbers, values)
             return
@@ -289,7 +291,9 @@ class Column:
                 segment.take(within, axis=0, out=out[rows], mode="clip")  # any other mode copies twice
             else:
                 out[rows] = segment[within]
-        out[numbers >= len(self._segments) * self.segment_frames] = 0
+        n_here = len(self._segments) * self.segment_frames
+        if numbers.size and int(numbers.max()) >= n_here:
+            out[numbers >= n_here] = 0
         return out
 
     def head(self, n_frames: int) -> NDArray[Any]:
@@ -308,8 +312,14 @@ class Column:
         if not numbers.size:
             return
         self._check(numbers)
-        if int(numbers.max()) >= len(self._segments) * self.segment_frames:
+        low, high = int(numbers.min()), int(numbers.max())
+        if high >= len(self._segments) * self.segment_frames:
             self._find_segments()
+        index = low // self.segment_frames
+        if index == high // self.segment_frames:  # as frames come
+            if index < len(self._segments):
+                yield self._segments[index], slice(None), numbers - index * self.segment_frames
+            return
         which, within = np.divmod(numbers, self.segment_frames)
         if (which[1:] >= which[:-1]).all():  # as frames come: nothing has to be looked for
             edges = [0, *(np.flatnonzero(np.diff(which)) + 1).tolist(), len(which)]

@@ -70,6 +70,7 @@ INGESTS = "subscriber", "subscriber-2"
 """The processes that may take the frames of one detector. All but frames is written by the first alone."""
 
 COUNTERS_BYTES = 512
+_INDEX = {name: index for index, name in enumerate(COUNTERS)}
 SETTLED_S = 1.0  # longer than a tick of any file system's clock
 
 
@@ -141,11 +142,11 @@ class Counters:
         return self._mapped
 
     def __getitem__(self, name: str) -> int:
-        return int(self._values[COUNTERS.index(name)])
+        return int(self._values[_INDEX[name]])
 
     def __setitem__(self, name: str, value: int) -> None:
         fence()
-        self._values[COUNTERS.index(name)] = value
+        self._values[_INDEX[name]] = value
 
     def close(self) -> None:
         """Lets go of the file; whoever asks again opens it anew."""

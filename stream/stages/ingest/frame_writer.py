@@ -80,9 +80,10 @@ class FrameWriter:
             numbers.append(number)
             seen.add(number)
         if numbers:
-            self._exposed.write(numbers, [image.exposed_s for image in images[: len(numbers)]])
-            self._received.write(numbers, received_s)
-            self.scan.mark(STAGE, numbers, State.DONE)
+            stored = np.array(numbers)
+            self._exposed.write(stored, [image.exposed_s for image in images[: len(numbers)]])
+            self._received.write(stored, received_s)
+            self.scan.mark(STAGE, stored, State.DONE)
             self.see(max(numbers))
         return len(numbers)
 

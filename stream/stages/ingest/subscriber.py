@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 MAX_FRAMES = 10_000_000  # of a series; numbers from here on are damage, not frames
 SECOND_S = 10.0  # longest that a series stays open because the second process holds frames and does not move
 HANDING_S = 1.0  # the same when frames of the next series are here
+AT_ONCE = 16  # frames: their bytes stay in the cache of the processor between decoding and storing
 
 FrameKind = tuple[tuple[int, int], str]  # shape, dtype
 
@@ -120,6 +121,9 @@ class Subscriber:
                 images = []
             if isinstance(message, ImageMessage):
                 images.append(message)
+                if len(images) == AT_ONCE:
+                    self._record(images, now)
+                    images = []
             elif isinstance(message, StartMessage):
                 self._start(message, now)
             elif message is not None and self._series is not None and self._series.key == message.key:
