@@ -35,7 +35,7 @@ from stream.wire.sockets import EndpointError, Socket
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN, BYTES_PER_TURN = 256, 32 << 20
-FEW_MESSAGES, GATHER_S = 8, 0.003  # when so few came, more are waited for: together they cost half
+FEW_MESSAGES, GATHER_S = 16, 0.008  # when so few came, more are waited for: together they cost half
 MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
 CLIENTS = "clients"  # among the counts of a stage with a door: how many follow it
 FAREWELL_S = 0.3  # how long a door is served after the last scan
@@ -302,6 +302,7 @@ def _run_source(stage: Source, link: Link, clock: Clock) -> None:
     with ExitStack() as held:
         ends, pulse = _Ends(stage, held), held.enter_context(Pulse(link.context.rendezvous, link.name))
         link.ready(ends.address)
+        hears_at = clock()
         while not link.is_stopped:
             began = clock()
             messages = ends.receive()
@@ -309,12 +310,13 @@ def _run_source(stage: Source, link: Link, clock: Clock) -> None:
                 stage.handle(messages)
             has_passed_on = ends.pass_on()
             pulse.beat(clock(), began if has_passed_on and ends.is_empty else None)
-            # Also under load: a source that never rests must hear that it is to stop.
-            if 0 < len(messages) < FEW_MESSAGES:
-                link.wait(GATHER_S)
-            else:
-                link.wait(0.0 if messages else POLL_S, ends.awaited)
             stage.idle(clock())
             link.report(*stage.progress(), clock(), ring=bool(messages))
+            # Also under load: a source that never rests must hear that it is to stop.
+            if not messages or began >= hears_at:
+                link.wait(0.0 if messages else POLL_S, ends.awaited)
+                hears_at = began + POLL_S
+            elif len(messages) < FEW_MESSAGES:
+                time.sleep(GATHER_S)
         stage.close()
         link.report(*stage.progress(), clock(), force=True)
