@@ -17,7 +17,7 @@ import msgspec
 from launch.page.metrics.backlogs import Backlogs
 from launch.page.metrics.times import Times
 from launch.page.status import RateMeter
-from stream.record.account import Account, Accounts, Delay, inputs_of, total
+from stream.record.account import DONE_AT, Account, Accounts, Delay, inputs_of, total
 from stream.record.handover import runs_of
 from stream.record.passage import Passage
 from stream.record.scan import NewScans, Scan, State
@@ -27,13 +27,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0  # between two looks while nobody asks
 FRESH_S = 0.5  # for which a look is good for whoever asks
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while nobody asks
-TIMED = {
-    "subscriber": "received_s",
-    "inference": "inferred_s",
-    "refinement": "refined_s",
-    "stitcher": "mosaicked_s",
-}
-"""By stage, the column that has when it was done with a frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,18 +90,17 @@ class ScanTally:
     def __init__(self, scan: Scan, times: dict[str, Times]) -> None:
         self.scan, self._accounts, self._times = scan, Accounts(scan), times
         self.reading = Reading(scan=scan.name, n_begun=1, n_receiving=1)
-        inputs = inputs_of([stage for stage in (*TIMED, "positions") if scan.has_stage(stage)])
+        inputs = inputs_of([stage for stage in DONE_AT if scan.has_stage(stage)])
         ways = {"subscriber": ("subscriber",)} | {stage: (*inputs[stage], stage) for stage in inputs}
         self._ways = {stage: Passage(scan, way) for stage, way in ways.items()}
-        self._delays = {stage: Delay(scan, TIMED[stage]) for stage in ways if stage in TIMED}
+        self._delays = {stage: Delay(scan, DONE_AT[stage]) for stage in ways}
 
     def look(self) -> None:
         """Takes up what is new."""
         scan, received_s = self.scan, self.reading.received_s
         for stage, way in self._ways.items():
             new = way.look()
-            if stage in self._delays:
-                self._times[stage] = self._times[stage].plus(self._delays[stage].seconds(new))
+            self._times[stage] = self._times[stage].plus(self._delays[stage].seconds(new))
             if stage == "subscriber" and new.size:
                 received_s = max(received_s, float(scan.column("received_s").read(new).max()))
         ways = {stage: way for stage, way in self._ways.items() if stage != "subscriber"}
@@ -150,7 +142,7 @@ class RunTally:
         self._going: list[ScanTally] = []
         self._newest: ScanTally | None = None
         self._over = _nothing(stages)  # the sums of the scans that are looked at no more
-        self._times = {stage: Times() for stage in TIMED}
+        self._times = {stage: Times() for stage in DONE_AT}
         self._rates, self._backlogs = RateMeter(), Backlogs()
         self._looked_at, self._reading = float("-inf"), Reading()
 
