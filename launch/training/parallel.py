@@ -35,19 +35,8 @@ class Processes(NamedTuple):
     def share(
         self, objects: Tensor, intensities: Tensor, illumination: Illumination
     ) -> tuple[Tensor, Tensor, Illumination]:
-        """Return the frames of a batch that this process works on.
-
-        Raises
-        ------
-        ValueError
-            If the frames cannot be shared evenly.
-        """
-        share, rest = divmod(len(objects), self.size)
-        if rest:
-            raise ValueError(
-                f"batch_size = {len(objects)} cannot be shared evenly by {self.size} processes; "
-                "make it a multiple of their number"
-            )
+        """Return the frames of a batch that this process works on, whose size `check_shares` has seen."""
+        share = len(objects) // self.size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         return objects[mine], intensities[mine], illumination.of(mine)
 
@@ -90,6 +79,20 @@ def cores_of_process() -> int:
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def check_shares(batch_size: int) -> None:
+    """Raises ValueError if the processes that `torchrun` started cannot share such a batch evenly."""
+    size = _n_processes()
+    if batch_size % size:
+        raise ValueError(
+            f"batch_size = {batch_size} cannot be shared evenly by {size} processes; "
+            "make it a multiple of their number"
+        )
+
+
+def _n_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
     """Join the processes that `torchrun` started; without it there is one.
@@ -99,7 +102,7 @@ def join_processes(device: str) -> Iterator[Processes]:
     device : str
         "cuda" gives each process of a machine a GPU of its own.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _n_processes()
     if size == 1:
         yield Processes(0, 1, device)
         return

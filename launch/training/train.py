@@ -24,7 +24,7 @@ from launch.training.checkpoint import Checkpoint, TrainingReport
 from launch.training.data import open_source
 from launch.training.descent import descend
 from launch.training.evaluate import judge
-from launch.training.parallel import Processes, is_first_process, join_processes
+from launch.training.parallel import Processes, check_shares, is_first_process, join_processes
 from launch.training.recipe import Recipe
 from launch.training.scan_labels import held_out_error, labels_of, with_scan
 from operators.network.interface import Network, channels_last
@@ -73,11 +73,12 @@ def train(
     Raises
     ------
     ValueError
-        If there is no such device here.
+        If there is no such device here, or the processes cannot share a batch evenly.
     OSError
         If a file cannot be written, or exists and is not to be replaced; see `check_outputs`.
     """
     torch_device(device)
+    check_shares(recipe.batch_size)
     inputs = [recipe_file, recipe.probe.path, initial_weights(recipe, directory)]
     check_outputs(outputs_of(recipe, directory, from_scan), inputs=inputs, overwrite=overwrite)
     directory.mkdir(parents=True, exist_ok=True)

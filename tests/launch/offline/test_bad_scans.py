@@ -72,6 +72,7 @@ def test_an_array_that_cannot_be_is_said_with_its_file(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @given(data=st.data())
 @settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
