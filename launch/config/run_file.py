@@ -183,7 +183,7 @@ def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoin
         address=reachable(run.addresses.get(stage, section.address)),
         insecure=section.insecure,
         key=section.key,
-        peers=section.key and section.key.with_suffix(".key"),
+        peers=section.key,  # the file of a secret key has its public half, too
     )
 
 

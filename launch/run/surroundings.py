@@ -52,6 +52,11 @@ def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
 
 def _endpoint(name: str, section: EndpointSection, held: ExitStack) -> Findings:
     endpoint = section.endpoint()
+    if endpoint.key and endpoint.key.stat().st_mode & 0o077:
+        detail = (
+            f"other users of this computer can read the secret key {endpoint.key}: chmod 600 makes it yours"
+        )
+        yield Finding(name, "WARNING", detail)
     if endpoint.bind:
         held.enter_context(reserved(endpoint))
         yield Finding(name, "OK", f"{endpoint.address} can be bound")

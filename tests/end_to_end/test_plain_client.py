@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from launch.config.run_file import client_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.wire.sockets import create_keys
@@ -63,10 +64,14 @@ def test_a_client_of_sixty_lines_follows_a_scan(
 
 
 @pytest.mark.slow
-def test_and_with_keys(run_folder: Path, sample: ScannedSample) -> None:
+def test_and_with_keys_which_the_runs_own_page_has(run_folder: Path, sample: ScannedSample) -> None:
     ours, alice = (create_keys(run_folder / "keys", name) for name in ("pipeline", "alice"))
     (run_folder / "clients").mkdir()
     shutil.copy(alice.with_suffix(".key"), run_folder / "clients")
     settings = f"live.key={ours}", f"live.peers={run_folder / 'clients'}"
     with Pipeline(run_folder, sample, *settings) as pipeline:
         assert_both_see_the_same(pipeline, sample, run_folder, "keys", ours.with_suffix(".key"), alice)
+        run = pipeline.supervisor.run
+        page = client_of(run, "stitcher", run.config.live)
+        with LiveReconstruction(page.address, key=page.key, peers=page.peers) as live:
+            pipeline.until(lambda: live.poll() is not None)

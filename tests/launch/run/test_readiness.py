@@ -14,7 +14,7 @@ from launch.run.readiness import readiness, warnings_of
 from launch.run.stages import resolve
 from operators.optics.probe import zone_plate_probe
 from operators.optics.trajectories import raster
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.sockets import Endpoint, Socket, create_keys
 from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import TRAINED_PROBE
 
@@ -194,6 +194,17 @@ def test_an_address_that_is_taken_or_named_twice_is_refused(folder):
     twice = configured(folder, f"live.address={free}", f"viewer.port={free.rpartition(':')[2]}")
     with pytest.raises(ConfigError, match="viewer: cannot serve the page"):
         warnings_of(twice)
+
+
+def test_a_secret_key_that_others_can_read_is_a_warning(folder):
+    (folder / "clients").mkdir()
+    key = create_keys(folder, "ours")
+    known = configured(folder, f"live.key={key}", f"live.peers={folder / 'clients'}")
+    assert warnings_of(known) == []
+    key.chmod(0o640)
+    [warning] = warnings_of(known)
+    assert warning.what == "live"
+    assert warning.detail.startswith(f"other users of this computer can read the secret key {key}: chmod 600")
 
 
 def test_a_folder_that_another_run_writes_to_is_refused(folder):
