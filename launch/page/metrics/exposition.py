@@ -67,6 +67,12 @@ def _of_frames(report: Report) -> Iterator[Metric]:
     yield _gauges("frames_pending", "recorded, and not through the stage", "stage", pending)
     waiting = report.reading.waiting
     yield _gauges("backlog_frames", "ready for the stage, and not through it", "stage", waiting)
+    ignored = CounterMetricFamily(
+        f"{PREFIX}ignored", "what was sent to a stage and not taken", labels=["stage", "reason"]
+    )
+    for of_stage_and_reason, n_times in report.reading.ignored.items():
+        ignored.add_metric(of_stage_and_reason, n_times)
+    yield ignored
     deferred = report.reading.counts.get("deferred", 0)
     yield _gauge("frames_deferred", "of the newest scan, put off by the network for newer ones", deferred)
     last_s = report.last_frame_s
@@ -91,6 +97,7 @@ def _of_scans(report: Report) -> Iterator[Metric]:
     reading = report.reading
     yield _counter("scans", "that have begun", reading.n_begun)
     yield _counter("scans_finished", "of which the results are written", reading.n_over)
+    yield _counter("series_refused", "for which there was no room, or that made no sense", report.n_refused)
     yield _gauge("scans_receiving", "of which frames may still come", reading.n_receiving)
     yield _counter("images", "versions of the live image that were published", reading.n_images)
 

@@ -17,7 +17,7 @@ from stream.wire.messages import StageState
 TO_THE_IMAGE = ("positions", "probe", "inference", "refinement", "stitcher")
 """Stages that have to keep up with the detector, as their rows are called."""
 TROUBLE = ("warning", "error")
-SERVER = "stitcher"  # the process that serves the live image
+SERVER, DETECTOR = "stitcher", "subscriber"  # processes that serve the live image, and hear the detector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,8 @@ class Report:
         Of its disk, None where it cannot be asked.
     clients : dict of str to int
         Who follow the image: "page" the browsers that show it, "live" programs, of which the page is one.
+    n_refused : int
+        Series that were refused, since the process of the subscriber began.
     last_frame_s : float
         When the last frame came, Unix seconds, 0 before the first.
     """
@@ -63,6 +65,7 @@ class Report:
     free_bytes: int | None
     size_bytes: int | None
     clients: Mapping[str, int]
+    n_refused: int
     last_frame_s: float
 
     @property
@@ -117,6 +120,7 @@ class Monitor:
             free_bytes=free_bytes,
             size_bytes=size_bytes,
             clients=_clients(n_browsers, processes),
+            n_refused=_told(processes, DETECTOR, "refused") or 0,
             last_frame_s=self._wall() - age_s if age_s < float("inf") else 0.0,
         )
 
@@ -141,8 +145,10 @@ def _disk(folder: Path) -> tuple[int | None, int | None]:
 
 def _clients(n_browsers: int, processes: Iterable[ProcessState]) -> dict[str, int]:
     """Return how many follow the image, programs only where the server of the image has told."""
-    clients = {"page": n_browsers}
-    for state in processes:
-        if state.name == SERVER and CLIENTS in state.counts:
-            clients["live"] = state.counts[CLIENTS]
-    return clients
+    n_programs = _told(processes, SERVER, CLIENTS)
+    return {"page": n_browsers} | ({} if n_programs is None else {"live": n_programs})
+
+
+def _told(processes: Iterable[ProcessState], name: str, count: str) -> int | None:
+    """Return a count of the last report of a process, None where it has told none."""
+    return next((process.counts.get(count) for process in processes if process.name == name), None)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from launch.page.metrics.monitor import ProcessReport, Report
+from launch.page.metrics.tally import IGNORED, LISTENERS
 from stream.plain_json import plain_json
 from stream.record.account import shares
 
@@ -27,10 +28,15 @@ def status_json(report: Report) -> bytes:
                 "begun": reading.n_begun,
                 "finished": reading.n_over,
                 "receiving": reading.n_receiving,
+                "refused": report.n_refused,
             },
             "images": reading.n_images,
             "last_frame_s": report.last_frame_s or None,
             "frames": _frames(report),
+            "ignored": {
+                stage: {name: reading.ignored.get((stage, name), 0) for name in IGNORED}
+                for stage in LISTENERS
+            },
             "latency": {
                 stage: {"up_to_s": times.up_to(), "total_s": times.total_s}
                 for stage, times in reading.times.items()

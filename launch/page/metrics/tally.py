@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0  # between two looks while nobody asks
 FRESH_S = 0.5  # for which a look is good for whoever asks
 LOOK_SHARE = 0.05  # of the time, at most, that looking takes while nobody asks
+LISTENERS = ("subscriber", "positions")  # stages that others send to
+IGNORED = ("duplicates", "conflicts", "rejected", "late")  # counters of what they did not take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class Reading:
         By stage, of all scans of the run.
     through, waiting : dict of str to int
         By stage: frames that it is through with, and frames ready for it that it is not.
+    ignored : dict of (str, str) to int
+        What was sent to a stage and not taken, by stage and counter.
     times : dict of str to Times
         From the end of the exposure, by the stage up to which.
     slow : dict of str to str
@@ -60,6 +65,7 @@ class Reading:
     accounts: Mapping[str, Account] = field(default_factory=dict)
     through: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[tuple[str, str], int] = field(default_factory=dict)
     times: Mapping[str, Times] = field(default_factory=dict)
     slow: Mapping[str, str] = field(default_factory=dict)
     n_begun: int = 0
@@ -109,6 +115,7 @@ class ScanTally:
             accounts={stage: self._accounts.of(stage) for stage in self._ways},
             through={stage: int(way.n_by_state()[State.PENDING + 1 :].sum()) for stage, way in ways.items()},
             waiting={stage: len(way.pending()) for stage, way in ways.items()},
+            ignored={(stage, name): scan.count(stage, name) for stage, name in product(LISTENERS, IGNORED)},
             n_receiving=int(not scan.count("subscriber", "closed")),
             n_images=scan.count("stitcher", "version"),
             received_s=received_s,
@@ -207,14 +214,16 @@ def summed(readings: Iterable[Reading]) -> Reading:
     """Returns the counts of several scans together."""
     held = list(readings)
     stages = dict.fromkeys(stage for reading in held for stage in reading.accounts)
-    through, waiting = Counter[str](), Counter[str]()
+    through, waiting, ignored = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
     for reading in held:
         through.update(reading.through)
         waiting.update(reading.waiting)
+        ignored.update(reading.ignored)
     return Reading(
         accounts={stage: total(r.accounts[stage] for r in held if stage in r.accounts) for stage in stages},
         through=through,
         waiting=waiting,
+        ignored=ignored,
         n_begun=sum(reading.n_begun for reading in held),
         n_receiving=sum(reading.n_receiving for reading in held),
         n_images=sum(reading.n_images for reading in held),
@@ -239,4 +248,9 @@ def _nothing(stages: Collection[str]) -> Reading:
     """Return the counts before the first scan."""
     inputs = inputs_of(stages)
     none = dict.fromkeys(inputs, 0)
-    return Reading(accounts=dict.fromkeys(["subscriber", *inputs], total([])), through=none, waiting=none)
+    return Reading(
+        accounts=dict.fromkeys(["subscriber", *inputs], total([])),
+        through=none,
+        waiting=none,
+        ignored=dict.fromkeys(product(LISTENERS, IGNORED), 0),
+    )

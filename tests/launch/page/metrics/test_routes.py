@@ -24,6 +24,7 @@ ROWS = (
 )
 STALE = RunState(scan="0000-a", level="stale", text="inference: restarting", stages=ROWS)
 PROCESSES = (
+    ProcessState(name="subscriber", pid=0, is_running=True, counts={"refused": 4}),
     ProcessState(name="inference", pid=0, is_running=False, n_restarts=2, counts={"clients": 9}),
     ProcessState(name="stitcher", pid=os.getpid(), is_running=True, heard_s=1e9, counts={"clients": 3}),
 )
@@ -38,6 +39,8 @@ def scan(tmp_path):
     scan.mark("positions", [6], State.NO_POSITION)
     scan.column("inferred_s", writable=True).write(np.arange(4), 1.2)
     scan.mark("inference", np.arange(4), State.DONE)
+    scan.counters("subscriber", writable=True)["rejected"] = 6
+    scan.counters("positions", writable=True)["conflicts"] = 1
     write_state(tmp_path, STALE, PROCESSES)
     return scan
 
@@ -65,6 +68,7 @@ def test_metrics_say_what_ledger_page_and_supervisor_say(scan, tmp_path):
     assert found["process_resident_memory_bytes", "stitcher"] > 1e6
     assert found["process_heard_timestamp_seconds", "stitcher"] == 1e9
     assert (found["clients", "live"], found["clients", "page"]) == (3, 0)
+    assert (found["ignored_total", "rejected", "subscriber"], found["series_refused_total",]) == (6, 4)
     assert 0 < found["disk_free_bytes",] < found["disk_size_bytes",]
 
 
@@ -78,6 +82,7 @@ def test_the_status_says_the_same_as_json(scan, tmp_path):
     assert (told["scan"], told["counts"]) == ("0000-a", frame_counts(Scan(scan.folder)))
     assert sum(told["shares"].values()) == told["counts"]["expected"]
     assert (told["frames"]["inference"]["done"], told["frames"]["stitcher"]["backlog"]) == (4, 4)
+    assert (told["ignored"]["positions"]["conflicts"], told["scans"]["refused"]) == (1, 4)
     assert told["latency"]["inference"]["up_to_s"]["+Inf"] == 4
     assert [row["name"] for row in told["stages"]] == ["detector", "inference", "stitcher"]
     processes = {process["name"]: process for process in told["processes"]}
