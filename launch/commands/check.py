@@ -77,7 +77,8 @@ def _speed(known: Known) -> Findings:
         return
     network, _ = load_network(section.weights)
     tried = try_out(network, probe, section.batch_size, section.device, section.threads)
-    yield Finding("network", "OK", tried)
+    shared = f"; {section.workers} workers share the frames" if section.workers > 1 else ""
+    yield Finding("network", "OK", f"{tried}{shared}")
     _, choice = for_the_rate(known.config)
     if choice:
         yield Finding("network", "OK", f"a run takes {choice}")

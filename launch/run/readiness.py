@@ -186,12 +186,11 @@ def _network(known: Known) -> Findings:
                 f"{n_pixels}: crop or bin to {trained} (geometry.n_pixels, geometry.binning), or train for "
                 f"{n_pixels}"
             )
-    if section.device == "cuda":
-        from stream.stages.inference.predictors import (
-            torch_device,  # brings torch: seconds that only a GPU is worth
-        )
+    if section.device == "cuda" or set(section.devices) - {"cpu"}:
+        # It brings torch: seconds that only a GPU is worth.
+        from stream.stages.inference.predictors import check_devices
 
-        torch_device(section.device)
+        check_devices(section)
     if config.finetune.enabled and "natural" in model_card(config).get("recipe", {}).get("families", ()):
         require("skimage")
     yield Finding("network", "OK", f"{section.weights.name}, version {model_id(config)}")

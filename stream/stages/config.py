@@ -26,7 +26,7 @@ from stream.files.paths import InputPath
 from stream.wire import addresses
 from stream.wire.sockets import Endpoint
 
-MOST_WORKERS = 24  # of which the page shows each
+MOST_WORKERS = 16  # of which the page shows each
 
 
 class EndpointSection(Section):

@@ -159,6 +159,18 @@ def torch_device(device: str) -> str:
     return device
 
 
+def check_devices(section: NetworkConfig) -> None:
+    """Raises ValueError if a CUDA device that the network is to run on is not here."""
+    torch_device(section.device)
+    n_here = torch.cuda.device_count()
+    for device in section.devices:
+        _, _, index = device.partition(":")
+        if index and int(index) >= n_here:
+            raise ValueError(
+                f"network.devices: {device}: PyTorch sees {n_here} CUDA devices here, from cuda:0 on"
+            )
+
+
 def try_out(network: Network, probe: Probe, batch_size: int, device: str, threads: int) -> str:
     """Return how fast a network runs here, and how far its fast path is from single precision, in a sentence.
 

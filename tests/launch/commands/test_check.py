@@ -168,11 +168,12 @@ def test_silence_of_the_documents_is_said(tmp_path, run_folder):
 
 
 def test_the_network_is_run_and_what_updates_the_object_is_named(tmp_path):
-    config = config_of(
-        tmp_path, {"address": "ipc:///nobody"}, network={"weights": "demo"}, probe=TRAINED_PROBE
-    )
+    network = {"weights": "demo", "workers": 2}
+    config = config_of(tmp_path, {"address": "ipc:///nobody"}, network=network, probe=TRAINED_PROBE)
     findings = list(check(config, 0.1))
-    assert "ms per pattern on" in said(findings, "network")[-1][1]
+    text = said(findings, "network")[-1][1]
+    assert "ms per pattern on" in text
+    assert text.endswith("; 2 workers share the frames")
     assert said(findings, "refinement") == [("OK", "updates by numpy")]
 
 

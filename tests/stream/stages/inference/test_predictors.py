@@ -13,7 +13,13 @@ from operators.network.predictor import Predictor
 from operators.optics.probe import with_power, zone_plate_probe
 from stream.files.weights import save_network
 from stream.stages.config import NetworkConfig
-from stream.stages.inference.predictors import SideBySide, build_predictor, torch_device, try_out
+from stream.stages.inference.predictors import (
+    SideBySide,
+    build_predictor,
+    check_devices,
+    torch_device,
+    try_out,
+)
 from tests.helpers.operators.networks import untrained_card
 
 SHAPE = {"n_pixels": 16, "crop": 16, "widths": [8, 8]}
@@ -117,3 +123,10 @@ def test_a_device_that_is_not_here_is_refused_in_words(monkeypatch, device, comp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=f"device '{device}': {complaint}"):
         torch_device(device)
+
+
+def test_a_device_of_a_worker_that_is_not_here_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_devices(NetworkConfig(workers=4, devices=("cuda:1", "cpu", "cuda:0")))
+    with pytest.raises(ValueError, match=r"network\.devices: cuda:2: PyTorch sees 2 CUDA devices here"):
+        check_devices(NetworkConfig(workers=2, devices=("cpu", "cuda:2")))
