@@ -196,9 +196,16 @@ class DispatchedScan(ScanWork):
             yield worker, numbers
 
     def take(self, worker: str, arrays: list[NDArray[Any]]) -> None:
-        """Takes what a worker has made of a lease, to be stored in the next turn; of any other nothing."""
-        is_leased = self._leases.settle(worker, arrays[0], self._stage.clock())
-        if is_leased and arrays[1].shape[-1] == self._n_pixels:
+        """Takes what a worker has made of a lease, to be stored in the next turn; of any other nothing.
+
+        Raises
+        ------
+        ProtocolError
+            If the patches have another size than it said: the lease stands, and runs out.
+        """
+        if (n_pixels := arrays[1].shape[-1]) != self._n_pixels:
+            raise ProtocolError(f"{worker}: patches of {n_pixels} pixels, wanted {self._n_pixels}")
+        if self._leases.settle(worker, arrays[0], self._stage.clock()):
             self._came.append((worker, arrays))
 
     def handle(self, numbers: Numbers) -> None:
@@ -225,7 +232,7 @@ class DispatchedScan(ScanWork):
         self._stage.leave()
 
     def hand_over(self) -> None:
-        """Does the same."""
+        """Stores what came back; the others are the finisher's."""
         self.close()
 
     def counts(self) -> dict[str, int]:
@@ -244,8 +251,8 @@ class DispatchedScan(ScanWork):
             return again[:size]
         self._again = NONE
         numbers = self._rule.pick(self._waiting, now, is_tail=False, first_of=self._order.first_of)
-        self._waiting = np.delete(self._waiting, np.searchsorted(self._waiting, numbers))
         if numbers.size:
+            self._waiting = np.delete(self._waiting, np.searchsorted(self._waiting, numbers))
             self._order.take(numbers)
         return numbers
 

@@ -82,7 +82,6 @@ class _Worker:
         self._leases: deque[Numbers] = deque()
         self._ask_at = float("-inf")
         self._n_inferred, self._took_s = 0, 0.0
-        self._unusable = ""  # scan of which that was said
 
     def turn(self) -> float:
         """Does at most one lease; returns for how long there is nothing to do, seconds."""
@@ -152,15 +151,8 @@ class _Worker:
         self.leave()
         if not name:
             return
-        try:
-            self._scan = self._open_scan(name)
-            self._passes = ScanPasses(self._inference, self._scan)
-        except (ValueError, OSError) as error:
-            self.leave()
-            if name != self._unusable:
-                self._unusable = name
-                log.warning("cannot work on %s: %s", name, error)
-            return
+        self._scan = self._open_scan(name)
+        self._passes = ScanPasses(self._inference, self._scan)
         self._ask_at = float("-inf")
 
     def _answer(self, passed: Passed | None) -> None:

@@ -243,6 +243,8 @@ def wrong_answers(worker, numbers):
     yield list((right | {"patches": right["sigma"]}).values())
     yield list((right | {"models": right["models"][:1]}).values())
     yield list((right | {"numbers": numbers[None]}).values())
+    smaller = {name: right[name][:, 1:, 1:] for name in ("patches", "sigma")}
+    yield list((right | smaller).values())
 
 
 def test_an_answer_that_is_no_answer_is_refused_and_the_lease_stands(desk, scan):
