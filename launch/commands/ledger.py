@@ -19,10 +19,12 @@ from stream.record.account import Ranges, counted, incompleteness, spelt
 from stream.record.columns import DamagedScanError
 from stream.record.scan import Scan, names_of_scans
 from stream.record.standing import AWAITED, Standing, n_in, standings
+from stream.stages.inference.leases import worker_name
 
 SAVES = ("recordings", "demo")  # folders that `run` and `demo` save to where nothing else is said
 MOST_RANGES = 8  # that are named on the screen; files have all
-CSV_COLUMNS = ("scan", "stage", "what", "n_frames", "frames", "time_ms_p50", "time_ms_p99")
+_TIMES = ("time_ms_p50", "time_ms_p99")
+CSV_COLUMNS = ("scan", "stage", "what", "n_frames", "frames", *_TIMES)
 NOT_ON_RECORD = "not recorded"
 _WORDS = {AWAITED: "to come"}  # of what is not called by its state
 
@@ -132,6 +134,11 @@ def _figures_of_stage(stage: str, standing: Standing) -> dict[str, Any]:
         "dropped": account.dropped,
         "time_ms_p50": p50_ms,
         "time_ms_p99": p99_ms,
+        "workers": {
+            worker_name(worker): {"done": share.done}
+            | dict(zip(_TIMES, share.times_ms or (None, None), strict=True))
+            for worker, share in standing.by_worker.items()
+        },
         "not_done": {
             what: {"n_frames": n_in(ranges), "frames": ranges} for what, ranges in standing.not_done.items()
         },
@@ -144,8 +151,11 @@ def csv_of(scan: Scan, found: dict[str, Standing]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for stage, standing in found.items():
-        times = ["", ""] if standing.times_ms is None else [f"{time_ms:.3f}" for time_ms in standing.times_ms]
-        writer.writerow([scan.name, stage, "done", standing.account.done, "", *times])
+        names = [stage, *map(worker_name, standing.by_worker)]
+        parts = [(standing.account.done, standing.times_ms), *standing.by_worker.values()]
+        for name, (n_done, times_ms) in zip(names, parts, strict=True):
+            times = ["", ""] if times_ms is None else [f"{time_ms:.3f}" for time_ms in times_ms]
+            writer.writerow([scan.name, name, "done", n_done, "", *times])
         for what, ranges in standing.not_done.items():
             writer.writerow([scan.name, stage, what, n_in(ranges), spelt(ranges), "", ""])
     return text.getvalue().encode()
@@ -161,7 +171,7 @@ def lines_of(scan: Scan, found: dict[str, Standing]) -> Iterator[str]:
     yield f"not closed by {', '.join(still_open)}" if still_open else "closed by every stage"
     yield ""
     head = [f"of {account.recorded} recorded", "done", "pending", "dropped", "median ms", "99 % ms"]
-    yield from _in_columns([head, *(_row(stage, standing) for stage, standing in found.items())])
+    yield from _in_columns([head, *(row for part in found.items() for row in _rows(*part))])
     yield "ms from the end of the exposure until the stage was done with the frame"
     rows = [
         [stage, _WORDS.get(what, what.replace("_", " ")), _in_words(ranges)]
@@ -173,13 +183,26 @@ def lines_of(scan: Scan, found: dict[str, Standing]) -> Iterator[str]:
         yield from _in_columns([["not done by", "why", "frames"], *rows])
 
 
-def _row(stage: str, standing: Standing) -> list[str]:
+def _rows(stage: str, standing: Standing) -> Iterator[list[str]]:
+    """Yield the row of a stage, and where several workers share its frames one of each."""
     account = standing.account
     dropped = [f"{n} {_WORDS.get(what, what.replace('_', ' '))}" for what, n in account.dropped.items()]
-    times = [f"{time_ms:.1f}" for time_ms in standing.times_ms or ()]
-    if not times:
-        times = [NOT_ON_RECORD if account.done else "-", ""]
-    return [stage, str(account.done), str(account.pending), ", ".join(dropped) or "0", *times]
+    times = _times_in_words(standing.times_ms, account.done)
+    yield [stage, str(account.done), str(account.pending), ", ".join(dropped) or "0", *times]
+    for worker, share in standing.by_worker.items():
+        yield [
+            f"  {worker_name(worker)}",
+            str(share.done),
+            "",
+            "",
+            *_times_in_words(share.times_ms, share.done),
+        ]
+
+
+def _times_in_words(times_ms: tuple[float, float] | None, n_done: int) -> list[str]:
+    if times_ms is None:
+        return [NOT_ON_RECORD if n_done else "-", ""]
+    return [f"{time_ms:.1f}" for time_ms in times_ms]
 
 
 def _in_words(ranges: Ranges) -> str:

@@ -7,11 +7,19 @@ from numpy.typing import NDArray
 
 from stream.record.account import DONE_AT, Account, Delay, Ranges, has_begun, percentiles_ms, ranges_of
 from stream.record.columns import DamagedScanError
+from stream.record.handover import NETWORK
 from stream.record.scan import Numbers, Scan, State
 
 NOT_RECEIVED, AWAITED = "not_received", "awaited"
 MOST_BEYOND_LEDGER = 1 << 24  # frames that are known and have no byte: a disk that is full has no room for it
 _ALWAYS = ("subscriber", "positions")
+
+
+class Share(NamedTuple):
+    """What one of several workers has done for a stage: how many frames, and times as of `Standing`."""
+
+    done: int
+    times_ms: tuple[float, float] | None
 
 
 class Standing(NamedTuple):
@@ -26,11 +34,14 @@ class Standing(NamedTuple):
     times_ms : (float, float) or None
         Median and 99th percentile, milliseconds, from the end of the exposure until the stage was done; None
         where no time is on record.
+    by_worker : dict of int to Share
+        Of inference by several processes what each has done, by its number; empty where one does all.
     """
 
     account: Account
     not_done: dict[str, Ranges]
     times_ms: tuple[float, float] | None
+    by_worker: dict[int, Share]
 
 
 def stages_of(scan: Scan) -> list[str]:
@@ -63,7 +74,8 @@ def standings(scan: Scan) -> dict[str, Standing]:
         is_first = stage == "subscriber"
         not_done = _not_recorded(recorded, joined, expected) if is_first else _by_reason(own)
         done = np.flatnonzero(is_recorded & (own == State.DONE))
-        found[stage] = Standing(account, not_done, _times_ms(scan, stage, done))
+        by_worker = _by_worker(scan, done) if stage == NETWORK else {}
+        found[stage] = Standing(account, not_done, _times_ms(scan, stage, done), by_worker)
     return found
 
 
@@ -115,6 +127,14 @@ def _not_recorded(recorded: NDArray[np.uint8], joined: int, expected: int) -> di
         awaited = [*awaited, (len(recorded), expected - 1)]
     found = {NOT_RECEIVED: ranges_of(never), **given_up, AWAITED: awaited}
     return {what: ranges for what, ranges in found.items() if ranges}
+
+
+def _by_worker(scan: Scan, done: Numbers) -> dict[int, Share]:
+    if not scan.has("worker"):
+        return {}
+    workers = scan.column("worker").read(done)
+    own = {int(worker): done[workers == worker] for worker in np.unique(workers[workers > 0])}
+    return {worker: Share(len(numbers), _times_ms(scan, NETWORK, numbers)) for worker, numbers in own.items()}
 
 
 def _times_ms(scan: Scan, stage: str, done: Numbers) -> tuple[float, float] | None:

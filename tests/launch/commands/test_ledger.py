@@ -93,6 +93,31 @@ def test_files_hold_the_figures_of_the_summary_and_all_numbers(tmp_path):
     assert rows[-3]["time_ms_p50"] == "250.000"
 
 
+def test_of_several_workers_each_is_named_with_what_it_has_done(tmp_path):
+    scan = make_recorded(tmp_path)
+    for worker, numbers in ((2, np.arange(30)), (11, np.arange(50, 100))):
+        scan.column("worker", writable=True).write(numbers, worker)
+    scan.column("inferred_s", writable=True).write(np.arange(50, 100), 1.5)
+    assert shown(tmp_path)[6:9] == [
+        "inference       90    0        0              500.0         500.0",
+        "  inference-2   30                            20.0          20.0",
+        "  inference-11  50                            500.0         500.0",
+    ]
+    table, figures = tmp_path / "frames.csv", tmp_path / "frames.json"
+    shown(scan.folder, csv_file=table, json_file=figures)
+    workers = {stage["stage"]: stage["workers"] for stage in json.loads(figures.read_text())["stages"]}
+    assert workers["subscriber"] == {}
+    assert {name: (own["done"], round(own["time_ms_p50"])) for name, own in workers["inference"].items()} == {
+        "inference-2": (30, 20),
+        "inference-11": (50, 500),
+    }
+    rows = [row for row in csv.DictReader(table.read_text().splitlines()) if "inference-" in row["stage"]]
+    assert [(row["stage"], row["what"], row["n_frames"], row["time_ms_p50"]) for row in rows] == [
+        ("inference-2", "done", "30", "20.000"),
+        ("inference-11", "done", "50", "500.000"),
+    ]
+
+
 def test_the_screen_names_some_ranges_and_says_how_many_frames_the_others_hold(tmp_path):
     scan = make_scan(tmp_path)
     record(scan, np.arange(0, 100, 2))
