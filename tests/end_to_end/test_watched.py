@@ -18,7 +18,7 @@ from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.documents import PositionRun
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOST = 7
 QUICK = ("refinement.epochs=2", "refinement.first_frames=8", "viewer.enabled=true", "viewer.port=0")

@@ -117,6 +117,7 @@ def test_a_good_configuration_passes_both(folder):
         (["refinement.device=cupy"], "refinement", "CuPy"),
         (["live.address=ipc:///no/such/folder/live"], "live", "cannot bind ipc:///no/such/folder/live"),
         (["viewer.host=no.such.host.invalid", "viewer.insecure=true"], "viewer", "cannot serve the page at"),
+        (["viewer.metrics_token=empty.npy"], "viewer", "empty.npy holds no token: wanted one word"),
         (
             ["detector.address=tcp://no.such.host.invalid:1", "detector.insecure=true"],
             "detector",
