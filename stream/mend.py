@@ -19,11 +19,11 @@ from stream.keeper import COLUMNS, STAGE, kept_states
 from stream.record import calibration, error_curve, forerunner, snapshot
 from stream.record.account import frames_in_words
 from stream.record.columns import Column, DamagedScanError
-from stream.record.scan import COUNTERS_BYTES, Numbers, Scan, State, names_of_scans
+from stream.record.scan import COUNTERS_BYTES, INGESTS, Numbers, Scan, State, names_of_scans
 
 DAMAGED = "damaged"  # beside the folder of scans
 PAGE_BYTES = 4096  # the disk gets memory by whole pages
-_PLACED = {"positions", "positions_m"}
+_PLACED = {"positions", "positions_m", "placed_s"}
 _MADE = (
     *(snapshot.FOLDER, snapshot.FILE_NAME, error_curve.FILE_NAME, calibration.FILE_NAME, forerunner.FOLDER),
     *("probe", "weights"),
@@ -150,7 +150,7 @@ def _refined(path: Path) -> None:
 
 def _begin_again(folder: Path, *, keeps_positions: bool) -> Path:
     """Set aside all that stages have made of a scan; return where it lies."""
-    kept = {*COLUMNS, STAGE, *(_PLACED if keeps_positions else ())}
+    kept = {*COLUMNS, *INGESTS, *(_PLACED if keeps_positions else ())}
     made = [path for part in ("columns", "ledger", "counters") for path in (folder / part).glob("*")]
     made = [path for path in made if path.name not in kept]
     made += [folder / name for name in _MADE if (folder / name).exists()]

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "series": "tests.benchmarks.series",
     "growth": "tests.benchmarks.growth.comparison",
     "overload": "tests.benchmarks.overload",
+    "faults": "tests.benchmarks.faults.gates",
     "ingest": "tests.benchmarks.ingest",
     "transport": "tests.benchmarks.kilohertz.transport",
     "startup": "tests.benchmarks.startup",

@@ -50,7 +50,8 @@ class Benchmark:
     published : dict of float
         What others have published for a figure, on their data.
     columns : dict of tuple of str
-        Names of figures that are tables of their own, by row and column, and which columns are shown.
+        Names of figures that are tables of their own, by row and column or as a list of rows that begin with
+        their name, and which columns are shown.
     """
 
     measure: Callable[[Path], Iterator[Figures]]
@@ -104,7 +105,10 @@ class Benchmark:
         table = Table(title=title)
         for heading in ("", *self.columns[title]):
             table.add_column(heading, overflow="fold")
-        for row, values in figures[title].items():
+        found = figures[title]
+        if isinstance(found, list):  # rows whose first figure is their name
+            found = {str(next(iter(row.values()))): row for row in found}
+        for row, values in found.items():
             table.add_row(row, *(_number(values.get(column, "")) for column in self.columns[title]))
         return table
 
@@ -136,7 +140,9 @@ def _processor() -> str:
 
 
 def _number(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _said(item: tuple[str, Any]) -> str:

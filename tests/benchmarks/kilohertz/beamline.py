@@ -7,17 +7,18 @@ and leaves what it did as figures.
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from stream.atomic import write_atomically
-from stream.detector.dectris import encode_frame
+from stream.detector.dectris import EncodedFrame, encode_frame
 from stream.detector.simulator import DetectorReplay, ReplayConfig
 from stream.wire.sockets import Endpoint
-from tests.benchmarks.kilohertz.scan import RepeatingScan
+from tests.benchmarks.kilohertz.scan import RepeatingScan, stamped
 
 SERIES = "kilohertz"
 READY = "ready"
@@ -102,13 +103,20 @@ def _fly(settings: BeamlineSettings, play: Callable[[], None]) -> None:
 def _send(door: Connection, settings: BeamlineSettings) -> None:
     scan = settings.scan
     # A detector compresses in its own electronics: here before the scan, each of the different frames once.
-    frames, numbers = [encode_frame(frame) for frame in scan.frames()], scan.numbers()
+    frames, numbers = scan.frames(), scan.numbers()
+    encoded = [encode_frame(frame) for frame in ([] if scan.is_stamped else frames)]
+
+    def sent_ones() -> Iterator[EncodedFrame]:
+        for index, number in enumerate(numbers):
+            own = stamped(frames[number][None], np.array([index]))[0] if scan.is_stamped else None
+            yield encoded[number] if own is None else encode_frame(own)
+
     series = ReplayConfig(series_uid=SERIES, rate_hz=settings.rate_hz)
     with DetectorReplay(Endpoint(address=settings.detector)) as detector:
         door.send(READY)
         door.recv()
         cpu_s, begin_s = time.process_time(), time.monotonic()
-        n_sent = detector.play((frames[number] for number in numbers), series, len(numbers))
+        n_sent = detector.play(sent_ones(), series, len(numbers))
         sent = Sent(
             begin_s=begin_s,
             end_s=time.monotonic(),

@@ -39,9 +39,12 @@ class FreePredictor(Predicting):
 class FreeInference(Inference):
     """Inference that computes nothing with its weights."""
 
+    predicting = FreePredictor
+
     def warm_predictor(self, network: Network, card: ModelCard, probe: Probe) -> WarmPredictor:
         """Returns what is warm at once."""
-        return WarmPredictor(FreePredictor(network.crop, self.batch_size), models_of(card, self.config))
+        predictor = self.predicting(network.crop, self.batch_size)
+        return WarmPredictor(predictor, models_of(card, self.config))
 
 
 def inference(run: ResolvedRun) -> Worker:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ LOG_LINES = 8
 START_S = 75.0  # until every stage is ready
 LOOK_S = 0.2
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+OnTurn = Callable[[Supervisor, list[Scan]], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +120,17 @@ def process_cpu_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / _TICKS_PER_S
 
 
-def run_live(run: LiveRun, folder: Path) -> Figures:
-    """Returns the figures; `why` is "" or says why the run did not come to its end."""
+def run_live(run: LiveRun, folder: Path, on_turn: OnTurn = lambda supervisor, scans: None) -> Figures:
+    """Returns the figures; `why` is "" or says why the run did not come to its end.
+
+    Parameters
+    ----------
+    run : LiveRun
+    folder : Path
+        For what it writes.
+    on_turn : callable
+        Gets the supervisor and the scans many times a second, while the scan runs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     resolved = resolve(_config(run, folder))
     stages = tuple(
@@ -133,7 +144,7 @@ def run_live(run: LiveRun, folder: Path) -> Figures:
         try:
             supervisor.start(START_S)
             watch = Watch(supervisor)
-            _play(run, folder, supervisor, watch)
+            _play(run, folder, supervisor, watch, on_turn)
         except (RunFailedError, TimeoutError) as error:
             why = str(error)
         scans = supervisor.scans()
@@ -182,7 +193,7 @@ def _config(run: LiveRun, folder: Path) -> Config:
     )
 
 
-def _play(run: LiveRun, folder: Path, supervisor: Supervisor, watch: Watch) -> None:
+def _play(run: LiveRun, folder: Path, supervisor: Supervisor, watch: Watch, on_turn: OnTurn) -> None:
     """Sends the scan and looks after the pipeline until it is done with it.
 
     Raises
@@ -217,6 +228,7 @@ def _play(run: LiveRun, folder: Path, supervisor: Supervisor, watch: Watch) -> N
         while not (scans := supervisor.scans()) or not supervisor.is_closed(scans[0]):
             _check(beamline, folder, deadline, f"the scan is not done {patience_s:g} s after its first frame")
             watch.look(scans, run.scan.n_frames)
+            on_turn(supervisor, scans)
             supervisor.poll()
 
 

@@ -30,10 +30,13 @@ class RepeatingScan:
         The last row may be short.
     n_pixels : int
         Side of a frame; the step of the raster is an eighth of it.
+    is_stamped : bool
+        Whether each frame says in its first two pixels which it is (`stamped`): no two are alike then.
     """
 
     n_frames: int
     n_pixels: int = 128
+    is_stamped: bool = False
 
     @property
     def step_px(self) -> int:
@@ -95,3 +98,10 @@ class RepeatingScan:
         grid = self.step_px * np.indices((N_PER_TILE, N_PER_TILE)).reshape(2, -1).T
         jitter = np.random.default_rng(1).integers(0, max(self.step_px // 4, 1), grid.shape)
         return (grid + jitter).astype(np.int64)
+
+
+def stamped(frames: NDArray[np.uint16], numbers: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return frames (frame, row, col) with their numbers in the first two pixels, the lower 16 bits first."""
+    frames = frames.copy()
+    frames[:, 0, 0], frames[:, 0, 1] = numbers & 0xFFFF, numbers >> 16
+    return frames

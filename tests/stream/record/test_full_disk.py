@@ -1,9 +1,6 @@
 """A disk without room: a clear refusal when the detector is armed, no harm to what is recorded later on."""
 
 import errno
-import os
-import shutil
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from stream.stages.loop import WorkerLoop
 from stream.stages.stage import ScanWork
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, pixels, series
+from tests.helpers.stream.full_disk import fill_disk, limit_disk
 from tests.helpers.stream.position_stage import (
     Detector,
     N,
@@ -32,24 +30,6 @@ from tests.helpers.stream.position_stage import (
     wire,
 )
 from tests.helpers.stream.scans import close, make_scan, record, states
-
-Usage = namedtuple("Usage", "total used free")
-
-
-def limit_disk(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(n_bytes, 0, n_bytes))
-
-
-def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    allocate = os.posix_fallocate
-
-    def fail(file: int, offset: int, n_bytes: int) -> None:
-        if n_bytes > 100_000:  # a page or two are always to be had
-            raise OSError(errno.ENOSPC, "No space left on device")
-        allocate(file, offset, n_bytes)
-
-    limit_disk(monkeypatch, 0)
-    monkeypatch.setattr(os, "posix_fallocate", fail)
 
 
 def test_a_series_that_does_not_fit_is_refused_when_it_is_armed_and_the_next_one_recorded(

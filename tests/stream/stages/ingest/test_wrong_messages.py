@@ -1,9 +1,7 @@
 """Every field of every message from outside with a wrong value: one clear refusal, and the stage goes on."""
 
 import contextlib
-import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,53 +18,17 @@ from stream.stages.refusals import MOST_CHARACTERS
 from tests.helpers.stream import position_stage
 from tests.helpers.stream.detector import Recorder, assert_recorded, series
 from tests.helpers.stream.position_stage import Detector, page, stage, start, stop, wire
-from tests.helpers.stream.wrong_values import ARRAYS, WRONG, changed, places, wrong_messages
+from tests.helpers.stream.wrong_messages import (
+    DOCUMENTS,
+    as_json,
+    cbor,
+    harmed,
+    on_the_wire,
+    tags_as_maps,
+)
+from tests.helpers.stream.wrong_values import ARRAYS, WRONG, wrong_messages
 
-TAG = "a tag of CBOR"  # as which maps of these two keys are sent
 START, *IMAGES, END = series("w", 3)
-
-DOCUMENTS: dict[str, dict[str, Any]] = {
-    "start": {"uid": "r1", "time": 1.0, "detector_series_id": "a", "plan_name": "scan"},
-    "descriptor": {
-        "uid": "r1-d",
-        "run_start": "r1",
-        "name": "primary",
-        "data_keys": {"stage-y": {"units": "um", "shape": []}, "stage-x": {"units": "um"}},
-        "hints": {"stage": {"fields": ["stage-y", "stage-x"]}},
-    },
-    "event": {"descriptor": "r1-d", "seq_num": 1, "data": {"stage-y": 1.0, "stage-x": 2.0}, "filled": {}},
-    "event_page": {"descriptor": "r1-d", "seq_num": [2, 3], "data": {"stage-y": [1, 2], "stage-x": [2, 3]}},
-    "resource": {"uid": "res", "run_start": "r1", "resource_kwargs": {"a": 1}},
-    "datum": {"resource": "res", "datum_id": "x", "datum_kwargs": {}},
-    "datum_page": {"resource": "res", "datum_id": ["x"], "datum_kwargs": {}},
-    "stream_resource": {"uid": "sr", "run_start": "r1", "parameters": {}},
-    "stream_datum": {"descriptor": "r1-d", "stream_resource": "sr", "indices": {"start": 0, "stop": 3}},
-    "stop": {"uid": "s", "run_start": "r1", "exit_status": "success", "num_events": {"primary": 3}},
-}
-
-
-def tags_as_maps(value: Any) -> Any:
-    """A decoded message with each CBOR tag as a map, so that its number and content are fields too."""
-    if isinstance(value, cbor2.CBORTag):
-        return {TAG: value.tag, "content": tags_as_maps(value.value)}
-    if hasattr(value, "items"):
-        return {key: tags_as_maps(content) for key, content in value.items()}
-    return [tags_as_maps(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def cbor(value: Any) -> bytes | None:
-    """The message on the wire, None where CBOR cannot carry it."""
-    with contextlib.suppress(ValueError, TypeError, RecursionError, cbor2.CBORError):
-        return cbor2.dumps(_maps_as_tags(value))
-    return None
-
-
-def _maps_as_tags(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {TAG, "content"}:
-            return cbor2.CBORTag(value[TAG], _maps_as_tags(value["content"]))
-        return {key: _maps_as_tags(content) for key, content in value.items()}
-    return [_maps_as_tags(item) for item in value] if isinstance(value, list) else value
 
 
 def wrong_cbor() -> Iterator[tuple[str, bytes]]:
@@ -75,23 +37,6 @@ def wrong_cbor() -> Iterator[tuple[str, bytes]]:
         for name, wrong in wrong_messages(fields, WRONG):
             if (encoded := cbor(wrong)) is not None:
                 yield f"{fields['type']} {name}", encoded
-
-
-def as_json(value: Any) -> bytes:
-    """JSON as a stranger may write it, of whole numbers of any length too."""
-    limit = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
-        return json.dumps(value).encode()
-    finally:
-        sys.set_int_max_str_digits(limit)
-
-
-def on_the_wire(name: str, document: Any, serializer: Any) -> list[list[bytes]]:
-    """The message of one document, none where the serializer cannot carry it."""
-    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
-        return [[b" ".join([b"", name.encode(), serializer(document)])]]
-    return []
 
 
 def understood(encoded: bytes) -> bool:
@@ -158,16 +103,6 @@ def test_every_field_of_a_document_that_is_wrong_is_refused_and_the_next_run_is_
     good.close()
     restarted.idle(0.0)
     assert good.counter("closed") == 1
-
-
-def harmed(message: Any, rng: random.Random, values: dict[str, Any]) -> Any:
-    """The message after up to three of its places were given another value."""
-    for _ in range(rng.randint(1, 3)):
-        if found := list(places(message)):
-            message = changed(message, rng.choice(found), rng.choice(list(values.values())))
-            if not isinstance(message, dict):
-                break
-    return message
 
 
 def hear_harmed_documents(seed: int, folder: Path) -> None:
