@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -215,6 +215,41 @@ def steer(
         raise typer.BadParameter(f"the address comes before it: steer {addresses.POLICY} {address}")
     client = SteeringClient(address, insecure=insecure, key=key, peers=peers)
     raise typer.Exit(say(client, action, values or ()))
+
+
+@app.command()
+@heard_or_not()
+def stage(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which: inference.")],
+    of: Annotated[
+        str, typer.Option("--of", metavar="ADDRESS", help="`remote.address` of the run, as seen from here.")
+    ],
+    key: Annotated[Path | None, typer.Option(callback=at_home, help="Own secret key file.")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(callback=at_home, help="Public key file of the run.")
+    ] = None,
+    insecure: Insecure = False,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", show_default=True)
+    ] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Cores it may use.")] = 1,
+    cache: Annotated[
+        Path | None, typer.Option(callback=at_home, file_okay=False, help="Folder that keeps weights.")
+    ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0, callback=known, help="Ends when no run has answered for so long, seconds.",
+            show_default="no limit",
+        ),
+    ] = float("inf"),
+) -> None:
+    """Does a stage of a run that is on another machine, until Ctrl-C."""
+    from launch.commands.stage import stage as work
+    from stream.wire.sockets import client_endpoint
+
+    run = client_endpoint(of, insecure=insecure, key=key, peers=peers)
+    raise typer.Exit(work(name, run, device=device, threads=threads, patience_s=patience, cache=cache))
 
 
 @app.command("replay-decisions")

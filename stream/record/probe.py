@@ -38,8 +38,14 @@ def note_step(counters: Counters, step: int, n_steps: int) -> None:
 
 def found_probe(scan: Scan) -> Probe | None:
     """Returns the newest probe found in this scan, None while there is none."""
+    path = found_probe_file(scan)
+    return None if path is None else np.load(path, allow_pickle=False)
+
+
+def found_probe_file(scan: Scan) -> Path | None:
+    """Returns the file of the newest probe found in this scan, None while there is none."""
     version = scan.count(STAGE, "version")
-    return np.load(_path(scan, version), allow_pickle=False) if version else None
+    return _path(scan, version) if version else None
 
 
 def _path(scan: Scan, version: int) -> Path:

@@ -298,3 +298,14 @@ class LiveConfig(EndpointSection):
     """side of the tiles that are sent when they changed, object pixels"""
     interval_s: PositiveFloat = 0.04
     """shortest time between two versions of the image, seconds"""
+
+
+class RemoteConfig(EndpointSection):
+    """Inference on other machines, beside that on this one."""
+
+    enabled: bool = False
+    """whether workers on other machines are let in: `ptychostream stage inference --of ADDRESS` there"""
+    address: str = addresses.REMOTE
+    """where they connect to: tcp://host:port"""
+    bind: Literal[True] = True
+    """this side always owns the address"""

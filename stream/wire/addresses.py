@@ -4,3 +4,4 @@ LIVE = "tcp://127.0.0.1:5810"
 POLICY = "tcp://127.0.0.1:5811"
 POSITIONS = "tcp://127.0.0.1:5578"  # bluesky's documents
 DETECTOR = "tcp://127.0.0.1:31001"
+REMOTE = "tcp://127.0.0.1:5812"  # for workers on other machines

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from msgspec.msgpack import Decoder
 from numpy.typing import NDArray
@@ -32,18 +32,30 @@ from stream.wire.sockets import Endpoint, Socket, client_endpoint
 SILENCE_S = 3.0  # a live server answers within a second; three mean that it is gone or was started anew
 
 
-def greeting(role: str) -> Hello:
+class Dialect(NamedTuple):
+    """What is spoken at a door: the number of its protocol, and a hash of its messages."""
+
+    protocol: int
+    schema: str
+
+
+LIVE = Dialect(PROTOCOL, SCHEMA_HASH)
+
+
+def greeting(role: str, dialect: Dialect = LIVE) -> Hello:
     """Returns the first message of a client that plays `role`."""
-    return Hello(protocol=PROTOCOL, schema=SCHEMA_HASH, role=role, pid=os.getpid())
+    return Hello(protocol=dialect.protocol, schema=dialect.schema, role=role, pid=os.getpid())
 
 
-def answer_to(hello: Hello, run_id: str, objection: str = "") -> Welcome | Reject:
+def answer_to(
+    hello: Hello, run_id: str, objection: str = "", dialect: Dialect = LIVE
+) -> Welcome | Reject:
     """Returns what the server of a run says to a greeting; with an `objection` of its own it refuses."""
-    if hello.protocol != PROTOCOL or hello.schema not in ("", SCHEMA_HASH):
+    if hello.protocol != dialect.protocol or hello.schema not in ("", dialect.schema):
         theirs = f"schema {hello.schema}" if hello.schema else "a schema of its own"
         objection = (
-            f"protocol {PROTOCOL} with schema {SCHEMA_HASH} is spoken here, {hello.role} speaks protocol "
-            f"{hello.protocol} with {theirs}: install the same version of ptychostream on both sides"
+            f"protocol {dialect.protocol} with schema {dialect.schema} is spoken here, {hello.role} speaks "
+            f"protocol {hello.protocol} with {theirs}: install the same version of ptychostream on both sides"
         )
     return rejection(objection) if objection else Welcome(run_id=run_id)
 

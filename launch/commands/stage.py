@@ -1,0 +1,69 @@
+"""The `stage` command: this machine works for a run on another one."""
+
+from pathlib import Path
+
+from launch.run.claims import short_lived_folder
+from stream.record.handover import NETWORK
+from stream.remote.asking import Asker
+from stream.remote.line import work_for
+from stream.remote.setup import Paths, taken_up
+from stream.remote.worker import RemoteWorker
+from stream.stages.inference.worker import Inference
+from stream.wire.sockets import Endpoint
+
+STAGES = (NETWORK,)
+
+
+def stage(
+    name: str,
+    run: Endpoint,
+    *,
+    device: str,
+    threads: int,
+    patience_s: float,
+    cache: Path | None = None,
+) -> int:
+    """Works for the run at an address, and for the next one there; returns the exit status.
+
+    Parameters
+    ----------
+    name : str
+        One of `STAGES`.
+    run : Endpoint
+    device : str
+        Where the network runs: auto, cpu or cuda.
+    threads : int
+        Cores it may use.
+    patience_s : float
+        Ends when nobody has answered for so long.
+    cache : Path, optional
+        Folder in which weights are kept; without it they are fetched each time.
+
+    Raises
+    ------
+    ValueError
+        If there is no such stage, or it cannot work for this run.
+    """
+    if name not in STAGES:
+        raise ValueError(f"stage {name!r}: other machines can do {', '.join(STAGES)}")
+
+    def build(settings: str, paths: Paths) -> Inference:
+        network, optics = taken_up(settings, paths, device=device, threads=threads)
+        inference = Inference(network, optics)
+        print(f"ready: {inference.card.name}, version {inference.card.model_id}, on {inference.device}")
+        return inference
+
+    workers: list[RemoteWorker] = []
+
+    def make(asker: Asker) -> RemoteWorker:
+        workers.append(RemoteWorker(build, cache or folder / "files", folder, asker))
+        return workers[-1]
+
+    with short_lived_folder() as folder:
+        try:
+            work_for(run, name, make, tell=print, patience_s=patience_s)
+        except TimeoutError as error:
+            print(error)
+        finally:
+            print(f"{sum(worker.n_done for worker in workers)} frames done here")
+    return 0
