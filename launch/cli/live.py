@@ -225,9 +225,7 @@ def stage(
         str, typer.Option("--of", metavar="ADDRESS", help="`remote.address` of the run, as seen from here.")
     ],
     key: Annotated[Path | None, typer.Option(callback=at_home, help="Own secret key file.")] = None,
-    peers: Annotated[
-        Path | None, typer.Option(callback=at_home, help="Public key file of the run.")
-    ] = None,
+    peers: Annotated[Path | None, typer.Option(callback=at_home, help="Public key file of the run.")] = None,
     insecure: Insecure = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", show_default=True)
@@ -239,7 +237,9 @@ def stage(
     patience: Annotated[
         float,
         typer.Option(
-            min=0, callback=known, help="Ends when no run has answered for so long, seconds.",
+            min=0,
+            callback=known,
+            help="Ends when no run has answered for so long, seconds.",
             show_default="no limit",
         ),
     ] = float("inf"),

@@ -18,6 +18,7 @@ from stream.stages.config import (
     PositionsConfig,
     ProbeConfig,
     RefinementConfig,
+    RemoteConfig,
     SeriesConfig,
 )
 from stream.steering.config import PolicyConfig
@@ -53,6 +54,8 @@ class Config(Section):
     """the network that gives the first image of every frame"""
     refinement: RefinementConfig = RefinementConfig()
     """the iterative reconstruction that follows the scan"""
+    remote: RemoteConfig = RemoteConfig()
+    """inference on other machines"""
     series: SeriesConfig = SeriesConfig()
     """scans that follow each other"""
     finetune: FinetuneConfig = FinetuneConfig()
@@ -86,6 +89,8 @@ class Config(Section):
     def _makes_an_image(self) -> Self:
         if self.network.weights is None and not self.refinement.enabled:
             raise ValueError("nothing makes an image: give `network.weights` or set `refinement.enabled`")
+        if self.remote.enabled and self.network.weights is None:
+            raise ValueError("`remote` is inference on other machines: give `network.weights`")
         if self.series.reuse != "none" and not self.refinement.enabled:
             raise ValueError("`series.reuse` takes over what was refined: set `refinement.enabled`")
         if self.probe.is_guess and (self.network.weights is None or self.probe.source == "data"):
@@ -117,9 +122,9 @@ _ADDED = {
 def config_hash(config: Config) -> str:
     """Returns 16 hexadecimal digits that change with whatever the image depends on.
 
-    Left out are the folder, the kinds of results, when and where scans are finished, who gets how much of the
-    processor, what the choice of the network came from, who may watch, and settings that an earlier version
-    did not have, unless they are set.
+    Left out are the folder, the kinds of results, when and where scans are finished, which machines help,
+    who gets how much of the processor, what the choice of the network came from, who may watch, and settings
+    that an earlier version did not have, unless they are set.
     """
     settings = config.model_dump(
         mode="json",
@@ -127,6 +132,7 @@ def config_hash(config: Config) -> str:
             "save": True,
             "results": True,
             "finisher": True,
+            "remote": True,
             "refinement": {"share": True, "frames_gb": True},
             "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
             "network": {"fast_weights": True, "workers": True, "devices": True},

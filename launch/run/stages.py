@@ -20,7 +20,7 @@ from stream.atomic import replacing
 from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
 from stream.record.scan import INGESTS, Scan
-from stream.stages.config import EndpointSection, NetworkConfig
+from stream.stages.config import EndpointSection
 from stream.stages.inference.leases import worker_name
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
@@ -33,6 +33,7 @@ BEHIND = 5  # levels of nice of the finisher below refinement, which is at work 
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, where others may pause for ever
 RELAY = "subscriber.relay"  # where the second of two ingests passes on what it does not deal with
+MOST_ELSEWHERE = 64  # workers on other machines
 LEASES = "inference.leases"  # where workers of inference get frames
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
@@ -67,7 +68,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.finds_probe:
         stages.append(_spec(probe, threads=config.refinement.threads))
     if config.network.weights:
-        stages += _inference_of(config.network)
+        stages += _inference_of(config)
     if config.refinement.enabled:
         nice = nice_for(config.refinement.share)
         stages.append(_spec(refinement, threads=config.refinement.threads, nice_when_ready=nice))
@@ -89,14 +90,17 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     return tuple(stages)
 
 
-def _inference_of(section: NetworkConfig) -> list[StageSpec]:
+def _inference_of(config: Config) -> list[StageSpec]:
     """Return the one process that infers, or the dispatcher and the workers that it gives frames to."""
-    if section.workers == 1:
+    section = config.network
+    if section.workers == 1 and not config.remote.enabled:
         return [_spec(inference, threads=section.threads, device=section.device_of(1))]
     stages = [_spec(dispatcher, name=NETWORK)]
     for number in range(1, section.workers + 1):
         own = {"name": worker_name(number), "device": section.device_of(number)}
         stages.append(_spec(inference_worker, closes=False, shares=NETWORK, threads=section.threads, **own))
+    if config.remote.enabled:
+        stages.append(_spec(gateway, closes=False, is_vital=False))
     return stages
 
 
@@ -209,6 +213,24 @@ def inference_worker(run: ResolvedRun) -> Service:
 
     stage, door = Inference(run.config.network, optics(run)), run.context().local(LEASES)
     return LeasedInference(stage, door, lambda name: Scan(run.scans / name))
+
+
+def gateway(run: ResolvedRun) -> Service:
+    """Returns the process that lets workers of inference on other machines in."""
+    from stream.remote.files import SharedFiles
+    from stream.remote.service import GatewayService
+    from stream.remote.setup import setup_of
+
+    files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
+    return GatewayService(
+        _own(run.config.remote, run, "gateway").endpoint(),
+        context.local(LEASES),
+        setup_of(run.config.network, optics(run), files),
+        files,
+        run.scans,
+        run_id=run.run_id,
+        numbers=range(n_here + 1, n_here + 1 + MOST_ELSEWHERE),
+    )
 
 
 def refinement(run: ResolvedRun) -> Worker:

@@ -46,6 +46,8 @@ def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
     if config.positions.source == "documents":
         yield "positions", config.positions
     yield "live", config.live
+    if config.remote.enabled:
+        yield "remote", config.remote
     if config.policy.enabled:
         yield "policy", config.policy
 

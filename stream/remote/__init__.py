@@ -1,1 +1,1 @@
-"""Inference on other machines: frames go there by question and answer, patches come back to who writes them."""
+"""Inference on other machines: frames go there by question and answer, and patches come back."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,9 @@ class FetchedFiles:
         def take(offset: int, answer: Question, arrays: Arrays) -> None:
             nonlocal n_left
             if not isinstance(answer, Part) or len(arrays) != 1:
-                raise ValueError(f"the run does not send its {file.role}: {getattr(answer, 'reason', answer)}")
+                raise ValueError(
+                    f"the run does not send its {file.role}: {getattr(answer, 'reason', answer)}"
+                )
             parts[offset] = arrays[0].tobytes()
             n_left -= 1
             if not n_left:
@@ -92,10 +95,7 @@ class FetchedFiles:
                 on_there(path)
 
         for offset in parts:
-            self._asker.ask(
-                AskPart(sha256=file.sha256, offset=offset),
-                lambda answer, arrays, offset=offset: take(offset, answer, arrays),
-            )
+            self._asker.ask(AskPart(sha256=file.sha256, offset=offset), partial(take, offset))
 
     def _keep(self, path: Path, content: bytes, file: SharedFile) -> None:
         if hashlib.sha256(content).hexdigest() != file.sha256:

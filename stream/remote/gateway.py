@@ -223,7 +223,9 @@ class Gateway:
         held = scan.column(column)
         n_bytes = len(numbers) * math.prod(held.item_shape) * held.dtype.itemsize
         if n_bytes > MOST_ANSWER_BYTES:
-            raise ValueError(f"{len(numbers)} frames are {n_bytes} bytes: ask for {MOST_ANSWER_BYTES} at most")
+            raise ValueError(
+                f"{len(numbers)} frames are {n_bytes} bytes: ask for {MOST_ANSWER_BYTES} at most"
+            )
         return held.read(numbers)
 
     def _scan(self, name: str) -> Scan:

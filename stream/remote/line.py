@@ -1,4 +1,4 @@
-"""The line from a worker to its run: opened anew when it falls silent, with every open question asked again."""
+"""The line from a worker to its run: opened anew when it falls silent, and all is asked again."""
 
 import math
 import secrets
@@ -197,7 +197,4 @@ def _refused(line: Line, message: Reject) -> None:
 
 def _silence(endpoint: Endpoint, patience_s: float) -> str:
     trouble = trouble_with_keys(endpoint)
-    return (
-        f"nobody has answered at {endpoint.address} for {patience_s:g} s"
-        f"{': ' * bool(trouble)}{trouble}"
-    )
+    return f"nobody has answered at {endpoint.address} for {patience_s:g} s{': ' * bool(trouble)}{trouble}"

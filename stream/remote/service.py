@@ -6,14 +6,13 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-
 from stream.record.account import counted
-from stream.record.handover import NETWORK
 from stream.record.scan import Numbers
 from stream.remote.asking import Arrays
 from stream.remote.files import SharedFiles
 from stream.remote.gateway import Gateway
 from stream.remote.messages import Setup
+from stream.stages.inference.leases import worker_name
 from stream.stages.link import Link
 from stream.wire.codec import ProtocolError
 from stream.wire.handshake import Connection
@@ -158,9 +157,7 @@ class GatewayService:
                 gateway.close()
 
     def _join(self, number: int) -> DispatcherShare:
-        share = DispatcherShare(
-            self._dispatcher, f"{NETWORK}-{number}", self._gateway.may_begin, self._clock
-        )
+        share = DispatcherShare(self._dispatcher, worker_name(number), self._gateway.may_begin, self._clock)
         self._shares = [*(share for share in self._shares if share.is_open), share]
         return share
 

@@ -47,9 +47,7 @@ def greeting(role: str, dialect: Dialect = LIVE) -> Hello:
     return Hello(protocol=dialect.protocol, schema=dialect.schema, role=role, pid=os.getpid())
 
 
-def answer_to(
-    hello: Hello, run_id: str, objection: str = "", dialect: Dialect = LIVE
-) -> Welcome | Reject:
+def answer_to(hello: Hello, run_id: str, objection: str = "", dialect: Dialect = LIVE) -> Welcome | Reject:
     """Returns what the server of a run says to a greeting; with an `objection` of its own it refuses."""
     if hello.protocol != dialect.protocol or hello.schema not in ("", dialect.schema):
         theirs = f"schema {hello.schema}" if hello.schema else "a schema of its own"
