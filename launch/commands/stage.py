@@ -1,5 +1,6 @@
 """The `stage` command: this machine works for a run on another one."""
 
+from functools import partial
 from pathlib import Path
 
 from launch.run.claims import short_lived_folder
@@ -12,6 +13,7 @@ from stream.stages.inference.worker import Inference
 from stream.wire.sockets import Endpoint
 
 STAGES = (NETWORK,)
+_tell = partial(print, flush=True)  # a service manager's log shows it at once
 
 
 def stage(
@@ -50,7 +52,7 @@ def stage(
     def build(settings: str, paths: Paths) -> Inference:
         network, optics = taken_up(settings, paths, device=device, threads=threads)
         inference = Inference(network, optics)
-        print(f"ready: {inference.card.name}, version {inference.card.model_id}, on {inference.device}")
+        _tell(f"ready: {inference.card.name}, version {inference.card.model_id}, on {inference.device}")
         return inference
 
     workers: list[RemoteWorker] = []
@@ -61,9 +63,9 @@ def stage(
 
     with short_lived_folder() as folder:
         try:
-            work_for(run, name, make, tell=print, patience_s=patience_s)
+            work_for(run, name, make, tell=_tell, patience_s=patience_s)
         except TimeoutError as error:
-            print(error)
+            _tell(error)
         finally:
-            print(f"{sum(worker.n_done for worker in workers)} frames done here")
+            _tell(f"{sum(worker.n_done for worker in workers)} frames done here")
     return 0
