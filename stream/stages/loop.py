@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 MESSAGES_PER_TURN, BYTES_PER_TURN = 256, 32 << 20
 FEW_MESSAGES, GATHER_S = 16, 0.008  # when so few came, more are waited for: together they cost half
-MOST_UNREAD = 2  # answers, which may be large, that wait for a client; further ones are dropped
 CLIENTS = "clients"  # among the counts of a stage with a door: how many follow it
 FAREWELL_S = 0.3  # how long a door is served after the last scan
 
@@ -197,7 +196,7 @@ class _Door:
     """The socket of a door keeper."""
 
     def __init__(self, keeper: DoorKeeper, clock: Clock = time.monotonic) -> None:
-        self._keeper, self.socket = keeper, Socket("ROUTER", keeper.door, queue=MOST_UNREAD)
+        self._keeper, self.socket = keeper, Socket("ROUTER", keeper.door, queue=keeper.most_unread)
         self._clock, self._heard = clock, dict[bytes, float]()
 
     def serve(self) -> None:

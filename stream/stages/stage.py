@@ -109,6 +109,7 @@ class DoorKeeper(Protocol):
     """A worker that answers clients, also when no scan is open."""
 
     door: Endpoint  # where they may ask
+    most_unread: int  # answers that wait for a client; further ones are dropped
 
     def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
         """Takes what came through the door, [client, message, ...] parts, and returns what goes out."""

@@ -1,4 +1,4 @@
-"""A worker of inference on another machine: its own folder, keys, TCP, and a line that is cut for two seconds."""
+"""A worker of inference on another machine: a folder of its own, keys, TCP, and a line that is cut."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ class Trouble:
 
     def __init__(self, pipeline: Pipeline, line: CutLine, there: int) -> None:
         self.pipeline, self.line, self.there = pipeline, line, there
-        self.resumed_s = np.inf
+        self.mend_at, self.resumed_s = 0.0, np.inf
 
     def frames(self, sample: ScannedSample) -> Iterator[np.ndarray]:
         here = self.pipeline.supervisor.pid("inference-1")
@@ -46,9 +46,9 @@ class Trouble:
             if number == CUT_AT:
                 self.pipeline.until(lambda: self.n_done == CUT_AT)
                 self.line.cut()
-                cut_at = time.monotonic()
+                self.mend_at = time.monotonic() + CUT_S
             if number == MENDED_AT:
-                self.pipeline.until(lambda: time.monotonic() > cut_at + CUT_S)
+                self.pipeline.until(lambda: time.monotonic() > self.mend_at)
                 n_before, mended_at = self.n_done, time.monotonic()
                 self.line.mend()
                 self.pipeline.until(lambda n=n_before: self.n_done > n)

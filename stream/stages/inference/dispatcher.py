@@ -57,6 +57,7 @@ class Dispatcher:
 
     name = NETWORK
     inputs: tuple[str, ...] = ("subscriber",)
+    most_unread = 64  # small ones; a lease that is dropped runs out, and its worker gets nothing more
     batch_size, deadline_s = 4096, 0.0  # all that there is: which frames go when is decided here
 
     def __init__(
