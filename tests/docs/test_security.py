@@ -7,13 +7,18 @@ import re
 import pytest
 
 from launch.config.sections import ViewerConfig
-from stream.stages.config import DetectorConfig, EndpointSection, LiveConfig, PositionsConfig
+from stream.stages.config import DetectorConfig, EndpointSection, LiveConfig, PositionsConfig, RemoteConfig
 from stream.steering.config import PolicyConfig
 from tests.helpers.documentation import ROOT
 
 TEXT = (ROOT / "SECURITY.md").read_text()
 ROWS = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)`", TEXT, re.MULTILINE))
-SECTIONS = {"positions": PositionsConfig, "live": LiveConfig, "policy": PolicyConfig}
+SECTIONS = {
+    "positions": PositionsConfig,
+    "live": LiveConfig,
+    "policy": PolicyConfig,
+    "remote": RemoteConfig,
+}
 CODE = [path for room in ("operators", "stream", "launch") for path in (ROOT / room).rglob("*.py")]
 
 
