@@ -85,10 +85,12 @@ OPENED = {
     "launch/run/supervisor.py": "between the processes of a run",
     "stream/stages/loop.py": "`live`",  # and what `detector` and `positions` hear
     "stream/steering/policy_server.py": "`policy`",
+    "stream/remote/service.py": "`remote`",
     "launch/commands/check.py": "`detector`",  # in the place of the stages
 }
 CONNECTING = {
     "stream/wire/handshake.py",
+    "stream/remote/line.py",
     "stream/documents/publisher.py",
     "stream/detector/simulator.py",
 }

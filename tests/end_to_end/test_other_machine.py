@@ -22,7 +22,7 @@ from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.cut_line import CutLine
 from tests.helpers.stream.documents import PositionRun
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ALONE_AT, CUT_AT, MENDED_AT, DEAD_AT = 40, 90, 130, 160
 CUT_S = 2.0

@@ -23,6 +23,8 @@ OTHER_THINGS = {
     ("replay", "bind"): "the side of the detector",
     ("replay", "pattern"): "the side of the detector",
     ("ReplayConfig", "channel"): "the side of the detector",
+    ("stage", "device"): "of the machine that helps",
+    ("stage", "threads"): "of the machine that helps",
     ("train", "device"): "where PyTorch trains",
     ("demo", "seed"): "of a simulated sample",
     ("Simulation", "seed"): "of a simulated sample",

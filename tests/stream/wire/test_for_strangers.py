@@ -5,13 +5,19 @@ import re
 import msgspec
 import pytest
 
+from stream.remote import messages as remote_messages
 from stream.wire import lease_messages, messages
 from stream.wire.messages import PROTOCOL, AnyMessage
 from tests.helpers.documentation import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "wire.md").read_text()
 KINDS = {kind.__name__: kind for kind in AnyMessage.__args__}
-OF_WORKERS = {name: kind for name, kind in vars(lease_messages).items() if isinstance(kind, type)}
+OF_WORKERS = {
+    name: kind
+    for module in (lease_messages, remote_messages)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type)
+}
 
 # What protocol 2 has promised to clients. To add is free; who takes away or renames needs another PROTOCOL,
 # and begins this list anew.
