@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class BoundedFile(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- of the standard library
         """Leaves out what could not be written."""
+
+    def close(self) -> None:
+        """Lets go of the file, also where what a full disk has kept back cannot be written now either."""
+        with suppress(OSError):
+            super().close()
 
 
 def allow_many_files() -> None:

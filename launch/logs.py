@@ -67,8 +67,7 @@ class RunLog:
             self.add(RUN, "info", "ends" + ", as it was asked to" * (error is not None))
         else:
             self.add(RUN, "error", f"ends by {type(error).__name__}: {error}")
-        with suppress(OSError):  # what a full disk has kept back
-            self._file.close()
+        self._file.close()
 
     def begin(self, config_hash: str, save: Path) -> None:
         """Notes that the run begins."""

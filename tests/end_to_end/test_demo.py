@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from rich.console import Console
 
 pytest.importorskip("databroker", reason="the extra 'beamline' is not installed")
 
@@ -17,6 +18,7 @@ import dask.array
 
 from launch.beamline.simulation import SimulatedScan, simulate_scan
 from launch.commands.demo import DemoOptions
+from launch.commands.ledger import ledger
 from launch.results.cxi import read_result
 from launch.results.store import open_store
 from operators.metrics.errors import nrmse
@@ -37,10 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     done = ptychostream(
         "demo", "--no-browser", "--frames", N_FRAMES, "--save", folder, "--json", folder / "figures.json",
-        timeout_s=200,
+        "--log-json", timeout_s=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "live page   http://127.0.0.1:" in done.stdout
+    (folder / "told").write_text(done.stdout)
     # Dask, which databroker reads with, keeps its threads for the life of the process.
     dask.array.zeros(8, chunks=1).compute(scheduler="threads")
     return folder
@@ -72,6 +75,41 @@ def test_every_frame_is_accounted_for(figures: dict[str, Any]) -> None:
     assert (figures["frames_lost"], figures["frames_pending"]) == (0, 0)
     assert figures["frames_inferred"] == figures["frames_mosaicked"] == figures["frames_refined"] == N_FRAMES
     assert figures["restarts"] == 0
+
+
+def test_the_run_is_told_from_begin_to_end_to_people_and_to_programs(folder: Path, scan: Scan) -> None:
+    (log,) = folder.glob("logs/*T*.log")
+    lines = [line.split(maxsplit=4)[3:] for line in log.read_text().splitlines()]
+    begun, ready, first, *_, last = lines
+    assert begun[1].startswith("run: begins: ptychostream ")
+    assert [ready, first] == [
+        ["-", "run: ready for the first frame"],
+        [scan.name, f"scan: {scan.name} begins, {N_FRAMES} frames"],
+    ]
+    assert [scan.name, f"scan: {scan.name}: scan complete: all {N_FRAMES} frames are in the image"] in lines
+    assert last == [scan.name, "run: ends"]
+    told = [json.loads(line) for line in (folder / "told").read_text().splitlines()]
+    assert [(one["scan"] or "-", f"{one['stage']}: {one['message']}") for one in told][0] == tuple(begun)
+    assert {tuple(line) for line in lines} <= {
+        (one["scan"] or "-", f"{one['stage']}: {one['message']}") for one in told
+    }
+    (figures,) = (one["fields"] for one in told if one["message"] == "result is complete")
+    assert figures["frames_mosaicked"] == N_FRAMES
+
+
+def test_the_ledger_is_that_of_the_summary(folder: Path, figures: dict[str, Any]) -> None:
+    ledger(folder, json_file=folder / "ledger.json", console=Console(quiet=True))
+    shown = json.loads((folder / "ledger.json").read_text())
+    assert (shown["expected"], shown["recorded"], shown["open_stages"]) == (N_FRAMES, N_FRAMES, [])
+    stages = {stage["stage"]: stage for stage in shown["stages"]}
+    assert list(stages) == ["subscriber", "positions", "inference", "refinement", "stitcher"]
+    assert {stage["done"] for stage in stages.values()} == {N_FRAMES}
+    for percentile in ("p50", "p99"):
+        times_ms = {name: stage[f"time_ms_{percentile}"] for name, stage in stages.items()}
+        assert times_ms["stitcher"] == figures[f"time_to_image_ms_{percentile}"]
+        assert times_ms["refinement"] == figures[f"time_to_refined_ms_{percentile}"]
+        assert 0 <= times_ms["subscriber"] < times_ms["inference"] < times_ms["stitcher"]
+        assert 0 < times_ms["positions"] < times_ms["stitcher"]
 
 
 def test_the_image_is_close_to_the_truth(figures: dict[str, Any]) -> None:

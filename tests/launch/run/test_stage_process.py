@@ -3,9 +3,11 @@ import subprocess
 import sys
 
 from launch.child_process import REFUSED
+from launch.run.processes import StageProcess
 from launch.run.stage_process import build
 from tests.helpers.launch import quiet_stages
 from tests.helpers.launch.runs import make_run
+from tests.helpers.stream.clock import Clock
 
 
 def test_a_stage_is_built_at_its_first_priority_and_works_at_its_last(tmp_path, monkeypatch):
@@ -27,3 +29,45 @@ def test_a_stage_that_cannot_ring_its_bell_refuses_in_one_line(tmp_path):
     assert process.returncode == REFUSED
     [line] = process.stderr.splitlines()
     assert line.startswith(f"cannot run: cannot bind ipc://{too_long}/first.bell")
+
+
+LOGS_MUCH = """
+import logging, sys
+from pathlib import Path
+from launch.run import stage_process
+
+stage_process.LOG_BYTES = 4000
+stage_process.log_to(Path(sys.argv[1]))
+for number in range(200):
+    logging.getLogger("stage").warning("line %d", number)
+print("printed", flush=True)
+print("cannot run: no room", file=sys.stderr)
+"""
+
+
+def test_the_log_of_a_stage_does_not_grow_without_end_and_has_all_that_is_printed(tmp_path):
+    run = make_run(tmp_path, "first")
+    process = StageProcess(run.stage("first"), run, Clock())
+    process.log_file.parent.mkdir(parents=True)
+    process.log_file.write_text("of an earlier run\n" * 300)
+    process._log_start = process.log_file.stat().st_size  # where this one begins
+    with process.log_file.open("ab") as output:
+        command = [sys.executable, "-c", LOGS_MUCH, process.log_file]
+        subprocess.run(command, stdout=output, stderr=output, check=True)
+    earlier = process.log_file.with_name("first.log.1")
+    assert set(process.log_file.parent.iterdir()) == {process.log_file, earlier}
+    assert all(path.stat().st_size < 4500 for path in (process.log_file, earlier))
+    *_, last, printed, refusal = process.log_file.read_text().splitlines()
+    assert last.endswith("WARNING stage: line 199")
+    assert (printed, refusal) == ("printed", "cannot run: no room")
+    assert process.last_words() == "no room"
+
+
+def test_a_stage_that_is_started_by_hand_logs_where_it_is_started(tmp_path):
+    file = tmp_path / "first.log"
+    file.touch()
+    process = subprocess.run(
+        [sys.executable, "-c", LOGS_MUCH, file], capture_output=True, text=True, check=True
+    )
+    assert process.stderr.count("WARNING stage: line") == 200
+    assert file.read_text() == ""

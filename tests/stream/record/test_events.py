@@ -1,6 +1,7 @@
 import json
 import logging
 
+from stream.record import events
 from stream.record.events import (
     FILE_NAME,
     MOST_EVENTS,
@@ -52,6 +53,24 @@ def test_a_reader_keeps_the_newest(tmp_path):
     for number in range(MOST_EVENTS + 5):
         log.add("scan", "info", str(number))
     assert [event.text for event in read()] == [str(5 + number) for number in range(MOST_EVENTS)]
+
+
+def test_of_very_many_the_oldest_are_given_up_and_no_reader_misses_any(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "FILE_BYTES", 1000)
+    scan = make_scan(tmp_path / "scans", run_id="r")
+    run = tmp_path / "runs" / "r"
+    run.mkdir(parents=True)
+    log, read = EventLog(run, Clock(10.0)), EventReader(run)
+    for number in range(100):
+        log.add("scan", "info", str(number))
+        if number % 7 == 0:
+            assert [event.text for event in read()] == [str(n) for n in range(number + 1)]
+    files = list(run.iterdir())
+    assert {path.name for path in files} == {FILE_NAME, f"{FILE_NAME}.1"}
+    assert sum(path.stat().st_size for path in files) < 2200
+    kept = [event.text for event in events_of(scan)]
+    assert len(kept) > 10
+    assert kept == [str(number) for number in range(100 - len(kept), 100)]
 
 
 def test_levels_are_those_of_the_log():
