@@ -89,10 +89,9 @@ def test_the_run_is_told_from_begin_to_end_to_people_and_to_programs(folder: Pat
     assert [scan.name, f"scan: {scan.name}: scan complete: all {N_FRAMES} frames are in the image"] in lines
     assert last == [scan.name, "run: ends"]
     told = [json.loads(line) for line in (folder / "told").read_text().splitlines()]
-    assert [(one["scan"] or "-", f"{one['stage']}: {one['message']}") for one in told][0] == tuple(begun)
-    assert {tuple(line) for line in lines} <= {
-        (one["scan"] or "-", f"{one['stage']}: {one['message']}") for one in told
-    }
+    said = [(one["scan"] or "-", f"{one['stage']}: {one['message']}") for one in told]
+    assert said[0] == tuple(begun)
+    assert {tuple(line) for line in lines} <= set(said)
     (figures,) = (one["fields"] for one in told if one["message"] == "result is complete")
     assert figures["frames_mosaicked"] == N_FRAMES
 
