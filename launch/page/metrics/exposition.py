@@ -63,6 +63,12 @@ def _of_frames(report: Report) -> Iterator[Metric]:
         for state, n_frames in _became(stage, of_stage).items():
             became.add_metric([stage, state], n_frames)
     yield became
+    by_worker = CounterMetricFamily(
+        f"{PREFIX}worker_frames", "done by one of several workers of inference", labels=["process"]
+    )
+    for number, n_frames in sorted(report.reading.by_worker.items()):
+        by_worker.add_metric([f"inference-{number}"], n_frames)
+    yield by_worker
     pending = {stage: of_stage.pending for stage, of_stage in accounts.items() if stage != "subscriber"}
     yield _gauges("frames_pending", "recorded, and not through the stage", "stage", pending)
     waiting = report.reading.waiting

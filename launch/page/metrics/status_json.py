@@ -33,6 +33,7 @@ def status_json(report: Report) -> bytes:
             "images": reading.n_images,
             "last_frame_s": report.last_frame_s or None,
             "frames": _frames(report),
+            "workers": {f"inference-{number}": n for number, n in sorted(reading.by_worker.items())},
             "ignored": {
                 stage: {name: reading.ignored.get((stage, name), 0) for name in IGNORED}
                 for stage in LISTENERS

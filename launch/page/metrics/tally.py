@@ -42,6 +42,8 @@ class Reading:
         By stage, of all scans of the run.
     through, waiting : dict of str to int
         By stage: frames that it is through with, and frames ready for it that it is not.
+    by_worker : dict of int to int
+        Frames by the worker of inference that did them, where there are several.
     ignored : dict of (str, str) to int
         What was sent to a stage and not taken, by stage and counter.
     times : dict of str to Times
@@ -65,6 +67,7 @@ class Reading:
     accounts: Mapping[str, Account] = field(default_factory=dict)
     through: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
+    by_worker: Mapping[int, int] = field(default_factory=dict)
     ignored: Mapping[tuple[str, str], int] = field(default_factory=dict)
     times: Mapping[str, Times] = field(default_factory=dict)
     slow: Mapping[str, str] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class ScanTally:
         ways = {"subscriber": ("subscriber",)} | {stage: (*inputs[stage], stage) for stage in inputs}
         self._ways = {stage: Passage(scan, way) for stage, way in ways.items()}
         self._delays = {stage: Delay(scan, DONE_AT[stage]) for stage in ways}
+        self._by_worker = Counter[int]()
 
     def look(self) -> None:
         """Takes up what is new."""
@@ -109,12 +113,16 @@ class ScanTally:
             self._times[stage] = self._times[stage].plus(self._delays[stage].seconds(new))
             if stage == "subscriber" and new.size:
                 received_s = max(received_s, float(scan.column("received_s").read(new).max()))
+            if stage == "inference" and new.size and scan.has("worker"):
+                workers = scan.column("worker").read(new)  # 0 where the finisher did it
+                self._by_worker.update(workers[workers > 0].tolist())
         ways = {stage: way for stage, way in self._ways.items() if stage != "subscriber"}
         self.reading = replace(
             self.reading,
             accounts={stage: self._accounts.of(stage) for stage in self._ways},
             through={stage: int(way.n_by_state()[State.PENDING + 1 :].sum()) for stage, way in ways.items()},
             waiting={stage: len(way.pending()) for stage, way in ways.items()},
+            by_worker=self._by_worker.copy(),
             ignored={(stage, name): scan.count(stage, name) for stage, name in product(LISTENERS, IGNORED)},
             n_receiving=int(not scan.count("subscriber", "closed")),
             n_images=scan.count("stitcher", "version"),
@@ -214,15 +222,18 @@ def summed(readings: Iterable[Reading]) -> Reading:
     """Returns the counts of several scans together."""
     held = list(readings)
     stages = dict.fromkeys(stage for reading in held for stage in reading.accounts)
-    through, waiting, ignored = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    through, waiting = Counter[str](), Counter[str]()
+    by_worker, ignored = Counter[int](), Counter[tuple[str, str]]()
     for reading in held:
         through.update(reading.through)
         waiting.update(reading.waiting)
+        by_worker.update(reading.by_worker)
         ignored.update(reading.ignored)
     return Reading(
         accounts={stage: total(r.accounts[stage] for r in held if stage in r.accounts) for stage in stages},
         through=through,
         waiting=waiting,
+        by_worker=by_worker,
         ignored=ignored,
         n_begun=sum(reading.n_begun for reading in held),
         n_receiving=sum(reading.n_receiving for reading in held),

@@ -10,10 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from launch.page.server import FILES
 from stream.record.run_state import ProcessState, write_state
+from stream.record.scan import State
 from stream.wire.messages import RunState, StageState
 from tests.helpers.documentation import ROOT, blocks_of
 from tests.helpers.launch.monitored import STAGES, asked, watched
-from tests.helpers.stream.scans import make_scan
+from tests.helpers.stream.scans import make_scan, record
 
 MONITORING = FILES / "monitoring"
 REFERENCE = (ROOT / "docs" / "reference" / "metrics.md").read_text()
@@ -24,7 +25,10 @@ OF_PROMETHEUS = {"instance", "job", "le"}  # labels that are its own
 def scrape(tmp_path_factory):
     """The families of a scrape and the status, of a run with everything that can be told."""
     folder = tmp_path_factory.mktemp("run")
-    make_scan(folder / "scans", "0000-a", run_id="r", stages=STAGES)
+    scan = make_scan(folder / "scans", "0000-a", run_id="r", stages=STAGES)
+    record(scan, [0])
+    scan.column("worker", writable=True).write([0], 2)
+    scan.mark("inference", [0], State.DONE)
     rows = (StageState(name="detector", text="receiving", level="ok"),)
     stitcher = ProcessState(name="stitcher", pid=os.getpid(), is_running=True, counts={"clients": 1})
     write_state(folder, RunState(level="live", text="live", stages=rows), [stitcher])

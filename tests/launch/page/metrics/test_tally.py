@@ -154,6 +154,17 @@ def test_who_asks_too_often_gets_the_same_again(run):
     assert run.tally.reading().accounts["subscriber"].recorded == 2
 
 
+def test_frames_of_several_workers_are_counted_for_each_over_all_scans(run):
+    for name, workers in (("0000-a", [1, 2, 2]), ("0001-b", [2, 3, 0])):
+        scan = run.begin(name)
+        record(scan, np.arange(4))
+        scan.column("worker", writable=True).write(np.arange(3), workers)
+        show(scan, np.arange(3))
+        end(scan)
+        reading = run.reading()
+    assert reading.by_worker == {1: 1, 2: 3, 3: 1}, "and one by the finisher"
+
+
 def test_rates_are_of_the_newest_scan(run):
     scan = run.begin("0000-a")
     for n_frames in (100, 200, 300):
