@@ -30,7 +30,7 @@ from launch.beamline.flown import (
 )
 from launch.beamline.steered_sample import SparseSample, Specimen, simulate_specimen
 from launch.plans.adaptive import adaptive_fly_ptycho
-from launch.plans.ledger import MaxDose
+from launch.plans.exposures import MaxDose
 from operators.arrays import Frames, Positions, abs2
 from stream.detector.simulator import DetectorReplay, ReplayConfig, new_series_uid
 from stream.wire.sockets import Endpoint

@@ -18,7 +18,7 @@ import numpy as np
 from bluesky.utils import MsgGenerator
 
 from launch.plans.advice import Conversation
-from launch.plans.ledger import Ledger, MaxDose, max_dose_of
+from launch.plans.exposures import Exposures, MaxDose, max_dose_of
 from operators.arrays import Positions
 from stream.steering.motor_axes import Limits
 from stream.steering.policy_client import Advisor, PolicyClient
@@ -78,14 +78,16 @@ def adaptive_ptycho(
             yield from bps.checkpoint()
             targets = [part for pair in zip(motors, map(float, point), strict=True) for part in pair]
             yield from bps.mv(*targets)
-            ledger.triggered(point)  # before the trigger: a point that was interrupted has got its dose
+            exposures.triggered(point)  # before the trigger: a point that was interrupted has got its dose
             yield from bps.trigger_and_read(devices)
 
     devices, dimensions = [*detectors, *motors], [(motor.hints["fields"], "primary") for motor in motors]
     names = {"detectors": [d.name for d in detectors], "motors": [m.name for m in motors]}
     md = {**names, "hints": {"dimensions": dimensions}, **(md or {})}
-    ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
-    yield from _run(_conversation(ledger, policy, batch, stale_after, wait_s, hold_s), devices, measure, md)
+    exposures = Exposures(fallback, limits, max_dose_of(max_dose), max_points)
+    yield from _run(
+        _conversation(exposures, policy, batch, stale_after, wait_s, hold_s), devices, measure, md
+    )
 
 
 def adaptive_fly_ptycho(
@@ -119,13 +121,13 @@ def adaptive_fly_ptycho(
     """
 
     def measure(points: Positions) -> MsgGenerator[None]:
-        if not len(ledger.measured):
+        if not len(exposures.measured):
             yield from bps.declare_stream(flyer, name="primary", collect=True)
         yield from bps.checkpoint()
         yield from bps.prepare(flyer, points, wait=True)
         for detector in detectors:
             yield from bps.prepare(detector, len(points), wait=True)
-        ledger.triggered(points)
+        exposures.triggered(points)
         yield from bps.kickoff_all(flyer, *detectors, wait=True)
         # A pause from here on goes on collecting; it does not fly the batch again.
         yield from bps.checkpoint()
@@ -135,15 +137,15 @@ def adaptive_fly_ptycho(
 
     names = {"detectors": [d.name for d in detectors], "motors": list(flyer.hints["fields"])}
     dimensions = [([name], "primary") for name in flyer.hints["fields"]]
-    ledger = Ledger(fallback, limits, max_dose_of(max_dose), max_points)
-    conversation = _conversation(ledger, policy, batch, stale_after, wait_s, hold_s)
+    exposures = Exposures(fallback, limits, max_dose_of(max_dose), max_points)
+    conversation = _conversation(exposures, policy, batch, stale_after, wait_s, hold_s)
     devices = [flyer, *detectors]
     md = {**names, "hints": {"dimensions": dimensions}, **(md or {})}
     yield from _run(conversation, devices, measure, md)
 
 
 def _conversation(
-    ledger: Ledger,
+    exposures: Exposures,
     policy: Advisor | str | Mapping[str, Any],
     batch: int,
     stale_after: float,
@@ -157,7 +159,7 @@ def _conversation(
     elif isinstance(policy, Mapping):
         policy = PolicyClient(**policy)
     return Conversation(
-        ledger=ledger,
+        exposures=exposures,
         advisor=policy,
         batch=batch,
         stale_after=stale_after,
@@ -171,11 +173,11 @@ def _run(
     conversation: Conversation, devices: Sequence[Any], measure: Measure, md: dict[str, Any]
 ) -> MsgGenerator[None]:
     """Runs batches until there is nothing left to measure; one bluesky run."""
-    ledger = conversation.ledger
-    plan = {"plan_name": "adaptive_ptycho", "n_planned": len(ledger.planned), "n_most": ledger.n_most}
+    exposures = conversation.exposures
+    plan = {"plan_name": "adaptive_ptycho", "n_planned": len(exposures.planned), "n_most": exposures.n_most}
 
     @bpp.stage_decorator([device for device in devices if hasattr(device, "stage")])
-    @bpp.run_decorator(md={**plan, "limits": ledger.limits.tolist(), **md})
+    @bpp.run_decorator(md={**plan, "limits": exposures.limits.tolist(), **md})
     def batches() -> MsgGenerator[None]:
         points = np.zeros((0, 2))
         conversation.ask(points)

@@ -12,7 +12,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.utils import MsgGenerator
 
-from launch.plans.ledger import Ledger
+from launch.plans.exposures import Exposures
 from operators.arrays import Positions
 from stream.steering.controls import ENDED, sentence
 from stream.steering.policy_client import Advice, Advisor
@@ -81,7 +81,7 @@ class Conversation:
 
     Attributes
     ----------
-    ledger : Ledger
+    exposures : Exposures
         The authority on what may be measured.
     advisor : Advisor
     batch : int
@@ -94,7 +94,7 @@ class Conversation:
         Read into the run's stream `decisions`.
     """
 
-    ledger: Ledger
+    exposures: Exposures
     advisor: Advisor
     batch: int
     stale_after: float
@@ -105,7 +105,7 @@ class Conversation:
 
     def ask(self, in_flight: Positions) -> None:
         """Ask for the batch after the one that is about to be measured."""
-        self.advisor.ask(np.concatenate([self.ledger.measured, in_flight]), self.batch)
+        self.advisor.ask(np.concatenate([self.exposures.measured, in_flight]), self.batch)
 
     def next_batch(self) -> MsgGenerator[Positions]:
         """Return the next points, none at the end, and write down why."""
@@ -126,7 +126,7 @@ class Conversation:
         yield from bps.create("decisions")
         yield from bps.read(self.signal)
         yield from bps.save()
-        n_left = max(self.ledger.n_left - decision.n_points, 0)
+        n_left = max(self.exposures.n_left - decision.n_points, 0)
         self.advisor.tell(decision.source, decision.reason, decision.n_points, n_left)
 
     def _advice(self) -> MsgGenerator[Advice | None]:
@@ -141,7 +141,7 @@ class Conversation:
         news = heard.news()
         for control in news:
             yield from self.note(self._decision(PERSON, sentence(control), None, np.zeros((0, 2)))[0])
-        self.ledger.restrict(heard.region)
+        self.exposures.restrict(heard.region)
         return bool(news) and not self._stopped()
 
     def _hold(self) -> MsgGenerator[str]:
@@ -175,18 +175,18 @@ class Conversation:
         return self._decision(END, reason, advice, np.zeros((0, 2)))
 
     def _decide(self, advice: Advice | None) -> tuple[Decision, Positions]:
-        ledger = self.ledger
-        if ledger.n_left <= 0:
+        exposures = self.exposures
+        if exposures.n_left <= 0:
             return self._ended("every exposure that was allowed is made", None)
         reason = self._reason_against(advice)
         if advice is not None and not reason:
             if advice.recommendation.stop:
                 return self._ended(f"stop: {_said(advice)}", advice)
-            points, wrong = ledger.allowed(advice.points, self.batch)
+            points, wrong = exposures.allowed(advice.points, self.batch)
             if len(points):
                 return self._decision(AGENT, "; ".join(filter(None, (_said(advice), wrong))), advice, points)
             reason = f"nothing usable: {wrong or _said(advice)}"
-        points = ledger.next_planned(self.batch)
+        points = exposures.next_planned(self.batch)
         if len(points):
             return self._decision(PLANNED, reason, advice, points)
         return self._ended(f"the planned pattern is complete; {reason}", advice)
@@ -211,7 +211,7 @@ class Conversation:
             fields |= {"predicted_gain": float(said.predicted_gain), "map_hash": said.map_hash}
             fields["shown_predicted_gain"] = float(said.shown_predicted_gain)
             fields["realised_gain"] = float(said.realised_gain)
-        peak = self.ledger.dose_peak
+        peak = self.exposures.dose_peak
         return Decision(source=source, reason=reason, n_points=len(points), dose_peak=peak, **fields), points
 
 

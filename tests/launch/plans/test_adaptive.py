@@ -7,7 +7,7 @@ from ophyd_async.core import init_devices
 from ophyd_async.sim import SimMotor
 
 from launch.plans.adaptive import adaptive_ptycho
-from launch.plans.ledger import Ledger, MaxDose
+from launch.plans.exposures import Exposures, MaxDose
 from tests.helpers.launch.in_process import InProcess
 from tests.helpers.launch.plans import BATCH, PLANNED, Detector, Run, answering, fly, respoilt, step
 from tests.helpers.stream.policies import AXES, ILLUMINATION, LIMITS, image, policy
@@ -115,8 +115,8 @@ def test_flown_it_is_one_trajectory_per_batch_and_every_reading_is_in_the_run():
 
 def test_a_plan_that_leaves_the_limits_is_refused_before_anything_moves():
     with pytest.raises(ValueError, match=r"planned point 0 at .* outside the limits"):
-        Ledger(PLANNED + 1000, LIMITS, None, None)
+        Exposures(PLANNED + 1000, LIMITS, None, None)
     with pytest.raises(ValueError, match="expected planned points"):
-        Ledger(np.zeros((0, 2)), LIMITS, None, None)
+        Exposures(np.zeros((0, 2)), LIMITS, None, None)
     with pytest.raises(ValueError, match="at least one point per batch"):
         next(step("tcp://127.0.0.1:9", batch=0))

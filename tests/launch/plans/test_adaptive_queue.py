@@ -12,7 +12,7 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 import yaml
 
 from launch.plans import adaptive
-from launch.plans.ledger import max_dose_of
+from launch.plans.exposures import max_dose_of
 from tests.helpers.launch.plans import PLANNED, Camera, Detector, Motor, Run, Stage, answering
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 from tests.helpers.stream.policies import LIMITS

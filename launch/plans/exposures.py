@@ -64,7 +64,7 @@ def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
     return MaxDose(photons_per_pixel=told.max_dose, illumination=abs2(probe).sum(axis=0), axes=told.axes)
 
 
-class Ledger:
+class Exposures:
     """What has been triggered, what the plan still wants, and what may be measured at all.
 
     Parameters
