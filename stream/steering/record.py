@@ -10,9 +10,11 @@ The digest covers all entries from the last `Begun` on, so an entry that was cha
 noticed. Before the first image the file lies in the run's own folder, because there is no scan yet.
 """
 
+import contextlib
 import copy
 import hashlib
 import logging
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +104,7 @@ class DecisionRecord:
         """A plan's conversation begins; `policy` has just forgotten everything."""
         name = hashlib.sha256(run.encode()).hexdigest()[:12]  # what a peer calls itself is no file name
         self._file, self._digest = self._spare / f"decisions-{name}.log", b""
+        _cut_off_half(self._file)
         self._maps = {layer: getattr(policy.maps, layer).copy() for layer in _LAYERS}
         self._path = np.zeros((0, 2), np.float32)
         light = self._illumination
@@ -156,6 +159,7 @@ class DecisionRecord:
         if self._file is None or self._file.parent == folder or not folder.is_dir():
             return
         before, self._file = self._file, folder / self._file.name
+        _cut_off_half(self._file)
         with self._file.open("ab") as file:
             file.write(before.read_bytes())
         before.unlink()
@@ -171,6 +175,19 @@ class DecisionRecord:
         except OSError as error:
             log.warning("decisions are not recorded any more: %s", error)
             self._file = None
+
+
+def _cut_off_half(file: Path) -> None:
+    """Cut off an entry that a crash left half written: what comes behind it could not be read."""
+    with contextlib.suppress(FileNotFoundError), file.open("r+b") as record:
+        end, n_bytes = 0, record.seek(0, os.SEEK_END)
+        record.seek(0)
+        while len(head := record.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
+            after = end + _LENGTH_BYTES + _DIGEST_BYTES + int.from_bytes(head, "little")
+            if after > n_bytes:
+                break
+            end = record.seek(after)
+        record.truncate(end)
 
 
 def read(file: Path) -> Iterator[Entry]:

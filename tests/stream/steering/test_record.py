@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from stream.steering.policy import Policy
-from stream.steering.record import RecordError, read, replay
+from stream.steering.record import DecisionRecord, RecordError, read, replay
 from tests.helpers.stream.decisions import MIDDLE, conversation, record_of
-from tests.helpers.stream.policies import image
+from tests.helpers.stream.policies import ILLUMINATION, image, policy
 
 
 def test_every_decision_is_made_again_to_the_last_bit(tmp_path):
@@ -46,6 +46,19 @@ def test_a_record_that_was_touched_anywhere_is_found(tmp_path):
     file.write_bytes(whole[:-5])
     with pytest.raises(RecordError, match="entry 8"):
         list(read(file))
+
+
+def test_half_an_entry_that_a_crash_left_hides_nothing_of_what_comes_later(tmp_path):
+    def begin():
+        DecisionRecord(tmp_path / "scans", tmp_path, ILLUMINATION).begin(policy(), "run")
+
+    begin()
+    (file,) = tmp_path.glob("decisions-*.log")
+    whole = file.read_bytes()
+    for n in (0, 1, 4, 23, len(whole) - 1):
+        file.write_bytes(whole + whole[:n])
+        begin()
+        assert file.read_bytes() == whole + whole
 
 
 def test_a_decision_that_was_not_made_by_this_policy_is_told(tmp_path, monkeypatch):
