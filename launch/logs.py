@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self, TextIO, cast
 
@@ -71,8 +71,12 @@ class RunLog:
 
     def begin(self, config_hash: str, save: Path) -> None:
         """Notes that the run begins."""
+        try:
+            program = f"ptychostream {version('ptychostream')}"
+        except PackageNotFoundError:  # it runs from a checkout
+            program = "ptychostream"
         where = f"configuration {config_hash}, process {os.getpid()}, saving to {save}"
-        self.add(RUN, "info", f"begins: ptychostream {version('ptychostream')}, {where}")
+        self.add(RUN, "info", f"begins: {program}, {where}")
 
     def add(self, source: str, level: EventLevel, text: str, scan: str = "") -> None:
         """Notes what happened now to `source`, in the newest scan unless another is named."""
