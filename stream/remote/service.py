@@ -51,6 +51,7 @@ class DispatcherShare:
         self._may_begin, self._clock = may_begin, clock
         self._scan, self._ask_at, self.is_open = "", float("-inf"), True
         self._leases: deque[tuple[str, Numbers]] = deque()
+        self._n_held = 0  # not answered
 
     @property
     def socket(self) -> Socket:
@@ -64,7 +65,9 @@ class DispatcherShare:
         if now >= self._ask_at:
             self._ask_at = now + ASK_S
             scan = self._scan if self._scan and self._may_begin(self._scan) else ""
-            self._connection.say(AskLease(scan=scan, n_leases=LEASES, patch_px=patch_px))
+            self._connection.say(
+                AskLease(scan=scan, n_leases=LEASES, n_held=max(self._n_held, 0), patch_px=patch_px)
+            )
 
     def leases(self) -> list[tuple[str, Numbers]]:
         """Returns the leases that came since."""
@@ -75,6 +78,7 @@ class DispatcherShare:
     def answer(self, scan: str, numbers: Numbers, made: Arrays) -> None:
         """Hands on what the worker has made of a lease."""
         self._connection.say(Inferred(scan=scan), [numbers, *made], timeout_s=FLUSH_S)
+        self._n_held -= scan == self._scan
 
     def close(self) -> None:
         """Hangs up: leases that are not answered run out."""
@@ -86,13 +90,16 @@ class DispatcherShare:
             match heard:
                 case Lease(scan=scan), arrays:
                     if scan != self._scan:
-                        self._scan, self._ask_at = scan, float("-inf")
-                    self._leases += [(scan, numbers) for numbers in arrays if numbers.size]
+                        self._scan, self._ask_at, self._n_held = scan, float("-inf"), 0
+                    new = [(scan, numbers) for numbers in arrays if numbers.size]
+                    self._leases += new
+                    self._n_held += len(new)
                 case Reject(reason=reason), _ if not self._connection.is_welcome:
                     raise ProtocolError(f"the dispatcher refuses a worker: {reason}")
                 case Reject(), _:  # it was started anew
                     self._connection.close()
                     self._leases.clear()
+                    self._n_held = 0
 
 
 class GatewayService:

@@ -57,8 +57,8 @@ class Dispatcher:
 
     name = NETWORK
     inputs: tuple[str, ...] = ("subscriber",)
-    most_unread = 64  # small ones; a lease that is dropped runs out, and its worker gets nothing more
     batch_size, deadline_s = 4096, 0.0  # all that there is: which frames go when is decided here
+    most_unread = 64  # a lease that is dropped would have to run out
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class DispatchedScan(ScanWork):
                 f"{worker} makes patches of {ask.patch_px} pixels, those of {self.scan.name} have "
                 f"{self._n_pixels}: have the weights been changed? start the run again"
             )
-        self._leases.welcome(worker, ask.n_leases)
+        self._leases.welcome(worker, ask.n_leases, ask.n_held)
 
     def forget(self, worker: str) -> None:
         """Takes back what a worker that was started anew had."""

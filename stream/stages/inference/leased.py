@@ -141,6 +141,7 @@ class _Worker:
         return AskLease(
             scan=self._scan.name if self._scan and is_ready else "",
             n_leases=3 if self._inference.stores_later else 2,  # a GPU has one in hand and one behind it
+            n_held=len(self._leases),
             patch_px=self._inference.before.predictor.crop,
         )
 

@@ -46,16 +46,22 @@ class _Holder:
 class Leases:
     """The leases of one scan.
 
-    A worker answers its leases one after the other, each whole. How long it usually takes for one is learnt
-    from its answers: that says who is asked first, and how long a lease lasts.
+    A worker answers its leases one after the other, each whole: one that it has passed over never came to
+    it. How long it usually takes is learnt from its answers: that says who is next, and how long a lease
+    lasts.
     """
 
     def __init__(self) -> None:
         self._holders: dict[str, _Holder] = {}
+        self._passed_over: list[tuple[str, Numbers]] = []
 
-    def welcome(self, worker: str, n_most: int) -> None:
-        """Takes note of a worker that may have so many leases at a time; one that is known keeps its own."""
-        self._holders.setdefault(worker, _Holder(n_most)).n_most = n_most
+    def welcome(self, worker: str, n_most: int, n_held: int) -> None:
+        """Takes note of a worker that may have `n_most` leases at a time and says that it has `n_held`."""
+        holder = self._holders.setdefault(worker, _Holder(n_most))
+        holder.n_most = n_most
+        if holder.has_run_out and not n_held:  # they never came to it
+            holder.leases.clear()
+            holder.has_run_out = False
 
     def gone(self, worker: str) -> Numbers:
         """Forgets a worker; returns the frames that it had and that nobody was given since, ascending."""
@@ -89,7 +95,10 @@ class Leases:
         which = [i for i, lease in enumerate(holder.leases) if np.array_equal(lease, numbers)]
         if not which:
             return False
-        del holder.leases[which[0]]
+        passed_over = holder.leases[: which[0]]
+        if passed_over and not holder.has_run_out:
+            self._passed_over.append((worker, _together(passed_over)))
+        del holder.leases[: which[0] + 1]
         # One that was frozen for an hour is as fast as before: it has to prove it, but not for an hour.
         took_s = min(now - holder.since, 2 * holder.patience_s)
         holder.usual_s = took_s if holder.usual_s is None else _smoothed(holder.usual_s, took_s)
@@ -100,9 +109,9 @@ class Leases:
     def run_out(self, now: float) -> list[tuple[str, Numbers]]:
         """Returns who has not answered in time and which frames it had, ascending: others may have them.
 
-        It gets nothing more until it has answered what it has.
+        It gets nothing more until it has answered what it has, or says that it has nothing.
         """
-        late = []
+        late, self._passed_over = self._passed_over, []
         for worker, holder in self._holders.items():
             if holder.leases and not holder.has_run_out and now - holder.since > holder.patience_s:
                 holder.has_run_out = True

@@ -44,7 +44,7 @@ class Stitcher:
     name = STAGE
     batch_size = 64
     deadline_s = 0.0
-    most_unread = 2  # large ones
+    most_unread = 2  # each may be large
 
     def __init__(
         self,

@@ -1,5 +1,8 @@
 """Frames that several workers of inference lease: each is stored and marked once, whatever they do."""
 
+from contextlib import closing
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,31 +15,33 @@ from stream.stages.inference.dispatcher import Dispatcher
 from stream.stages.inference.leased import _Worker
 from stream.stages.inference.leases import FIRST_S, worker_name
 from stream.stages.inputs import Optics
-from stream.stages.loop import WorkerLoop
+from stream.stages.loop import WorkerLoop, _Door
 from stream.stages.stage import DoorKeeper, Worker
 from stream.wire.codec import encode
-from stream.wire.lease_messages import AskLease, Inferred
-from stream.wire.messages import Reject
+from stream.wire.handshake import Connection
+from stream.wire.lease_messages import DECODER, AskLease, Inferred, Lease
+from stream.wire.messages import Reject, Welcome
 from stream.wire.sockets import Endpoint
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.inference_bench import InferenceBench
 from tests.helpers.stream.leasing import PATCH_PX, Exchange, FakeConnection, HandWorker
 from tests.helpers.stream.scans import DETECTOR_PLANE, Sample, close, make_scan, record, states
 
+MOST_TURNS = 2000
 DOOR = Endpoint(address="ipc://unused", bind=True)
 
 
 class Desk:
     """A dispatcher, its loop and its workers, turned by hand."""
 
-    def __init__(self, scans, optics, batch_size=4):
-        self.scans, self.optics, self.clock = scans, optics, Clock()
+    def __init__(self, scans, optics, batch_size=4, door=DOOR):
+        self.scans, self.optics, self.door, self.clock = scans, optics, door, Clock()
         self.config = NetworkConfig(batch_size=batch_size)
         self.start()
 
     def start(self):
         """Start the dispatcher, or start it anew: what it knew is gone."""
-        dispatcher = Dispatcher(self.config, self.optics, DOOR, "run", self.clock)
+        self.dispatcher = dispatcher = Dispatcher(self.config, self.optics, self.door, "run", self.clock)
         assert isinstance(dispatcher, Worker)
         assert isinstance(dispatcher, DoorKeeper)
         self.loop = WorkerLoop(dispatcher, self.scans, self.clock)
@@ -278,6 +283,27 @@ def test_strangers_get_nothing(desk, scan):
     desk.worker(1)
     with_others = HandWorker(desk.exchange, 2, patch_px=PATCH_PX + 2).join()
     assert isinstance(with_others.heard[-1], Reject), "its patches do not fit the columns"
+
+
+def test_many_leases_at_once_reach_a_worker_through_its_socket(run_folder):
+    door = Endpoint(address=f"ipc://{run_folder}/door", bind=True)
+    desk = Desk(run_folder / "scans", Sample().optics(run_folder), door=door)
+    record(scan := make_scan(desk.scans), np.arange(80))
+    served, found = _Door(desk.dispatcher), []
+    worker = Connection(replace(door, bind=False), "inference-1", decoder=DECODER)
+    with closing(served.socket), closing(worker):
+        worker.open()
+        for _ in range(MOST_TURNS):
+            desk.loop.turn()
+            served.serve()
+            match worker.hear(0.01):
+                case Welcome(), _:
+                    worker.say(AskLease(scan=scan.name, n_leases=64, patch_px=PATCH_PX))
+                case Lease(), [numbers]:
+                    found += numbers.tolist()
+            if len(found) == 80:
+                break
+    assert sorted(found) == list(range(80))
 
 
 def seconds_for(desk, scan, speeds, n_frames):

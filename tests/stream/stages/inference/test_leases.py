@@ -13,7 +13,7 @@ def frames(*numbers):
 def leases_of(*workers, n_most=2):
     leases = Leases()
     for worker in workers:
-        leases.welcome(worker, n_most)
+        leases.welcome(worker, n_most, 0)
     return leases
 
 
@@ -70,6 +70,29 @@ def test_who_does_not_answer_gets_nothing_more_until_it_has_answered_what_it_has
     assert leases.next() is None
     assert leases.settle(A, frames(1), 60.1)
     assert leases.next() == A
+
+
+def test_who_has_run_out_and_says_that_it_has_nothing_is_as_new():
+    leases = leases_of(A)
+    leases.give(A, frames(0), 0.0)
+    leases.welcome(A, 2, 0)
+    assert leases.run_out(FIRST_S + 1), "it may have been on its way"
+    leases.welcome(A, 2, 1)
+    assert leases.next() is None
+    leases.welcome(A, 2, 0)
+    assert leases.next() == A
+    assert leases.gone(A).size == 0
+
+
+def test_a_lease_that_a_worker_has_passed_over_is_given_again_at_once():
+    leases = leases_of(A, n_most=3)
+    for number in (0, 1, 2):
+        leases.give(A, frames(number), 0.0)
+    assert leases.settle(A, frames(1), 0.1)
+    assert listed(leases.run_out(0.1)) == [(A, [0])]
+    assert leases.run_out(0.1) == []
+    assert not leases.settle(A, frames(0), 0.2)
+    assert leases.settle(A, frames(2), 0.2)
 
 
 def test_an_hour_of_silence_is_not_what_a_worker_usually_takes():
