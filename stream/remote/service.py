@@ -65,9 +65,7 @@ class DispatcherShare:
         if now >= self._ask_at:
             self._ask_at = now + ASK_S
             scan = self._scan if self._scan and self._may_begin(self._scan) else ""
-            self._connection.say(
-                AskLease(scan=scan, n_leases=LEASES, n_held=max(self._n_held, 0), patch_px=patch_px)
-            )
+            self._connection.say(AskLease(scan=scan, n_leases=LEASES, n_held=self._n_held, patch_px=patch_px))
 
     def leases(self) -> list[tuple[str, Numbers]]:
         """Returns the leases that came since."""
@@ -78,7 +76,7 @@ class DispatcherShare:
     def answer(self, scan: str, numbers: Numbers, made: Arrays) -> None:
         """Hands on what the worker has made of a lease."""
         self._connection.say(Inferred(scan=scan), [numbers, *made], timeout_s=FLUSH_S)
-        self._n_held -= scan == self._scan
+        self._n_held = max(self._n_held - (scan == self._scan), 0)
 
     def close(self) -> None:
         """Hangs up: leases that are not answered run out."""

@@ -17,7 +17,7 @@ class AskLease(Message, frozen=True, tag=True, kw_only=True):
 
     scan: Name = ""  # that it is ready for: only of that it gets frames
     n_leases: Annotated[int, Meta(ge=1, le=64)]  # at a time, so that it need not wait for the next
-    n_held: Annotated[int, Meta(ge=0)] = 0  # that it has and has not answered
+    n_held: Annotated[int, Meta(ge=0, le=2**16)] = 0  # that it has and has not answered
     patch_px: Annotated[int, Meta(ge=1, le=4096)]  # side of the patches that it makes
 
 
