@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ class _Allowed:
     def __init__(self, address: str, own: bytes, folder: Path) -> None:
         self._address, self._own, self._folder = address, own, folder
         self._strangers: set[bytes] = set()
+        self._untold: deque[bytes] = deque()
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Says whether the holder of a public key gets in; `zmq.auth` asks, in a thread of its own."""
@@ -152,11 +154,16 @@ class _Allowed:
             return True
         if key not in self._strangers and len(self._strangers) < MOST_STRANGERS:
             self._strangers.add(key)
+            self._untold.append(key)
+        return False
+
+    def tell(self) -> None:
+        """Warns of who was not let in, in the thread of the socket: a stage passes on no other's words."""
+        while self._untold:
             log.warning(
                 "%s: a client is not let in, its public key %s is not in %s",
-                *(self._address, key.decode("ascii", "replace"), self._folder),
+                *(self._address, self._untold.popleft().decode("ascii", "replace"), self._folder),
             )
-        return False
 
     def _listed(self) -> Iterator[bytes]:
         for file in self._folder.glob("*.key"):
@@ -207,6 +214,7 @@ class Socket:
             raise EndpointError("wanted `key` and `peers` at all addresses of one socket or at none")
         self.kind = kind
         self._guard: ThreadAuthenticator | None = None
+        self._allowed: list[_Allowed] = []
         context = _context()
         if any(endpoint.key and endpoint.bind for endpoint in endpoints):
             context = zmq.Context(io_threads=1)  # has one guard at most
@@ -256,6 +264,7 @@ class Socket:
         if self._guard and endpoint.bind:
             socket.zap_domain = endpoint.address.encode()
             allowed = _Allowed(endpoint.address, keys[0], endpoint.peers)
+            self._allowed.append(allowed)
             self._guard.configure_curve_callback(domain=endpoint.address, credentials_provider=allowed)
             socket.curve_server = True
         else:
@@ -282,6 +291,8 @@ class Socket:
 
     def receive(self, timeout_s: float | None = 0.0) -> list[Buffer] | None:
         """Returns the parts of the next message, None if none came within `timeout_s` (None waits)."""
+        for allowed in self._allowed:
+            allowed.tell()
         if timeout_s != 0.0 and not self._poll(zmq.POLLIN, timeout_s):
             return None
         try:

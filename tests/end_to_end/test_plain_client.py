@@ -64,6 +64,7 @@ def test_a_client_of_sixty_lines_follows_a_scan(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_and_with_keys_which_the_runs_own_page_has(run_folder: Path, sample: ScannedSample) -> None:
     ours, alice = (create_keys(run_folder / "keys", name) for name in ("pipeline", "alice"))
     (run_folder / "clients").mkdir()

@@ -209,9 +209,10 @@ def test_a_key_that_is_added_or_taken_away_counts_for_who_connects_from_then_on(
                 later.send([b"hello"], timeout_s=PATIENCE_S if is_allowed else BRIEFLY_S)
                 heard = server.receive(timeout_s=PATIENCE_S if is_allowed else BRIEFLY_S)
             assert texts(heard) == ([b"hello"] if is_allowed else None)
-    (warning,) = [record.getMessage() for record in caplog.records]
+    [warning] = caplog.records
+    assert warning.thread == threading.get_ident(), "a stage passes on the words of its own thread only"
     public = zmq.auth.load_certificate(keys.stranger)[0].decode()
-    assert warning == (
+    assert warning.getMessage() == (
         f"tcp://127.0.0.1:*: a client is not let in, its public key {public} is not in {keys.allowed}"
     )
 
