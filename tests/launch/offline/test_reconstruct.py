@@ -216,8 +216,8 @@ def test_options_that_make_no_sense_are_refused(setting):
 @pytest.mark.timeout(300)
 @pytest.mark.slow
 @pytest.mark.parametrize("probe", ["file", "data"])
-def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_other(probe):
-    options = ReconstructOptions(n_modes=3, probe=probe, device="numpy")
+def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_other(probe, caplog):
+    options = ReconstructOptions(n_modes=3, probe=probe)
     with (
         open_recorded(str(SHARED_DATA / "siemens" / "siemens.cxi")) as scan,
         np.load(SHARED_DATA / "siemens" / "reference.npz", allow_pickle=False) as reference,
@@ -226,7 +226,8 @@ def test_a_real_siemens_star_agrees_with_the_reference_and_its_halves_with_each_
         inside = np.s_[64:-64, 64:-64]
         rows, columns = np.minimum(result.object.shape, reference["O"].shape)
         found, known = result.object[:rows, :columns][inside], reference["O"][:rows, :columns][inside]
-        assert result.error_history[-1] < 0.0115
+        assert result.error_history[-1] < 0.0115  # 0.028 from a start in focus with the same mean pattern
+        assert "diverged" not in caplog.text
         assert phase_correlation_coefficient(remove_gauge(found, known), known) > 0.95
         if probe == "file":
             assert half_data_correlation(scan, options).crossing(0.5) > 0.2

@@ -21,6 +21,8 @@ from stream.files.weights import load_network
 from tests.helpers.launch.tiny_recipe import TINY_RECIPE
 from tests.launch.conftest import Call
 
+pytestmark = pytest.mark.usefixtures("short_calibration")
+
 RECIPE = TINY_RECIPE | {
     "n_steps": 60,
     "batch_size": 32,

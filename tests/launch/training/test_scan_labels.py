@@ -19,6 +19,8 @@ from operators.network.predictor import Predictor
 from operators.optics.probe import probe_tilt, with_power
 from stream.files.weights import load_network
 
+pytestmark = pytest.mark.usefixtures("short_calibration")
+
 N = 32
 TINY = {
     "name": "tiny",

@@ -1,6 +1,5 @@
 import copy
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +27,7 @@ from operators.optics import forward
 from stream.files.weights import ModelCard, load_network
 from tests.helpers.launch.tiny_recipe import TINY_RECIPE
 
-
-@pytest.fixture(autouse=True, scope="module")
-def short_calibration() -> Iterator[None]:
-    """On few scans; to compile a network takes longer than to run it on them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("operators.network.predictor.has_openvino", lambda: False)
-        patch.setattr("launch.training.calibrate.OBJECTS_PER_FAMILY", 1)
-        patch.setattr("launch.training.calibrate.N_DOSES", 1)
-        yield
+pytestmark = pytest.mark.usefixtures("short_calibration")
 
 
 @pytest.fixture(scope="module")

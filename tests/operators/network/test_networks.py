@@ -107,13 +107,16 @@ def test_the_predictor_runs_what_was_trained(name: str) -> None:
     np.testing.assert_allclose(predictor.predict(patterns)[1], expected.log_sigma.exp().numpy(), rtol=1e-3)
 
 
+N_STEPS = {"physics": 60, "ptychonet": 150, "ptychonn": 150}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_network_learns_where_a_disc_is(name: str, loss: str) -> None:
     network = channels_last(small(name)).train()
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
-    for step in range(150):
+    for step in range(N_STEPS[name]):
         objects, intensities, probe = discs(16, seed=step)
         weights = probe.abs().square().expand(objects.shape)
         optimiser.zero_grad()
