@@ -30,7 +30,7 @@ from stream.wire.sockets import Endpoint
 from tests.helpers.letter import ScannedSample
 from tests.helpers.stream.documents import Documents, PositionRun
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 STAGES_WITH_A_LEDGER = ("positions", "refinement", "stitcher")
 OFFLINE = ReconstructOptions(refiner=RefinerConfig(algorithm="epie", probe_step=0), scale_probe=False)
 """What makes offline of a recorded scan what `Pipeline` makes live."""

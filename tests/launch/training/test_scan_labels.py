@@ -189,8 +189,8 @@ def test_a_scan_of_other_patterns_is_refused(tmp_path: Path) -> None:
 def test_matching_a_scan_of_an_unseen_material_lowers_the_error_on_its_other_half(tmp_path: Path) -> None:
     truth = simulated(tmp_path, n_rows=16, n_columns=12)
     # A schedule of its own: that of the demo's recipe is for 14,000 steps.
-    schedule = {"warm_up_steps": 25, "decay_steps": 100, "blended": 0.0, "toned": 0.0}
-    longer = {"n_steps": 250, "batch_size": 16, "n_textures": 100, **schedule}
+    schedule = {"warm_up_steps": 15, "decay_steps": 60, "blended": 0.0, "toned": 0.0}
+    longer = {"n_steps": 150, "batch_size": 16, "n_textures": 100, **schedule}
     recipe = read_recipe(recipe_file(tmp_path, **longer))
     matched = with_scan(recipe, str(tmp_path / "scan.cxi"), tmp_path)
     corners = np.rint(truth.geometry.to_pixels(truth.true_positions_m)).astype(np.int64)
