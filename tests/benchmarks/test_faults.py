@@ -25,6 +25,7 @@ def test_a_fault_is_borne(tmp_path: Path, gate: Gate) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("gate", SLOW, ids=lambda gate: gate.fault)
 def test_a_fault_of_processes_is_borne(run_folder: Path, gate: Gate) -> None:
     row = gate.row(run_folder, in_full=False)
