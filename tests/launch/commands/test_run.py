@@ -114,4 +114,8 @@ def test_a_silent_detector_ends_in_a_message_and_not_in_a_hang(run_folder, capfd
     out, err = capfd.readouterr()
     assert "live image  ptychostream watch tcp://127.0.0.1:" in out
     assert err.startswith(f"nothing from ipc://{run_folder}/detector for ")
+    (log,) = (config.save / "logs").glob("*T*.log")
+    *_, reason, end = log.read_text().splitlines()
+    assert f"ERROR   - run: nothing from ipc://{run_folder}/detector for " in reason
+    assert end.endswith("INFO    - run: ends")
     assert json.loads(figures.read_text())["is_complete"] is False
