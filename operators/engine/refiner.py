@@ -36,7 +36,7 @@ from operators.geometry import Bounds, window_corners
 from operators.optics.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.patches import extract_patches
 
-_LEVEL_EVERY = 4  # epochs
+_LEVEL_EVERY = 4  # epochs, after as many first ones
 _ENOUGH_TO_LEVEL = 512  # frames
 
 
@@ -220,8 +220,8 @@ class Refiner:
         fraction : float
             Of the configured steps to take, in (0, 1]; see `closing_fraction`.
         levels : bool, optional
-            Whether slow phases are looked for every fourth epoch, by default while steps are less than full.
-            While frames still come, it would bend what new ground is joined to.
+            Whether slow phases are looked for, by default while steps are less than full: after each of the
+            first epochs, then after every fourth.
         """
         n_before = self.n_updates
         for _ in range(n_batches):
@@ -366,7 +366,7 @@ class Refiner:
         n_epochs = len(self.error_history)
         # Frames that are moved while the object is levelled follow it away from where they were.
         may_level = self._config.levels and not self._config.refines_positions
-        if levels and may_level and n_epochs % _LEVEL_EVERY == 0:
+        if levels and may_level and (n_epochs % _LEVEL_EVERY == 0 or n_epochs < _LEVEL_EVERY):
             self._level(canvas)
         if not self._config.probe_step:
             return

@@ -165,16 +165,16 @@ class GrowingObject:
     def _step(self) -> None:
         engine, n_epochs = self.engine, self.engine.last_epoch(self._config.epochs)
         closes, n_before = self._setup.has_all_frames(self._scan), len(engine.error_history)
-        first = self._config.seeded_step
-        if closes and self._starts_near:
+        first, is_near, fraction = self._config.seeded_step, self._starts_near, 1.0
+        if closes and is_near:
             closes_from = self._published.note_closing(engine.epoch)
             fraction = near_closing_fraction(first, engine.epoch, n_epochs, closes_from)
-            engine.step(1, fraction=fraction, levels=True)
         elif closes:
-            engine.step(1, fraction=closing_fraction(engine.epoch, n_epochs))
-        else:
-            fraction = near_fraction(first, engine.epoch) if self._starts_near else 1.0
-            engine.step(1, fraction=fraction, levels=False)
+            fraction = closing_fraction(engine.epoch, n_epochs)
+        elif is_near:
+            fraction = near_fraction(first, engine.epoch)
+        # Small steps leave slow phases as they are, of ground that grows also while it grows.
+        engine.step(1, fraction=fraction, levels=is_near or fraction < 1)
         if len(engine.error_history) > n_before:
             self._published.note_epoch(engine)
 

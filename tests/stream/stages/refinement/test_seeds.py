@@ -264,19 +264,21 @@ def test_a_state_that_explains_less_than_the_closing_began_with_is_not_published
     assert read_snapshot(bench.scan.folder).n_updates > began.n_updates
 
 
-def test_an_object_from_the_network_takes_small_steps_and_a_flat_one_full_ones(bench, monkeypatch):
-    fractions = []
+def test_an_object_from_the_network_takes_small_steps_between_levellings_and_a_flat_one_full_ones(
+    bench, monkeypatch
+):
+    told = []
     step = Refiner.step
 
     def noted(self, n_batches=1, *, fraction=1.0, levels=None):
-        fractions.append(fraction)
+        told.append((fraction, levels))
         return step(self, n_batches, fraction=fraction, levels=levels)
 
     monkeypatch.setattr(Refiner, "step", noted)
     bench.take(bench.scanned.patches).idle(deadline=-np.inf)
-    assert fractions == [RefinementConfig().seeded_step]
+    assert told == [(RefinementConfig().seeded_step, True)]
     rng = np.random.default_rng(1)
     harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
     (bench.folder / "other").mkdir()
     Bench(bench.folder / "other").take(harmful).idle(deadline=-np.inf)
-    assert fractions[1:] == [1.0]
+    assert told[1:] == [(1.0, False)]
