@@ -36,7 +36,7 @@ from operators.geometry import Bounds, window_corners
 from operators.optics.probe import orthogonalise_modes, phase_ramp, probe_tilt
 from operators.patches import extract_patches
 
-_LEVEL_EVERY = 4  # epochs, after as many first ones
+_LEVEL_EVERY = 4  # epochs
 _ENOUGH_TO_LEVEL = 512  # frames
 
 
@@ -211,7 +211,7 @@ class Refiner:
         peak = abs2(self._probe).sum(axis=0).max()
         canvas.seed(xp.asarray(patches), xp.asarray(weights, xp.float32), corners, peak)
 
-    def step(self, n_batches: int = 1, *, fraction: float = 1.0, levels: bool | None = None) -> int:
+    def step(self, n_batches: int = 1, *, fraction: float = 1.0, level_every: int | None = None) -> int:
         """Run updates of `n_batches` batches and return how many frames were visited, 0 if none are held.
 
         Parameters
@@ -219,10 +219,12 @@ class Refiner:
         n_batches : int
         fraction : float
             Of the configured steps to take, in (0, 1]; see `closing_fraction`.
-        levels : bool, optional
-            Whether slow phases are looked for, by default while steps are less than full: after each of the
-            first epochs, then after every fourth.
+        level_every : int, optional
+            Epochs between two looks for slow phases, of the first ones the first, second and fourth; 0 for
+            none. By default they are looked for while steps are less than full.
         """
+        if level_every is None:
+            level_every = _LEVEL_EVERY if fraction < 1 else 0
         n_before = self.n_updates
         for _ in range(n_batches):
             slots = self._order.next_batch(self._config.batch_size)
@@ -230,7 +232,7 @@ class Refiner:
                 break
             self._update(self._canvas, slots, fraction * self._recovery.step_factor)
             if self._n_since_check >= self.n_frames:
-                self._end_epoch(self._canvas, levels=fraction < 1 if levels is None else levels)
+                self._end_epoch(self._canvas, level_every)
         return self.n_updates - n_before
 
     def state(self) -> RefinerState:
@@ -354,24 +356,25 @@ class Refiner:
         self._scanned = windows if self._scanned is None else self._scanned.union(windows)
         self._cover(windows)
 
-    def _end_epoch(self, canvas: Canvas, *, levels: bool) -> None:
+    def _end_epoch(self, canvas: Canvas, level_every: int) -> None:
         self._n_since_check = 0
         if self._recovery.keeps(self._frames, canvas, self._probe, self.epoch):
-            self._tidy(canvas, levels=levels)
+            self._tidy(canvas, level_every)
         else:
             self._is_all_new = True
 
-    def _tidy(self, canvas: Canvas, *, levels: bool) -> None:
+    def _tidy(self, canvas: Canvas, level_every: int) -> None:
         """Level the object, orthogonalise the modes, renew the illumination: each now and then."""
         n_epochs = len(self.error_history)
+        is_power_of_two = n_epochs & (n_epochs - 1) == 0
         # Frames that are moved while the object is levelled follow it away from where they were.
         may_level = self._config.levels and not self._config.refines_positions
-        if levels and may_level and (n_epochs % _LEVEL_EVERY == 0 or n_epochs < _LEVEL_EVERY):
+        if may_level and level_every and (is_power_of_two or n_epochs % level_every == 0):
             self._level(canvas)
         if not self._config.probe_step:
             return
         self._probe[...] = orthogonalise_modes(self._probe)
-        if n_epochs & (n_epochs - 1) == 0:  # it was noted with earlier probes
+        if is_power_of_two:  # it was noted with earlier probes
             seen = np.flatnonzero(self._frames.n_visits)
             self._is_all_new = True
             canvas.illumination[...] = 0

@@ -22,6 +22,7 @@ from stream.stages.inputs import read_patches, read_patterns, read_positions_px
 from stream.stages.refinement.publication import Publication
 from stream.stages.refinement.setup import BATCH_SIZE, Setup
 
+LEVEL_EVERY = 8  # epochs while frames come; a look takes as long as an epoch of a thousand frames
 _BATCHES_TO_JUDGE = 8
 
 
@@ -173,8 +174,9 @@ class GrowingObject:
             fraction = closing_fraction(engine.epoch, n_epochs)
         elif is_near:
             fraction = near_fraction(first, engine.epoch)
-        # Small steps leave slow phases as they are, of ground that grows also while it grows.
-        engine.step(1, fraction=fraction, levels=is_near or fraction < 1)
+        # Small steps leave slow phases as they are, and they grow with the ground.
+        level_every = None if closes or not is_near else LEVEL_EVERY
+        engine.step(1, fraction=fraction, level_every=level_every)
         if len(engine.error_history) > n_before:
             self._published.note_epoch(engine)
 

@@ -270,15 +270,15 @@ def test_an_object_from_the_network_takes_small_steps_between_levellings_and_a_f
     told = []
     step = Refiner.step
 
-    def noted(self, n_batches=1, *, fraction=1.0, levels=None):
-        told.append((fraction, levels))
-        return step(self, n_batches, fraction=fraction, levels=levels)
+    def noted(self, n_batches=1, *, fraction=1.0, level_every=None):
+        told.append((fraction, level_every))
+        return step(self, n_batches, fraction=fraction, level_every=level_every)
 
     monkeypatch.setattr(Refiner, "step", noted)
     bench.take(bench.scanned.patches).idle(deadline=-np.inf)
-    assert told == [(RefinementConfig().seeded_step, True)]
+    assert told == [(RefinementConfig().seeded_step, growing.LEVEL_EVERY)]
     rng = np.random.default_rng(1)
     harmful = np.exp(1j * rng.uniform(-np.pi, np.pi, bench.scanned.patches.shape)).astype(np.complex64)
     (bench.folder / "other").mkdir()
     Bench(bench.folder / "other").take(harmful).idle(deadline=-np.inf)
-    assert told[1:] == [(1.0, False)]
+    assert told[1:] == [(1.0, None)]
