@@ -55,9 +55,12 @@ def test_the_limit_is_the_fastest_rate_that_is_kept(
     def run(rate_hz: float, seconds: float, weights: Path, folder: Path) -> Figures:
         return {"why": "", "sent_hz": rate_hz, "frames_lost": 0, "pending_after_1s": int(rate_hz > can_hz)}
 
+    costs = {"efficiency": 0.9, "frames_per_s": 8e3, "cpu_ms_per_1000_128": 30.0, "measured_on": {}}
+    monkeypatch.setattr(transport.ingest, "measure", lambda folder: iter([costs]))
     monkeypatch.setattr(transport, "_run", run)
     figures = {name: value for part in transport.measure(tmp_path) for name, value in part.items()}
     assert figures["sustained_hz"] == found_hz
+    assert (figures["ingest_efficiency"], figures["cpu_ms_per_1000_128"]) == (0.9, 30.0)
 
 
 def test_frames_repeat_with_the_positions_in_their_tile() -> None:

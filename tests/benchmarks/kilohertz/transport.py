@@ -3,6 +3,8 @@
 Everything else is real and in its own process: detector, subscriber, bluesky's positions, stitcher, recorder,
 page, and a client that follows. The limit is the fastest of a few rates, each kept for seconds, at which the
 detector never waits, nothing is lost, and all is in the image a second after the last frame.
+
+What the subscriber alone costs stands beside it, as `python -m tests.benchmarks ingest` finds it.
 """
 
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.run.processes import RunFailedError
+from tests.benchmarks import ingest
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.kilohertz.live import LiveRun, run_live
 from tests.benchmarks.kilohertz.scan import RepeatingScan
@@ -29,11 +32,13 @@ TARGETS = {
     "frames_pending": ("<=", 0),
     "pending_after_1s": ("<=", 0),
     "transport_ms_p99": ("<=", 60 + 1e3 * DEADLINE_S),
+    "ingest_efficiency": ingest.TARGETS["efficiency"],
+    "cpu_ms_per_1000_128": ingest.TARGETS["cpu_ms_per_1000_128"],
 }
 
 
 def measure(folder: Path, *, seconds: float = SECONDS, searches: bool = True) -> Iterator[Figures]:
-    """Yield the figures of a run at 1 kHz, then the limit.
+    """Yield what the subscriber costs, the figures of a run at 1 kHz, then the limit.
 
     Parameters
     ----------
@@ -44,6 +49,9 @@ def measure(folder: Path, *, seconds: float = SECONDS, searches: bool = True) ->
     searches : bool
         Whether to look for the limit.
     """
+    costs = [figures for part in ingest.measure(folder / "ingest") for figures in part.items()]
+    names = {"efficiency": "ingest_efficiency", "cpu_efficiency": "ingest_cpu_efficiency"}
+    yield {names.get(name, name): value for name, value in costs if name in names or name.endswith("_128")}
     weights = save_untrained(folder / "untrained.safetensors", SHAPE_128)
     figures = _run(RATE_HZ, seconds, weights, folder / "run")
     yield {name.replace("time_to_image", "transport"): value for name, value in figures.items()} | {
