@@ -133,7 +133,7 @@ def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
     elif path.suffix or len(path.parts) != 1:  # no uid
         raise ValueError(f"{source}: neither a file nor a scan folder, which has a scan.json")
     elif (folder := store or default_store()) is not None:
-        from launch.results.store import open_store
+        from launch.results.store.catalogue import open_store
 
         with open_store(folder) as opened:
             # The probe in the store is that of a reconstruction, which has settled its power.

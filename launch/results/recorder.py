@@ -1,7 +1,7 @@
 """Stage: what stays of a scan, off the hot path: CXI, picture, figures, and the entry in the store.
 
 Last of the stages: it waits until all others have closed a scan. The store is written by a process of its own
-(launch.results.store_process), so a store that is slow, broken or missing costs its entry and nothing else.
+(launch.results.store.process), so a store that is slow, broken or missing costs its entry and nothing else.
 """
 
 import contextlib
@@ -222,7 +222,7 @@ class ScanResult(ScanWork):
     def _store(self, store: Path, stem: Path) -> str:
         """Return the uid of the stored run, "" if it was not stored; the reason is in the log."""
         scan = self._scan
-        command = [sys.executable, "-P", "-m", "launch.results.store_process", "--parent", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "launch.results.store.process", "--parent", str(os.getpid())]
         command += [str(store), str(scan.folder)]
         command += [str(stem.with_suffix(".cxi"))] if stem.with_suffix(".cxi").exists() else []
         try:

@@ -190,10 +190,12 @@ class StageProcess:
         """Return why the process does not move, "" while it does or nobody expects it to."""
         if self._pulse is None or not self.is_ready or self.is_stopping:
             return ""
-        beat_at, now = self._pulse.beat_at, self._clock()
+        now, beat_at = self._clock(), self._pulse.beat_at
         if not beat_at or now - beat_at < STILL_S:
             return ""
         does = process_state(self.pid)
+        if self._pulse.beat_at != beat_at:  # it went round and rests, while this process had no core
+            return ""
         # One that works, or waits for a core, is slow and not frozen; a disk that is slow is told of once.
         is_patient = does in ("R", "") or now - self._moves_at < MOMENT_S
         if is_patient and now - beat_at < BUSY_S:

@@ -20,7 +20,7 @@ from launch.beamline.simulation import SimulatedScan, simulate_scan
 from launch.commands.demo import DemoOptions
 from launch.commands.ledger import ledger
 from launch.results.cxi import read_result
-from launch.results.store import open_store
+from launch.results.store.catalogue import open_store
 from operators.metrics.errors import nrmse
 from stream.record.account import account
 from stream.record.scan import Scan, scans_in

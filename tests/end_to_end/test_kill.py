@@ -12,7 +12,7 @@ from operators.metrics.errors import nrmse
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.record.account import account
-from stream.record.scan import State
+from stream.record.scan import INGESTS, State
 from stream.stages.stitching.composition import REFINED
 from tests.helpers.launch.commands import processes_of
 from tests.helpers.letter import ScannedSample
@@ -113,6 +113,46 @@ def test_a_killed_subscriber_keeps_what_it_recorded_and_names_what_was_lost(
     assert outcome.error(sample).c < 0.15
 
 
+@pytest.mark.timeout(300)
+def test_of_two_subscribers_each_may_be_stopped_or_killed_and_the_other_goes_on(
+    run_folder: Path, sample: ScannedSample
+) -> None:
+    def frames() -> Iterator[np.ndarray]:
+        supervisor = pipeline.supervisor
+        for number, frame in enumerate(sample.frames):
+            if number == 20:
+                os.kill(supervisor.pid("subscriber-2"), signal.SIGSTOP)
+            elif number == 30:
+                pipeline.until(lambda: any("does not move, stopped" in text for text in pipeline.notices))
+                os.kill(supervisor.pid("subscriber-2"), signal.SIGCONT)
+                pipeline.until(lambda: pipeline.recorded("shared") == 30)  # nothing was lost by it
+                os.kill(supervisor.pid("subscriber-2"), signal.SIGSTOP)
+            elif number == 40:
+                kill(pipeline, "subscriber-2")
+                pipeline.until(lambda: supervisor.n_restarts == 1 and supervisor.is_ready)
+            elif number == 60:
+                pipeline.until(lambda: pipeline.recorded("shared") >= 53)
+                os.kill(supervisor.pid("subscriber"), signal.SIGSTOP)
+            elif number == 70:
+                kill(pipeline, "subscriber")
+                pipeline.until(lambda: supervisor.n_restarts == 2 and supervisor.is_ready)
+            yield frame
+
+    with Pipeline(run_folder, sample, "detector.subscribers=2") as pipeline:
+        pipeline.publish(PositionRun("shared", sample.positions_m).documents())
+        pipeline.play_frames(frames(), "shared", len(sample))
+        outcome = pipeline.outcome("shared")
+        counts = {name: pipeline.supervisor.progress[name].counts for name in INGESTS}
+
+    lost = np.flatnonzero(outcome.scan.states("subscriber") == State.LOST)
+    assert 6 <= len(lost) <= 17, "what the killed ones had in hand, of ten frames each"
+    assert set(lost) <= {*range(30, 40), *range(50, 70)}
+    outcome.assert_accounted(recorded=len(sample) - len(lost), lost=len(lost))
+    outcome.assert_recorded_as(sample)
+    assert outcome.figures["incomplete"].startswith(f"lost {len(lost)} frames")
+    assert counts["subscriber-2"]["recorded"] > 10, "the restart takes part"
+
+
 def test_killed_positions_are_taken_up_again(run_folder: Path, sample: ScannedSample) -> None:
     run = PositionRun("resumed", sample.positions_m)
     with Pipeline(run_folder, sample) as pipeline:
@@ -179,7 +219,7 @@ def test_a_store_that_hangs_does_not_delay_the_next_scan_and_ends_with_the_run(
             pipeline.publish(PositionRun(series, sample.positions_m).documents())
             pipeline.play(sample, series)
         pipeline.until(
-            lambda: any("launch.results.store_process" in line for line in processes_of(run_folder))
+            lambda: any("launch.results.store.process" in line for line in processes_of(run_folder))
         )
         pipeline.until(
             lambda: pipeline.find("second") and pipeline.scan("second").count("stitcher", "closed")

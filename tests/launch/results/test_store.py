@@ -7,7 +7,7 @@ pytest.importorskip("databroker", reason="the extra 'beamline' is not installed"
 
 import dask.array
 
-from launch.results.store import Result, StoreError, open_store
+from launch.results.store.catalogue import Result, StoreError, open_store
 from tests.helpers.launch.stored import (
     FRAMES,
     GEOMETRY,

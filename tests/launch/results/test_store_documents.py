@@ -6,8 +6,8 @@ pytest.importorskip("event_model", reason="the extra 'beamline' is not installed
 
 from event_model import schema_validators
 
-from launch.results.store_documents import FRAMES_KEY, run_documents
-from launch.results.store_frames import (
+from launch.results.store.documents import FRAMES_KEY, run_documents
+from launch.results.store.frames import (
     FRAMES_DATASET,
     NUMBERS_DATASET,
     POSITIONS_DATASET,

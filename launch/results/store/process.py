@@ -1,4 +1,4 @@
-"""Puts one finished scan into the store: `python -m launch.results.store_process STORE SCAN [RESULT.cxi]`.
+"""Puts one finished scan into the store: `python -m launch.results.store.process STORE SCAN [RESULT.cxi]`.
 
 A process of its own because the catalogue costs seconds and may fail in ways that are not the recorder's
 business. Prints the uid of the stored run; can be repeated at any time for a scan that missed the store.
@@ -11,7 +11,7 @@ from pathlib import Path
 from launch.child_process import die_with
 from launch.results.cxi import read_result
 from launch.results.reconstruction import Reconstruction
-from launch.results.store import Result, open_store
+from launch.results.store.catalogue import Result, open_store
 from launch.results.summary import summarise
 from stream.documents.codec import read_documents
 from stream.record.scan import Scan
@@ -19,7 +19,7 @@ from stream.record.scan import Scan
 
 def main(arguments: list[str] | None = None) -> int:
     """Stores the scan; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m launch.results.store_process", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m launch.results.store.process", description=__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("scan", type=Path)
     parser.add_argument("result", type=Path, nargs="?")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.results.store_frames import FRAMES_DATASET, NUMBERS_DATASET, POSITIONS_DATASET, FramesFile
+from launch.results.store.frames import FRAMES_DATASET, NUMBERS_DATASET, POSITIONS_DATASET, FramesFile
 from operators.geometry import Geometry
 from stream.documents.codec import Document
 from stream.record.scan import ScanHeader

@@ -14,8 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from launch.extras import missing_extra
-from launch.results.store_documents import FRAMES_KEY, NUMBERS_KEY, POSITIONS_KEY, run_documents
-from launch.results.store_frames import StoredFrames, write_frames
+from launch.results.store.documents import FRAMES_KEY, NUMBERS_KEY, POSITIONS_KEY, run_documents
+from launch.results.store.frames import StoredFrames, write_frames
 from operators.arrays import Array, Probe
 from operators.geometry import Geometry
 from stream.documents.codec import Document
