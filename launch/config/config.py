@@ -5,9 +5,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
-from launch.config.sections import FinetuneConfig, FinisherConfig, ResultsConfig, StoreConfig, ViewerConfig
+from launch.config.sections import (
+    FinetuneConfig,
+    FinisherConfig,
+    ResultsConfig,
+    StoreConfig,
+    ViewerConfig,
+    kept,
+)
 from operators.section import Section
 from stream.files.paths import OutputPath
 from stream.stages.config import (
@@ -37,6 +44,12 @@ def _with_shipped_weights(network: object) -> object:
         network = {"fast_weights": "demo-fast", **network}
     named = {key: SHIPPED_WEIGHTS.get(str(network.get(key))) for key in ("weights", "fast_weights")}
     return network | {key: weights for key, weights in named.items() if weights}
+
+
+def _checked_keep(keep: str) -> str:
+    if keep:
+        kept(keep)
+    return keep
 
 
 class Config(Section):
@@ -74,6 +87,9 @@ class Config(Section):
     """the catalogue that finished scans are registered in"""
     save: OutputPath = Path("recordings")
     """folder for scans, results and logs"""
+    keep: Annotated[str, AfterValidator(_checked_keep)] = ""
+    """how much stays of finished scans whose results are written, `20 scans` or `500 GB`: when a new one
+    begins, the oldest beyond that are removed, frames and all; empty removes nothing, ever"""
 
     @property
     def finds_probe(self) -> bool:
@@ -130,6 +146,7 @@ def config_hash(config: Config) -> str:
         mode="json",
         exclude={
             "save": True,
+            "keep": True,
             "results": True,
             "finisher": True,
             "remote": True,

@@ -4,13 +4,15 @@ Each class is a section of the configuration file, and what its stage takes. The
 shown in errors and in the reference.
 """
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from operators.section import Fraction, Section
 from stream.files.paths import InputPath, OutputPath
 
+_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_TOKEN = 16  # letters: fewer could be guessed
 
@@ -122,3 +124,25 @@ class StoreConfig(Section):
     """folder of the catalogue; `store` inside `save` when left out"""
     timeout_s: PositiveFloat = 120.0
     """a scan that is not registered after so long goes without, seconds"""
+
+
+class Kept(NamedTuple):
+    """How much stays of what may go: scans, or bytes on the disk."""
+
+    n_scans: float = float("inf")
+    n_bytes: float = float("inf")
+
+
+def kept(keep: str) -> Kept:
+    """Returns what `20 scans` or `500 GB` says.
+
+    Raises
+    ------
+    ValueError
+        If it says something else.
+    """
+    if (found := re.fullmatch(r"([1-9]\d*) scans?", keep)) is not None:
+        return Kept(n_scans=int(found[1]))
+    if (found := re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]B)", keep)) is not None:
+        return Kept(n_bytes=float(found[1]) * _UNITS[found[2]])
+    raise ValueError(f"keep: {keep!r}: wanted so many scans, '20 scans', or a size, '500 GB'")

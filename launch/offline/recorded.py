@@ -19,6 +19,7 @@ from operators.arrays import Frames, Mask, Positions, Probe
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from stream.files.base import ScanFile
+from stream.files.in_use import in_use
 from stream.record.columns import Column
 from stream.record.events import Event, events_of
 from stream.record.scan import Numbers, Scan
@@ -129,7 +130,8 @@ def _opened(source: str, store: Path | None) -> Iterator[RecordedScan]:
         with read_scan(path) as scan:
             yield of_file(scan)
     elif (path / "scan.json").is_file():
-        yield read_scan_folder(path)
+        with in_use(path):
+            yield read_scan_folder(path)
     elif path.suffix or len(path.parts) != 1:  # no uid
         raise ValueError(f"{source}: neither a file nor a scan folder, which has a scan.json")
     elif (folder := store or default_store()) is not None:

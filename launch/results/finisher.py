@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
 from launch.results.halves import LeftMeasurements
+from launch.results.retention import Retention
 from operators.arrays import release_memory
 from stream.record.handover import FINISHED_LATER, awaits_finishing, has_left, have_closed, is_left_behind
 from stream.record.scan import NewScans, Scan, order_of
@@ -45,6 +46,8 @@ class Finisher:
         Monotonic seconds.
     live : collection of str
         The stages of this run, which may be on a scan themselves.
+    retention : Retention, optional
+        What removes finished scans.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class Finisher:
         clock: Callable[[], float] = time.monotonic,
         *,
         live: Collection[str] = (),
+        retention: Retention | None = None,
     ) -> None:
         self._context, self._order, self._clock = context, order, clock
         self._stages_of, self._measurements, self._live = stages_of, measurements, live
+        self._retention = retention
         self._cursor: ScanCursor | None = None
         self._new = NewScans(context.scans)
         self._waiting: dict[str, Scan] = {}  # those that may come to need it
@@ -70,6 +75,8 @@ class Finisher:
         link.ready()
         while not link.is_stopped:
             link.wait(self.turn())
+            if self._retention is not None:
+                self._retention.turn(link.notice)
             link.report(*self.progress(), self._clock())
         self.finish()
 

@@ -2,7 +2,7 @@
 
 Removed is the folder of a scan, frames and all; what was made of it in `results` stays. It goes only if it is
 this program's own, finished with nothing left out, its result written and, where there is a store, registered
-there, and nobody reads it. Each is listed before it goes, in `SAVE/removed.jsonl`.
+there, and nobody reads it. What went is listed in `SAVE/removed.jsonl`.
 """
 
 import json
@@ -12,8 +12,9 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from launch.config.sections import Kept, kept
 from launch.results.halves import awaits_measuring
 from launch.results.summary import result_folder
 from operators.optics.sampling import readable
@@ -23,35 +24,13 @@ from stream.record.account import account, has_begun
 from stream.record.columns import DamagedScanError
 from stream.record.handover import awaits_finishing, have_closed
 from stream.record.scan import NewScans, Scan, names_of_scans
+from stream.stages.refusals import in_words
 
-LIST, LEAVING = "removed.jsonl", "removing"
-_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
+LIST, LEAVING = "removed.jsonl", ".removing"
 _NAME = re.compile(r"\d{4,}-.+")  # as `new_scan_name` gives
 _STAGES = ("inference", "refinement", "stitcher")
 
 Tell = Callable[[int, str], None]  # logging level, text
-
-
-class Kept(NamedTuple):
-    """How much stays of what may go: scans, or bytes on the disk."""
-
-    n_scans: float = float("inf")
-    n_bytes: float = float("inf")
-
-
-def kept(keep: str) -> Kept:
-    """Returns what `20 scans` or `500 GB` says.
-
-    Raises
-    ------
-    ValueError
-        If it says something else.
-    """
-    if (found := re.fullmatch(r"([1-9]\d*) scans?", keep)) is not None:
-        return Kept(n_scans=int(found[1]))
-    if (found := re.fullmatch(r"(\d+(?:\.\d+)?) ?([MGT]B)", keep)) is not None:
-        return Kept(n_bytes=float(found[1]) * _UNITS[found[2]])
-    raise ValueError(f"keep: {keep!r}: wanted a number of scans such as '20 scans', or a size such as '500 GB'")
 
 
 class Retention:
@@ -73,7 +52,7 @@ class Retention:
         self._kept = kept(keep) if keep else Kept()
         self._new = NewScans(save / "scans")
         self._is_due = False
-        self._sizes: dict[str, int] = {}  # of scans that nobody writes any more
+        self._sizes: dict[str, int] = {}  # of scans that may go, bytes
         self._stays: set[str] = set()  # could not be removed
 
     def turn(self, tell: Tell) -> None:
@@ -87,30 +66,33 @@ class Retention:
     def _remove_oldest(self, tell: Tell) -> bool:
         """Remove the oldest that may go, if too many may; say whether there may be another."""
         scans = self._save / "scans"
-        removable = [name for name in names_of_scans(scans)[:-1] if self._may_go(scans / name)]
-        for name in removable:
-            if name not in self._sizes:
+        for name in names_of_scans(scans)[:-1]:
+            if name not in self._sizes and self._may_go(scans / name):
                 self._sizes[name] = _size(scans / name)
-        n_bytes = sum(self._sizes[name] for name in removable)
-        if len(removable) <= self._kept.n_scans and n_bytes <= self._kept.n_bytes:
+        removable = [name for name in names_of_scans(scans)[:-1] if name in self._sizes]
+        n_bytes = 0
+        for n_newer, name in enumerate(reversed(removable)):
+            n_bytes += self._sizes[name]
+            if n_newer >= self._kept.n_scans or n_bytes > self._kept.n_bytes:
+                removable = removable[: len(removable) - n_newer]
+                break
+        else:
             return False
-        with left_alone(scans / removable[0]) as is_free:
-            # Another process may have begun to read it.
-            if is_free:
-                self._remove(scans / removable[0], tell)
-        return True
+        for name in removable:
+            with left_alone(scans / name) as is_free:  # somebody may read it
+                if is_free:
+                    self._remove(scans / name, tell)
+                    return True
+        return False
 
     def _may_go(self, folder: Path) -> bool:
-        if folder.name in self._stays or not _NAME.fullmatch(folder.name):
+        if folder.name in self._stays or folder.is_symlink() or not _NAME.fullmatch(folder.name):
             return False
-        with left_alone(folder) as is_free:
-            if not is_free:
-                return False
         try:
             scan = Scan(folder)
-            is_ours = bool(scan.header.run_id) and (
-                self._save / "runs" / scan.header.run_id / "run.json"
-            ).is_file()
+            is_ours = (
+                bool(scan.header.run_id) and (self._save / "runs" / scan.header.run_id / "run.json").is_file()
+            )
             may_go = is_ours and _is_finished(scan) and self._is_exported(scan)
             scan.close()
         except (OSError, DamagedScanError):
@@ -127,7 +109,7 @@ class Retention:
         return has_result and (not self._needs_store or bool(figures.get("uid")))
 
     def _remove(self, folder: Path, tell: Tell) -> None:
-        scan, size = Scan(folder), self._sizes[folder.name]
+        scan, size = Scan(folder), self._sizes.pop(folder.name)
         entry = {
             "time_s": time.time(),
             "scan": scan.name,
@@ -140,22 +122,19 @@ class Retention:
         scan.close()
         leaving = self._save / LEAVING
         try:
-            with (self._save / LIST).open("ab") as file:
-                file.write(plain_json(entry) + b"\n")
             leaving.mkdir(exist_ok=True)
             # In one step: a scan that is half gone would be taken for one.
-            moved = folder.rename(leaving / folder.name)
-            shutil.rmtree(moved)
-            leaving.rmdir()
+            folder.rename(leaving / folder.name)
+            with (self._save / LIST).open("ab") as file:
+                file.write(plain_json(entry) + b"\n")
+            shutil.rmtree(leaving)
         except OSError as error:
             self._stays.add(folder.name)
-            tell(logging.WARNING, f"{folder.name} cannot be removed, and stays: {error}")
+            tell(logging.WARNING, f"{folder.name} cannot be removed: {in_words(error)}")
             return
-        tell(
-            logging.INFO,
-            f"{folder.name} is removed, {entry['frames']} frames, {readable(size, 'B')}: {self._keep} are kept; "
-            f"its result stays, {result_folder(self._save) / folder.name}.cxi",
-        )
+        result = result_folder(self._save) / f"{folder.name}.cxi"
+        told = f"{folder.name} is removed, {entry['frames']} frames, {readable(size, 'B')}"
+        tell(logging.INFO, f"{told}: {self._keep} are kept, and its result {result}")
 
 
 def _is_finished(scan: Scan) -> bool:

@@ -266,6 +266,7 @@ def finisher(run: ResolvedRun) -> Service:
     """Returns the process that closes scans while the next one is scanned."""
     from launch.results.finisher import Finisher
     from launch.results.halves import PATIENCE_S, LeftMeasurements
+    from launch.results.retention import Retention
     from launch.results.summary import result_folder
 
     config, context = run.config, run.context()
@@ -273,7 +274,8 @@ def finisher(run: ResolvedRun) -> Service:
     measurements = LeftMeasurements(context.scans, result_folder(config.save), patience_s)
     live = [spec.name for spec in run.stages]
     stages = partial(_closing_stages, run)
-    return Finisher(context, config.finisher.order, stages, measurements, live=live)
+    retention = Retention(config.save, config.keep, run.run_id, needs_store=config.store.enabled)
+    return Finisher(context, config.finisher.order, stages, measurements, live=live, retention=retention)
 
 
 def _closing_stages(run: ResolvedRun, run_id: str) -> dict[str, Callable[[], Worker]]:
