@@ -28,14 +28,12 @@ class SharedFiles:
         self.paths: dict[str, Path] = {}
         self._known: dict[tuple[Path, str], SharedFile] = {}
 
-    def share(self, path: Path, role: Role, version: int = 0) -> SharedFile:
+    def share(self, path: Path, role: Role) -> SharedFile:
         """Returns what workers are told of a file, which is complete and does not change any more."""
         if (path, role) not in self._known:
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
-            self._known[path, role] = SharedFile(
-                role=role, version=version, n_bytes=len(content), sha256=digest
-            )
+            self._known[path, role] = SharedFile(role=role, n_bytes=len(content), sha256=digest)
             self.paths[digest] = path
         return self._known[path, role]
 

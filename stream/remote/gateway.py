@@ -288,9 +288,9 @@ class Gateway:
         return lease, numbers
 
     def _found_in(self, scan: Scan) -> Iterator[SharedFile]:
-        version, tuned = newest_version(scan)
+        _, tuned = newest_version(scan)
         if tuned is not None:
-            yield self._files.share(tuned, "tuned_weights", version)
+            yield self._files.share(tuned, "tuned_weights")
         if self._needs_probe and (found := found_probe_file(scan)) is not None:
             yield self._files.share(found, "found_probe")
 

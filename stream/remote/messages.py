@@ -27,7 +27,6 @@ class SharedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A file of the run that a worker needs; it asks for it by its contents, never by a path."""
 
     role: Role
-    version: Count = 0  # of what is found or tuned while a scan runs
     n_bytes: Annotated[int, Meta(ge=1, le=256 << 20)]
     sha256: Digest
 

@@ -30,6 +30,7 @@ BENCHMARKS = {
     "network": "tests.benchmarks.network.comparison",
     "network_gpu": "tests.benchmarks.network.gpu",
     "workers": "tests.benchmarks.network.workers",
+    "remote": "tests.benchmarks.network.remote",
     "live_gpu": "tests.benchmarks.kilohertz.gpu",
     "network_recorded": "tests.benchmarks.network.recorded",
     "adaptive": "tests.benchmarks.adaptive.comparison",

@@ -79,14 +79,14 @@ def _run(
 
     The last is the processor time of each process, seconds, from the first frame on.
     """
-    run = resolve(_config(scan, folder, network))
+    run = resolve(run_config(scan, folder, network))
     run = run.model_copy(
         update={"stages": tuple(spec for spec in run.stages if spec.name.startswith(MEASURED))}
     )
     with Supervisor(run) as supervisor:
         supervisor.start()
         before = _cpu_s(supervisor)
-        recorded = _record(run.scans, run.run_id, frames)
+        recorded = record_all(run.scans, run.run_id, frames)
         deadline = supervisor.clock() + PATIENCE_S
         while account(recorded, "inference").pending and supervisor.clock() < deadline:
             if disturbed_by is not None and len(recorded.done("inference")) > len(frames) // 3:
@@ -103,7 +103,8 @@ def _cpu_s(supervisor: Supervisor) -> dict[str, float]:
     return {spec.name: process_cpu_s(supervisor.pid(spec.name)) for spec in supervisor.run.stages}
 
 
-def _config(scan: RepeatingScan, folder: Path, network: dict[str, Any]) -> Config:
+def run_config(scan: RepeatingScan, folder: Path, network: dict[str, Any], **sections: Any) -> Config:
+    """Return a run that makes nothing but patches, with further `sections` of its configuration."""
     geometry = scan.geometry
     return Config.model_validate(
         {
@@ -127,10 +128,12 @@ def _config(scan: RepeatingScan, folder: Path, network: dict[str, Any]) -> Confi
             "live": {"address": "tcp://127.0.0.1:*"},
             "save": folder,
         }
+        | sections
     )
 
 
-def _record(scans: Path, run_id: str, frames: np.ndarray) -> Scan:
+def record_all(scans: Path, run_id: str, frames: np.ndarray) -> Scan:
+    """Leave a scan whose frames (frame, row, col) are all recorded, in the folder of a run."""
     header = ScanHeader(
         series_id=1,
         series_uid="recorded",
