@@ -37,6 +37,7 @@ GATES = (
     Gate("kill -9 of the supervisor", shift.supervisor_killed),
     Gate("kill -9 of one of two subscribers", processes.one_of_two_killed),
     Gate("a subscriber stopped for a second", processes.subscriber_frozen),
+    Gate("line to another machine cut, then its worker gone", processes.other_machine),
     Gate("wrong messages of the detector", messages.detector),
     Gate("wrong documents", messages.documents),
     Gate("wrong messages of clients", messages.clients),
@@ -53,11 +54,7 @@ GATES = (
     Gate("power cut", recording.power_cut),
     Gate("many short series", shift.many_series),
 )
-NOT_BUILT = (
-    "network cut to a remote stage",
-    "the machine of a remote stage disappears",
-    "strangers at a door are counted",
-)
+NOT_BUILT = ("strangers at a door are counted",)
 
 
 def measure(folder: Path, *, in_full: bool = True) -> Iterator[Figures]:

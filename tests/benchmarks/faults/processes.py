@@ -20,6 +20,7 @@ from tests.benchmarks.kilohertz.scan import RepeatingScan, stamped
 from tests.benchmarks.kilohertz.transport import SETTINGS
 from tests.benchmarks.network.untrained import SHAPE_32, SHAPE_128, save_untrained
 from tests.helpers.letter import sample_of, scan_sample
+from tests.helpers.other_machine import shared_scan
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.documents import PositionRun
 
@@ -27,7 +28,7 @@ KILLED = ("inference", "stitcher", "viewer", "finisher", "recorder")
 MOST_STALL_S = 2.0
 AT_ONCE = 512  # frames that are compared at a time
 FROZEN, FROZEN_AT = ("refinement", "stitcher"), 50
-MOST_ALARM_S, MOST_LOST = 0.2, 64
+MOST_ALARM_S, MOST_LOST, MOST_TO_RESUME_S = 0.2, 64, 0.5
 
 
 class Kills:
@@ -221,4 +222,17 @@ def one_of_two_killed(folder: Path, in_full: bool) -> Figures:
         "rate_hz": rate_hz,
         "frames_lost": len(lost),
         "found": f"{len(lost)} of {len(sample)} frames lost, each {'named' if is_named else 'not named'}",
+    }
+
+
+def other_machine(folder: Path, in_full: bool) -> Figures:
+    """The line to a worker on another machine is cut for two seconds; later that machine disappears."""
+    sample = sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
+    outcome, resumed_s, n_restarts = shared_scan(folder, sample)
+    outcome.assert_accounted(recorded=len(sample))
+    return {
+        "passed": resumed_s < MOST_TO_RESUME_S and n_restarts == 0 and outcome.figures["is_complete"],
+        "frames_missing": 0,
+        "resumed_s": resumed_s,
+        "found": f"0 of {len(sample)} frames missing, the line carries frames again after {resumed_s:.2f} s",
     }
