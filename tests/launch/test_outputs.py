@@ -18,6 +18,7 @@ from launch.cli.app import app
 from launch.commands.simulate import write_scan
 from launch.outputs import check_outputs
 from tests.helpers.launch.tiny_recipe import TINY_RECIPE
+from tests.helpers.stream.scans import make_scan
 
 RUN = """
 geometry: {energy_ev: 8800, detector_distance_m: 1.92, detector_pixel_m: 75.0e-6, n_pixels: 64}
@@ -98,6 +99,8 @@ WRITES = {
     ("reconstruct", "product"): (
         "reconstruct in.cxi --product x.h5", "x.h5", "launch.commands.reconstruct.reconstruct",
     ),
+    ("ledger", "csv"): ("ledger scans/0000-a --csv x.csv", "x.csv", "launch.commands.ledger.standings"),
+    ("ledger", "json"): ("ledger scans/0000-a --json x.json", "x.json", "launch.commands.ledger.standings"),
     ("simulate", "output"): ("simulate x.cxi", "x.cxi", "launch.beamline.simulation.simulate_scan"),
     ("train", "output"): (
         "train tiny.yaml --output .", "tiny.safetensors", "launch.training.train.start_network",
@@ -106,10 +109,11 @@ WRITES = {
 }  # fmt: skip
 READS = {
     ("check", "save"), ("replay", "store"), ("reconstruct", "store"), ("reconstruct", "mask"),
-    ("simulate", "config"), ("train", "recipe"),
+    ("simulate", "config"), ("train", "recipe"), ("ledger", "scan"),
+    ("replay", "key"), ("replay", "peers"), ("stage", "key"), ("stage", "peers"),
     ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
 }  # fmt: skip
-ADDS = {("demo", "save"), ("run", "save")}  # folders in which each scan has a new name
+ADDS = {("demo", "save"), ("run", "save"), ("stage", "cache")}  # folders in which all has a new name
 
 
 def paths_of_commands() -> Iterator[tuple[str, str]]:
@@ -133,6 +137,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("train.yaml", "tiny.yaml", "tiny.json"):
         Path(name).write_text(yaml.safe_dump(TINY_RECIPE))
     write_scan(Path("in.cxi"), simulate_scan(Simulation(n_rows=3, n_columns=3)), "test")
+    make_scan(Path("scans"), "0000-a")
     return tmp_path
 
 
@@ -224,6 +229,7 @@ def test_a_file_is_replaced_on_request(files, monkeypatch):
         ("run run.yaml --json positions.npy", "positions.npy"),
         ("reconstruct in.cxi --output in.cxi", "in.cxi"),
         ("reconstruct in.cxi --output x.cxi --json in.cxi", "in.cxi"),
+        ("ledger scans/0000-a --json scans/0000-a/scan.json", "scans/0000-a/scan.json"),
         ("simulate sim.yaml --config sim.yaml", "sim.yaml"),
         ("simulate train.yaml --config sim.yaml", "train.yaml"),
         ("train tiny.json --output .", "tiny.json"),
