@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.atomic import DiskFullError
 from stream.documents.position_writer import PositionWriter
 from stream.record.account import account, time_to_image_s
 from stream.record.columns import DamagedScanError
@@ -128,7 +129,6 @@ def test_a_position_without_room_for_its_time_is_a_position_all_the_same(tmp_pat
     record(scan, [0, 1])
     writer = PositionWriter(scan)
     times = scan.column("placed_s", writable=True)
-    from stream.atomic import DiskFullError
 
     def is_full(*arguments):
         raise DiskFullError
