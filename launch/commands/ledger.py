@@ -13,7 +13,7 @@ from rich.console import Console
 
 from launch.outputs import check_outputs
 from stream.atomic import replacing
-from stream.mend import damage_of
+from stream.durability.mend import damage_of
 from stream.plain_json import plain_json
 from stream.record.account import Ranges, counted, incompleteness, spelt
 from stream.record.columns import DamagedScanError

@@ -16,7 +16,7 @@ import msgspec
 
 from launch.config.run_file import ResolvedRun
 from launch.run.processes import RunFailedError
-from stream.mend import mend_scans
+from stream.durability.mend import mend_scans
 from stream.record.handover import runs_of
 from stream.record.scan import Scan
 

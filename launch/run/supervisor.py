@@ -20,7 +20,7 @@ from launch.run.processes import RunFailedError, StageProcess, can_do_without
 from launch.run.run_watch import OnNotice, RunWatch, log_notice
 from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
-from stream.keeper import Keeper
+from stream.durability.keeper import Keeper
 from stream.record.events import event_level
 from stream.record.handover import awaits_finishing, have_closed, is_left_behind, take_up
 from stream.record.run_state import ask_to_end, write_state

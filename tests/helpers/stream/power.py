@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from stream import keeper
-from stream.keeper import Keeper
-from stream.mend import PAGE_BYTES, mend_scans
+from stream.durability.keeper import Keeper
+from stream.durability.mend import PAGE_BYTES, mend_scans
 from stream.record.scan import Scan
 from tests.helpers.stream.scans import make_scan, place, record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from stream.keeper import COLUMNS, STAGE, kept_states
+from stream.durability.keeper import COLUMNS, STAGE, kept_states
 from stream.record import calibration, error_curve, forerunner, snapshot
 from stream.record.account import frames_in_words
 from stream.record.columns import Column, DamagedScanError

@@ -9,8 +9,8 @@ import pytest
 
 from stream import keeper
 from stream.documents.codec import RECORD_FILE, append_records, as_record, read_documents, repair_record
-from stream.keeper import Keeper
-from stream.mend import mend_scans
+from stream.durability.keeper import Keeper
+from stream.durability.mend import mend_scans
 from stream.record import columns
 from stream.record.calibration import read_calibration, write_calibration
 from stream.record.columns import Column, DamagedScanError
