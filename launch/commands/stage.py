@@ -45,9 +45,13 @@ def stage(
     ------
     ValueError
         If there is no such stage, or it cannot work for this run.
+    OSError
+        If the cache cannot be made, or no run has ever answered.
     """
     if name not in STAGES:
         raise ValueError(f"stage {name!r}: other machines can do {', '.join(STAGES)}")
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
 
     def build(settings: str, paths: Paths) -> Inference:
         network, optics = taken_up(settings, paths, device=device, threads=threads)
@@ -65,7 +69,10 @@ def stage(
         try:
             work_for(run, name, make, tell=_tell, patience_s=patience_s)
         except TimeoutError as error:
+            if not workers:
+                raise
             _tell(error)
         finally:
-            _tell(f"{sum(worker.n_done for worker in workers)} frames done here")
+            if workers:
+                _tell(f"{sum(worker.n_done for worker in workers)} frames done here")
     return 0

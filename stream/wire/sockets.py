@@ -73,7 +73,8 @@ class Endpoint:
         if address is None or int(address[1] or 0) > MAX_PORT:
             raise EndpointError(f"address {self.address!r}: wanted tcp://host:port or ipc://path")
         if (self.key is None) != (self.peers is None):
-            raise EndpointError(f"{self.address}: CURVE needs both `key` and `peers`")
+            lone = f"peers {self.peers}" if self.key is None else f"key {self.key}"
+            raise EndpointError(f"{self.address}: CURVE needs both `key` and `peers`, got {lone} alone")
         if _LOOPBACK.fullmatch(self.address) or self.insecure or self.key:
             return
         raise EndpointError(

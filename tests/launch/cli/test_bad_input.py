@@ -32,8 +32,8 @@ viewer: {enabled: false}
 READS = {"config", "recipe", "scan", "from_scan", "key", "peers", "probe", "mask", "data"}
 LISTS = {"columns", "signs", "centre"}
 WRITES = {"output", "json", "csv", "product"}
-FOLDERS = {"save", "folder", "store"}
-ADDRESSED = {"address"}
+FOLDERS = {"save", "folder", "store", "cache"}
+ADDRESSED = {"address", "of"}
 WORDS = {
     "sample": ["banana"],
     "device": ["banana", "cuda"],
@@ -70,7 +70,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "demo": ["--frames", "4", "--no-store", "--save", str(folder / "demo")],
         "run": [str(config)],
         "check": [str(config), "--timeout", "0.01"],
-        "replay": [str(scan), "--timeout", "0.01", "--address", f"ipc://{folder}/detector"],
+        "replay": [str(scan), "--timeout", "0.01", "--address", f"ipc://{folder}/detector", *keys],
         "ledger": [str(make_scan(folder / "scans").folder)],
         "reconstruct": [str(scan), "--epochs", "0.1", "--no-frc"],
         "simulate": [str(folder / "new.cxi"), "--rows", "2", "--columns", "2"],
@@ -79,6 +79,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "steer": ["ipc://nobody", "region", "0", "1", "0", "1", *keys],
         "replay-decisions": [str(folder)],
         "keys": [str(folder), "me"],
+        "stage": ["inference", "--of", "ipc://nobody", "--patience", "0.01", *keys],
     }
 
 

@@ -107,7 +107,7 @@ def test_a_client_that_asks_and_never_reads_costs_no_memory_and_keeps_nobody_wai
     picture = Picture(n_values=1 << 18)  # 1 MB
 
     class Keeper:
-        door = Endpoint(address="tcp://127.0.0.1:*", bind=True)
+        door, most_unread = Endpoint(address="tcp://127.0.0.1:*", bind=True), 2
         exchange = Door("run", picture.news_after, Clock(), newest=lambda: picture.version).exchange
 
     kept = _Door(Keeper())
@@ -135,7 +135,7 @@ def test_a_door_counts_the_clients_that_have_asked_in_the_last_seconds():
     clock = Clock()
 
     class Keeper:
-        door = Endpoint(address="tcp://127.0.0.1:*", bind=True)
+        door, most_unread = Endpoint(address="tcp://127.0.0.1:*", bind=True), 2
         exchange = Door("run", lambda scan, after: None, clock).exchange
 
     kept = _Door(Keeper(), clock)
