@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from stream import keeper
+from stream.durability import keeper
 from stream.durability.keeper import Keeper
 from stream.durability.mend import PAGE_BYTES, mend_scans
 from stream.record.scan import Scan

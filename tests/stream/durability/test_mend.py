@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream import keeper
 from stream.documents.codec import RECORD_FILE, append_records, as_record, read_documents, repair_record
+from stream.durability import keeper
 from stream.durability.keeper import Keeper
 from stream.durability.mend import mend_scans
 from stream.record import columns
