@@ -59,6 +59,5 @@ def test_workers_that_freeze_and_die_cost_time_and_no_frame(
         "inference-1",
         "inference-2",
     ]
-    assert any("inference-1 does not answer" in notice for notice in pipeline.notices)
     scan, numbers = outcome.scan, np.arange(len(sample))
     assert set(scan.column("worker").read(numbers).tolist()) == {1, 2}

@@ -107,7 +107,9 @@ def test_a_worker_has_its_next_lease_before_it_has_answered_the_one_in_hand(desk
     assert worker.listen() == [[4, 5, 6, 7], [8, 9, 10, 11]], "without another question"
 
 
-def test_frames_of_a_worker_that_falls_silent_go_to_another_and_its_late_answer_changes_nothing(desk, scan):
+def test_frames_of_a_worker_that_falls_silent_go_to_another_and_its_late_answer_changes_nothing(
+    desk, scan, caplog
+):
     desk.turn()
     silent, other = desk.worker(1), desk.worker(2)
     arrive(desk, scan, *range(8))
@@ -115,6 +117,7 @@ def test_frames_of_a_worker_that_falls_silent_go_to_another_and_its_late_answer_
     close(scan, "subscriber")
     desk.clock.now += FIRST_S + 0.1
     desk.turn()
+    assert "inference-1 does not answer: its 4 frames go to others" in caplog.text
     assert other.answer() == [0, 1, 2, 3]
     desk.turn()
     assert scan.count("inference", "closed") == 1, "and nobody waits for the silent one"
