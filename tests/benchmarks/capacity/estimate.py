@@ -64,7 +64,7 @@ SOURCES = {
     "subscriber_ms": Source(page="live.md", row=_ROW + r"[\d.]+, ([\d.]+)"),
     "positions_ms": Source(page="live.md", row=_ROW + r"[\d.]+, [\d.]+, ([\d.]+)"),
     "storing_ms": Source(page="live.md", row=_ROW + r"[\d.]+, [\d.]+, [\d.]+, ([\d.]+) s"),
-    "stitcher_ms": Source(page="live.md", row=r"of the stitcher, in the end behind[^|]*\| ([\d.]+);"),
+    "stitcher_ms": Source(page="live.md", row=r"of the stitcher \(before 2.5\)[^|]*\| ([\d.]+);"),
     "network_hz": Source(page="gpu.md", row=r"network, patterns a second: alone \| ([\d,]+)"),
     "stage_hz": Source(page="gpu.md", row=r"through the stage, from recorded frames[^|]*\| \**([\d,]+)"),
     "updates_hz": Source(page="gpu.md", row=r"fused kernel, batches of 528 \| ([\d.]+ million)"),
