@@ -57,7 +57,9 @@ def refusing(run: ResolvedRun) -> Quiet:
 
 class Dying(Quiet):
     def idle(self, now: float) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        super().idle(now)
+        if self._turns > 5:  # its word that it is ready has left
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def dying(run: ResolvedRun) -> Quiet:
