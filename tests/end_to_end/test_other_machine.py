@@ -14,6 +14,8 @@ from tests.helpers.other_machine import ALONE_AT, DEAD_AT, shared_scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
+MOST_TO_RESUME_S = 0.5
+
 
 @pytest.mark.timeout(300)
 def test_a_worker_on_another_machine_does_its_share_survives_a_cut_and_may_vanish(
@@ -40,4 +42,4 @@ def test_a_worker_on_another_machine_does_its_share_survives_a_cut_and_may_vanis
     passes.weights.close()
     difference = np.abs(scan.column("patches").read(numbers) - made).max(axis=(1, 2))
     assert difference.max() < 1e-3 * np.abs(made).max()
-    assert np.isfinite(resumed_s), "the line carries frames again; how soon is measured by `bench faults`"
+    assert resumed_s < MOST_TO_RESUME_S
