@@ -26,6 +26,8 @@ from launch.signals import heard_or_not
 from stream.wire import addresses
 
 if TYPE_CHECKING:
+    from launch.commands.replay import Played
+    from launch.logs import JsonLines
     from stream.record.events import EventLevel
 
 # The options of `simulate` and the fields of `Simulation` that they set.
@@ -97,15 +99,19 @@ def replay(
     lines = JsonLines(sys.stdout) if log_json else None
     with open_recorded(scan, store) as recorded, as_json(lines) if lines else nullcontext():
         played = play(recorded, options)
+    _tell_sent(played, recorded.name, address, lines)
+    raise typer.Exit(played.status)
+
+
+def _tell_sent(played: "Played", scan: str, address: str, lines: "JsonLines | None") -> None:
     sent = f"{played.n_sent} of {played.n_frames} frames sent to {address}"
     told = f"{sent}: {played.reason}" if played.reason else sent
     if lines:
         fields = {"n_sent": played.n_sent, "n_frames": played.n_frames}
         level: EventLevel = "error" if played.reason else "info"
-        lines.say(told, stage="replay", level=level, scan=recorded.name, fields=fields)
+        lines.say(told, stage="replay", level=level, scan=scan, fields=fields)
     else:
         typer.echo(told, err=bool(played.reason))
-    raise typer.Exit(played.status)
 
 
 class _Simulate(TyperCommand):

@@ -144,41 +144,62 @@ def work_for(
     ValueError
         If the worker can do nothing for this run.
     """
-    line = Line(endpoint, role, clock)
-    asker, worker, run_id = Asker(), None, ""
+    work = _Work(Line(endpoint, role, clock), make, tell)
     try:
         while True:
-            while (heard := _next(line)) is not None:
-                message, arrays = heard
-                if isinstance(message, Welcome) and message.run_id == run_id:
-                    asker.ask_again()
-                elif isinstance(message, Welcome):
-                    if worker is not None:
-                        worker.close()
-                    run_id, asker = message.run_id, Asker()
-                    worker = make(asker)
-                    tell(f"works for run {run_id} at {endpoint.address}")
-                elif isinstance(message, Reject):
-                    _refused(line, message)
-                elif isinstance(message, Question):
-                    asker.take(message, arrays)
-            is_busy = worker is not None and worker.turn()
-            if line.is_welcome:
-                for question, values in asker.due():
-                    line.say(question, values)
-            if is_busy:
-                line.listened()
+            if work.turn():
+                work.line.listened()
                 continue
-            line.look_after(is_waiting=asker.is_waiting)
-            if clock() - line.heard_at > patience_s:
+            work.line.look_after(is_waiting=work.asker.is_waiting)
+            if clock() - work.line.heard_at > patience_s:
                 raise TimeoutError(_silence(endpoint, patience_s))
-            wait_for_message([line.open()], POLL_S)
+            wait_for_message([work.line.open()], POLL_S)
     finally:
-        if worker is not None:
-            worker.close()
-            if line.is_welcome:
-                line.say(Leave())
-        line.close(FAREWELL_S)
+        work.close()
+
+
+class _Work:
+    """What is done for the run that has welcomed this machine last."""
+
+    def __init__(
+        self, line: Line, make: Callable[[Asker], RemoteWorker], tell: Callable[[str], object]
+    ) -> None:
+        self.line, self.asker = line, Asker()
+        self._make, self._tell = make, tell
+        self._worker: RemoteWorker | None = None
+        self._run_id = ""
+
+    def turn(self) -> bool:
+        """Takes what was heard, works on it and asks what is to be asked; says whether it had work."""
+        while (heard := _next(self.line)) is not None:
+            self._take(*heard)
+        is_busy = self._worker is not None and self._worker.turn()
+        if self.line.is_welcome:
+            for question, values in self.asker.due():
+                self.line.say(question, values)
+        return is_busy
+
+    def _take(self, message: AnyRemote, arrays: list[NDArray[Any]]) -> None:
+        if isinstance(message, Welcome) and message.run_id == self._run_id:
+            self.asker.ask_again()
+        elif isinstance(message, Welcome):
+            if self._worker is not None:
+                self._worker.close()
+            self._run_id, self.asker = message.run_id, Asker()
+            self._worker = self._make(self.asker)
+            self._tell(f"works for run {self._run_id} at {self.line.endpoint.address}")
+        elif isinstance(message, Reject):
+            _refused(self.line, message)
+        elif isinstance(message, Question):
+            self.asker.take(message, arrays)
+
+    def close(self) -> None:
+        """Says farewell and hangs up."""
+        if self._worker is not None:
+            self._worker.close()
+            if self.line.is_welcome:
+                self.line.say(Leave())
+        self.line.close(FAREWELL_S)
 
 
 def _next(line: Line) -> Heard | None:
