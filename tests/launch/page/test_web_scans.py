@@ -98,6 +98,16 @@ def test_a_tab_that_is_chosen_while_the_page_still_loads_shows_what_it_has(shown
     text_of(page, ".error .words", "0.25 after 2 visits of 20 frames")
 
 
+def test_a_tab_that_does_not_load_says_so_and_the_others_work(shown):
+    page, _ = shown
+    page.route("**/web/data/scans.js", lambda route: route.abort())
+    page.reload()
+    choose(page, "scans")
+    text_of(page, "#scans", "The viewer went away before this part of the page was loaded")
+    choose(page, "probe")
+    text_of(page, ".modes figcaption", "mode 1: 100 % of the power")
+
+
 def test_a_scan_is_opened_by_a_click_and_left_by_another(shown):
     page, _ = shown
     choose(page, "scans")

@@ -40,8 +40,9 @@ export async function start() {
     panelOf(tab).setAttribute("aria-label", tab.firstChild.textContent.trim());
   }
   await Promise.all(tabs.map(panelOf).filter((panel) => panel.dataset.module).map(async (panel) => {
-    const module = await import(panel.dataset.module);
-    module.start(panel);
+    const module = await import(panel.dataset.module).catch(() => null);
+    if (module) module.start(panel);
+    else panel.textContent = "The viewer went away before this part of the page was loaded: load the page again.";
   }));
   const chosen = tabs.find((tab) => tab.getAttribute("aria-controls") === remembered("tab")) ?? tabs[0];
   chosen.setAttribute("aria-selected", false); // chosen while its module was loading, it has not heard of it
