@@ -1,9 +1,12 @@
 """FFTW's plans by its C interface, so that compiled loops transform without going back to Python."""
 
 import ctypes
+import functools
 import importlib
 import importlib.util
+import sys
 import weakref
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -66,14 +69,13 @@ def empty_waves(shape: tuple[int, int, int, int]) -> Array:
     power of two apart, a column would share a few of them, and 256 pixels take five times as long.
     """
     n_lines = -(-shape[-1] // _PIXELS_PER_LINE) | 1
-    aligned = importlib.import_module("pyfftw").empty_aligned
-    return aligned((*shape[:-1], n_lines * _PIXELS_PER_LINE), np.complex64)
+    return _pyfftw().empty_aligned((*shape[:-1], n_lines * _PIXELS_PER_LINE), np.complex64)
 
 
 def _library() -> ctypes.CDLL:
     # Found through pyfftw's own, which is linked with it. Planning is not safe among threads: as a PyDLL it
     # is done with the interpreter lock held.
-    library = ctypes.PyDLL(importlib.import_module("pyfftw.pyfftw").__file__)
+    library = ctypes.PyDLL(_pyfftw().pyfftw.__file__)
     axes = ctypes.POINTER(_Axis)
     library.fftwf_plan_guru64_dft.restype = ctypes.c_void_p
     library.fftwf_plan_guru64_dft.argtypes = (
@@ -81,3 +83,16 @@ def _library() -> ctypes.CDLL:
     )  # fmt: skip
     library.fftwf_destroy_plan.argtypes = (ctypes.c_void_p,)
     return library
+
+
+@functools.cache
+def _pyfftw() -> ModuleType:
+    # Where it finds dask it loads that, and pandas with it, for arrays that nobody has here: 0.7 s.
+    hides_dask = "dask" not in sys.modules
+    if hides_dask:
+        sys.modules["dask"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("pyfftw")
+    finally:
+        if hides_dask:
+            sys.modules.pop("dask", None)

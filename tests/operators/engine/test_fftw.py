@@ -1,5 +1,8 @@
 """FFTW's plans, run from compiled code, against scipy."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -37,3 +40,16 @@ def test_rows_are_an_odd_number_of_cache_lines_and_frames_begin_at_one(n_columns
     assert waves.shape[-1] >= n_columns
     assert waves.strides[-2] // 64 % 2 == 1
     assert all(frame.ctypes.data % 32 == 0 and frame.strides[-2] % 64 == 0 for frame in waves)
+
+
+LOADS_FFTW = """
+import sys
+from operators.engine.compiled.fftw import empty_waves
+empty_waves((1, 1, 8, 8))
+assert "pyfftw" in sys.modules
+assert "dask" not in sys.modules and "pandas" not in sys.modules
+"""
+
+
+def test_fftw_loads_no_dask_which_takes_most_of_a_second():
+    subprocess.run([sys.executable, "-c", LOADS_FFTW], check=True)
