@@ -23,12 +23,12 @@ from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 
 MAX_PIXELS = 1 << 26  # of a frame: four times what the largest detectors have
-_ROW_MAJOR, _COMPRESSED, _THIS_IS_CBOR = 40, 56500, 55799
-_DTYPES = {
+ROW_MAJOR, COMPRESSED, SELF_DESCRIBED = 40, 56500, 55799
+DTYPES = {
     64: "|u1", 68: "|u1", 69: "<u2", 70: "<u4", 71: "<u8",
     72: "|i1", 77: "<i2", 78: "<i4", 79: "<i8", 84: "<f2", 85: "<f4", 86: "<f8",
 }  # fmt: skip
-_TAGS = {dtype: tag for tag, dtype in _DTYPES.items() if tag != 68}
+_TAGS = {dtype: tag for tag, dtype in DTYPES.items() if tag != 68}
 _BY_NAME = {np.dtype(dtype).name: dtype for dtype in _TAGS}
 # cbor2 5 lets through what Python raises when a tag has absurd content; cbor2 6 does not.
 _CBOR_ERRORS = (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
@@ -58,14 +58,14 @@ class EncodedFrame(msgspec.Struct, frozen=True, kw_only=True):
         "bslz4", "lz4" or "" for none.
     item_size : int
         Bytes per bitshuffled element, 0 for the other two.
-    data : bytes
+    data : bytes, or a view of the message
     """
 
     shape: tuple[int, int]
     dtype: str
     compression: str = ""
     item_size: int = 0
-    data: bytes
+    data: Any  # msgspec knows no union of the two
 
     def decode_into(self, out: NDArray[Any]) -> None:
         """Fills `out`, C-contiguous and of this frame's shape and dtype.
@@ -75,21 +75,39 @@ class EncodedFrame(msgspec.Struct, frozen=True, kw_only=True):
         DetectorMessageError
             If `out` has another shape or dtype, or the data are damaged; then its content is undefined.
         """
-        if out.shape != self.shape or out.dtype != self.dtype:
-            raise DetectorMessageError(
-                f"frame has shape {self.shape} {self.dtype}, wanted {out.shape} {out.dtype.str}"
-            )
         if not self.compression:
-            if len(self.data) != out.nbytes:
-                raise DetectorMessageError(
-                    f"frame {self.shape} {self.dtype} needs {out.nbytes} bytes, {len(self.data)} bytes came"
-                )
-            out[...] = np.frombuffer(self.data, self.dtype).reshape(self.shape)
+            out[...] = np.frombuffer(self.decoded(out), self.dtype).reshape(self.shape)
             return
+        self._check(out)
         try:
             decompress_into(out, self.data, self.compression, self.item_size)
         except CompressionError as error:
             raise DetectorMessageError(f"frame {self.shape} {self.dtype}: {error}") from error
+
+    def decoded(self, out: NDArray[Any]) -> Buffer:
+        """Returns the bytes of the pixels: as they came where they are not compressed, else those of `out`.
+
+        Raises
+        ------
+        DetectorMessageError
+            As `decode_into`.
+        """
+        if self.compression:
+            self.decode_into(out)
+            return out.data
+        self._check(out)
+        if len(self.data) != out.nbytes:
+            raise DetectorMessageError(
+                f"frame {self.shape} {self.dtype} needs {out.nbytes} bytes, {len(self.data)} bytes came"
+            )
+        return self.data
+
+    def _check(self, out: NDArray[Any]) -> None:
+        # A comparison with a dtype of NumPy takes ten times as long as one of two strings.
+        if out.shape != self.shape or (out.dtype.str != self.dtype and out.dtype != self.dtype):
+            raise DetectorMessageError(
+                f"frame has shape {self.shape} {self.dtype}, wanted {out.shape} {out.dtype.str}"
+            )
 
     def decode(self) -> NDArray[Any]:
         """Returns the pixels, (row, column)."""
@@ -222,7 +240,7 @@ def encode_message(message: DetectorMessage) -> bytes:
             fields[name] = value
     if isinstance(message, ImageMessage):
         fields["data"] = {channel: _tagged(frame) for channel, frame in message.data.items()}
-    return cbor2.dumps(cbor2.CBORTag(_THIS_IS_CBOR, fields))
+    return cbor2.dumps(cbor2.CBORTag(SELF_DESCRIBED, fields))
 
 
 def encode_frame(frame: NDArray[Any], compression: Algorithm | str = "bslz4") -> EncodedFrame:
@@ -271,17 +289,17 @@ def _channels(data: Any) -> dict[str, EncodedFrame]:
 
 def _untagged(array: Any) -> EncodedFrame:
     """Takes apart tag 40 [[rows, columns], typed array [bytes or compressed bytes]]."""
-    shape, typed = _items(_content(array, _ROW_MAJOR), 2)
+    shape, typed = _items(_content(array, ROW_MAJOR), 2)
     rows, columns = (n if type(n) is int else -1 for n in _items(shape, 2))
     if min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
         raise DetectorMessageError(
             f"frame of shape {in_short(shape)}: wanted rows and columns, {MAX_PIXELS} pixels at most"
         )
-    if not isinstance(typed, cbor2.CBORTag) or typed.tag not in _DTYPES:
+    if not isinstance(typed, cbor2.CBORTag) or typed.tag not in DTYPES:
         raise DetectorMessageError(f"pixels of type {_describe(typed)}: wanted a typed array, tag 64 to 86")
-    dtype, data, compression, item_size = _DTYPES[typed.tag], typed.value, "", 0
+    dtype, data, compression, item_size = DTYPES[typed.tag], typed.value, "", 0
     if isinstance(data, cbor2.CBORTag):
-        compression, item_size, data = _items(_content(data, _COMPRESSED), 3)
+        compression, item_size, data = _items(_content(data, COMPRESSED), 3)
     if not (isinstance(data, bytes) and isinstance(compression, str) and type(item_size) is int):
         raise DetectorMessageError(f"pixels of type {_describe(data)}: wanted bytes or [text, int, bytes]")
     return EncodedFrame(
@@ -292,8 +310,8 @@ def _untagged(array: Any) -> EncodedFrame:
 def _tagged(frame: EncodedFrame) -> cbor2.CBORTag:
     data: Any = frame.data
     if frame.compression:
-        data = cbor2.CBORTag(_COMPRESSED, [frame.compression, frame.item_size, frame.data])
-    return cbor2.CBORTag(_ROW_MAJOR, [list(frame.shape), cbor2.CBORTag(_TAGS[frame.dtype], data)])
+        data = cbor2.CBORTag(COMPRESSED, [frame.compression, frame.item_size, frame.data])
+    return cbor2.CBORTag(ROW_MAJOR, [list(frame.shape), cbor2.CBORTag(_TAGS[frame.dtype], data)])
 
 
 def _content(value: Any, tag: int) -> Any:

@@ -23,6 +23,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from stream.atomic import removed_on_failure, write_atomically
+from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 
 SEGMENT_BYTES = 4 << 20  # small enough that threads which store a batch have a file each
@@ -201,22 +202,26 @@ class Column:
         for segment, rows, within in self._grouped(numbers):
             segment[within] = values[rows]
 
-    def put(self, number: int, value: NDArray[Any]) -> None:
-        """Stores one large value, of the column's dtype and shape, at frame `number`; allocates as needed.
+    def put(self, number: int, values: Sequence[Buffer]) -> None:
+        """Stores values, given as their bytes, at frame `number` and those after it; allocates as needed.
 
         Notes
         -----
-        It goes through the file: the first store to a page of its map costs a fault, twice the copy. Every
-        map sees it at once all the same.
+        They go through the file, which every map sees at once: the first store to a page of a map costs a
+        fault, several times the copy. Neighbours in one piece get their memory in larger pieces.
         """
-        index, within = divmod(number, self.segment_frames)
-        if index >= self._n_segments:
-            self.reserve(number + 1)
-        if self._file is None or index != self._file_index:
-            self._close_file()
-            self._file, self._file_index = self.path(index).open("r+b", buffering=0), index
-            self._close_file = weakref.finalize(self, self._file.close)
-        self._pwrite(self._file, within, value)
+        self.reserve(number + len(values))
+        while values:
+            index, within = divmod(number, self.segment_frames)
+            if self._file is None or index != self._file_index:
+                self._close_file()
+                self._file, self._file_index = self.path(index).open("r+b", buffering=0), index
+                self._close_file = weakref.finalize(self, self._file.close)
+            here = values[: self.segment_frames - within]
+            n_bytes = len(here) * self._item_bytes
+            n_written = os.pwritev(self._file.fileno(), here, within * self._item_bytes)
+            _check_written(self._file, n_written, n_bytes)
+            number, values = number + len(here), values[len(here) :]
 
     def get(self, number: int) -> NDArray[Any]:
         """Returns the value of one frame, read from its file; zero where the writer has not allocated yet.
@@ -273,8 +278,7 @@ class Column:
     def _pwrite(self, file: FileIO, within: int, values: NDArray[Any]) -> None:
         data = np.ascontiguousarray(values, self.dtype)
         n_written = os.pwrite(file.fileno(), data.data, within * self._item_bytes)
-        if n_written != data.nbytes:
-            raise OSError(errno.EIO, f"{n_written} of {data.nbytes} bytes written", str(file.name))
+        _check_written(file, n_written, data.nbytes)
 
     def read(self, numbers: Any) -> NDArray[Any]:
         """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet.
@@ -364,6 +368,11 @@ class Column:
                 self._segments.append(values.reshape(shape))
             self._n_segments += 1
         return self._n_segments
+
+
+def _check_written(file: FileIO, n_written: int, n_bytes: int) -> None:
+    if n_written != n_bytes:
+        raise OSError(errno.EIO, f"{n_written} of {n_bytes} bytes written", str(file.name))
 
 
 def mapped(path: Path, dtype: Any, *, writable: bool, populate: bool = False) -> NDArray[Any]:

@@ -297,9 +297,14 @@ class Socket:
         if timeout_s != 0.0 and not self._poll(zmq.POLLIN, timeout_s):
             return None
         try:
-            return [part.buffer for part in self._socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+            part = self._socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+        parts = [part.buffer]
+        while part.more:  # `recv_multipart` asks the socket, which takes as long as to receive
+            part = self._socket.recv(zmq.NOBLOCK, copy=False)
+            parts.append(part.buffer)
+        return parts
 
     def _poll(self, event: int, timeout_s: float | None) -> int:
         return self._socket.poll(None if timeout_s is None else max(timeout_s, 0.0) * 1e3, event)

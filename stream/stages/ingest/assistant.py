@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stream.detector.dectris import DetectorMessageError, ImageMessage, decode_message
+from stream.detector.dectris import DetectorMessageError, ImageMessage
 from stream.detector.doubts import MOST_OVERTAKEN
+from stream.detector.repeated import MessageReader
 from stream.record.scan import INGESTS, NewScans, Scan
 from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE, FrameWriter
@@ -46,7 +47,7 @@ class Assistant:
         )
         self.outlet = outlet
         self._channel, self._clock = config.channel, clock
-        self._new = NewScans(scans)
+        self._reader, self._new = MessageReader(), NewScans(scans)
         self._writers: dict[str, FrameWriter] = {}  # of the open scans, by unique id of the series
         self._passed_on: list[Sequence[Buffer]] = []
         self._n_recorded = self._n_passed_on = 0
@@ -58,7 +59,7 @@ class Assistant:
         self._look_for_scans()
         images: dict[str, list[tuple[ImageMessage, Sequence[Buffer]]]] = {}
         for parts in messages:
-            image = _image_in(parts)
+            image = self._image_in(parts)
             if image is None or image.key not in self._writers:
                 self._passed_on.append(parts)
             else:
@@ -83,6 +84,15 @@ class Assistant:
         self._n_passed_on += len(messages)
         return messages
 
+    def _image_in(self, parts: Sequence[Buffer]) -> ImageMessage | None:
+        if len(parts) != 1:
+            return None
+        try:
+            message = self._reader.read(parts[0])
+        except DetectorMessageError:
+            return None
+        return message if isinstance(message, ImageMessage) else None
+
     def _look_for_scans(self) -> None:
         for key, writer in list(self._writers.items()):
             if writer.scan.count(STAGE, "closed"):
@@ -106,16 +116,6 @@ class Assistant:
             if not n_stored:
                 self._passed_on.append(near[0][1])
             near = near[n_stored or 1 :]
-
-
-def _image_in(parts: Sequence[Buffer]) -> ImageMessage | None:
-    if len(parts) != 1:
-        return None
-    try:
-        message = decode_message(parts[0])
-    except DetectorMessageError:
-        return None
-    return message if isinstance(message, ImageMessage) else None
 
 
 def _numbers_known(scan: Scan) -> range:

@@ -5,14 +5,18 @@ looks recorded and is not.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.detector.dectris import DetectorMessageError, ImageMessage
 from stream.record.columns import Column
 from stream.record.scan import INGESTS, Scan, State
+from stream.wire.codec import Buffer
 
 STAGE = INGESTS[0]
+CACHED_BYTES, MOST_TOGETHER = 1 << 18, 16  # of frames that are stored in one piece
 
 
 class FrameWriter:
@@ -30,8 +34,6 @@ class FrameWriter:
     ----------
     counters : Counters
         Of this writer.
-    pixels : (row, column)
-        The frame that was decoded last.
     problem : str
         What was wrong with the frame that could not be read last.
     """
@@ -44,8 +46,9 @@ class FrameWriter:
         self._received = scan.column("received_s", writable=True)
         self.ledger = scan.ledger(STAGE, writable=True)
         self._n_room, self.problem = 0, ""
-        # One buffer for all: it stays in the processor's cache between decoding and storing.
-        self.pixels = np.empty(self.frames.item_shape, self.frames.dtype)
+        # Few enough that they stay in the cache of the processor between decoding and storing.
+        n_decoded = min(max(CACHED_BYTES // self.frames.item_bytes, 1), MOST_TOGETHER)
+        self._decoded = np.empty((n_decoded, *self.frames.item_shape), self.frames.dtype)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -58,34 +61,51 @@ class FrameWriter:
             self._n_room = min(column.n_room for column in self.columns)
         return number < self._n_room
 
-    def decode(self, image: ImageMessage) -> None:
-        """Leaves the pixels of `image` in `pixels`; DetectorMessageError if it has none that fit."""
-        image.frame(self._channel).decode_into(self.pixels)
+    def decode(self, image: ImageMessage) -> NDArray[Any]:
+        """Returns the pixels of `image`, (row, column); DetectorMessageError if it has none that fit."""
+        image.frame(self._channel).decode_into(self._decoded[0])
+        return self._decoded[0]
 
     def write(self, images: Sequence[ImageMessage], received_s: float) -> int:
         """Stores frames up to the first that is not new, has no room or cannot be read; returns how many."""
-        numbers: list[int] = []
+        numbers = [image.image_id for image in images]
+        n_stored = self._store(images, numbers[: self._n_new(numbers)])
+        if n_stored:
+            stored = np.array(numbers[:n_stored])
+            self._exposed.write(stored, [image.exposed_s for image in images[:n_stored]])
+            self._received.write(stored, received_s)
+            self.scan.mark(STAGE, stored, State.DONE)
+            self.see(max(numbers[:n_stored]))
+        return n_stored
+
+    def _n_new(self, numbers: list[int]) -> int:
+        """Return how many frames come before the first that came already or has no room."""
         seen = set[int]()
-        states = self.ledger.read([image.image_id for image in images]).tolist()
-        for image, state in zip(images, states, strict=True):
-            number = image.image_id
+        for number, state in zip(numbers, self.ledger.read(numbers).tolist(), strict=True):
             if state != State.PENDING or number in seen or not self.has_room(number):
                 break
+            seen.add(number)
+        return len(seen)
+
+    def _store(self, images: Sequence[ImageMessage], numbers: list[int]) -> int:
+        """Store the pixels of `images`, neighbours together, up to the first that cannot be read."""
+        first, pixels = 0, list[Buffer]()  # of what is decoded and not stored yet
+        n_stored = 0
+        for image, number in zip(images, numbers, strict=False):
+            if pixels and (number != first + len(pixels) or len(pixels) == len(self._decoded)):
+                self.frames.put(first, pixels)
+                pixels = []
             try:
-                self.decode(image)
+                decoded = image.frame(self._channel).decoded(self._decoded[len(pixels)])
             except DetectorMessageError as error:
                 self.problem = str(error)
                 break
-            self.frames.put(number, self.pixels)
-            numbers.append(number)
-            seen.add(number)
-        if numbers:
-            stored = np.array(numbers)
-            self._exposed.write(stored, [image.exposed_s for image in images[: len(numbers)]])
-            self._received.write(stored, received_s)
-            self.scan.mark(STAGE, stored, State.DONE)
-            self.see(max(numbers))
-        return len(numbers)
+            first = first if pixels else number
+            pixels.append(decoded)
+            n_stored += 1
+        if pixels:
+            self.frames.put(first, pixels)
+        return n_stored
 
     def see(self, number: int) -> None:
         """Takes note that a frame of this number exists."""

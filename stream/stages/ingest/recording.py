@@ -141,11 +141,11 @@ class Recording:
         if state != State.DONE:
             return
         try:
-            writer.decode(image)
+            pixels = writer.decode(image)
         except DetectorMessageError as error:
             self.problems.append(f"frame {number} of scan {self.scan.name} came again: {error}")
             return
-        if not np.array_equal(writer.frames.read(number)[0], writer.pixels):
+        if not np.array_equal(writer.frames.read(number)[0], pixels):
             self.counters["conflicts"] += 1
             self.problems.append(f"frame {number} came again with other pixels; the first stays")
 

@@ -33,9 +33,9 @@ from stream.detector.dectris import (
     DetectorMessageError,
     ImageMessage,
     StartMessage,
-    decode_message,
 )
 from stream.detector.doubts import MOST_OVERTAKEN, Doubts
+from stream.detector.repeated import MessageReader
 from stream.record.account import counted, never_came
 from stream.record.scan import Scan, ScanHeader, new_scan_name, scans_in
 from stream.stages.config import DetectorConfig
@@ -53,7 +53,6 @@ log = logging.getLogger(__name__)
 MAX_FRAMES = 10_000_000  # of a series; numbers from here on are damage, not frames
 SECOND_S = 10.0  # longest that a series stays open because the second process holds frames and does not move
 HANDING_S = 1.0  # the same when frames of the next series are here
-AT_ONCE = 16  # frames: their bytes stay in the cache of the processor between decoding and storing
 
 FrameKind = tuple[tuple[int, int], str]  # shape, dtype
 
@@ -105,7 +104,7 @@ class Subscriber:
         self._next: StartMessage | None = None  # of another series, while one is open that may go on
         self._next_end_at: float | None = None  # when the end of that one came
         self._refused: dict[str, str] = {}  # why, by series
-        self._doubts = Doubts()
+        self._reader, self._doubts = MessageReader(), Doubts()
         self._n_rejected = self._n_refused = 0
         self._complaints = Complaints(log, "messages of the detector")
         self._look_for_unfinished()
@@ -121,9 +120,6 @@ class Subscriber:
                 images = []
             if isinstance(message, ImageMessage):
                 images.append(message)
-                if len(images) == AT_ONCE:
-                    self._record(images, now)
-                    images = []
             elif isinstance(message, StartMessage):
                 self._start(message, now)
             elif message is not None and self._series is not None and self._series.key == message.key:
@@ -190,7 +186,7 @@ class Subscriber:
     def _decode(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
         if len(parts) != 1:
             raise DetectorMessageError(f"message of {len(parts)} parts: Stream V2 has one")
-        message = decode_message(parts[0])
+        message = self._reader.read(parts[0])
         if isinstance(message, ImageMessage) and message.image_id >= MAX_FRAMES:
             raise DetectorMessageError(
                 f"image {message.image_id} of {message.key}: wanted less than {MAX_FRAMES}"

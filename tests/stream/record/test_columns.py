@@ -178,18 +178,19 @@ def fail_with(number):
 
 
 @pytest.mark.parametrize("shape", [(), (8,), (32, 32)])
-def test_one_value_put_is_seen_through_every_map(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_values_put_as_bytes_are_seen_through_every_map(tmp_path: Path, shape: tuple[int, ...]) -> None:
     column = Column.create(tmp_path / "values", "<f8", shape)
     column.reserve(1)
     reader = Column(tmp_path / "values")
     assert not reader.read(0).any()
-    far = column.segment_frames + 2
-    for number, value in ((0, 1.5), (far, 2.5), (1, 3.5)):
-        column.put(number, np.full(shape, value))
-        assert (reader.read(number)[0] == value).all()
-    column.write([0, far], np.full((2, *shape), 4.5))
-    assert (reader.read([0, far]) == 4.5).all()
-    assert (reader.read(1)[0] == 3.5).all()
+    edge = column.segment_frames - 1
+    for first, values in ((0, [1.5]), (edge, [2.5, 3.5, 4.5]), (1, [5.5])):
+        column.put(first, [np.full(shape, value).data for value in values])
+        for number, value in enumerate(values, first):
+            assert (reader.read(number)[0] == value).all()
+    column.write([0, edge], np.full((2, *shape), 6.5))
+    assert (reader.read([0, edge]) == 6.5).all()
+    assert (reader.read([1, edge + 2])[:, ...] == np.reshape([5.5, 4.5], (2, *[1] * len(shape)))).all()
 
 
 def test_one_value_is_read_from_its_file_without_a_map(tmp_path):

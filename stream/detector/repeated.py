@@ -1,0 +1,198 @@
+"""Messages of a detector, of which most repeat the one before but for a few numbers and the pixels.
+
+Where all other bytes of a message are those of an image that `stream.detector.dectris` has decoded, what they
+say is known, and the pixels are not copied. A message that differs anywhere else is decoded there.
+"""
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from stream.detector.dectris import (
+    COMPRESSED,
+    DTYPES,
+    ROW_MAJOR,
+    DetectorMessage,
+    EncodedFrame,
+    ImageMessage,
+    decode_message,
+)
+from stream.wire.codec import Buffer
+
+_TIMES = {"real_time", "start_time", "stop_time"}  # numerator and denominator, which does not change
+_NUMBER = rb"([\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b[\x00-\x7f].{7})"  # the integers that an image may have
+_LENGTH = rb"([\x40-\x57]|\x58.|\x59..|\x5a.{4})"  # in front of bytes
+_UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 0, 2, 3, 4, 5, 6  # what CBOR calls major types
+_TAGS = {ROW_MAJOR, COMPRESSED, *DTYPES}
+_SELF_DESCRIBED = b"\xd9\xd9\xf7"
+_MOST_KEPT_BYTES = 1 << 12  # of what stands around the pixels
+
+
+class MessageReader:
+    """Decodes messages as `decode_message` does, images that are like the last one in less time."""
+
+    def __init__(self) -> None:
+        self._mould: _Mould | None = None
+        self._n_unlike = 0  # images in a row
+
+    def read(self, message: Buffer) -> DetectorMessage | None:
+        """Returns what a detector said; None for types of message that a stream of frames has no use for.
+
+        The pixels of an image may lie in `message` itself.
+
+        Raises
+        ------
+        DetectorMessageError
+            Saying what was expected and what came.
+        """
+        if self._mould is not None and (image := self._mould.cast(message)) is not None:
+            self._n_unlike = 0
+            return image
+        decoded = decode_message(message)
+        if isinstance(decoded, ImageMessage):
+            self._n_unlike += 1
+            # Ever more seldom: of images that are never alike no mould is worth its making.
+            if self._n_unlike.bit_count() == 1:
+                self._mould = _mould_of(bytes(message), decoded)
+        return decoded
+
+
+class _Mould(NamedTuple):
+    """What images that are like one of them have in common."""
+
+    image: ImageMessage
+    before: tuple[re.Pattern[bytes], ...]  # what stands before the pixels of each channel
+    after: re.Pattern[bytes]
+    fields: tuple[tuple[str, int | None], ...]  # that change, in the order of the message; denominators
+
+    def cast(self, message: Buffer) -> ImageMessage | None:
+        """Returns the image that `message` is, None where it is not like this one."""
+        at, encoded, data = 0, list[bytes](), dict[str, EncodedFrame]()
+        pixels = memoryview(message)
+        for pattern, (channel, frame) in zip(self.before, self.image.data.items(), strict=True):
+            found = pattern.match(message, at)
+            if found is None:
+                return None
+            *numbers, length = found.groups()
+            encoded += numbers
+            start = found.end()
+            at = start + _value(length)
+            data[channel] = msgspec.structs.replace(frame, data=pixels[start:at])
+        found = self.after.fullmatch(message, at)
+        if found is None or at > len(pixels):
+            return None
+        values = map(_value, [*encoded, *found.groups()])
+        changed = {
+            name: value if denominator is None else (value, denominator)
+            for (name, denominator), value in zip(self.fields, values, strict=True)
+        }
+        return msgspec.structs.replace(self.image, data=data, **changed)
+
+
+def _value(encoded: bytes) -> int:
+    return encoded[0] & 31 if len(encoded) == 1 else int.from_bytes(encoded[1:], "big")
+
+
+def _mould_of(message: bytes, image: ImageMessage) -> _Mould | None:
+    """Return the mould that `image` is, which was decoded from `message`; None where it cannot be one."""
+    try:
+        patterns, names = _taken_apart(message)
+    except _UnlikeError:
+        return None
+    *before, after = (re.compile(pattern, re.DOTALL) for pattern in patterns)
+    if len(before) != len(image.data) or sum(map(len, patterns)) > _MOST_KEPT_BYTES:
+        return None
+    frames = {channel: msgspec.structs.replace(frame, data=b"") for channel, frame in image.data.items()}
+    image = msgspec.structs.replace(image, data=frames)
+    fields = tuple((name, getattr(image, name)[1] if name in _TIMES else None) for name in names)
+    return _Mould(image, tuple(before), after, fields)
+
+
+class _UnlikeError(ValueError):
+    """An image that is written in another way than this module knows."""
+
+
+def _taken_apart(message: bytes) -> tuple[list[bytes], list[str]]:
+    """Return expressions for what stands before, between and after the pixels, and the fields that change.
+
+    Only for a message that the decoder has taken: what is not looked at here is in order.
+    """
+    patterns, names, seen, kept = [b""], list[str](), set[str](), 0
+
+    def leave_out(start: int, stop: int, instead: bytes) -> None:
+        nonlocal kept
+        patterns[-1] += re.escape(message[kept:start]) + instead
+        kept = stop
+
+    at = len(_SELF_DESCRIBED) * message.startswith(_SELF_DESCRIBED)
+    n_fields, at = _expect(message, at, _MAP)
+    for _ in range(n_fields):
+        name, at = _text(message, at)
+        if name in seen:
+            raise _UnlikeError
+        seen.add(name)
+        if name == "data":
+            n_channels, at = _expect(message, at, _MAP)
+            for _ in range(n_channels):
+                start, pixels, at = _pixels(message, at)
+                leave_out(start, pixels, _LENGTH)
+                patterns.append(b"")
+                kept = at
+        elif name == "image_id" or name in _TIMES:
+            names.append(name)
+            start = at if name == "image_id" else _expect(message, at, _ARRAY)[1]
+            _, stop = _expect(message, start, _UNSIGNED)
+            leave_out(start, stop, _NUMBER)
+            at = _after(message, at)
+        else:
+            at = _after(message, at)
+    leave_out(len(message), len(message), b"")
+    return patterns, names
+
+
+def _head(message: bytes, at: int) -> tuple[int, int, int]:
+    """Return the major type of the item at `at`, the number in its head, and where its head ends."""
+    major, value, at = message[at] >> 5, message[at] & 31, at + 1
+    if value < 24:
+        return major, value, at
+    if value > 27:  # of a length that only its end tells
+        raise _UnlikeError
+    n_bytes = 1 << (value - 24)
+    return major, int.from_bytes(message[at : at + n_bytes], "big"), at + n_bytes
+
+
+def _expect(message: bytes, at: int, wanted: int) -> tuple[int, int]:
+    major, value, at = _head(message, at)
+    if major != wanted:
+        raise _UnlikeError
+    return value, at
+
+
+def _text(message: bytes, at: int) -> tuple[str, int]:
+    n_bytes, at = _expect(message, at, _TEXT)
+    return str(message[at : at + n_bytes], "utf-8"), at + n_bytes
+
+
+def _after(message: bytes, at: int) -> int:
+    """Return where the item at `at` ends."""
+    n_left = 1
+    while n_left:
+        major, value, at = _head(message, at)
+        n_left += {_ARRAY: value, _MAP: 2 * value, _TAG: 1}.get(major, 0) - 1
+        at += value if major in (_BYTES, _TEXT) else 0
+    return at
+
+
+def _pixels(message: bytes, at: int) -> tuple[int, int, int]:
+    """Return where the bytes of the channel at `at` have their head, where they begin and where they end."""
+    _, at = _text(message, at)
+    while True:
+        start = at
+        major, value, at = _head(message, at)
+        if major == _BYTES:
+            return start, at, at + value
+        # Other tags may stand for what is elsewhere in the message.
+        if major not in (_UNSIGNED, _TEXT, _ARRAY, _TAG) or (major == _TAG and value not in _TAGS):
+            raise _UnlikeError
+        at += value if major == _TEXT else 0
