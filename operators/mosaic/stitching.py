@@ -15,6 +15,7 @@ from operators.mosaic.mosaic import Mosaic
 from operators.mosaic.phase_sync import result_of, synchronising
 
 PART = 256  # patches that are stitched at a time
+PLACES = 4096  # of patches, which are put in order at a time
 
 ReadParts: TypeAlias = Callable[[NDArray[np.int64]], tuple[Patches, Array]]
 
@@ -71,7 +72,8 @@ def stitching(
     n, lit, light = mosaic.weights.shape[-1], mosaic.lit, mosaic.light
     bounds = Bounds.of_windows(corners, n)
     mosaic.grow(bounds)
-    for rows in _parts(neighbours_first(corners)):
+    order = yield from neighbours_first(corners)
+    for rows in _parts(order):
         mosaic.add(*read(rows), corners[rows])
         yield
     mean = mosaic.object_on(bounds)
@@ -97,8 +99,8 @@ def _parts(rows: Array) -> list[Array]:
     return np.array_split(rows, -(-len(rows) // PART))
 
 
-def neighbours_first(corners: Corners) -> NDArray[np.int64]:
-    """Return an order of patches, (frame,), in which each comes next to one before it, if it can.
+def neighbours_first(corners: Corners) -> Generator[None, None, NDArray[np.int64]]:
+    """Find, in short steps, an order of patches, (frame,), in which each comes next to one before it, if it can.
 
     Taken at random, patches would join islands whose phases have nothing to do with each other: a bad start
     for matching them all. From the first patch on, the nearest to all before is next (Prim, 1957); it is
@@ -116,6 +118,8 @@ def neighbours_first(corners: Corners) -> NDArray[np.int64]:
         if rank[place] < len(places):
             continue
         rank[place], n_taken = n_taken, n_taken + 1
+        if n_taken % PLACES == 0:
+            yield
         for edge in range(starts[place], starts[place + 1]):
             if rank[ends[edge]] == len(places):
                 heapq.heappush(queue, (distances2[edge], firsts[ends[edge]], ends[edge]))

@@ -117,6 +117,8 @@ class LivePicture(ScanWork):
         """Stitches the mosaic of all frames; says whether there is more to do."""
         if self._is_stitched or not self._origin.uses_network or not self._placed:
             return False
+        if self._unpublished.size:  # what came last does not wait for all the rest to be stitched again
+            self._publish()
         self._stitching = self._stitching or self._all_frames()
         try:
             next(self._stitching)

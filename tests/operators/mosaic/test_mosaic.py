@@ -253,7 +253,7 @@ def nearest_first(corners):
     ids=["raster", "shuffled", "dense", "grid", "fly scan", "line", "one", "two places"],
 )
 def test_the_patch_nearest_to_those_before_is_next(corners):
-    order = stitching.neighbours_first(corners.astype(np.int64))
+    order = phase_sync.result_of(stitching.neighbours_first(corners.astype(np.int64)))
     assert order.tolist() == nearest_first(corners)
 
 

@@ -185,6 +185,18 @@ def test_the_stage_is_heard_of_while_it_stitches_the_last_image(bench, scanned, 
     assert error(bench.sees(), scanned) < 1e-4
 
 
+def test_the_last_frames_are_shown_before_all_are_stitched_again(bench, scanned, monkeypatch):
+    scanned.fill(bench.scan, np.arange(len(scanned) - 1))
+    bench.loop.turn()
+    scanned.fill(bench.scan, [len(scanned) - 1])
+    close(bench.scan, *INPUTS)
+    monkeypatch.setattr("stream.stages.cursor.SLICE_S", 0.0)
+    for _ in range(2):  # takes the frame in, begins to stitch
+        bench.loop.turn()
+    assert not bench.scan.count("stitcher", "closed")
+    assert bench.sees().frames_seen == len(scanned)
+
+
 def test_there_is_no_picture_before_the_first(bench, scanned):
     assert bench.sees() is None
     bench.loop.turn()
