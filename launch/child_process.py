@@ -13,6 +13,9 @@ from pathlib import Path
 REFUSED = 2  # exit status: the same start would fail in the same way
 REFUSAL = "cannot run: "  # what follows in the log is the reason
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+KEPT_BYTES = 64 << 20  # of freed memory that a process keeps, some batches of frames
+MOST_HEAP_BYTES = 32 << 20  # of one array: the most that glibc allows
 
 
 class BoundedFile(RotatingFileHandler):
@@ -45,6 +48,18 @@ def allow_many_files() -> None:
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def keep_freed_memory() -> None:
+    """Makes this process use its freed memory again, instead of giving it back and asking for it anew.
+
+    Arrays of a batch come and go many times a second, and the system clears each page that it hands out.
+    Libraries other than glibc decide for themselves.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, MOST_HEAP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def die_with(parent: int) -> None:

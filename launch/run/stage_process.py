@@ -13,7 +13,14 @@ import sys
 from io import TextIOWrapper
 from pathlib import Path
 
-from launch.child_process import REFUSAL, REFUSED, BoundedFile, die_with, ends_by_parent_alone
+from launch.child_process import (
+    REFUSAL,
+    REFUSED,
+    BoundedFile,
+    die_with,
+    ends_by_parent_alone,
+    keep_freed_memory,
+)
 from launch.config.run_file import ResolvedRun
 from stream.atomic import DiskFullError
 from stream.stages.link import Link, NoticeHandler
@@ -35,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.parent:
         die_with(options.parent)
     ends_by_parent_alone()
+    keep_freed_memory()
     run = ResolvedRun.read(options.run)
     log_to(run.logs / f"{options.stage}.log")
     try:

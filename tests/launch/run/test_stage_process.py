@@ -1,6 +1,9 @@
 import os
+import platform
 import subprocess
 import sys
+
+import pytest
 
 from launch.child_process import REFUSED
 from launch.run.processes import StageProcess
@@ -71,3 +74,28 @@ def test_a_stage_that_is_started_by_hand_logs_where_it_is_started(tmp_path):
     )
     assert process.stderr.count("WARNING stage: line") == 200
     assert file.read_text() == ""
+
+
+BATCHES = """
+import resource, sys
+from launch.child_process import keep_freed_memory
+
+if sys.argv[1] == "keeps":
+    keep_freed_memory()
+for n in range(60):
+    if n == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    batch = [bytearray(4 << 20) for _ in range(4)]
+    del batch
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not platform.libc_ver()[0], reason="of glibc alone it is known what it keeps")
+def test_memory_of_batches_that_come_and_go_is_not_asked_of_the_system_again():
+    def n_faults(how):
+        return int(
+            subprocess.run([sys.executable, "-c", BATCHES, how], capture_output=True, check=True).stdout
+        )
+
+    assert n_faults("keeps") < n_faults("gives back") / 100
