@@ -100,7 +100,7 @@ def _parts(rows: Array) -> list[Array]:
 
 
 def neighbours_first(corners: Corners) -> Generator[None, None, NDArray[np.int64]]:
-    """Find, in short steps, an order of patches, (frame,), in which each comes next to one before it, if it can.
+    """Find, in short steps, an order of patches, (frame,), in which each comes next to one before if it can.
 
     Taken at random, patches would join islands whose phases have nothing to do with each other: a bad start
     for matching them all. From the first patch on, the nearest to all before is next (Prim, 1957); it is
