@@ -246,7 +246,7 @@ def stage(
 ) -> None:
     """Does a stage of a run that is on another machine, until Ctrl-C."""
     from launch.commands.stage import stage as work
-    from stream.wire.sockets import client_endpoint
+    from stream.wire.handshake import client_endpoint
 
     run = client_endpoint(of, insecure=insecure, key=key, peers=peers)
     raise typer.Exit(work(name, run, device=device, threads=threads, patience_s=patience, cache=cache))
@@ -273,7 +273,7 @@ def keys(
     overwrite: Overwrite = False,
 ) -> None:
     """Creates a CURVE key pair: NAME.key to give away, NAME.key_secret to keep."""
-    from stream.wire.sockets import create_keys
+    from stream.wire.keys import create_keys
 
     secret = create_keys(folder, name, overwrite=overwrite)
     typer.echo(f"secret key   {secret}\npublic key   {secret.with_suffix('.key')}")

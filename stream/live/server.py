@@ -2,7 +2,7 @@
 
 Every `Ask` gets exactly one answer: an update as soon as there is one, or `NoNews` after a second; a client
 that asks again before its answer has changed its question. A client that does not ask costs nothing, and
-what several ask for is put together once.
+what several ask for is put together, encoded and copied once: all of them are sent the same bytes.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stream.wire.codec import Buffer, ProtocolError, decode, encode
 from stream.wire.handshake import answer_to, rejection
 from stream.wire.messages import Ask, Hello, NoNews, ObjectUpdate, RunState, Welcome
+from stream.wire.sockets import Part, shared
 
 HEARTBEAT_S = 1.0
 MOST_CLIENTS = 256
@@ -53,27 +54,28 @@ class Door:
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
         self._welcome: dict[bytes, None] = {}  # the one that spoke last is last
 
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Part]]:
         """Takes [client, message, ...] parts and returns those to send."""
         replies = [reply for request in requests for reply in self._take(request)]
-        now, no_news = self._clock(), list[Buffer]()
+        now, no_news = self._clock(), list[Part]()
         self._answers.forget(now)
-        for client, (ask, since) in list(self._waiting.items()):
+        # Those that ask the same one after the other: of large answers one at a time is held.
+        for client, (ask, since) in sorted(self._waiting.items(), key=_question):
             if (answer := self._answer_to(ask)) is None:
                 if now - since < HEARTBEAT_S:
                     continue
-                answer = no_news = no_news or self._no_news()
+                answer = no_news = no_news or shared(self._no_news())
             replies.append([client, *answer])
             del self._waiting[client]
         return replies
 
-    def _answer_to(self, ask: Ask) -> list[Buffer] | None:
+    def _answer_to(self, ask: Ask) -> list[Part] | None:
         question = ask.scan, ask.after
         if (answer := self._answers.get(question)) is None:
             news = self._find_news(*question)
             if news is None:
                 return None
-            answer = encode(*news)
+            answer = shared(encode(*news))
             self._answers.keep(question, answer)
         return answer
 
@@ -81,7 +83,7 @@ class Door:
         counts, state = self._tell()
         return encode(NoNews(counts=counts, state=state))
 
-    def _take(self, request: Sequence[Buffer]) -> list[list[Buffer]]:
+    def _take(self, request: Sequence[Buffer]) -> list[list[Part]]:
         client = bytes(request[0])
         try:
             message, _ = decode(request[1:])
@@ -107,6 +109,11 @@ class Door:
             del self._welcome[next(iter(self._welcome))]
 
 
+def _question(waiting: tuple[bytes, tuple[Ask, float]]) -> tuple[str, int]:
+    ask, _ = waiting[1]
+    return ask.scan, ask.after
+
+
 class _Answers:
     """What was answered to one client and is as good for others: nobody publishes twice in a moment.
 
@@ -120,7 +127,7 @@ class _Answers:
         self._newest = newest
         self._version: object = None
         self._good_until = float("-inf")
-        self._by_question: dict[tuple[str, int], list[Buffer]] = {}
+        self._by_question: dict[tuple[str, int], list[Part]] = {}
         self._n_bytes = 0
         self.get = self._by_question.get
 
@@ -129,12 +136,16 @@ class _Answers:
         version = self._newest()
         if version != self._version or now >= self._good_until:
             self._version, self._good_until = version, now + KEPT_S
-            self._by_question.clear()
-            self._n_bytes = 0
+            self._clear()
 
-    def keep(self, question: tuple[str, int], answer: list[Buffer]) -> None:
-        """Keeps an answer unless those of this moment have become large together."""
+    def keep(self, question: tuple[str, int], answer: list[Part]) -> None:
+        """Keeps an answer, alone where those of this moment have become large together."""
         n_bytes = sum(map(len, answer))
-        if self._n_bytes + n_bytes <= MOST_KEPT_BYTES:
-            self._by_question[question] = answer
-            self._n_bytes += n_bytes
+        if self._n_bytes + n_bytes > MOST_KEPT_BYTES:
+            self._clear()
+        self._by_question[question] = answer
+        self._n_bytes += n_bytes
+
+    def _clear(self) -> None:
+        self._by_question.clear()
+        self._n_bytes = 0

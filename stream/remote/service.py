@@ -157,7 +157,7 @@ class GatewayService:
                         door.send(reply)
                     counts = {"workers": gateway.n_workers, "inferred": gateway.n_done}
                     counts["refused"] = gateway.n_refused
-                    link.report("", counts, self._clock(), state=self._state(link.name))
+                    link.report("", counts | door.strangers, self._clock(), state=self._state(link.name))
             finally:
                 gateway.close()
 

@@ -207,10 +207,10 @@ class _Door:
             self.socket.send(reply)
 
     def counts(self) -> dict[str, int]:
-        """Return how many clients have asked lately: who follows asks again within a second."""
+        """Return who was not let in, and how many have asked lately: who follows asks again in a second."""
         now = self._clock()
         self._heard = {client: at for client, at in self._heard.items() if now - at <= SILENCE_S}
-        return {CLIENTS: len(self._heard)}
+        return {CLIENTS: len(self._heard)} | self.socket.strangers
 
     def say_farewell(self, link: Link) -> None:
         """Serve a little longer: a client between two questions still has to hear of the last picture."""
@@ -260,6 +260,7 @@ class _Ends:
         self._forwarder = stage if isinstance(stage, Forwarder) else None
         self._left: deque[Sequence[Buffer]] = deque()
         self.is_empty = False  # whether all that had come was received
+        self._source = stage
         if inlet is not None and inlet.relay is not None:  # first: what comes there has waited once
             self._inlets.append(held.enter_context(Socket(inlet.pattern, inlet.relay, queue=inlet.queue)))
         if inlet is not None:
@@ -288,6 +289,11 @@ class _Ends:
         """The sockets from which something may be received."""
         return [] if self._left else self._inlets
 
+    def progress(self) -> tuple[str, dict[str, int]]:
+        """Returns what the source says of its progress, with who was not let in at its sockets."""
+        scan, counts = self._source.progress()
+        return scan, counts | {name: n for inlet in self._inlets for name, n in inlet.strangers.items()}
+
     def pass_on(self) -> bool:
         """Sends what the source leaves to another; says whether all of it has gone."""
         if self._forwarder is not None and self._outlet is not None:
@@ -310,7 +316,7 @@ def _run_source(stage: Source, link: Link, clock: Clock) -> None:
             has_passed_on = ends.pass_on()
             pulse.beat(clock(), began if has_passed_on and ends.is_empty else None)
             stage.idle(clock())
-            link.report(*stage.progress(), clock(), ring=bool(messages))
+            link.report(*ends.progress(), clock(), ring=bool(messages))
             # Also under load: a source that never rests must hear that it is to stop.
             if not messages or began >= hears_at:
                 link.wait(0.0 if messages else POLL_S, ends.awaited)
@@ -318,4 +324,4 @@ def _run_source(stage: Source, link: Link, clock: Clock) -> None:
             elif len(messages) < FEW_MESSAGES:
                 time.sleep(GATHER_S)
         stage.close()
-        link.report(*stage.progress(), clock(), force=True)
+        link.report(*ends.progress(), clock(), force=True)

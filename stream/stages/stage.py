@@ -23,7 +23,7 @@ from stream.record.batches import oldest_of
 from stream.record.scan import Numbers, Scan
 from stream.stages.link import Link
 from stream.wire.codec import Buffer
-from stream.wire.sockets import Endpoint, Kind
+from stream.wire.sockets import Endpoint, Kind, Part
 
 
 class UnusableScanError(ValueError):
@@ -111,7 +111,7 @@ class DoorKeeper(Protocol):
     door: Endpoint  # where they may ask
     most_unread: int  # answers that wait for a client; further ones are dropped
 
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> Sequence[Sequence[Part]]:
         """Takes what came through the door, [client, message, ...] parts, and returns what goes out."""
 
 

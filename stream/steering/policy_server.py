@@ -278,9 +278,8 @@ class PolicyService:
                 self._policy.settle()
                 for words in door.news():
                     link.notice(logging.INFO, words)
-                link.report(
-                    "", {"measured": self._policy.n_measured}, time.monotonic(), state=door.stage_state
-                )
+                counts = {"measured": self._policy.n_measured} | socket.strangers
+                link.report("", counts, time.monotonic(), state=door.stage_state)
 
 
 def _newest(live: LiveReconstruction) -> LiveImage | None:

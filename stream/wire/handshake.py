@@ -27,7 +27,7 @@ from stream.wire.messages import (
     Reject,
     Welcome,
 )
-from stream.wire.sockets import Endpoint, Socket, client_endpoint
+from stream.wire.sockets import Endpoint, Socket
 
 SILENCE_S = 3.0  # a live server answers within a second; three mean that it is gone or was started anew
 
@@ -183,6 +183,16 @@ class Connection:
         if self._socket is not None:
             self._socket.flush_and_close(flush_s)
         self._socket, self.is_welcome = None, False
+
+
+def client_endpoint(
+    address: str, *, insecure: bool, key: Path | str | None, peers: Path | str | None
+) -> Endpoint:
+    """Returns where a client connects, checked (`Endpoint.check`); files may be given as strings."""
+    own, theirs = (None if file is None else Path(file) for file in (key, peers))
+    endpoint = Endpoint(address=address, insecure=insecure, key=own, peers=theirs)
+    endpoint.check()
+    return endpoint
 
 
 class Client:

@@ -6,10 +6,10 @@ socket has a bounded queue and a largest message.
 
 import atexit
 import functools
+import itertools
 import logging
-import os
 import re
-import tempfile
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,13 +27,23 @@ if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
 Kind = Literal["PULL", "PUSH", "PUB", "XPUB", "SUB", "ROUTER", "DEALER"]
+Part = Buffer | zmq.Frame  # of a message that is sent
 
 MAX_MESSAGE_BYTES = 512 << 20  # of one part
 MAX_REQUEST_BYTES = 64 << 20  # of what strangers ask a server, and of documents
 MAX_PORT = 65535
 MOST_STRANGERS = 16  # that a door names, each once
+WRONG_KEY, NO_HANDSHAKE = STRANGERS = ("wrong_key", "no_handshake")  # why somebody was not let in
 _ADDRESS = re.compile(r"(?:ipc|inproc)://.+|tcp://[^;]+:(?:\*|(\d+))")
 _LOOPBACK = re.compile(r"(ipc|inproc)://.+|tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)")
+
+_RECEIVE = ("PULL", "SUB", "ROUTER")
+_REASONS = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: WRONG_KEY,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: NO_HANDSHAKE,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: NO_HANDSHAKE,
+}
+_WHY = "keys on one side alone, a wrong key for the other side, or no ZeroMQ"
 
 log = logging.getLogger(__name__)
 
@@ -112,16 +122,6 @@ def read_keys(endpoint: Endpoint) -> tuple[bytes, bytes, bytes | None] | None:
     return public, secret, None
 
 
-def client_endpoint(
-    address: str, *, insecure: bool, key: Path | str | None, peers: Path | str | None
-) -> Endpoint:
-    """Returns where a client connects, checked (`Endpoint.check`); files may be given as strings."""
-    own, theirs = (None if file is None else Path(file) for file in (key, peers))
-    endpoint = Endpoint(address=address, insecure=insecure, key=own, peers=theirs)
-    endpoint.check()
-    return endpoint
-
-
 @functools.cache
 def _context() -> zmq.Context[Any]:
     context = zmq.Context(io_threads=1)
@@ -172,6 +172,36 @@ class _Allowed:
                 yield zmq.auth.load_certificate(file)[0]
 
 
+class _Strangers:
+    """Counts who comes to a `door`, which is not bound yet, and is not let in."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, door: zmq.Socket[Any]) -> None:
+        self.counts = dict.fromkeys(STRANGERS, 0)
+        self._door, self._tell_at = door, 1
+        address = f"inproc://strangers-{next(self._numbers)}"
+        door.monitor(address, sum(_REASONS))
+        self._events = door.context.socket(zmq.PAIR)
+        self._events.rcvhwm = 0  # where it is full ZeroMQ waits, and with it all that come to the door
+        self._events.connect(address)
+
+    def look(self, address: str) -> None:
+        """Counts those that came since the last look, and tells of the first, the tenth, the hundredth ..."""
+        with suppress(zmq.Again):
+            while True:
+                event, _ = self._events.recv_multipart(zmq.NOBLOCK)
+                self.counts[_REASONS[zmq.Event(int.from_bytes(event[:2], sys.byteorder))]] += 1
+        if (n := self.counts[NO_HANDSHAKE]) >= self._tell_at:
+            log.warning("%s: connections without a handshake, %d so far: %s", address, n, _WHY)
+            self._tell_at = 10 ** len(str(n))
+
+    def close(self) -> None:
+        """Looks no more; before the door is closed."""
+        self._door.monitor(None, 0)  # first: ZeroMQ would wait for who takes its events
+        self._events.close(0)
+
+
 class Socket:
     """A socket with bounded queues; a context manager.
 
@@ -216,6 +246,7 @@ class Socket:
         self.kind = kind
         self._guard: ThreadAuthenticator | None = None
         self._allowed: list[_Allowed] = []
+        self._strangers: _Strangers | None = None
         context = _context()
         if any(endpoint.key and endpoint.bind for endpoint in endpoints):
             context = zmq.Context(io_threads=1)  # has one guard at most
@@ -236,6 +267,8 @@ class Socket:
             self._socket.subscribe(b"")
         self.address = ""
         try:
+            if kind in _RECEIVE and any(it.bind and it.address.startswith("tcp:") for it in endpoints):
+                self._strangers = _Strangers(self._socket)
             for endpoint in endpoints:
                 self._attach(endpoint)
         except BaseException:
@@ -271,12 +304,21 @@ class Socket:
         else:
             socket.curve_serverkey = server
 
-    def send(self, parts: Sequence[Buffer], timeout_s: float | None = 0.0) -> bool:
+    @property
+    def strangers(self) -> dict[str, int]:
+        """How many connections were not let in, by the reason (`STRANGERS`), as far as `receive` has looked.
+
+        Of a door that receives over TCP; of any other socket nothing.
+        """
+        return dict(self._strangers.counts) if self._strangers else {}
+
+    def send(self, parts: Sequence[Part], timeout_s: float | None = 0.0) -> bool:
         """Sends a message; says whether it went within `timeout_s` (None waits)."""
         if timeout_s != 0.0 and not self._poll(zmq.POLLOUT, timeout_s):
             return False
         try:
-            # Copied: the caller may go on writing into its arrays, and so may the end of the process.
+            # Copied, but for what is `shared`: the caller may go on writing into its arrays, and so may the
+            # end of the process.
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=True)
         except zmq.Again:
             return False
@@ -294,6 +336,8 @@ class Socket:
         """Returns the parts of the next message, None if none came within `timeout_s` (None waits)."""
         for allowed in self._allowed:
             allowed.tell()
+        if self._strangers:
+            self._strangers.look(self.address)
         if timeout_s != 0.0 and not self._poll(zmq.POLLIN, timeout_s):
             return None
         try:
@@ -315,6 +359,9 @@ class Socket:
 
     def flush_and_close(self, timeout_s: float) -> None:
         """Closes and gives queued messages `timeout_s` to leave; the process waits for them at its end."""
+        if self._strangers:
+            self._strangers.close()
+            self._strangers = None
         self._socket.close(int(timeout_s * 1e3))
         if self._guard:
             self._guard.stop()
@@ -326,6 +373,14 @@ class Socket:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def shared(parts: Sequence[Buffer]) -> list[Part]:
+    """Returns the parts of a message that several get: they are copied here, and by no `send` of them.
+
+    Nobody else writes into the copy, which is freed when the last has been sent it.
+    """
+    return [zmq.Frame(part, copy=True) for part in parts]
 
 
 def wait_for_message(sockets: Iterable[Socket], timeout_s: float) -> list[Socket]:
@@ -340,42 +395,7 @@ def wait_for_message(sockets: Iterable[Socket], timeout_s: float) -> list[Socket
     return [by_raw[raw] for raw, _ in poller.poll(int(max(timeout_s, 0.0) * 1e3))]
 
 
-def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
-    """Writes a CURVE key pair `name`.key and `name`.key_secret into `folder`; returns the secret's path.
-
-    The secret is readable by its owner alone from its first byte on.
-
-    Raises
-    ------
-    ValueError
-        If `name` is no plain name, which would leave the folder.
-    NotADirectoryError
-        If `folder` is a file.
-    FileExistsError
-        If one of the two is there and `overwrite` does not say that peers may be locked out.
-    """
-    if not re.fullmatch(r"\w[\w.@ -]*", name):
-        raise ValueError(f"keys of {name!r}: wanted a plain name, of letters, digits and . _ @ -")
-    if not folder.is_dir() and os.path.lexists(folder):
-        raise NotADirectoryError(f"{folder} is no folder: keys are two files in one")
-    folder.mkdir(parents=True, exist_ok=True)
-    public, secret = folder / f"{name}.key", folder / f"{name}.key_secret"
-    if there := [str(path) for path in (secret, public) if path.exists() and not overwrite]:
-        raise FileExistsError(f"{', '.join(there)}: there already; --overwrite replaces what is there")
-    public_key, secret_key = (key.decode() for key in zmq.curve_keypair())
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as private:
-        told = f'#  CURVE key of {name}\n\nmetadata\ncurve\n    public-key = "{public_key}"\n'
-        new_public = _written(Path(private, public.name), told, 0o644)
-        new_secret = _written(Path(private, secret.name), f'{told}    secret-key = "{secret_key}"\n', 0o600)
-        # A link, unlike a rename, refuses a name that somebody has taken since.
-        place = os.replace if overwrite else os.link
-        place(new_secret, secret)
-        place(new_public, public)
-    return secret
-
-
-def _written(path: Path, text: str, mode: int) -> Path:
-    """Write a new file that others can read no sooner and no more than `mode` says."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    return path
+def new_keys() -> tuple[str, str]:
+    """Returns a new pair of CURVE keys, public and secret, as they are written in files."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()

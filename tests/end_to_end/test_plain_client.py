@@ -12,7 +12,7 @@ import pytest
 from launch.config.run_file import client_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
-from stream.wire.sockets import create_keys
+from stream.wire.keys import create_keys
 from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream import plain_client

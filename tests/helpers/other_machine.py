@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream.record.account import account
-from stream.wire.sockets import create_keys
+from stream.wire.keys import create_keys
 from tests.helpers.launch.commands import running
 from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Outcome, Pipeline

@@ -2,7 +2,8 @@ import resource
 
 import pytest
 
-from stream.wire.sockets import Endpoint, create_keys
+from stream.wire.keys import create_keys
+from stream.wire.sockets import Endpoint
 
 
 class Keys:

@@ -18,6 +18,7 @@ from stream.stages.inputs import ImageOrigin
 from stream.stages.stitching.picture import STAGE, LivePicture
 from stream.wire.codec import Buffer
 from stream.wire.messages import ObjectUpdate, RunState
+from stream.wire.sockets import Part
 
 
 class Stitcher:
@@ -70,7 +71,7 @@ class Stitcher:
         self._picture = LivePicture(self.config, self.origin, scan, self._clock, self._work_clock)
         return self._picture
 
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
+    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Part]]:
         """Answers clients that have something new to get."""
         return self._answers.exchange(requests)
 

@@ -17,8 +17,9 @@ from stream.live.image import LiveImage
 from stream.live.server import Door
 from stream.wire.codec import Buffer, encode
 from stream.wire.handshake import greeting
+from stream.wire.keys import create_keys
 from stream.wire.messages import Ask
-from stream.wire.sockets import Endpoint, Socket, create_keys, wait_for_message
+from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.benchmarks.figures import Figures
 from tests.helpers.letter import scan_sample
 from tests.helpers.pipeline import Pipeline

@@ -20,7 +20,8 @@ import numpy as np
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from stream.record.account import account
-from stream.wire.sockets import Endpoint, Socket, create_keys
+from stream.wire.keys import create_keys
+from stream.wire.sockets import Endpoint, Socket
 from tests.benchmarks.figures import Benchmark, Figures
 from tests.benchmarks.kilohertz.live import process_cpu_s
 from tests.benchmarks.kilohertz.scan import RepeatingScan

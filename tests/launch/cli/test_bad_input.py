@@ -8,7 +8,7 @@ import pytest
 from launch.beamline.simulation import Simulation, simulate_scan
 from launch.commands.simulate import write_scan
 from launch.training.recipe import DEMO_RECIPE
-from stream.wire.sockets import create_keys
+from stream.wire.keys import create_keys
 from tests.helpers.launch.wrong_values import (
     ADDRESSES,
     Parameter,

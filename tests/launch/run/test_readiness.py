@@ -14,7 +14,8 @@ from launch.run.readiness import readiness, warnings_of
 from launch.run.stages import resolve
 from operators.optics.probe import zone_plate_probe
 from operators.optics.trajectories import raster
-from stream.wire.sockets import Endpoint, Socket, create_keys
+from stream.wire.keys import create_keys
+from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import TRAINED_PROBE
 

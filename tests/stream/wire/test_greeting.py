@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import pytest
 
 from stream.wire.greeting import Peer, ask_who
-from stream.wire.sockets import Endpoint, EndpointError, Socket, create_keys
+from stream.wire.keys import create_keys
+from stream.wire.sockets import Endpoint, EndpointError, Socket
 
 HERE = "tcp://127.0.0.1:*"
 

@@ -6,7 +6,7 @@ import pytest
 import zmq
 import zmq.auth
 
-from stream.wire.sockets import create_keys
+from stream.wire.keys import create_keys
 
 
 def test_keys_are_never_replaced_unasked_for_peers_would_be_locked_out(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@ import socket
 
 import pytest
 
+from stream.wire.keys import create_keys
 from stream.wire.reserve import reserved
-from stream.wire.sockets import Endpoint, EndpointError, Socket, create_keys
+from stream.wire.sockets import Endpoint, EndpointError, Socket
 from tests.helpers.launch.commands import free_address
 
 

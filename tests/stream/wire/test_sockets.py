@@ -1,7 +1,9 @@
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import zmq
@@ -187,6 +189,58 @@ def test_only_the_client_whose_key_is_allowed_gets_in(keys):
         with Socket("PUSH", keys.visitor(server, keys.client)) as client:
             assert client.send([b"hello"], timeout_s=PATIENCE_S)
             assert texts(server.receive(timeout_s=PATIENCE_S)) == [b"hello"]
+
+
+def knock(server, mechanism):
+    """Begins a handshake as who has no keys (b"NULL") or has some (b"CURVE"), and hangs up once answered."""
+    place = urlsplit(server.address)
+    with socket.create_connection((place.hostname, place.port), PATIENCE_S) as connection:
+        connection.sendall(b"\xff\0\0\0\0\0\0\0\1\x7f\3\1" + mechanism.ljust(52, b"\0"))
+        connection.recv(64)
+
+
+def until_counted(server, n):
+    """Has the door look until it has counted so many strangers."""
+    while sum(server.strangers.values()) < n:
+        assert server.receive(timeout_s=0.01) is None
+    return server.strangers
+
+
+def test_who_is_not_let_in_is_counted_by_the_reason_and_told_of_once_in_a_while(keys, caplog):
+    with Socket("PULL", keys.door()) as server:
+        for _ in range(12):
+            knock(server, b"NULL")
+        assert until_counted(server, 12) == {"wrong_key": 0, "no_handshake": 12}
+        with Socket("PUSH", keys.visitor(server, keys.stranger)):
+            assert until_counted(server, 13)["wrong_key"] == 1
+        n_strangers = sum(server.strangers.values())
+        with Socket("PUSH", keys.visitor(server, keys.client)) as client:
+            assert client.send([b"hello"], timeout_s=PATIENCE_S)
+            assert texts(server.receive(timeout_s=PATIENCE_S)) == [b"hello"]
+        assert server.receive() is None
+        assert sum(server.strangers.values()) == n_strangers
+        assert client.strangers == {}, "it has no door"
+    first, *_, last = (record.getMessage() for record in caplog.records)
+    assert f"{server.address}: connections without a handshake, " in first
+    assert "a client is not let in, its public key" in last
+    assert len(caplog.records) <= 3, "of twelve strangers the first and the tenth are told of"
+
+
+def test_keys_at_a_door_that_has_none_are_counted_as_well():
+    with Socket("ROUTER", ANY) as server:
+        knock(server, b"CURVE")
+        assert until_counted(server, 1) == {"wrong_key": 0, "no_handshake": 1}
+
+
+def test_any_number_of_strangers_may_come_while_nobody_looks():
+    n = 2 * 1000 + 10  # ZeroMQ's own bounds of a queue, on both of its sides
+    with Socket("PULL", ANY) as server:
+        for _ in range(n):
+            knock(server, b"CURVE")
+        with Socket("PUSH", to(server)) as client:
+            assert client.send([b"hello"], timeout_s=PATIENCE_S)
+            assert texts(server.receive(timeout_s=PATIENCE_S)) == [b"hello"]
+        assert until_counted(server, n)["no_handshake"] == n
 
 
 def test_the_holder_of_a_doors_own_key_gets_in(keys):
