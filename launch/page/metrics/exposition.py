@@ -148,6 +148,13 @@ def _of_surroundings(report: Report) -> Iterator[Metric]:
         yield _gauge("disk_free_bytes", "where the run saves to", report.free_bytes)
         yield _gauge("disk_size_bytes", "where the run saves to", report.size_bytes)
     yield _gauges("clients", "who follow the image", "kind", report.clients)
+    strangers = CounterMetricFamily(
+        f"{PREFIX}strangers", "connections that were not let in", labels=["door", "reason"]
+    )
+    for door, by_reason in report.strangers.items():
+        for reason, n_times in by_reason.items():
+            strangers.add_metric([door, reason], n_times)
+    yield strangers
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -13,11 +13,14 @@ from launch.page.status import Status
 from stream.record.run_state import ProcessState
 from stream.stages.loop import CLIENTS
 from stream.wire.messages import StageState
+from stream.wire.sockets import STRANGERS
 
 TO_THE_IMAGE = ("positions", "probe", "inference", "refinement", "stitcher")
 """Stages that have to keep up with the detector, as their rows are called."""
 TROUBLE = ("warning", "error")
 SERVER, DETECTOR = "stitcher", "subscriber"  # processes that serve the live image, and hear the detector
+DOORS = {"live": SERVER, "positions": "positions", "policy": "policy", "remote": "gateway"}
+"""Sections of the configuration that say where others connect to, and the processes that listen there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ class Report:
         Of its disk, None where it cannot be asked.
     clients : dict of str to int
         Who follow the image: "page" the browsers that show it, "live" programs, of which the page is one.
+    strangers : dict of str to (dict of str to int)
+        Connections that were not let in, by door (`DOORS`) and reason, since the process at the door began.
     n_refused : int
         Series that were refused, since the process of the subscriber began.
     last_frame_s : float
@@ -65,6 +70,7 @@ class Report:
     free_bytes: int | None
     size_bytes: int | None
     clients: Mapping[str, int]
+    strangers: Mapping[str, Mapping[str, int]]
     n_refused: int
     last_frame_s: float
 
@@ -120,6 +126,7 @@ class Monitor:
             free_bytes=free_bytes,
             size_bytes=size_bytes,
             clients=_clients(n_browsers, processes),
+            strangers=_strangers(processes),
             n_refused=_told(processes, DETECTOR, "refused") or 0,
             last_frame_s=self._wall() - age_s if age_s < float("inf") else 0.0,
         )
@@ -147,6 +154,15 @@ def _clients(n_browsers: int, processes: Iterable[ProcessState]) -> dict[str, in
     """Return how many follow the image, programs only where the server of the image has told."""
     n_programs = _told(processes, SERVER, CLIENTS)
     return {"page": n_browsers} | ({} if n_programs is None else {"live": n_programs})
+
+
+def _strangers(processes: Iterable[ProcessState]) -> dict[str, dict[str, int]]:
+    """Return how many were not let in at each door of which somebody has told, by the reason."""
+    counts = {process.name: process.counts for process in processes}
+    told = {door: counts.get(name, {}) for door, name in DOORS.items()}
+    return {
+        door: {why: of[why] for why in STRANGERS} for door, of in told.items() if of.keys() >= {*STRANGERS}
+    }
 
 
 def _told(processes: Iterable[ProcessState], name: str, count: str) -> int | None:

@@ -51,6 +51,7 @@ def status_json(report: Report) -> bytes:
                 "size_bytes": report.size_bytes,
             },
             "clients": report.clients,
+            "strangers": report.strangers,
         }
     )
 

@@ -12,6 +12,7 @@ from launch.page.server import FILES
 from stream.record.run_state import ProcessState, write_state
 from stream.record.scan import State
 from stream.wire.messages import RunState, StageState
+from stream.wire.sockets import STRANGERS
 from tests.helpers.documentation import ROOT, blocks_of
 from tests.helpers.launch.monitored import STAGES, asked, watched
 from tests.helpers.stream.scans import make_scan, record
@@ -30,7 +31,8 @@ def scrape(tmp_path_factory):
     scan.column("worker", writable=True).write([0], 2)
     scan.mark("inference", [0], State.DONE)
     rows = (StageState(name="detector", text="receiving", level="ok"),)
-    stitcher = ProcessState(name="stitcher", pid=os.getpid(), is_running=True, counts={"clients": 1})
+    counts = {"clients": 1, **dict.fromkeys(STRANGERS, 0)}
+    stitcher = ProcessState(name="stitcher", pid=os.getpid(), is_running=True, counts=counts)
     write_state(folder, RunState(level="live", text="live", stages=rows), [stitcher])
     with watched(folder) as url:
         text, status = asked(f"{url}/metrics")[2], json.loads(asked(f"{url}/status.json")[2])

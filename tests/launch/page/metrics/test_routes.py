@@ -23,10 +23,13 @@ ROWS = (
     StageState(name="stitcher", text="version 3 of the image", level="ok"),
 )
 STALE = RunState(scan="0000-a", level="stale", text="inference: restarting", stages=ROWS)
+KNOCKED = {"wrong_key": 2, "no_handshake": 7}
 PROCESSES = (
     ProcessState(name="subscriber", pid=0, is_running=True, counts={"refused": 4}),
     ProcessState(name="inference", pid=0, is_running=False, n_restarts=2, counts={"clients": 9}),
-    ProcessState(name="stitcher", pid=os.getpid(), is_running=True, heard_s=1e9, counts={"clients": 3}),
+    ProcessState(
+        name="stitcher", pid=os.getpid(), is_running=True, heard_s=1e9, counts={"clients": 3} | KNOCKED
+    ),
 )
 
 
@@ -69,6 +72,11 @@ def test_metrics_say_what_ledger_page_and_supervisor_say(scan, tmp_path):
     assert found["process_heard_timestamp_seconds", "stitcher"] == 1e9
     assert (found["clients", "live"], found["clients", "page"]) == (3, 0)
     assert (found["ignored_total", "rejected", "subscriber"], found["series_refused_total",]) == (6, 4)
+    assert (
+        found["strangers_total", "live", "wrong_key"],
+        found["strangers_total", "live", "no_handshake"],
+    ) == (2, 7)
+    assert not [key for key in found if key[0] == "strangers_total" and key[1] != "live"], "nobody has told"
     assert 0 < found["disk_free_bytes",] < found["disk_size_bytes",]
 
 
@@ -89,6 +97,7 @@ def test_the_status_says_the_same_as_json(scan, tmp_path):
     assert (processes["inference"]["restarts"], processes["inference"]["heard_s"]) == (2, None)
     assert processes["supervisor"]["is_running"] and processes["supervisor"]["resident_bytes"] > 1e6
     assert told["disk"]["folder"] == str(tmp_path)
+    assert told["strangers"] == {"live": KNOCKED}
 
 
 def test_a_run_in_which_nothing_is_in_trouble_keeps_up(scan, tmp_path):
