@@ -105,7 +105,7 @@ def scan_folder(source: Path | None) -> Path:
 
 def _newest_in(save: Path) -> list[Path]:
     for scans in (save / "scans", save):
-        if scans.is_dir() and (names := names_of_scans(scans)):
+        if scans.is_dir() and (names := list(names_of_scans(scans))):
             return [scans / names[-1]]
     return []
 

@@ -130,6 +130,7 @@ class Finisher:
             if awaits_finishing(scan) or self._is_left_behind(scan):
                 waiting.append(scan)
             elif scan.count(FINISHED_LATER[-1], "closed"):
+                scan.close()  # there may be more than a process may have open
                 del self._waiting[name]
         waiting.sort(key=lambda scan: order_of(scan.name), reverse=self._order == "newest")
         waiting.sort(key=lambda scan: scan.header.run_id != self._context.run_id)

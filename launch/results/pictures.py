@@ -31,11 +31,11 @@ _DIM = 1e-3  # of a mode's peak intensity: its phase is noise
 def write_png(path: Path, result: Reconstruction) -> None:
     """Writes amplitude and phase of the well-lit object as `draw_object` shows them."""
     figure = Figure(figsize=(11, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     draw_object(figure, result)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    del figure
+        canvas.print_png(temporary)  # `savefig` would draw all of it once more before that, for the layout
+    del figure, canvas
     gc.collect()  # it refers to itself, with its megabytes, and a run writes one after the other
 
 

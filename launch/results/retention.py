@@ -66,10 +66,11 @@ class Retention:
     def _remove_oldest(self, tell: Tell) -> bool:
         """Remove the oldest that may go, if too many may; say whether there may be another."""
         scans = self._save / "scans"
-        for name in names_of_scans(scans)[:-1]:
+        names = list(names_of_scans(scans))[:-1]
+        for name in names:
             if name not in self._sizes and self._may_go(scans / name):
                 self._sizes[name] = _size(scans / name)
-        removable = [name for name in names_of_scans(scans)[:-1] if name in self._sizes]
+        removable = [name for name in names if name in self._sizes]
         n_bytes = 0
         for n_newer, name in enumerate(reversed(removable)):
             n_bytes += self._sizes[name]

@@ -22,7 +22,7 @@ from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
 from stream.durability.keeper import Keeper
 from stream.record.events import event_level
-from stream.record.handover import awaits_finishing, have_closed, is_left_behind, take_up
+from stream.record.handover import awaits_finishing, have_closed, is_left_behind, note_finished, take_up
 from stream.record.run_state import ask_to_end, write_state
 from stream.record.scan import NewScans, Scan
 from stream.wire.codec import ProtocolError, decode, encode
@@ -240,14 +240,17 @@ class Supervisor:
 
         Others without results are the finisher's, and count where they are what the run is for.
         """
+        finished = list[str]()
         for scan in self._new.look():
             if self.is_closed(scan):
+                finished += [] if awaits_finishing(scan) or awaits_measuring(scan) else [scan.name]
+                scan.close()  # of thousands
                 continue
             take_up(scan, self.run.run_id)
             own = self.run.run_id, self.run.context().config_hash
-            is_finishers = awaits_finishing(scan) or is_left_behind(scan, *own)
-            if self.run.resumes or not is_finishers:
+            if self.run.resumes or not (awaits_finishing(scan) or is_left_behind(scan, *own)):
                 self._scans.append(scan)
+        note_finished(self.run.scans, finished)
 
     def _is_taken_up(self, scan: Scan) -> bool:
         return scan.header.run_id != self.run.run_id

@@ -19,7 +19,7 @@ from stream.durability.keeper import COLUMNS, STAGE, kept_states
 from stream.record import calibration, error_curve, forerunner, snapshot
 from stream.record.account import frames_in_words
 from stream.record.columns import Column, DamagedScanError
-from stream.record.scan import COUNTERS_BYTES, INGESTS, Numbers, Scan, State, names_of_scans
+from stream.record.scan import COUNTERS_BYTES, INGESTS, Numbers, Scan, State, finished_names, names_of_scans
 
 DAMAGED = "damaged"  # beside the folder of scans
 PAGE_BYTES = 4096  # the disk gets memory by whole pages
@@ -35,6 +35,7 @@ def mend_scans(scans: Path, was_cut_off: Callable[[Scan], bool]) -> list[str]:
     """Sets aside what cannot be used of the scans below `scans`; says what and why.
 
     For who has the folder to itself. Nothing is deleted: it goes into a folder `damaged` beside `scans`.
+    Scans that were noted as finished have been looked through before that.
 
     Parameters
     ----------
@@ -42,7 +43,9 @@ def mend_scans(scans: Path, was_cut_off: Callable[[Scan], bool]) -> list[str]:
     was_cut_off : callable
         Says whether the power may have failed since anybody worked on a scan.
     """
-    mended = (_mended(scans / name, was_cut_off) for name in names_of_scans(scans))
+    finished = finished_names(scans)
+    left = (name for name in names_of_scans(scans) if name not in finished)
+    mended = (_mended(scans / name, was_cut_off) for name in left)
     return [sentence for sentence in mended if sentence]
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from stream.record.handover import runs_of
-from stream.record.scan import Scan, names_of_scans, order_of
+from stream.record.scan import Scan, names_of_scans
 
 FILE_NAME = "events.jsonl"
 MOST_EVENTS = 200  # that a reader keeps: the newest
@@ -131,8 +131,7 @@ def _earlier(file: Path) -> Path:
 def _next_began_s(scan: Scan) -> float:
     """Return when the next scan in the folder began, infinite if there is none."""
     scans = scan.folder.parent
-    later = (name for name in names_of_scans(scans) if order_of(name) > order_of(scan.name))
-    following = next(later, None)
+    following = next(names_of_scans(scans, after=scan.name), None)
     return float("inf") if following is None else Scan(scans / following).header.started_s
 
 

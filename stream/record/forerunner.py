@@ -103,8 +103,9 @@ def _keep(folder: Path, name: str, snapshot: RefinerSnapshot | None, *, with_obj
 
 def _found(scan: Scan, n_pixels: int, *, says_why: bool) -> tuple[str, RefinerSnapshot | None]:
     others = []
-    names, own = names_of_scans(scan.folder.parent), order_of(scan.name)
-    for name in reversed([name for name in names if order_of(name) < own]):
+    for name in names_of_scans(scan.folder.parent, newest_first=True):
+        if order_of(name) >= order_of(scan.name):
+            continue
         earlier = Scan(scan.folder.parent / name)
         if earlier.header.run_id != scan.header.run_id:
             break  # one run after the other writes into a folder

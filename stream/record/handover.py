@@ -9,11 +9,12 @@ later run that went on with it, a line each, in their order.
 """
 
 import contextlib
-import os
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
 from stream.atomic import write_atomically
-from stream.record.scan import Scan, order_of
+from stream.record.scan import FINISHED, NewScans, Scan, finished_names, order_of
 
 NETWORK = "inference"
 FINISHED_LATER = (NETWORK, "refinement", "stitcher")
@@ -24,6 +25,7 @@ PROBE = "probe"
 """A stage that does not hand over, and is the finisher's, too, where an earlier run has left its scan."""
 
 _TAKEN_UP = "taken_up"
+_STILL_NAMED = 16  # newest scans: late frames and documents may still name them
 
 
 def is_left_behind(scan: Scan, run_id: str, config_hash: str) -> bool:
@@ -67,10 +69,33 @@ def awaits_finishing(scan: Scan) -> bool:
 
 def has_successor(scan: Scan) -> bool:
     """Says whether a later scan has begun."""
-    scans, own = scan.folder.parent, order_of(scan.name)
-    with os.scandir(scans) as entries:
-        later = [entry.name for entry in entries if order_of(entry.name) > own]
-    return any((scans / name / "scan.json").exists() for name in later)
+    return order_of(_newest_in(scan.folder.parent).name()) > order_of(scan.name)
+
+
+class _Newest:
+    """The newest scan of a folder; stages ask at every turn."""
+
+    def __init__(self, scans: Path) -> None:
+        self._new, self._name = NewScans(scans), ""
+
+    def name(self) -> str:
+        self._name = max([self._name, *self._new.names()], key=order_of)
+        return self._name
+
+
+_newest_in = lru_cache(maxsize=8)(_Newest)
+
+
+def note_finished(scans: Path, names: Iterable[str]) -> None:
+    """Notes that nobody has anything left to do in the scans `names`, which `NewScans` then leaves out.
+
+    For who has the folder to itself. The newest scans are never noted; a full disk costs the note.
+    """
+    there = sorted((folder.name for folder in scans.iterdir()), key=order_of)
+    finished = finished_names(scans) | set(names)
+    noted = [name for name in there[:-_STILL_NAMED] if name in finished]
+    with contextlib.suppress(OSError):
+        write_atomically(scans.parent / FINISHED, "".join(f"{name}\n" for name in noted).encode())
 
 
 def take_up(scan: Scan, run_id: str) -> None:

@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +71,8 @@ INGESTS = "subscriber", "subscriber-2"
 COUNTERS_BYTES = 512
 _INDEX = {name: index for index, name in enumerate(COUNTERS)}
 SETTLED_S = 1.0  # longer than a tick of any file system's clock
+FEW, PAUSE_S = 500, 1e-5  # names that are listed at any time; a pause after more, for each ten times the work
+FINISHED = "finished"  # beside the folder of scans
 
 
 class State(IntEnum):
@@ -299,7 +300,7 @@ class Scan:
 class NewScans:
     """The scans of a folder as they begin; a look at one in which nothing was made costs next to nothing.
 
-    Stages look at every turn, and a folder may hold thousands.
+    Stages look at every turn, and a folder may hold thousands; those noted as finished are left out.
 
     Parameters
     ----------
@@ -310,25 +311,38 @@ class NewScans:
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._clock = folder, clock
-        self._known: set[str] = set()
-        self._listed_ns = -1  # the folder's time of change when all in it was known
+        self._known = finished_names(folder)
+        self._awaited: list[str] = []  # names that are there, of scans that have not begun
+        self._listed_ns = -1  # the folder's time of change when all in it was seen
+        self._listed_s, self._pause_s = float("-inf"), 0.0
 
     def look(self) -> list[Scan]:
         """Returns the scans that are new since the last look, in the order in which they began."""
+        return [Scan(self._folder / name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Returns their names instead."""
+        self._list()
+        begun = [name for name in self._awaited if _has_begun(self._folder, name)]
+        if begun:
+            self._known.update(begun)
+            self._awaited = [name for name in self._awaited if name not in self._known]
+        return begun
+
+    def _list(self) -> None:
+        """See what was made in the folder; of thousands not at every look, while it changes."""
         try:
             changed_ns = self._folder.stat().st_mtime_ns
         except FileNotFoundError:
-            return []
-        if changed_ns == self._listed_ns:
-            return []
-        with os.scandir(self._folder) as entries:  # a Path of each would take longer than all the rest
-            names = [entry.name for entry in entries if entry.name not in self._known]
-        begun = [name for name in sorted(names, key=order_of) if _has_begun(self._folder / name)]
-        self._known.update(begun)
-        # What is made within a tick of the file system's clock leaves no trace in it.
-        is_settled = self._clock() - changed_ns / 1e9 > SETTLED_S
-        self._listed_ns = changed_ns if is_settled and len(begun) == len(names) else -1
-        return [Scan(self._folder / name) for name in begun]
+            return
+        now = self._clock()
+        if changed_ns == self._listed_ns or abs(now - self._listed_s) < self._pause_s:
+            return
+        names = _listed(self._folder)
+        self._awaited = sorted(set(names) - self._known, key=order_of)
+        self._listed_s, self._pause_s = now, PAUSE_S * len(names) if len(names) > FEW else 0.0
+        # What is made within a tick of the file system's clock leaves no trace.
+        self._listed_ns = changed_ns if now - changed_ns / 1e9 > SETTLED_S else -1
 
 
 def scans_in(folder: Path) -> Iterator[Scan]:
@@ -337,14 +351,23 @@ def scans_in(folder: Path) -> Iterator[Scan]:
         yield Scan(folder / name)
 
 
-def names_of_scans(folder: Path) -> list[str]:
-    """Returns the names of the scans below `folder`, in the order in which they began."""
+def names_of_scans(folder: Path, *, after: str = "", newest_first: bool = False) -> Iterator[str]:
+    """Yields the names of the scans below `folder` that began after `after`, in their order or against it.
+
+    Each is looked at when it is asked for: who needs one alone does not wait for thousands.
+    """
+    later = [name for name in _listed(folder) if not after or order_of(name) > order_of(after)]
+    for name in sorted(later, key=order_of, reverse=newest_first):
+        if _has_begun(folder, name):
+            yield name
+
+
+def finished_names(scans: Path) -> set[str]:
+    """Returns the names of the scans that no stage has to look at again, as `note_finished` leaves them."""
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
+        return set((scans.parent / FINISHED).read_text(errors="replace").splitlines())
     except FileNotFoundError:
-        return []
-    return [name for name in sorted(names, key=order_of) if _has_begun(folder / name)]
+        return set()
 
 
 def order_of(name: str) -> tuple[int, str]:
@@ -352,12 +375,25 @@ def order_of(name: str) -> tuple[int, str]:
     return name.find("-"), name
 
 
-def _has_begun(folder: Path) -> bool:
-    return (folder / "scan.json").exists()
+def _has_begun(folder: Path, name: str) -> bool:
+    return os.path.exists(f"{folder}/{name}/scan.json")  # noqa: PTH110 -- a Path would take twice as long
 
 
 def new_scan_name(series: str, folders: Sequence[Path]) -> str:
     """Returns a name for the scan of `series` with a number above those of all names in `folders`."""
-    paths = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
-    indices = [int(found[0]) for path in paths if (found := re.match(r"\d+(?=-)", path.name))]
-    return f"{max(indices, default=-1) + 1:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', series)[:80]}"
+    index = max(map(_highest, folders), default=-1) + 1
+    return f"{index:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', series)[:80]}"
+
+
+def _highest(folder: Path) -> int:
+    """Return the highest number with which a name in `folder` begins, -1 where there is none."""
+    heads = {name.partition("-")[0] for name in _listed(folder) if "-" in name}
+    return max((int(head) for head in heads if head.isascii() and head.isdigit()), default=-1)
+
+
+def _listed(folder: Path) -> list[str]:
+    """Return all names in `folder`, none where there is no folder."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 -- a Path of each would take ten times as long
+    except FileNotFoundError:
+        return []

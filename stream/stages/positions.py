@@ -163,6 +163,8 @@ class Positions:
             # The newest may lack only the end of its documents.
             if scan is found[-1] or not scan.count(STAGE, "closed"):
                 self._resume(scan)
+            else:
+                scan.close()  # there may be more than a process may have open
 
     def _look_for_series(self) -> None:
         waiting, self._without_room = self._without_room, []

@@ -15,7 +15,7 @@ from launch.config.run_file import PROBE_FILE, ResolvedRun, optics
 from launch.results.summary import result_folder
 from operators.engine.config import RefinerSnapshot, RefinerState
 from stream.record.handover import runs_of
-from stream.record.scan import Scan, names_of_scans, order_of
+from stream.record.scan import Scan, names_of_scans
 from stream.record.snapshot import read_snapshot, read_state
 from stream.stages.inputs import Optics
 
@@ -134,13 +134,11 @@ class ScanRecords:
 
     def names(self) -> list[str]:
         """Returns the names of all scans, the newest first."""
-        return names_of_scans(self._scans)[::-1]
+        return list(names_of_scans(self._scans, newest_first=True))
 
     def _newest(self) -> str:
         """Return the name of the newest scan, "" if there is none; looks into as few of them as it can."""
-        names = [folder.name for folder in self._scans.iterdir()] if self._scans.is_dir() else []
-        names.sort(key=order_of, reverse=True)
-        return next((name for name in names if (self._scans / name / "scan.json").is_file()), "")
+        return next(names_of_scans(self._scans, newest_first=True), "")
 
     def open(self, name: str) -> ScanRecord:
         """Returns the scan `name`, or the newest one for the name "newest"; it stays open for the next time.

@@ -37,7 +37,7 @@ from stream.detector.dectris import (
 from stream.detector.doubts import MOST_OVERTAKEN, Doubts
 from stream.detector.repeated import MessageReader
 from stream.record.account import counted, never_came
-from stream.record.scan import Scan, ScanHeader, new_scan_name, scans_in
+from stream.record.scan import NewScans, Scan, ScanHeader, new_scan_name
 from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.recording import Recording, check_room
@@ -169,8 +169,9 @@ class Subscriber:
 
     def _look_for_unfinished(self) -> None:
         self._scans.mkdir(parents=True, exist_ok=True)
-        for scan in scans_in(self._scans):
+        for name in NewScans(self._scans).names():
             self._close_series()  # it was left unfinished and is not the newest
+            scan = Scan(self._scans / name)  # one at a time: there may be more than can be open
             if scan.count(STAGE, "closed"):
                 self._remember_closed(scan)
             else:
@@ -391,6 +392,5 @@ class Subscriber:
         self._series = None
 
     def _remember_closed(self, scan: Scan) -> None:
-        # A number without unique id says nothing about another process's series.
-        if scan.header.series_uid:
+        if scan.header.series_uid:  # a number alone says nothing about another process's series
             self._closed[scan.header.series_uid] = scan.folder

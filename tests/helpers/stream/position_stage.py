@@ -13,10 +13,14 @@ TRUTH_M = np.stack([np.arange(2000) * 1e-6, np.arange(2000) * -2e-6], axis=1)
 class Detector:
     """The subscriber's side of a scan, as far as positions see it."""
 
-    def __init__(self, scans, name, n_frames=N):
+    def __init__(self, scans, name, n_frames=N, series_id=None):
         index = len(list(scans.glob("*/scan.json")))
         header = ScanHeader(
-            series_id=index, series_uid=name, frame_shape=(4, 4), frame_dtype="<u2", started_s=0.0
+            series_id=index if series_id is None else series_id,
+            series_uid=name,
+            frame_shape=(4, 4),
+            frame_dtype="<u2",
+            started_s=0.0,
         )
         self.scan = Scan.create(scans / f"{index:04d}-{name}", header)
         self.counters = self.scan.counters("subscriber", writable=True)

@@ -68,14 +68,21 @@ def places(message: Any) -> Iterator[Path]:
 
 def changed(message: Any, path: Path, value: Any) -> Any:
     """A copy of the message with another value in one place."""
-    copy = dict(message) if isinstance(message, dict) else list(message)
-    copy[path[0]] = changed(copy[path[0]], path[1:], value) if len(path) > 1 else value
+    copy = inner = _copied(message)
+    for key in path[:-1]:  # a message may be deeper than Python calls itself
+        inner[key] = _copied(inner[key])
+        inner = inner[key]
+    inner[path[-1]] = value
     return copy
+
+
+def _copied(held: Any) -> Any:
+    return dict(held) if isinstance(held, dict) else list(held)
 
 
 def without(message: Any, path: Path) -> Any:
     """A copy of the message that lacks one place."""
-    copy = dict(message) if isinstance(message, dict) else list(message)
+    copy = _copied(message)
     if len(path) > 1:
         copy[path[0]] = without(copy[path[0]], path[1:])
     else:

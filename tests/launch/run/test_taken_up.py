@@ -8,9 +8,10 @@ from rich.console import Console
 
 from launch.commands import run as run_command
 from launch.page.scans.records import ScanRecords
+from launch.run import supervisor as supervisor_module
 from launch.run.supervisor import Supervisor
 from stream.record.events import events_of
-from stream.record.handover import hand_over, runs_of, take_up
+from stream.record.handover import awaits_finishing, hand_over, runs_of, take_up
 from stream.record.scan import Scan
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config, make_run
 from tests.helpers.stream.scans import close, make_scan, place, record
@@ -60,6 +61,24 @@ def test_a_run_that_resumes_waits_for_all_that_is_left_and_for_what_begins_meanw
             supervisor.wait_for_series(0, timeout_s=0.0)
         close(begun, "first")
         supervisor.wait_for_series(0, timeout_s=0.0)
+
+
+def test_scans_with_results_are_looked_at_by_the_next_run_alone_and_one_at_a_time(run_folder, monkeypatch):
+    def awaits(scan):
+        n_open.append(len(list(Path("/proc/self/fd").iterdir())))
+        return awaits_finishing(scan)
+
+    n_open = []
+    monkeypatch.setattr(supervisor_module, "awaits_finishing", awaits)
+    for number in range(40):
+        left_by_an_earlier_run(run_folder / "scans", number, "first", "positions").close()
+    for run_id, n_looked_at in (("first", 40), ("second", 16)):
+        run = make_run(run_folder, "first").model_copy(update={"run_id": run_id})
+        n_open.clear()
+        with Supervisor(run) as supervisor:
+            assert supervisor.scans() == []
+        assert len(n_open) == n_looked_at
+        assert max(n_open) - min(n_open) < 10
 
 
 @pytest.mark.parametrize("boot", ["", "this", "another"])

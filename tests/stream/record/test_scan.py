@@ -1,12 +1,15 @@
 import errno
 import os
+import shutil
+import time
 
 import numpy as np
 import pytest
 
 from stream.atomic import DiskFullError
+from stream.record import scan as scan_module
 from stream.record.account import account
-from stream.record.handover import has_successor
+from stream.record.handover import has_successor, note_finished
 from stream.record.scan import COUNTERS, NewScans, Scan, State, names_of_scans, new_scan_name, scans_in
 from tests.helpers.stream.clock import Clock
 from tests.helpers.stream.scans import FRAME_SHAPE, make_scan, place, record, states
@@ -30,14 +33,16 @@ def test_scans_of_five_digits_come_after_those_of_four(tmp_path):
     new = NewScans(tmp_path)
     names = ["0009-b", "9999-b", "10000-a", "10001-a"]
     scans = [make_scan(tmp_path, name) for name in reversed(names)]
-    assert names_of_scans(tmp_path) == [scan.name for scan in new.look()] == names
+    assert list(names_of_scans(tmp_path)) == [scan.name for scan in new.look()] == names
+    assert list(names_of_scans(tmp_path, newest_first=True)) == names[::-1]
+    assert list(names_of_scans(tmp_path, after="9999-b")) == names[2:]
     assert [has_successor(scan) for scan in reversed(scans)] == [True, True, True, False]
     assert new_scan_name("a", [tmp_path]) == "10002-a"
 
 
 def test_a_folder_is_looked_through_again_until_nothing_can_be_missed(tmp_path, monkeypatch):
-    listed, scandir = [], os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
 
     def looks(new):
         listed.clear()
@@ -55,11 +60,43 @@ def test_a_folder_is_looked_through_again_until_nothing_can_be_missed(tmp_path, 
     (tmp_path / "0001-b").mkdir()
     os.utime(tmp_path, (changed_s + 1, changed_s + 1))
     assert looks(new) == ([], True)
-    assert looks(new) == ([], True), "it may begin at any time"
+    assert looks(new) == ([], False)
     make_scan(tmp_path, "0001-b")
     os.utime(tmp_path, (changed_s + 1, changed_s + 1))
-    assert looks(new) == (["0001-b"], True)
+    assert looks(new) == (["0001-b"], False), "it may begin at any time"
     assert looks(new) == ([], False)
+
+
+def test_thousands_of_scans_are_not_listed_at_every_look_while_more_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_module, "FEW", 2)
+    monkeypatch.setattr(scan_module, "PAUSE_S", 0.1)
+    clock = Clock(time.time())
+    new = NewScans(tmp_path, clock)
+    for index in range(3):
+        make_scan(tmp_path, f"{index:04d}-a")
+    assert len(new.look()) == 3
+    make_scan(tmp_path, "0003-a")
+    clock.now += 0.2
+    assert new.look() == []
+    clock.now += 0.2
+    assert [scan.name for scan in new.look()] == ["0003-a"]
+    make_scan(tmp_path, "0004-a")
+    clock.now -= 3600
+    assert [scan.name for scan in new.look()] == ["0004-a"], "a clock that is set back costs nothing"
+
+
+def test_finished_scans_are_left_out_but_for_the_newest_which_late_frames_may_name(tmp_path):
+    scans, names = tmp_path / "scans", [f"{index:04d}-a" for index in range(20)]
+    for name in names:
+        make_scan(scans, name)
+    note_finished(scans, names[:3])
+    note_finished(scans, [*names[3:], "0020-that-is-gone"])
+    assert (tmp_path / "finished").read_text().split() == names[:4]
+    assert NewScans(scans).names() == names[4:]
+    assert list(names_of_scans(scans)) == names
+    shutil.rmtree(scans / names[0])
+    note_finished(scans, [])
+    assert make_scan(scans, names[0]).name in NewScans(scans).names(), "another scan of a name that was free"
 
 
 def test_a_scan_that_was_let_go_of_is_read_and_written_on(tmp_path):
