@@ -19,6 +19,12 @@ class Held(NamedTuple):
     maps: int
     memory_mb: float
 
+    def since(self, before: "Held") -> "Held":
+        """Return what is held more than `before`."""
+        return Held(
+            self.descriptors - before.descriptors, self.maps - before.maps, self.memory_mb - before.memory_mb
+        )
+
 
 def held_by(pid: int, folder: Path) -> Held:
     """Return what the process `pid` holds; of maps, those of files below `folder`."""

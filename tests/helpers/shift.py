@@ -43,9 +43,7 @@ def growth_over_series(folder: Path, short: ScannedSample, n_warm: int, n_series
             if number == n_warm:
                 before = held()
         after = held()
-    return {
-        name: Held(*(a - b for a, b in zip(now, before[name], strict=True))) for name, now in after.items()
-    }
+    return {name: now.since(before[name]) for name, now in after.items()}
 
 
 class Resumed(NamedTuple):

@@ -70,8 +70,8 @@ def _taken(folder: Path, in_full: bool, take: Callable[[int], bool]) -> Figures:
         works &= take(n // PARTS)
         if part == 0:
             before = held_by(os.getpid(), folder)
-    grown = Held(*(a - b for a, b in zip(held_by(os.getpid(), folder), before, strict=True)))
-    holds_no_more = grown.memory_mb < MOST_GROWTH_MB and max(grown[:2]) <= MOST_GROWTH
+    grown = held_by(os.getpid(), folder).since(before)
+    holds_no_more = grown.memory_mb < MOST_GROWTH_MB and max(grown.descriptors, grown.maps) <= MOST_GROWTH
     return {
         "passed": works and holds_no_more,
         "messages": n,
