@@ -48,7 +48,7 @@ function showFacts(steering) {
   audit.dataset.kind = kind;
   text("audit-why", [why.join(": "), ...reasons.slice(1)].join("; "));
   text("measured", `${measured.toLocaleString("en")} measured`);
-  text("left", `${left.toLocaleString("en")} left, ${steering.points_px.length} next`);
+  text("left", `${left.toLocaleString("en")} left, ${Math.min(left, steering.points_px.length)} next`);
   byId("dose-bar").style.width = most ? `${Math.min((100 * dose) / most, 100)}%` : "0";
   byId("dose-bar").classList.toggle("full", Boolean(most) && dose > 0.95 * most);
   text("dose", most ? `${number(dose)} of ${number(most)} photons/px` : `${number(dose)} photons/px, no limit`);

@@ -258,7 +258,7 @@ class AskingPlan:
     def __init__(self, address):
         self.client, self._stopping = PolicyClient(address), threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.points = None
+        self.points, self.n_left = None, 27
 
     def _run(self):
         while not self._stopping.wait(0.02) and not self.client.heard.stopper:
@@ -269,7 +269,7 @@ class AskingPlan:
                     break
                 self._stopping.wait(0.02)
             source = "person" if self.client.heard.held else "agent"
-            self.client.tell(source, "survey: not seen everywhere", 9, 27)
+            self.client.tell(source, "survey: not seen everywhere", 9, self.n_left)
         self.client.close()
 
     def __enter__(self):

@@ -60,6 +60,8 @@ def test_the_page_shows_what_the_policy_wants_and_why(page):
         row, column = AXES.centres(plan.points[:1])[0]
         assert (0xFF, 0xD2, 0x7A) in colours_near(page, row, column)
         assert (0xFF, 0xD2, 0x7A) not in colours_near(page, row + 14, column + 14)
+        plan.n_left = 4
+        wait_for_text(page, "#left", "4 left, 4 next")
 
 
 def test_a_person_holds_resumes_and_stops_with_the_keyboard(page):
