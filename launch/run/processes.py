@@ -25,6 +25,7 @@ FIRST_PAUSE_S = 0.1
 MAX_SAME = 3  # deaths of the same complaint: it will not go away
 DEAF_S = 5.0  # a process tells how far it is several times a second, unless its work keeps it
 STILL_S = 0.1  # between two looks of a source at its sockets, of which it takes fifty a second
+ASLEEP_S = 0.05  # longer than a source rests: one that had no core may have gone to rest just now
 BUSY_S = 1.0  # the same while it is at work, or stood still a moment ago
 MOMENT_S = 10.0
 _STANDS = {
@@ -74,6 +75,7 @@ class StageProcess:
         self._start_at: float | None = None
         self._pulse = PulseReader(run.rendezvous, spec.name) if spec.is_source else None
         self._stands = ""  # why it does not move
+        self._asleep = 0.0, 0.0  # after which beat it was first seen asleep, and when
         self._stood_at = 0.0  # its last move before that
         self._moves_at = float("-inf")  # since when it moves again
 
@@ -195,6 +197,10 @@ class StageProcess:
             return ""
         does = process_state(self.pid)
         if self._pulse.beat_at != beat_at:  # it went round and rests, while this process had no core
+            return ""
+        if does == "S" and self._asleep[0] != beat_at:
+            self._asleep = beat_at, now
+        if does == "S" and now - self._asleep[1] < ASLEEP_S:
             return ""
         # One that works, or waits for a core, is slow and not frozen; a disk that is slow is told of once.
         is_patient = does in ("R", "") or now - self._moves_at < MOMENT_S

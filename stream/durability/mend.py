@@ -7,6 +7,7 @@ cut, when nobody knows which of it is on the disk.
 """
 
 import contextlib
+import shutil
 import zipfile
 from collections.abc import Callable
 from itertools import count
@@ -67,6 +68,8 @@ def _mended(folder: Path, was_cut_off: Callable[[Scan], bool]) -> str:
     if not damage:
         return ""
     aside = _begin_again(folder, keeps_positions=not (is_cut_off or _damage_of_columns(folder, _PLACED)))
+    if is_cut_off:
+        _forget_arrivals(scan, aside)
     return f"scan {folder.name} is made again from its frames, what there was lies in {aside} now: {damage}"
 
 
@@ -164,6 +167,15 @@ def _begin_again(folder: Path, *, keeps_positions: bool) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         path.rename(place)
     return aside
+
+
+def _forget_arrivals(scan: Scan, aside: Path) -> None:
+    """Set aside when the frames came, and leave NaN: that clock has begun anew with the computer."""
+    column = scan.column("received_s", writable=True)
+    with contextlib.suppress(OSError):  # without room for the copy the times stay, for what they are worth
+        shutil.copytree(column.folder, aside / "columns" / column.folder.name)
+        column.write(scan.done(STAGE), np.nan)
+    scan.close()
 
 
 def _lost_with_the_power(scan: Scan) -> Numbers:

@@ -320,7 +320,8 @@ class Delay:
     """How long frames took from the end of exposure to what a stage made of them.
 
     Detector and computer clocks differ by an unknown offset. The fastest frame on its way, of all recorded so
-    far, is taken as the zero of that path, so time spent in any queue counts and the offset does not.
+    far, is taken as the zero of that path, so time spent in any queue counts and the offset does not. Frames
+    of which a time is not known (NaN) are left out.
 
     Parameters
     ----------
@@ -342,7 +343,8 @@ class Delay:
         published_s = self._scan.column(self._stage_column).read(numbers)
         received_s = self._scan.column("received_s").read(numbers)
         path_s = received_s - self._scan.column("exposed_s").read(numbers)
-        return (published_s - received_s + path_s - self._fastest_s)[published_s > 0]
+        took_s = (published_s - received_s + path_s - self._fastest_s)[published_s > 0]
+        return took_s[np.isfinite(took_s)]
 
     def recent_ms(self) -> tuple[float, float] | None:
         """Returns time to image as it is quoted while a scan runs: of the last frames that are in the image.
@@ -357,7 +359,8 @@ class Delay:
         new = self._recorded.look()
         if new.size:
             path_s = self._scan.column("received_s").read(new) - self._scan.column("exposed_s").read(new)
-            self._fastest_s = min(self._fastest_s, float(path_s.min()))
+            fastest_s = np.min(path_s, initial=self._fastest_s, where=np.isfinite(path_s))
+            self._fastest_s = float(fastest_s)
 
 
 def time_to_image_s(scan: Scan, stage_column: str = "mosaicked_s") -> NDArray[np.float64]:

@@ -31,7 +31,8 @@ def _error(record: ScanRecord) -> dict[str, Any]:
         return {"why": "no epoch of refinement has ended yet"}
     # the last stays whatever is left out
     curve = curve[::-1][:: -(-len(curve) // MOST_POINTS)][::-1]
-    since_s = float(record.scan.column("received_s").get(int(record.scan.done("subscriber")[0])))
+    received_s = record.scan.column("received_s").read(record.scan.done("subscriber"))
+    since_s = float(np.min(received_s, initial=curve["time_s"].max(), where=np.isfinite(received_s)))
     return {
         "epoch": curve["epoch"].tolist(),
         "error": [float(error) if np.isfinite(error) else None for error in curve["error"]],

@@ -61,13 +61,15 @@ class Patient:
         self.pulse = Pulse(folder, "second")
         self.process.ready()
 
-    def after(self, seconds: float) -> str:
-        """What is told when so much time has passed since the last beat."""
+    def after(self, *seconds: float) -> str:
+        """What is told when so much time has passed since the last beat, with a look after each part."""
         self.pulse.beat(self.now, self.now)
         assert (self.process.feel_pulse() or (0, "moves again"))[1].startswith("moves again")
-        self.now += seconds
-        change = self.process.feel_pulse()
-        return change[1] if change else ""
+        told = []
+        for part in seconds:
+            self.now += part
+            told.append(self.process.feel_pulse())
+        return "".join(change[1] for change in told if change)
 
 
 def test_one_that_is_at_work_or_waits_for_a_core_is_not_frozen(
@@ -75,11 +77,24 @@ def test_one_that_is_at_work_or_waits_for_a_core_is_not_frozen(
 ) -> None:
     it = Patient(run_folder, monkeypatch)
     assert it.after(0.05) == ""
-    assert it.after(0.11) == "does not move, waiting for another process: what comes waits"
+    assert it.after(0.11, 0.06) == "does not move, waiting for another process: what comes waits"
     it = Patient(run_folder, monkeypatch)
     it.does = "R"
     assert it.after(0.9) == ""
     assert it.after(1.1) == "does not move, at one piece of work: what comes waits"
+
+
+def test_one_that_had_no_core_and_rests_now_is_not_frozen(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Patient(run_folder, monkeypatch)
+    for _ in range(3):
+        it.does = "R"
+        assert it.after(0.5) == ""
+        it.does = "S"
+        assert it.process.feel_pulse() is None
+        it.now += 0.03
+        assert it.process.feel_pulse() is None
 
 
 def test_a_disk_that_is_slow_again_and_again_is_told_of_once(
@@ -98,7 +113,7 @@ def test_one_that_is_not_ready_or_ends_is_not_expected_to_move(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = Patient(run_folder, monkeypatch)
-    assert it.after(0.3) != ""
+    assert it.after(0.3, 0.1) != ""
     it.process.is_stopping = True
     assert it.process.feel_pulse() is None
     it.process.is_stopping, it.process.is_ready = False, False

@@ -12,6 +12,7 @@ from stream.durability import keeper
 from stream.durability.keeper import Keeper
 from stream.durability.mend import mend_scans
 from stream.record import columns
+from stream.record.account import time_to_image_s
 from stream.record.calibration import read_calibration, write_calibration
 from stream.record.columns import Column, DamagedScanError
 from stream.record.error_curve import EpochError, read_error_curve, write_error_curve
@@ -225,6 +226,26 @@ def test_after_a_power_cut_nothing_that_was_made_is_believed(tmp_path: Path, sma
         scan = Scan(scans / whole.name)
         assert not any(states(scan, stage).any() for stage in ("positions", "inference", "stitcher"))
         assert_as_it_was_or_not_there(scan)
+
+
+def test_times_of_before_a_power_cut_are_set_aside_as_they_are_on_a_clock_that_began_anew(
+    tmp_path: Path, small_segments: None
+) -> None:
+    scan, numbers = whole_scan(tmp_path / "scans"), np.arange(N)
+    before_s = 9000.0 + numbers / 10
+    scan.column("received_s", writable=True).write(numbers, before_s)
+    mend_scans(tmp_path / "scans", always)
+    assert np.isnan(Scan(scan.folder).column("received_s").read(numbers)).all()
+    aside = Column(tmp_path / "damaged" / scan.name / "columns" / "received_s")
+    np.testing.assert_array_equal(aside.read(numbers), before_s)
+    scan = Scan(scan.folder)
+    after, shown_s = np.arange(N, N + 10), 0.25  # frames that come on, seconds after the computer was started
+    record(scan, after, pixels_of(after))
+    scan.column("exposed_s", writable=True).write(np.arange(N + 10), np.arange(N + 10) / 10)
+    scan.column("received_s", writable=True).write(after, 20.0 + after / 10)
+    scan.column("mosaicked_s", writable=True).write(np.append(numbers, after), 20.0 + (N + 10) / 10 + shown_s)
+    expected_s = (N + 10 - after) / 10 + shown_s
+    np.testing.assert_allclose(time_to_image_s(scan), expected_s, atol=1e-9)
 
 
 def test_a_result_of_a_finished_scan_that_is_torn_is_made_again(tmp_path: Path, small_segments: None) -> None:
