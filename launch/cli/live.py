@@ -104,15 +104,24 @@ def run(
     log_json: LogJson = False,
     overwrite: Overwrite = False,
     browser: Browser = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray|ray://HOST:10001",
+            help="A Ray cluster that helps: the one of this computer, or one elsewhere.",
+        ),
+    ] = None,
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
     """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""
     from launch.commands.run import run as run_pipeline
-    from launch.config.file import files_read
+    from launch.config.file import files_read, override
     from launch.outputs import check_outputs
 
     if resume and series is not None:
         raise typer.BadParameter("--resume ends by itself: leave out --series")
+    if on is not None:
+        overrides = [*overrides, override("remote.on", on), "remote.enabled=true"]
     settings = _settings(config, save, overrides)
     check_outputs({"--json": json}, inputs=files_read(config, settings), overwrite=overwrite)
     raise typer.Exit(

@@ -18,7 +18,13 @@ from stream.wire.messages import FinishedScan, RunLevel, RunState, StageState
 log = logging.getLogger(__name__)
 
 STEERING = NAMES["policy"]
-BESIDE = ("finetune", "finisher", "gateway", NAMES["viewer"])  # the image follows the scan without them
+BESIDE = (
+    "cluster",
+    "finetune",
+    "finisher",
+    "gateway",
+    NAMES["viewer"],
+)  # the image follows the scan without them
 TROUBLE = ("error", "warning")  # the worst first
 MOST_FINISHED = 16  # scans that are told of to who joins late
 MOST_SAID = 2  # troubles in one sentence; the rows have all

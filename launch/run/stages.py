@@ -20,7 +20,7 @@ from stream.atomic import replacing
 from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
 from stream.record.scan import INGESTS, Scan
-from stream.stages.config import EndpointSection
+from stream.stages.config import MOST_ELSEWHERE, EndpointSection
 from stream.stages.inference.leases import worker_name
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
@@ -33,8 +33,8 @@ BEHIND = 5  # levels of nice of the finisher below refinement, which is at work 
 FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, where others may pause for ever
 RELAY = "subscriber.relay"  # where the second of two ingests passes on what it does not deal with
-MOST_ELSEWHERE = 64  # workers on other machines
 LEASES = "inference.leases"  # where workers of inference get frames
+PLACEMENT = "launch.on_ray.placement:placement"  # by its name: what knows Ray is no part of a run without
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
 
@@ -101,6 +101,9 @@ def _inference_of(config: Config) -> list[StageSpec]:
         stages.append(_spec(inference_worker, closes=False, shares=NETWORK, threads=section.threads, **own))
     if config.remote.enabled:
         stages.append(_spec(gateway, closes=False, is_vital=False))
+    if config.remote.on:
+        own = {"name": "cluster", "builder": PLACEMENT, "after": ("gateway",)}
+        stages.append(StageSpec.model_validate(own | {"closes": False, "is_vital": False}))
     return stages
 
 
@@ -218,12 +221,14 @@ def inference_worker(run: ResolvedRun) -> Service:
 def gateway(run: ResolvedRun) -> Service:
     """Returns the process that lets workers of inference on other machines in."""
     from stream.remote.files import SharedFiles
+    from stream.remote.placed import door_of_placed
     from stream.remote.service import GatewayService
     from stream.remote.setup import setup_of
 
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
+    door = _own(run.config.remote, run, "gateway").endpoint()
     return GatewayService(
-        _own(run.config.remote, run, "gateway").endpoint(),
+        door_of_placed(door, run.rendezvous) if run.config.remote.on else door,
         context.local(LEASES),
         setup_of(run.config.network, optics(run), files),
         files,

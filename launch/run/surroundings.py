@@ -47,7 +47,8 @@ def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
         yield "positions", config.positions
     yield "live", config.live
     if config.remote.enabled:
-        yield "remote", config.remote
+        remote = config.remote  # whose keys may still be to be made
+        yield "remote", remote.changed(insecure=True) if remote.makes_keys else remote
     if config.policy.enabled:
         yield "policy", config.policy
 
@@ -124,6 +125,13 @@ def store(known: Known) -> Findings:
     folder = config.store.path or config.save / "store"
     check_writable(folder, "another store.path")
     yield Finding("store", "OK", str(folder))
+
+
+def cluster(known: Known) -> Findings:
+    """Yields whether workers could be placed on the cluster that is named; it is not asked."""
+    if on := known.config.remote.on:
+        require("ray")
+        yield Finding("cluster", "OK", f"{on}, with keys made for the run")
 
 
 def require(module: str) -> None:

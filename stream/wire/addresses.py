@@ -5,3 +5,4 @@ POLICY = "tcp://127.0.0.1:5811"
 POSITIONS = "tcp://127.0.0.1:5578"  # bluesky's documents
 DETECTOR = "tcp://127.0.0.1:31001"
 REMOTE = "tcp://127.0.0.1:5812"  # for workers on other machines
+REMOTE_FROM_ANYWHERE = "tcp://0.0.0.0:5812"  # where the run places them itself

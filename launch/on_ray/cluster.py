@@ -1,0 +1,163 @@
+"""A Ray cluster as those see it who place something on it. Ray is imported here, when one is asked for."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from launch.extras import missing_extra
+from launch.on_ray.versions import why_not_connected, why_not_started
+
+PATIENCE_S = 5.0  # for the client server of a head to be reached
+CLIENT_PORT = 10001
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it would report to its authors what it is used for
+    "RAY_DEDUP_LOGS": "0",  # each worker says for itself what it does
+    "RAY_COLOR_PREFIX": "0",
+}
+
+
+class Needs(NamedTuple):
+    """What an actor has of its node for itself."""
+
+    cpus: int = 0
+    gpus: int = 0
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The same in the words of Ray."""
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus}
+
+
+class LostError(Exception):
+    """An actor that does not answer any more, and why."""
+
+
+class Actor:
+    """One actor and the question that it is asked at the moment.
+
+    Parameters
+    ----------
+    kind : type
+        Its class, which the node imports by its name.
+    arguments : tuple
+        Of that class.
+    needs : Needs
+    """
+
+    def __init__(self, kind: type, arguments: tuple[object, ...], needs: Needs) -> None:
+        import ray
+
+        # Restarted where a node is left, and again when one comes back.
+        options = {"max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        self._actor: Any = ray.remote(kind).options(**options, **needs.options).remote(*arguments)
+        self._asked: Any = None
+
+    def answer(self, method: str, *arguments: object) -> Any:
+        """Returns what `method` returns once it has, None before; the question after that is a new one.
+
+        Raises
+        ------
+        LostError
+            If the actor is gone; Ray may be starting it again.
+        """
+        import ray
+
+        if self._asked is None:
+            self._asked = getattr(self._actor, method).remote(*arguments)
+        done, _ = ray.wait([self._asked], timeout=0)
+        if not done:
+            return None
+        asked, self._asked = self._asked, None
+        try:
+            return ray.get(asked)
+        except ray.exceptions.RayError as error:
+            raise LostError(why_not_started(error)) from error
+
+    def end(self) -> None:
+        """Ends it for good."""
+        import ray
+
+        ray.kill(self._actor, no_restart=True)
+
+
+class Cluster:
+    """The cluster that this process is connected to.
+
+    Parameters
+    ----------
+    on : str
+        As it was asked for.
+    own_host : str
+        This computer, as the nodes reach it.
+    """
+
+    def __init__(self, on: str, own_host: str) -> None:
+        self.on, self.own_host = on, own_host
+
+    def nodes(self) -> list[Mapping[str, float]]:
+        """Returns what each node that is there has, by the names of Ray: CPU, GPU ..."""
+        import ray
+
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def start(self, kind: type, *arguments: object, needs: Needs) -> Actor:
+        """Returns an actor, which begins as soon as there is room for it."""
+        return Actor(kind, arguments, needs)
+
+
+@contextmanager
+def connected(on: str) -> Iterator[Cluster]:
+    """Connects this process to a cluster: `ray`, the one of this computer or a new one, or ray://HOST:PORT.
+
+    Raises
+    ------
+    ImportError
+        Without Ray.
+    ConnectionError
+        If there is no such cluster, or it has other versions of Ray or Python.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(f"{on}: {missing_extra(error) or error}", name=error.name) from error
+    try:
+        _connect(ray, on)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise ConnectionError(why_not_connected(on, error)) from error
+    try:
+        yield Cluster(on, _own_host(ray, on))
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, on: str) -> None:
+    if on == "ray":
+        try:
+            ray.init(address="auto", logging_level="warning")
+        except ConnectionError:  # no node runs on this computer
+            ray.init(address="local", include_dashboard=False, logging_level="warning")
+        return
+    place = urlsplit(on)
+    host, port = place.hostname or "", place.port or CLIENT_PORT
+    try:
+        socket.create_connection((host, port), PATIENCE_S).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"nobody answers at {host}:{port} ({error.strerror or error}); the head of a cluster does, "
+            "`ray start --head` there"
+        ) from error
+    ray.init(f"ray://{host}:{port}", logging_level="warning")
+
+
+def _own_host(ray: Any, on: str) -> str:
+    if on == "ray":
+        return str(ray.util.get_node_ip_address())
+    place = urlsplit(on)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:  # nothing is sent
+        asking.connect((place.hostname, place.port or CLIENT_PORT))
+        return str(asking.getsockname()[0])
