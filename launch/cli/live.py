@@ -121,7 +121,7 @@ def run(
     if resume and series is not None:
         raise typer.BadParameter("--resume ends by itself: leave out --series")
     if on is not None:
-        overrides = [*overrides, override("remote.on", on), "remote.enabled=true"]
+        overrides = [*overrides, override("remote.cluster", on), "remote.enabled=true"]
     settings = _settings(config, save, overrides)
     check_outputs({"--json": json}, inputs=files_read(config, settings), overwrite=overwrite)
     raise typer.Exit(

@@ -12,6 +12,8 @@ from launch.on_ray.versions import why_not_connected, why_not_started
 
 PATIENCE_S = 5.0  # for the client server of a head to be reached
 CLIENT_PORT = 10001
+_NONE_HERE = "Could not find any running Ray instance"
+_NOT_YET = "Starting Ray client server failed"  # a busy head may take longer than it gives itself
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it would report to its authors what it is used for
     "RAY_DEDUP_LOGS": "0",  # each worker says for itself what it does
@@ -139,7 +141,9 @@ def _connect(ray: Any, on: str) -> None:
     if on == "ray":
         try:
             ray.init(address="auto", logging_level="warning")
-        except ConnectionError:  # no node runs on this computer
+        except ConnectionError as error:
+            if _NONE_HERE not in str(error):  # it is named, and does not answer
+                raise
             ray.init(address="local", include_dashboard=False, logging_level="warning")
         return
     place = urlsplit(on)
@@ -151,7 +155,12 @@ def _connect(ray: Any, on: str) -> None:
             f"nobody answers at {host}:{port} ({error.strerror or error}); the head of a cluster does, "
             "`ray start --head` there"
         ) from error
-    ray.init(f"ray://{host}:{port}", logging_level="warning")
+    try:
+        ray.init(f"ray://{host}:{port}", logging_level="warning")
+    except RuntimeError as error:
+        if _NOT_YET not in str(error):
+            raise
+        ray.init(f"ray://{host}:{port}", logging_level="warning")
 
 
 def _own_host(ray: Any, on: str) -> str:

@@ -184,12 +184,12 @@ def needs_of(nodes: Sequence[Mapping[str, float]], n_workers: int, threads: int)
     nodes : sequence of mapping
         What each node has, by the names of Ray.
     n_workers : int
-        0 for one on each GPU, or on each node if there is none.
+        0 for one on each GPU, or on each node that has the cores if there is none.
     threads : int
         Cores of one that has no GPU.
     """
     n_gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    n_workers = n_workers or n_gpus or len(nodes)
+    n_workers = n_workers or n_gpus or max(sum(node.get("CPU", 0) >= threads for node in nodes), 1)
     return [Needs(gpus=1) if number < n_gpus else Needs(cpus=threads) for number in range(n_workers)]
 
 
@@ -237,13 +237,13 @@ class PlacementService:
             self._why = str(error)
 
     def _connect(self) -> None:
-        self._cluster = self._held.enter_context(connected(self._run.config.remote.on))
+        self._cluster = self._held.enter_context(connected(self._run.config.remote.cluster))
         ends_by_parent_alone()  # Ray has taken SIGTERM for itself
 
     def run(self, link: Link) -> None:
         """Looks after the workers until the run ends."""
         with self._held:
-            link.ready(self._run.config.remote.on)
+            link.ready(self._run.config.remote.cluster)
             while self._cluster is None and not link.is_stopped:
                 row = StageState(name=link.name, text=f"{self._why}; tried again and again", level="warning")
                 link.report("", {"workers": 0}, time.monotonic(), state=row)
@@ -257,7 +257,7 @@ class PlacementService:
 
 
 def placement(run: ResolvedRun) -> Service:
-    """Returns the process that places workers on the cluster `remote.on`."""
+    """Returns the process that places workers on the cluster `remote.cluster`."""
     return PlacementService(run)
 
 

@@ -101,7 +101,7 @@ def _inference_of(config: Config) -> list[StageSpec]:
         stages.append(_spec(inference_worker, closes=False, shares=NETWORK, threads=section.threads, **own))
     if config.remote.enabled:
         stages.append(_spec(gateway, closes=False, is_vital=False))
-    if config.remote.on:
+    if config.remote.cluster:
         own = {"name": "cluster", "builder": PLACEMENT, "after": ("gateway",)}
         stages.append(StageSpec.model_validate(own | {"closes": False, "is_vital": False}))
     return stages
@@ -228,7 +228,7 @@ def gateway(run: ResolvedRun) -> Service:
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
     door = _own(run.config.remote, run, "gateway").endpoint()
     return GatewayService(
-        door_of_placed(door, run.rendezvous) if run.config.remote.on else door,
+        door_of_placed(door, run.rendezvous) if run.config.remote.cluster else door,
         context.local(LEASES),
         setup_of(run.config.network, optics(run), files),
         files,

@@ -129,7 +129,7 @@ def store(known: Known) -> Findings:
 
 def cluster(known: Known) -> Findings:
     """Yields whether workers could be placed on the cluster that is named; it is not asked."""
-    if on := known.config.remote.on:
+    if on := known.config.remote.cluster:
         require("ray")
         yield Finding("cluster", "OK", f"{on}, with keys made for the run")
 

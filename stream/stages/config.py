@@ -310,7 +310,7 @@ class RemoteConfig(EndpointSection):
     """where they connect to: tcp://host:port"""
     bind: Literal[True] = True
     """this side always owns the address"""
-    on: Annotated[str, Field(pattern=r"^(ray(://[^/\s]+:\d{1,5})?)?$")] = ""
+    cluster: Annotated[str, Field(pattern=r"^(ray(://[^/\s]+:\d{1,5})?)?$")] = ""
     """a Ray cluster on which workers are placed: `ray` for the one that this computer belongs to, or
     ray://HOST:10001; keys for them are made for the run, and everything in the cluster is trusted"""
     workers: Annotated[int, Field(ge=0, le=MOST_ELSEWHERE)] = 0
@@ -320,18 +320,18 @@ class RemoteConfig(EndpointSection):
     @classmethod
     def _is_reachable(cls, values: object) -> object:
         """Take a default that other machines reach, where workers are placed on them."""
-        if isinstance(values, dict) and values.get("on") and "address" not in values:
+        if isinstance(values, dict) and values.get("cluster") and "address" not in values:
             return values | {"address": addresses.REMOTE_FROM_ANYWHERE}
         return values
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        if self.on and not self.enabled:
-            raise ValueError("`on` places workers on other machines: set `enabled: true`")
+        if self.cluster and not self.enabled:
+            raise ValueError("`cluster` places workers on other machines: set `enabled: true`")
         replace(self.endpoint(), insecure=self.insecure or self.makes_keys).check()
         return self
 
     @property
     def makes_keys(self) -> bool:
         """Whether the run makes keys for its door (`stream.remote.placed`), as the configuration has none."""
-        return bool(self.on) and self.key is None
+        return bool(self.cluster) and self.key is None

@@ -96,7 +96,7 @@ def test_every_foreign_module_comes_with_the_installation_or_an_extra():
     assert not unknown
 
 
-@pytest.mark.parametrize("extra", ["pipeline", "beamline", "fast", "train"])
+@pytest.mark.parametrize("extra", ["pipeline", "beamline", "fast", "train", "ray"])
 def test_each_extra_brings_the_modules_it_is_named_for(extra):
     foreign = [text for text in PROJECT["optional-dependencies"][extra] if "ptychostream" not in text]
     installed, brought = packages_distributions(), _modules(foreign)
@@ -108,7 +108,7 @@ def test_each_extra_brings_the_modules_it_is_named_for(extra):
 
 def test_extras_contain_the_pipeline():
     extras = PROJECT["optional-dependencies"]
-    for extra in ("beamline", "fast", "train", "gpu-cuda12", "gpu-cuda13"):
+    for extra in ("beamline", "fast", "train", "ray", "gpu-cuda12", "gpu-cuda13"):
         assert extras[extra][0] == "ptychostream[pipeline]"
     assert extras["dev"][0].startswith("ptychostream[beamline,fast,train")
 

@@ -1,0 +1,42 @@
+"""A run whose network works on another node of a Ray cluster; real nodes, each at an address of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.launch.ray_nodes import RayNodes, ray_nodes
+from tests.helpers.letter import ScannedSample
+from tests.helpers.on_ray import BACK_AT, KILLED_AT, scan_on_ray
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[RayNodes]:
+    with ray_nodes() as running:
+        yield running
+
+
+@pytest.fixture
+def on_ray(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> RayNodes:
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    return nodes
+
+
+@pytest.mark.timeout(300)
+def test_a_node_that_disappears_costs_its_share_alone_and_helps_again_when_it_is_back(
+    run_folder: Path, demo_sample: ScannedSample, on_ray: RayNodes
+) -> None:
+    sample = demo_sample
+    outcome, _, _, n_restarts = scan_on_ray(run_folder, sample, on_ray)
+    assert n_restarts == 0
+    outcome.assert_accounted(recorded=len(sample))
+    assert outcome.figures["is_complete"]
+    by = outcome.scan.column("worker").read(np.arange(len(sample)))
+    assert (by[:KILLED_AT] > 1).all() and (by[BACK_AT:] > 1).all()
+    assert set(by[KILLED_AT:BACK_AT].tolist()) == {1}
+    log = (run_folder / "logs" / "cluster.log").read_text()
+    assert "ready: " in log
+    assert "key" not in log.lower()
