@@ -1,7 +1,7 @@
 """A Ray cluster of real processes on this computer: a head without cores, and a node that may be killed.
 
-Ray runs in a process of its own, which is told what to do: it sets variables, threads and handlers that a test
-would leave behind.
+Ray runs in a process of its own, which is told what to do: a test would leave its variables, threads and
+handlers behind.
 """
 
 import os
