@@ -18,8 +18,8 @@ from pathlib import Path
 from launch.child_process import describe_status
 from launch.on_ray.versions import own_version
 from launch.run.claims import short_lived_folder
-from stream.remote.placed import write_public_key
-from stream.wire.sockets import Endpoint, create_keys, read_keys
+from stream.wire.keys import create_keys, write_public_key
+from stream.wire.sockets import Endpoint, read_keys
 
 PAUSE_S = 5.0  # before a command that has ended is started again
 LEAVE_S = 3.0  # in which it may say farewell
@@ -97,7 +97,8 @@ class PlacedStage:
         options += ["--threads", str(self._job.threads)]
         command = ["stage", self._job.stage, "--of", self._job.address, *options]
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        self._last_line, self._again_at = "it said nothing", None
+        self._last_line = "it said nothing"
+        self._again_at: float | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "launch.on_ray.command", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,

@@ -102,8 +102,10 @@ def _inference_of(config: Config) -> list[StageSpec]:
     if config.remote.enabled:
         stages.append(_spec(gateway, closes=False, is_vital=False))
     if config.remote.cluster:
-        own = {"name": "cluster", "builder": PLACEMENT, "after": ("gateway",)}
-        stages.append(StageSpec.model_validate(own | {"closes": False, "is_vital": False}))
+        beside = StageSpec(
+            name="cluster", builder=PLACEMENT, closes=False, is_vital=False, after=("gateway",)
+        )
+        stages.append(beside)
     return stages
 
 

@@ -4,17 +4,15 @@ Keys are made for the one run: its own lie in its short-lived folder, those of a
 ones never travel; a worker tells its public key, and the run lets in who has it.
 """
 
-import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from stream.atomic import replacing
-from stream.wire.sockets import Endpoint, create_keys
+from stream.wire.keys import create_keys, write_public_key
+from stream.wire.sockets import Endpoint
 
 _FOLDER = "placed"  # in the run's short-lived one
 _PEERS = "peers"
-_Z85 = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 def door_of_placed(door: Endpoint, rendezvous: Path) -> Endpoint:
@@ -39,17 +37,3 @@ def follow(rendezvous: Path, peers: Path | None) -> None:
 def let_in(rendezvous: Path, worker: str, public_key: str) -> None:
     """Lets the worker of this name in, with this key alone from now on; raises as `write_public_key`."""
     write_public_key(rendezvous / _FOLDER / _PEERS / f"{worker}.key", public_key)
-
-
-def write_public_key(file: Path, key: str) -> None:
-    """Writes a public CURVE key, 40 characters of Z85, to a file as `ptychostream keys` makes them.
-
-    Raises
-    ------
-    ValueError
-        If it is no key.
-    """
-    if not _Z85.fullmatch(key):
-        raise ValueError(f"{file.stem}: wanted a public key, 40 characters of Z85, got {len(key)} characters")
-    with replacing(file) as temporary:
-        temporary.write_text(f'#  CURVE key of {file.stem}\n\nmetadata\ncurve\n    public-key = "{key}"\n')

@@ -5,7 +5,11 @@ import re
 import tempfile
 from pathlib import Path
 
+from stream.atomic import replacing
 from stream.wire.sockets import new_keys
+
+_PUBLIC = '#  CURVE key of {name}\n\nmetadata\ncurve\n    public-key = "{key}"\n'
+_Z85 = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
@@ -32,7 +36,7 @@ def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
         raise FileExistsError(f"{', '.join(there)}: there already; --overwrite replaces what is there")
     public_key, secret_key = new_keys()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as private:
-        told = f'#  CURVE key of {name}\n\nmetadata\ncurve\n    public-key = "{public_key}"\n'
+        told = _PUBLIC.format(name=name, key=public_key)
         new_public = _written(Path(private, public.name), told, 0o644)
         new_secret = _written(Path(private, secret.name), f'{told}    secret-key = "{secret_key}"\n', 0o600)
         # A link, unlike a rename, refuses a name that somebody has taken since.
@@ -40,6 +44,20 @@ def create_keys(folder: Path, name: str, *, overwrite: bool = False) -> Path:
         place(new_secret, secret)
         place(new_public, public)
     return secret
+
+
+def write_public_key(file: Path, key: str) -> None:
+    """Writes a public CURVE key, 40 characters of Z85, to a file as `ptychostream keys` makes them.
+
+    Raises
+    ------
+    ValueError
+        If it is no key.
+    """
+    if not _Z85.fullmatch(key):
+        raise ValueError(f"{file.stem}: wanted a public key, 40 characters of Z85, got {len(key)} characters")
+    with replacing(file) as temporary:
+        temporary.write_text(_PUBLIC.format(name=file.stem, key=key))
 
 
 def _written(path: Path, text: str, mode: int) -> Path:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from stream.remote.placed import door_of_placed, follow, let_in
-from stream.wire.sockets import Endpoint, Socket, create_keys, read_keys
+from stream.wire.keys import create_keys
+from stream.wire.sockets import Endpoint, Socket, read_keys
 
 PATIENCE_S, BRIEFLY_S = 5.0, 0.3
 HERE = Endpoint(address="tcp://127.0.0.1:*", bind=True)
