@@ -7,7 +7,7 @@ say is known, and the pixels are not copied. A message that differs anywhere els
 import re
 from typing import NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 
 from stream.detector.dectris import (
     COMPRESSED,
@@ -62,36 +62,37 @@ class _Mould(NamedTuple):
     """What images that are like one of them have in common."""
 
     image: ImageMessage
-    before: tuple[re.Pattern[bytes], ...]  # what stands before the pixels of each channel
+    channels: tuple[tuple[re.Pattern[bytes], str, EncodedFrame], ...]  # what stands before the pixels of each
     after: re.Pattern[bytes]
     fields: tuple[tuple[str, int | None], ...]  # that change, in the order of the message; denominators
 
     def cast(self, message: Buffer) -> ImageMessage | None:
         """Returns the image that `message` is, None where it is not like this one."""
-        at, encoded, data = 0, list[bytes](), dict[str, EncodedFrame]()
-        pixels = memoryview(message)
-        for pattern, (channel, frame) in zip(self.before, self.image.data.items(), strict=True):
-            found = pattern.match(message, at)
+        pixels, at = memoryview(message), 0
+        encoded: tuple[bytes, ...] = ()
+        data = {}
+        for before, channel, frame in self.channels:
+            found = before.match(message, at)
             if found is None:
                 return None
             *numbers, length = found.groups()
-            encoded += numbers
+            encoded += tuple(numbers)
             start = found.end()
             at = start + _value(length)
-            data[channel] = msgspec.structs.replace(frame, data=pixels[start:at])
+            data[channel] = replace(frame, data=pixels[start:at])
         found = self.after.fullmatch(message, at)
         if found is None or at > len(pixels):
             return None
-        values = map(_value, [*encoded, *found.groups()])
+        encoded += found.groups()
         changed = {
-            name: value if denominator is None else (value, denominator)
-            for (name, denominator), value in zip(self.fields, values, strict=True)
+            name: _value(number) if denominator is None else (_value(number), denominator)
+            for (name, denominator), number in zip(self.fields, encoded, strict=True)
         }
-        return msgspec.structs.replace(self.image, data=data, **changed)
+        return replace(self.image, data=data, **changed)
 
 
 def _value(encoded: bytes) -> int:
-    return encoded[0] & 31 if len(encoded) == 1 else int.from_bytes(encoded[1:], "big")
+    return int.from_bytes(encoded[1:], "big") if len(encoded) > 1 else encoded[0] & 31
 
 
 def _mould_of(message: bytes, image: ImageMessage) -> _Mould | None:
@@ -103,10 +104,12 @@ def _mould_of(message: bytes, image: ImageMessage) -> _Mould | None:
     *before, after = (re.compile(pattern, re.DOTALL) for pattern in patterns)
     if len(before) != len(image.data) or sum(map(len, patterns)) > _MOST_KEPT_BYTES:
         return None
-    frames = {channel: msgspec.structs.replace(frame, data=b"") for channel, frame in image.data.items()}
-    image = msgspec.structs.replace(image, data=frames)
+    channels = tuple(
+        (pattern, channel, replace(frame, data=b""))
+        for pattern, (channel, frame) in zip(before, image.data.items(), strict=True)
+    )
     fields = tuple((name, getattr(image, name)[1] if name in _TIMES else None) for name in names)
-    return _Mould(image, tuple(before), after, fields)
+    return _Mould(replace(image, data={}), channels, after, fields)
 
 
 class _UnlikeError(ValueError):

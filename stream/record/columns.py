@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeGuard, TypeVar
 
 import msgspec
 import numpy as np
@@ -101,6 +101,8 @@ class Column:
     Attributes
     ----------
     is_writable : bool
+    item_bytes : int
+        Of one value.
     first_frame : int
         Segments that end before this frame are holes: large values there take no room until somebody stores
         one.
@@ -121,7 +123,7 @@ class Column:
         self.is_writable, self.first_frame = writable, 0
         self._n_segments = 0
         self._segments: list[NDArray[Any]] = []  # maps of them, of small values only
-        self._item_bytes = self.dtype.itemsize * math.prod(self.item_shape)
+        self.item_bytes = self.dtype.itemsize * math.prod(self.item_shape)
         self._file: FileIO | None = None
         self._file_index = -1
         self._close_file: Callable[[], object] = lambda: None
@@ -152,13 +154,8 @@ class Column:
         return column
 
     @property
-    def item_bytes(self) -> int:
-        """Of one value."""
-        return self._item_bytes
-
-    @property
     def n_room(self) -> int:
-        """How many frames there is room for by now, whoever allocated it."""
+        """Frames that there is room for by now, from frame 0 on, whoever allocated it."""
         return self._find_segments() * self.segment_frames
 
     def reserve(self, n_frames: int) -> None:
@@ -173,11 +170,6 @@ class Column:
             if self._find_segments() * self.segment_frames < n_frames:
                 self._allocate(self._n_segments)
 
-    @property
-    def n_allocated(self) -> int:
-        """Frames that there is room for by now, allocated from frame 0."""
-        return self._find_segments() * self.segment_frames
-
     def close(self) -> None:
         """Lets go of all files; whoever reads or writes again opens them anew."""
         self._close_file()
@@ -188,15 +180,22 @@ class Column:
         """Stores `values` (one per number, or one for all) at frame `numbers`; allocates as needed.
 
         Large values of frames that have room already (`reserve`) may be stored by several threads at once.
+        Numbers given as an ascending range take less time.
         """
+        values = np.asarray(values, self.dtype)
+        if self._is_even(numbers):
+            self.reserve(numbers[-1] + 1 if numbers else 0)
+            for segment, here, within in self._evenly(numbers):
+                segment[within] = values[here] if values.ndim > len(self.item_shape) else values
+            return
         numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
         if not numbers.size:
             return
         self.reserve(int(numbers.max()) + 1)
-        values, shape = np.asarray(values, self.dtype), (len(numbers), *self.item_shape)
+        shape = (len(numbers), *self.item_shape)
         if values.shape != shape:
             values = np.broadcast_to(values, shape)
-        if self._item_bytes >= LARGE_BYTES:
+        if self.item_bytes >= LARGE_BYTES:
             self._write_runs(numbers, values)
             return
         for segment, rows, within in self._grouped(numbers):
@@ -218,9 +217,7 @@ class Column:
                 self._file, self._file_index = self.path(index).open("r+b", buffering=0), index
                 self._close_file = weakref.finalize(self, self._file.close)
             here = values[: self.segment_frames - within]
-            n_bytes = len(here) * self._item_bytes
-            n_written = os.pwritev(self._file.fileno(), here, within * self._item_bytes)
-            _check_written(self._file, n_written, n_bytes)
+            self._pwrite(self._file, within, len(here), here)
             number, values = number + len(here), values[len(here) :]
 
     def get(self, number: int) -> NDArray[Any]:
@@ -231,17 +228,32 @@ class Column:
         index, within = divmod(number, self.segment_frames)
         try:
             with self.path(index).open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), self._item_bytes, within * self._item_bytes)
+                data = os.pread(file.fileno(), self.item_bytes, within * self.item_bytes)
         except FileNotFoundError:
             return np.zeros(self.item_shape, self.dtype)
         return np.frombuffer(data, self.dtype).reshape(self.item_shape)
+
+    def _is_even(self, numbers: Any) -> TypeGuard[range]:
+        is_ascending = isinstance(numbers, range) and numbers.start >= 0 and numbers.step > 0
+        return is_ascending and self.item_bytes < LARGE_BYTES
+
+    def _evenly(self, numbers: range) -> Iterator[tuple[NDArray[Any], slice, slice]]:
+        """Yield the maps in which `numbers` lie, of small values, which of them do, and where."""
+        first, step = 0, numbers.step
+        while first < len(numbers):
+            index, start = divmod(numbers[first], self.segment_frames)
+            n_here = min(len(numbers) - first, -((start - self.segment_frames) // step))
+            rows, first = slice(first, first + n_here), first + n_here
+            if index < len(self._segments) or index < self._find_segments():
+                yield self._segments[index], rows, slice(start, start + n_here * step, step)
 
     def _write_runs(self, numbers: NDArray[np.int64], values: NDArray[Any]) -> None:
         """Stores large values through the files, frames that are neighbours there in one piece."""
         for index, runs in itertools.groupby(self._runs(numbers), itemgetter(1)):
             with self.path(index).open("r+b", buffering=0) as file:
                 for rows, _, within in runs:
-                    self._pwrite(file, within, values[rows])
+                    data = np.ascontiguousarray(values[rows], self.dtype)
+                    self._pwrite(file, within, len(data), [data.data])
 
     def _read_runs(self, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Reads large values from the files, frames that are neighbours there in one piece."""
@@ -258,7 +270,7 @@ class Column:
                     self._preadv(file, within, out[rows])
 
     def _preadv(self, file: FileIO, within: int, out: NDArray[Any]) -> None:
-        n_read = os.preadv(file.fileno(), [out.reshape(-1).view(np.uint8).data], within * self._item_bytes)
+        n_read = os.preadv(file.fileno(), [out.reshape(-1).view(np.uint8).data], within * self.item_bytes)
         if n_read != out.nbytes:
             raise OSError(errno.EIO, f"{n_read} of {out.nbytes} bytes read", str(file.name))
 
@@ -275,19 +287,26 @@ class Column:
         if numbers.size and int(numbers.min()) < 0:
             raise ValueError(f"frame number {int(numbers.min())} in column {self.folder.name}: wanted >= 0")
 
-    def _pwrite(self, file: FileIO, within: int, values: NDArray[Any]) -> None:
-        data = np.ascontiguousarray(values, self.dtype)
-        n_written = os.pwrite(file.fileno(), data.data, within * self._item_bytes)
-        _check_written(file, n_written, data.nbytes)
+    def _pwrite(self, file: FileIO, within: int, n_values: int, pieces: Sequence[Buffer]) -> None:
+        n_bytes = n_values * self.item_bytes
+        n_written = os.pwritev(file.fileno(), pieces, within * self.item_bytes)
+        if n_written != n_bytes:
+            raise OSError(errno.EIO, f"{n_written} of {n_bytes} bytes written", str(file.name))
 
     def read(self, numbers: Any) -> NDArray[Any]:
         """Returns a copy of the values at `numbers`; zero where the writer has not allocated yet.
 
-        Large values are read from their files: pages of a map would count as memory of the process.
+        Large values are read from their files: pages of a map would count as memory of the process. Numbers
+        given as an ascending range take less time.
         """
+        if self._is_even(numbers):
+            out = np.zeros((len(numbers), *self.item_shape), self.dtype)
+            for segment, rows, within in self._evenly(numbers):
+                out[rows] = segment[within]
+            return out
         numbers = np.atleast_1d(np.asarray(numbers, dtype=np.int64))
         out = np.empty((len(numbers), *self.item_shape), self.dtype)
-        if self._item_bytes >= LARGE_BYTES:
+        if self.item_bytes >= LARGE_BYTES:
             self._read_runs(numbers, out)
             return out
         for segment, rows, within in self._grouped(numbers):
@@ -302,7 +321,7 @@ class Column:
 
     def head(self, n_frames: int) -> NDArray[Any]:
         """Returns a copy of the values of frames 0 to `n_frames` - 1, zero where nothing is allocated."""
-        if self._item_bytes >= LARGE_BYTES:
+        if self.item_bytes >= LARGE_BYTES:
             return self.read(np.arange(n_frames))
         out = np.zeros((n_frames, *self.item_shape), self.dtype)
         if n_frames > len(self._segments) * self.segment_frames:
@@ -337,7 +356,7 @@ class Column:
 
     def check_segments(self) -> None:
         """Raises DamagedScanError if a file is not as long as all are."""
-        n_bytes = self._item_bytes * self.segment_frames
+        n_bytes = self.item_bytes * self.segment_frames
         for path in self.folder.glob("*.bin"):
             if (found := path.stat().st_size) != n_bytes:
                 raise DamagedScanError(f"{path} has {found} bytes, not {n_bytes}")
@@ -347,8 +366,8 @@ class Column:
         return self.folder / f"{index:06d}.bin"
 
     def _allocate(self, index: int) -> None:
-        n_bytes, path = self._item_bytes * self.segment_frames, self.path(index)
-        is_hole = (index + 1) * self.segment_frames <= self.first_frame and self._item_bytes >= LARGE_BYTES
+        n_bytes, path = self.item_bytes * self.segment_frames, self.path(index)
+        is_hole = (index + 1) * self.segment_frames <= self.first_frame and self.item_bytes >= LARGE_BYTES
         temporary = path.with_suffix(".new")
         what = f"{n_bytes / 1e6:.0f} MB of column '{self.folder.name}'"
         with removed_on_failure(temporary, what), temporary.open("wb") as file:
@@ -361,18 +380,13 @@ class Column:
     def _find_segments(self) -> int:
         """Return how many segments there are by now; those of small values are mapped."""
         while (path := self.path(self._n_segments)).exists():
-            if self._item_bytes < LARGE_BYTES:
+            if self.item_bytes < LARGE_BYTES:
                 shape = (self.segment_frames, *self.item_shape)
                 # Faulting pages in one by one would cost the writer more than storing the values.
                 values = mapped(path, self.dtype, writable=self.is_writable, populate=self.is_writable)
                 self._segments.append(values.reshape(shape))
             self._n_segments += 1
         return self._n_segments
-
-
-def _check_written(file: FileIO, n_written: int, n_bytes: int) -> None:
-    if n_written != n_bytes:
-        raise OSError(errno.EIO, f"{n_written} of {n_bytes} bytes written", str(file.name))
 
 
 def mapped(path: Path, dtype: Any, *, writable: bool, populate: bool = False) -> NDArray[Any]:

@@ -85,7 +85,7 @@ def n_in(ranges: Ranges) -> int:
 
 
 def _check_head(scan: Scan) -> None:
-    room = scan.ledger("subscriber").n_allocated if has_begun(scan, "subscriber") else 0
+    room = scan.ledger("subscriber").n_room if has_begun(scan, "subscriber") else 0
     if not 0 <= scan.n_frames <= room + MOST_BEYOND_LEDGER:
         file = scan.folder / "counters" / "subscriber"
         raise DamagedScanError(f"{file} is damaged: {scan.n_frames} frames, the ledger has room for {room}")

@@ -1,25 +1,28 @@
 """How fast frames become a scan, as a share of what receiving and decoding alone would reach.
 
 The baseline takes the same messages from the same socket and decodes every frame into one buffer, with
-nothing else to do; the ratio is what the columns, the ledger and the accounting cost. Repetitions of both
-alternate, and the median of the ratios of neighbours counts, so that a busy computer disturbs both alike;
-the ratio of processor times beside it does not know the neighbours at all. Frames are those of a larger
-detector, compressed; then small ones as they are, where what a message costs counts.
+nothing else to do: each message with the CBOR library, as a program for one detector would, and once more
+with the reader that the subscriber has (`same_reader`), which leaves what columns, ledger and accounting
+cost. Repetitions alternate, and the median of the ratios of neighbours counts, so that a busy computer
+disturbs them alike; the ratio of processor times beside it does not know the neighbours at all. Frames are
+those of a larger detector, compressed; then small ones as they are, where what a message costs counts.
 """
 
 import multiprocessing
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stream.detector.dectris import ImageMessage, decode_message, encode_message
+from stream.detector.dectris import DetectorMessage, ImageMessage, decode_message, encode_message
+from stream.detector.repeated import MessageReader
 from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
 from stream.stages.config import DetectorConfig
 from stream.stages.ingest.subscriber import Subscriber
@@ -29,6 +32,7 @@ from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.benchmarks.figures import Benchmark, Figures
 
+_seconds, _cpu_s = attrgetter("seconds"), attrgetter("cpu_s")
 N_FRAMES, N_REPETITIONS = 2000, 7
 QUEUE = 256
 PHOTONS = 2e5
@@ -76,33 +80,48 @@ def measure(folder: Path, *, n_frames: int = N_FRAMES, repetitions: int = N_REPE
         "frames": f"{n_frames} of {LARGE.words}, of {SMALL.words}",
         "repetitions": repetitions,
     }
-    yield _figures(*large, n_frames) | {"measured_on": measured_on}
-    small = _figures(*_costs(folder / "small", SMALL, n_frames, repetitions), n_frames)
+    yield _figures(large, n_frames) | {"measured_on": measured_on}
+    small = _figures(_costs(folder / "small", SMALL, n_frames, repetitions), n_frames)
     names = "cpu_ms_per_1000", "bare_cpu_ms_per_1000"
     yield {f"{name}_{SMALL.n_pixels}": small[name] for name in names} | {"measured_on": measured_on}
 
 
-def _costs(folder: Path, kind: Kind, n_frames: int, repetitions: int) -> tuple[list[Cost], list[Cost]]:
-    """Return what series cost, received and decoded alone, and recorded."""
+class Costs(NamedTuple):
+    """What series cost, received and decoded alone in two ways, and recorded."""
+
+    bare: list[Cost]
+    same_reader: list[Cost]
+    recorded: list[Cost]
+
+
+def _costs(folder: Path, kind: Kind, n_frames: int, repetitions: int) -> Costs:
     messages = _messages(kind, n_frames)
-    bare, recorded = [], []
+    costs = Costs([], [], [])
     with _detector(messages) as (inlet, go):
-        # The first pair pays for imports, caches and connections.
         for repetition in range(repetitions + 1):
-            bare.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels))
-            recorded.append(_record(inlet, go, messages[0], n_frames, folder / str(repetition)))
-    return bare[1:], recorded[1:]
+            costs.bare.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels, decode_message))
+            read = MessageReader().read
+            costs.same_reader.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels, read))
+            costs.recorded.append(_record(inlet, go, messages[0], n_frames, folder / str(repetition)))
+    # The first of each pays for imports, caches and connections.
+    return Costs(*(series[1:] for series in costs))
 
 
-def _figures(bare: list[Cost], recorded: list[Cost], n_frames: int) -> Figures:
-    pairs = [*zip(bare, recorded, strict=True)]
+def _figures(costs: Costs, n_frames: int) -> Figures:
+    bare, same_reader, recorded = costs
+
+    def ratio(of: Callable[[Cost], float], baseline: list[Cost]) -> float:
+        return statistics.median(of(b) / of(r) for b, r in zip(baseline, recorded, strict=True))
+
     return {
-        "efficiency": statistics.median(b.seconds / r.seconds for b, r in pairs),
-        "cpu_efficiency": statistics.median(b.cpu_s / r.cpu_s for b, r in pairs),
-        "frames_per_s": n_frames / statistics.median(r.seconds for r in recorded),
-        "bare_frames_per_s": n_frames / statistics.median(b.seconds for b in bare),
-        "cpu_ms_per_1000": statistics.median(r.cpu_s for r in recorded) / n_frames * 1e6,
-        "bare_cpu_ms_per_1000": statistics.median(b.cpu_s for b in bare) / n_frames * 1e6,
+        "efficiency": ratio(_seconds, bare),
+        "cpu_efficiency": ratio(_cpu_s, bare),
+        "same_reader_efficiency": ratio(_seconds, same_reader),
+        "same_reader_cpu_efficiency": ratio(_cpu_s, same_reader),
+        "frames_per_s": n_frames / statistics.median(map(_seconds, recorded)),
+        "bare_frames_per_s": n_frames / statistics.median(map(_seconds, bare)),
+        "cpu_ms_per_1000": statistics.median(map(_cpu_s, recorded)) / n_frames * 1e6,
+        "bare_cpu_ms_per_1000": statistics.median(map(_cpu_s, bare)) / n_frames * 1e6,
     }
 
 
@@ -155,12 +174,18 @@ def _turns(inlet: Socket, go: Connection, n_frames: int) -> Iterator[list[list[B
         n_frames -= len(turn)
 
 
-def _receive_and_decode(inlet: Socket, go: Connection, n_frames: int, n_pixels: int) -> Cost:
+def _receive_and_decode(
+    inlet: Socket,
+    go: Connection,
+    n_frames: int,
+    n_pixels: int,
+    decode: Callable[[Buffer], DetectorMessage | None],
+) -> Cost:
     out = np.empty((n_pixels, n_pixels), "<u2")
     stopwatch = Stopwatch()
     for turn in _turns(inlet, go, n_frames):
         for parts in turn:
-            message = decode_message(parts[0])
+            message = decode(parts[0])
             if isinstance(message, ImageMessage):
                 message.frame().decode_into(out)
     return stopwatch.read()

@@ -9,7 +9,7 @@ pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
 
 from stream.record.scan import scans_in
 from tests.benchmarks.figures import Figures
-from tests.benchmarks.kilohertz import transport
+from tests.benchmarks.kilohertz import fan_out, transport
 from tests.benchmarks.kilohertz.live import LiveRun, run_live
 from tests.benchmarks.kilohertz.scan import RepeatingScan
 from tests.benchmarks.kilohertz.transport import SETTINGS, is_kept
@@ -57,10 +57,23 @@ def test_the_limit_is_the_fastest_rate_that_is_kept(
 
     costs = {"efficiency": 0.9, "frames_per_s": 8e3, "cpu_ms_per_1000_128": 30.0, "measured_on": {}}
     monkeypatch.setattr(transport.ingest, "measure", lambda folder: iter([costs]))
+    monkeypatch.setattr(transport.fan_out, "measure", lambda folder: iter([{"fan_out": 1.1}]))
     monkeypatch.setattr(transport, "_run", run)
     figures = {name: value for part in transport.measure(tmp_path) for name, value in part.items()}
     assert figures["sustained_hz"] == found_hz
     assert (figures["ingest_efficiency"], figures["cpu_ms_per_1000_128"]) == (0.9, 30.0)
+    assert figures["fan_out"] == 1.1
+
+
+@pytest.mark.slow
+def test_three_stages_read_what_one_subscriber_records(tmp_path: Path) -> None:
+    (figures,) = fan_out.measure(tmp_path, n_frames=100, n_pairs=1)
+    assert figures["fan_out"] > 0
+    assert figures["paced_cpu_ms_per_1000_128"] > 0
+    scans = [scan for folder in tmp_path.iterdir() for scan in scans_in(folder)]
+    readers = sorted(len([*(scan.folder / "ledger").glob("reader-*")]) for scan in scans)
+    assert readers == [1, 3]
+    assert all(scan.done("reader-0").size == 100 for scan in scans)
 
 
 def test_frames_repeat_with_the_positions_in_their_tile() -> None:

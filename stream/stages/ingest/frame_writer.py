@@ -68,26 +68,29 @@ class FrameWriter:
 
     def write(self, images: Sequence[ImageMessage], received_s: float) -> int:
         """Stores frames up to the first that is not new, has no room or cannot be read; returns how many."""
-        numbers = [image.image_id for image in images]
+        numbers = _evenly_spaced([image.image_id for image in images])
         n_stored = self._store(images, numbers[: self._n_new(numbers)])
         if n_stored:
-            stored = np.array(numbers[:n_stored])
+            stored = numbers[:n_stored]
             self._exposed.write(stored, [image.exposed_s for image in images[:n_stored]])
             self._received.write(stored, received_s)
             self.scan.mark(STAGE, stored, State.DONE)
-            self.see(max(numbers[:n_stored]))
+            self.see(max(stored))
         return n_stored
 
-    def _n_new(self, numbers: list[int]) -> int:
+    def _n_new(self, numbers: Sequence[int]) -> int:
         """Return how many frames come before the first that came already or has no room."""
+        states = self.ledger.read(numbers)
+        if isinstance(numbers, range) and self.has_room(numbers[-1]) and not states.any():
+            return len(numbers)
         seen = set[int]()
-        for number, state in zip(numbers, self.ledger.read(numbers).tolist(), strict=True):
+        for number, state in zip(numbers, states.tolist(), strict=True):
             if state != State.PENDING or number in seen or not self.has_room(number):
                 break
             seen.add(number)
         return len(seen)
 
-    def _store(self, images: Sequence[ImageMessage], numbers: list[int]) -> int:
+    def _store(self, images: Sequence[ImageMessage], numbers: Sequence[int]) -> int:
         """Store the pixels of `images`, neighbours together, up to the first that cannot be read."""
         first, pixels = 0, list[Buffer]()  # of what is decoded and not stored yet
         n_stored = 0
@@ -111,3 +114,10 @@ class FrameWriter:
         """Takes note that a frame of this number exists."""
         if number >= self.counters["head"]:
             self.counters["head"] = number + 1
+
+
+def _evenly_spaced(numbers: list[int]) -> Sequence[int]:
+    """Return `numbers` as the range that they are: frames in their order are one."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    spaced = range(numbers[0], numbers[-1] + 1, max(step, 1))
+    return spaced if len(spaced) == len(numbers) and list(spaced) == numbers else numbers

@@ -94,10 +94,12 @@ class Recording:
         while images:
             self._make_room(images[0].image_id)
             n_stored = self._writer.write(images, received_s)
-            numbers = {image.image_id for image in images[:n_stored]}
-            self.n_seen += len(numbers - self._damaged)
             self.n_recorded += n_stored
-            self._damaged -= numbers
+            self.n_seen += n_stored
+            if self._damaged:
+                repaired = self._damaged.intersection(image.image_id for image in images[:n_stored])
+                self.n_seen -= len(repaired)
+                self._damaged -= repaired
             if not n_stored:
                 self._take_unusable(images[0])
             images = images[n_stored or 1 :]

@@ -23,6 +23,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from stream.detector.dectris import (
     DetectorMessage,
     DetectorMessageError,
     ImageMessage,
+    SeriesMessage,
     StartMessage,
 )
 from stream.detector.doubts import MOST_OVERTAKEN, Doubts
@@ -112,22 +114,18 @@ class Subscriber:
     def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
         """Takes messages in the order of arrival."""
         now = self._clock()
-        images: list[ImageMessage] = []
-        for parts in messages:
-            message = self._understand(parts)
-            if images and not (isinstance(message, ImageMessage) and message.key == images[0].key):
-                self._record(images, now)
-                images = []
-            if isinstance(message, ImageMessage):
-                images.append(message)
-            elif isinstance(message, StartMessage):
-                self._start(message, now)
-            elif message is not None and self._series is not None and self._series.key == message.key:
-                self._series.end_at = now
-            elif message is not None and self._next is not None and self._next.key == message.key:
-                self._next_end_at = now
-        if images:
-            self._record(images, now)
+        understood = filter(None, map(self._understand, messages))
+        for series, group in groupby(understood, _series_of_image):
+            if series:
+                self._record([message for message in group if isinstance(message, ImageMessage)], now)
+                continue
+            for message in group:
+                if isinstance(message, StartMessage):
+                    self._start(message, now)
+                elif self._series is not None and self._series.key == message.key:
+                    self._series.end_at = now
+                elif self._next is not None and self._next.key == message.key:
+                    self._next_end_at = now
 
     def idle(self, now: float) -> None:
         """Closes the series when nothing more is to be expected, and says what was refused."""
@@ -394,3 +392,7 @@ class Subscriber:
     def _remember_closed(self, scan: Scan) -> None:
         if scan.header.series_uid:  # a number alone says nothing about another process's series
             self._closed[scan.header.series_uid] = scan.folder
+
+
+def _series_of_image(message: SeriesMessage) -> str:
+    return message.key if isinstance(message, ImageMessage) else ""

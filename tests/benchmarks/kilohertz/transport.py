@@ -4,7 +4,8 @@ Everything else is real and in its own process: detector, subscriber, bluesky's 
 page, and a client that follows. The limit is the fastest of a few rates, each kept for seconds, at which the
 detector never waits, nothing is lost, and all is in the image a second after the last frame.
 
-What the subscriber alone costs stands beside it, as `python -m tests.benchmarks ingest` finds it.
+What the subscriber alone costs stands beside it, as `python -m tests.benchmarks ingest` finds it, and what it
+costs that three stages read the frames instead of one.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from launch.run.processes import RunFailedError
 from tests.benchmarks import ingest
 from tests.benchmarks.figures import Benchmark, Figures
+from tests.benchmarks.kilohertz import fan_out
 from tests.benchmarks.kilohertz.live import LiveRun, run_live
 from tests.benchmarks.kilohertz.scan import RepeatingScan
 from tests.benchmarks.network.untrained import SHAPE_128, save_untrained
@@ -34,6 +36,7 @@ TARGETS = {
     "transport_ms_p99": ("<=", 60 + 1e3 * DEADLINE_S),
     "ingest_efficiency": ingest.TARGETS["efficiency"],
     "cpu_ms_per_1000_128": ingest.TARGETS["cpu_ms_per_1000_128"],
+    **fan_out.TARGETS,
 }
 
 
@@ -50,8 +53,10 @@ def measure(folder: Path, *, seconds: float = SECONDS, searches: bool = True) ->
         Whether to look for the limit.
     """
     costs = [figures for part in ingest.measure(folder / "ingest") for figures in part.items()]
-    names = {"efficiency": "ingest_efficiency", "cpu_efficiency": "ingest_cpu_efficiency"}
-    yield {names.get(name, name): value for name, value in costs if name in names or name.endswith("_128")}
+    efficiencies = {name: f"ingest_{name}" for name, _ in costs if "efficiency" in name}
+    wanted = [(name, value) for name, value in costs if name in efficiencies or name.endswith("_128")]
+    yield {efficiencies.get(name, name): value for name, value in wanted}
+    yield from fan_out.measure(folder / "fan-out")
     weights = save_untrained(folder / "untrained.safetensors", SHAPE_128)
     figures = _run(RATE_HZ, seconds, weights, folder / "run")
     yield {name.replace("time_to_image", "transport"): value for name, value in figures.items()} | {

@@ -193,6 +193,25 @@ def test_values_put_as_bytes_are_seen_through_every_map(tmp_path: Path, shape: t
     assert (reader.read([1, edge + 2])[:, ...] == np.reshape([5.5, 4.5], (2, *[1] * len(shape)))).all()
 
 
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_numbers_given_as_a_range_mean_the_same(tmp_path: Path, step: int) -> None:
+    by_range, by_number = (Column.create(tmp_path / name, "<f8", (2,)) for name in "ab")
+    edge = by_range.segment_frames
+    numbers = range(edge - 2 * step - 1, 2 * edge + 3 * step, step)
+    values = np.random.default_rng(step).normal(size=(len(numbers), 2))
+    for column, written in ((by_range, numbers), (by_number, np.array(numbers))):
+        column.write(written, values)
+        column.write(written[:3], 7.0)
+        column.write(written[:0], values[:0])
+    wide = range(0, 4 * edge, 1)
+    np.testing.assert_array_equal(by_range.read(wide), by_number.read(np.array(wide)))
+    np.testing.assert_array_equal(by_range.read(numbers), by_number.read(np.array(numbers)))
+    assert by_range.read(range(0)).shape == (0, 2)
+    assert by_range.n_room == by_number.n_room
+    with pytest.raises(ValueError, match="frame number -1"):
+        by_range.read(range(-1, 3))
+
+
 def test_one_value_is_read_from_its_file_without_a_map(tmp_path):
     writer = Column.create(tmp_path / "c", "<f4", (40, 40))
     numbers = np.array([0, writer.segment_frames - 1, writer.segment_frames])
