@@ -5,25 +5,24 @@ worker beside it.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from stream.record.handover import NETWORK
 from stream.record.probe import found_probe_file
 from stream.record.scan import Numbers, Scan, names_of_scans
 from stream.record.tuned_weights import newest_version
 from stream.remote.asking import Arrays
+from stream.remote.column_values import answer_to_fetch
 from stream.remote.files import SharedFiles
 from stream.remote.messages import (
     DECODER,
     DIALECT,
-    MOST_ANSWER_BYTES,
     MOST_LEASES,
     AskLeases,
     AskPart,
@@ -39,7 +38,6 @@ from stream.remote.messages import (
     Setup,
     SharedFile,
     Taken,
-    Values,
 )
 from stream.wire.codec import Buffer, ProtocolError, decode_with, encode
 from stream.wire.foreign import in_short, printable
@@ -190,7 +188,11 @@ class Gateway:
         taken = {worker.number for worker in self._workers.values()}
         free = [number for number in self._numbers if number not in taken]
         is_new = client not in self._workers
-        objection = f"{len(taken)} workers are here, and no more are taken" if is_new and not free else ""
+        objection = ""
+        if hello.role != NETWORK:
+            objection = f"workers of {NETWORK} are let in here, not of {printable(hello.role, 50)}"
+        elif is_new and not free:
+            objection = f"{len(taken)} workers are here, and no more are taken"
         answer = answer_to(hello, self._run_id, objection, DIALECT)
         if isinstance(answer, Welcome) and is_new:
             self._workers[client] = _Worker(free[0], self._join(free[0]), self._clock())
@@ -205,28 +207,12 @@ class Gateway:
                 return self._setup, []
             case AskPart(sha256=sha256, offset=offset):
                 return Part(), [self._files.part(sha256, offset)]
-            case Fetch(scan=name, column=column):
-                return Values(), [self._values(name, column, arrays)]
+            case Fetch(scan=name):
+                return answer_to_fetch(message, arrays, self._scan(name), COLUMNS)
             case Result():
                 self._take(worker, message, arrays)
                 return Taken(), []
         raise ValueError(f"a worker asks, and sends no {type(message).__name__}")
-
-    def _values(self, name: str, column: str, arrays: Arrays) -> NDArray[Any]:
-        if len(arrays) != 1 or arrays[0].dtype != np.int64 or arrays[0].ndim != 1:
-            raise ValueError("wanted the numbers of frames, (frame,) int64")
-        if column not in COLUMNS:
-            raise ValueError(f"wanted one of the columns {', '.join(COLUMNS)}, got {in_short(column)}")
-        (numbers,), scan = arrays, self._scan(name)
-        if numbers.size and not 0 <= numbers.min() <= numbers.max() < scan.n_frames:
-            raise ValueError(f"{name} has {scan.n_frames} frames by now, numbered from 0")
-        held = scan.column(column)
-        n_bytes = len(numbers) * math.prod(held.item_shape) * held.dtype.itemsize
-        if n_bytes > MOST_ANSWER_BYTES:
-            raise ValueError(
-                f"{len(numbers)} frames are {n_bytes} bytes: ask for {MOST_ANSWER_BYTES} at most"
-            )
-        return held.read(numbers)
 
     def _scan(self, name: str) -> Scan:
         """Return a scan of the run; a name that comes from outside is looked for, and never made a path."""

@@ -11,23 +11,34 @@ import msgspec
 from msgspec import Meta
 
 from stream.wire.handshake import Dialect
-from stream.wire.messages import Count, Dtype, Hello, Message, Name, Reason, Reject, Welcome
+from stream.wire.messages import Count, Dtype, Hello, Message, Name, Pixel, Reason, Reject, Welcome
 
 PROTOCOL = 1
 MOST_ANSWER_BYTES = 32 << 20
 PART_BYTES = 1 << 20  # of a file in one answer
 MOST_LEASES = 8  # that a worker holds
+MOST_GIVEN = 4096  # frames to refine that a worker is told of at a time
 
 Side = Annotated[int, Meta(ge=1, le=65536)]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Role = Literal["weights", "member", "mask", "probe", "found_probe", "tuned_weights"]
+Role = Literal[
+    "weights",
+    "member",
+    "mask",
+    "probe",
+    "found_probe",
+    "tuned_weights",
+    "snapshot",
+    "earlier_probe",
+    "earlier_object",
+]
 
 
 class SharedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of the run that a worker needs; it asks for it by its contents, never by a path."""
 
     role: Role
-    n_bytes: Annotated[int, Meta(ge=1, le=256 << 20)]
+    n_bytes: Annotated[int, Meta(ge=1, le=1 << 30)]
     sha256: Digest
 
 
@@ -95,12 +106,18 @@ class Fetch(Question, frozen=True, tag=True, kw_only=True):
 
     scan: Name
     column: Name
+    packs: bool = False  # whether they may come compressed
 
 
 class Values(Question, frozen=True, tag=True, kw_only=True):
-    """The values asked for. Buffer: `values` (frame, ...) of the column's dtype and shape."""
+    """The values asked for. Buffer: `values` (frame, ...) of the column's dtype and shape.
+
+    Packed they are (byte,) uint8: bslz4 of the values in C order, as detectors frame it.
+    """
 
     BUFFERS: ClassVar[tuple[str, ...]] = ("values",)
+
+    is_packed: bool = False
 
 
 class Result(Question, frozen=True, tag=True, kw_only=True):
@@ -117,6 +134,115 @@ class Result(Question, frozen=True, tag=True, kw_only=True):
 
 class Taken(Question, frozen=True, tag=True, kw_only=True):
     """The run has what the worker has made, or had it already."""
+
+
+class AskScan(Question, frozen=True, tag=True, kw_only=True):
+    """A worker that refines nothing asks for a scan.
+
+    The answer is `Lend`, or within a quarter of a second `Wait`.
+    """
+
+
+class Wait(Question, frozen=True, tag=True, kw_only=True):
+    """There is no scan to be refined, or another worker has it."""
+
+
+class Lend(Question, frozen=True, tag=True, kw_only=True):
+    """The scan that a worker is to refine until it hears `Over`; no other refines it meanwhile."""
+
+    lease: Count
+    scan: Name
+    frame_shape: tuple[Side, Side]
+    frame_dtype: Dtype
+    patch_px: Annotated[int, Meta(ge=0, le=4096)]  # side of the network's patches, 0 without a network
+    joined: Count  # as the counters of the scan
+    announced: Annotated[int, Meta(ge=-1, le=2**53)]
+    moves: bool = False  # whether positions are refined
+    n_refined: Count  # so many of the first frames that are given have taken part in the snapshot
+    started_over: bool = False  # as the counters of refinement
+    closing_milli: Count = 0
+    earlier: Name = ""  # the scan that this one starts from, "" for none
+    files: Annotated[tuple[SharedFile, ...], Meta(max_length=4)] = ()
+
+
+class Leased(Question, frozen=True, kw_only=True):
+    """What questions about a lent scan have in common; the answer is `Over` where the lease is over."""
+
+    lease: Count
+
+
+class AskFrames(Leased, frozen=True, tag=True, kw_only=True):
+    """A worker asks which frames it is to refine, after so many that it knows; and says that it lives.
+
+    The answer comes when there are any or no more will come, or without news within a quarter of a second.
+    """
+
+    after: Count
+    room: Annotated[int, Meta(ge=0, le=MOST_GIVEN)]  # for so many more
+    counts: Annotated[dict[Name, Count], Meta(max_length=16)] = msgspec.field(
+        default_factory=dict
+    )  # how far it is, for people
+
+
+class Given(Question, frozen=True, tag=True, kw_only=True):
+    """Frames to refine, in this order. Buffer: `numbers` (frame,) int64."""
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("numbers",)
+
+    is_all: bool = False  # no more will come
+
+
+class Tiles(Leased, frozen=True, tag=True, kw_only=True):
+    """Tiles of a state of the object, which `Refined` of that version completes.
+
+    Buffers: `index` (tile, 2) int64, row and column; `object` (tile, y, x) complex64; `illumination`
+    (tile, y, x) float32, photons.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = ("index", "object", "illumination")
+
+    version: Count  # of what this worker has sent in this lease, from 1 on
+
+
+class Refined(Leased, frozen=True, tag=True, kw_only=True):
+    """A state of the object, and the frames that have taken part since the last one.
+
+    Buffers: `probe` (mode, y, x) complex64; `error_history` (epoch,) float64; `withheld` (tile, 2) int64;
+    `numbers` (frame,) int64; `visits` (frame,) uint32; `positions_px` (frame, 2) float64 where positions are
+    refined, otherwise none; `curve` (epoch, 4) float64, further epochs: which, error, frames, age in seconds.
+    """
+
+    BUFFERS: ClassVar[tuple[str, ...]] = (
+        "probe",
+        "error_history",
+        "withheld",
+        "numbers",
+        "visits",
+        "positions_px",
+        "curve",
+    )
+
+    version: Count
+    n_tiles: Count  # that were sent of this version
+    bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right
+    n_frames: Count
+    n_updates: Count
+    error: float
+    n_divergences: Count
+    started_over: bool = False
+    n_reused: Count = 0
+    closing_milli: Count = 0
+    is_last: bool = False  # the scan is done: all tiles have come
+
+
+class Unusable(Leased, frozen=True, tag=True, kw_only=True):
+    """Nothing can come of this scan, and why."""
+
+    reason: Reason
+
+
+class Over(Question, frozen=True, tag=True, kw_only=True):
+    """The lease is over: the worker lets go of the scan, and what it has not sent is not wanted."""
 
 
 class Leave(Question, frozen=True, tag=True, kw_only=True):
@@ -143,6 +269,15 @@ AnyRemote = (
     | Values
     | Result
     | Taken
+    | AskScan
+    | Wait
+    | Lend
+    | AskFrames
+    | Given
+    | Tiles
+    | Refined
+    | Unusable
+    | Over
     | Leave
     | Refused
 )

@@ -1,14 +1,16 @@
 """What the stage on another machine is built from: settings and files, told by the run and taken up there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from operators.engine.config import BackendName
 from stream.remote.files import SharedFiles
 from stream.remote.messages import Role, Setup, SharedFile
-from stream.stages.config import GeometryConfig, NetworkConfig
+from stream.stages.config import GeometryConfig, NetworkConfig, RefinementConfig, Reuse
 from stream.stages.inputs import Optics
+from stream.stages.refinement.worker import Refinement
 
 Paths = Mapping[str, Sequence[Path]]
 
@@ -37,14 +39,8 @@ def setup_of(network: NetworkConfig, optics: Optics, files: SharedFiles) -> Setu
     named += [("mask", optics.config.mask), ("probe", optics.probe)]
     # Where it runs, and on how many cores, is for the other machine to say.
     left_out = {"weights", "fast_weights", "members", "device", "threads"}
-    told = _Told(
-        network.model_dump(mode="json", exclude=left_out),
-        optics.config.model_dump(mode="json", exclude={"mask"}),
-    )
-    return Setup(
-        settings=msgspec.json.encode(told).decode(),
-        files=tuple(files.share(path, role) for role, path in named if path is not None),
-    )
+    told = _Told(network.model_dump(mode="json", exclude=left_out), _geometry_of(optics))
+    return _setup(told, named, files)
 
 
 def by_role(files: Sequence[SharedFile], paths: Mapping[str, Path]) -> Paths:
@@ -67,7 +63,74 @@ def taken_up(settings: str, paths: Paths, *, device: str, threads: int) -> tuple
         told = msgspec.json.decode(settings, type=_Told)
     except msgspec.DecodeError as error:
         raise ValueError(f"the run sends no settings of this version: {error}") from error
-    weights, mask, probe = (next(iter(paths.get(role, ())), None) for role in ("weights", "mask", "probe"))
-    here = {"weights": weights, "members": tuple(paths.get("member", ())), "device": device}
+    here = {"weights": _first(paths, "weights"), "members": tuple(paths.get("member", ())), "device": device}
     network = NetworkConfig.model_validate(told.network | here | {"threads": threads})
-    return network, Optics(GeometryConfig.model_validate(told.geometry | {"mask": mask}), probe)
+    return network, _optics(told.geometry, paths)
+
+
+class RefinementRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What refinement is told beside its section; as the parameters of `Refinement`."""
+
+    n_modes: int
+    scale_probe: bool
+    uses_network: bool
+    starts_over: bool
+    reuse: Reuse = "none"
+
+
+class _ToldOfRefinement(msgspec.Struct, forbid_unknown_fields=True):
+    refinement: dict[str, object]
+    geometry: dict[str, object]
+    rules: RefinementRules
+
+
+def refinement_setup_of(
+    refinement: RefinementConfig, optics: Optics, rules: RefinementRules, files: SharedFiles
+) -> Setup:
+    """Returns what a worker that refines is told; `files` share what it names.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    section = refinement.model_dump(mode="json", exclude={"device", "threads"})
+    named: list[tuple[Role, Path | None]] = [("mask", optics.config.mask), ("probe", optics.probe)]
+    return _setup(_ToldOfRefinement(section, _geometry_of(optics), rules), named, files)
+
+
+def refinement_taken_up(
+    settings: str, paths: Paths, *, device: BackendName, threads: int, clock: Callable[[], float]
+) -> Refinement:
+    """Returns the stage, of what the run told and of what this machine has; `clock` as of `Refinement`.
+
+    Raises
+    ------
+    ValueError
+        If these are no settings of this version, or this machine has no such device.
+    """
+    try:
+        told = msgspec.json.decode(settings, type=_ToldOfRefinement)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the run sends no settings of this version: {error}") from error
+    config = RefinementConfig.model_validate(told.refinement | {"device": device, "threads": threads})
+    rules = msgspec.structs.asdict(told.rules)
+    return Refinement(config, _optics(told.geometry, paths), clock=clock, **rules)
+
+
+def _setup(told: msgspec.Struct, named: Sequence[tuple[Role, Path | None]], files: SharedFiles) -> Setup:
+    shared = tuple(files.share(path, role) for role, path in named if path is not None)
+    return Setup(settings=msgspec.json.encode(told).decode(), files=shared)
+
+
+def _geometry_of(optics: Optics) -> dict[str, object]:
+    return optics.config.model_dump(mode="json", exclude={"mask"})
+
+
+def _optics(geometry: Mapping[str, object], paths: Paths) -> Optics:
+    section = GeometryConfig.model_validate({**geometry, "mask": _first(paths, "mask")})
+    return Optics(section, _first(paths, "probe"))
+
+
+def _first(paths: Paths, role: str) -> Path | None:
+    return next(iter(paths.get(role, ())), None)

@@ -157,7 +157,7 @@ class LeftOut(ScanWork):
     """
 
     def __init__(self, stage: str, scan: Scan, error: Exception) -> None:
-        self._stage, self._scan = stage, scan
+        self._stage, self._scan, self._error = stage, scan, error
         self._is_said = False
         self._state, self._reason = State.BAD, str(error)
         if isinstance(error, MemoryError):  # the object is as large as its positions make it
@@ -168,6 +168,18 @@ class LeftOut(ScanWork):
             self._reason = (
                 f"{in_words(error)}; `ptychostream reconstruct {scan.folder}` takes all that is recorded"
             )
+
+    def reason_for_others(self) -> str:
+        """Returns why, for whoever else might try.
+
+        Raises
+        ------
+        MemoryError, DiskFullError
+            If it is for want of room here: elsewhere there may be some.
+        """
+        if isinstance(self._error, MemoryError | DiskFullError):
+            raise self._error
+        return self._reason
 
     def handle(self, numbers: Numbers) -> None:
         """Marks the frames, and says why once; where there is no room even for the mark they stay pending."""

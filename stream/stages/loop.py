@@ -27,7 +27,7 @@ from stream.stages.cursor import POLL_S, Clock, ScanCursor
 from stream.stages.link import Link, StageContext
 from stream.stages.pulse import Pulse
 from stream.stages.refusals import in_words
-from stream.stages.stage import DoorKeeper, Forwarder, Latecomer, Service, Source, Stage, Worker
+from stream.stages.stage import DoorKeeper, Forwarder, Latecomer, ScanWork, Service, Source, Stage, Worker
 from stream.wire.codec import Buffer
 from stream.wire.handshake import SILENCE_S
 from stream.wire.sockets import EndpointError, Socket
@@ -78,6 +78,11 @@ class WorkerLoop:
     def scan(self) -> Scan | None:
         """The scan that is open."""
         return self._cursor.scan if self._cursor else None
+
+    @property
+    def work(self) -> ScanWork | None:
+        """What is done with that scan."""
+        return self._cursor.work if self._cursor else None
 
     def turn(self) -> float:
         """Does at most one batch or one slice of idle work; returns how long it is safe to sleep."""

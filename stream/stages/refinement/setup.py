@@ -20,6 +20,11 @@ STAGE = "refinement"
 BATCH_SIZE = 64
 
 
+def inputs_of(*, uses_network: bool) -> tuple[str, ...]:
+    """Returns the stages whose frames are refined."""
+    return ("subscriber", "positions") + (("inference",) if uses_network else ())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """Configuration, optics and engine of a run.
@@ -56,7 +61,7 @@ class Setup:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Stages whose frames are refined."""
-        return ("subscriber", "positions") + (("inference",) if self.uses_network else ())
+        return inputs_of(uses_network=self.uses_network)
 
     def has_all_frames(self, scan: Scan) -> bool:
         """Says whether no more frames of `scan` will come."""
