@@ -229,15 +229,20 @@ def steer(
 @app.command()
 @heard_or_not()
 def stage(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which: inference.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which: inference or refinement.")],
     of: Annotated[
-        str, typer.Option("--of", metavar="ADDRESS", help="`remote.address` of the run, as seen from here.")
+        str,
+        typer.Option(
+            "--of",
+            metavar="ADDRESS",
+            help="`remote.address` of the run, or `remote.refinement_address`, as seen from here.",
+        ),
     ],
     key: Annotated[Path | None, typer.Option(callback=at_home, help="Own secret key file.")] = None,
     peers: Annotated[Path | None, typer.Option(callback=at_home, help="Public key file of the run.")] = None,
     insecure: Insecure = False,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.", show_default=True)
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the work is done.", show_default=True)
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Cores it may use.")] = 1,
     cache: Annotated[

@@ -68,7 +68,7 @@ class Config(Section):
     refinement: RefinementConfig = RefinementConfig()
     """the iterative reconstruction that follows the scan"""
     remote: RemoteConfig = RemoteConfig()
-    """inference on other machines"""
+    """stages on other machines"""
     series: SeriesConfig = SeriesConfig()
     """scans that follow each other"""
     finetune: FinetuneConfig = FinetuneConfig()
@@ -105,8 +105,15 @@ class Config(Section):
     def _makes_an_image(self) -> Self:
         if self.network.weights is None and not self.refinement.enabled:
             raise ValueError("nothing makes an image: give `network.weights` or set `refinement.enabled`")
-        if self.remote.enabled and self.network.weights is None:
-            raise ValueError("`remote` is inference on other machines: give `network.weights`")
+        if self.remote.enabled and self.network.weights is None and not self.remote.lends_refinement:
+            raise ValueError(
+                "`remote` is for inference, which needs `network.weights`, or for `remote.refinement`"
+            )
+        if self.remote.refinement != "here" and not (self.remote.enabled and self.refinement.enabled):
+            where = self.remote.refinement
+            raise ValueError(
+                f"remote.refinement: {where} needs `remote.enabled: true` and `refinement.enabled: true`"
+            )
         if self.series.reuse != "none" and not self.refinement.enabled:
             raise ValueError("`series.reuse` takes over what was refined: set `refinement.enabled`")
         if self.probe.is_guess and (self.network.weights is None or self.probe.source == "data"):

@@ -71,7 +71,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         stages += _inference_of(config)
     if config.refinement.enabled:
         nice = nice_for(config.refinement.share)
-        stages.append(_spec(refinement, threads=config.refinement.threads, nice_when_ready=nice))
+        stages.append(_refinement_of(config, nice))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
         stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
@@ -107,6 +107,16 @@ def _inference_of(config: Config) -> list[StageSpec]:
         )
         stages.append(beside)
     return stages
+
+
+def _refinement_of(config: Config, nice: int) -> StageSpec:
+    """Return the process that refines, or that lends scans to who does."""
+    threads = config.refinement.threads
+    if not config.remote.lends_refinement:
+        return _spec(refinement, threads=threads, nice_when_ready=nice)
+    if config.remote.refinement == "elsewhere":  # what it does is little, and somebody waits for it
+        return _spec(lent_refinement, name="refinement")
+    return _spec(lent_refinement, name="refinement", threads=threads, nice_when_ready=nice)
 
 
 def nice_for(share: float) -> int:
@@ -253,6 +263,34 @@ def refinement(run: ResolvedRun) -> Worker:
         uses_network=config.network.weights is not None,
         starts_over=config.policy.enabled,
         reuse=config.series.reuse,
+    )
+
+
+def lent_refinement(run: ResolvedRun) -> Worker:
+    """Returns the stage that has the object refined on another machine."""
+    from stream.remote.files import SharedFiles
+    from stream.remote.lent_refinement import LentRefinement
+    from stream.remote.setup import RefinementRules, refinement_setup_of
+
+    config, files = run.config, SharedFiles()
+    rules = RefinementRules(
+        n_modes=config.probe.n_modes,
+        scale_probe=config.scales_probe,
+        uses_network=config.network.weights is not None,
+        starts_over=config.policy.enabled,
+        reuse=config.series.reuse,
+    )
+    return LentRefinement(
+        config.refinement,
+        optics(run),
+        _own(config.remote.for_refinement(), run, "refinement").endpoint(),
+        refinement_setup_of(config.refinement, optics(run), rules, files),
+        files,
+        run.rendezvous,
+        here=refinement(run) if config.remote.refinement == "either" else None,
+        uses_network=rules.uses_network,
+        reuse=rules.reuse,
+        run_id=run.run_id,
     )
 
 

@@ -46,9 +46,12 @@ def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
     if config.positions.source == "documents":
         yield "positions", config.positions
     yield "live", config.live
-    if config.remote.enabled:
-        remote = config.remote  # whose keys may still be to be made
-        yield "remote", remote.changed(insecure=True) if remote.makes_keys else remote
+    remote = config.remote
+    remote = remote.changed(insecure=True) if remote.makes_keys else remote  # which may still be to be made
+    if remote.enabled and config.network.weights:
+        yield "remote", remote
+    if remote.lends_refinement:
+        yield "remote", remote.for_refinement()
     if config.policy.enabled:
         yield "policy", config.policy
 

@@ -33,7 +33,7 @@ from stream.stages.inputs import Optics
 from stream.stages.refinement.setup import BATCH_SIZE, STAGE, inputs_of
 from stream.stages.refinement.worker import Refinement
 from stream.stages.refusals import in_words
-from stream.stages.stage import ScanWork, UnusableScanError
+from stream.stages.stage import ScanWork, UnusableScanError, Worker
 from stream.wire.codec import Buffer
 from stream.wire.sockets import Endpoint
 
@@ -58,7 +58,7 @@ class LentRefinement:
     files : SharedFiles
     folder : Path
         For what is shared of a scan while it is lent; what lies there is gone with the run.
-    here : Refinement or None
+    here : Worker or None
         Refines while there is no worker; without it scans wait for one.
     uses_network : bool
     reuse : {"none", "probe", "object"}
@@ -81,7 +81,7 @@ class LentRefinement:
         files: SharedFiles,
         folder: Path,
         *,
-        here: Refinement | None,
+        here: Worker | None,
         uses_network: bool,
         reuse: Reuse = "none",
         run_id: str = "",

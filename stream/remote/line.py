@@ -5,13 +5,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from stream.remote.asking import Asker
 from stream.remote.messages import DECODER, DIALECT, AnyRemote, Leave, Question
-from stream.remote.worker import RemoteWorker
 from stream.wire.codec import ProtocolError, decode_with, encode
 from stream.wire.greeting import trouble_with_keys
 from stream.wire.handshake import greeting
@@ -25,6 +24,24 @@ SLOWER, MOST_SILENCE_S = 2.0, 10.0
 FAREWELL_S = 0.5
 
 Heard = tuple[AnyRemote, list[NDArray[Any]]]
+
+
+class RemoteStage(Protocol):
+    """A stage at work for a run elsewhere; what it asks goes through the `Asker` that it was made with.
+
+    Attributes
+    ----------
+    n_done : int
+        Frames.
+    """
+
+    n_done: int
+
+    def turn(self) -> bool:
+        """Does a piece of work; says whether there was any."""
+
+    def close(self) -> None:
+        """Lets go of what is in hand."""
 
 
 class Line:
@@ -113,7 +130,7 @@ class Line:
 def work_for(
     endpoint: Endpoint,
     role: str,
-    make: Callable[[Asker], RemoteWorker],
+    make: Callable[[Asker], RemoteStage],
     *,
     tell: Callable[[str], object],
     patience_s: float = math.inf,
@@ -162,11 +179,11 @@ class _Work:
     """What is done for the run that has welcomed this machine last."""
 
     def __init__(
-        self, line: Line, make: Callable[[Asker], RemoteWorker], tell: Callable[[str], object]
+        self, line: Line, make: Callable[[Asker], RemoteStage], tell: Callable[[str], object]
     ) -> None:
         self.line, self.asker = line, Asker()
         self._make, self._tell = make, tell
-        self._worker: RemoteWorker | None = None
+        self._worker: RemoteStage | None = None
         self._run_id = ""
 
     def turn(self) -> bool:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import msgspec
 
-from operators.engine.config import BackendName
 from stream.remote.files import SharedFiles
 from stream.remote.messages import Role, Setup, SharedFile
 from stream.stages.config import GeometryConfig, NetworkConfig, RefinementConfig, Reuse
 from stream.stages.inputs import Optics
 from stream.stages.refinement.worker import Refinement
+
+GATHER_S = 0.1  # frames to refine have waited for their batch where they come from
 
 Paths = Mapping[str, Sequence[Path]]
 
@@ -100,7 +101,7 @@ def refinement_setup_of(
 
 
 def refinement_taken_up(
-    settings: str, paths: Paths, *, device: BackendName, threads: int, clock: Callable[[], float]
+    settings: str, paths: Paths, *, device: str, threads: int, clock: Callable[[], float]
 ) -> Refinement:
     """Returns the stage, of what the run told and of what this machine has; `clock` as of `Refinement`.
 
@@ -115,7 +116,9 @@ def refinement_taken_up(
         raise ValueError(f"the run sends no settings of this version: {error}") from error
     config = RefinementConfig.model_validate(told.refinement | {"device": device, "threads": threads})
     rules = msgspec.structs.asdict(told.rules)
-    return Refinement(config, _optics(told.geometry, paths), clock=clock, **rules)
+    stage = Refinement(config, _optics(told.geometry, paths), clock=clock, **rules)
+    stage.deadline_s = GATHER_S
+    return stage
 
 
 def _setup(told: msgspec.Struct, named: Sequence[tuple[Role, Path | None]], files: SharedFiles) -> Setup:

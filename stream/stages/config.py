@@ -302,14 +302,19 @@ class LiveConfig(EndpointSection):
 
 
 class RemoteConfig(EndpointSection):
-    """Inference on other machines, beside that on this one."""
+    """Stages on other machines, beside those on this one."""
 
     enabled: bool = False
     """whether workers on other machines are let in: `ptychostream stage inference --of ADDRESS` there"""
     address: str = addresses.REMOTE
-    """where they connect to: tcp://host:port"""
+    """where those of inference connect to: tcp://host:port"""
+    refinement: Literal["here", "elsewhere", "either"] = "here"
+    """where scans are refined: here; by `ptychostream stage refinement --of ADDRESS`, for which they wait; or
+    there while there is such a worker and here otherwise"""
+    refinement_address: str = addresses.REFINEMENT
+    """where those of refinement connect to"""
     bind: Literal[True] = True
-    """this side always owns the address"""
+    """this side always owns the addresses"""
     cluster: Annotated[str, Field(pattern=r"^(ray(://[^/\s]+:\d{1,5})?)?$")] = ""
     """a Ray cluster on which workers are placed: `ray` for the one that this computer belongs to, or
     ray://HOST:10001; keys for them are made for the run, and everything in the cluster is trusted"""
@@ -320,18 +325,33 @@ class RemoteConfig(EndpointSection):
     @classmethod
     def _is_reachable(cls, values: object) -> object:
         """Take a default that other machines reach, where workers are placed on them."""
-        if isinstance(values, dict) and values.get("cluster") and "address" not in values:
-            return values | {"address": addresses.REMOTE_FROM_ANYWHERE}
+        if isinstance(values, dict) and values.get("cluster"):
+            reachable = {
+                "address": addresses.REMOTE_FROM_ANYWHERE,
+                "refinement_address": addresses.REFINEMENT_FROM_ANYWHERE,
+            }
+            return reachable | values
         return values
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
         if self.cluster and not self.enabled:
             raise ValueError("`cluster` places workers on other machines: set `enabled: true`")
-        replace(self.endpoint(), insecure=self.insecure or self.makes_keys).check()
+        for address in (self.address, *((self.refinement_address,) if self.lends_refinement else ())):
+            insecure = self.insecure or self.makes_keys
+            replace(self.endpoint(), address=address, insecure=insecure).check()
         return self
 
     @property
     def makes_keys(self) -> bool:
         """Whether the run makes keys for its door (`stream.remote.placed`), as the configuration has none."""
         return bool(self.cluster) and self.key is None
+
+    @property
+    def lends_refinement(self) -> bool:
+        """Whether a worker on another machine may refine."""
+        return self.enabled and self.refinement != "here"
+
+    def for_refinement(self) -> "RemoteConfig":
+        """Returns the same with the address of workers that refine."""
+        return self.changed(address=self.refinement_address)

@@ -14,7 +14,7 @@ from stream.remote.asking import Asker
 from stream.remote.at_work import InTurn
 from stream.remote.files import SharedFiles
 from stream.remote.lent_refinement import LentRefinement
-from stream.remote.messages import DECODER, DIALECT, Question
+from stream.remote.messages import DECODER, DIALECT, Question, Values
 from stream.remote.refiner import RemoteRefiner
 from stream.remote.setup import RefinementRules, refinement_setup_of, refinement_taken_up
 from stream.stages.config import RefinementConfig
@@ -33,6 +33,8 @@ RULES = {"n_modes": 1, "scale_probe": True, "uses_network": True, "starts_over":
 
 class Scanned:
     """A scan with all that refinement takes, and what is known before it."""
+
+    CORNERS = Sample(n_side=8).corners
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder, self.sample = folder, Sample(n_side=8)
@@ -69,7 +71,7 @@ class There:
     """A worker on another machine."""
 
     def __init__(self, bench: "Bench", name: str) -> None:
-        self.client, self.asker = name.encode(), Asker()
+        self.client, self.asker, self._clock = name.encode(), Asker(), bench.clock
         folder = bench.scanned.folder / name
         self.refiner = RemoteRefiner(
             self._build, self._begin, folder / "kept", folder, self.asker, bench.clock
@@ -80,7 +82,7 @@ class There:
         return refinement_taken_up(settings, paths, device="numpy", threads=1, clock=count(1.0).__next__)
 
     def _begin(self, stage: Any, scans: Path) -> InTurn:
-        return InTurn(stage, scans, Clock())
+        return InTurn(stage, scans, self._clock)
 
 
 class Bench:
@@ -90,7 +92,7 @@ class Bench:
         self.scanned, self.clock = scanned, Clock()
         self.goes_on_here = goes_on_here
         self.loses: Callable[[], bool] = lambda: False
-        self.n_bytes = 0  # over the line, both ways
+        self.n_bytes_of_values = 0  # that were fetched
         self.start()
 
     def start(self) -> None:
@@ -132,10 +134,11 @@ class Bench:
             sent += [[there.client, *encode(*question)] for question in there.asker.due()]
         sent = [parts for parts in sent if not self.loses()]
         replies = self.stage.exchange(sent)
-        self.n_bytes += sum(len(part) for parts in (*sent, *replies) for part in parts[1:])
         for who, *parts in replies:
             message, arrays = decode_with(DECODER, parts)
             assert not isinstance(message, Reject), message.reason
+            if isinstance(message, Values):
+                self.n_bytes_of_values += sum(values.nbytes for values in arrays)
             for there in workers:
                 if there.client == bytes(who) and isinstance(message, Question) and not self.loses():
                     there.answered.append(message)
