@@ -1,0 +1,26 @@
+"""A scan that another machine refines: a folder of its own, keys, TCP, a line that is cut, and its death."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.letter import ScannedSample
+from tests.helpers.refining_machine import CUT_AT, lent_scan
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+MOST_TO_RESUME_S = 0.5
+
+
+@pytest.mark.timeout(300)
+def test_another_machine_refines_survives_a_cut_and_may_vanish(
+    run_folder: Path, demo_sample: ScannedSample
+) -> None:
+    lent = lent_scan(run_folder, demo_sample)
+    assert lent.n_restarts == 0
+    lent.outcome.assert_accounted(recorded=len(demo_sample))
+    assert lent.outcome.figures["is_complete"]
+    assert lent.n_at_death > CUT_AT  # those after the cut, too
+    assert lent.outcome.scan.count("refinement", "version") > 2
+    assert lent.outcome.error(demo_sample).c < 0.3
+    assert lent.resumed_s < MOST_TO_RESUME_S
