@@ -19,6 +19,7 @@ from stream.wire.sockets import Endpoint, Socket, wait_for_message
 
 POLL_S = 0.1
 SILENCE_S = 0.4  # a run answers twice as often, also when it has nothing
+GREETING_S, GREETING_POLL_S = 0.2, 0.05  # the same for a greeting, which is answered at once
 FIRST_S = 3.0  # for the first answer of all: how long the way takes is not known
 SLOWER, MOST_SILENCE_S = 2.0, 10.0
 FAREWELL_S = 0.5
@@ -102,7 +103,7 @@ class Line:
         self.heard_at = self._quiet_since = now
         if isinstance(heard[0], Welcome):
             self.is_welcome = True
-            self._greeting_s = max(SILENCE_S, 3 * (now - self._opened_at))
+            self._greeting_s = max(GREETING_S, 3 * (now - self._opened_at))
         elif isinstance(heard[0], Question):
             self._is_answered = True
         return heard
@@ -170,7 +171,7 @@ def work_for(
             work.line.look_after(is_waiting=work.asker.is_waiting)
             if clock() - work.line.heard_at > patience_s:
                 raise TimeoutError(_silence(endpoint, patience_s))
-            wait_for_message([work.line.open()], POLL_S)
+            wait_for_message([work.line.open()], POLL_S if work.line.is_welcome else GREETING_POLL_S)
     finally:
         work.close()
 

@@ -30,6 +30,12 @@ def test_an_address_is_what_is_said_and_of_this_machine_alone(name):
     assert address.startswith("tcp://127.0.0.1:")
 
 
+def test_the_second_address_of_other_machines_is_what_is_said_and_of_this_machine_alone():
+    address = RemoteConfig.model_fields["refinement_address"].default
+    assert f"| `remote.refinement_address` | `{address}`" in TEXT
+    assert address.startswith("tcp://127.0.0.1:")
+
+
 def test_the_detector_is_connected_to():
     assert DetectorConfig.model_fields["bind"].default is False
 
@@ -83,7 +89,7 @@ def test_nothing_is_unpickled_anywhere():
 OPENED = {
     "stream/stages/link.py": "between the processes of a run",
     "launch/run/supervisor.py": "between the processes of a run",
-    "stream/stages/loop.py": "`live`",  # and what `detector` and `positions` hear
+    "stream/stages/loop.py": "`live`",  # and `remote.refinement_address`, and what detector and positions hear
     "stream/steering/policy_server.py": "`policy`",
     "stream/remote/service.py": "`remote`",
     "launch/commands/check.py": "`detector`",  # in the place of the stages

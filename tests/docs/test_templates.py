@@ -44,8 +44,8 @@ def test_units_are_understood_by_systemd(path):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_the_script_of_slurm_is_one_and_asks_for_what_it_needs():
-    script = FOLDER / "inference.sbatch"
+@pytest.mark.parametrize("script", sorted(FOLDER.glob("*.sbatch")), ids=lambda path: path.name)
+def test_a_script_of_slurm_is_one_and_asks_for_what_it_needs(script):
     subprocess.run(["bash", "-n", script], check=True)
     refused = subprocess.run(["bash", script], capture_output=True, text=True, env={}, check=False)
     assert refused.returncode != 0
