@@ -314,10 +314,11 @@ class StageStates:
                 return f"waiting for frames: {n_in_hand} of the first {config.first_frames} are here", "ok"
         share = 1.0 if has_all else 1 - CLOSING
         wants_more = epochs < share * config.epochs
-        updates = process.progress.counts.get("updates", 0) if process.progress else 0
+        counts = process.progress.counts if process.progress else {}
+        updates, where = counts.get("updates", 0), ", on another machine" * bool(counts.get("elsewhere"))
         pace = self._paces["refinement"]
         pace.look((scan.name, has_all, wants_more or n_in_hand > 0), updates + int(1000 * epochs), self._now)
-        how_far = f"epoch {epochs:.1f} of {config.epochs:g}{_from_earlier(scan)}"
+        how_far = f"epoch {epochs:.1f} of {config.epochs:g}{_from_earlier(scan)}{where}"
         if (wants_more or n_in_hand) and pace.is_late:
             return f"stalled: {how_far}, no step for {pace.still_s:.0f} s", "warning"
         if has_all:

@@ -13,6 +13,7 @@ from launch.run.stages import (
     dispatcher,
     finetune,
     finisher,
+    lent_refinement,
     nice_for,
     positions,
     probe,
@@ -25,6 +26,7 @@ from launch.run.stages import (
 from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
+from stream.remote.lent_refinement import LentRefinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inference.dispatcher import Dispatcher
 from stream.stages.inputs import load_probe
@@ -98,6 +100,40 @@ def test_several_workers_get_their_names_their_devices_and_one_that_gives_them_f
     assert run.stage("inference").threads == 1
     closing = stages._closing_stages(run, run.run_id)["inference"]
     assert closing.func is stages.inference, "the finisher works alone"
+
+
+@pytest.mark.parametrize(("where", "goes_on_here"), [("elsewhere", False), ("either", True)])
+def test_a_run_that_lends_its_refinement_has_a_door_for_who_does_it(run_folder, where, goes_on_here):
+    remote = {"enabled": True, "refinement": where, "refinement_address": "tcp://127.0.0.1:*"}
+    run = resolve(make_config(run_folder, remote=remote))
+    assert "gateway" not in [spec.name for spec in run.stages]  # there is no network
+    stage = lent_refinement(run)
+    assert isinstance(stage, LentRefinement)
+    assert (stage.door.address, stage.door.bind) == ("tcp://127.0.0.1:*", True)
+    assert (stage.here is not None) == goes_on_here
+    assert stage.config == run.config.refinement
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"remote": {"refinement": "either"}}, "needs `remote.enabled: true`"),
+        (
+            {
+                "remote": {
+                    "enabled": True,
+                    "refinement": "elsewhere",
+                    "refinement_address": "tcp://0.0.0.0:5813",
+                }
+            },
+            "insecure",
+        ),
+        ({"remote": {"enabled": True}}, "needs `network.weights`, or for `remote.refinement`"),
+    ],
+)
+def test_what_cannot_be_lent_or_is_open_to_strangers_is_refused(tmp_path, settings, words):
+    with pytest.raises(ValueError, match=words):
+        make_config(tmp_path, **settings)
 
 
 def test_settings_of_tuning_reach_its_stage(tmp_path):
