@@ -89,7 +89,7 @@ def test_nothing_is_unpickled_anywhere():
 OPENED = {
     "stream/stages/link.py": "between the processes of a run",
     "launch/run/supervisor.py": "between the processes of a run",
-    "stream/stages/loop.py": "`live`",  # and `remote.refinement_address`, and what detector and positions hear
+    "stream/stages/loop.py": "`live`",  # `remote.refinement_address`, and what sources hear
     "stream/steering/policy_server.py": "`policy`",
     "stream/remote/service.py": "`remote`",
     "launch/commands/check.py": "`detector`",  # in the place of the stages
