@@ -114,9 +114,12 @@ def _refinement_of(config: Config, nice: int) -> StageSpec:
     threads = config.refinement.threads
     if not config.remote.lends_refinement:
         return _spec(refinement, threads=threads, nice_when_ready=nice)
+    # The one that is there first makes the keys of both.
+    after = ("gateway",) if config.remote.makes_keys and config.network.weights else ()
+    own = {"name": "refinement", "after": after, "threads": threads}
     if config.remote.refinement == "elsewhere":  # what it does is little, and somebody waits for it
-        return _spec(lent_refinement, name="refinement")
-    return _spec(lent_refinement, name="refinement", threads=threads, nice_when_ready=nice)
+        return _spec(lent_refinement, **own)
+    return _spec(lent_refinement, nice_when_ready=nice, **own)
 
 
 def nice_for(share: float) -> int:
@@ -270,9 +273,11 @@ def lent_refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that has the object refined on another machine."""
     from stream.remote.files import SharedFiles
     from stream.remote.lent_refinement import LentRefinement
+    from stream.remote.placed import door_of_placed
     from stream.remote.setup import RefinementRules, refinement_setup_of
 
     config, files = run.config, SharedFiles()
+    door = _own(config.remote.for_refinement(), run, "refinement").endpoint()
     rules = RefinementRules(
         n_modes=config.probe.n_modes,
         scale_probe=config.scales_probe,
@@ -283,7 +288,7 @@ def lent_refinement(run: ResolvedRun) -> Worker:
     return LentRefinement(
         config.refinement,
         optics(run),
-        _own(config.remote.for_refinement(), run, "refinement").endpoint(),
+        door_of_placed(door, run.rendezvous) if config.remote.cluster else door,
         refinement_setup_of(config.refinement, optics(run), rules, files),
         files,
         run.rendezvous,
