@@ -4,11 +4,11 @@ The wire is that of bluesky's ZeroMQ publisher, `prefix + b" " + name + b" " + p
 msgpack (arrays as msgpack-numpy writes them) or JSON, told apart by their first bytes.
 """
 
+import itertools
 import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgpack
 import numpy as np
 
-from stream.atomic import full_disk_named
+from stream.atomic import full_disk_named, written_atomically
 from stream.plain_json import plain_json
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
@@ -135,7 +135,13 @@ def repair_record(folder: Path) -> str:
     """Cuts off what is no whole document, so that the next one can be appended; returns what it was.
 
     Half a document at the end is what a crash leaves: nothing is said of it, "". Before anything else is cut
-    off, the whole record is copied to `documents.msgpack.damaged`.
+    off, the whole record is copied to `documents.msgpack.damaged`, or `.damaged.1`, `.damaged.2` ... where an
+    earlier copy has that name.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room for the copy; the record stays as it is.
     """
     path, end, damage = folder / RECORD_FILE, 0, ""
     if not path.exists():
@@ -144,8 +150,12 @@ def repair_record(folder: Path) -> str:
         for _, _, after in _records(folder):
             end = after
     except DocumentError as error:
-        damage = str(error)
-        shutil.copy(path, path.with_name(f"{RECORD_FILE}.damaged"))
+        suffixes = (f".{n}" if n else "" for n in itertools.count())
+        copies = (path.with_name(f"{RECORD_FILE}.damaged{suffix}") for suffix in suffixes)
+        aside = next(copy for copy in copies if not copy.exists())
+        with written_atomically(aside) as file:
+            file.write(path.read_bytes())
+        damage = f"all of them lie in {aside}: {error}"
     with path.open("r+b") as file:
         file.truncate(end)
     return damage

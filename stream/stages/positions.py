@@ -15,7 +15,6 @@ from operators.arrays import Positions as PositionArray
 from operators.geometry import probe_positions
 from stream.atomic import DiskFullError
 from stream.documents.codec import (
-    RECORD_FILE,
     Document,
     DocumentError,
     append_records,
@@ -193,8 +192,8 @@ class Positions:
 
     def _resume(self, scan: Scan) -> None:
         if damage := repair_record(scan.folder):
-            words = "documents of %s are used up to where they are damaged, all lie in %s.damaged: %s"
-            log.warning(words, scan.name, scan.folder / RECORD_FILE, damage)
+            words = "documents of %s are used up to where they are damaged, %s"
+            log.warning(words, scan.name, damage)
         documents = read_documents(scan.folder)
         if documents and documents[0][0] == "start":
             self._pairing.pair(str(documents[0][1].get("uid")), scan.name)

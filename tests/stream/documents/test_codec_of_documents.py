@@ -149,6 +149,18 @@ def test_recorded_documents_come_back_in_order_and_a_torn_end_is_cut_off(tmp_pat
     assert read_documents(tmp_path) == [*documents, ("stop", {"uid": "s2"})]
 
 
+def test_of_a_record_that_is_damaged_again_and_again_every_copy_is_kept(tmp_path):
+    record, kept = tmp_path / RECORD_FILE, []
+    for number, name in enumerate(("damaged", "damaged.1", "damaged.2")):
+        append_records(tmp_path, [as_record("event", {"seq_num": number}), b"\3\0\0\0abc"])
+        kept.append(record.read_bytes())
+        told = repair_record(tmp_path)
+        assert told.startswith(f"all of them lie in {record}.{name}: ")
+        copies = sorted(tmp_path.glob(f"{RECORD_FILE}.*"))
+        assert [copy.read_bytes() for copy in copies] == kept
+    assert [document["seq_num"] for _, document in read_documents(tmp_path)] == [0, 1, 2]
+
+
 def test_a_scan_without_documents_has_none(tmp_path):
     repair_record(tmp_path)
     assert read_documents(tmp_path) == []
