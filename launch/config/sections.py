@@ -4,10 +4,11 @@ Each class is a section of the configuration file, and what its stage takes. The
 shown in errors and in the reference.
 """
 
+import ipaddress
 import re
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from operators.section import Fraction, Section
 from stream.files.paths import InputPath, OutputPath
@@ -42,6 +43,14 @@ class FinetuneConfig(Section):
     """share of old samples in what is learned from"""
 
 
+def _is_host(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return re.fullmatch(r"[\w.-]+", name) is not None
+    return True
+
+
 class ViewerConfig(Section):
     """The web page."""
 
@@ -52,13 +61,21 @@ class ViewerConfig(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8010
     """port of the page; 0 takes a free one"""
     hosts: tuple[str, ...] = ()
-    """names by which browsers reach it, beside the loopback, its address and this computer's own name"""
+    """further names by which browsers reach it, that of a proxy too; then others do, also on the loopback"""
     insecure: bool = False
     """allows a host that other machines can reach; the page has no password"""
     controls: bool = False
     """whether the page may also hold, stop and restrict a scan when other machines can reach it"""
     metrics_token: InputPath | None = None
     """file with the token of programs that ask for /metrics and /status.json; other machines need one"""
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _is_host(host):
+                raise ValueError(f"wanted names without https://, port and path, got {host!r}")
+        return hosts
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
@@ -70,9 +87,14 @@ class ViewerConfig(Section):
         return self
 
     @property
+    def is_private(self) -> bool:
+        """Whether this computer alone reaches the page: it is on the loopback, and no proxy is before it."""
+        return self.host in LOOPBACK and not self.hosts
+
+    @property
     def may_steer(self) -> bool:
         """Whether who sees the page may also steer, where there is something to steer."""
-        return self.host in LOOPBACK or self.controls
+        return self.is_private or self.controls
 
     def read_token(self) -> str:
         """Returns what programs that watch the run have to bear, "" where no token is set.

@@ -82,6 +82,21 @@ def _own_address(request: web.Request) -> str:
     return str(mapped or address)
 
 
+def asker(request: web.Request, config: ViewerConfig) -> str:
+    """Returns the address of who asks, "" for somebody on this computer.
+
+    A proxy on this computer says in `X-Forwarded-For` for whom it asks, as the last of those who stand
+    there: the others anybody may have written.
+    """
+    address = request.remote or ""
+    if address in LOOPBACK and not config.is_private:
+        address = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    try:
+        return "" if ipaddress.ip_address(address).is_loopback else address
+    except ValueError:
+        return ""
+
+
 def is_secret(given: str, secret: str) -> bool:
     """Says whether the two are the same, in a time that does not tell how alike; a header may be no text."""
     return secrets.compare_digest(given.encode(errors="replace"), secret.encode())
@@ -90,14 +105,15 @@ def is_secret(given: str, secret: str) -> bool:
 def bearer(config: ViewerConfig) -> Callable[[web.Request], None]:
     """Returns what refuses programs that watch the run unless they may: it raises HTTPException.
 
-    Over the loopback all may, as all see the page; elsewhere, and where a token is set, who bears it.
+    Where this computer alone reaches the page all may, as all see it; elsewhere, and where a token is set,
+    who bears it.
 
     Raises
     ------
     ValueError
         If the file of the token cannot be used.
     """
-    token, is_open = config.read_token(), config.host in LOOPBACK
+    token, is_open = config.read_token(), config.is_private
 
     def check(request: web.Request) -> None:
         if not token and is_open:

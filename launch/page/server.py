@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 from aiohttp import WSMsgType, web
 
-from launch.config.sections import LOOPBACK, ViewerConfig
+from launch.config.sections import ViewerConfig
 from launch.page.data_routes import DataRoutes
-from launch.page.guard import guard, is_secret
+from launch.page.guard import asker, guard, is_secret
 from launch.page.metrics.monitor import Monitor
 from launch.page.metrics.routes import MonitorRoutes
 from launch.page.picture import UNITS, Drawing
@@ -281,7 +281,7 @@ class Page:
         *,
         on_browsers: Callable[[int], None] = lambda n_browsers: None,
     ) -> None:
-        self._feed, self._on_browsers = feed, on_browsers
+        self._feed, self._config, self._on_browsers = feed, config, on_browsers
         self._shown: dict[web.WebSocketResponse, tuple[LiveImage | None, frozenset[str]]] = {}
         self.app = web.Application(middlewares=[guard(config)], client_max_size=4096)
         self.app.router.add_get("/", self._index)
@@ -340,7 +340,8 @@ class Page:
             raise web.HTTPForbidden(text="this page only shows: `viewer.controls` would let it steer")
         if origin is None or not is_secret(token, feed.token):
             raise web.HTTPForbidden(text="wanted the origin and the token of this page: load it again")
-        who = "the page" if request.remote in LOOPBACK else f"the page at {request.remote}"
+        address = asker(request, self._config)
+        who = f"the page at {address}" if address else "the page"
         try:
             words = msgspec.json.decode(await request.read(), type=Words)
             await asyncio.wrap_future(feed.steering.say(words, who))

@@ -85,9 +85,11 @@ def _viewer(section: ViewerConfig, held: ExitStack) -> Findings:
         ) from error
     section.read_token()
     yield Finding("viewer", "OK", f"{section.host}:{section.port} can be bound")
-    if section.host not in LOOPBACK:
+    if not section.is_private:
         may = "see the page and steer" if section.may_steer else "see the page"
-        yield Finding("viewer", "WARNING", f"everybody who reaches {section.host}:{section.port} may {may}")
+        here = section.host in LOOPBACK
+        reached = ", ".join(section.hosts) if here else f"{section.host}:{section.port}"
+        yield Finding("viewer", "WARNING", f"everybody who reaches {reached} may {may}")
 
 
 def save_folder(known: Known) -> Findings:

@@ -1,16 +1,16 @@
 // The page's half of the conversation: ask, draw what comes, ask again when it is drawn.
 
-import { isLoaded, load as loadColours } from "/web/image/colourmaps.js";
-import { area, length } from "/web/format.js";
-import { explain } from "/web/hints.js";
-import { listen as listenToKeys } from "/web/image/keys.js";
-import { Panel } from "/web/image/panel.js";
-import { onPicture, takeLive } from "/web/image/pictures.js";
-import { remember, remembered } from "/web/settings.js";
-import { put, say, showState } from "/web/state.js";
-import { listen, showSteering } from "/web/steering.js";
-import { start as startTabs } from "/web/data/tabs.js";
-import { redraw, view } from "/web/image/view.js";
+import { isLoaded, load as loadColours } from "./image/colourmaps.js";
+import { area, length } from "./format.js";
+import { explain } from "./hints.js";
+import { listen as listenToKeys } from "./image/keys.js";
+import { Panel } from "./image/panel.js";
+import { onPicture, takeLive } from "./image/pictures.js";
+import { remember, remembered } from "./settings.js";
+import { put, say, showState } from "./state.js";
+import { listen, showSteering } from "./steering.js";
+import { start as startTabs } from "./data/tabs.js";
+import { redraw, view } from "./image/view.js";
 
 const SILENCE_MS = 3000; // the viewer answers four times a second
 const RETRY_MS = 1000;
@@ -49,7 +49,9 @@ function ask(own) {
 
 function connect() {
   heardAt = performance.now();
-  const own = new WebSocket(`ws://${location.host}/live`);
+  const url = new URL("live", document.baseURI);
+  url.protocol = url.protocol.replace("http", "ws"); // wss behind a proxy that has TLS
+  const own = new WebSocket(url);
   socket = own;
   own.binaryType = "arraybuffer";
   own.onopen = async () => {

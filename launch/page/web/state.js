@@ -1,6 +1,6 @@
 // What the page says beside the images, from the state that the server sends: header, stages, figures, events.
 
-import { clock, count, percent } from "/web/format.js";
+import { clock, count, percent } from "./format.js";
 
 const byId = (id) => document.getElementById(id);
 

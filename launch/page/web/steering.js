@@ -1,6 +1,6 @@
 // The page's part in a steered scan: what the policy wants next, what persons have said, and saying it.
 
-import { setTool, view } from "/web/image/view.js";
+import { setTool, view } from "./image/view.js";
 
 const CONFIRM_MS = 10000;
 
@@ -65,7 +65,7 @@ function showFacts(steering) {
 
 async function say(deed, corners = null) {
   const own = { "Content-Type": "application/json", "X-Steering-Token": state.token };
-  const answer = await fetch("/steer", { method: "POST", headers: own, body: JSON.stringify({ deed, corners }) })
+  const answer = await fetch("steer", { method: "POST", headers: own, body: JSON.stringify({ deed, corners }) })
     .catch((error) => ({ ok: false, text: async () => String(error) }));
   text("refusal", answer.ok ? "" : await answer.text());
 }

@@ -6,7 +6,10 @@ from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
+from launch.config.sections import ViewerConfig
+from launch.page.guard import asker
 from launch.page.server import FILES
 from stream.wire.sockets import Endpoint
 from tests.helpers.launch.pages import viewer
@@ -87,6 +90,32 @@ def test_a_proxy_that_has_tls_may_stand_before_the_page():
             ("localhost", "null", 403),
         ):
             assert status_of(url, "GET", "/", f"Host: {host}", f"Origin: {origin}") == status, (host, origin)
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "hosts", "address"),
+    [
+        ("127.0.0.1", "203.0.113.9, 192.0.2.7", ("proxy.example",), "192.0.2.7"),
+        ("::1", "192.0.2.7", ("proxy.example",), "192.0.2.7"),
+        ("127.0.0.1", "somebody", ("proxy.example",), ""),
+        ("127.0.0.1", "", ("proxy.example",), ""),
+        ("127.0.0.1", "192.0.2.7", (), ""),  # nobody has said that there is a proxy
+        ("192.0.2.8", "192.0.2.7", ("proxy.example",), "192.0.2.8"),
+    ],
+)
+def test_who_asks_through_a_proxy_on_this_computer_is_whom_it_names_last(remote, forwarded, hosts, address):
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    request = make_mocked_request("POST", "/steer", headers=headers).clone(remote=remote)
+    assert asker(request, ViewerConfig(hosts=hosts)) == address
+
+
+@pytest.mark.parametrize(
+    "host", ["https://proxy.example", "proxy.example:8443", "proxy.example/live", "", "[::1]"]
+)
+def test_a_host_is_a_name_and_nothing_more(host):
+    with pytest.raises(ValueError, match="wanted names without https://, port and path"):
+        ViewerConfig(hosts=(host,))
+    assert ViewerConfig(hosts=("proxy.example", "2001:db8::7", "a_b-c")).hosts
 
 
 def test_no_other_page_may_frame_it_and_only_its_own_files_are_run(url):

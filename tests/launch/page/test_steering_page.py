@@ -50,8 +50,10 @@ def test_only_our_own_page_can_steer():
 
 def test_a_page_others_can_see_steers_only_when_somebody_said_so():
     there, nobody = {"host": "0.0.0.0", "insecure": True}, Endpoint(address="tcp://127.0.0.1:9")
-    assert not ViewerConfig(**there).may_steer
-    assert ViewerConfig(**there, controls=True).may_steer
+    assert ViewerConfig().may_steer
+    for shown in (there, {"hosts": ["proxy.example"]}):
+        assert not ViewerConfig(**shown).may_steer
+        assert ViewerConfig(**shown, controls=True).may_steer
     assert not LiveFeed(nobody, may_steer=True).token, "there is nothing to steer"
     with FakeDoor() as door, viewer(door.address, policy=nobody, **there) as url:
         assert outcome(token_of(url)) == ""

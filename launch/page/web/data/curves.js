@@ -1,9 +1,9 @@
 // How the error fell, epoch by epoch, and at the end how far two halves of the frames agree.
 
-import { askJson, shownScan, whileShown } from "/web/data/ask.js";
-import { count, digits, length } from "/web/format.js";
-import { explain } from "/web/hints.js";
-import { Plot } from "/web/data/plot.js";
+import { askJson, shownScan, whileShown } from "./ask.js";
+import { count, digits, length } from "../format.js";
+import { explain } from "../hints.js";
+import { Plot } from "./plot.js";
 
 const PAUSE_MS = 2000;
 const COLOURS = { error: "#56b6c2", frc: "#7bbf86", threshold: "#e0aa4f" };
@@ -36,7 +36,7 @@ export function start(section) {
   };
   const fail = (text) => { for (const box of [error, frc]) box.querySelector(".words").textContent = text; };
   whileShown(section, PAUSE_MS, fail, async () => {
-    curves = await askJson(`/scans/${shownScan()}/curves`);
+    curves = await askJson(`scans/${shownScan()}/curves`);
     draw();
   });
   over.addEventListener("change", () => { if (curves) draw(); });

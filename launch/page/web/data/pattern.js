@@ -1,10 +1,10 @@
 // A diffraction pattern beside the one that object and probe predict at its place, and where they differ.
 
-import { askArrays, shownScan, whileShown } from "/web/data/ask.js";
-import { count, digits, motorPlace } from "/web/format.js";
-import { explain } from "/web/hints.js";
-import { drawBar, drawRaster, largest } from "/web/image/raster.js";
-import { view } from "/web/image/view.js";
+import { askArrays, shownScan, whileShown } from "./ask.js";
+import { count, digits, motorPlace } from "../format.js";
+import { explain } from "../hints.js";
+import { drawBar, drawRaster, largest } from "../image/raster.js";
+import { view } from "../image/view.js";
 
 const PAUSE_MS = 1000;
 const MOST_DIFFERENCE = 3; // √photons: six times what noise makes
@@ -36,7 +36,7 @@ export function start(section) {
   explain(box);
   const look = whileShown(section, PAUSE_MS, (text) => { words.textContent = text; }, async () => {
     const chosen = /^\d{1,12}$/.test(frame.value) ? `?frame=${frame.value}` : "";
-    shown = await askArrays(`/scans/${shownScan()}/pattern${chosen}`);
+    shown = await askArrays(`scans/${shownScan()}/pattern${chosen}`);
     draw(box, shown);
   });
   frame.addEventListener("change", look);

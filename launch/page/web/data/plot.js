@@ -1,6 +1,6 @@
 // A plot of lines on a canvas: axes with labels and units, ticks at round numbers, and what lies under the pointer.
 
-import { digits } from "/web/format.js";
+import { digits } from "../format.js";
 
 const MARGIN = { left: 74, right: 14, top: 8, bottom: 36 };
 const LINE = "#3a4654";

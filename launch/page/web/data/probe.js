@@ -1,10 +1,10 @@
 // The probe as it is now, mode by mode, beside the newest diffraction pattern and the model's.
 
-import { askArrays, shownScan, whileShown } from "/web/data/ask.js";
-import { count, digits, percent } from "/web/format.js";
-import { explain } from "/web/hints.js";
-import { start as startPattern } from "/web/data/pattern.js";
-import { drawRaster, largest } from "/web/image/raster.js";
+import { askArrays, shownScan, whileShown } from "./ask.js";
+import { count, digits, percent } from "../format.js";
+import { explain } from "../hints.js";
+import { start as startPattern } from "./pattern.js";
+import { drawRaster, largest } from "../image/raster.js";
 
 const PAUSE_MS = 1000;
 const FAINT = 0.05; // of the brightest pixel: the phase of less says nothing
@@ -25,7 +25,7 @@ export function start(section) {
   const words = box.querySelector(".words");
   explain(box);
   whileShown(section, PAUSE_MS, (text) => { words.textContent = text; }, async () => {
-    const probe = await askArrays(`/scans/${shownScan()}/probe?after=${encodeURIComponent(key)}`);
+    const probe = await askArrays(`scans/${shownScan()}/probe?after=${encodeURIComponent(key)}`);
     if (!probe) return;
     ({ key } = probe);
     shown = probe;

@@ -1,11 +1,11 @@
 // Earlier images of the running scan, and the scans of its folder, which a click puts on the panels.
 
-import { askArrays, askJson, askPacket, openScan, shownScan, whileShown } from "/web/data/ask.js";
-import { clock, count } from "/web/format.js";
-import { explain } from "/web/hints.js";
-import { goLive, show } from "/web/image/pictures.js";
-import { drawRaster } from "/web/image/raster.js";
-import { mount } from "/web/data/versions.js";
+import { askArrays, askJson, askPacket, openScan, shownScan, whileShown } from "./ask.js";
+import { clock, count } from "../format.js";
+import { explain } from "../hints.js";
+import { goLive, show } from "../image/pictures.js";
+import { drawRaster } from "../image/raster.js";
+import { mount } from "./versions.js";
 
 const PAUSE_MS = 3000;
 const PAGE = 24; // scans asked for at once
@@ -36,7 +36,7 @@ export function start(section) {
   const items = new Map(); // name -> element
 
   async function take(before) {
-    const answer = await askJson(`/scans?n=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
+    const answer = await askJson(`scans?n=${PAGE}${before ? `&before=${encodeURIComponent(before)}` : ""}`);
     for (const scan of answer.scans) put(list, items, scan);
     section.querySelector(".scan-list em").textContent = `${count(answer.n_scans)} in this folder`;
     words.textContent = answer.n_scans ? "" : "no scan has begun yet";
@@ -72,7 +72,7 @@ async function open({ scan, state, label }) {
     goLive();
     return;
   }
-  const packet = await askPacket(`/scans/${encodeURIComponent(scan)}/picture`);
+  const packet = await askPacket(`scans/${encodeURIComponent(scan)}/picture`);
   openScan(scan);
   show(packet, `final image of ${label}`);
 }
@@ -106,7 +106,7 @@ async function thumbnail(canvas) {
   const { scan, state } = canvas.closest("button").dataset;
   if (!canvas.dataset.scan) return;
   try {
-    const { arrays, low, high, is_cyclic: isCyclic } = await askArrays(`/scans/${encodeURIComponent(scan)}/thumbnail`);
+    const { arrays, low, high, is_cyclic: isCyclic } = await askArrays(`scans/${encodeURIComponent(scan)}/thumbnail`);
     const { shape, values } = arrays.phase;
     const table = isCyclic ? "cyclic" : "blue-yellow";
     drawRaster(canvas, shape, (i) => (values[i] - low) / Math.max(high - low, 1e-9), table, { unknown: 0 });

@@ -1,13 +1,13 @@
 // The tabs under the images. A tab with contents of its own names a module in its section:
 //
-//   <section id="probe" role="tabpanel" data-module="/web/data/probe.js" hidden></section>
+//   <section id="probe" role="tabpanel" data-module="web/data/probe.js" hidden></section>
 //
 // The module exports `start(element)`, called once with its section. From then on the section hears the events
 // "shown" and "hidden", and the document hears "state" (`event.detail` is the state as the server sends it,
 // four times a second). What `start` draws should wait for "shown". A module puts a stored picture packet on
-// the panels with `show(packet, label)` of /web/image/pictures.js.
+// the panels with `show(packet, label)` of image/pictures.js.
 
-import { remembered, remember } from "/web/settings.js";
+import { remembered, remember } from "../settings.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const panelOf = (tab) => document.getElementById(tab.getAttribute("aria-controls"));
@@ -40,7 +40,7 @@ export async function start() {
     panelOf(tab).setAttribute("aria-label", tab.firstChild.textContent.trim());
   }
   await Promise.all(tabs.map(panelOf).filter((panel) => panel.dataset.module).map(async (panel) => {
-    const module = await import(panel.dataset.module).catch(() => null);
+    const module = await import(new URL(panel.dataset.module, document.baseURI)).catch(() => null);
     if (module) module.start(panel);
     else panel.textContent = "The viewer went away before this part of the page was loaded: load the page again.";
   }));

@@ -1,8 +1,8 @@
 // A slider over earlier versions of the live image; at its right end the live one.
 
-import { askJson, askPacket, openScan, shownScan } from "/web/data/ask.js";
-import { clock, count } from "/web/format.js";
-import { goLive, show } from "/web/image/pictures.js";
+import { askJson, askPacket, openScan, shownScan } from "./ask.js";
+import { clock, count } from "../format.js";
+import { goLive, show } from "../image/pictures.js";
 
 const BOX = `
   <label data-hint="Versions of the running scan's image that the page has kept, at most at half the resolution of the live one. The right end is the live image.">earlier images
@@ -37,7 +37,7 @@ export function mount(element) {
     }
     const version = kept.versions[Number(slider.value)];
     try {
-      const packet = await askPacket(`/versions/${encodeURIComponent(kept.scan)}/${version.version}`);
+      const packet = await askPacket(`versions/${encodeURIComponent(kept.scan)}/${version.version}`);
       if (own !== wanted) return;
       openScan(null);
       isMine = true;
@@ -60,7 +60,7 @@ export function mount(element) {
   // Takes the list anew; the version that is shown stays where it is.
   return async () => {
     const chosen = atEnd() ? null : kept.versions[Number(slider.value)].version;
-    kept = await askJson("/versions");
+    kept = await askJson("versions");
     slider.max = kept.versions.length;
     const index = kept.versions.findIndex(({ version }) => version === chosen);
     slider.value = index < 0 && !isMine ? kept.versions.length : Math.max(index, 0);

@@ -4,7 +4,7 @@ let tables = null; // name -> [red, green, blue, red, ...]
 let ofMap = null; // map of a picture -> name of its table
 
 export async function load() {
-  ({ tables, of: ofMap } = await (await fetch("/colours")).json());
+  ({ tables, of: ofMap } = await (await fetch("colours")).json());
 }
 
 export const isLoaded = () => tables !== null;

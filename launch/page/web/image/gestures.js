@@ -1,6 +1,6 @@
 // Mouse, pen and fingers on a panel: they move and zoom the shared view, or draw with its tool.
 
-import { fit, moveBy, redraw, view, zoomBy } from "/web/image/view.js";
+import { fit, moveBy, redraw, view, zoomBy } from "./view.js";
 
 const DOUBLE_MS = 350;
 const DOUBLE_PX = 30;

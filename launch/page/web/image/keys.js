@@ -1,8 +1,8 @@
 // The keyboard, and the overlay that says what it does.
 
-import { toggle as toggleProfile } from "/web/image/profile.js";
-import { savePng } from "/web/image/save.js";
-import { fit, moveBy, redraw, setTool, view, zoomBy } from "/web/image/view.js";
+import { toggle as toggleProfile } from "./profile.js";
+import { savePng } from "./save.js";
+import { fit, moveBy, redraw, setTool, view, zoomBy } from "./view.js";
 
 const STEP = 0.1; // of what is seen
 const MAPS = ["amplitude", "phase", "sigma", "photons", "source"];

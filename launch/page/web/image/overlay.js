@@ -1,8 +1,8 @@
 // What is drawn over an image: scan path, queued points, regions and the scale bar, each with a dark outline so
 // that it is seen on any ground. `at` turns absolute object pixels (y, x) into canvas pixels [x, y].
 
-import { length } from "/web/format.js";
-import { view } from "/web/image/view.js";
+import { length } from "../format.js";
+import { view } from "./view.js";
 
 const OUTLINE = "rgba(0, 0, 0, 0.75)";
 const COLOURS = { path: "#7fe0f0", newest: "#ffb454", next: "#ffd27a", region: "#ff8f6b", profile: "#ffffff" };

@@ -1,14 +1,14 @@
 // One image with its choice of maps, colour bar and readout under the pointer.
 
-import { isLoaded, valueOf } from "/web/image/colourmaps.js";
-import { length, motorPlace, rounded } from "/web/format.js";
-import { listen } from "/web/image/gestures.js";
-import { drawPath, drawProfileLine, drawScaleBar, drawSteering } from "/web/image/overlay.js";
-import { Profile, toggle as toggleProfile } from "/web/image/profile.js";
-import { Range } from "/web/image/range.js";
-import { saveData, savePng } from "/web/image/save.js";
-import { remember, remembered } from "/web/settings.js";
-import { fit, redraw, share, view, zoomBy } from "/web/image/view.js";
+import { isLoaded, valueOf } from "./colourmaps.js";
+import { length, motorPlace, rounded } from "../format.js";
+import { listen } from "./gestures.js";
+import { drawPath, drawProfileLine, drawScaleBar, drawSteering } from "./overlay.js";
+import { Profile, toggle as toggleProfile } from "./profile.js";
+import { Range } from "./range.js";
+import { saveData, savePng } from "./save.js";
+import { remember, remembered } from "../settings.js";
+import { fit, redraw, share, view, zoomBy } from "./view.js";
 
 const BUTTON_ZOOM = 1.6;
 const BUTTONS = {

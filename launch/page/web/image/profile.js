@@ -1,9 +1,9 @@
 // The values of a panel along a line that is drawn over the image.
 
-import { valueOf } from "/web/image/colourmaps.js";
-import { digits } from "/web/format.js";
-import { remember, remembered } from "/web/settings.js";
-import { redraw, setTool, view } from "/web/image/view.js";
+import { valueOf } from "./colourmaps.js";
+import { digits } from "../format.js";
+import { remember, remembered } from "../settings.js";
+import { redraw, setTool, view } from "./view.js";
 
 const WHOLE_TURN = 2 * Math.PI;
 const INK = { axis: "#9dabba", grid: "#2f3a48", line: "#7fe0f0" };

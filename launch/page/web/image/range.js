@@ -1,9 +1,9 @@
 // Which colours a panel gives to which values: percentiles of what is lit, or two fixed numbers, and a colour map;
 // kept for each map by itself.
 
-import { names, ofBar, ofLevels, ofSource, usual } from "/web/image/colourmaps.js";
-import { short } from "/web/format.js";
-import { remember, remembered } from "/web/settings.js";
+import { names, ofBar, ofLevels, ofSource, usual } from "./colourmaps.js";
+import { short } from "../format.js";
+import { remember, remembered } from "../settings.js";
 
 const WHOLE_TURN = 2 * Math.PI;
 

@@ -1,7 +1,7 @@
 // Small images of numbers: probe modes, diffraction patterns, thumbnails.
 
-import { ofBar } from "/web/image/colourmaps.js";
-import { drawScaleBar } from "/web/image/overlay.js";
+import { ofBar } from "./colourmaps.js";
+import { drawScaleBar } from "./overlay.js";
 
 const MASKED = 0xff302a4a; // a colour that no table has
 

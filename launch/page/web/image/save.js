@@ -1,6 +1,6 @@
 // What a panel shows, as a file: a picture made here, or numbers written by the server.
 
-import { view } from "/web/image/view.js";
+import { view } from "./view.js";
 
 const MARGIN = 12;
 const STRIP = 64; // height of the colour bar and its labels, CSS pixels
@@ -54,7 +54,7 @@ export async function saveData(panel, kind) {
   if (!panel.hasImage) return "there is no image yet";
   const { scan, version } = panel.picture;
   const file = kind === "tif" ? `${panel.map.name}.tif` : "image.cxi";
-  const answer = await fetch(`/file/${encodeURIComponent(scan)}/${version}/${file}${panel.isStored ? "?stored=1" : ""}`)
+  const answer = await fetch(`file/${encodeURIComponent(scan)}/${version}/${file}${panel.isStored ? "?stored=1" : ""}`)
     .catch(() => null);
   if (!answer) return "The run has ended, and its server with it. PNG still works; the result is in the run's folder.";
   if (!answer.ok) return answer.text();

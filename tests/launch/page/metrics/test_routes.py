@@ -151,8 +151,9 @@ def test_where_a_token_is_set_only_who_bears_it_is_answered(settings, token, tmp
         assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
-def test_where_other_machines_reach_the_page_nobody_is_answered_without_a_token(tmp_path):
-    with watched(tmp_path, **OPEN) as url:
+@pytest.mark.parametrize("settings", [OPEN, {"hosts": ["proxy.example"]}], ids=["network", "proxy"])
+def test_where_other_machines_reach_the_page_nobody_is_answered_without_a_token(settings, tmp_path):
+    with watched(tmp_path, **settings) as url:
         status, _, text = asked(f"{url}/metrics")
         assert (status, status_of(url, **BEARING), asked(f"{url}/")[0]) == (403, 403, 200)
     assert "`viewer.metrics_token` names its file" in text
