@@ -35,7 +35,9 @@ class Known:
 
         Raises ValueError if the file cannot be read as positions.
         """
-        from stream.stages.positions import load_positions  # brings what stages that know none do without
+        from stream.documents.position_file import (
+            load_positions,  # brings what stages that know none do without
+        )
 
         section = self.config.positions
         if section.source != "file" or section.path is None:

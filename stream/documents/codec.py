@@ -24,10 +24,19 @@ from stream.wire.foreign import in_short
 Document = dict[str, Any]
 Serializer = Literal["msgpack", "json"]
 
-DOCUMENT_NAMES = frozenset(
-    {"start", "descriptor", "event", "event_page", "stop"}
-    | {"resource", "datum", "datum_page", "stream_resource", "stream_datum"}
-)
+# which field of a document names the one that it belongs to
+PARENT_OF = {
+    "descriptor": "run_start",
+    "event": "descriptor",
+    "event_page": "descriptor",
+    "resource": "run_start",
+    "datum": "resource",
+    "datum_page": "resource",
+    "stream_resource": "run_start",
+    "stream_datum": "descriptor",
+    "stop": "run_start",
+}
+DOCUMENT_NAMES = frozenset({"start", *PARENT_OF})
 MAX_PREFIX_BYTES = 256
 RECORD_FILE = "documents.msgpack"
 _LENGTH_BYTES = 4

@@ -1,7 +1,8 @@
 """Positions out of the documents of one bluesky run: which field, which unit, which frame number.
 
-Pure: documents in, frame numbers and positions out. Fields come from the descriptors' hints or are named,
-never guessed: an axis taken for another is a wrong picture that looks right.
+Documents in, frame numbers and positions out; of positions that lie in files beside the documents
+`stream.documents.flown` knows more. Fields come from the descriptors' hints or are named, never guessed: an
+axis taken for another is a wrong picture that looks right.
 """
 
 import logging
@@ -15,11 +16,13 @@ from pydantic import PositiveInt, model_validator
 from operators.geometry import METRES_PER_UNIT, probe_positions
 from operators.section import Section
 from stream.documents.codec import Document, DocumentError
+from stream.documents.flown import FlownPositions
+from stream.documents.stream_files import StreamFiles
+from stream.documents.values import events_of, mapping_of, values_of
 from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
 
-MAX_SEQ_NUM = 2**40
 _SPELLINGS = {
     "m": ("metre", "meter", "metres", "meters"),
     "mm": ("millimetre", "millimeter", "millimetres", "millimeters"),
@@ -50,6 +53,9 @@ class PositionFields(Section):
     """sign of y and x; -1 where a motor moves the sample, not the probe"""
     frames_per_event: PositiveInt = 1
     """frames that share one event document"""
+    captures_per_frame: PositiveInt | None = None
+    """captures of a fly scan that belong to one frame, whose mean is its position; null takes it from the
+    documents: values of an event over `frames_per_event`"""
     stream: str = ""
     """name of the document stream; empty takes the first with both fields"""
     settled: str = ""
@@ -65,7 +71,14 @@ class PositionFields(Section):
 class PositionReader:
     """Reads the documents of one run in order.
 
-    `read` returns positions as recorded; `to_metres` turns them into positions of the probe on the sample.
+    `read` and `read_files` return positions as recorded; `to_metres` turns them into positions of the probe
+    on the sample.
+
+    Parameters
+    ----------
+    fields : PositionFields
+    files : StreamFiles, optional
+        Where files that documents name may lie; nowhere by default.
 
     Raises
     ------
@@ -73,7 +86,7 @@ class PositionReader:
         If the unit is not said: documents often do not, and there is no default.
     """
 
-    def __init__(self, fields: PositionFields) -> None:
+    def __init__(self, fields: PositionFields, files: StreamFiles | None = None) -> None:
         if fields.unit is None:
             raise ValueError("positions from documents: wanted at least positions.unit (m, mm, um or nm)")
         self.fields, self._unit = fields, fields.unit
@@ -81,6 +94,12 @@ class PositionReader:
         self._pairs: dict[str, tuple[str, str]] = {}  # uid of a descriptor: its fields for y and x
         self._without: list[str] = []
         self._is_warned = False
+        self.flown = FlownPositions(
+            files or StreamFiles(),
+            n_fields=3 if fields.settled else 2,
+            frames_per_event=fields.frames_per_event,
+            captures_per_frame=fields.captures_per_frame,
+        )
 
     @property
     def has_positions(self) -> bool:
@@ -94,7 +113,7 @@ class PositionReader:
         ----------
         name : str
             The document's name; `event` and `event_page` hold positions, frame number = seq_num - 1 (or
-            (seq_num - 1) * frames_per_event + j).
+            (seq_num - 1) * frames_per_event + j). Of `stream_datum` come none: `read_files`.
         document : dict
             As decoded; it may hold anything.
 
@@ -107,13 +126,35 @@ class PositionReader:
         if name == "descriptor":
             self._describe(document)
         elif name in ("event", "event_page"):
-            pair = self._pairs.get(str(document.get("descriptor")))
-            if pair is not None:
-                return self._rows(document, pair, is_page=name == "event_page")
-            self._warn_once()
+            uid, is_page = str(document.get("descriptor")), name == "event_page"
+            if uid in self.flown:
+                self.flown.note_event(document, is_page=is_page)
+            elif uid in self._pairs:
+                return self._rows(document, self._pairs[uid], is_page=is_page)
+            else:
+                self._warn_once()
+        elif name == "stream_resource":
+            self.flown.note_resource(document)
+        elif name == "stream_datum" and str(document.get("descriptor")) in self.flown:
+            self.flown.note_datum(document)
         elif name == "stop" and not self._pairs:
             raise DocumentError(f"the run ended without positions: {self._missing()}")
         return _NONE
+
+    def read_files(self) -> Rows:
+        """Returns positions that lie in files and can be read by now, some thousands at most.
+
+        Raises
+        ------
+        DocumentError
+            If a file holds something else than documents say, or a part of it lies elsewhere.
+        """
+        frames = self.flown.read()
+        if frames is None:
+            return _NONE
+        y, x, *settled = frames.captures
+        is_settling = (settled[0] == 0).any(axis=1) if settled else np.zeros(len(y), bool)
+        return Rows(frames.numbers, np.stack([y.mean(axis=1), x.mean(axis=1)], axis=-1), is_settling)
 
     def join(self, event: Document) -> None:
         """Takes the fields from an event of a run whose descriptor was missed; nobody tells their unit.
@@ -123,7 +164,7 @@ class PositionReader:
         DocumentError
             If the event has no such fields, or several.
         """
-        data = _mapping(event, "data")
+        data = mapping_of(event, "data")
         pair = self._pick(data, {"its event": [str(field) for field in data]})
         if pair is None:
             self._without.append(f"an event of a run that had begun before has {', '.join(map(str, data))}")
@@ -143,7 +184,7 @@ class PositionReader:
         stream = str(descriptor.get("name"))
         if self._stream not in ("", stream):
             return
-        data_keys, hints = _mapping(descriptor, "data_keys"), _hinted_fields(descriptor)
+        data_keys, hints = mapping_of(descriptor, "data_keys"), _hinted_fields(descriptor)
         pair = self._pick(data_keys, hints)
         if pair is None:
             self._without.append(f"stream {stream!r} hints {_listed(hints)}")
@@ -152,6 +193,8 @@ class PositionReader:
             return
         for field in pair:
             self._check_unit(field, data_keys[field])
+        settled = (self.fields.settled,) if self.fields.settled else ()
+        self.flown.describe(descriptor, (*pair, *settled))
         self._stream = stream
         self._pairs[str(descriptor.get("uid"))] = pair
 
@@ -174,36 +217,15 @@ class PositionReader:
             )
 
     def _rows(self, document: Document, pair: tuple[str, str], *, is_page: bool) -> Rows:
-        data = _mapping(document, "data")
-        seq_nums = (
-            document.get("seq_num") if not is_page else document.get("seq_nums", document.get("seq_num"))
-        )
-        events = np.asarray(seq_nums if is_page else [seq_nums], object)
-        if events.ndim != 1 or not all(_is_seq_num(value) for value in events):
-            raise DocumentError(f"event with seq_num {in_short(seq_nums)}: wanted whole numbers from 1")
-        events = events.astype(np.int64)
+        data = mapping_of(document, "data")
+        events = events_of(document, is_page=is_page)
         per_event = self.fields.frames_per_event
         numbers = ((events - 1)[:, None] * per_event + np.arange(per_event)).reshape(-1)
-        values = [self._values(data, field, len(events)) for field in pair]
+        values = [values_of(data, field, len(events), per_event) for field in pair]
         is_settling = np.zeros(len(numbers), bool)
         if self.fields.settled:
-            is_settling = self._values(data, self.fields.settled, len(events)).reshape(-1) == 0
+            is_settling = values_of(data, self.fields.settled, len(events), per_event).reshape(-1) == 0
         return Rows(numbers, np.stack(values, axis=-1).reshape(-1, 2), is_settling)
-
-    def _values(self, data: Document, field: str, n_events: int) -> NDArray[np.float64]:
-        try:
-            values = np.asarray(data[field], np.float64)
-        except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise DocumentError(f"event without numbers in field {field!r}: {error}") from error
-        per_event = self.fields.frames_per_event
-        if values.size == n_events:
-            return np.repeat(values.reshape(n_events, 1), per_event, axis=1)
-        if values.size == n_events * per_event:
-            return values.reshape(n_events, per_event)
-        raise DocumentError(
-            f"field {field!r} holds {values.size} values for {n_events} events of {per_event} frames each: "
-            "set positions.frames_per_event"
-        )
 
     def _missing(self) -> str:
         wanted = (
@@ -225,23 +247,11 @@ class PositionReader:
 _NONE = Rows(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, bool))
 
 
-def _is_seq_num(value: Any) -> bool:
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_whole and 1 <= int(value) <= MAX_SEQ_NUM
-
-
-def _mapping(document: Document, key: str) -> Document:
-    value = document.get(key)
-    if not isinstance(value, dict):
-        raise DocumentError(f"wanted a mapping {key!r} in the document, got {type(value).__name__}")
-    return value
-
-
 def _hinted_fields(descriptor: Document) -> dict[str, list[str]]:
     if descriptor.get("hints") is None:
         return {}
     hinted = {}
-    for device, hint in _mapping(descriptor, "hints").items():
+    for device, hint in mapping_of(descriptor, "hints").items():
         fields = hint.get("fields", ()) if isinstance(hint, dict) else None
         if not isinstance(fields, list | tuple) or not all(isinstance(field, str) for field in fields):
             raise DocumentError(

@@ -22,6 +22,7 @@ _MEANINGS = {
     "signature": "it is no HDF5 file",
     "truncated": "its end is missing, as if it were still copied or its writer had died",
     "lock": "another program has it open to write",
+    "already open": "another program has it open to write, and does not share it (SWMR)",
 }
 
 
@@ -40,22 +41,34 @@ class Source(NamedTuple):
     path: Path
 
 
-def open_hdf5(path: Path) -> h5py.File:
+class OutsideError(ScanFileError):
+    """A part of a file lies outside of its folder."""
+
+
+def open_hdf5(path: Path, *, is_growing: bool = False) -> h5py.File:
     """Returns the file, open to be read.
+
+    Parameters
+    ----------
+    path : Path
+    is_growing : bool
+        Whether its writer may be at it still, if it shares what it has written (HDF5's SWMR).
 
     Raises
     ------
     ScanFileError
-        Naming the file and what is wrong with it: also what of it lies outside of its folder.
+        Naming the file and what is wrong with it.
+    OutsideError
+        If a part of it lies outside of its folder.
     """
     with damage_named(path):
-        for source in sources_of(path):
+        for source in sources_of(path, is_growing=is_growing):
             if not _is_within(source.path, path.parent):
-                raise ScanFileError(
+                raise OutsideError(
                     f"{path}: {source.where} lies in {source.path}, outside of the folder of the file, and "
                     "is not read from there: name that file itself, or copy what is wanted (h5copy -f ext)"
                 )
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", swmr=is_growing)
 
 
 @contextmanager
@@ -95,12 +108,12 @@ def why_unread(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else "HDF5 cannot read it: it is damaged"
 
 
-def sources_of(path: Path) -> Iterator[Source]:
+def sources_of(path: Path, *, is_growing: bool = False) -> Iterator[Source]:
     """Yields the other files that an HDF5 file is read from, and those that these are read from."""
     seen, waiting = {path}, [path]
     while waiting:
         one = waiting.pop()
-        with h5py.File(one, "r") as file:
+        with h5py.File(one, "r", swmr=is_growing) as file:
             for where, named, is_raw in _named_in(file):
                 source = _opened_for(named, one.parent, is_raw=is_raw)
                 if source is None:

@@ -146,6 +146,10 @@ class PositionsConfig(PositionFields, EndpointSection):
     """key of the start document that names the detector's series"""
     late_s: PositiveFloat = 5.0
     """how long positions may come after the last frame, seconds"""
+    folders: tuple[InputPath, ...] = ()
+    """folders from which files are read that documents name (fly scans, PandA); no others are"""
+    root_map: dict[str, InputPath] | None = None
+    """folders as the documents name them, and where they are mounted here; these are read as well"""
     field_m: PositiveFloat = 1.0e-3
     """largest distance of a position from the first ones of its scan, metres; wild readings are rejected"""
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from operators.arrays import Positions as PositionArray
-from operators.geometry import probe_positions
 from stream.atomic import DiskFullError
 from stream.documents.codec import (
+    PARENT_OF,
     Document,
     DocumentError,
     append_records,
@@ -24,10 +24,10 @@ from stream.documents.codec import (
     repair_record,
 )
 from stream.documents.pairing import RunPairing
-from stream.documents.position_reader import PositionFields, PositionReader, Rows
+from stream.documents.position_file import load_positions
+from stream.documents.position_reader import PositionReader, Rows
 from stream.documents.position_writer import STAGE, PositionWriter
-from stream.files.cxi import read_scan
-from stream.files.tables import read_table
+from stream.documents.stream_files import StreamFiles
 from stream.record.scan import NewScans, Numbers, Scan
 from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints, in_words
@@ -42,17 +42,8 @@ Placed = tuple[Numbers, PositionArray]  # frame numbers and positions, metres
 
 KEPT_RUNS = 8  # runs that have ended and may still be named by a series or get a late document
 KEPT_STRANGERS = 64  # open runs without positions and without a series
-_PARENT = {
-    "descriptor": "run_start",
-    "event": "descriptor",
-    "event_page": "descriptor",
-    "resource": "run_start",
-    "datum": "resource",
-    "datum_page": "resource",
-    "stream_resource": "run_start",
-    "stream_datum": "descriptor",
-    "stop": "run_start",
-}
+LOOK_S, PIECES_AT_ONCE = 0.05, 8  # between two looks into the files of a run; of one look
+PATIENCE_S = 2.0  # until a file that cannot be read yet is named
 
 
 @dataclass(slots=True)
@@ -66,6 +57,8 @@ class _Run:
     is_joined: bool = False  # its start was missed
     records: list[bytes] = field(default_factory=list)  # documents that are not on disk yet
     rows: list[Rows] = field(default_factory=list)  # not written yet
+    looks_at: float = float("-inf")  # into its files, again
+    waits_since: float | None = None  # for them
 
 
 @dataclass(slots=True)
@@ -98,6 +91,7 @@ class Positions:
         self.inlet: Inlet | None = None
         if config.source == "documents":
             self.inlet = Inlet("SUB", (config.endpoint(),), config.queue, MAX_REQUEST_BYTES)
+        self._files = StreamFiles(config.folders, config.root_map)
         self._new = NewScans(scans)
         self._without_room: list[Scan] = []  # scans that cannot be begun with
         self._series: dict[str, _Series] = {}
@@ -124,10 +118,13 @@ class Positions:
     def idle(self, now: float) -> None:
         """Looks for new series and ends those for which no more positions will come."""
         self._look_for_series()
+        for run in self._runs.values():
+            self._look_into_files(run, now)
         self._write_out()
         for name, series in list(self._series.items()):
             if not series.writer.is_closed and self._is_due(name, series, now):
                 self._write_out(name)
+                self._say_what_is_missing(name)
                 self._pairing.give_up(name)
                 series.writer.close()
         self._give_up_runs(now)
@@ -137,9 +134,13 @@ class Positions:
     def close(self) -> None:
         """Writes what has come and ends every scan."""
         self._look_for_series()
+        for run in self._runs.values():
+            while self._take_from_files(run):
+                self._write_out()
         self._write_out()
         for name, series in self._series.items():
             self._write_out(name)
+            self._say_what_is_missing(name)
             series.writer.close()
         self._say(0.0, force=True)
 
@@ -204,13 +205,53 @@ class Positions:
             except DocumentError as error:
                 self._refuse(error)
                 continue
-            for rows in run.rows:
-                writer = self._series[scan.name].writer
-                writer.leave_out(rows.numbers[rows.is_settling])
-                writer.restore(*_in_metres(run.reader, rows))
-            run.rows.clear()
+            self._restore(run, scan)
         for run in self._runs.values():
+            if self._pairing.scan_of(run.uid) == scan.name:
+                while self._take_from_files(run):
+                    self._restore(run, scan)
             run.records.clear()
+
+    def _restore(self, run: _Run, scan: Scan) -> None:
+        for rows in run.rows:
+            writer = self._series[scan.name].writer
+            writer.leave_out(rows.numbers[rows.is_settling])
+            writer.restore(*_in_metres(run.reader, rows))
+        run.rows.clear()
+
+    def _look_into_files(self, run: _Run, now: float) -> None:
+        """Take positions of a run that its files hold by now."""
+        if now < run.looks_at or not run.reader.flown.is_waiting:
+            return
+        run.looks_at = now if all(self._take_from_files(run) for _ in range(PIECES_AT_ONCE)) else now + LOOK_S
+        if not run.reader.flown.waits_for:
+            run.waits_since = None
+        elif run.waits_since is None:
+            run.waits_since = now
+        elif now - run.waits_since >= PATIENCE_S:
+            run.waits_since = float("inf")  # said
+            log.warning("positions wait: %s", run.reader.flown.waits_for)
+
+    def _take_from_files(self, run: _Run) -> bool:
+        """Take one look at the files of a run that has a scan; say whether another may find more at once."""
+        series = self._series.get(self._pairing.scan_of(run.uid) or "")
+        if series is None or series.writer.is_closed:
+            return False
+        try:
+            rows = run.reader.read_files()
+        except DocumentError as error:
+            self._refuse(error)
+            return True
+        if not len(rows.numbers):
+            return False
+        run.rows.append(rows)
+        run.waits_since = None
+        return True
+
+    def _say_what_is_missing(self, name: str) -> None:
+        run = self._runs.get(self._pairing.run_of(name) or "")
+        if run is not None and run.reader.flown.waits_for:
+            log.warning("positions of %s are not all there: %s", name, run.reader.flown.waits_for)
 
     def _take(self, name: str, document: Document) -> _Run:
         record = as_record(name, document)
@@ -246,17 +287,17 @@ class Positions:
         if not isinstance(series, str | int) or isinstance(series, bool):
             key = self.config.series_key
             raise DocumentError(f"start document with {key} {in_short(series)}: wanted a text or a number")
-        self._runs[uid] = run = _Run(uid, PositionReader(self.config), str(series))
+        self._runs[uid] = run = _Run(uid, PositionReader(self.config, self._files), str(series))
         self._owner[uid] = uid
         self._pairing.start_run(uid, run.series)
         return run
 
     def _owner_of(self, name: str, document: Document) -> _Run:
-        parent = str(document.get(_PARENT[name]))
+        parent = str(document.get(PARENT_OF[name]))
         uid = self._owner.get(parent) or self._joined(name, parent, document)
         if uid is None:
             raise DocumentError(
-                f"{name} document of unknown {_PARENT[name]} {in_short(parent)}: was its start lost?"
+                f"{name} document of unknown {PARENT_OF[name]} {in_short(parent)}: was its start lost?"
             )
         return self._runs[uid]
 
@@ -270,7 +311,7 @@ class Positions:
             return open_runs[-1].uid
         if open_runs or name not in ("event", "event_page"):
             return None
-        reader = PositionReader(self.config)
+        reader = PositionReader(self.config, self._files)
         reader.join(document)
         self._runs[parent], self._owner[parent] = _Run(parent, reader, is_joined=True), parent
         self._pairing.start_run(parent)
@@ -303,7 +344,8 @@ class Positions:
         if series.detector_closed_at is None:
             series.detector_closed_at = now
         run = self._runs.get(self._pairing.run_of(name) or "")
-        is_all_here = self._table is not None or (run is not None and run.is_over)
+        is_over = run is not None and run.is_over and not run.reader.flown.is_waiting
+        is_all_here = self._table is not None or is_over
         return is_all_here or now - series.detector_closed_at >= self.config.late_s
 
     def _give_up_runs(self, now: float) -> None:
@@ -344,33 +386,6 @@ class Positions:
                 del self._series[name]
                 self._pairing.forget_series(name)
                 series.writer.scan.close()
-
-
-def load_positions(path: Path, fields: PositionFields) -> PositionArray:
-    """Returns (frame, 2) float64, metres, the probe on the sample, (y, x); NaN where the file has none.
-
-    Parameters
-    ----------
-    path : Path
-        CXI, which says what its positions mean, or a table (`stream.files.tables.read_table`).
-    fields : PositionFields
-        Unit, signs and columns of a table.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read as positions.
-    """
-    if path.suffix in (".cxi", ".h5", ".hdf5", ".ptyd"):
-        with read_scan(path) as scan:
-            return scan.positions_m
-    if fields.unit is None:
-        raise ValueError(f"{path}: say the unit of the positions (positions.unit: m, mm, um or nm)")
-    raw = read_table(path, (fields.y, fields.x) if fields.y else None)
-    positions_m = np.full(raw.shape, np.nan)
-    is_number = np.isfinite(raw).all(axis=1)
-    positions_m[is_number] = probe_positions(raw[is_number], unit=fields.unit, signs=fields.signs)
-    return positions_m
 
 
 def _in_metres(reader: PositionReader, rows: Rows) -> Placed:

@@ -165,7 +165,7 @@ def test_what_is_unlikely_is_a_warning_and_a_run_begins(folder, change, what, wa
 
 def test_each_file_is_read_once_and_one_that_cannot_be_read_is_complained_of_once(folder, monkeypatch):
     from launch.config import probe as of_probe
-    from stream.stages import positions as of_positions
+    from stream.documents import position_file as of_positions
 
     read: list[str] = []
     for module, name in ((of_probe, "read_probe"), (of_positions, "load_positions")):

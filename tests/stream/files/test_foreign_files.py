@@ -11,8 +11,8 @@ from launch.offline.recorded import open_recorded
 from launch.offline.task import ReconstructOptions
 from operators.engine.config import RefinerConfig
 from operators.metrics.errors import phase_correlation_coefficient
+from stream.documents.position_file import load_positions
 from stream.files.cxi import ScanFileError, read_scan
-from stream.stages.positions import load_positions
 from tests.helpers.launch.foreign_files import write_product, write_ptyd
 
 PRODUCTS = [("product.h5", "diffraction"), ("product-in.h5", "patterns"), ("result.npz", "patterns")]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from stream.documents.codec import read_documents, to_msgpack
+from stream.documents.position_file import load_positions
 from stream.documents.position_reader import PositionFields
 from stream.record.scan import State
-from stream.stages.positions import Positions, PositionsConfig, load_positions
+from stream.stages.positions import Positions, PositionsConfig
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 from tests.helpers.stream.position_stage import (
     TRUTH_M,
