@@ -4,7 +4,6 @@ Documents say which captures are written, for each axis on its own, in any order
 when all its captures of all axes can be read.
 """
 
-import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -97,15 +96,17 @@ class FlownAxes:
         return self._is_new or bool(self.waits_for)
 
     def add(self, axis: int, piece: Piece) -> None:
-        """Takes note of captures that are written; of too many that stay alone the first are dropped."""
+        """Takes note of captures that are written; of too many that stay alone the oldest are dropped."""
         pieces, self._is_new = self._pieces[axis], True
         for k, other in enumerate(pieces):
+            if other.stop != piece.first and other.first != piece.stop:
+                continue
             one, next_one = (other, piece) if other.stop == piece.first else (piece, other)
             if joined := _joined(one, next_one):
                 del pieces[k]
                 self.add(axis, joined)
                 return
-        bisect.insort(pieces, piece, key=lambda one: one.first)
+        pieces.append(piece)
         del pieces[: max(len(pieces) - MOST_PIECES, 0)]
 
     def read(self) -> Frames | None:
@@ -147,7 +148,9 @@ class FlownAxes:
 
     def _common(self) -> Iterator[tuple[list[Piece], tuple[int, int]]]:
         """Yield a piece of each axis, and the whole frames that they share."""
-        yield from _overlaps(self._pieces, [], (0, 2**62))
+        # What is first in a file is written first.
+        in_order = [sorted(pieces, key=lambda piece: piece.first) for pieces in self._pieces]
+        yield from _overlaps(in_order, [], (0, 2**62))
 
     def _take(self, chosen: Sequence[Piece], frames: tuple[int, int]) -> None:
         for pieces, piece in zip(self._pieces, chosen, strict=True):

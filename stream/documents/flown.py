@@ -111,8 +111,8 @@ class FlownPositions:
             return  # of the detector's frames, for one
         index, end = range_of(document, "indices", 0)
         first, stop = index + 1, end + 1
-        # Composed without a RunEngine they are empty.
-        if document.get("seq_nums") not in (None, {"start": 0, "stop": 0}):
+        # Composed without a RunEngine they are an empty range.
+        if document.get("seq_nums") is not None and any(range_of(document, "seq_nums", 0)):
             first, stop = range_of(document, "seq_nums", 1)
         if stop - first != end - index:
             raise DocumentError(f"stream_datum of {end - index} indices and {stop - first} seq_nums")
@@ -137,7 +137,8 @@ class FlownPositions:
 
 def _values_of_event(field: str, data_key: Any) -> int:
     """Return how many values of a field in a file belong to an event, 0 where the event holds them."""
-    if not isinstance(data_key, dict) or data_key.get("external") != "STREAM:":
+    external = data_key.get("external") if isinstance(data_key, dict) else None
+    if not (isinstance(external, str) and external == "STREAM:"):
         return 0
     shape = data_key.get("shape")
     if isinstance(shape, list | tuple) and len(shape) <= 2 and all(is_whole(n, 1) for n in shape):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream.documents.codec import Document, DocumentError
 from stream.files.base import ScanFileError
-from stream.files.hdf5 import OutsideError, damage_named, open_hdf5
+from stream.files.hdf5 import OutsideError, open_growing
 from stream.wire.foreign import in_short
 
 MIMETYPE = "application/x-hdf5"
@@ -58,7 +58,7 @@ class StreamFiles:
             If it names no dataset of an HDF5 file, or one outside of the folders.
         """
         mimetype, parameters = resource.get("mimetype"), resource.get("parameters")
-        if mimetype != MIMETYPE:
+        if not isinstance(mimetype, str) or mimetype != MIMETYPE:
             raise DocumentError(f"stream_resource of type {in_short(mimetype)}: wanted {MIMETYPE}")
         name = parameters.get("dataset") if isinstance(parameters, dict) else None
         if not (_is_name(name) and name.strip("/")):
@@ -108,8 +108,7 @@ def read_captures(dataset: Dataset, first: int, stop: int) -> NDArray[np.float64
         # A pipe or a device would never end.
         if not dataset.path.is_file():
             raise NotYetError(f"there is no file {dataset.path}")
-        with open_hdf5(dataset.path, is_growing=True) as file, damage_named(dataset.path):
-            item = file.get(dataset.name)
+        with open_growing(dataset.path, dataset.name) as item:
             if item is None:
                 raise NotYetError(f"{dataset.path} has no dataset {dataset.name}")
             _check(dataset, item)

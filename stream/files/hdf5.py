@@ -72,6 +72,25 @@ def open_hdf5(path: Path, *, is_growing: bool = False) -> h5py.File:
 
 
 @contextmanager
+def open_growing(path: Path, name: str) -> Iterator[Any]:
+    """Gives what is called `name` in a file, as it is by now; None where there is no such thing.
+
+    Its writer may be at it still, if it shares what it has written (HDF5's SWMR).
+
+    Raises
+    ------
+    ScanFileError
+        As `open_hdf5` does.
+    """
+    with damage_named(path), h5py.File(path, "r", swmr=True) as file:
+        if _is_within_file(file, name):
+            yield file.get(name)
+            return
+    with open_hdf5(path, is_growing=True) as file, damage_named(path):
+        yield file.get(name)
+
+
+@contextmanager
 def damage_named(path: Path) -> Iterator[None]:
     """Raises ScanFileError, naming the file, for what the library raises where a file is damaged."""
     try:
@@ -144,6 +163,18 @@ def _named_in(file: h5py.File) -> Iterator[tuple[str, str, bool]]:
                     yield from ((where, named, True) for named, _, _ in item.external or ())
                     virtual = item.virtual_sources() if item.is_virtual else ()
                     yield from ((where, each.file_name, False) for each in virtual if each.file_name != HERE)
+
+
+def _is_within_file(file: h5py.File, name: str) -> bool:
+    """Whether all of a dataset lies in the file; what does not exist lies nowhere else."""
+    item = file["/"]
+    for part in filter(None, name.split("/")):
+        if not isinstance(item, h5py.Group) or (link := item.get(part, getlink=True)) is None:
+            return True
+        if not isinstance(link, h5py.HardLink):
+            return False
+        item = item[part]
+    return not (isinstance(item, h5py.Dataset) and (item.is_virtual or item.external))
 
 
 def _opened_for(named: str, folder: Path, *, is_raw: bool) -> Path | None:

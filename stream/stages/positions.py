@@ -42,7 +42,7 @@ Placed = tuple[Numbers, PositionArray]  # frame numbers and positions, metres
 
 KEPT_RUNS = 8  # runs that have ended and may still be named by a series or get a late document
 KEPT_STRANGERS = 64  # open runs without positions and without a series
-LOOK_S, PIECES_AT_ONCE = 0.05, 8  # between two looks into the files of a run; of one look
+LOOK_S, PIECES_AT_ONCE = 0.1, 8  # between two looks into the files of a run; of one look
 PATIENCE_S = 2.0  # until a file that cannot be read yet is named
 
 

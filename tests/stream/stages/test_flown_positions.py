@@ -43,7 +43,7 @@ def test_the_file_is_read_as_far_as_documents_say_and_it_is_written(scans, run):
     run.write(N)
     it.idle(1.01)  # looked a moment ago
     assert done(detector) == list(range(30))
-    it.idle(1.1)
+    it.idle(1.11)
     assert done(detector) == list(range(N))
     it.handle(messages(run.closing))
     detector.close()
