@@ -134,7 +134,7 @@ class Config(Section):
 
 _ADDED = {
     "detector": ("n_triggers",),
-    "positions": ("settled", "settling_frames", "line_frames"),
+    "positions": ("settled", "settling_frames", "line_frames", "captures_per_frame"),
     "refinement": ("seeded_step",),
     "series": ("reuse",),
     "viewer": ("hosts",),
@@ -145,9 +145,9 @@ _ADDED = {
 def config_hash(config: Config) -> str:
     """Returns 16 hexadecimal digits that change with whatever the image depends on.
 
-    Left out are the folder, the kinds of results, when and where scans are finished, which machines help,
-    who gets how much of the processor, what the choice of the network came from, who may watch, and settings
-    that an earlier version did not have, unless they are set.
+    Left out are the folder, where files of positions lie, the kinds of results, when and where scans are
+    finished, which machines help, who gets how much of the processor, what the choice of the network came
+    from, who may watch, and settings that an earlier version did not have, unless they are set.
     """
     settings = config.model_dump(
         mode="json",
@@ -160,6 +160,7 @@ def config_hash(config: Config) -> str:
             "refinement": {"share": True, "frames_gb": True},
             "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
             "network": {"fast_weights": True, "workers": True, "devices": True},
+            "positions": {"folders": True, "root_map": True},
             "viewer": {"metrics_token": True},
         },
     )

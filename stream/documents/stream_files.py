@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from stream.documents.codec import Document, DocumentError
 from stream.files.base import ScanFileError
 from stream.files.hdf5 import OutsideError, open_growing
-from stream.wire.foreign import in_short
+from stream.wire.foreign import in_short, printable
 
 MIMETYPE = "application/x-hdf5"
 MAX_CHARACTERS = 4096  # of a path, and of the name of a dataset
+MOST_SHOWN = 200  # of a path, in a sentence
 MAX_CHUNK_BYTES = 2**28  # HDF5 unpacks a whole chunk to read one value of it
 
 
@@ -81,9 +82,9 @@ class StreamFiles:
             return path
         allowed = ", ".join(map(str, self._allowed)) or "none so far"
         raise DocumentError(
-            f"{in_short(str(path))} lies outside of the folders from which files of documents are read "
-            f"({allowed}): name its folder in positions.folders, or where it is mounted here in "
-            "positions.root_map"
+            f"{printable(str(path), MOST_SHOWN)} is in none of the folders from which files of documents are "
+            f"read ({printable(allowed, MOST_SHOWN // 2)}): name its folder in positions.folders, or where that "
+            "is mounted here in positions.root_map"
         )
 
     def _mounted(self, named: str) -> Path:

@@ -22,7 +22,7 @@ from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.section import Fraction, Section
 from stream.documents.position_reader import PositionFields
-from stream.files.paths import InputPath
+from stream.files.paths import InputPath, OutputPath
 from stream.wire import addresses
 from stream.wire.sockets import Endpoint
 
@@ -146,9 +146,9 @@ class PositionsConfig(PositionFields, EndpointSection):
     """key of the start document that names the detector's series"""
     late_s: PositiveFloat = 5.0
     """how long positions may come after the last frame, seconds"""
-    folders: tuple[InputPath, ...] = ()
+    folders: tuple[OutputPath, ...] = ()
     """folders from which files are read that documents name (fly scans, PandA); no others are"""
-    root_map: dict[str, InputPath] | None = None
+    root_map: dict[str, OutputPath] | None = None
     """folders as the documents name them, and where they are mounted here; these are read as well"""
     field_m: PositiveFloat = 1.0e-3
     """largest distance of a position from the first ones of its scan, metres; wild readings are rejected"""
