@@ -83,8 +83,8 @@ class StreamFiles:
         allowed = ", ".join(map(str, self._allowed)) or "none so far"
         raise DocumentError(
             f"{printable(str(path), MOST_SHOWN)} is in none of the folders from which files of documents are "
-            f"read ({printable(allowed, MOST_SHOWN // 2)}): name its folder in positions.folders, or where that "
-            "is mounted here in positions.root_map"
+            f"read ({printable(allowed, MOST_SHOWN // 2)}): name its folder in positions.folders, or in "
+            "positions.root_map where that is mounted here"
         )
 
     def _mounted(self, named: str) -> Path:
