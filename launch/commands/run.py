@@ -92,8 +92,7 @@ def run(
         Without it the run goes on until it is asked to end, which finishes what is recorded. A scan that an
         earlier run has left without results is taken up, and counts.
     resumes : bool
-        Whether to finish what an earlier run has left, all of it, and end then. A series of which nothing
-        comes any more has ended.
+        Whether to finish all that an earlier run has left, and end then. A series that is silent has ended.
     timeout_s : float, longest time to wait for the series
     json_file : Path, optional, gets the figures of the summary by name
     opens_browser : bool, whether to show the page

@@ -64,8 +64,7 @@ def adaptive_ptycho(
     stale_after, wait_s : float, seconds
         Oldest advice to follow, since it was asked for; longest wait for it once a batch is measured.
     hold_s : float, seconds a person may hold the scan; then the run ends
-    md : dict, optional
-        Metadata of the run.
+    md : dict, optional, metadata of the run
 
     Notes
     -----
@@ -85,9 +84,8 @@ def adaptive_ptycho(
     names = {"detectors": [d.name for d in detectors], "motors": [m.name for m in motors]}
     md = {**names, "hints": {"dimensions": dimensions}, **(md or {})}
     exposures = Exposures(fallback, limits, max_dose_of(max_dose), max_points)
-    yield from _run(
-        _conversation(exposures, policy, batch, stale_after, wait_s, hold_s), devices, measure, md
-    )
+    asking = _conversation(exposures, policy, batch, stale_after, wait_s, hold_s)
+    yield from _run(asking, devices, measure, md)
 
 
 def adaptive_fly_ptycho(

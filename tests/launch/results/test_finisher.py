@@ -3,9 +3,7 @@
 import itertools
 import json
 import logging
-import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -356,24 +354,6 @@ def test_what_the_recorder_had_no_time_to_measure_is_measured_when_no_scan_waits
     finisher.turn()
     assert finisher.progress() == ("", {})
     assert len(measurements) == 2
-
-
-@pytest.mark.parametrize(
-    ("does", "told"),
-    [
-        ("""echo '{"resolution_m": 1e-8}'""", {"resolution_m": 1e-8}),
-        ("echo it is broken >&2; exit 1", unmeasured("it is broken", Path("scan"))),
-    ],
-)
-def test_the_end_of_a_measurement_is_heard_of_by_who_looks_now_and_then(does, told, tmp_path, monkeypatch):
-    program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\n{does}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(halves.sys, "executable", str(program))
-    measurement, deadline = halves.Measurement(Path("scan"), Path("result")), time.monotonic() + 30
-    while (figures := measurement.figures()) is None:
-        assert time.monotonic() < deadline
-    assert figures == told
 
 
 def test_a_scan_that_the_recorder_closes_while_it_is_looked_at_is_not_forgotten(
