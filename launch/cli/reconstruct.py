@@ -1,5 +1,6 @@
 """The command that reconstructs a recorded scan: its options, and which of them say what of the scan."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,6 +82,10 @@ Tiles = Annotated[
     int | None,
     typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores."),
 ]
+OnCluster = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ray|ray://HOST:10001", help="A Ray cluster whose nodes refine the tiles."),
+]
 VisitsSeed = Annotated[int | None, typer.Option(min=0, help="Of the order of visits.")]
 
 
@@ -128,6 +133,7 @@ def reconstruct(
     device: EngineDevice = None,
     threads: Threads = CORES,
     tiles: Tiles = None,
+    on: OnCluster = None,
     seed: VisitsSeed = None,
     store: Store = None,
     json: JsonFile = None,
@@ -149,17 +155,30 @@ def reconstruct(
     others = {"n_modes": modes, "probe": source, "device": device, "threads": threads, "tiles": tiles}
     switches = {"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson}
     choose = _chosen(algorithm, seed, switches, half, epochs=epochs, **others)
-    reconstruct_file(
-        scan,
-        choose,
-        given=given,
-        store=store,
-        output=output,
-        product=product,
-        correlates_halves=frc,
-        json_file=json,
-        overwrite=overwrite,
-    )
+    with _places(on, tiles or 1, threads, device) as places:
+        reconstruct_file(
+            scan,
+            choose,
+            given=given,
+            store=store,
+            output=output,
+            product=product,
+            correlates_halves=frc,
+            json_file=json,
+            overwrite=overwrite,
+            places=places,
+        )
+
+
+def _places(on: str | None, n_tiles: int, threads: int, device: str | None) -> AbstractContextManager[Any]:
+    """Return where tiles are refined."""
+    from launch.offline.tile_places import HERE
+
+    if on is None:
+        return nullcontext(HERE)
+    from launch.on_ray.tiles import tiles_on
+
+    return tiles_on(on, n_tiles, threads, device)
 
 
 def _given(

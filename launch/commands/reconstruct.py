@@ -16,6 +16,7 @@ from launch.offline.given import Given, open_given
 from launch.offline.reconstruct import half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, default_store
 from launch.offline.task import ReconstructOptions
+from launch.offline.tile_places import HERE, TilePlaces
 from launch.outputs import check_outputs
 from launch.results.cxi import Reconstruction, write_cxi
 from launch.results.facts_table import FactsTable
@@ -53,6 +54,7 @@ def reconstruct_file(
     json_file: Path | None = None,
     overwrite: bool = False,
     console: Console | None = None,
+    places: TilePlaces = HERE,
 ) -> dict[str, Any]:
     """Reconstructs the scan called `source`, writes result, picture and report, and returns the figures.
 
@@ -75,6 +77,8 @@ def reconstruct_file(
     json_file : Path, optional, gets the figures by name
     overwrite : bool, whether files that exist are replaced
     console : rich.console.Console, optional
+    places : TilePlaces
+        Where tiles are refined.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def reconstruct_file(
         for note in scan.notes:
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
-            figures = _reconstruct(scan, options, files, console, correlates_halves, asked)
+            figures = _reconstruct(scan, options, files, console, correlates_halves, asked, places)
             _table(figures).show(console)
             if json_file:
                 write_summary(json_file, figures)
@@ -122,15 +126,17 @@ def _reconstruct(
     console: Console,
     correlates_halves: bool | None,
     asked: Asked,
+    places: TilePlaces,
 ) -> dict[str, Any]:
     preprocess = scan.preprocess() if scan.preprocess else None
-    result, figures = _result_of(scan, options, preprocess, console, asked)
+    result, figures = _result_of(scan, options, preprocess, console, asked, places)
     write_cxi(files["result"], result, figures)  # before the halves, which may be interrupted
     write_png(files["picture"], result)
     is_cheap = figures["wall_s"] < CHEAP_S and options.every == 1
     if asked.interruption is None and (is_cheap if correlates_halves is None else correlates_halves):
         asked.is_deferred = False  # what there is to keep is written
-        halves = _halves_of(scan, options, preprocess, console, is_asked_for=bool(correlates_halves))
+        is_asked_for = bool(correlates_halves)
+        halves = _halves_of(scan, options, preprocess, console, places, is_asked_for=is_asked_for)
         if isinstance(halves, str):
             figures["resolution_unknown"] = halves
         else:
@@ -153,6 +159,7 @@ def _result_of(
     preprocess: Preprocess | None,
     console: Console,
     asked: Asked,
+    places: TilePlaces,
 ) -> tuple[Reconstruction, dict[str, Any]]:
     """Return the result and its figures; of fewer epochs, and saying so, if somebody asks to end."""
     started_s, reached = time.perf_counter(), 0.0
@@ -166,7 +173,7 @@ def _result_of(
             return asked.interruption is not None
 
         try:
-            result = reconstruct(scan, options, preprocess=preprocess, progress=progress)
+            result = reconstruct(scan, options, preprocess=preprocess, progress=progress, places=places)
         except Interrupted:
             console.print("ended before there was a result: nothing is written")
             raise
@@ -181,13 +188,16 @@ def _halves_of(
     options: ReconstructOptions,
     preprocess: Preprocess | None,
     console: Console,
+    places: TilePlaces,
     *,
     is_asked_for: bool,
 ) -> FRC | str:
     """Return how the halves agree, or why that stays unknown; what was asked for raises instead."""
     with _shown(console, 2 * options.epochs, "halves") as progress:
         try:
-            return half_data_correlation(scan, options, preprocess=preprocess, progress=progress)
+            return half_data_correlation(
+                scan, options, preprocess=preprocess, progress=progress, places=places
+            )
         except ValueError as error:
             if is_asked_for:
                 raise

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from launch.offline.examine import examined
 from launch.offline.recorded import RecordedScan
 from launch.offline.task import ReconstructOptions, Solver, Task, task_of
+from launch.offline.tile_places import HERE, TilePlaces
 from launch.offline.tiles import refined_in_tiles
 from launch.results.reconstruction import Reconstruction
 from operators.arrays import Mask, Object, Probe, to_numpy
@@ -34,6 +36,7 @@ def reconstruct(
     *,
     preprocess: Preprocess | None = None,
     progress: Progress | None = None,
+    places: TilePlaces = HERE,
 ) -> Reconstruction:
     """Returns object and probe of a recorded scan.
 
@@ -46,6 +49,8 @@ def reconstruct(
         How frames become patterns; by default whole frames with the scan's mask.
     progress : callable, optional
         Called with epoch and amplitude error after every epoch; the last is that where it returns True.
+    places : TilePlaces
+        Where tiles are refined.
 
     Raises
     ------
@@ -53,13 +58,13 @@ def reconstruct(
         If geometry, positions or the probe asked for are missing, frames and geometry do not fit, or nothing
         can come of them; see `launch.offline.examine`.
     """
-    return _reconstructed(examined(task_of(scan, options, preprocess)), progress)
+    return _reconstructed(examined(task_of(scan, options, preprocess)), progress, places)
 
 
-def _reconstructed(task: Task, progress: Progress | None) -> Reconstruction:
+def _reconstructed(task: Task, progress: Progress | None, places: TilePlaces) -> Reconstruction:
     scan, options = task.scan, task.options
     backend = get_backend(options.device, options.threads)
-    found = _solver(options)(task, _first_probe(task, backend), backend, progress)
+    found = _solver(options, places)(task, _first_probe(task, backend), backend, progress)
     geometry = task.geometry
     return Reconstruction(
         object=transparent_where_unlit(found.object, found.photons, found.probe),
@@ -80,6 +85,7 @@ def half_data_correlation(
     *,
     preprocess: Preprocess | None = None,
     progress: Progress | None = None,
+    places: TilePlaces = HERE,
 ) -> FRC:
     """Returns the ring correlation of two reconstructions that share no frame, gauge removed.
 
@@ -98,7 +104,7 @@ def half_data_correlation(
                 progress(before + epoch, error)
 
         half = task_of(scan, replace(options, every=2, offset=offset), preprocess)
-        halves.append(_reconstructed(examined(half, tells=False), shown))
+        halves.append(_reconstructed(examined(half, tells=False), shown, places))
     return correlation_of(*halves)
 
 
@@ -162,11 +168,11 @@ def _first_probe(task: Task, backend: Backend) -> Probe:
     return scan.probe[: options.n_modes] if is_enough else probe_modes(scan.probe[0], options.n_modes)
 
 
-def _solver(options: ReconstructOptions) -> Solver:
+def _solver(options: ReconstructOptions, places: TilePlaces) -> Solver:
     if options.projections is not None:
         return _projected
-    if options.tiles > 1:
-        return refined_in_tiles
+    if options.tiles > 1 or places is not HERE:
+        return partial(refined_in_tiles, places=places)
     return _refined
 
 

@@ -67,7 +67,8 @@ class TileState(Message, frozen=True, tag=True, kw_only=True):
 
 
 TileMessage = TileReady | TileExchange | TileState | Reject
-_DECODER = msgspec.msgpack.Decoder(TileMessage)
+DECODER = msgspec.msgpack.Decoder(TileMessage)
+REFUSALS = ValueError, OSError, ImportError  # of a job: it would fail again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,31 +103,58 @@ def send(connection: Connection, message: TileMessage, arrays: Sequence[NDArray[
 def receive(connection: Connection) -> tuple[TileMessage, list[NDArray[Any]]]:
     """Returns the next message and read-only views of its arrays; EOFError or OSError if the peer is gone."""
     n_parts = connection.recv_bytes()[0]
-    return decode_with(_DECODER, [connection.recv_bytes() for _ in range(n_parts)])
+    return decode_with(DECODER, [connection.recv_bytes() for _ in range(n_parts)])
+
+
+class Tile:
+    """One tile where it is refined: its frames, and what an exchange makes of them.
+
+    Parameters
+    ----------
+    job : TileJob
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        If the scan cannot be opened or reconstructed so.
+    """
+
+    def __init__(self, job: TileJob) -> None:
+        self._used, self._refiner = job.used.tolist(), _refiner(job)
+
+    def ready(self) -> TileReady:
+        """Returns what the tile holds."""
+        return TileReady(n_frames=self._refiner.n_frames, mean_photons=self._refiner.mean_photons)
+
+    def exchanged(
+        self, exchange: TileExchange, arrays: Sequence[NDArray[Any]]
+    ) -> tuple[TileState, list[NDArray[Any]]]:
+        """Goes on from what all tiles agree on, and returns what it has found at the next exchange."""
+        _take(self._refiner, exchange, arrays)
+        refine(self._refiner, exchange.stop, exchange.n_epochs)
+        end, positions_px = self._refiner.snapshot(), self._refiner.positions_px(self._used)
+        state = TileState(
+            bounds=(end.bounds.top, end.bounds.left, end.bounds.bottom, end.bounds.right),
+            error=end.error,
+            n_divergences=end.n_divergences,
+        )
+        return state, [end.object, end.illumination, end.probe, positions_px]
 
 
 def run_tile(connection: Connection, job: TileJob) -> None:
     """Holds the tile's frames and refines them, exchange after exchange, until the pipe is closed."""
     ends_by_parent_alone()
     try:
-        refiner = _refiner(job)
-    except (ValueError, OSError, ImportError) as error:
+        tile = Tile(job)
+    except REFUSALS as error:
         send(connection, rejection(error))
         return
     try:
-        send(connection, TileReady(n_frames=refiner.n_frames, mean_photons=refiner.mean_photons))
+        send(connection, tile.ready())
         while True:
             exchange, arrays = receive(connection)
             assert isinstance(exchange, TileExchange)  # noqa: S101 -- nothing else is sent
-            _take(refiner, exchange, arrays)
-            refine(refiner, exchange.stop, exchange.n_epochs)
-            end, positions_px = refiner.snapshot(), refiner.positions_px(job.used.tolist())
-            state = TileState(
-                bounds=(end.bounds.top, end.bounds.left, end.bounds.bottom, end.bounds.right),
-                error=end.error,
-                n_divergences=end.n_divergences,
-            )
-            send(connection, state, [end.object, end.illumination, end.probe, positions_px])
+            send(connection, *tile.exchanged(exchange, arrays))
     except (EOFError, BrokenPipeError):  # the parent has what it wants, or is gone
         return
 

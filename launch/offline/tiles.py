@@ -5,18 +5,16 @@ until it is started again, once, from what all had agreed on, its tile stays as 
 """
 
 import logging
-import multiprocessing
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from multiprocessing.connection import wait
 from typing import Literal, Self
 
 import numpy as np
 
-from launch.child_process import describe_status
 from launch.offline.task import ReconstructOptions, Task, ranges
-from launch.offline.tile_process import TileExchange, TileJob, TileReady, TileState, receive, run_tile, send
+from launch.offline.tile_places import HERE, TilePlaces
+from launch.offline.tile_process import TileExchange, TileJob, TileReady, TileState
 from operators.arrays import Positions, Probe
 from operators.engine.backends import Backend
 from operators.engine.tiling import TileObject, combine_objects, combine_probes, match_gauge, partition
@@ -28,7 +26,6 @@ from stream.wire.messages import Reject
 log = logging.getLogger(__name__)
 
 MOST_STARTS = 2
-LEAVE_S = 5.0  # for a process whose pipe is closed
 
 
 class TileRefinement:
@@ -41,9 +38,11 @@ class TileRefinement:
         Of its frames.
     probe : (mode, y, x) complex64
         Any of the right shape.
+    places : TilePlaces
+        Where it is refined.
     """
 
-    def __init__(self, job: TileJob, positions_px: Positions, probe: Probe) -> None:
+    def __init__(self, job: TileJob, positions_px: Positions, probe: Probe, places: TilePlaces) -> None:
         bounds = Bounds.of_windows(window_corners(positions_px), probe.shape[-1])
         dark = np.zeros(bounds.shape, np.float32)
         self.job, self.positions_px, self.probe = job, positions_px, probe
@@ -51,33 +50,18 @@ class TileRefinement:
         self.state: Literal["loading", "ready", "refining", "lost"] = "loading"
         self.photons, self.error = 0.0, float("nan")
         self.epochs, self.n_divergences = 0.0, 0
-        self._stop, self._n_starts = 0.0, 0
+        self._stop, self._n_starts, self._places = 0.0, 0, places
 
     def __enter__(self) -> Self:
         self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is not None:  # it may be in the middle of an epoch
-            self._process.kill()
-        self._end()
+        self.worker.end(at_once=kind is not None)  # it may be in the middle of an epoch
 
     def _start(self) -> None:
-        # spawn: a fork would share what threads and GPUs of this process hold
-        context = multiprocessing.get_context("spawn")
-        self.connection, other = context.Pipe()
-        name = f"tile {self.job.number}"
-        self._process = context.Process(target=run_tile, args=(other, self.job), name=name, daemon=True)
-        self._process.start()
-        other.close()
+        self.worker = self._places.start(self.job)
         self.state, self._n_starts = "loading", self._n_starts + 1
-
-    def _end(self) -> None:
-        self.connection.close()
-        self._process.join(LEAVE_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
 
     @property
     def n_frames(self) -> int:
@@ -86,8 +70,8 @@ class TileRefinement:
 
     @property
     def pid(self) -> int | None:
-        """Of its process."""
-        return self._process.pid
+        """Of its process, where that is one of this computer."""
+        return self.worker.pid
 
     def refine(self, probe: Probe, epoch: float, stop: float, n_epochs: float) -> None:
         """Lets the process refine `found` and `probe` from one epoch of the reconstruction to another."""
@@ -101,7 +85,7 @@ class TileRefinement:
         )
         self.state = "refining"
         try:
-            send(self.connection, message, [self.found.object, self.found.illumination, probe])
+            self.worker.send(message, [self.found.object, self.found.illumination, probe])
         except OSError:
             self._bury()
 
@@ -114,7 +98,7 @@ class TileRefinement:
             If it refuses its job: it would again.
         """
         try:
-            message, arrays = receive(self.connection)
+            message, arrays = self.worker.receive()
         except (EOFError, OSError):
             self._bury()
             return
@@ -130,8 +114,7 @@ class TileRefinement:
             self.epochs += self._stop
 
     def _bury(self) -> None:
-        self._end()
-        status = describe_status(self._process.exitcode or 0)
+        status = self.worker.end()
         if self._n_starts < MOST_STARTS:
             log.warning("tile %d %s; starts again from the last exchange", self.job.number, status)
             self._start()
@@ -140,7 +123,9 @@ class TileRefinement:
             self.state = "lost"
 
 
-def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progress | None) -> Solution:
+def refined_in_tiles(
+    task: Task, probe: Probe, backend: Backend, progress: Progress | None, *, places: TilePlaces = HERE
+) -> Solution:
     """Returns what as many processes as `task.options.tiles` find together.
 
     Parameters
@@ -152,6 +137,8 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
     backend : Backend
         Not used: each process opens its own.
     progress : callable, optional
+    places : TilePlaces
+        Where the processes are.
 
     Raises
     ------
@@ -162,15 +149,15 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
     """
     n_epochs, epoch, history = task.options.epochs, 0.0, list[float]()
     with ExitStack() as stack:
-        tiles = [stack.enter_context(tile) for tile in _tiles(task, probe)]
+        tiles = [stack.enter_context(tile) for tile in _tiles(task, probe, places)]
         while any(tile.state == "loading" for tile in tiles):
-            _listen(tiles)
+            _listen(tiles, places)
         if task.scales_probe:
             held = [tile for tile in tiles if tile.photons]
             probe = with_power(probe, sum(t.photons for t in held) / sum(t.n_frames for t in held))
         while epoch < n_epochs:
             stop = min(epoch + 1, n_epochs)
-            refined = _refine(tiles, probe, epoch, stop, n_epochs)
+            refined = _refine(tiles, places, probe, epoch, stop, n_epochs)
             if not refined:
                 continue
             for tile in refined:
@@ -188,7 +175,7 @@ def refined_in_tiles(task: Task, probe: Probe, backend: Backend, progress: Progr
     return Solution(whole.object, whole.bounds, probe, whole.illumination, positions_px[task.used], history)
 
 
-def _tiles(task: Task, probe: Probe) -> list[TileRefinement]:
+def _tiles(task: Task, probe: Probe, places: TilePlaces) -> list[TileRefinement]:
     if task.scan.reopen is None:
         raise ValueError(f"{task.scan.called} is not in a file that other processes could open: use 1 tile")
     reopen = task.scan.reopen
@@ -199,6 +186,7 @@ def _tiles(task: Task, probe: Probe) -> list[TileRefinement]:
             TileJob(number=number, reopen=reopen, options=options, used=task.used[chosen]),
             placed_px[chosen],
             probe,
+            places,
         )
         for number, chosen in enumerate(partition(placed_px, options.tiles))
     ]
@@ -215,27 +203,30 @@ def _share(options: ReconstructOptions) -> ReconstructOptions:
 
 
 def _refine(
-    tiles: Sequence[TileRefinement], probe: Probe, epoch: float, stop: float, n_epochs: float
+    tiles: Sequence[TileRefinement],
+    places: TilePlaces,
+    probe: Probe,
+    epoch: float,
+    stop: float,
+    n_epochs: float,
 ) -> list[TileRefinement]:
     """Let all tiles that are ready refine, and return those that came to the end."""
     while not (ready := [tile for tile in tiles if tile.state == "ready"]):
-        _listen(tiles)
+        _listen(tiles, places)
     for tile in ready:
         tile.refine(probe, epoch, stop, n_epochs)
     while any(tile.state == "refining" for tile in tiles):
-        _listen(tiles)
+        _listen(tiles, places)
     return [tile for tile in ready if tile.state == "ready"]
 
 
-def _listen(tiles: Sequence[TileRefinement]) -> None:
+def _listen(tiles: Sequence[TileRefinement], places: TilePlaces) -> None:
     """Wait until a process has something to say or is gone, and take it."""
-    awaited: dict[object, TileRefinement] = {
-        t.connection: t for t in tiles if t.state in ("loading", "refining")
-    }
+    awaited = {id(tile.worker): tile for tile in tiles if tile.state in ("loading", "refining")}
     if not awaited:
         raise RuntimeError(f"the processes of all {len(tiles)} tiles are lost: nothing more can be refined")
-    for connection in wait([tile.connection for tile in awaited.values()]):
-        awaited[connection].take()
+    for worker in places.wait([tile.worker for tile in awaited.values()]):
+        awaited[id(worker)].take()
 
 
 def _exchange(tiles: Sequence[TileRefinement]) -> TileObject:

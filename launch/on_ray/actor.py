@@ -1,4 +1,4 @@
-"""What runs on a node: one command of ptychostream, kept alive, and told of. Ray is not needed to read this.
+"""What runs on a node: one command of ptychostream, kept alive, and told of.
 
 The command is a process of its own below the actor, as a person would have started it there; it dies with the
 actor, and the actor with the run that has placed it.

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -38,27 +38,24 @@ class LostError(Exception):
 
 
 class Actor:
-    """One actor and the question that it is asked at the moment.
+    """One actor, and the question that it is asked at the moment.
 
     Parameters
     ----------
-    kind : type
-        Its class, which the node imports by its name.
-    arguments : tuple
-        Of that class.
-    needs : Needs
+    handle : ActorHandle
+        Of Ray.
     """
 
-    def __init__(self, kind: type, arguments: tuple[object, ...], needs: Needs) -> None:
-        import ray
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self.asked: Any = None
 
-        # Restarted where a node is left, and again when one comes back.
-        options = {"max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-        self._actor: Any = ray.remote(kind).options(**options, **needs.options).remote(*arguments)
-        self._asked: Any = None
+    def ask(self, method: str, *arguments: object) -> None:
+        """Calls a method; `answer` gets what it returns."""
+        self.asked = getattr(self._handle, method).remote(*arguments)
 
-    def answer(self, method: str, *arguments: object) -> Any:
-        """Returns what `method` returns once it has, None before; the question after that is a new one.
+    def answer(self) -> Any:
+        """Returns the answer to what was asked last, when it has come.
 
         Raises
         ------
@@ -67,22 +64,33 @@ class Actor:
         """
         import ray
 
-        if self._asked is None:
-            self._asked = getattr(self._actor, method).remote(*arguments)
-        done, _ = ray.wait([self._asked], timeout=0)
-        if not done:
-            return None
-        asked, self._asked = self._asked, None
+        asked, self.asked = self.asked, None
         try:
             return ray.get(asked)
         except ray.exceptions.RayError as error:
             raise LostError(why_not_started(error)) from error
 
+    def poll(self, method: str) -> Any:
+        """Returns what a method returns once it has, None before; the next time it is called anew."""
+        import ray
+
+        if self.asked is None:
+            self.ask(method)
+        done, _ = ray.wait([self.asked], timeout=0)
+        return self.answer() if done else None
+
     def end(self) -> None:
         """Ends it for good."""
         import ray
 
-        ray.kill(self._actor, no_restart=True)
+        ray.kill(self._handle, no_restart=True)
+
+
+class Reservation(NamedTuple):
+    """Room on a cluster for several actors at once: a placement group of Ray."""
+
+    group: Any
+    needs: Sequence[Needs]
 
 
 class Cluster:
@@ -106,8 +114,44 @@ class Cluster:
         return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
     def start(self, kind: type, *arguments: object, needs: Needs) -> Actor:
-        """Returns an actor, which begins as soon as there is room for it."""
-        return Actor(kind, arguments, needs)
+        """Returns an actor that begins as soon as there is room, and again wherever there is when it is lost.
+
+        Nodes import its class by its name.
+        """
+        import ray
+
+        options = {"max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        return Actor(ray.remote(kind).options(**options, **needs.options).remote(*arguments))
+
+    @contextmanager
+    def reserved(self, needs: Sequence[Needs]) -> Iterator[Reservation]:
+        """Yields room for several actors, spread over the nodes, when there is room for all of them."""
+        import ray
+
+        bundles = [{name: n for name, n in (("CPU", each.cpus), ("GPU", each.gpus)) if n} for each in needs]
+        group = ray.util.placement_group(bundles, strategy="SPREAD")
+        try:
+            ray.get(group.ready())
+            yield Reservation(group, needs)
+        finally:
+            ray.util.remove_placement_group(group)
+
+    def start_in(self, reservation: Reservation, index: int, kind: type, *arguments: object) -> Actor:
+        """Returns an actor that has all of one part of a reservation; when it is lost, it is lost."""
+        import ray
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        place = PlacementGroupSchedulingStrategy(reservation.group, index)
+        options = reservation.needs[index].options
+        return Actor(ray.remote(kind).options(scheduling_strategy=place, **options).remote(*arguments))
+
+    def wait(self, actors: Sequence[Actor]) -> list[Actor]:
+        """Returns those that have answered or are gone, when there are some."""
+        import ray
+
+        asked = {actor.asked: actor for actor in actors}
+        done, _ = ray.wait(list(asked), num_returns=1)
+        return [asked[question] for question in done]
 
 
 @contextmanager

@@ -34,7 +34,7 @@ _LOOPBACK = "127."
 class Handle(Protocol):
     """An actor that was started, as `launch.on_ray.cluster.Actor`."""
 
-    def answer(self, method: str, *arguments: object) -> Seen | None:
+    def poll(self, method: str) -> Seen | None:
         """Returns what a method returns, once it has."""
 
     def end(self) -> None:
@@ -70,7 +70,7 @@ class Place:
         if self._actor is None:
             self._actor = self._start()
         try:
-            seen = self._actor.answer("look")
+            seen = self._actor.poll("look")
         except LostError as error:
             self.trouble = str(error)
             self._lost_at = now if self._lost_at is None else self._lost_at
@@ -88,7 +88,7 @@ class Place:
         if self._actor is None or self.seen is None:
             return True
         try:
-            return self._actor.answer("leave") is not None
+            return self._actor.poll("leave") is not None
         except LostError:
             return True
 

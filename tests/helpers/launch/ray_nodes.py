@@ -80,7 +80,7 @@ def main() -> None:
         cluster.add_node(node_ip_address=HEAD, num_cpus=0, include_dashboard=False, **common)
 
         def start():
-            return cluster.add_node(node_ip_address=NODE, num_cpus=1, **common)
+            return cluster.add_node(node_ip_address=NODE, num_cpus=2, **common)
 
         node = start()
         cluster.wait_for_nodes()

@@ -17,7 +17,7 @@ class FakeActor:
         self.says: Seen | Exception | None = None
         self.has_left = self.is_ended = False
 
-    def answer(self, method: str) -> object:
+    def poll(self, method: str) -> object:
         if method == "leave":
             self.has_left = True
             return True
