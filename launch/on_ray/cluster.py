@@ -1,5 +1,6 @@
 """A Ray cluster as those see it who place something on it. Ray is imported here, when one is asked for."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,11 @@ from urllib.parse import urlsplit
 from launch.extras import missing_extra
 from launch.on_ray.versions import why_not_connected, why_not_started
 
+log = logging.getLogger(__name__)
+
 PATIENCE_S = 5.0  # for the client server of a head to be reached
 CLIENT_PORT = 10001
+TELL_S = 3.0  # of waiting for room, before somebody is told
 _NONE_HERE = "Could not find any running Ray instance"
 _NOT_YET = "Starting Ray client server failed"  # a busy head may take longer than it gives itself
 _SETTINGS = {
@@ -131,7 +135,10 @@ class Cluster:
         bundles = [{name: n for name, n in (("CPU", each.cpus), ("GPU", each.gpus)) if n} for each in needs]
         group = ray.util.placement_group(bundles, strategy="SPREAD")
         try:
-            ray.get(group.ready())
+            there = group.ready()
+            if not ray.wait([there], timeout=TELL_S)[0]:
+                log.warning("%s has no room for all %d actors yet: they wait", self.on, len(needs))
+            ray.get(there)
             yield Reservation(group, needs)
         finally:
             ray.util.remove_placement_group(group)

@@ -23,18 +23,12 @@ def nodes() -> Iterator[RayNodes]:
         yield running
 
 
-@pytest.fixture
-def on_ray(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> RayNodes:
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-    return nodes
-
-
 @pytest.mark.timeout(600)
 def test_a_node_that_disappears_costs_its_share_alone_and_helps_again_when_it_is_back(
-    run_folder: Path, demo_sample: ScannedSample, on_ray: RayNodes
+    run_folder: Path, demo_sample: ScannedSample, nodes: RayNodes
 ) -> None:
     sample = demo_sample
-    outcome, _, _, n_restarts = scan_on_ray(run_folder, sample, on_ray)
+    outcome, _, _, n_restarts = scan_on_ray(run_folder, sample, nodes)
     assert n_restarts == 0
     outcome.assert_accounted(recorded=len(sample))
     assert outcome.figures["is_complete"]
@@ -47,7 +41,7 @@ def test_a_node_that_disappears_costs_its_share_alone_and_helps_again_when_it_is
 
 
 @pytest.mark.timeout(600)
-def test_tiles_on_nodes_give_what_processes_here_give(tmp_path: Path, on_ray: RayNodes) -> None:
+def test_tiles_on_nodes_give_what_processes_here_give(tmp_path: Path, nodes: RayNodes) -> None:
     scan, there, here = tmp_path / "scan.cxi", tmp_path / "there.cxi", tmp_path / "here.cxi"
     write_scan(scan, simulate_scan(Simulation(n_rows=8, n_columns=8)), "test")
     options = ("--tiles", 2, "--threads", 2, "--epochs", 2, "--device", "numpy", "--no-frc")

@@ -89,7 +89,7 @@ class OnRay(NamedTuple):
 
 
 def scan_on_ray(folder: Path, sample: ScannedSample, nodes: RayNodes) -> OnRay:
-    """Play a scan; `RAY_ADDRESS` names the cluster of `nodes`."""
+    """Play a scan: the node infers alone, is killed, and is started again."""
     with Pipeline(folder, sample, *SETTINGS) as pipeline:
         trouble = NodeTrouble(pipeline, nodes)
         pipeline.until(lambda: trouble.row.startswith("1 of 1") and trouble.n_workers == 1)

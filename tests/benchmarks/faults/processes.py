@@ -19,7 +19,9 @@ from tests.benchmarks.kilohertz.live import LiveRun, run_live
 from tests.benchmarks.kilohertz.scan import RepeatingScan, stamped
 from tests.benchmarks.kilohertz.transport import SETTINGS
 from tests.benchmarks.network.untrained import SHAPE_32, SHAPE_128, save_untrained
+from tests.helpers.launch.ray_nodes import ray_nodes
 from tests.helpers.letter import sample_of, scan_sample
+from tests.helpers.on_ray import scan_on_ray
 from tests.helpers.other_machine import shared_scan
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream.documents import PositionRun
@@ -235,4 +237,20 @@ def other_machine(folder: Path, in_full: bool) -> Figures:
         "frames_missing": 0,
         "resumed_s": resumed_s,
         "found": f"0 of {len(sample)} frames missing, the line carries frames again after {resumed_s:.2f} s",
+    }
+
+
+def ray_node(folder: Path, in_full: bool) -> Figures:
+    """A node of a Ray cluster that infers alone is killed, and started again later in the scan."""
+    sample = sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
+    with ray_nodes() as nodes:
+        outcome, missed_s, back_s, n_restarts = scan_on_ray(folder, sample, nodes)
+    outcome.assert_accounted(recorded=len(sample))
+    return {
+        "passed": n_restarts == 0 and outcome.figures["is_complete"],
+        "frames_missing": 0,
+        "missed_s": missed_s,
+        "back_s": back_s,
+        "found": f"0 of {len(sample)} frames missing; missed after {missed_s:.1f} s, at work again "
+        f"{back_s:.1f} s after its start",
     }

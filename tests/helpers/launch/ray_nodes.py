@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from unittest.mock import patch
 
 HEAD, NODE = "127.0.0.2", "127.0.0.3"  # Ray takes 127.0.0.1 for an address to be replaced
 STORE_BYTES = 80_000_000
@@ -21,13 +22,7 @@ QUICK = {
 
 
 class RayNodes:
-    """The cluster, from outside.
-
-    Attributes
-    ----------
-    address : str
-        For `RAY_ADDRESS`.
-    """
+    """The cluster, from outside."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -56,14 +51,16 @@ class RayNodes:
 
 @contextmanager
 def ray_nodes() -> Iterator[RayNodes]:
-    """Start the cluster; all of it is gone afterwards."""
+    """Start the cluster, which `--on ray` finds; all of it is gone afterwards."""
     command = [sys.executable, "-m", "tests.helpers.launch.ray_nodes"]
     environment = os.environ | QUICK
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
-            yield RayNodes(process)
+            nodes = RayNodes(process)
+            with patch.dict(os.environ, RAY_ADDRESS=nodes.address):
+                yield nodes
         finally:
             with suppress(BrokenPipeError):
                 process.stdin.close()  # type: ignore[union-attr] -- it has one
