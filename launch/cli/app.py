@@ -2,12 +2,14 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from launch.cli.completion import families, recipes
+from stream.wire.addresses import CLUSTER
 
 
 def finite(value: float | None) -> float | None:
@@ -34,6 +36,13 @@ def at_home(path: Path | None) -> Path | None:
         raise typer.BadParameter(
             f"there is no home folder {path.parts[0]}; ./{path} is a path here."
         ) from None
+
+
+def on_cluster(value: str | None) -> str | None:
+    """Refuses what names no cluster."""
+    if value is not None and not re.fullmatch(CLUSTER, value):
+        raise typer.BadParameter(f"wanted ray or ray://HOST:PORT, got {value!r}.")
+    return value
 
 
 CORES = len(os.sched_getaffinity(0))
@@ -86,6 +95,15 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replaces files that exist; without it nothing is begun.")
 ]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Opens the page.")]
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ray|ray://HOST:PORT",
+        callback=on_cluster,
+        help="A Ray cluster that helps: the one of this computer, or one elsewhere, mostly at port 10001.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Insecure = Annotated[
     bool, typer.Option(help="Allows addresses that other machines reach without encryption.")

@@ -13,6 +13,7 @@ from launch.cli.app import (
     Insecure,
     JsonFile,
     LogJson,
+    OnCluster,
     Overrides,
     Overwrite,
     Save,
@@ -104,13 +105,7 @@ def run(
     log_json: LogJson = False,
     overwrite: Overwrite = False,
     browser: Browser = False,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ray|ray://HOST:10001",
-            help="A Ray cluster that helps: the one of this computer, or one elsewhere.",
-        ),
-    ] = None,
+    on: OnCluster = None,
     overrides: Overrides = [],  # noqa: B006 -- typer reads it
 ) -> None:
     """Runs the pipeline beside a detector until Ctrl-C, or for a number of series."""

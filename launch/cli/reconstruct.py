@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from launch.cli.app import CORES, EngineDevice, JsonFile, Overwrite, ScanSource, Store, app, at_home, finite
+from launch.cli.app import (
+    CORES,
+    EngineDevice,
+    JsonFile,
+    OnCluster,
+    Overwrite,
+    ScanSource,
+    Store,
+    app,
+    at_home,
+    finite,
+)
 from launch.signals import heard_or_not
 
 PROBE_SOURCES = ("file", "data")
@@ -81,10 +92,6 @@ Threads = Annotated[int, typer.Option(min=1, help="Cores to use.", show_default=
 Tiles = Annotated[
     int | None,
     typer.Option(min=1, help="Parts of the scan, each refined by a process on its own GPU or cores."),
-]
-OnCluster = Annotated[
-    str | None,
-    typer.Option("--on", metavar="ray|ray://HOST:10001", help="A Ray cluster whose nodes refine the tiles."),
 ]
 VisitsSeed = Annotated[int | None, typer.Option(min=0, help="Of the order of visits.")]
 

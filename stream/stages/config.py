@@ -319,7 +319,7 @@ class RemoteConfig(EndpointSection):
     """where those of refinement connect to"""
     bind: Literal[True] = True
     """this side always owns the addresses"""
-    cluster: Annotated[str, Field(pattern=r"^(ray(://[^/\s]+:\d{1,5})?)?$")] = ""
+    cluster: Annotated[str, Field(pattern=f"^({addresses.CLUSTER})?$")] = ""
     """a Ray cluster on which workers are placed: `ray` for the one that this computer belongs to, or
     ray://HOST:10001; keys for them are made for the run, and everything in the cluster is trusted"""
     workers: Annotated[int, Field(ge=0, le=MOST_ELSEWHERE)] = 0

@@ -8,3 +8,4 @@ REMOTE = "tcp://127.0.0.1:5812"  # for workers on other machines
 REMOTE_FROM_ANYWHERE = "tcp://0.0.0.0:5812"  # where the run places them itself
 REFINEMENT = "tcp://127.0.0.1:5813"  # the same, for those that refine
 REFINEMENT_FROM_ANYWHERE = "tcp://0.0.0.0:5813"
+CLUSTER = r"ray(://[^/\s]+:\d{1,5})?"  # a Ray cluster: that of this computer, or one elsewhere

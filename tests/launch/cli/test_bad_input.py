@@ -35,6 +35,7 @@ WRITES = {"output", "json", "csv", "product"}
 FOLDERS = {"save", "folder", "store", "cache"}
 ADDRESSED = {"address", "of"}
 WORDS = {
+    "on": ["banana", "ray://", "ray://host", "tcp://host:1"],
     "sample": ["banana"],
     "device": ["banana", "cuda"],
     "action": ["banana"],
