@@ -6,8 +6,6 @@ No sockets.
 import logging
 import os
 import site
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,10 +13,13 @@ from pathlib import Path
 
 from launch.child_process import REFUSAL, REFUSED, describe_status, process_state
 from launch.config.run_file import ResolvedRun, StageSpec
+from launch.fork_server import ForkServer, Process, Start, spawn
 from stream.record.run_state import ProcessState
 from stream.stages.pulse import PulseReader
 from stream.wire.messages import Progress, StageLevel
 
+MODULE = "launch.run.stage_process"
+PAGE = "viewer"
 MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
 FIRST_PAUSE_S = 0.1
@@ -53,9 +54,13 @@ class StageProcess:
         Its written file is what the process reads.
     clock : callable
         Monotonic seconds.
+    start : callable
+        Starts a process; by default one that has to load everything (`launch.fork_server`).
     """
 
-    def __init__(self, spec: StageSpec, run: ResolvedRun, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, spec: StageSpec, run: ResolvedRun, clock: Callable[[], float], start: Start = spawn
+    ) -> None:
         self.spec, self.name = spec, spec.name
         self.log_file = run.logs / f"{spec.name}.log"
         self.is_ready = False
@@ -67,8 +72,8 @@ class StageProcess:
         self.n_restarts = 0
         self.heard_at = float("-inf")  # the last time it said anything
         self._death = ""  # how it ended the last time
-        self._run_file, self._clock = run.file, clock
-        self._process: subprocess.Popen[bytes] | None = None
+        self._run_file, self._clock, self._start = run.file, clock, start
+        self._process: Process | None = None
         self._log_start = 0
         self.was_ready = False
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
@@ -83,6 +88,11 @@ class StageProcess:
     def pid(self) -> int:
         """Process id, 0 when there is none."""
         return self._process.pid if self._process else 0
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What its process imports before it works."""
+        return modules_of(self.spec)
 
     @property
     def is_started(self) -> bool:
@@ -145,15 +155,7 @@ class StageProcess:
         arguments = (self.name, str(self._run_file), "--parent", str(os.getpid()))
         with self.log_file.open("ab") as output:
             self._log_start = output.tell()
-            self._process = subprocess.Popen(
-                # -P: a `stream.py` in the user's folder must not stand in for ours
-                [sys.executable, "-P", "-m", "launch.run.stage_process", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=_environment(self.spec),
-                process_group=0,  # out of reach of the terminal's Ctrl-C
-            )
+            self._process = self._start(MODULE, arguments, environment_of(self.spec), output)
 
     def ready(self) -> None:
         """Takes note that the stage has everything it needs."""
@@ -172,8 +174,9 @@ class StageProcess:
             if self._clock() >= self._start_at:
                 self.n_restarts += 1
                 self.start()
-        elif self._process is not None and not self.is_stopping and self._process.poll() is not None:
-            return self._bury(self._process.returncode)
+        elif self._process is not None and not self.is_stopping:
+            status = self._process.poll()
+            return "" if status is None else self._bury(status)
         return ""
 
     def feel_pulse(self) -> tuple[int, str] | None:
@@ -274,7 +277,21 @@ def can_do_without(process: StageProcess, others: Iterable[StageProcess]) -> boo
     return not spec.is_vital
 
 
-def _environment(spec: StageSpec) -> dict[str, str]:
+def modules_of(spec: StageSpec) -> tuple[str, ...]:
+    """Returns what a stage's process imports before it works."""
+    return MODULE, spec.builder.partition(":")[0], *spec.imports
+
+
+def fork_server_of(run: ResolvedRun) -> ForkServer:
+    """Returns what starts the processes of a run."""
+    # A person waits for the page; what loads long comes last.
+    order = sorted(run.stages, key=lambda spec: (spec.loads_last, spec.name != PAGE))
+    usual = StageSpec(name="", builder="")
+    return ForkServer(map(modules_of, order), environment_of(usual), run.folder / "fork_server.log")
+
+
+def environment_of(spec: StageSpec) -> dict[str, str]:
+    """Returns the environment of a stage's process."""
     environment = dict(os.environ)
     if spec.device:
         environment["CUDA_VISIBLE_DEVICES"] = _visible(spec.device, environment.get("CUDA_VISIBLE_DEVICES"))

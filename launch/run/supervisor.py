@@ -16,7 +16,7 @@ from launch.config.run_file import ResolvedRun
 from launch.logs import RUN, OnEvent, RunLog
 from launch.results.halves import CHEAP_S, awaits_measuring
 from launch.run.claims import claim, mend_left, short_lived_folder
-from launch.run.processes import RunFailedError, StageProcess, can_do_without
+from launch.run.processes import RunFailedError, StageProcess, can_do_without, fork_server_of
 from launch.run.run_watch import OnNotice, RunWatch, log_notice
 from launch.run.stage_states import NAMES
 from stream.atomic import DiskFullError
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 300.0  # compiling the loops the first time takes a busy computer minutes
 STOP_GRACE_S = 10.0
 DRAIN_TIMEOUT_S = 300.0
-PAGE, LEAD_S = "viewer", 3.0  # the page loads in less than one, on a core that it has to itself
 TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
 MOST_OPEN = 4  # scans of which files are held open from one look to the next
@@ -97,10 +96,13 @@ class Supervisor:
         self.run.write()
         self.log = held.enter_context(RunLog(self.run.folder, self.run.log_file, self._on_event))
         self.log.begin(self.run.context().config_hash, self.run.config.save)
-        announce = partial(self._tell, "finisher", logging.INFO)
-        self._watch = RunWatch(self.run, self.log.add, self.clock, announce)
+        self._watch = RunWatch(
+            self.run, self.log.add, self.clock, partial(self._tell, "finisher", logging.INFO)
+        )
         self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
-        self._stages = {spec.name: StageProcess(spec, self.run, self.clock) for spec in self.run.stages}
+        self._server = held.enter_context(fork_server_of(self.run))
+        made = partial(StageProcess, run=self.run, clock=self.clock, start=self._server.start)
+        self._stages = {spec.name: made(spec) for spec in self.run.stages}
         for sentence in mend_left(self.run):
             self.notice("scan", logging.WARNING, sentence)
         self._take_up()
@@ -132,9 +134,9 @@ class Supervisor:
             If a stage cannot run or is not ready in time; the message ends with what it last logged.
         """
         self._held.enter_context(Keeper(self.run.scans))
-        began_at, deadline = self.clock(), self.clock() + timeout_s
+        deadline = self.clock() + timeout_s
         while missing := self._missing():
-            self._start_next(missing, began_at)
+            self._start_next(missing)
             if self.clock() >= deadline:
                 words = [f"{stage.name}: {stage.last_words()}" for stage in missing if stage.is_started]
                 names = ", ".join(stage.name for stage in missing)
@@ -146,12 +148,10 @@ class Supervisor:
     def _missing(self) -> list[StageProcess]:
         return [stage for stage in self._stages.values() if not (stage.is_ready or stage.is_given_up)]
 
-    def _start_next(self, missing: Sequence[StageProcess], began_at: float) -> None:
-        """Start what waits for no other; the page alone at first, because a person waits for it."""
-        page = next((stage for stage in missing if stage.name == PAGE and not stage.spec.after), None)
-        alone = page if self.clock() - began_at < LEAD_S else None
-        for stage in missing if alone is None else [alone]:
-            if not stage.is_started and all(self._stages[name].is_ready for name in stage.spec.after):
+    def _start_next(self, missing: Sequence[StageProcess]) -> None:
+        """Start what waits for no other, and for nothing that is being loaded."""
+        for stage in (it for it in missing if not it.is_started and self._server.has(it.modules)):
+            if all(self._stages[name].is_ready for name in stage.spec.after):
                 stage.start()
 
     def poll(self, timeout_s: float = TURN_S) -> None:
@@ -170,6 +170,8 @@ class Supervisor:
                 log.warning("control socket: %s", error)
                 continue
             self._take(bytes(parts[0]), message)
+        if event := self._server.look_after():
+            self.log.add(RUN, "warning", event)
         for stage in self._stages.values():
             try:
                 if event := stage.look_after():

@@ -48,4 +48,4 @@ def test_a_process_sees_the_device_that_it_is_given_of_those_that_its_run_sees(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     spec = StageSpec(name="inference-1", builder="module:function", device=device)
-    assert processes._environment(spec)["CUDA_VISIBLE_DEVICES"] == seen
+    assert processes.environment_of(spec)["CUDA_VISIBLE_DEVICES"] == seen

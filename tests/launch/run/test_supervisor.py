@@ -76,6 +76,19 @@ def test_a_killed_stage_comes_back(run_folder):
     assert (run_folder / "closed").read_text().split() == ["first"]
 
 
+def test_the_fork_server_killed_harms_no_stage_and_the_next_death_is_mended(run_folder):
+    with Supervisor(make_run(run_folder, "first", "second")) as supervisor:
+        supervisor.start()
+        before, killed = supervisor.pid("second"), supervisor._server.pid
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: supervisor._server.pid != killed, supervisor)
+        os.kill(supervisor.pid("first"), signal.SIGKILL)
+        until(lambda: supervisor.n_restarts == 1 and supervisor.is_ready, supervisor)
+        assert supervisor.pid("second") == before
+        log = supervisor.run.log_file.read_text()
+    assert "run: the fork server was killed by signal 9; starts again" in log
+
+
 def test_those_beside_the_run_are_told_which_processes_there_are_and_which_died(run_folder):
     began_s = time.time()
     with Supervisor(make_run(run_folder, "first", "second")) as supervisor:
@@ -285,7 +298,9 @@ def start_run(save: Path) -> tuple[subprocess.Popen[str], Path, list[int]]:
     process = subprocess.Popen(
         [sys.executable, "-c", RUN_UNTIL_INTERRUPTED, str(save)], stdout=subprocess.PIPE, text=True
     )
-    rendezvous, *pids = process.stdout.readline().split()
+    rendezvous, *stages = process.stdout.readline().split()
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert {*stages} < {*pids}, "what forks them is among them as well"
     return process, Path(rendezvous), [int(pid) for pid in pids]
 
 
