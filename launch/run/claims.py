@@ -49,7 +49,8 @@ def mend_left(run: ResolvedRun) -> list[str]:
 def short_lived_folder() -> Iterator[Path]:
     """Yields a folder with a short path, for this user alone, that is gone afterwards.
 
-    What runs that were killed have left of theirs is cleared away first.
+    Addresses of local sockets end at 107 bytes. What runs that were killed have left of theirs is cleared
+    away first.
     """
     _clear_away_left()
     folder, lock = _locked_folder()

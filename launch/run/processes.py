@@ -279,7 +279,7 @@ def can_do_without(process: StageProcess, others: Iterable[StageProcess]) -> boo
 
 def modules_of(spec: StageSpec) -> tuple[str, ...]:
     """Returns what a stage's process imports before it works."""
-    return MODULE, spec.builder.partition(":")[0], *spec.imports
+    return MODULE, *spec.imports
 
 
 def fork_server_of(run: ResolvedRun) -> ForkServer:

@@ -147,7 +147,7 @@ def nice_for(share: float) -> int:
 
 def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSpec:
     """Return the process of what `builder` makes, which says what kind of stage that is."""
-    imports = _IMPORTS.get(builder.__name__, ())
+    imports = builder.__module__, *_IMPORTS.get(builder.__name__, ())
     own = {
         "name": builder.__name__,
         "builder": f"{builder.__module__}:{builder.__name__}",

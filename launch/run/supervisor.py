@@ -84,7 +84,6 @@ class Supervisor:
         allow_many_files()
         with ExitStack() as held:
             held.callback(os.close, claim(self.run.config.save))
-            # Not under `save`: addresses of local sockets end at 107 bytes.
             self._rendezvous = held.enter_context(short_lived_folder())
             self._open(held)
             self._held = held.pop_all()
@@ -96,9 +95,8 @@ class Supervisor:
         self.run.write()
         self.log = held.enter_context(RunLog(self.run.folder, self.run.log_file, self._on_event))
         self.log.begin(self.run.context().config_hash, self.run.config.save)
-        self._watch = RunWatch(
-            self.run, self.log.add, self.clock, partial(self._tell, "finisher", logging.INFO)
-        )
+        announce = partial(self._tell, "finisher", logging.INFO)
+        self._watch = RunWatch(self.run, self.log.add, self.clock, announce)
         self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
         self._server = held.enter_context(fork_server_of(self.run))
         made = partial(StageProcess, run=self.run, clock=self.clock, start=self._server.start)

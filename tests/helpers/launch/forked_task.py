@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> int:
     found = {
         "parent": os.getppid(),
         "group": os.getpgid(0) - os.getpid(),
-        "descriptors": [int(name) for name in os.listdir("/proc/self/fd")],
-        "threads": len(os.listdir("/proc/self/task")),
+        "descriptors": [int(link.name) for link in Path("/proc/self/fd").iterdir()],
+        "threads": len(list(Path("/proc/self/task").iterdir())),
         "command": Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").decode().split("\0"),
         "arguments": sys.argv[1:],
         "seen": SEEN,
