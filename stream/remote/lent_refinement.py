@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from operators.arrays import release_memory
 from stream.record.forerunner import FOLDER as EARLIER
 from stream.record.forerunner import PROBE as EARLIER_PROBE
 from stream.record.forerunner import Forerunner, take_forerunner
@@ -39,6 +40,7 @@ from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
 
+COUNTS = ("epoch_milli", "updates", "divergences", "seeds_refused")  # of a worker, for people
 COLUMNS = ("frames", "positions_m", "patches", "sigma", "visits", "refined_px")  # that may be fetched
 STEADY_S = 10.0  # for which this machine goes on before the scan is lent again, for each worker that it lost
 LONELY_S = 5.0  # after which it is said that nobody refines
@@ -110,8 +112,8 @@ class LentScan(ScanWork):
         self._stage, self._scan = stage, scan
         moves = stage.config.refines_positions
         self._refined = RefinedElsewhere(scan, stage.optics.geometry, moves=moves, clock=stage.clock)
-        self._given = scan.done(STAGE)  # in the order in which they are refined
-        self._refined.expect(self._given)
+        self._numbers, self._n_given = scan.done(STAGE), 0  # in the order in which they are refined
+        self._note_given(self._numbers)
         self._here: ScanWork | None = None
         self._counts: Mapping[str, int] = {}
         self._is_done, self._is_all, self._unusable = False, False, ""
@@ -125,8 +127,7 @@ class LentScan(ScanWork):
     def handle(self, numbers: Numbers) -> None:
         """Gives these frames to whoever refines the scan."""
         self._refined.write()
-        self._given = np.concatenate([self._given, numbers])
-        self._refined.expect(numbers)
+        self._note_given(numbers)
         if self._here is not None:
             self._here.handle(numbers)
 
@@ -164,6 +165,18 @@ class LentScan(ScanWork):
         """Returns how far the refinement is, and whether a worker elsewhere does it."""
         counts = dict(self._counts) if self._here is None else self._here.counts()
         return counts | {"elsewhere": int(self._stage.lender.is_lent)}
+
+    @property
+    def _given(self) -> Numbers:
+        return self._numbers[: self._n_given]
+
+    def _note_given(self, numbers: Numbers) -> None:
+        n_given = self._n_given + len(numbers)
+        if n_given > len(self._numbers):
+            self._numbers = np.pad(self._numbers, (0, n_given))
+        self._numbers[self._n_given : n_given] = numbers
+        self._n_given = n_given
+        self._refined.expect(numbers)
 
     def _is_alone(self) -> bool:
         """Whether nobody refines the scan; said once it has lasted."""
@@ -210,10 +223,12 @@ class LentScan(ScanWork):
         if self._here is not None:
             self._here.hand_over()
             self._here = None
+            release_memory()
         self._refined.write()
         self._refined.begin()
-        is_done = self._scan.states(STAGE, self._given) == State.DONE
-        self._given = np.concatenate([np.sort(self._given[is_done]), self._given[~is_done]])
+        given = self._given
+        is_done = self._scan.states(STAGE, given) == State.DONE
+        self._numbers = np.concatenate([np.sort(given[is_done]), given[~is_done]])
         facts = self._facts(lease, int(np.count_nonzero(is_done)))
         log.info("%s is refined on another machine from now on", self._scan.name)
         return facts
@@ -253,13 +268,14 @@ class LentScan(ScanWork):
     def take_unusable(self, reason: str) -> None:
         """Takes note that nothing can come of the scan; where it can be, that is tried here as well."""
         self._stage.lender.offer(None)
+        self._lend_at = float("inf")
         if self._stage.here is None:
             self._unusable = reason
         log.warning("the worker can make nothing of %s: %s", self._scan.name, reason)
 
     def note(self, counts: Mapping[str, int]) -> None:
         """Takes note of how far the worker is."""
-        self._counts = counts
+        self._counts = {name: counts[name] for name in COUNTS if name in counts}
 
     def has_gone(self) -> None:
         """Goes on without the worker: with another one, or here for a while."""

@@ -208,10 +208,10 @@ class RemoteRefiner:
             self._start(held)
 
     def _ask_for_frames(self, held: _Held) -> None:
-        if not held.is_asking:
+        n_ahead = sum(len(part.numbers) for part in held.parts)
+        room = min(PARTS_AHEAD * _frames_at_once(held.lent) - n_ahead, MOST_GIVEN)
+        if not held.is_asking and room > 0:  # otherwise values are on their way, which is as good
             held.is_asking = True
-            n_ahead = sum(len(part.numbers) for part in held.parts)
-            room = max(min(PARTS_AHEAD * _frames_at_once(held.lent) - n_ahead, MOST_GIVEN), 0)
             counts = {} if held.work is None else {k: max(v, 0) for k, v in held.work.counts().items()}
             question = AskFrames(lease=held.lent.lease, after=held.n_known, room=room, counts=counts)
             self._asker.ask(question, partial(self._take_given, held))

@@ -188,7 +188,8 @@ def test_a_scan_of_which_a_worker_can_make_nothing_is_left_out_or_tried_here(tmp
         bench.says(greeting("refinement", DIALECT))
         lent = lent_to(bench)
         assert isinstance(bench.says(Unusable(lease=lent.lease, reason="no light"))[0], Taken)
-        bench.until(lambda bench=bench: bench.is_closed)
+        # It asks for the next one meanwhile.
+        bench.until(lambda bench=bench: bench.says(AskScan()) is None and bench.is_closed)
         states = bench.scanned.scan.states("refinement")
         assert set(states.tolist()) == {State.DONE if goes_on_here else State.BAD}
 
