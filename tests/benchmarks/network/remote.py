@@ -2,8 +2,9 @@
 
 The same frames, all recorded before, in real processes: by the one process of a run, then by a worker that
 gets them over TCP on the loopback, with gateway and dispatcher. Processor time of all that take part counts,
-both ends of the line; the worker beside the detector is stopped meanwhile. Then the line alone, without keys
-and with: messages of two megabytes, both ends together.
+both ends of the line; the worker beside the detector is stopped meanwhile. The same of refinement, for each
+update and without a network. Then the line alone, without keys and with: messages of two megabytes, both
+ends together.
 """
 
 import os
@@ -20,6 +21,7 @@ import numpy as np
 from launch.run.stages import resolve
 from launch.run.supervisor import Supervisor
 from stream.record.account import account
+from stream.record.snapshot import read_state
 from stream.wire.keys import create_keys
 from stream.wire.sockets import Endpoint, Socket
 from tests.benchmarks.figures import Benchmark, Figures
@@ -30,7 +32,8 @@ from tests.helpers.launch.commands import command_line
 
 N_FRAMES, N_PIXELS = 3000, 64
 MESSAGE_BYTES, IN_FLIGHT = 2 << 20, 8  # as frames are fetched
-TARGETS = {"elsewhere_over_here": ("<=", 1.5)}
+EPOCHS = 10.0  # of refinement
+TARGETS = {"elsewhere_over_here": ("<=", 1.5), "refined_elsewhere_over_here": ("<=", 1.5)}
 
 
 def measure(folder: Path, n_frames: int = N_FRAMES, **network: Any) -> Iterator[Figures]:
@@ -52,6 +55,7 @@ def measure(folder: Path, n_frames: int = N_FRAMES, **network: Any) -> Iterator[
         yield {f"{way}_cpu_ms": ms[way]}
     yield {f"{name}_cpu_ms": 1e3 * s / n_frames for name, s in cpu_s.items()}
     yield {"elsewhere_over_here": ms["elsewhere"] / ms["here"]}
+    yield from _refinement(scan, frames, folder)
     for name in ("run", "worker"):
         create_keys(folder / name, name)
     yield {"plain_ns_per_byte": line_ns_per_byte({}, {})}
@@ -106,6 +110,47 @@ def _run(
         if n_left := account(recorded, "inference").pending:
             raise RuntimeError(f"{n_left} of {len(frames)} frames are not done after {PATIENCE_S:g} s")
         return {name: process_cpu_s(pid) - before[name] for name, pid in processes.items()}
+
+
+def _refinement(scan: RepeatingScan, frames: np.ndarray, folder: Path) -> Iterator[Figures]:
+    ms = {}
+    for way in ("here", "elsewhere"):
+        cpu_s, n_updates = _refined(scan, frames, folder / f"refined-{way}", is_elsewhere=way == "elsewhere")
+        ms[way] = 1e3 * sum(cpu_s.values()) / n_updates
+        yield {f"refined_{way}_cpu_ms": ms[way]}
+    yield {"refined_run_cpu_ms": 1e3 * cpu_s["refinement"] / n_updates}
+    yield {"refined_elsewhere_over_here": ms["elsewhere"] / ms["here"]}
+
+
+def _refined(
+    scan: RepeatingScan, frames: np.ndarray, folder: Path, *, is_elsewhere: bool
+) -> tuple[dict[str, float], int]:
+    """Return the seconds of the processor that each process took to refine a scan, and its updates."""
+    remote = {"enabled": is_elsewhere, "refinement": "elsewhere" if is_elsewhere else "here"}
+    remote |= {"refinement_address": "tcp://127.0.0.1:*"}
+    refinement = {"epochs": EPOCHS}
+    run = resolve(run_config(scan, folder, {"weights": None}, remote=remote, refinement=refinement))
+    stages = tuple(spec for spec in run.stages if spec.name in ("refinement", "stitcher"))
+    with ExitStack() as held, Supervisor(run.model_copy(update={"stages": stages})) as supervisor:
+        supervisor.start()
+        processes = {"refinement": supervisor.pid("refinement")}
+        if is_elsewhere:
+            command = command_line("stage", "refinement", "--of", supervisor.address("refinement"))
+            worker = held.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            held.callback(worker.terminate)
+            assert worker.stdout is not None
+            next(line for line in worker.stdout if line.startswith("ready"))
+            processes |= {"worker": worker.pid}
+        before = {name: process_cpu_s(pid) for name, pid in processes.items()}
+        recorded = record_all(run.scans, run.run_id, frames, scan.positions_m())
+        deadline = supervisor.clock() + PATIENCE_S
+        while not recorded.count("refinement", "closed") and supervisor.clock() < deadline:
+            supervisor.poll()
+        cpu_s = {name: process_cpu_s(pid) - before[name] for name, pid in processes.items()}
+    state = read_state(recorded.folder)
+    if state is None or state.epoch < EPOCHS:
+        raise RuntimeError(f"a scan of {len(frames)} frames is not refined after {PATIENCE_S:g} s")
+    return cpu_s, state.n_updates
 
 
 BENCHMARK = Benchmark(measure=measure, targets=TARGETS)

@@ -132,8 +132,11 @@ def run_config(scan: RepeatingScan, folder: Path, network: dict[str, Any], **sec
     )
 
 
-def record_all(scans: Path, run_id: str, frames: np.ndarray) -> Scan:
-    """Leave a scan whose frames (frame, row, col) are all recorded, in the folder of a run."""
+def record_all(scans: Path, run_id: str, frames: np.ndarray, positions_m: np.ndarray | None = None) -> Scan:
+    """Leave a scan whose frames (frame, row, col) are all recorded, in the folder of a run.
+
+    Without positions (frame, 2) the stitcher, which a run has to have, has no work.
+    """
     header = ScanHeader(
         series_id=1,
         series_uid="recorded",
@@ -146,9 +149,12 @@ def record_all(scans: Path, run_id: str, frames: np.ndarray) -> Scan:
     scan, numbers = Scan.create(scans / "0000-recorded", header, len(frames)), np.arange(len(frames))
     scan.column("frames", writable=True).write(numbers, frames)
     scan.mark("subscriber", numbers, State.DONE)
-    scan.mark(
-        "positions", numbers, State.NO_POSITION
-    )  # so the stitcher, which a run has to have, has no work
+    if positions_m is None:
+        scan.mark("positions", numbers, State.NO_POSITION)
+    else:
+        scan.column("positions_m", writable=True).write(numbers, positions_m)
+        scan.mark("positions", numbers, State.DONE)
+        scan.counters("positions", writable=True)["closed"] = 1
     counters = scan.counters("subscriber", writable=True)
     for name, value in (("announced", len(frames)), ("head", len(frames)), ("ended", 1), ("closed", 1)):
         counters[name] = value
