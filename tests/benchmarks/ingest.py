@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from pathlib import Path
@@ -29,12 +30,15 @@ from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import MESSAGES_PER_TURN
 from stream.wire import addresses
 from stream.wire.codec import Buffer
+from stream.wire.keys import create_keys
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.benchmarks.figures import Benchmark, Figures
 
 _seconds, _cpu_s = attrgetter("seconds"), attrgetter("cpu_s")
 N_FRAMES, N_REPETITIONS = 2000, 7
 QUEUE = 256
+OPEN_DETECTOR = Endpoint(address="tcp://127.0.0.1:*", bind=True)
+OPEN_SUBSCRIBER = Endpoint(address="")  # where the detector is
 PHOTONS = 2e5
 PATIENCE_S = 60.0
 
@@ -81,9 +85,29 @@ def measure(folder: Path, *, n_frames: int = N_FRAMES, repetitions: int = N_REPE
         "repetitions": repetitions,
     }
     yield _figures(large, n_frames) | {"measured_on": measured_on}
-    small = _figures(_costs(folder / "small", SMALL, n_frames, repetitions), n_frames)
+    costs = _costs(folder / "small", SMALL, n_frames, repetitions)
+    small, curve = _figures(costs, n_frames), _encrypted(folder / "curve", SMALL, n_frames, repetitions)
     names = "cpu_ms_per_1000", "bare_cpu_ms_per_1000"
-    yield {f"{name}_{SMALL.n_pixels}": small[name] for name in names} | {"measured_on": measured_on}
+    yield {f"{name}_{SMALL.n_pixels}": small[name] for name in names} | {
+        f"curve_cpu_ratio_{SMALL.n_pixels}": statistics.median(
+            c.cpu_s / r.cpu_s for c, r in zip(curve, costs.recorded, strict=True)
+        ),
+        "measured_on": measured_on,
+    }
+
+
+def _encrypted(folder: Path, kind: Kind, n_frames: int, repetitions: int) -> list[Cost]:
+    """Return what series cost that come over a line with CURVE, recorded."""
+    theirs, ours = folder / "detector", folder / "subscriber"
+    lock, key = create_keys(theirs, "detector"), create_keys(ours, "subscriber")
+    detector = replace(OPEN_DETECTOR, key=lock, peers=ours)
+    subscriber = replace(OPEN_SUBSCRIBER, key=key, peers=theirs / "detector.key")
+    messages = _messages(kind, n_frames)
+    with _detector(messages, detector, subscriber) as (inlet, go):
+        return [
+            _record(inlet, go, messages[0], n_frames, folder / str(repetition))
+            for repetition in range(repetitions + 1)
+        ][1:]
 
 
 class Costs(NamedTuple):
@@ -138,22 +162,26 @@ def _messages(kind: Kind, n_frames: int) -> list[bytes]:
 
 
 @contextmanager
-def _detector(messages: list[bytes]) -> Iterator[tuple[Socket, Connection]]:
+def _detector(
+    messages: list[bytes],
+    detector: Endpoint = OPEN_DETECTOR,
+    subscriber: Endpoint = OPEN_SUBSCRIBER,
+) -> Iterator[tuple[Socket, Connection]]:
     """Yields the receiving socket, and where to ask for the frames of one more series."""
     context = multiprocessing.get_context("spawn")
     go, asked = context.Pipe()
-    detector = context.Process(target=_send, args=(asked, messages[1:-1]))
-    detector.start()
+    sender = context.Process(target=_send, args=(asked, messages[1:-1], detector))
+    sender.start()
     try:
-        with Socket("PULL", Endpoint(address=go.recv()), queue=QUEUE) as inlet:
+        with Socket("PULL", replace(subscriber, address=go.recv()), queue=QUEUE) as inlet:
             yield inlet, go
             go.send(False)
     finally:
-        detector.join(PATIENCE_S)
+        sender.join(PATIENCE_S)
 
 
-def _send(asked: Connection, images: list[bytes]) -> None:
-    with DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True), queue=QUEUE) as detector:
+def _send(asked: Connection, images: list[bytes], endpoint: Endpoint) -> None:
+    with DetectorReplay(endpoint, queue=QUEUE) as detector:
         asked.send(detector.address)
         while asked.recv():
             for message in images:
