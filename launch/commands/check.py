@@ -17,15 +17,16 @@ from launch.config.probe import Known
 from launch.run.findings import Finding, Findings, caught
 from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
-from stream.detector.dectris import (
+from stream.detector.dialects import DIALECTS
+from stream.detector.protocol import (
     DetectorMessage,
     DetectorMessageError,
+    Dialect,
     ImageMessage,
     StartMessage,
-    decode_message,
 )
 from stream.documents.codec import DocumentError, decode_document
-from stream.stages.config import EndpointSection
+from stream.stages.config import DetectorConfig, EndpointSection
 from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
 from stream.wire.greeting import ask_who, unlike_keys
@@ -97,8 +98,9 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
         return
     lacking = "; no other reader gets it" if pushes else ""
     others = ""
+    dialect = DIALECTS[section.format]()
     for parts in _messages(section, section.pattern, timeout_s):
-        message = _detector_message(parts, section.address)
+        message = _detector_message(parts, dialect, section)
         if isinstance(message, StartMessage):
             yield Finding("detector", "OK", f"the start of series {message.key} came{lacking}")
             yield from _announced(message, config)
@@ -155,13 +157,13 @@ def _messages(section: EndpointSection, kind: Kind, timeout_s: float) -> Iterato
             yield parts
 
 
-def _detector_message(parts: list[Buffer], address: str) -> DetectorMessage | None:
+def _detector_message(
+    parts: list[Buffer], dialect: Dialect, section: DetectorConfig
+) -> DetectorMessage | None:
     try:
-        if len(parts) != 1:
-            raise DetectorMessageError(f"a message of {len(parts)} parts came")  # noqa: TRY301
-        return decode_message(parts[0])
+        return dialect.decode(parts)
     except DetectorMessageError as error:
-        raise ValueError(f"what comes from {address} is no DECTRIS Stream V2: {error}") from error
+        raise ValueError(f"what comes from {section.address} is not {section.format}: {error}") from error
 
 
 def _announced(start: StartMessage, config: Config) -> Findings:

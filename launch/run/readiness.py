@@ -21,7 +21,7 @@ from operators.engine.backends import get_backend
 from operators.geometry import Geometry
 from operators.optics.probe import probe_diameter_px
 from operators.optics.sampling import Judgement, judge_geometry, judge_positions, judge_probe, readable
-from stream.detector.dectris import MAX_PIXELS
+from stream.detector.protocol import MAX_PIXELS
 from stream.stages.inputs import Optics
 
 _RESULTS: dict[str, Result] = {"plausible": "OK", "doubtful": "WARNING", "impossible": "ERROR"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stream.detector.dectris import ImageMessage
+from stream.detector.protocol import ImageMessage
 
 MOST_OVERTAKEN = 1024  # frames that one may overtake on its way
 

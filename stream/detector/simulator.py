@@ -16,15 +16,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.detector.dectris import (
-    DetectorMessage,
-    EncodedFrame,
-    EndMessage,
-    ImageMessage,
-    StartMessage,
-    encode_frame,
-    encode_message,
-)
+from stream.detector.dectris import encode_frame, encode_message
+from stream.detector.protocol import DetectorMessage, EncodedFrame, EndMessage, ImageMessage, StartMessage
 from stream.wire.sockets import Endpoint, Socket
 
 log = logging.getLogger(__name__)

@@ -87,6 +87,8 @@ class GeometryConfig(Section):
 class DetectorConfig(EndpointSection):
     """The detector's stream of frames."""
 
+    format: Literal["dectris-v2"] = "dectris-v2"
+    """what the detector speaks: DECTRIS Stream V2, as EIGER2, PILATUS4 and Jungfraujoch do"""
     pattern: Literal["PULL", "SUB"] = "PULL"
     """PULL from a detector that pushes, SUB to one that publishes"""
     queue: PositiveInt = 1000

@@ -22,9 +22,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stream.detector.dectris import DetectorMessage, ImageMessage, decode_message, encode_message
-from stream.detector.repeated import MessageReader
+from stream.detector.dectris import decode_message, encode_message
+from stream.detector.protocol import DetectorMessage, ImageMessage
 from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
+from stream.detector.stream_v2 import StreamV2
 from stream.stages.config import DetectorConfig
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import MESSAGES_PER_TURN
@@ -123,9 +124,9 @@ def _costs(folder: Path, kind: Kind, n_frames: int, repetitions: int) -> Costs:
     costs = Costs([], [], [])
     with _detector(messages) as (inlet, go):
         for repetition in range(repetitions + 1):
-            costs.bare.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels, decode_message))
-            read = MessageReader().read
-            costs.same_reader.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels, read))
+            costs.bare.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels, _by_library))
+            again = StreamV2().decode
+            costs.same_reader.append(_receive_and_decode(inlet, go, n_frames, kind.n_pixels, again))
             costs.recorded.append(_record(inlet, go, messages[0], n_frames, folder / str(repetition)))
     # The first of each pays for imports, caches and connections.
     return Costs(*(series[1:] for series in costs))
@@ -202,18 +203,22 @@ def _turns(inlet: Socket, go: Connection, n_frames: int) -> Iterator[list[list[B
         n_frames -= len(turn)
 
 
+def _by_library(parts: list[Buffer]) -> DetectorMessage | None:
+    return decode_message(parts[0])
+
+
 def _receive_and_decode(
     inlet: Socket,
     go: Connection,
     n_frames: int,
     n_pixels: int,
-    decode: Callable[[Buffer], DetectorMessage | None],
+    decode: Callable[[list[Buffer]], DetectorMessage | None],
 ) -> Cost:
     out = np.empty((n_pixels, n_pixels), "<u2")
     stopwatch = Stopwatch()
     for turn in _turns(inlet, go, n_frames):
         for parts in turn:
-            message = decode(parts[0])
+            message = decode(parts)
             if isinstance(message, ImageMessage):
                 message.frame().decode_into(out)
     return stopwatch.read()

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stream.detector.dectris import DetectorMessageError, ImageMessage
+from stream.detector.dialects import DIALECTS
 from stream.detector.doubts import MOST_OVERTAKEN
-from stream.detector.repeated import MessageReader
+from stream.detector.protocol import DetectorMessageError, ImageMessage
 from stream.record.scan import INGESTS, NewScans, Scan
 from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE, FrameWriter
@@ -47,7 +47,7 @@ class Assistant:
         )
         self.outlet = outlet
         self._channel, self._clock = config.channel, clock
-        self._reader, self._new = MessageReader(), NewScans(scans)
+        self._dialect, self._new = DIALECTS[config.format](), NewScans(scans)
         self._writers: dict[str, FrameWriter] = {}  # of the open scans, by unique id of the series
         self._passed_on: list[Sequence[Buffer]] = []
         self._n_recorded = self._n_passed_on = 0
@@ -85,10 +85,8 @@ class Assistant:
         return messages
 
     def _image_in(self, parts: Sequence[Buffer]) -> ImageMessage | None:
-        if len(parts) != 1:
-            return None
         try:
-            message = self._reader.read(parts[0])
+            message = self._dialect.decode(parts)
         except DetectorMessageError:
             return None
         return message if isinstance(message, ImageMessage) else None

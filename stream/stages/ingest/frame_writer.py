@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.detector.dectris import DetectorMessageError, ImageMessage
+from stream.detector.protocol import DetectorMessageError, ImageMessage
 from stream.record.columns import Column
 from stream.record.scan import INGESTS, Scan, State
 from stream.wire.codec import Buffer

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
-from stream.detector.dectris import DetectorMessageError, ImageMessage
+from stream.detector.protocol import DetectorMessageError, ImageMessage
 from stream.record.passage import Passage
 from stream.record.scan import Scan, State
 from stream.stages.ingest.frame_writer import STAGE, FrameWriter

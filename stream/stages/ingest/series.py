@@ -1,6 +1,6 @@
 """A series of the detector while it is open: what is known of it, and whether it is over."""
 
-from stream.detector.dectris import SeriesMessage, StartMessage
+from stream.detector.protocol import SeriesMessage, StartMessage
 from stream.stages.config import DetectorConfig
 from stream.stages.ingest.recording import Recording
 

@@ -29,15 +29,15 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
-from stream.detector.dectris import (
+from stream.detector.dialects import DIALECTS
+from stream.detector.doubts import MOST_OVERTAKEN, Doubts
+from stream.detector.protocol import (
     DetectorMessage,
     DetectorMessageError,
     ImageMessage,
     SeriesMessage,
     StartMessage,
 )
-from stream.detector.doubts import MOST_OVERTAKEN, Doubts
-from stream.detector.repeated import MessageReader
 from stream.record.account import counted, never_came
 from stream.record.scan import NewScans, Scan, ScanHeader, new_scan_name
 from stream.stages.config import DetectorConfig
@@ -106,7 +106,7 @@ class Subscriber:
         self._next: StartMessage | None = None  # of another series, while one is open that may go on
         self._next_end_at: float | None = None  # when the end of that one came
         self._refused: dict[str, str] = {}  # why, by series
-        self._reader, self._doubts = MessageReader(), Doubts()
+        self._dialect, self._doubts = DIALECTS[config.format](), Doubts()
         self._n_rejected = self._n_refused = 0
         self._complaints = Complaints(log, "messages of the detector")
         self._look_for_unfinished()
@@ -183,9 +183,7 @@ class Subscriber:
             return None
 
     def _decode(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
-        if len(parts) != 1:
-            raise DetectorMessageError(f"message of {len(parts)} parts: Stream V2 has one")
-        message = self._reader.read(parts[0])
+        message = self._dialect.decode(parts)
         if isinstance(message, ImageMessage) and message.image_id >= MAX_FRAMES:
             raise DetectorMessageError(
                 f"image {message.image_id} of {message.key}: wanted less than {MAX_FRAMES}"

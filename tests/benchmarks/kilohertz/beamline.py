@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from stream.atomic import write_atomically
-from stream.detector.dectris import EncodedFrame, encode_frame
+from stream.detector.dectris import encode_frame
+from stream.detector.protocol import EncodedFrame
 from stream.detector.simulator import DetectorReplay, ReplayConfig
 from stream.wire.sockets import Endpoint
 from tests.benchmarks.kilohertz.scan import RepeatingScan, stamped

@@ -102,7 +102,7 @@ def test_a_frame_that_is_published_is_received_and_looked_at(tmp_path, publisher
 @pytest.mark.parametrize(
     ("changes", "message", "complaint"),
     [
-        ({}, b"hello", "is no DECTRIS Stream V2: 5 bytes that are not CBOR"),
+        ({}, b"hello", "is not dectris-v2: 5 bytes that are not CBOR"),
         (
             {"frame_shape": (514, 514)},
             series()[1],

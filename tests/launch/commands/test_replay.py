@@ -13,7 +13,8 @@ from launch.commands.simulate import sample_translation, write_scan
 from launch.config.run_file import ResolvedRun
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.signals import Interrupted
-from stream.detector.dectris import ImageMessage, StartMessage, decode_message
+from stream.detector.dectris import decode_message
+from stream.detector.protocol import ImageMessage, StartMessage
 from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
 from stream.wire import addresses

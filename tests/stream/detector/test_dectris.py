@@ -8,15 +8,13 @@ import cbor2
 import numpy as np
 import pytest
 
-from stream.detector.dectris import (
+from stream.detector.dectris import decode_message, encode_frame, encode_message
+from stream.detector.protocol import (
     DetectorMessageError,
     EncodedFrame,
     EndMessage,
     ImageMessage,
     StartMessage,
-    decode_message,
-    encode_frame,
-    encode_message,
 )
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 

@@ -12,7 +12,7 @@ import cbor2
 import numpy as np
 import pytest
 
-from stream.detector.dectris import EndMessage, ImageMessage, StartMessage
+from stream.detector.protocol import EndMessage, ImageMessage, StartMessage
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid, series_messages
 from stream.record.account import account
 from stream.record.scan import scans_in

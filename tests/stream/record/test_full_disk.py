@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from stream.atomic import DiskFullError
-from stream.detector.dectris import ImageMessage, encode_frame, encode_message
+from stream.detector.dectris import encode_frame, encode_message
+from stream.detector.protocol import ImageMessage
 from stream.documents import codec
 from stream.documents.codec import RECORD_FILE, append_records, as_record, read_documents
 from stream.record.columns import Column

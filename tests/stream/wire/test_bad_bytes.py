@@ -7,7 +7,8 @@ import cbor2
 import numpy as np
 import pytest
 
-from stream.detector.dectris import EncodedFrame, ImageMessage, encode_frame, encode_message
+from stream.detector.dectris import encode_frame, encode_message
+from stream.detector.protocol import EncodedFrame, ImageMessage
 from stream.record.scan import State
 from stream.stages.ingest.subscriber import MAX_FRAMES
 from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.detector.dectris import ImageMessage, StartMessage, decode_message, encode_frame, encode_message
+from stream.detector.dectris import decode_message, encode_frame, encode_message
+from stream.detector.protocol import ImageMessage, StartMessage
 from stream.record.scan import State
 from stream.stages.ingest.subscriber import MAX_FRAMES
 from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, pixels, series

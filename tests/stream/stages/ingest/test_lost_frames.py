@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.detector.dectris import ImageMessage, decode_message
+from stream.detector.dectris import decode_message
+from stream.detector.protocol import ImageMessage
 from stream.record.scan import State
 from tests.helpers.stream.detector import Recorder, assert_recorded, numbers_in, series
 

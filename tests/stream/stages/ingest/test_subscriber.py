@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream.detector.dectris import ImageMessage, StartMessage, decode_message, encode_frame, encode_message
+from stream.detector.dectris import decode_message, encode_frame, encode_message
+from stream.detector.protocol import ImageMessage, StartMessage
 from stream.record.account import incompleteness
 from stream.record.scan import State
 from stream.stages.ingest.frame_writer import STAGE

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.detector.dectris import DetectorMessageError, ImageMessage, decode_message
+from stream.detector.dectris import decode_message
+from stream.detector.protocol import DetectorMessageError, ImageMessage
 from stream.documents.codec import to_msgpack
 from stream.record.scan import State
 from stream.stages.refusals import MOST_CHARACTERS

@@ -1,51 +1,40 @@
-"""Messages of a detector, of which most repeat the one before but for a few numbers and the pixels.
+"""The dialect of DECTRIS, of which most messages repeat the one before but for a few numbers and the pixels.
 
 Where all other bytes of a message are those of an image that `stream.detector.dectris` has decoded, what they
 say is known, and the pixels are not copied. A message that differs anywhere else is decoded there.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from stream.detector.dectris import (
-    COMPRESSED,
-    DTYPES,
-    ROW_MAJOR,
-    DetectorMessage,
-    EncodedFrame,
-    ImageMessage,
-    decode_message,
-)
+from stream.detector.dectris import COMPRESSED, ROW_MAJOR, TYPED_ARRAYS, decode_message
+from stream.detector.protocol import DetectorMessage, DetectorMessageError, EncodedFrame, ImageMessage
 from stream.wire.codec import Buffer
 
 _TIMES = {"real_time", "start_time", "stop_time"}  # numerator and denominator, which does not change
 _NUMBER = rb"([\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b[\x00-\x7f].{7})"  # the integers that an image may have
 _LENGTH = rb"([\x40-\x57]|\x58.|\x59..|\x5a.{4})"  # in front of bytes
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 0, 2, 3, 4, 5, 6  # what CBOR calls major types
-_TAGS = {ROW_MAJOR, COMPRESSED, *DTYPES}
+_TAGS = {ROW_MAJOR, COMPRESSED, *TYPED_ARRAYS}
 _SELF_DESCRIBED = b"\xd9\xd9\xf7"
 _MOST_KEPT_BYTES = 1 << 12  # of what stands around the pixels
 
 
-class MessageReader:
-    """Decodes messages as `decode_message` does, images that are like the last one in less time."""
+class StreamV2:
+    """Dialect: DECTRIS Stream V2; images like the last one take less time."""
 
     def __init__(self) -> None:
         self._mould: _Mould | None = None
         self._n_unlike = 0  # images in a row
 
-    def read(self, message: Buffer) -> DetectorMessage | None:
-        """Returns what a detector said; None for types of message that a stream of frames has no use for.
-
-        The pixels of an image may lie in `message` itself.
-
-        Raises
-        ------
-        DetectorMessageError
-            Saying what was expected and what came.
-        """
+    def decode(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
+        """Returns what a detector said; see `Dialect`."""
+        if len(parts) != 1:
+            raise DetectorMessageError(f"message of {len(parts)} parts: Stream V2 has one")
+        message = parts[0]
         if self._mould is not None and (image := self._mould.cast(message)) is not None:
             self._n_unlike = 0
             return image

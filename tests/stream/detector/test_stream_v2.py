@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.detector import repeated
-from stream.detector.dectris import DetectorMessageError, ImageMessage, decode_message, encode_frame
-from stream.detector.repeated import MessageReader
+from stream.detector import stream_v2
+from stream.detector.dectris import decode_message, encode_frame
+from stream.detector.protocol import DetectorMessageError, ImageMessage
+from stream.detector.stream_v2 import StreamV2
 from stream.wire.codec import Buffer
 
 FRAMES = np.random.default_rng(0).poisson(2.0, (4, 24, 32)).astype("<u2")
@@ -40,19 +41,19 @@ def image(number: int, time: int = 7, channels: int = 1, compression: str = "", 
     return cbor2.dumps(cbor2.CBORTag(55799, fields | changes))
 
 
-def said(read: Any, message: Buffer) -> Any:
-    """What is read from a message, or why nothing is."""
+def said(decode: Any, message: Any) -> Any:
+    """What a message says, or why nothing is understood."""
     try:
-        return read(message)
+        return decode(message)
     except DetectorMessageError as error:
         return str(error)
 
 
-def after(messages: Sequence[bytes]) -> MessageReader:
+def after(messages: Sequence[bytes]) -> StreamV2:
     """A reader that has read these."""
-    reader = MessageReader()
+    reader = StreamV2()
     for message in messages:
-        said(reader.read, message)
+        said(reader.decode, [message])
     return reader
 
 
@@ -71,11 +72,11 @@ def test_images_like_the_last_are_read_without_the_decoder_and_without_a_copy_of
         decoded.append(message)
         return decode_message(message)
 
-    monkeypatch.setattr(repeated, "decode_message", decode)
-    reader = MessageReader()
+    monkeypatch.setattr(stream_v2, "decode_message", decode)
+    reader = StreamV2()
     for message, wanted in zip(messages, expected, strict=True):
         buffer = bytearray(message)
-        found = reader.read(buffer)
+        found = reader.decode([buffer])
         assert found == wanted
         assert isinstance(found, ImageMessage)
         for frame in found.data.values():
@@ -111,15 +112,20 @@ UNLIKE: dict[str, list[bytes]] = {
 
 @pytest.mark.parametrize("messages", UNLIKE.values(), ids=UNLIKE)
 def test_an_image_that_differs_in_anything_else_is_decoded(messages: list[bytes]) -> None:
-    reader = MessageReader()
-    assert [said(reader.read, message) for message in messages] == [
+    reader = StreamV2()
+    assert [said(reader.decode, [message]) for message in messages] == [
         said(decode_message, message) for message in messages
     ]
 
 
+def test_a_message_of_several_parts_is_refused() -> None:
+    with pytest.raises(DetectorMessageError, match="message of 2 parts: Stream V2 has one"):
+        StreamV2().decode([image(5), b""])
+
+
 def test_images_that_are_never_alike_are_not_compared_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(repeated, "_mould_of", lambda *of: made.append(of))
+    monkeypatch.setattr(stream_v2, "_mould_of", lambda *of: made.append(of))
     after([image(number, user_data=number) for number in range(100)])
     assert len(made) == 7
 
@@ -145,5 +151,5 @@ def test_whatever_is_changed_in_a_message_the_reader_says_what_the_decoder_says(
         at = place % (max(n_around, 1) if value % 4 else len(changed))
         changed[at : at + 1] = {"flip": bytes([value]), "drop": b"", "double": bytes([value, value])}[what]
     reader = after([first if is_like else bytes(changed)])
-    assert said(reader.read, bytes(changed)) == said(decode_message, bytes(changed))
-    assert said(reader.read, image(7)) == decode_message(image(7))
+    assert said(reader.decode, [bytes(changed)]) == said(decode_message, bytes(changed))
+    assert reader.decode([image(7)]) == decode_message(image(7))
