@@ -126,11 +126,12 @@ class PlacedStage:
         trouble = "" if status is None else f"{describe_status(status)}: {self._last_line}"
         return Seen(host=self._host, pid=self._process.pid, public_key=self._public_key, trouble=trouble)
 
-    def leave(self) -> None:
-        """Lets the command say farewell; what it kept on this node is gone then."""
+    def leave(self) -> bool:
+        """Lets the command say farewell; returns True when what it kept on this node is gone."""
         self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(LEAVE_S)
         self._process.kill()
         self._process.wait()
         self._held.close()
+        return True

@@ -34,6 +34,9 @@ _LOOPBACK = "127."
 class Handle(Protocol):
     """An actor that was started, as `launch.on_ray.cluster.Actor`."""
 
+    def ask(self, method: str) -> None:
+        """Calls a method, whatever it was asked before."""
+
     def poll(self, method: str) -> Seen | None:
         """Returns what a method returns, once it has."""
 
@@ -60,6 +63,7 @@ class Place:
         self._actor: Handle | None = None
         self._heard_at = float("-inf")
         self._lost_at: float | None = None
+        self._is_leaving = False
 
     def is_there(self, now: float) -> bool:
         """Whether it has said lately that it works."""
@@ -88,6 +92,9 @@ class Place:
         if self._actor is None or self.seen is None:
             return True
         try:
+            if not self._is_leaving:
+                self._actor.ask("leave")  # in place of the look that it may not have answered yet
+                self._is_leaving = True
             return self._actor.poll("leave") is not None
         except LostError:
             return True
@@ -176,7 +183,9 @@ class Placement:
             place.end()
 
 
-def needs_of(nodes: Sequence[Mapping[str, float]], n_workers: int, threads: int) -> list[Needs]:
+def needs_of(
+    nodes: Sequence[Mapping[str, float]], n_workers: int, threads: int, n_others: int = 0
+) -> list[Needs]:
     """Returns what each worker gets: a GPU as long as there are some, then cores.
 
     Parameters
@@ -187,8 +196,10 @@ def needs_of(nodes: Sequence[Mapping[str, float]], n_workers: int, threads: int)
         0 for one on each GPU, or on each node that has the cores if there is none.
     threads : int
         Cores of one that has no GPU.
+    n_others : int
+        Others that are placed as well, each of which takes a GPU first.
     """
-    n_gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    n_gpus = max(int(sum(node.get("GPU", 0) for node in nodes)) - n_others, 0)
     n_workers = n_workers or n_gpus or max(sum(node.get("CPU", 0) >= threads for node in nodes), 1)
     return [Needs(gpus=1) if number < n_gpus else Needs(cpus=threads) for number in range(n_workers)]
 
@@ -262,22 +273,30 @@ def placement(run: ResolvedRun) -> Service:
 
 
 def _placement(run: ResolvedRun, cluster: Cluster) -> Placement:
-    remote, door = run.config.remote, run.addresses["gateway"]
+    remote = run.config.remote
     keys = read_keys(door_of_placed(remote.endpoint(), run.rendezvous))
     assert keys is not None  # noqa: S101 -- made just now
-    threads = run.config.network.threads
-    job = Job(
-        version=own_version(),
-        stage=NETWORK,
-        address=seen_from_nodes(door, cluster.own_host),
-        run_key=keys[0].decode(),
-        threads=threads,
-    )
-    wanted = needs_of(cluster.nodes(), remote.workers, threads)
-    places = [
-        Place(f"placed-{number}", partial(cluster.start, PlacedStage, job, needs=needs))
-        for number, needs in enumerate(wanted, 1)
-    ]
+    run_key = keys[0].decode()
+
+    def place(name: str, stage: str, door: str, needs: Needs, threads: int) -> Place:
+        job = Job(
+            version=own_version(),
+            stage=stage,
+            address=seen_from_nodes(run.addresses[door], cluster.own_host),
+            run_key=run_key,
+            threads=threads,
+        )
+        return Place(name, partial(cluster.start, PlacedStage, job, needs=needs))
+
+    nodes, places, n_others = cluster.nodes(), list[Place](), 0
+    if remote.lends_refinement:
+        threads = run.config.refinement.threads
+        (needs,) = needs_of(nodes, 1, threads)
+        places, n_others = [place("refiner", "refinement", "refinement", needs, threads)], 1
+    if run.config.network.weights:
+        threads = run.config.network.threads
+        for number, needs in enumerate(needs_of(nodes, remote.workers, threads, n_others), 1):
+            places.append(place(f"placed-{number}", NETWORK, "gateway", needs, threads))
     return Placement(
         places,
         let_in=partial(let_in, run.rendezvous),

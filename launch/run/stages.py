@@ -87,6 +87,8 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.refinement.enabled:
         nice = nice_for(config.refinement.share)
         stages.append(_refinement_of(config, nice))
+    if config.remote.cluster:
+        stages.append(_cluster_of(config))
     if config.finetune.enabled:
         # An experiment beside the scan: it must never cost a frame, nor the run when it fails.
         stages.append(_spec(finetune, closes=False, is_vital=False, nice_when_ready=FINETUNE_NICE))
@@ -119,12 +121,13 @@ def _inference_of(config: Config) -> list[StageSpec]:
         stages.append(_spec(inference_worker, closes=False, shares=NETWORK, threads=section.threads, **own))
     if config.remote.enabled:
         stages.append(_spec(gateway, closes=False, is_vital=False))
-    if config.remote.cluster:
-        beside = StageSpec(
-            name="cluster", builder=PLACEMENT, closes=False, is_vital=False, after=("gateway",)
-        )
-        stages.append(beside)
     return stages
+
+
+def _cluster_of(config: Config) -> StageSpec:
+    """Return the process that places workers on a cluster, which it does when their doors are there."""
+    doors = ("gateway",) * bool(config.network.weights) + ("refinement",) * config.remote.lends_refinement
+    return StageSpec(name="cluster", builder=PLACEMENT, closes=False, is_vital=False, after=doors)
 
 
 def _refinement_of(config: Config, nice: int) -> StageSpec:

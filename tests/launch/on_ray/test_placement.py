@@ -16,11 +16,18 @@ class FakeActor:
     def __init__(self) -> None:
         self.says: Seen | Exception | None = None
         self.has_left = self.is_ended = False
+        self._asked = ""
+
+    def ask(self, method: str) -> None:
+        self._asked = method
 
     def poll(self, method: str) -> object:
-        if method == "leave":
+        asked, self._asked = self._asked or method, ""
+        if asked == "leave":
             self.has_left = True
             return True
+        if self.says is None:  # it answers later what it was asked now
+            self._asked = asked
         if isinstance(self.says, Exception):
             raise self.says
         return self.says
@@ -108,6 +115,8 @@ def test_at_the_end_who_has_worked_may_leave_and_all_are_ended():
     stand = Stand()
     stand.actors[0].says = seen("gpu1")
     stand.after(1)
+    stand.actors[0].says = None
+    stand.after(1)
     stand.placement.close()
     assert [actor.has_left for actor in stand.actors] == [True, False]
     assert all(actor.is_ended for actor in stand.actors)
@@ -117,6 +126,7 @@ def test_workers_get_the_gpus_that_there_are_and_then_cores():
     gpus = {"CPU": 16.0, "GPU": 2.0}
     assert needs_of([gpus, gpus], 0, threads=4) == [Needs(gpus=1)] * 4
     assert needs_of([gpus], 3, threads=4) == [Needs(gpus=1)] * 2 + [Needs(cpus=4)]
+    assert needs_of([gpus], 2, threads=4, n_others=1) == [Needs(gpus=1), Needs(cpus=4)]
     assert needs_of([{"CPU": 0.0}, {"CPU": 8.0}, {"CPU": 8.0}], 0, threads=4) == [Needs(cpus=4)] * 2
 
 
