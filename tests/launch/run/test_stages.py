@@ -60,6 +60,33 @@ def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
     assert names(config) == ["subscriber", "positions", "inference", "stitcher", "finisher", "recorder"]
 
 
+def test_a_run_with_a_cluster_has_a_process_that_places_workers_once_their_doors_are_there(tmp_path):
+    settings = {"network": {"weights": "demo"}, "probe": TRAINED_PROBE}
+    remote = {"enabled": True, "cluster": "ray://head:10001"}
+    config = make_config(tmp_path, **settings, remote=remote)
+    assert names(config)[4:7] == ["gateway", "refinement", "cluster"]
+    assert config.remote.address == "tcp://0.0.0.0:5812"
+    assert config.remote.makes_keys
+    by_name = {spec.name: spec for spec in stages_of(config)}
+    assert by_name["cluster"].after == ("gateway",)
+    assert not by_name["cluster"].is_vital
+    both = make_config(tmp_path, **settings, remote=remote | {"refinement": "either"})
+    assert {spec.name: spec for spec in stages_of(both)}["cluster"].after == ("gateway", "refinement")
+
+
+@pytest.mark.parametrize(
+    ("remote", "why"),
+    [
+        ({"cluster": "ray"}, "set `enabled: true`"),
+        ({"cluster": "dask://head", "enabled": True}, "remote.cluster"),
+        ({"enabled": True, "address": "tcp://0.0.0.0:5812"}, "can be reached from other machines"),
+    ],
+)
+def test_a_door_for_a_cluster_that_could_not_be_is_refused(tmp_path, remote, why):
+    with pytest.raises(ValueError, match=why):
+        make_config(tmp_path, network={"weights": "demo"}, probe=TRAINED_PROBE, remote=remote)
+
+
 def test_a_network_without_a_known_probe_gets_a_stage_that_finds_one(tmp_path):
     for settings in ({"source": "data", "n_frames": 64}, TRAINED_PROBE | {"is_guess": True}):
         config = make_config(
