@@ -28,6 +28,7 @@ def pages() -> dict[str, str]:
     from launch.cli import app
     from launch.config.config import Config
     from launch.training.recipe import Recipe
+    from stream.remote import messages as remote
     from stream.wire import messages
 
     return {
@@ -36,6 +37,7 @@ def pages() -> dict[str, str]:
         "simulations": SIMULATIONS + settings(TypeAdapter(Simulation).json_schema()),
         "commands": COMMANDS + commands(app),
         "messages": MESSAGES + message_tables(messages),
+        "messages-elsewhere": MESSAGES_ELSEWHERE + message_tables(remote),
     }
 
 
@@ -102,5 +104,15 @@ does not fit, or is not named here, is refused. [](../wire.md) says who sends wh
 is put into bytes.
 
 This page is generated from `stream/wire/messages.py`.
+
+"""
+
+MESSAGES_ELSEWHERE = """# Every message of workers elsewhere
+
+What a run and its workers on other machines say to each other, with the bounds that each field is checked
+against when it arrives. [](../wire.md) says which question gets which answer; bytes, `Hello`, `Welcome` and
+`Reject` are those of [](messages.md).
+
+This page is generated from `stream/remote/messages.py`.
 
 """

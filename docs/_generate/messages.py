@@ -26,7 +26,8 @@ def message_tables(module: Any) -> str:
     own = [kind for kind in kinds if kind.__module__ == module.__name__]
     text = "\n\n".join(["## Types with bounds", table(("name", "type"), aliases), *map(_message, own)])
     # A bound that has a name is shown as the number that it is.
-    return re.sub("max_length ([A-Z_]+)", lambda name: f"max_length {getattr(module, name[1])}", text) + "\n"
+    named = r"\b(max_length|le) ([A-Z_]+)"
+    return re.sub(named, lambda bound: f"{bound[1]} {getattr(module, bound[2])}", text) + "\n"
 
 
 def _is_type(node: ast.expr) -> bool:
