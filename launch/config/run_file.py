@@ -43,10 +43,6 @@ class StageSpec(BaseModel):
         Of the numerical libraries.
     shares : str
         The stage whose frames it shares with others of its kind: the run goes on while one of them is left.
-    imports : tuple of str
-        Modules that its builder imports: the run loads them once for all its processes.
-    loads_last : bool
-        That takes longer than with all others, which do not wait for it.
     device : str
         That its network runs on, "cpu" or "cuda:N", "" for that of the configuration.
     """
@@ -63,8 +59,6 @@ class StageSpec(BaseModel):
     nice_when_ready: int = 0
     threads: int = 1
     shares: str = ""
-    imports: tuple[str, ...] = ()
-    loads_last: bool = False
     device: str = ""
 
 

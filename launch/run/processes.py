@@ -18,7 +18,6 @@ from stream.record.run_state import ProcessState
 from stream.stages.pulse import PulseReader
 from stream.wire.messages import Progress, StageLevel
 
-MODULE = "launch.run.stage_process"
 PAGE = "viewer"
 MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
@@ -37,6 +36,22 @@ _STANDS = {
     "R": "at one piece of work",
 }
 
+MODULE = "launch.run.stage_process"
+_TORCH = "stream.stages.inference.worker"  # brings it, which takes longer to load than all the rest
+_IMPORTS = {  # of builders in `launch.run.stages`, where they are much
+    "subscriber": ("stream.stages.ingest.subscriber",),
+    "positions": ("stream.stages.positions",),
+    "probe": ("stream.stages.probe",),
+    "inference": (_TORCH,),
+    "inference_worker": (_TORCH,),
+    "refinement": ("stream.stages.refinement.worker", "operators.engine.compiled.kernels"),
+    "finetune": (_TORCH, "launch.training.finetune"),
+    "stitcher": ("stream.stages.stitching.worker",),
+    "finisher": ("launch.results.finisher",),
+    "recorder": ("launch.results.recorder",),
+    "viewer": ("launch.page.service",),
+    "policy": ("launch.run.policy_process",),
+}
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -62,7 +77,7 @@ class StageProcess:
         self, spec: StageSpec, run: ResolvedRun, clock: Callable[[], float], start: Start = spawn
     ) -> None:
         self.spec, self.name = spec, spec.name
-        self.log_file = run.logs / f"{spec.name}.log"
+        self.log_file, self.modules = run.logs / f"{spec.name}.log", modules_of(spec, run)
         self.is_ready = False
         self.is_stopping = False
         self.identity = b""  # of its socket, once it has greeted
@@ -88,11 +103,6 @@ class StageProcess:
     def pid(self) -> int:
         """Process id, 0 when there is none."""
         return self._process.pid if self._process else 0
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """What its process imports before it works."""
-        return modules_of(self.spec)
 
     @property
     def is_started(self) -> bool:
@@ -277,17 +287,20 @@ def can_do_without(process: StageProcess, others: Iterable[StageProcess]) -> boo
     return not spec.is_vital
 
 
-def modules_of(spec: StageSpec) -> tuple[str, ...]:
-    """Returns what a stage's process imports before it works."""
-    return MODULE, *spec.imports
+def modules_of(spec: StageSpec, run: ResolvedRun) -> tuple[str, ...]:
+    """Returns what the process of a stage imports before it works, or later what the run loads anyway."""
+    builder = spec.builder.partition(":")[2]
+    closes_with = (_TORCH,) if builder == "finisher" and run.config.network.weights else ()
+    return MODULE, "launch.run.stages", *_IMPORTS.get(builder, ()), *closes_with
 
 
 def fork_server_of(run: ResolvedRun) -> ForkServer:
     """Returns what starts the processes of a run."""
     # A person waits for the page; what loads long comes last.
-    order = sorted(run.stages, key=lambda spec: (spec.loads_last, spec.name != PAGE))
+    page_first = sorted(run.stages, key=lambda spec: spec.name != PAGE)
+    batches = sorted((modules_of(spec, run) for spec in page_first), key=lambda batch: _TORCH in batch)
     usual = StageSpec(name="", builder="")
-    return ForkServer(map(modules_of, order), environment_of(usual), run.folder / "fork_server.log")
+    return ForkServer(batches, environment_of(usual), run.folder / "fork_server.log")
 
 
 def environment_of(spec: StageSpec) -> dict[str, str]:

@@ -35,21 +35,6 @@ RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, whe
 RELAY = "subscriber.relay"  # where the second of two ingests passes on what it does not deal with
 LEASES = "inference.leases"  # where workers of inference get frames
 PLACEMENT = "launch.on_ray.placement:placement"  # by its name: what knows Ray is no part of a run without
-_TORCH = "stream.stages.inference.worker"  # brings it, which takes longer to load than all the rest
-_IMPORTS = {  # of the builders below, where they are much
-    "subscriber": ("stream.stages.ingest.subscriber",),
-    "positions": ("stream.stages.positions",),
-    "probe": ("stream.stages.probe",),
-    "inference": (_TORCH,),
-    "inference_worker": (_TORCH,),
-    "refinement": ("stream.stages.refinement.worker", "operators.engine.compiled.kernels"),
-    "finetune": (_TORCH, "launch.training.finetune"),
-    "stitcher": ("stream.stages.stitching.worker",),
-    "finisher": ("launch.results.finisher",),
-    "recorder": ("launch.results.recorder",),
-    "viewer": ("launch.page.service",),
-    "policy": ("launch.run.policy_process",),
-}
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
 
@@ -95,10 +80,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     stages.append(_spec(stitcher))
     threads = config.finisher.threads
     nice = min(max(FINISHER_NICE, nice_for(config.refinement.share) + BEHIND), FINETUNE_NICE)
-    closing = _spec(finisher, closes=False, is_vital=False, threads=threads, nice=nice)
-    if config.network.weights:  # it closes scans with what the others have loaded
-        closing = closing.model_copy(update={"imports": (*closing.imports, _TORCH), "loads_last": True})
-    stages.append(closing)
+    stages.append(_spec(finisher, closes=False, is_vital=False, threads=threads, nice=nice))
     stages.append(_spec(recorder, nice_when_ready=10))
     if config.viewer.enabled:
         # Only an address that the stitcher chooses has to be waited for: the page is there at once.
@@ -150,13 +132,10 @@ def nice_for(share: float) -> int:
 
 def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSpec:
     """Return the process of what `builder` makes, which says what kind of stage that is."""
-    imports = builder.__module__, *_IMPORTS.get(builder.__name__, ())
     own = {
         "name": builder.__name__,
         "builder": f"{builder.__module__}:{builder.__name__}",
         "is_source": builder.__annotations__["return"] is Source,
-        "imports": imports,
-        "loads_last": _TORCH in imports,
     }
     return StageSpec.model_validate(own | options)
 

@@ -1,10 +1,13 @@
+import importlib.util
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 
-from launch.config.run_file import StageSpec
-from launch.run import processes
+from launch.config.run_file import StageSpec, new_run
+from launch.run import processes, stages
 from launch.run.processes import can_do_without
+from tests.helpers.launch.runs import make_config
 
 
 def process(name, *, was_ready=True, is_given_up=False, **options):
@@ -49,3 +52,18 @@ def test_a_process_sees_the_device_that_it_is_given_of_those_that_its_run_sees(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     spec = StageSpec(name="inference-1", builder="module:function", device=device)
     assert processes.environment_of(spec)["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_what_the_processes_of_a_run_import_is_loaded_for_the_page_first_and_with_the_network_last(tmp_path):
+    config = make_config(tmp_path, network={"weights": "demo"}, finetune={"enabled": True})
+    run = new_run(config, stages.stages_of(config))
+    batches = processes.fork_server_of(run)._batches
+    with_torch = ["stream.stages.inference.worker" in batch for batch in batches]
+    assert "launch.page.service" in batches[0]
+    assert with_torch == sorted(with_torch)
+    assert sum(with_torch) == 3, "of inference, of the finisher, which closes with it, and of finetuning"
+    assert all(importlib.util.find_spec(module) for module in chain(*batches))
+
+
+def test_every_builder_that_imports_much_is_one_of_a_run():
+    assert all(callable(getattr(stages, builder)) for builder in processes._IMPORTS)
