@@ -1,10 +1,12 @@
 """A program that imports nothing of ours follows a scan, and has what our client has, byte for byte."""
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from launch.config.run_file import client_of
 from stream.live.client import LiveReconstruction
 from stream.live.image import LiveImage
 from stream.wire.keys import create_keys
+from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
 from tests.helpers.stream import plain_client
@@ -65,14 +68,27 @@ def test_a_client_of_sixty_lines_follows_a_scan(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_and_with_keys_which_the_runs_own_page_has(run_folder: Path, sample: ScannedSample) -> None:
+def test_and_with_keys_which_the_runs_own_page_has_and_who_has_none_is_counted(
+    run_folder: Path, sample: ScannedSample
+) -> None:
     ours, alice = (create_keys(run_folder / "keys", name) for name in ("pipeline", "alice"))
     (run_folder / "clients").mkdir()
     shutil.copy(alice.with_suffix(".key"), run_folder / "clients")
     settings = f"live.key={ours}", f"live.peers={run_folder / 'clients'}"
-    with Pipeline(run_folder, sample, *settings) as pipeline:
+    with Pipeline(run_folder, sample, *settings, "viewer.enabled=true", "viewer.port=0") as pipeline:
         assert_both_see_the_same(pipeline, sample, run_folder, "keys", ours.with_suffix(".key"), alice)
         run = pipeline.supervisor.run
         page = client_of(run, "stitcher", run.config.live)
         with LiveReconstruction(page.address, key=page.key, peers=page.peers) as live:
             pipeline.until(lambda: live.poll() is not None)
+        with Socket("DEALER", Endpoint(address=pipeline.live_address)):
+            pipeline.until(lambda: strangers(pipeline)["live"]["no_handshake"] > 0)
+        assert strangers(pipeline)["positions"] == {"wrong_key": 0, "no_handshake": 0}
+        assert [words for words in pipeline.notices if "connections without a handshake" in words]
+
+
+def strangers(pipeline: Pipeline) -> dict[str, dict[str, int]]:
+    """What the page says of who was not let in, by the door and the reason."""
+    with urlopen(f"{pipeline.supervisor.address('viewer')}/status.json", timeout=5.0) as answer:
+        told: dict[str, dict[str, int]] = json.load(answer)["strangers"]
+    return told

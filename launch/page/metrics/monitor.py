@@ -19,8 +19,8 @@ TO_THE_IMAGE = ("positions", "probe", "inference", "refinement", "stitcher")
 """Stages that have to keep up with the detector, as their rows are called."""
 TROUBLE = ("warning", "error")
 SERVER, DETECTOR = "stitcher", "subscriber"  # processes that serve the live image, and hear the detector
-DOORS = {"live": SERVER, "positions": "positions", "policy": "policy", "remote": "gateway"}
-"""Sections of the configuration that say where others connect to, and the processes that listen there."""
+DOORS = {name: name for name in ("positions", "policy", "refinement")} | {"live": SERVER, "remote": "gateway"}
+"""Where others connect to, and the processes that listen there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
