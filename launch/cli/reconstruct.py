@@ -152,7 +152,7 @@ def reconstruct(
     """
     from launch.commands.reconstruct import reconstruct_file
 
-    given = _given(
+    given = given_options(
         layout={"data": data, "positions": positions, "unit": unit, "columns": columns, "signs": signs},
         geometry={"energy_ev": energy, "detector_distance_m": distance, "detector_pixel_m": pixel},
         crop={"crop": crop, "centre": centre, "binning": binning},
@@ -188,13 +188,13 @@ def _places(on: str | None, n_tiles: int, threads: int, device: str | None) -> A
     return tiles_on(on, n_tiles, threads, device)
 
 
-def _given(
+def given_options(
     layout: dict[str, Any],
     geometry: dict[str, Any],
     crop: dict[str, Any],
     files: dict[str, Any],
 ) -> Any:
-    """Return what is said of a scan beside what lies in it."""
+    """Returns what is said of a scan beside what lies in it."""
     from launch.offline.given import Given
     from stream.files.plain import Layout
 

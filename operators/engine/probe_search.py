@@ -43,8 +43,8 @@ _REFINING = np.array([0.86, 0.93, 1.07, 1.16])  # steps finer than between the f
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
-    """How much refinement a candidate gets: frames nearest to the middle of the scan, and epochs."""
+class Trial:
+    """How much refinement a candidate gets: frames nearest to the middle of the scan, epochs, and how."""
 
     n_frames: int
     n_epochs: int
@@ -101,7 +101,7 @@ def estimate_probe(
             f"a probe from data needs at least {_MIN_FRAMES} overlapping frames, got {len(patterns)}; "
             "give a probe, or wait for more frames"
         )
-    search = _Search(patterns, np.asarray(positions_px, np.float64), mask, run_update, guess, on_step)
+    search = CurvatureSearch(patterns, np.asarray(positions_px, np.float64), mask, run_update, guess, on_step)
     curvature, error = search.best(seed)
     logger.info("probe from data: curvature %.4g, error %.2f of the mean pattern's", curvature, error)
     if not error <= max_relative_error:
@@ -173,17 +173,17 @@ def probe_from_burst(
     return with_power(refiner.snapshot().probe, photons or refiner.mean_photons / transmission)
 
 
-class _Search:
-    """Frames to try curvatures on."""
+class CurvatureSearch:
+    """Frames to try curvatures of a probe on; takes and raises what `estimate_probe` does."""
 
     def __init__(
         self,
         patterns: Patterns,
         positions_px: np.ndarray,
         mask: Mask | None,
-        run_update: Update,
-        guess: Probe | None,
-        on_step: OnStep,
+        run_update: Update = update,
+        guess: Probe | None = None,
+        on_step: OnStep = lambda step, n_steps: None,
     ) -> None:
         self._on_step, self._n_tried = on_step, 0
         self._patterns = patterns
@@ -205,8 +205,8 @@ class _Search:
 
     def best(self, seed: int) -> tuple[float, float]:
         """Return the curvature that predicts best and its error."""
-        first = _Trial(56, 8, RefinerConfig(probe_step=0, seed=seed))
-        final = _Trial(108, 12, RefinerConfig(probe_start=4, seed=seed))
+        first = Trial(56, 8, RefinerConfig(probe_step=0, seed=seed))
+        final = Trial(108, 12, RefinerConfig(probe_start=4, seed=seed))
         curvatures = self.curvatures()
         finalists = _lowest_minima(curvatures, [self.error(c, first) for c in curvatures])
         errors = {float(c): self.error(c, final) for c in finalists}
@@ -229,7 +229,7 @@ class _Search:
             return probe_from_mean(self.mean, curvature)
         return defocused(self._guess, curvature)
 
-    def error(self, curvature: float, trial: _Trial) -> float:
+    def error(self, curvature: float, trial: Trial) -> float:
         """Return the amplitude error on held-out frames over that of the mean pattern, both less noise.
 
         Noise is most of what frames of a faint sample differ by, and no probe predicts it.

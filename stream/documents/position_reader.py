@@ -106,6 +106,11 @@ class PositionReader:
         """Whether a descriptor with the fields has come."""
         return bool(self._pairs)
 
+    @property
+    def fields_read(self) -> tuple[str, str] | None:
+        """The fields that y and x come from, None before a descriptor has told."""
+        return next(iter(self._pairs.values()), None)
+
     def read(self, name: str, document: Document) -> Rows:
         """Returns frame numbers and raw positions; empty where there are none.
 

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "ingest": "tests.benchmarks.ingest",
     "transport": "tests.benchmarks.kilohertz.transport",
     "startup": "tests.benchmarks.startup",
+    "orient": "tests.benchmarks.orient",
     "engines": "tests.benchmarks.engines.comparison",
     "engines_gpu": "tests.benchmarks.engines.gpu",
     "network": "tests.benchmarks.network.comparison",
