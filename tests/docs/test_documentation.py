@@ -32,7 +32,7 @@ NOT_RUN = {
     "needs a GPU": 5,
     "needs a steered scan": 2,
     "takes minutes to hours": 2,
-    "a beamline's": 1,
+    "a beamline's": 2,
 }
 PATH = re.compile(r"\.(npy|cxi|csv|safetensors|key\w*)$|^clients$")
 SHELL = {"mkdir", "cp", "python3", ".", "ssh"}
