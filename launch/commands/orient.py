@@ -156,10 +156,10 @@ def _is_configuration(source: str) -> bool:
 
 def _newest_scan(config: Config) -> Path:
     folder = config.save / "scans"
-    names = names_of_scans(folder)
-    if not names:
+    newest = next(names_of_scans(folder, newest_first=True), None)
+    if newest is None:
         raise ValueError(f"there is no scan in {folder}: record one with this configuration, or name a scan")
-    return folder / names[-1]
+    return folder / newest
 
 
 def _to_change(write: Path | None) -> Config | None:
