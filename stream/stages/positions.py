@@ -193,8 +193,7 @@ class Positions:
 
     def _resume(self, scan: Scan) -> None:
         if damage := repair_record(scan.folder):
-            words = "documents of %s are used up to where they are damaged, %s"
-            log.warning(words, scan.name, damage)
+            log.warning("documents of %s are used up to where they are damaged, %s", scan.name, damage)
         documents = read_documents(scan.folder)
         if documents and documents[0][0] == "start":
             self._pairing.pair(str(documents[0][1].get("uid")), scan.name)
