@@ -209,7 +209,8 @@ class StageProcess:
         if not beat_at or now - beat_at < STILL_S:
             return ""
         does = process_state(self.pid)
-        if self._pulse.beat_at != beat_at:  # it went round and rests, while this process had no core
+        # It went round while this process had no core, or is dead, of which `look_after` tells.
+        if self._pulse.beat_at != beat_at or does in ("Z", "X"):
             return ""
         if does == "S" and self._asleep[0] != beat_at:
             self._asleep = beat_at, now

@@ -114,6 +114,9 @@ def test_one_that_is_not_ready_or_ends_is_not_expected_to_move(
 ) -> None:
     it = Patient(run_folder, monkeypatch)
     assert it.after(0.3, 0.1) != ""
+    it.does = "Z"
+    assert it.after(0.3, 1.1) == "", "it is dead"
+    it.does = "S"
     it.process.is_stopping = True
     assert it.process.feel_pulse() is None
     it.process.is_stopping, it.process.is_ready = False, False
