@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stream.documents.codec import DocumentError
 from stream.documents.stream_files import Dataset, NotYetError, read_captures
 
-MOST_FRAMES = 16_384  # that are read at once, so that the stage keeps hearing
+MOST_CAPTURES = 65_536  # that are read at once, so that the stage keeps hearing
 MOST_PIECES = 256  # of an axis that wait for the other one
 
 
@@ -110,7 +110,7 @@ class FlownAxes:
         del pieces[: max(len(pieces) - MOST_PIECES, 0)]
 
     def read(self) -> Frames | None:
-        """Returns frames that can be read by now, at most `MOST_FRAMES`; None where there are none.
+        """Returns frames that can be read by now, some thousands at most; None where there are none.
 
         Raises
         ------
@@ -120,7 +120,8 @@ class FlownAxes:
         self.waits_for = ""
         stuck: dict[Dataset | Values, str] = {}  # which have no more by now
         for chosen, (first, last) in list(self._common()):
-            stop = min(last, first + MOST_FRAMES)
+            per_frame = max(piece.per_frame for piece in chosen)
+            stop = min(last, first + max(MOST_CAPTURES // per_frame, 1))
             captures = []
             for piece in chosen:
                 if piece.source in stuck:

@@ -134,9 +134,8 @@ class Positions:
     def close(self) -> None:
         """Writes what has come and ends every scan."""
         self._look_for_series()
-        for run in self._runs.values():
-            while self._take_from_files(run):
-                self._write_out()
+        while any(self._take_from_files(run) for run in self._runs.values()):
+            self._write_out()
         self._write_out()
         for name, series in self._series.items():
             self._write_out(name)
@@ -204,19 +203,12 @@ class Positions:
             except DocumentError as error:
                 self._refuse(error)
                 continue
-            self._restore(run, scan)
+            _restore(self._series[scan.name].writer, run)
         for run in self._runs.values():
             if self._pairing.scan_of(run.uid) == scan.name:
                 while self._take_from_files(run):
-                    self._restore(run, scan)
+                    _restore(self._series[scan.name].writer, run)
             run.records.clear()
-
-    def _restore(self, run: _Run, scan: Scan) -> None:
-        for rows in run.rows:
-            writer = self._series[scan.name].writer
-            writer.leave_out(rows.numbers[rows.is_settling])
-            writer.restore(*_in_metres(run.reader, rows))
-        run.rows.clear()
 
     def _look_into_files(self, run: _Run, now: float) -> None:
         """Take positions of a run that its files hold by now."""
@@ -250,6 +242,7 @@ class Positions:
     def _say_what_is_missing(self, name: str) -> None:
         run = self._runs.get(self._pairing.run_of(name) or "")
         if run is not None and run.reader.flown.waits_for:
+            run.waits_since = float("inf")  # said
             log.warning("positions of %s are not all there: %s", name, run.reader.flown.waits_for)
 
     def _take(self, name: str, document: Document) -> _Run:
@@ -391,6 +384,13 @@ def _in_metres(reader: PositionReader, rows: Rows) -> Placed:
     """Return those that are numbers, of frames whose probe was at rest."""
     is_number = np.isfinite(rows.raw).all(axis=1) & ~rows.is_settling
     return rows.numbers[is_number], reader.to_metres(rows.raw[is_number])
+
+
+def _restore(writer: PositionWriter, run: _Run) -> None:
+    for rows in run.rows:
+        writer.leave_out(rows.numbers[rows.is_settling])
+        writer.restore(*_in_metres(run.reader, rows))
+    run.rows.clear()
 
 
 def _write(writer: PositionWriter, reader: PositionReader, rows: Rows) -> None:

@@ -80,6 +80,18 @@ def test_rows_that_never_come_leave_their_frames_without_position_and_are_named(
     assert np.flatnonzero(detector.states() == State.NO_POSITION).tolist() == [N - 2, N - 1]
     assert f"panda.h5, dataset /{Y} ends before frame {N - 2}" in caplog.text
     assert f"documents promise up to {N - 1}" in caplog.text
+    caplog.clear()
+    it.idle(60.0)
+    assert not caplog.records, "what is over is said once"
+
+
+def test_a_stage_that_is_closed_reads_what_is_written_by_then(scans, run):
+    it, detector = flown_stage(scans, run), Detector(scans, "a")
+    run.write(N)
+    it.handle(messages([*run.opening, *run.datums(0, N)]))
+    detector.close()
+    it.close()
+    assert_all_positions(detector)
 
 
 def test_a_file_that_is_not_there_is_named_while_the_scan_goes_on(scans, run, caplog):
@@ -96,11 +108,15 @@ def test_a_file_that_is_not_there_is_named_while_the_scan_goes_on(scans, run, ca
 
 def test_ranges_out_of_order_repeated_and_of_one_axis_first_give_each_frame_its_own_position(scans, run):
     it, detector = flown_stage(scans, run), Detector(scans, "a")
+    run.write(20)
+    it.handle(messages([*run.opening, *run.datums(30, N, (Y,)), *run.datums(30, N, (X,))]))
+    it.idle(-1.0)
+    assert done(detector) == []
     run.write(N)
-    it.handle(messages([*run.opening, *run.datums(30, N, (Y,)), *run.datums(0, 10)]))
+    it.handle(messages([*run.datums(30, N, (Y,)), *run.datums(0, 10)]))
     it.idle(0.0)
-    assert done(detector) == list(range(10))
-    it.handle(messages([*run.datums(5, 15), *run.datums(20, N, (X,)), *run.datums(15, 30, (Y,))]))
+    assert done(detector) == [*range(10), *range(30, N)]
+    it.handle(messages([*run.datums(5, 15), *run.datums(20, 30, (X,)), *run.datums(15, 30, (Y,))]))
     it.handle(messages([*run.datums(15, 20, (X,)), *run.closing]))
     detector.close()
     for now in (1.0, 1.1, 1.2, 1.3, 1.4):
