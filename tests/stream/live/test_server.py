@@ -133,15 +133,20 @@ def test_without_news_the_run_is_looked_at_once_for_all_clients(clock):
     assert len(looked) == 1
 
 
-def test_a_client_that_asks_and_never_reads_costs_no_memory_and_keeps_nobody_waiting(tmp_path):
+@pytest.mark.parametrize("has_keys", [False, True], ids=["plain", "keys"])
+def test_a_client_that_asks_and_never_reads_costs_no_memory_and_keeps_nobody_waiting(
+    has_keys, keys, tmp_path
+):
     picture = Picture(n_values=1 << 18)  # 1 MB
 
     class Keeper:
-        door, most_unread = Endpoint(address="tcp://127.0.0.1:*", bind=True), 2
+        door = keys.door() if has_keys else Endpoint(address="tcp://127.0.0.1:*", bind=True)
+        most_unread = 2
         exchange = Door("run", picture.news_after, Clock(), newest=lambda: picture.version).exchange
 
     kept = _Door(Keeper())
     endpoint = Endpoint(address=kept.socket.address)
+    endpoint = keys.visitor(kept.socket, keys.client) if has_keys else endpoint
     with kept.socket, Socket("DEALER", endpoint, queue=1) as deaf, Socket("DEALER", endpoint) as honest:
 
         def answer(client: Socket, question):
