@@ -132,11 +132,8 @@ def nice_for(share: float) -> int:
 
 def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSpec:
     """Return the process of what `builder` makes, which says what kind of stage that is."""
-    own = {
-        "name": builder.__name__,
-        "builder": f"{builder.__module__}:{builder.__name__}",
-        "is_source": builder.__annotations__["return"] is Source,
-    }
+    name, is_source = builder.__name__, builder.__annotations__["return"] is Source
+    own = {"name": name, "builder": f"{builder.__module__}:{name}", "is_source": is_source}
     return StageSpec.model_validate(own | options)
 
 
