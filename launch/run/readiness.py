@@ -49,6 +49,7 @@ def readiness(known: Known, *, is_patient: bool = False) -> Findings:
         ("frames", _frames),
         ("probe", _probe),
         ("positions", _position_file),
+        ("positions", _position_folders),
         ("network", _network),
         ("refinement", partial(_refinement, is_patient=is_patient)),
         ("addresses", addresses),
@@ -135,6 +136,14 @@ def _known_probe(known: Known) -> Probe | None:
             "crop or pad the probe, or change geometry.n_pixels"
         )
     return probe
+
+
+def _position_folders(known: Known) -> Findings:
+    section = known.config.positions
+    for folder in (*section.folders, *(section.root_map or {}).values()):
+        if not folder.is_dir():
+            detail = f"there is no folder {folder} here: files that documents name in it are not found"
+            yield Finding("positions", "WARNING", detail)
 
 
 def _position_file(known: Known) -> Findings:

@@ -152,6 +152,12 @@ def test_what_cannot_work_is_found_and_refused_with_the_same_sentence(folder, ch
             "viewer",
             "everybody who reaches 0.0.0.0:0 may see",
         ),
+        (
+            "positions.folders=[absent]",
+            "positions",
+            "absent here: files that documents name in it are not found",
+        ),
+        ("positions.root_map={/data: absent}", "positions", "there is no folder "),
         ("positions.field_m=1.6e-6", "positions", "44 of 144 lie more than 1.6 µm from the middle"),
     ],
 )

@@ -1,5 +1,6 @@
 """Positions that lie in a file beside the documents, read while it grows."""
 
+import fcntl
 import logging
 
 import h5py
@@ -92,6 +93,20 @@ def test_a_stage_that_is_closed_reads_what_is_written_by_then(scans, run):
     detector.close()
     it.close()
     assert_all_positions(detector)
+
+
+def test_a_file_whose_writer_does_not_share_it_is_read_when_it_is_closed(scans, run, caplog):
+    it, detector = flown_stage(scans, run), Detector(scans, "a")
+    run.write(N)
+    it.handle(messages([*run.opening, *run.datums(0, N)]))
+    with caplog.at_level(logging.WARNING), run.path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)  # as HDF5 has it while it writes without SWMR
+        it.idle(0.0)
+        it.idle(2.0)
+        assert done(detector) == []
+        assert "panda.h5: another program has it open to write" in caplog.text
+    it.idle(3.0)
+    assert done(detector) == list(range(N))
 
 
 def test_a_file_that_is_not_there_is_named_while_the_scan_goes_on(scans, run, caplog):
