@@ -28,8 +28,8 @@ def test_a_node_that_disappears_costs_its_share_alone_and_helps_again_when_it_is
     run_folder: Path, demo_sample: ScannedSample, nodes: RayNodes
 ) -> None:
     sample = demo_sample
-    outcome, _, _, n_restarts = scan_on_ray(run_folder, sample, nodes)
-    assert n_restarts == 0
+    outcome, _, _, n_restarts, n_left = scan_on_ray(run_folder, sample, nodes)
+    assert (n_restarts, n_left) == (0, 0)
     outcome.assert_accounted(recorded=len(sample))
     assert outcome.figures["is_complete"]
     by = outcome.scan.column("worker").read(np.arange(len(sample)))

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,12 +81,15 @@ class OnRay(NamedTuple):
         Until the run said that the node was away, and from its start until its worker was at work again.
     n_restarts : int
         Of processes of the run.
+    n_left : int
+        Commands of workers that are still there after the run.
     """
 
     outcome: Outcome
     missed_s: float
     back_s: float
     n_restarts: int
+    n_left: int
 
 
 def scan_on_ray(folder: Path, sample: ScannedSample, nodes: RayNodes) -> OnRay:
@@ -95,5 +99,17 @@ def scan_on_ray(folder: Path, sample: ScannedSample, nodes: RayNodes) -> OnRay:
         pipeline.until(lambda: trouble.row.startswith("1 of 1") and trouble.n_workers == 1)
         pipeline.publish(PositionRun(SERIES, sample.positions_m).documents())
         pipeline.play_frames(trouble.frames(sample), SERIES, len(sample), rate_hz=100)
-        outcome = pipeline.outcome(SERIES)
-        return OnRay(outcome, trouble.missed_s, trouble.back_s, pipeline.supervisor.n_restarts)
+        outcome, n_restarts = pipeline.outcome(SERIES), pipeline.supervisor.n_restarts
+        door = pipeline.supervisor.address("gateway")
+        assert n_workers_of(door) == 1
+    return OnRay(outcome, trouble.missed_s, trouble.back_s, n_restarts, n_workers_of(door))
+
+
+def n_workers_of(door: str) -> int:
+    """How many commands on this computer work for the run at this address."""
+    port = f":{door.rpartition(':')[2]}\0".encode()
+    commands = list[bytes]()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            commands.append(file.read_bytes())
+    return sum(b"\0launch\0stage\0" in command and port in command for command in commands)

@@ -244,10 +244,10 @@ def ray_node(folder: Path, in_full: bool) -> Figures:
     """A node of a Ray cluster that infers alone is killed, and started again later in the scan."""
     sample = sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
     with ray_nodes() as nodes:
-        outcome, missed_s, back_s, n_restarts = scan_on_ray(folder, sample, nodes)
+        outcome, missed_s, back_s, n_restarts, n_left = scan_on_ray(folder, sample, nodes)
     outcome.assert_accounted(recorded=len(sample))
     return {
-        "passed": n_restarts == 0 and outcome.figures["is_complete"],
+        "passed": n_restarts == n_left == 0 and outcome.figures["is_complete"],
         "frames_missing": 0,
         "missed_s": missed_s,
         "back_s": back_s,
