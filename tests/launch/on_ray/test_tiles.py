@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,43 @@ def test_tiles_with_their_frames_give_bit_for_bit_what_processes_here_give(path:
     np.testing.assert_array_equal(there.object, here.object)
     np.testing.assert_array_equal(there.probe, here.probe)
     np.testing.assert_array_equal(there.error_history, here.error_history)
+
+
+class LosesOne(Places):
+    """The first worker is lost with its node in the first exchange."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+
+    def start(self, job: TileJob) -> InThisProcess:
+        self.started.append(job.number)
+        return InThisProcess(job) if len(self.started) > 1 else Lost(job)
+
+
+class Lost(InThisProcess):
+    def send(self, message: TileMessage, arrays: Sequence[Any]) -> None:
+        pass
+
+    def receive(self) -> Any:
+        if not self._answers:
+            raise ConnectionResetError("its node died")
+        return super().receive()
+
+    def end(self, *, at_once: bool = False) -> str:
+        return "was lost (its node died)"
+
+
+def test_a_tile_whose_node_dies_is_taken_up_by_another_worker_and_the_others_go_on(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = LosesOne()
+    with open_recorded(str(path)) as scan:
+        result = reconstruct(scan, replace(OPTIONS, epochs=3), places=places)
+    assert sorted(places.started) == [0, 0, 1]
+    assert "tile 0 was lost (its node died); starts again from the last exchange" in caplog.text
+    assert "tile 0 missed 2 of 3 epochs" in caplog.text
+    assert len(result.error_history) == 3
+    assert np.isfinite(result.object).all()
 
 
 def test_a_tile_gets_a_gpu_where_there_are_enough_and_cores_elsewhere():
