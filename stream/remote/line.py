@@ -17,9 +17,10 @@ from stream.wire.handshake import greeting
 from stream.wire.messages import MAX_REASON, Message, Reject, Welcome
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 
-POLL_S = 0.1
+POLL_S = 0.05
 SILENCE_S = 0.4  # a run answers twice as often, also when it has nothing
-GREETING_S, GREETING_POLL_S = 0.2, 0.05  # the same for a greeting, which is answered at once
+GREETING_S = 0.2  # the same for a greeting, which is answered at once
+GREETINGS_ALIKE = 5  # before the next ones are given twice the time: a busy run is slow, not gone
 FIRST_S = 3.0  # for the first answer of all: how long the way takes is not known
 SLOWER, MOST_SILENCE_S = 2.0, 10.0
 FAREWELL_S = 0.5
@@ -72,7 +73,12 @@ class Line:
         self.is_welcome = False
         self.heard_at = self._quiet_since = self._opened_at = clock()
         self._greeting_s, self._answer_s = FIRST_S, SILENCE_S  # longest silence that is still none
-        self._is_answered = False
+        self._is_answered, self._n_unheard = False, 0  # greetings in a row
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket."""
+        return self._socket is not None
 
     def open(self) -> Socket:
         """Returns the socket; the run is greeted where it is new."""
@@ -102,7 +108,7 @@ class Line:
         now = self._clock()
         self.heard_at = self._quiet_since = now
         if isinstance(heard[0], Welcome):
-            self.is_welcome = True
+            self.is_welcome, self._n_unheard = True, 0
             self._greeting_s = max(GREETING_S, 3 * (now - self._opened_at))
         elif isinstance(heard[0], Question):
             self._is_answered = True
@@ -114,11 +120,13 @@ class Line:
 
     def look_after(self, *, is_waiting: bool) -> None:
         """Hangs up if an answer is owed, by `is_waiting` or to the greeting, and none comes."""
-        patience_s = self._answer_s if self.is_welcome else self._greeting_s
+        slower = SLOWER ** (self._n_unheard // GREETINGS_ALIKE)
+        patience_s = self._answer_s if self.is_welcome else min(slower * self._greeting_s, MOST_SILENCE_S)
         if (self.is_welcome and not is_waiting) or self._clock() - self._quiet_since <= patience_s:
             return
         if self.is_welcome and not self._is_answered:  # it is there, and slow
             self._answer_s = min(SLOWER * self._answer_s, MOST_SILENCE_S)
+        self._n_unheard = 0 if self.is_welcome else min(self._n_unheard + 1, 100)
         self.close()
 
     def close(self, flush_s: float = 0.0) -> None:
@@ -171,7 +179,7 @@ def work_for(
             work.line.look_after(is_waiting=work.asker.is_waiting)
             if clock() - work.line.heard_at > patience_s:
                 raise TimeoutError(_silence(endpoint, patience_s))
-            wait_for_message([work.line.open()], POLL_S if work.line.is_welcome else GREETING_POLL_S)
+            wait_for_message([work.line.open()], POLL_S)
     finally:
         work.close()
 

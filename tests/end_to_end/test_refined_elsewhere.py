@@ -9,7 +9,7 @@ from tests.helpers.refining_machine import CUT_AT, lent_scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
-MOST_TO_RESUME_S = 0.5
+MOST_TO_RESUME_S = 1.0  # until the object has further frames: they are fetched, refined and published
 
 
 @pytest.mark.timeout(300)

@@ -38,6 +38,7 @@ GATES = (
     Gate("kill -9 of one of two subscribers", processes.one_of_two_killed),
     Gate("a subscriber stopped for a second", processes.subscriber_frozen),
     Gate("line to another machine cut, then its worker gone", processes.other_machine),
+    Gate("line to a machine that refines cut, then its worker killed", processes.refining_machine),
     Gate("a node of a Ray cluster gone, and back", processes.ray_node),
     Gate("wrong messages of the detector", messages.detector),
     Gate("wrong documents", messages.documents),

@@ -24,6 +24,7 @@ from tests.helpers.letter import sample_of, scan_sample
 from tests.helpers.on_ray import scan_on_ray
 from tests.helpers.other_machine import shared_scan
 from tests.helpers.pipeline import Pipeline
+from tests.helpers.refining_machine import lent_scan
 from tests.helpers.stream.documents import PositionRun
 
 KILLED = ("inference", "stitcher", "viewer", "finisher", "recorder")
@@ -237,6 +238,21 @@ def other_machine(folder: Path, in_full: bool) -> Figures:
         "frames_missing": 0,
         "resumed_s": resumed_s,
         "found": f"0 of {len(sample)} frames missing, the line carries frames again after {resumed_s:.2f} s",
+    }
+
+
+def refining_machine(folder: Path, in_full: bool) -> Figures:
+    """The line to a worker that refines is cut for two seconds; later that worker is killed."""
+    sample = sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
+    lent = lent_scan(folder, sample)
+    lent.outcome.assert_accounted(recorded=len(sample))
+    is_complete = lent.n_restarts == 0 and lent.outcome.figures["is_complete"]
+    return {
+        "passed": lent.resumed_s < MOST_TO_RESUME_S and is_complete,
+        "frames_missing": 0,
+        "resumed_s": lent.resumed_s,
+        "found": f"0 of {len(sample)} frames missing, {lent.n_at_death} refined there; the object has more "
+        f"{lent.resumed_s:.2f} s after the line is whole",
     }
 
 

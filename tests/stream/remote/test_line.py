@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from stream.remote.asking import WINDOW, Asker
-from stream.remote.line import FIRST_S, SILENCE_S, Line, work_for
+from stream.remote.line import FIRST_S, GREETINGS_ALIKE, MOST_SILENCE_S, SILENCE_S, Line, work_for
 from stream.remote.messages import DECODER, DIALECT, AskSetup, Setup, Taken
 from stream.wire.codec import ProtocolError, decode_with, encode
 from stream.wire.handshake import rejection
@@ -129,3 +129,20 @@ def test_nobody_there_is_said_after_the_time_one_has_for_it(run_folder):
     endpoint = Endpoint(address=f"ipc://{run_folder}/nobody")
     with pytest.raises(TimeoutError, match=r"nobody has answered at .* for 0.2 s"):
         work_for(endpoint, "inference", lambda asker: Work(asker, []), tell=print, patience_s=0.2)
+
+
+def test_a_run_that_is_slow_to_answer_a_greeting_gets_more_and_more_time(server):
+    clock = Clock()
+    line = Line(at(server), "inference", clock)
+
+    def longest_wait():
+        line.open()
+        began = clock.now
+        while line.is_open:
+            clock.now += 0.05
+            line.look_after(is_waiting=False)
+        return clock.now - began
+
+    waits = [longest_wait() for _ in range(2 * GREETINGS_ALIKE + 1)]
+    assert waits[GREETINGS_ALIKE] > 1.9 * waits[0]
+    assert waits[-1] > waits[0] and max(waits) <= MOST_SILENCE_S + 0.1
