@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0  # for the client server of a head to be reached
 CLIENT_PORT = 10001
+LOOPBACK = "127."
 TELL_S = 3.0  # of waiting for room, before somebody is told
 _NONE_HERE = "Could not find any running Ray instance"
 _NOT_YET = "Starting Ray client server failed"  # a busy head may take longer than it gives itself
@@ -217,7 +218,15 @@ def _connect(ray: Any, on: str) -> None:
 def _own_host(ray: Any, on: str) -> str:
     if on == "ray":
         return str(ray.util.get_node_ip_address())
-    place = urlsplit(on)
+    own = own_address_towards(urlsplit(on).hostname or "")
+    others = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    beyond = [address for address in others if not address.startswith(LOOPBACK)]
+    # A head on this computer is reached over the loopback, and its nodes elsewhere are not.
+    return own_address_towards(beyond[0]) if own.startswith(LOOPBACK) and beyond else own
+
+
+def own_address_towards(host: str) -> str:
+    """Returns the address of this computer on the network that leads to a host."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:  # nothing is sent
-        asking.connect((place.hostname, place.port or CLIENT_PORT))
+        asking.connect((host, CLIENT_PORT))
         return str(asking.getsockname()[0])

@@ -13,7 +13,7 @@ from typing import Protocol
 from launch.child_process import ends_by_parent_alone
 from launch.config.run_file import ResolvedRun
 from launch.on_ray.actor import LEAVE_S, Job, PlacedStage, Seen
-from launch.on_ray.cluster import Cluster, LostError, Needs, connected
+from launch.on_ray.cluster import LOOPBACK, Cluster, LostError, Needs, connected
 from launch.on_ray.versions import own_version
 from stream.record.handover import NETWORK
 from stream.remote.placed import door_of_placed, follow, let_in
@@ -28,7 +28,6 @@ LOOK_S = 0.5  # between two looks at the workers
 GONE_S = 5.0  # one that has not answered for so long is not there
 RETRY_S = 3.0  # to reach a cluster that was away
 AGAIN_S = 10.0  # without an answer but errors, before another actor takes the place
-_LOOPBACK = "127."
 
 
 class Handle(Protocol):
@@ -215,7 +214,7 @@ def seen_from_nodes(door: str, own_host: str) -> str:
     host, _, port = door.removeprefix("tcp://").rpartition(":")
     if host in ("0.0.0.0", "*", "[::]"):
         return f"tcp://{own_host}:{port}"
-    if host.startswith(_LOOPBACK) and not own_host.startswith(_LOOPBACK):
+    if host.startswith(LOOPBACK) and not own_host.startswith(LOOPBACK):
         raise ValueError(
             f"remote.address {door} is of this computer alone, and the nodes of the cluster know it as "
             f"{own_host}: leave it out, or give tcp://0.0.0.0:{port}"

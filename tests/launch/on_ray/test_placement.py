@@ -3,7 +3,7 @@
 import pytest
 
 from launch.on_ray.actor import Seen
-from launch.on_ray.cluster import LostError, Needs
+from launch.on_ray.cluster import LostError, Needs, own_address_towards
 from launch.on_ray.placement import AGAIN_S, GONE_S, Place, Placement, needs_of, seen_from_nodes
 from launch.on_ray.versions import why_not_connected, why_not_started
 
@@ -136,6 +136,10 @@ def test_nodes_connect_to_the_address_by_which_they_know_this_computer():
     assert seen_from_nodes("tcp://127.0.0.1:5812", "127.0.0.2") == "tcp://127.0.0.1:5812"
     with pytest.raises(ValueError, match=r"is of this computer alone, and .* 10\.0\.0\.5"):
         seen_from_nodes("tcp://127.0.0.1:5812", "10.0.0.5")
+
+
+def test_the_own_address_is_that_of_the_network_which_leads_to_the_cluster():
+    assert own_address_towards("127.0.0.1") == "127.0.0.1"
 
 
 def test_versions_that_differ_are_named_in_one_sentence():
