@@ -4,7 +4,7 @@ Documents say which captures are written, for each axis on its own, in any order
 when all its captures of all axes can be read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from stream.documents.codec import DocumentError
 from stream.documents.stream_files import Dataset, NotYetError, read_captures
 
 MOST_CAPTURES = 65_536  # that are read at once, so that the stage keeps hearing
-MOST_PIECES = 256  # of an axis that wait for the other one
+MOST_PIECES = 32  # of an axis that wait for the other one
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,7 +119,9 @@ class FlownAxes:
         """
         self.waits_for = ""
         stuck: dict[Dataset | Values, str] = {}  # which have no more by now
-        for chosen, (first, last) in list(self._common()):
+        # What is first in a file is written first.
+        in_order = [sorted(pieces, key=lambda piece: piece.first) for pieces in self._pieces]
+        for chosen, (first, last) in _overlaps(in_order, stuck):
             per_frame = max(piece.per_frame for piece in chosen)
             stop = min(last, first + max(MOST_CAPTURES // per_frame, 1))
             captures = []
@@ -133,6 +135,7 @@ class FlownAxes:
                     break
                 except DocumentError:
                     self._take(chosen, (first, last))
+                    self._is_new = True  # others may be sound
                     raise
                 if len(captures[-1]) < stop - first:
                     stop = first + len(captures[-1])
@@ -147,12 +150,6 @@ class FlownAxes:
         self.waits_for = next(iter(stuck.values()), "")
         return None
 
-    def _common(self) -> Iterator[tuple[list[Piece], tuple[int, int]]]:
-        """Yield a piece of each axis, and the whole frames that they share."""
-        # What is first in a file is written first.
-        in_order = [sorted(pieces, key=lambda piece: piece.first) for pieces in self._pieces]
-        yield from _overlaps(in_order, [], (0, 2**62))
-
     def _take(self, chosen: Sequence[Piece], frames: tuple[int, int]) -> None:
         for pieces, piece in zip(self._pieces, chosen, strict=True):
             k = next(k for k, one in enumerate(pieces) if one is piece)
@@ -160,16 +157,20 @@ class FlownAxes:
 
 
 def _overlaps(
-    axes: Sequence[Sequence[Piece]], chosen: list[Piece], frames: tuple[int, int]
-) -> Iterator[tuple[list[Piece], tuple[int, int]]]:
+    axes: Sequence[Sequence[Piece]],
+    stuck: Container[Dataset | Values],
+    chosen: tuple[Piece, ...] = (),
+    frames: tuple[int, int] = (0, 2**62),
+) -> Iterator[tuple[tuple[Piece, ...], tuple[int, int]]]:
+    """Yield a piece of each axis and the whole frames that they share, none of a source that is stuck."""
     if len(chosen) == len(axes):
         yield chosen, frames
         return
     for piece in axes[len(chosen)]:
         first, stop = piece.frames
         shared = max(first, frames[0]), min(stop, frames[1])
-        if shared[0] < shared[1]:
-            yield from _overlaps(axes, [*chosen, piece], shared)
+        if shared[0] < shared[1] and piece.source not in stuck:
+            yield from _overlaps(axes, stuck, (*chosen, piece), shared)
 
 
 def _joined(one: Piece, other: Piece) -> Piece | None:
