@@ -334,15 +334,15 @@ class Socket:
 
     def receive(self, timeout_s: float | None = 0.0) -> list[Buffer] | None:
         """Returns the parts of the next message, None if none came within `timeout_s` (None waits)."""
-        for allowed in self._allowed:
-            allowed.tell()
-        if self._strangers:
-            self._strangers.look(self.address)
-        if timeout_s != 0.0 and not self._poll(zmq.POLLIN, timeout_s):
-            return None
+        if timeout_s != 0.0:
+            self._poll(zmq.POLLIN, timeout_s)
         try:
             part = self._socket.recv(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
+        except zmq.Again:  # a look at strangers takes longer than to receive a message
+            for allowed in self._allowed:
+                allowed.tell()
+            if self._strangers:
+                self._strangers.look(self.address)
             return None
         parts = [part.buffer]
         while part.more:  # `recv_multipart` asks the socket, which takes as long as to receive

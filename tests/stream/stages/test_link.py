@@ -117,7 +117,7 @@ def test_a_source_handles_what_comes_and_reports_it(context, supervisor):
         with Socket("PUSH", Endpoint(address=address)) as push:
             for _ in range(200):
                 assert push.send([b"x"], timeout_s=PATIENCE_S)
-            while supervisor.hears(Progress).counts != {"messages": 200}:
+            while supervisor.hears(Progress).counts["messages"] != 200:
                 pass
         supervisor.says(Stop())
 
