@@ -1,7 +1,6 @@
 """The only file that knows ZeroMQ: sockets with bounds, doors that are closed to strangers, waiting.
 
-A socket that is reachable from other machines needs CURVE keys, or somebody who says `insecure`. Every
-socket has a bounded queue and a largest message.
+A socket that other machines reach needs CURVE keys, or `insecure`; each has bounded queues and messages.
 """
 
 import atexit
