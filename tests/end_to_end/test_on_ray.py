@@ -37,7 +37,7 @@ def test_a_node_that_disappears_costs_its_share_alone_and_helps_again_when_it_is
     assert set(by[KILLED_AT:BACK_AT].tolist()) == {1}
     log = (run_folder / "logs" / "cluster.log").read_text()
     assert "ready: " in log
-    assert "key" not in log.lower()
+    assert "secret" not in log.lower()
 
 
 @pytest.mark.timeout(600)
