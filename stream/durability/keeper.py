@@ -152,7 +152,8 @@ class Keeper:
     def look(self) -> None:
         """Brings to the disk what has come since the last look."""
         for kept in map(_KeptScan, self._new.look()):
-            self._open += [] if kept.is_over else [kept]
+            if not kept.is_over:
+                self._open.append(kept)
             kept.scan.close()  # there may be more than a process may have open
         self._open = [kept for kept in self._open if self._goes_on(kept)]
 

@@ -39,7 +39,8 @@ def growth_over_series(folder: Path, short: ScannedSample, n_warm: int, n_series
         pipeline.on_turn = client.poll
         before: dict[str, Held] = {}
         for number in range(n_series):
-            pipeline.run(short, f"series-{number}")
+            figures = pipeline.run(short, f"series-{number}").figures
+            assert figures["is_complete"], figures["incomplete"]
             if number == n_warm:
                 before = held()
         after = held()
