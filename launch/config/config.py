@@ -133,7 +133,7 @@ class Config(Section):
 
 
 _ADDED = {
-    "detector": ("n_triggers",),
+    "detector": ("n_triggers", "format"),
     "positions": ("settled", "settling_frames", "line_frames", "captures_per_frame"),
     "refinement": ("seeded_step",),
     "series": ("reuse",),

@@ -95,6 +95,7 @@ class StageProcess:
         self._start_at: float | None = None
         self._pulse = PulseReader(run.rendezvous, spec.name) if spec.is_source else None
         self._stands = ""  # why it does not move
+        self._ready_at = 0.0
         self._asleep = 0.0, 0.0  # after which beat it was first seen asleep, and when
         self._stood_at = 0.0  # its last move before that
         self._moves_at = float("-inf")  # since when it moves again
@@ -170,7 +171,7 @@ class StageProcess:
     def ready(self) -> None:
         """Takes note that the stage has everything it needs."""
         self.is_ready = self.was_ready = True
-        self.heard_at = self._clock()
+        self.heard_at = self._ready_at = self._clock()
 
     def look_after(self) -> str:
         """Starts the process again if it died and its pause is over; returns what there is to tell, or "".
@@ -193,7 +194,7 @@ class StageProcess:
         """Returns what there is to tell of a source that stops to move or moves again, with its level."""
         before, self._stands = self._stands, self._standstill()
         if self._stands and not before:
-            self._stood_at = self._pulse.beat_at if self._pulse else 0.0
+            self._stood_at = self._moved_at
             return logging.WARNING, f"does not move, {self._stands}: what comes waits"
         if before and not self._stands and self.is_ready and not self.is_stopping:
             self._moves_at = self._clock()
@@ -201,16 +202,21 @@ class StageProcess:
             return logging.INFO, f"moves again after {still_s:.1f} s"
         return None
 
+    @property
+    def _moved_at(self) -> float:
+        """When it last went round, or was ready to."""
+        return max(self._pulse.beat_at if self._pulse else 0.0, self._ready_at)
+
     def _standstill(self) -> str:
         """Return why the process does not move, "" while it does or nobody expects it to."""
         if self._pulse is None or not self.is_ready or self.is_stopping:
             return ""
-        now, beat_at = self._clock(), self._pulse.beat_at
-        if not beat_at or now - beat_at < STILL_S:
+        now, beat_at = self._clock(), self._moved_at
+        if now - beat_at < STILL_S:
             return ""
         does = process_state(self.pid)
         # It went round while this process had no core, or is dead, of which `look_after` tells.
-        if self._pulse.beat_at != beat_at or does in ("Z", "X"):
+        if self._moved_at != beat_at or does in ("Z", "X"):
             return ""
         if does == "S" and self._asleep[0] != beat_at:
             self._asleep = beat_at, now

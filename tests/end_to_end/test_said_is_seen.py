@@ -92,8 +92,9 @@ def test_a_detector_that_freezes_is_called_silent_on_the_page_and_by_clients(
 
 
 def test_while_inference_is_dead_page_and_terminal_say_that_it_restarts_and_then_no_more(
-    run_folder: Path, demo_sample: ScannedSample
+    run_folder: Path, demo_sample: ScannedSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("launch.run.processes.FIRST_PAUSE_S", 2.0)  # it is back before everybody has said so
     said: dict[str, list[str]] = {"dead": [], "back": []}
     with Pipeline(run_folder, demo_sample, "network.weights=demo") as pipeline, page_of(pipeline) as says:
 

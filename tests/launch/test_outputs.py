@@ -99,6 +99,7 @@ WRITES = {
     ("reconstruct", "product"): (
         "reconstruct in.cxi --product x.h5", "x.h5", "launch.commands.reconstruct.reconstruct",
     ),
+    ("orient", "json"): ("orient in.cxi --json x.json", "x.json", "launch.commands.orient.orient"),
     ("ledger", "csv"): ("ledger scans/0000-a --csv x.csv", "x.csv", "launch.commands.ledger.standings"),
     ("ledger", "json"): ("ledger scans/0000-a --json x.json", "x.json", "launch.commands.ledger.standings"),
     ("simulate", "output"): ("simulate x.cxi", "x.cxi", "launch.beamline.simulation.simulate_scan"),
@@ -109,10 +110,11 @@ WRITES = {
 }  # fmt: skip
 READS = {
     ("check", "save"), ("replay", "store"), ("reconstruct", "store"), ("reconstruct", "mask"),
-    ("simulate", "config"), ("train", "recipe"), ("ledger", "scan"),
+    ("orient", "store"), ("orient", "mask"), ("simulate", "config"), ("train", "recipe"), ("ledger", "scan"),
     ("replay", "key"), ("replay", "peers"), ("stage", "key"), ("stage", "peers"),
     ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
 }  # fmt: skip
+CHANGES = {("orient", "write")}  # a copy of what it was stays beside it
 ADDS = {("demo", "save"), ("run", "save"), ("stage", "cache")}  # folders in which all has a new name
 
 
@@ -124,7 +126,7 @@ def paths_of_commands() -> Iterator[tuple[str, str]]:
 
 
 def test_every_path_that_a_command_takes_is_known_as_read_or_written():
-    assert set(paths_of_commands()) == {*WRITES, *READS, *ADDS}
+    assert set(paths_of_commands()) == {*WRITES, *READS, *CHANGES, *ADDS}
 
 
 @pytest.fixture
@@ -229,6 +231,7 @@ def test_a_file_is_replaced_on_request(files, monkeypatch):
         ("run run.yaml --json positions.npy", "positions.npy"),
         ("reconstruct in.cxi --output in.cxi", "in.cxi"),
         ("reconstruct in.cxi --output x.cxi --json in.cxi", "in.cxi"),
+        ("orient in.cxi --json in.cxi", "in.cxi"),
         ("ledger scans/0000-a --json scans/0000-a/scan.json", "scans/0000-a/scan.json"),
         ("simulate sim.yaml --config sim.yaml", "sim.yaml"),
         ("simulate train.yaml --config sim.yaml", "train.yaml"),

@@ -17,10 +17,12 @@ from stream.record.events import EventLog
 from stream.wire.messages import CalibrationRecord
 
 ROOT = Path(__file__).parents[2]
-# A hash of settings, their words in an error, and what only its own writer reads again.
+# A hash of settings, their words in an error, what only its own writer reads again, and what is said to it.
 ELSEWHERE = {
     "launch/config/config.py",
     "launch/config/file.py",
+    "launch/fork_process.py",
+    "launch/fork_server.py",
     "launch/offline/reconstruct.py",
     "launch/training/checkpoint.py",
     "stream/files/weights.py",

@@ -29,7 +29,7 @@ live: {address: "tcp://127.0.0.1:*"}
 viewer: {enabled: false}
 """
 # What options and arguments of text or a path want; one that is in none of these fails the test.
-READS = {"config", "recipe", "scan", "from_scan", "key", "peers", "probe", "mask", "data"}
+READS = {"config", "recipe", "scan", "from_scan", "key", "peers", "probe", "mask", "data", "write"}
 LISTS = {"columns", "signs", "centre"}
 WRITES = {"output", "json", "csv", "product"}
 FOLDERS = {"save", "folder", "store", "cache"}
@@ -74,6 +74,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "replay": [str(scan), "--timeout", "0.01", "--address", f"ipc://{folder}/detector", *keys],
         "ledger": [str(make_scan(folder / "scans").folder)],
         "reconstruct": [str(scan), "--epochs", "0.1", "--no-frc"],
+        "orient": [str(scan)],
         "simulate": [str(folder / "new.cxi"), "--rows", "2", "--columns", "2"],
         "train": [str(DEMO_RECIPE), "--output", str(folder / "weights")],
         "watch": ["ipc://nobody", *keys],
@@ -107,7 +108,7 @@ def wrong_values(parameter: Parameter, places: Places) -> list[str]:
         return ["banana", ""]
     if name in FOLDERS or (parameter.command, name) == ("train", "output"):
         return ["", str(places.garbage), str(places.below_a_file)]
-    if name in READS or (parameter.command, name) == ("reconstruct", "positions"):
+    if name in READS or (name == "positions" and parameter.command in ("reconstruct", "orient")):
         return places.to_read()
     if name in LISTS:
         return ["", ",", "banana,", "1,2,3", "nan,inf"]

@@ -26,6 +26,8 @@ OTHER_THINGS = {
     ("stage", "device"): "of the machine that helps",
     ("stage", "threads"): "of the machine that helps",
     ("train", "device"): "where PyTorch trains",
+    ("Turn", "signs"): "of what is tried",
+    ("orient", "threads"): "of trials on few frames",
     ("demo", "seed"): "of a simulated sample",
     ("Simulation", "seed"): "of a simulated sample",
     ("SparseSample", "seed"): "of a simulated sample",

@@ -121,8 +121,8 @@ def test_a_turn_does_not_look_through_a_folder_of_many_scans_in_which_nothing_be
             "positions": lambda: positions.idle(clock()),
         }
 
-        looked_through, listed = [], os.scandir
-        monkeypatch.setattr(os, "scandir", lambda path: looked_through.append(path) or listed(path))
+        looked_through, listed = [], os.listdir
+        monkeypatch.setattr(os, "listdir", lambda path: looked_through.append(path) or listed(path))
 
         def who_looks_through() -> set[str]:
             names = set()
