@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -94,6 +94,28 @@ class FetchedFiles:
 
         for offset in parts:
             self._asker.ask(AskPart(sha256=file.sha256, offset=offset), partial(take, offset))
+
+    def fetch_all(
+        self, files: Sequence[SharedFile], on_there: Callable[[Mapping[str, Sequence[Path]]], None]
+    ) -> None:
+        """Calls `on_there` once with where they lie, by role, members in their order, when all are here."""
+        places: list[Path | None] = [None] * len(files)
+
+        def take(index: int, path: Path) -> None:
+            places[index] = path
+            if None not in places:
+                tell()
+
+        def tell() -> None:
+            roles: dict[str, list[Path]] = {}
+            for file, place in zip(files, places, strict=True):
+                roles.setdefault(file.role, []).extend(filter(None, [place]))
+            on_there(roles)
+
+        for index, file in enumerate(files):
+            self.fetch(file, partial(take, index))
+        if not files:
+            tell()
 
     def _keep(self, path: Path, content: bytes, file: SharedFile) -> None:
         if hashlib.sha256(content).hexdigest() != file.sha256:

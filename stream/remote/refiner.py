@@ -41,7 +41,7 @@ from stream.remote.messages import (
     Wait,
 )
 from stream.remote.mirror import Mirror, News
-from stream.remote.setup import Paths, by_role
+from stream.remote.setup import Paths
 from stream.stages.stage import Worker
 
 FETCH_BYTES = 2 << 20  # asked for at a time: larger messages hold up what else is on the line
@@ -177,17 +177,11 @@ class RemoteRefiner:
     def _take_setup(self, answer: Question, arrays: Arrays) -> None:
         if not isinstance(answer, Setup):
             raise ValueError(f"the run does not say what refinement is built from: {_reason(answer)}")  # noqa: TRY004
-        paths: dict[str, Path] = {}
 
-        def take(file: SharedFile, path: Path) -> None:
-            paths[file.sha256] = path
-            if self._stage is None and all(wanted.sha256 in paths for wanted in answer.files):
-                self._stage = self._build(answer.settings, by_role(answer.files, paths))
+        def build(paths: Paths) -> None:
+            self._stage = self._build(answer.settings, paths)
 
-        for file in answer.files:
-            self._files.fetch(file, partial(take, file))
-        if not answer.files:
-            self._stage = self._build(answer.settings, {})
+        self._files.fetch_all(answer.files, build)
 
     def _take_scan(self, answer: Question, arrays: Arrays) -> None:
         self._is_asking = False

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from stream.remote.files import SharedFiles
-from stream.remote.messages import Role, Setup, SharedFile
+from stream.remote.messages import Role, Setup
 from stream.stages.config import GeometryConfig, NetworkConfig, RefinementConfig, Reuse
 from stream.stages.inputs import Optics
 from stream.stages.refinement.worker import Refinement
@@ -42,14 +42,6 @@ def setup_of(network: NetworkConfig, optics: Optics, files: SharedFiles) -> Setu
     left_out = {"weights", "fast_weights", "members", "device", "threads"}
     told = _Told(network.model_dump(mode="json", exclude=left_out), _geometry_of(optics))
     return _setup(told, named, files)
-
-
-def by_role(files: Sequence[SharedFile], paths: Mapping[str, Path]) -> Paths:
-    """Returns where fetched files lie, by role, members in their order; `paths` are by SHA-256."""
-    roles: dict[str, list[Path]] = {}
-    for file in files:
-        roles.setdefault(file.role, []).append(paths[file.sha256])
-    return roles
 
 
 def taken_up(settings: str, paths: Paths, *, device: str, threads: int) -> tuple[NetworkConfig, Optics]:

@@ -31,7 +31,7 @@ from stream.remote.messages import (
     Taken,
     Values,
 )
-from stream.remote.setup import Paths, by_role
+from stream.remote.setup import Paths
 from stream.stages.inference.worker import Inference, Passed, judged
 
 log = logging.getLogger(__name__)
@@ -117,15 +117,11 @@ class RemoteWorker:
     def _take_setup(self, answer: Question, arrays: Arrays) -> None:
         if not isinstance(answer, Setup):
             raise ValueError(f"the run does not say what inference is built from: {_reason(answer)}")  # noqa: TRY004
-        paths: dict[str, Path] = {}
 
-        def take(file: SharedFile, path: Path) -> None:
-            paths[file.sha256] = path
-            if self._inference is None and all(wanted.sha256 in paths for wanted in answer.files):
-                self._inference = self._build(answer.settings, by_role(answer.files, paths))
+        def build(paths: Paths) -> None:
+            self._inference = self._build(answer.settings, paths)
 
-        for file in answer.files:
-            self._files.fetch(file, partial(take, file))
+        self._files.fetch_all(answer.files, build)
 
     def _ask_for_leases(self) -> None:
         held = (*self._coming, *(held.lease.lease for held in self._in_work), *self._going)

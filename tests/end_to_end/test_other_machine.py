@@ -10,7 +10,7 @@ from stream.stages.config import GeometryConfig, NetworkConfig
 from stream.stages.inference.worker import Inference, ScanPasses
 from stream.stages.inputs import Optics
 from tests.helpers.letter import ScannedSample
-from tests.helpers.other_machine import ALONE_AT, DEAD_AT, shared_scan
+from tests.helpers.other_machine import shared_scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -22,15 +22,15 @@ def test_a_worker_on_another_machine_does_its_share_survives_a_cut_and_may_vanis
     run_folder: Path, demo_sample: ScannedSample
 ) -> None:
     sample = demo_sample
-    outcome, resumed_s, n_restarts = shared_scan(run_folder, sample)
+    outcome, trouble, n_restarts = shared_scan(run_folder, sample)
     assert n_restarts == 0
 
     outcome.assert_accounted(recorded=len(sample))
     assert outcome.figures["is_complete"]
     scan, numbers = outcome.scan, np.arange(len(sample))
     by = scan.column("worker").read(numbers)
-    assert set(by[ALONE_AT:DEAD_AT].tolist()) == {2}
-    assert set(by[DEAD_AT:].tolist()) == {1}
+    assert set(by[trouble.alone_at : trouble.dead_at].tolist()) == {2}
+    assert set(by[trouble.dead_at :].tolist()) == {1}
     geometry = GeometryConfig(**sample.geometry_settings)
     inference = Inference(
         NetworkConfig(weights=FAST_WEIGHTS, device="cpu"),
@@ -42,4 +42,4 @@ def test_a_worker_on_another_machine_does_its_share_survives_a_cut_and_may_vanis
     passes.weights.close()
     difference = np.abs(scan.column("patches").read(numbers) - made).max(axis=(1, 2))
     assert difference.max() < 1e-3 * np.abs(made).max()
-    assert resumed_s < MOST_TO_RESUME_S
+    assert trouble.resumed_s < MOST_TO_RESUME_S

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.letter import ScannedSample
-from tests.helpers.refining_machine import CUT_AT, lent_scan
+from tests.helpers.other_machine import lent_scan
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -16,11 +16,11 @@ MOST_TO_RESUME_S = 1.0  # until the object has further frames: they are fetched,
 def test_another_machine_refines_survives_a_cut_and_may_vanish(
     run_folder: Path, demo_sample: ScannedSample
 ) -> None:
-    lent = lent_scan(run_folder, demo_sample)
-    assert lent.n_restarts == 0
-    lent.outcome.assert_accounted(recorded=len(demo_sample))
-    assert lent.outcome.figures["is_complete"]
-    assert lent.n_at_death > CUT_AT  # those after the cut, too
-    assert lent.outcome.scan.count("refinement", "version") > 2
-    assert lent.outcome.error(demo_sample).c < 0.3
-    assert lent.resumed_s < MOST_TO_RESUME_S
+    outcome, trouble, n_restarts = lent_scan(run_folder, demo_sample)
+    assert n_restarts == 0
+    outcome.assert_accounted(recorded=len(demo_sample))
+    assert outcome.figures["is_complete"]
+    assert trouble.n_at_death > trouble.cut_at  # those after the cut, too
+    assert outcome.scan.count("refinement", "version") > 2
+    assert outcome.error(demo_sample).c < 0.3
+    assert trouble.resumed_s < MOST_TO_RESUME_S

@@ -1,4 +1,4 @@
-"""A scan that a worker on another machine shares in, and what happens to that worker and to the line."""
+"""A scan that a worker on another machine takes part in, and what happens to that worker and to the line."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,44 +18,91 @@ from tests.helpers.pipeline import Outcome, Pipeline
 from tests.helpers.stream.cut_line import CutLine
 from tests.helpers.stream.documents import PositionRun
 
-ALONE_AT, CUT_AT, MENDED_AT, DEAD_AT = 40, 90, 130, 160
 CUT_S = 2.0
-SERIES = "shared"
 
 
 class Trouble:
-    """What happens to a scan: the worker beside the detector freezes, the line is cut, the other one dies."""
+    """What happens to a scan on the way: the line to the worker is cut and mended, then the worker dies.
+
+    Attributes
+    ----------
+    resumed_s : float
+        From the moment at which the line was whole again to the next frame from the other machine.
+    """
+
+    stage, series = "", ""
+    cut_at, mended_at = 0, 0  # frames
 
     def __init__(self, pipeline: Pipeline, line: CutLine, there: int) -> None:
         self.pipeline, self.line, self.there = pipeline, line, there
-        self.mend_at, self.resumed_s = 0.0, np.inf
+        self._whole_at, self.resumed_s = 0.0, np.inf
 
     def frames(self, sample: ScannedSample) -> Iterator[np.ndarray]:
-        here = self.pipeline.supervisor.pid("inference-1")
         for number, frame in enumerate(sample.frames):
-            if number == ALONE_AT:
-                self.pipeline.until(lambda: self.n_done == ALONE_AT)
-                os.kill(here, signal.SIGSTOP)
-            if number == CUT_AT:
-                self.pipeline.until(lambda: self.n_done == CUT_AT)
+            if number == self.cut_at:
+                self.until_done(number)
                 self.line.cut()
-                self.mend_at = time.monotonic() + CUT_S
-            if number == MENDED_AT:
-                self.pipeline.until(lambda: time.monotonic() > self.mend_at)
+                self._whole_at = time.monotonic() + CUT_S
+            if number == self.mended_at:
+                self.pipeline.until(lambda: time.monotonic() > self._whole_at)
                 n_before, mended_at = self.n_done, time.monotonic()
                 self.line.mend()
                 self.pipeline.until(lambda n=n_before: self.n_done > n)
                 self.resumed_s = time.monotonic() - mended_at
-            if number == DEAD_AT:
-                self.pipeline.until(lambda: self.n_done == DEAD_AT)
-                os.kill(self.there, signal.SIGKILL)
-                os.kill(here, signal.SIGCONT)
+            self.happens(number)
             yield frame
+
+    def happens(self, number: int) -> None:
+        """What else happens before a frame is sent."""
+
+    def until_done(self, n_frames: int) -> None:
+        self.pipeline.until(lambda: self.n_done == n_frames)
 
     @property
     def n_done(self) -> int:
-        scan = self.pipeline.find(SERIES)
-        return 0 if scan is None else account(scan, "inference").done
+        scan = self.pipeline.find(self.series)
+        return 0 if scan is None else account(scan, self.stage).done
+
+
+class SharedTrouble(Trouble):
+    """The worker beside the detector freezes, the line is cut, the other worker dies."""
+
+    stage, series = "inference", "shared"
+    alone_at, cut_at, mended_at, dead_at = 40, 90, 130, 160
+
+    def happens(self, number: int) -> None:
+        here = self.pipeline.supervisor.pid("inference-1")
+        if number == self.alone_at:
+            self.until_done(number)
+            os.kill(here, signal.SIGSTOP)
+        if number == self.dead_at:
+            self.until_done(number)
+            os.kill(self.there, signal.SIGKILL)
+            os.kill(here, signal.SIGCONT)
+
+
+class LentTrouble(Trouble):
+    """The line to the worker that refines a scan is cut, then that worker dies.
+
+    Attributes
+    ----------
+    n_at_death : int
+        Frames refined when it was killed.
+    """
+
+    stage, series = "refinement", "lent"
+    cut_at, mended_at, dead_at = 64, 132, 150  # a batch is seen before, one comes while the line is cut
+    n_at_death = 0
+
+    def happens(self, number: int) -> None:
+        if number == self.dead_at:
+            self.n_at_death = self.n_done
+            progress = self.pipeline.supervisor.progress.get(self.stage)
+            assert progress is not None and progress.counts.get("elsewhere"), "it is refined there"
+            os.kill(self.there, signal.SIGKILL)
+
+
+T = TypeVar("T", bound=Trouble)
 
 
 def keys(folder: Path) -> None:
@@ -67,39 +114,50 @@ def keys(folder: Path) -> None:
     shutil.copy(folder / "keys" / "run.key", folder / "elsewhere")
 
 
-class Shared(NamedTuple):
-    """What a shared scan came to.
+class Played(NamedTuple, Generic[T]):
+    """What such a scan came to.
 
     Attributes
     ----------
     outcome : Outcome
-    resumed_s : float
-        From the moment at which the line was whole again to the next frame from the other machine.
+    trouble : Trouble
     n_restarts : int
         Of processes of the run.
     """
 
     outcome: Outcome
-    resumed_s: float
+    trouble: T
     n_restarts: int
 
 
-def shared_scan(folder: Path, sample: ScannedSample) -> Shared:
-    """Play a scan: the worker beside the detector freezes, the line is cut, the other worker dies."""
+def shared_scan(folder: Path, sample: ScannedSample) -> Played[SharedTrouble]:
+    """Play a scan of which a worker on another machine infers a part."""
+    settings = ("network.weights=demo-fast", "refinement.epochs=2", "remote.address=tcp://127.0.0.1:*")
+    return _played(folder, sample, SharedTrouble, "gateway", *settings)
+
+
+def lent_scan(folder: Path, sample: ScannedSample) -> Played[LentTrouble]:
+    """Play a scan that a worker on another machine refines."""
+    address = "remote.refinement_address=tcp://127.0.0.1:*"
+    settings = ("refinement.epochs=10", "remote.refinement=either", address)
+    return _played(folder, sample, LentTrouble, "refinement", *settings)
+
+
+def _played(folder: Path, sample: ScannedSample, kind: type[T], process: str, *settings: str) -> Played[T]:
+    """Play a scan with keys; the worker comes to the door of `process` by a line that can be cut."""
     there = folder / "elsewhere"
     keys(folder)
-    settings = ("network.weights=demo-fast", "refinement.epochs=2", "remote.enabled=true")
-    settings += ("remote.address=tcp://127.0.0.1:*", f"remote.key={folder}/keys/run.key_secret")
+    settings += ("remote.enabled=true", f"remote.key={folder}/keys/run.key_secret")
     settings += (f"remote.peers={folder}/clients",)
     with Pipeline(folder / "save", sample, *settings) as pipeline:
-        door = pipeline.supervisor.address("gateway")
+        door = pipeline.supervisor.address(process)
         with CutLine(int(door.rpartition(":")[2])) as line:
             options = ("--key", there / "worker.key_secret", "--peers", there / "run.key")
             address = f"tcp://127.0.0.1:{line.port}"
-            with running(there / "log", "stage", "inference", "--of", address, *options) as worker:
+            with running(there / "log", "stage", kind.stage, "--of", address, *options) as worker:
                 pipeline.until(lambda: "ready: " in worker.output())
-                trouble = Trouble(pipeline, line, worker.process.pid)
-                pipeline.publish(PositionRun(SERIES, sample.positions_m).documents())
-                pipeline.play_frames(trouble.frames(sample), SERIES, len(sample), rate_hz=100)
-                outcome = pipeline.outcome(SERIES)
-        return Shared(outcome, trouble.resumed_s, pipeline.supervisor.n_restarts)
+                trouble = kind(pipeline, line, worker.process.pid)
+                pipeline.publish(PositionRun(kind.series, sample.positions_m).documents())
+                pipeline.play_frames(trouble.frames(sample), kind.series, len(sample), rate_hz=100)
+                outcome = pipeline.outcome(kind.series)
+        return Played(outcome, trouble, pipeline.supervisor.n_restarts)

@@ -22,9 +22,8 @@ from tests.benchmarks.network.untrained import SHAPE_32, SHAPE_128, save_untrain
 from tests.helpers.launch.ray_nodes import ray_nodes
 from tests.helpers.letter import sample_of, scan_sample
 from tests.helpers.on_ray import scan_on_ray
-from tests.helpers.other_machine import shared_scan
+from tests.helpers.other_machine import lent_scan, shared_scan
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.refining_machine import lent_scan
 from tests.helpers.stream.documents import PositionRun
 
 KILLED = ("inference", "stitcher", "viewer", "finisher", "recorder")
@@ -231,7 +230,8 @@ def one_of_two_killed(folder: Path, in_full: bool) -> Figures:
 def other_machine(folder: Path, in_full: bool) -> Figures:
     """The line to a worker on another machine is cut for two seconds; later that machine disappears."""
     sample = sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
-    outcome, resumed_s, n_restarts = shared_scan(folder, sample)
+    outcome, trouble, n_restarts = shared_scan(folder, sample)
+    resumed_s = trouble.resumed_s
     outcome.assert_accounted(recorded=len(sample))
     return {
         "passed": resumed_s < MOST_TO_RESUME_S and n_restarts == 0 and outcome.figures["is_complete"],
@@ -244,15 +244,15 @@ def other_machine(folder: Path, in_full: bool) -> Figures:
 def refining_machine(folder: Path, in_full: bool) -> Figures:
     """The line to a worker that refines is cut for two seconds; later that worker is killed."""
     sample = sample_of(simulate_scan(Simulation(n_rows=14, n_columns=14, family="siemens", seed=5)))
-    lent = lent_scan(folder, sample)
-    lent.outcome.assert_accounted(recorded=len(sample))
-    is_complete = lent.n_restarts == 0 and lent.outcome.figures["is_complete"]
+    outcome, trouble, n_restarts = lent_scan(folder, sample)
+    outcome.assert_accounted(recorded=len(sample))
+    is_complete = n_restarts == 0 and outcome.figures["is_complete"]
     return {
-        "passed": lent.resumed_s < MOST_TO_RESUME_S and is_complete,
+        "passed": trouble.resumed_s < MOST_TO_RESUME_S and is_complete,
         "frames_missing": 0,
-        "resumed_s": lent.resumed_s,
-        "found": f"0 of {len(sample)} frames missing, {lent.n_at_death} refined there; the object has more "
-        f"{lent.resumed_s:.2f} s after the line is whole",
+        "resumed_s": trouble.resumed_s,
+        "found": f"0 of {len(sample)} frames missing, {trouble.n_at_death} refined there; the object has "
+        f"more {trouble.resumed_s:.2f} s after the line is whole",
     }
 
 
