@@ -5,49 +5,37 @@ worker beside it.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import numpy as np
 
 from stream.record.handover import NETWORK
 from stream.record.probe import found_probe_file
 from stream.record.scan import Numbers, Scan, names_of_scans
 from stream.record.tuned_weights import newest_version
+from stream.remote.answering import NO_NEWS_S, Answer, Answering, Known
 from stream.remote.asking import Arrays
 from stream.remote.column_values import answer_to_fetch
 from stream.remote.files import SharedFiles
 from stream.remote.messages import (
-    DECODER,
-    DIALECT,
     MOST_LEASES,
     AskLeases,
-    AskPart,
-    AskSetup,
     Fetch,
     Lease,
     Leases,
-    Leave,
-    Part,
     Question,
-    Refused,
     Result,
     Setup,
     SharedFile,
     Taken,
 )
-from stream.wire.codec import Buffer, ProtocolError, decode_with, encode
-from stream.wire.foreign import in_short, printable
-from stream.wire.handshake import answer_to, rejection
-from stream.wire.messages import MAX_REASON, Hello, Reject, Welcome
+from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
 
-NO_NEWS_S = 0.15  # after which a worker hears that there are no frames: the line is good
-GONE_S = 3.0  # a worker that is not heard for so long has gone
 COLUMNS = ("frames",)  # that may be fetched
 MOST_OPEN = 4  # scans
 
@@ -68,20 +56,15 @@ class Share(Protocol):
         """Leaves."""
 
 
-@dataclass(slots=True)
-class _Worker:
-    """A worker that is welcome."""
-
+@dataclass(slots=True, kw_only=True)
+class _Worker(Known):
     number: int
     share: Share
-    heard_at: float
     patch_px: int = 0  # 0 until it asks for the first time
     given: dict[int, tuple[Lease, Numbers]] = field(default_factory=dict)  # by number, not answered yet
-    asked: AskLeases | None = None  # not answered yet
-    asked_at: float = 0.0
 
 
-class Gateway:
+class Gateway(Answering[_Worker]):
     """Answers workers.
 
     Parameters
@@ -103,9 +86,11 @@ class Gateway:
 
     Attributes
     ----------
-    n_refused, n_done : int
-        Questions that could not be answered, and frames that came back.
+    n_done : int
+        Frames that came back.
     """
+
+    gone_s = 3.0
 
     def __init__(
         self,
@@ -119,34 +104,12 @@ class Gateway:
         clock: Callable[[], float],
         first_lease: int,
     ) -> None:
-        self._run_id, self._setup, self._files, self._folder = run_id, setup, files, scans
-        self._join, self._numbers, self._clock = join, numbers, clock
+        super().__init__(run_id, NETWORK, setup, files, clock)
+        self._folder, self._join, self._numbers = scans, join, numbers
         self._needs_probe = all(file.role != "probe" for file in setup.files)
         self._next_lease = first_lease
-        self._workers: dict[bytes, _Worker] = {}
         self._scans: dict[str, Scan] = {}
-        self.n_refused, self.n_done = 0, 0
-
-    @property
-    def n_workers(self) -> int:
-        """How many workers are there."""
-        return len(self._workers)
-
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Takes [client, message, ...] parts and returns those to send."""
-        replies = []
-        for request in requests:
-            client = bytes(request[0])
-            if answer := self._answer(client, request[1:]):
-                replies.append([client, *answer])
-        now = self._clock()
-        for client, worker in list(self._workers.items()):
-            if now - worker.heard_at > GONE_S:
-                log.warning("worker %d on another machine is not heard any more", worker.number)
-                self._forget(client)
-            elif answer := self._leases_for(worker, now):
-                replies.append([client, *answer])
-        return replies
+        self.n_done = 0
 
     def close(self) -> None:
         """Leaves for all workers."""
@@ -158,59 +121,36 @@ class Gateway:
         """Says whether there is all that a worker needs for this scan: a probe may still be looked for."""
         return not self._needs_probe or found_probe_file(self._scan(name)) is not None
 
-    def _answer(self, client: bytes, parts: Sequence[Buffer]) -> list[Buffer] | None:
-        """Return what is answered at once, None where the answer has time."""
-        try:
-            message, arrays = decode_with(DECODER, parts)
-        except ProtocolError as error:
-            self.n_refused += 1
-            return encode(rejection(error))
-        worker = self._workers.get(client)
-        if isinstance(message, Hello):
-            return encode(self._greet(client, message))
-        if worker is None or not isinstance(message, Question):
-            return encode(rejection(f"{type(message).__name__}: greet first, then ask"))
-        worker.heard_at = self._clock()
-        if isinstance(message, Leave):
-            self._forget(client)
-            return None
-        if isinstance(message, AskLeases):
-            worker.patch_px, worker.asked, worker.asked_at = message.patch_px, message, worker.heard_at
-            return None
-        try:
-            answer, values = self._find(worker, message, arrays)
-        except (ValueError, OSError) as error:
-            self.n_refused += 1
-            answer, values = Refused(reason=printable(str(error), MAX_REASON)), []
-        return encode(_to(message, answer), values)
+    def _has_room(self) -> bool:
+        return bool(self._free())
 
-    def _greet(self, client: bytes, hello: Hello) -> Welcome | Reject:
+    def _free(self) -> list[int]:
         taken = {worker.number for worker in self._workers.values()}
-        free = [number for number in self._numbers if number not in taken]
-        is_new = client not in self._workers
-        objection = ""
-        if hello.role != NETWORK:
-            objection = f"workers of {NETWORK} are let in here, not of {printable(hello.role, 50)}"
-        elif is_new and not free:
-            objection = f"{len(taken)} workers are here, and no more are taken"
-        answer = answer_to(hello, self._run_id, objection, DIALECT)
-        if isinstance(answer, Welcome) and is_new:
-            self._workers[client] = _Worker(free[0], self._join(free[0]), self._clock())
-        return answer
+        return [number for number in self._numbers if number not in taken]
+
+    def _new_worker(self, now: float) -> _Worker:
+        number = self._free()[0]
+        return _Worker(number=number, share=self._join(number), heard_at=now)
 
     def _forget(self, client: bytes) -> None:
         self._workers.pop(client).share.close()
 
-    def _find(self, worker: _Worker, message: Question, arrays: Arrays) -> tuple[Question, Arrays]:
+    def _lose(self, client: bytes) -> None:
+        log.warning("worker %d on another machine is not heard any more", self._workers[client].number)
+        self._forget(client)
+
+    def _has_time(self, worker: _Worker, message: Question) -> bool:
+        if not isinstance(message, AskLeases):
+            return False
+        worker.patch_px = message.patch_px
+        return True
+
+    def _find(self, client: bytes, message: Question, arrays: Arrays) -> Answer:
         match message:
-            case AskSetup():
-                return self._setup, []
-            case AskPart(sha256=sha256, offset=offset):
-                return Part(), [self._files.part(sha256, offset)]
             case Fetch(scan=name):
                 return answer_to_fetch(message, arrays, self._scan(name), COLUMNS)
             case Result():
-                self._take(worker, message, arrays)
+                self._take(self._workers[client], message, arrays)
                 return Taken(), []
         raise ValueError(f"a worker asks, and sends no {type(message).__name__}")
 
@@ -240,13 +180,12 @@ class Gateway:
         del worker.given[result.lease]
         self.n_done += n
 
-    def _leases_for(self, worker: _Worker, now: float) -> list[Buffer] | None:
-        """Return what a worker that has asked for frames is told, None where it has not, or may wait."""
+    def _late_answer(self, client: bytes, worker: _Worker, now: float) -> Answer | None:
         if not worker.patch_px:
             return None
         worker.share.ask(worker.patch_px)
         asked = worker.asked
-        if asked is None:
+        if not isinstance(asked, AskLeases):
             return None
         # Given and not held: the answer was lost.
         leases = [given for number, given in worker.given.items() if number not in asked.held]
@@ -256,9 +195,8 @@ class Gateway:
             leases += new
         if not leases and now - worker.asked_at < NO_NEWS_S:
             return None
-        worker.asked, leases = None, leases[:MOST_LEASES]
-        answer = Leases(leases=tuple(lease for lease, _ in leases))
-        return encode(_to(asked, answer), [numbers for _, numbers in leases])
+        leases = leases[:MOST_LEASES]
+        return Leases(leases=tuple(lease for lease, _ in leases)), [numbers for _, numbers in leases]
 
     def _lease(self, name: str, numbers: Numbers) -> tuple[Lease, Numbers]:
         scan, number = self._scan(name), self._next_lease
@@ -279,7 +217,3 @@ class Gateway:
             yield self._files.share(tuned, "tuned_weights")
         if self._needs_probe and (found := found_probe_file(scan)) is not None:
             yield self._files.share(found, "found_probe")
-
-
-def _to(question: Question, answer: Question) -> Question:
-    return msgspec.structs.replace(answer, question=question.question)

@@ -5,32 +5,23 @@ the `Loan` to say.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import msgspec
-
 from stream.record.scan import Numbers
+from stream.remote.answering import NO_NEWS_S, Answer, Answering, Known
 from stream.remote.asking import Arrays
 from stream.remote.files import SharedFiles
 from stream.remote.messages import (
-    DECODER,
-    DIALECT,
     AskFrames,
-    AskPart,
     AskScan,
-    AskSetup,
     Fetch,
     Given,
     Leased,
-    Leave,
     Lend,
     Over,
-    Part,
     Question,
     Refined,
-    Refused,
     Setup,
     Taken,
     Tiles,
@@ -38,19 +29,13 @@ from stream.remote.messages import (
     Values,
     Wait,
 )
-from stream.wire.codec import Buffer, ProtocolError, decode_with, encode
 from stream.wire.foreign import printable
-from stream.wire.handshake import answer_to, rejection
-from stream.wire.messages import MAX_REASON, Hello, Reject, Welcome
+from stream.wire.messages import MAX_REASON
 
 log = logging.getLogger(__name__)
 
-NO_NEWS_S = 0.15  # after which a worker hears that there is nothing new: the line is good
-GONE_S = 5.0  # a worker that is not heard for so long has gone; a line may be cut for less
 ASKS_S = 1.0  # who has asked for a scan so lately is ready for one
 MOST_WORKERS = 16  # one refines, the others wait
-
-Answer = tuple[Question, Arrays]
 
 
 class Loan(Protocol):
@@ -85,16 +70,7 @@ class Loan(Protocol):
         """Takes note that the worker has gone."""
 
 
-@dataclass(slots=True)
-class _Worker:
-    """A worker that is welcome."""
-
-    heard_at: float
-    asked: AskScan | AskFrames | None = None  # not answered yet
-    asked_at: float = 0.0
-
-
-class Lender:
+class Lender(Answering[Known]):
     """Answers workers that refine.
 
     Parameters
@@ -109,12 +85,9 @@ class Lender:
         Monotonic seconds.
     first_lease : int
         Above all numbers that a process before this one has given.
-
-    Attributes
-    ----------
-    n_refused : int
-        Questions that could not be answered.
     """
+
+    gone_s = 5.0
 
     def __init__(
         self,
@@ -126,13 +99,11 @@ class Lender:
         clock: Callable[[], float],
         first_lease: int,
     ) -> None:
-        self._run_id, self._role, self._setup, self._files, self._clock = run_id, role, setup, files, clock
-        self._workers: dict[bytes, _Worker] = {}
+        super().__init__(run_id, role, setup, files, clock)
         self._loan: Loan | None = None
         self._lease, self._next_lease = first_lease, first_lease + 1
         self._holder: bytes | None = None
         self._lent: Lend | None = None
-        self.n_refused = 0
 
     @property
     def is_lent(self) -> bool:
@@ -153,60 +124,11 @@ class Lender:
         """Lends `loan` from now on, and nothing else: whoever has another one lets go of it."""
         self._loan, self._holder, self._lent = loan, None, None
 
-    def exchange(self, requests: Sequence[Sequence[Buffer]]) -> list[list[Buffer]]:
-        """Takes [client, message, ...] parts and returns those to send."""
-        replies = []
-        for request in requests:
-            client = bytes(request[0])
-            if answer := self._answer(client, request[1:]):
-                replies.append([client, *answer])
-        now = self._clock()
-        for client, worker in list(self._workers.items()):
-            if now - worker.heard_at > GONE_S:
-                self._forget(client)
-            elif worker.asked is not None and (found := self._late_answer(client, worker, now)):
-                replies.append([client, *_encoded(worker.asked, found)])
-                worker.asked = None
-        return replies
+    def _has_room(self) -> bool:
+        return self.n_workers < MOST_WORKERS
 
-    def _answer(self, client: bytes, parts: Sequence[Buffer]) -> list[Buffer] | None:
-        """Return what is answered at once, None where the answer has time."""
-        try:
-            message, arrays = decode_with(DECODER, parts)
-        except ProtocolError as error:
-            self.n_refused += 1
-            return encode(rejection(error))
-        if isinstance(message, Hello):
-            return encode(self._greet(client, message))
-        worker = self._workers.get(client)
-        if worker is None or not isinstance(message, Question):
-            return encode(rejection(f"{type(message).__name__}: greet first, then ask"))
-        worker.heard_at = self._clock()
-        if isinstance(message, Leave):
-            self._forget(client)
-            return None
-        if isinstance(message, AskScan | AskFrames):
-            worker.asked, worker.asked_at = message, worker.heard_at
-            return None
-        try:
-            found = self._find(client, message, arrays)
-        except (ValueError, OSError) as error:
-            self.n_refused += 1
-            found = Refused(reason=printable(str(error), MAX_REASON)), []
-        return _encoded(message, found)
-
-    def _greet(self, client: bytes, hello: Hello) -> Welcome | Reject:
-        is_new, objection = client not in self._workers, ""
-        if hello.role != self._role:
-            objection = f"workers of {self._role} are let in here, not of {printable(hello.role, 50)}"
-        elif is_new and len(self._workers) >= MOST_WORKERS:
-            objection = f"{len(self._workers)} workers are here, and no more are taken"
-        answer = answer_to(hello, self._run_id, objection, DIALECT)
-        if isinstance(answer, Welcome):
-            if is_new:
-                self._workers[client] = _Worker(self._clock())
-            self._workers[client].heard_at = self._clock()
-        return answer
+    def _new_worker(self, now: float) -> Known:
+        return Known(heard_at=now)
 
     def _forget(self, client: bytes) -> None:
         del self._workers[client]
@@ -215,14 +137,17 @@ class Lender:
             if self._loan is not None:
                 self._loan.has_gone()
 
-    def _late_answer(self, client: bytes, worker: _Worker, now: float) -> Answer | None:
-        """Return the answer to a question that may wait, None while it does."""
-        is_old = now - worker.asked_at >= NO_NEWS_S
-        if isinstance(worker.asked, AskScan):
+    def _has_time(self, worker: Known, message: Question) -> bool:
+        return isinstance(message, AskScan | AskFrames)
+
+    def _late_answer(self, client: bytes, worker: Known, now: float) -> Answer | None:
+        ask, is_old = worker.asked, now - worker.asked_at >= NO_NEWS_S
+        if isinstance(ask, AskScan):
             lent = self._lend_to(client)
             return (lent, []) if lent is not None else (Wait(), []) if is_old else None
-        ask = worker.asked
-        if ask is None or self._loan is None or not self._has(client, ask):
+        if not isinstance(ask, AskFrames):
+            return None
+        if self._loan is None or not self._has(client, ask):
             return Over(), []
         self._loan.note(ask.counts)
         numbers = self._loan.numbers(ask.after, ask.room)
@@ -245,10 +170,6 @@ class Lender:
 
     def _find(self, client: bytes, message: Question, arrays: Arrays) -> Answer:
         match message:
-            case AskSetup():
-                return self._setup, []
-            case AskPart(sha256=sha256, offset=offset):
-                return Part(), [self._files.part(sha256, offset)]
             case Fetch():
                 if client != self._holder or self._loan is None:
                     return Over(), []
@@ -268,8 +189,3 @@ class Lender:
             case Unusable(reason=reason):
                 self._loan.take_unusable(printable(reason, MAX_REASON))
         return Taken()
-
-
-def _encoded(question: Question, found: Answer) -> list[Buffer]:
-    answer, values = found
-    return encode(msgspec.structs.replace(answer, question=question.question), values)

@@ -23,6 +23,7 @@ from stream.record.probe import found_probe_file
 from stream.record.scan import Numbers, Scan, State
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
 from stream.record.snapshot import read_snapshot, write_snapshot
+from stream.remote.answering import first_lease
 from stream.remote.asking import Arrays
 from stream.remote.column_values import answer_to_fetch
 from stream.remote.files import SharedFiles
@@ -92,8 +93,7 @@ class LentRefinement:
         self.config, self.optics, self.door, self.files, self.here = config, optics, door, files, here
         self.folder, self.uses_network, self.reuse, self.clock = folder, uses_network, reuse, clock
         self.inputs = inputs_of(uses_network=uses_network)
-        first_lease = time.time_ns() >> 20  # about a thousand a second since 1970
-        self.lender = Lender(run_id, STAGE, setup, files, clock=clock, first_lease=first_lease)
+        self.lender = Lender(run_id, STAGE, setup, files, clock=clock, first_lease=first_lease())
 
     def open(self, scan: Scan) -> "LentScan":
         """Begins a scan; after a restart with the frames that had been refined."""

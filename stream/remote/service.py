@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stream.record.account import counted
 from stream.record.scan import Numbers
+from stream.remote.answering import first_lease
 from stream.remote.asking import Arrays
 from stream.remote.files import SharedFiles
 from stream.remote.gateway import Gateway
@@ -140,7 +141,7 @@ class GatewayService:
             join=self._join,
             numbers=numbers,
             clock=clock,
-            first_lease=time.time_ns() >> 20,  # about a thousand a second since 1970
+            first_lease=first_lease(),
         )
 
     def run(self, link: Link) -> None:

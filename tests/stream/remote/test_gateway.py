@@ -4,7 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream.remote.gateway import GONE_S, NO_NEWS_S
+from stream.remote.answering import NO_NEWS_S
+from stream.remote.gateway import Gateway
 from stream.remote.messages import (
     DIALECT,
     AskLeases,
@@ -155,7 +156,7 @@ def test_a_worker_that_leaves_or_falls_silent_has_left_its_share(there):
     there.says(Leave())
     assert there.share.is_closed and there.gateway.n_workers == 0
     there.says(greeting("inference", DIALECT))
-    there.clock.now += GONE_S + 0.1
+    there.clock.now += Gateway.gone_s + 0.1
     there.gateway.exchange([])
     assert there.gateway.n_workers == 0
 

@@ -5,7 +5,7 @@ import pytest
 
 from stream.record.scan import State
 from stream.record.snapshot import read_snapshot
-from stream.remote.lender import GONE_S
+from stream.remote.lender import Lender
 from stream.remote.lent_refinement import STEADY_S
 from stream.remote.messages import (
     DIALECT,
@@ -89,7 +89,7 @@ def test_frames_are_refined_while_they_come_and_the_next_worker_goes_on_where_on
     bench.until(lambda: bench.n_refined == 32, there)
     n_updates = read_snapshot(scanned.scan.folder).n_updates
     scanned.take(np.arange(32, N))
-    bench.clock.now += GONE_S + 1  # nobody hears of it any more
+    bench.clock.now += Lender.gone_s + 1  # nobody hears of it any more
     bench.turn()
     other = bench.worker("second")
     scanned.end()
@@ -111,7 +111,7 @@ def test_this_machine_takes_over_from_a_worker_that_has_vanished_and_lends_to_th
     bench.until(lambda: bench.n_refined == 32, there)
     assert bench.loop.progress()[1]["elsewhere"] == 1
     scanned.take(np.arange(32, N))
-    bench.clock.now += GONE_S + 1
+    bench.clock.now += Lender.gone_s + 1
     bench.until(lambda: bench.n_refined == N)
     assert bench.loop.progress()[1]["elsewhere"] == 0
     other = bench.worker("other")
