@@ -21,3 +21,13 @@ def missing_extra(error: ImportError) -> str | None:
     """
     extra = EXTRA_OF.get((error.name or "").partition(".")[0])
     return extra and f"needs the extra {extra!r}: pip install 'ptychostream[{extra}]'"
+
+
+def version_of(distribution: str) -> str:
+    """Returns the version of what is installed under this name."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a while, and few ask
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # or a checkout
+        return "not installed"

@@ -162,19 +162,15 @@ def reconstruct(
     others = {"n_modes": modes, "probe": source, "device": device, "threads": threads, "tiles": tiles}
     switches = {"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson}
     choose = _chosen(algorithm, seed, switches, half, epochs=epochs, **others)
+    files: dict[str, Any] = {"store": store, "output": output, "product": product, "json_file": json}
     with _places(on, tiles or 1, threads, device) as places:
-        reconstruct_file(
-            scan,
-            choose,
-            given=given,
-            store=store,
-            output=output,
-            product=product,
-            correlates_halves=frc,
-            json_file=json,
-            overwrite=overwrite,
-            places=places,
-        )
+        told: dict[str, Any] = {
+            "given": given,
+            "correlates_halves": frc,
+            "overwrite": overwrite,
+            "places": places,
+        }
+        reconstruct_file(scan, choose, **files, **told)
 
 
 def _places(on: str | None, n_tiles: int, threads: int, device: str | None) -> AbstractContextManager[Any]:

@@ -22,7 +22,7 @@ from launch.offline.orient import OrientedScan, orient
 from launch.offline.recorded import RecordedScan
 from launch.offline.wanted_settings import fits_around, wanted_settings
 from launch.outputs import check_outputs
-from launch.results.facts_table import FactsTable
+from launch.results.facts_table import FactsTable, show_notes
 from launch.results.summary import write_summary
 from operators.optics.sampling import readable
 from operators.orientation.judge import Orientation
@@ -85,8 +85,7 @@ def orient_scan(
     check_outputs({"--json": json_file}, inputs=[*inputs, write], overwrite=overwrite)
     check_outputs({"--write": write, "the copy of what it was": kept}, inputs=inputs, overwrite=True)
     with open_given(scan_source, store, given or Given()) as scan:
-        for note in scan.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        show_notes(scan.notes, console)
         with _shown(console) as on_step:
             found = orient(scan, first=first, n_frames=n_frames, threads=threads, on_step=on_step)
         is_certain = found.orientation.is_certain

@@ -19,7 +19,7 @@ from launch.offline.task import ReconstructOptions
 from launch.offline.tile_places import HERE, TilePlaces
 from launch.outputs import check_outputs
 from launch.results.cxi import Reconstruction, write_cxi
-from launch.results.facts_table import FactsTable
+from launch.results.facts_table import FactsTable, show_notes
 from launch.results.pictures import write_png
 from launch.results.product import write_product
 from launch.results.report import write_page, write_report
@@ -95,16 +95,19 @@ def reconstruct_file(
         files = _files(output or Path(f"{scan.name}-reconstruction.cxi"), product)
         inputs = [Path(source), *files_of(Path(source)), store or default_store(), *given.files]
         check_outputs(_called(files) | {"--json": json_file}, inputs=inputs, overwrite=overwrite)
-        for note in scan.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        show_notes(scan.notes, console)
         with ends_on_signals("finishing this epoch; Ctrl-C again stops at once") as asked:
             figures = _reconstruct(scan, options, files, console, correlates_halves, asked, places)
-            _table(figures).show(console)
-            if json_file:
-                write_summary(json_file, figures)
+            _tell(figures, console, json_file)
     if asked.interruption is not None:
         raise asked.interruption
     return figures
+
+
+def _tell(figures: dict[str, Any], console: Console, json_file: Path | None) -> None:
+    _table(figures).show(console)
+    if json_file:
+        write_summary(json_file, figures)
 
 
 def _files(output: Path, product: Path | None) -> dict[str, Path]:

@@ -73,8 +73,8 @@ def stage(
 
 
 def _inference(device: str, threads: int) -> Make:
+    from stream.remote.inference.worker import RemoteWorker
     from stream.remote.setup import taken_up
-    from stream.remote.worker import RemoteWorker
     from stream.stages.inference.worker import Inference
 
     def build(settings: str, paths: Paths) -> Inference:
@@ -90,8 +90,8 @@ def _refinement(device: str, threads: int) -> Make:
     import time
 
     from operators.engine.compiled.update import can_compile
-    from stream.remote.at_work import InThread
-    from stream.remote.refiner import RemoteRefiner
+    from stream.remote.refinement.at_work import InThread
+    from stream.remote.refinement.refiner import RemoteRefiner
     from stream.remote.setup import refinement_taken_up
     from stream.stages.refinement.worker import Refinement
 

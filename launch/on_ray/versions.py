@@ -1,17 +1,15 @@
 """Versions that a node and the run must share, and what is said when they do not."""
 
 import re
-from importlib.metadata import PackageNotFoundError, version
+
+from launch.extras import version_of
 
 _RAY = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 
 
 def own_version() -> str:
     """Returns the version of ptychostream on this node."""
-    try:
-        return version("ptychostream")
-    except PackageNotFoundError:  # a checkout
-        return "not installed"
+    return version_of("ptychostream")
 
 
 def why_not_connected(on: str, error: BaseException) -> str:

@@ -1,5 +1,6 @@
-"""The table that commands show people at a terminal."""
+"""What commands show people at a terminal: notes, and a table."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,12 @@ class FactsTable:
             for line in _lines(fact, max(console.width - indent, NARROWEST)):
                 console.print(Text(head.ljust(indent)) + line, soft_wrap=True)
                 head = ""
+
+
+def show_notes(notes: Iterable[str], console: Console) -> None:
+    """Prints what a scan says of itself, each on a line that can be copied."""
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _lines(fact: str | Path, width: int) -> list[Text]:

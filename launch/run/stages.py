@@ -236,8 +236,8 @@ def inference_worker(run: ResolvedRun) -> Service:
 def gateway(run: ResolvedRun) -> Service:
     """Returns the process that lets workers of inference on other machines in."""
     from stream.remote.files import SharedFiles
+    from stream.remote.inference.service import GatewayService
     from stream.remote.placed import door_of_placed
-    from stream.remote.service import GatewayService
     from stream.remote.setup import setup_of
 
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
@@ -272,8 +272,8 @@ def refinement(run: ResolvedRun) -> Worker:
 def lent_refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that has the object refined on another machine."""
     from stream.remote.files import SharedFiles
-    from stream.remote.lent_refinement import LentRefinement
     from stream.remote.placed import door_of_placed
+    from stream.remote.refinement.lent import LentRefinement
     from stream.remote.setup import RefinementRules, refinement_setup_of
 
     config, files = run.config, SharedFiles()

@@ -1,1 +1,1 @@
-"""Inference on other machines: frames go there by question and answer, and patches come back."""
+"""Stages on other machines: what they need goes there by question and answer, what they make comes back."""

@@ -1,4 +1,4 @@
-"""Files of the run on another machine: fetched in parts, known by their contents, kept from run to run."""
+"""What of the run a worker has on its machine: files, fetched in parts and known by their contents, and scans."""
 
 import hashlib
 import os
@@ -9,10 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import written_atomically
+from stream.record.scan import Scan, ScanHeader
 from stream.remote.asking import Arrays, Asker
-from stream.remote.messages import PART_BYTES, AskPart, Part, Question, Role, SharedFile
+from stream.remote.messages import PART_BYTES, AskPart, Lease, Lend, Part, Question, Role, SharedFile
 
 _SUFFIXES = {"weights": ".safetensors", "member": ".safetensors", "tuned_weights": ".safetensors"}
+
+
+def scan_as_told(folder: Path, told: Lease | Lend) -> Scan:
+    """Returns a new scan on the machine of a worker, of frames as the run says that they are."""
+    header = ScanHeader(
+        series_id=0,
+        series_uid=told.scan,
+        frame_shape=told.frame_shape,
+        frame_dtype=told.frame_dtype,
+        started_s=0.0,
+    )
+    return Scan.create(folder, header)
 
 
 class SharedFiles:

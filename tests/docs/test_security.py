@@ -91,7 +91,7 @@ OPENED = {
     "launch/run/supervisor.py": "between the processes of a run",
     "stream/stages/loop.py": "`live`",  # `remote.refinement_address`, and what sources hear
     "stream/steering/policy_server.py": "`policy`",
-    "stream/remote/service.py": "`remote`",
+    "stream/remote/inference/service.py": "`remote`",
     "launch/commands/check.py": "`detector`",  # in the place of the stages
 }
 CONNECTING = {

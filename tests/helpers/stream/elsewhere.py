@@ -9,10 +9,10 @@ import numpy as np
 from stream.record.scan import Scan
 from stream.remote.asking import Asker
 from stream.remote.files import SharedFiles
-from stream.remote.gateway import Gateway
+from stream.remote.inference.gateway import Gateway
+from stream.remote.inference.worker import RemoteWorker
 from stream.remote.messages import DECODER, DIALECT, Question
 from stream.remote.setup import setup_of, taken_up
-from stream.remote.worker import RemoteWorker
 from stream.stages.config import NetworkConfig
 from stream.stages.inference.worker import Inference
 from stream.stages.inputs import Optics

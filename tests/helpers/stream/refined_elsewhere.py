@@ -11,11 +11,11 @@ from operators.optics.forward import intensities
 from stream.record.scan import Scan
 from stream.record.snapshot import read_snapshot
 from stream.remote.asking import Asker
-from stream.remote.at_work import InTurn
 from stream.remote.files import SharedFiles
-from stream.remote.lent_refinement import LentRefinement
 from stream.remote.messages import DECODER, DIALECT, Question, Values
-from stream.remote.refiner import RemoteRefiner
+from stream.remote.refinement.at_work import InTurn
+from stream.remote.refinement.lent import LentRefinement
+from stream.remote.refinement.refiner import RemoteRefiner
 from stream.remote.setup import RefinementRules, refinement_setup_of, refinement_taken_up
 from stream.stages.config import RefinementConfig
 from stream.stages.loop import WorkerLoop

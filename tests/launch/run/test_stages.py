@@ -26,7 +26,7 @@ from launch.run.stages import (
 from launch.run.supervisor import Supervisor
 from stream.files.probe import read_probe
 from stream.record.tuned_weights import ensemble_id
-from stream.remote.lent_refinement import LentRefinement
+from stream.remote.refinement.lent import LentRefinement
 from stream.stages.config import RefinementConfig
 from stream.stages.inference.dispatcher import Dispatcher
 from stream.stages.inputs import load_probe

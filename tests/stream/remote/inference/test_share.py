@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stream.record.scan import State
-from stream.remote.service import LEASES, DispatcherShare
+from stream.remote.inference.service import LEASES, DispatcherShare
 from stream.stages.config import NetworkConfig
 from stream.stages.inference.dispatcher import Dispatcher
 from stream.stages.loop import WorkerLoop

@@ -5,8 +5,6 @@ import pytest
 
 from stream.record.scan import State
 from stream.record.snapshot import read_snapshot
-from stream.remote.lender import Lender
-from stream.remote.lent_refinement import STEADY_S
 from stream.remote.messages import (
     DIALECT,
     AskFrames,
@@ -21,6 +19,8 @@ from stream.remote.messages import (
     Unusable,
     Wait,
 )
+from stream.remote.refinement.lender import Lender
+from stream.remote.refinement.lent import STEADY_S
 from stream.wire.codec import encode
 from stream.wire.handshake import greeting
 from stream.wire.messages import Reject

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from stream.files.arrays import read_array
 from stream.record.probe import publish_probe
-from stream.record.scan import Numbers, Scan, ScanHeader
+from stream.record.scan import Numbers
 from stream.record.tuned_weights import STAGE as TUNED_STAGE
 from stream.record.tuned_weights import version_path
+from stream.remote.files import scan_as_told
 from stream.remote.messages import Lease, SharedFile
 from stream.stages.inference.worker import Inference, ScanPasses
 
@@ -44,14 +45,7 @@ class Bench:
 
     def __init__(self, folder: Path, lease: Lease, inference: Inference) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        header = ScanHeader(
-            series_id=0,
-            series_uid=lease.scan,
-            frame_shape=lease.frame_shape,
-            frame_dtype=lease.frame_dtype,
-            started_s=0.0,
-        )
-        self._scan, self._name = Scan.create(folder, header), lease.scan
+        self._scan, self._name = scan_as_told(folder, lease), lease.scan
         self._frames = self._scan.column("frames", writable=True)
         self._is_taken: list[bool] = []  # by place
         self._published: set[str] = set()

@@ -1,10 +1,10 @@
 """Stage: refinement that is done on another machine, as the run sees it.
 
 It has the ledger, the columns and the snapshot of refinement, and alone writes them. Frames are given to one
-worker (`stream.remote.lender`), which runs the stage of `stream.stages.refinement` on a mirror of the scan
-and sends back what that publishes. A worker that goes away leaves what it has sent last: the next one goes
-on from there, or the same stage does here. A scan that the next one has overtaken is left to the finisher,
-which works on this machine.
+worker (`stream.remote.refinement.lender`), which runs the stage of `stream.stages.refinement` on a mirror of
+the scan and sends back what that publishes. A worker that goes away leaves what it has sent last: the next
+one goes on from there, or the same stage does here. A scan that the next one has overtaken is left to the
+finisher, which works on this machine.
 """
 
 import logging
@@ -27,9 +27,9 @@ from stream.remote.answering import first_lease
 from stream.remote.asking import Arrays
 from stream.remote.column_values import answer_to_fetch
 from stream.remote.files import SharedFiles
-from stream.remote.lender import Lender
 from stream.remote.messages import Fetch, Lend, Refined, Setup, SharedFile, Tiles, Values
-from stream.remote.refined import RefinedElsewhere
+from stream.remote.refinement.lender import Lender
+from stream.remote.refinement.refined import RefinedElsewhere
 from stream.stages.config import RefinementConfig, Reuse
 from stream.stages.inputs import Optics
 from stream.stages.refinement.setup import BATCH_SIZE, STAGE, inputs_of

@@ -20,9 +20,10 @@ from stream.record.forerunner import FOLDER as EARLIER
 from stream.record.forerunner import NAME as EARLIER_NAME
 from stream.record.forerunner import PROBE as EARLIER_PROBE
 from stream.record.probe import publish_probe
-from stream.record.scan import PATCH_COLUMNS, Numbers, Scan, ScanHeader, State
+from stream.record.scan import PATCH_COLUMNS, Numbers, Scan, State
 from stream.record.snapshot import FILE_NAME as SNAPSHOT
 from stream.record.snapshot import Index, Layers, read_news, read_snapshot, tile_parts
+from stream.remote.files import scan_as_told
 from stream.remote.messages import Lend, Role
 from stream.stages.refinement.setup import STAGE
 
@@ -83,14 +84,7 @@ class Mirror:
         self._folder, self._lent, self._inputs = folder, lent, inputs
         self.scans, self.has_begun = folder / "scans", False
         self.scans.mkdir(parents=True)
-        header = ScanHeader(
-            series_id=0,
-            series_uid=lent.scan,
-            frame_shape=lent.frame_shape,
-            frame_dtype=lent.frame_dtype,
-            started_s=0.0,
-        )
-        self._scan = Scan.create(folder / "coming" / _NAME, header)
+        self._scan = scan_as_told(folder / "coming" / _NAME, lent)
         for stage in inputs:  # they may all close a scan in which they have marked nothing
             self._scan.counters(stage, writable=True)
             self._scan.ledger(stage, writable=True)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stream.remote.answering import NO_NEWS_S
-from stream.remote.gateway import Gateway
+from stream.remote.inference.gateway import Gateway
 from stream.remote.messages import (
     DIALECT,
     AskLeases,

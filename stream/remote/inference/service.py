@@ -11,7 +11,7 @@ from stream.record.scan import Numbers
 from stream.remote.answering import first_lease
 from stream.remote.asking import Arrays
 from stream.remote.files import SharedFiles
-from stream.remote.gateway import Gateway
+from stream.remote.inference.gateway import Gateway
 from stream.remote.messages import Setup
 from stream.stages.inference.leases import worker_name
 from stream.stages.link import Link
@@ -23,7 +23,7 @@ from stream.wire.sockets import Endpoint, Socket
 
 POLL_S = 0.02
 ASK_S = 0.2  # between two words that a worker lives
-LEASES = 3  # that a worker holds, as `stream.remote.worker` does
+LEASES = 3  # that a worker holds, as `stream.remote.inference.worker` does
 MESSAGES_PER_TURN = 64
 UNREAD = 64  # answers that wait for a worker, which asks for a few at a time
 FLUSH_S = 1.0  # for which an answer may have to wait until it can be sent

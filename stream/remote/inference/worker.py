@@ -15,8 +15,8 @@ import numpy as np
 
 from stream.record.scan import Numbers
 from stream.remote.asking import Arrays, Asker
-from stream.remote.bench import Bench
 from stream.remote.files import FetchedFiles
+from stream.remote.inference.bench import Bench
 from stream.remote.messages import (
     AskLeases,
     AskSetup,

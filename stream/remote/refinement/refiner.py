@@ -40,7 +40,7 @@ from stream.remote.messages import (
     Unusable,
     Wait,
 )
-from stream.remote.mirror import Mirror, News
+from stream.remote.refinement.mirror import Mirror, News
 from stream.remote.setup import Paths
 from stream.stages.stage import Worker
 
