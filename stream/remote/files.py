@@ -1,4 +1,4 @@
-"""What of the run a worker has on its machine: files, fetched in parts and known by their contents, and scans."""
+"""What a worker has of the run on its machine: files, fetched in parts, known by their contents; scans."""
 
 import hashlib
 import os
