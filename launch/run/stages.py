@@ -20,10 +20,11 @@ from stream.atomic import replacing
 from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
 from stream.record.scan import INGESTS, Scan
-from stream.stages.config import MOST_ELSEWHERE, EndpointSection
+from stream.stages.config import MOST_ELSEWHERE, EndpointSection, RemoteConfig
 from stream.stages.inference.leases import worker_name
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
+from stream.wire.sockets import Endpoint
 
 AnySection = TypeVar("AnySection", bound=EndpointSection)
 
@@ -137,6 +138,14 @@ def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSp
     return StageSpec.model_validate(own | options)
 
 
+def _remote_door(section: RemoteConfig, run: ResolvedRun, process: str) -> Endpoint:
+    """Return where workers on other machines come in, also those that the run places itself."""
+    from stream.remote.placed import door_of_placed
+
+    door = _own(section, run, process).endpoint()
+    return door_of_placed(door, run.rendezvous) if run.config.remote.cluster else door
+
+
 def _own(section: AnySection, run: ResolvedRun, stage: str) -> AnySection:
     """Return `section` at the address the stage had before it was started again, if it was."""
     return section.changed(address=run.addresses.get(stage, section.address))
@@ -237,13 +246,11 @@ def gateway(run: ResolvedRun) -> Service:
     """Returns the process that lets workers of inference on other machines in."""
     from stream.remote.files import SharedFiles
     from stream.remote.inference.service import GatewayService
-    from stream.remote.placed import door_of_placed
     from stream.remote.setup import setup_of
 
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
-    door = _own(run.config.remote, run, "gateway").endpoint()
     return GatewayService(
-        door_of_placed(door, run.rendezvous) if run.config.remote.cluster else door,
+        _remote_door(run.config.remote, run, "gateway"),
         context.local(LEASES),
         setup_of(run.config.network, optics(run), files),
         files,
@@ -272,12 +279,10 @@ def refinement(run: ResolvedRun) -> Worker:
 def lent_refinement(run: ResolvedRun) -> Worker:
     """Returns the stage that has the object refined on another machine."""
     from stream.remote.files import SharedFiles
-    from stream.remote.placed import door_of_placed
     from stream.remote.refinement.lent import LentRefinement
     from stream.remote.setup import RefinementRules, refinement_setup_of
 
     config, files = run.config, SharedFiles()
-    door = _own(config.remote.for_refinement(), run, "refinement").endpoint()
     rules = RefinementRules(
         n_modes=config.probe.n_modes,
         scale_probe=config.scales_probe,
@@ -288,7 +293,7 @@ def lent_refinement(run: ResolvedRun) -> Worker:
     return LentRefinement(
         config.refinement,
         optics(run),
-        door_of_placed(door, run.rendezvous) if config.remote.cluster else door,
+        _remote_door(config.remote.for_refinement(), run, "refinement"),
         refinement_setup_of(config.refinement, optics(run), rules, files),
         files,
         run.rendezvous,
