@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from launch.config.config import Config, config_hash
 from stream.atomic import replacing
-from stream.stages.config import EndpointSection
+from stream.remote.placed import door_of_placed
+from stream.stages.config import EndpointSection, RemoteConfig
 from stream.stages.inputs import Optics
 from stream.stages.link import StageContext
 from stream.wire.sockets import Endpoint
@@ -185,6 +186,12 @@ def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoin
         key=section.key,
         peers=section.key,  # the file of a secret key has its public half, too
     )
+
+
+def door_for_workers(run: ResolvedRun, section: RemoteConfig) -> Endpoint:
+    """Returns where workers on other machines come in, also those that the run places there itself."""
+    door = section.endpoint()
+    return door_of_placed(door, run.rendezvous) if run.config.remote.cluster else door
 
 
 def reachable(address: str) -> str:

@@ -15,16 +15,23 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.policy import axes_of
 from launch.config.probe import Known, error_model, model_card, model_id
-from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics
+from launch.config.run_file import (
+    PROBE_FILE,
+    ResolvedRun,
+    StageSpec,
+    client_of,
+    door_for_workers,
+    new_run,
+    optics,
+)
 from stream.atomic import replacing
 from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
 from stream.record.scan import INGESTS, Scan
-from stream.stages.config import MOST_ELSEWHERE, EndpointSection, RemoteConfig
+from stream.stages.config import MOST_ELSEWHERE, EndpointSection
 from stream.stages.inference.leases import worker_name
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker
-from stream.wire.sockets import Endpoint
 
 AnySection = TypeVar("AnySection", bound=EndpointSection)
 
@@ -138,14 +145,6 @@ def _spec(builder: Callable[[ResolvedRun], Stage], **options: object) -> StageSp
     return StageSpec.model_validate(own | options)
 
 
-def _remote_door(section: RemoteConfig, run: ResolvedRun, process: str) -> Endpoint:
-    """Return where workers on other machines come in, also those that the run places itself."""
-    from stream.remote.placed import door_of_placed
-
-    door = _own(section, run, process).endpoint()
-    return door_of_placed(door, run.rendezvous) if run.config.remote.cluster else door
-
-
 def _own(section: AnySection, run: ResolvedRun, stage: str) -> AnySection:
     """Return `section` at the address the stage had before it was started again, if it was."""
     return section.changed(address=run.addresses.get(stage, section.address))
@@ -250,7 +249,7 @@ def gateway(run: ResolvedRun) -> Service:
 
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
     return GatewayService(
-        _remote_door(run.config.remote, run, "gateway"),
+        door_for_workers(run, _own(run.config.remote, run, "gateway")),
         context.local(LEASES),
         setup_of(run.config.network, optics(run), files),
         files,
@@ -293,7 +292,7 @@ def lent_refinement(run: ResolvedRun) -> Worker:
     return LentRefinement(
         config.refinement,
         optics(run),
-        _remote_door(config.remote.for_refinement(), run, "refinement"),
+        door_for_workers(run, _own(config.remote.for_refinement(), run, "refinement")),
         refinement_setup_of(config.refinement, optics(run), rules, files),
         files,
         run.rendezvous,
