@@ -20,9 +20,9 @@ from launch.config.run_file import (
     ResolvedRun,
     StageSpec,
     client_of,
-    door_for_workers,
     new_run,
     optics,
+    workers_door,
 )
 from stream.atomic import replacing
 from stream.record.handover import NETWORK
@@ -249,7 +249,7 @@ def gateway(run: ResolvedRun) -> Service:
 
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
     return GatewayService(
-        door_for_workers(run, _own(run.config.remote, run, "gateway")),
+        workers_door(run, _own(run.config.remote, run, "gateway")),
         context.local(LEASES),
         setup_of(run.config.network, optics(run), files),
         files,
@@ -292,7 +292,7 @@ def lent_refinement(run: ResolvedRun) -> Worker:
     return LentRefinement(
         config.refinement,
         optics(run),
-        door_for_workers(run, _own(config.remote.for_refinement(), run, "refinement")),
+        workers_door(run, _own(config.remote.for_refinement(), run, "refinement")),
         refinement_setup_of(config.refinement, optics(run), rules, files),
         files,
         run.rendezvous,
