@@ -188,7 +188,7 @@ def client_of(run: ResolvedRun, stage: str, section: EndpointSection) -> Endpoin
     )
 
 
-def workers_door(run: ResolvedRun, section: RemoteConfig) -> Endpoint:
+def work_door(run: ResolvedRun, section: RemoteConfig) -> Endpoint:
     """Returns where workers on other machines come in, also those that the run places there itself."""
     door = section.endpoint()
     return door_of_placed(door, run.rendezvous) if run.config.remote.cluster else door

@@ -15,15 +15,7 @@ import numpy as np
 from launch.config.config import Config
 from launch.config.policy import axes_of
 from launch.config.probe import Known, error_model, model_card, model_id
-from launch.config.run_file import (
-    PROBE_FILE,
-    ResolvedRun,
-    StageSpec,
-    client_of,
-    new_run,
-    optics,
-    workers_door,
-)
+from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics, work_door
 from stream.atomic import replacing
 from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
@@ -249,7 +241,7 @@ def gateway(run: ResolvedRun) -> Service:
 
     files, context, n_here = SharedFiles(), run.context(), run.config.network.workers
     return GatewayService(
-        workers_door(run, _own(run.config.remote, run, "gateway")),
+        work_door(run, _own(run.config.remote, run, "gateway")),
         context.local(LEASES),
         setup_of(run.config.network, optics(run), files),
         files,
@@ -292,7 +284,7 @@ def lent_refinement(run: ResolvedRun) -> Worker:
     return LentRefinement(
         config.refinement,
         optics(run),
-        workers_door(run, _own(config.remote.for_refinement(), run, "refinement")),
+        work_door(run, _own(config.remote.for_refinement(), run, "refinement")),
         refinement_setup_of(config.refinement, optics(run), rules, files),
         files,
         run.rendezvous,
