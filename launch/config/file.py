@@ -40,7 +40,7 @@ def load_config(
     path = _find(source)
     settings = read_mapping(path)
     origins: dict[Key, str] = {}
-    for origin, key, text in [*_from_environment(environ or {}), *map(_from_override, overrides)]:
+    for origin, key, text in [*_from_environment(environ or {}), *map(from_override, overrides)]:
         origins[_put(settings, key, parse(text, origin), origin)] = origin
 
     def origin_of(key: Key) -> str:
@@ -96,7 +96,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterable[tuple[str, Key, st
             yield f"environment {name}", key, environ[name]
 
 
-def _from_override(text: str) -> tuple[str, Key, str]:
+def from_override(text: str) -> tuple[str, Key, str]:
+    """Returns what `section.key=value` says: origin, key, value as YAML; raises ConfigError."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError(f"--set {text}: wanted section.key=value")

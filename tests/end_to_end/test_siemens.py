@@ -58,7 +58,9 @@ def test_a_replayed_scan_becomes_a_siemens_star(tmp_path: Path, probe: str) -> N
         "viewer.enabled": "false",
     }
     options = [text for key, value in settings.items() for text in ("--set", f"{key}={value}")]
-    run = ["run", "siemens", "--series", 1, "--save", tmp_path / "saved", "--json", figures]
+    config = tmp_path / "siemens.yaml"
+    assert ptychostream("init", config, "--scan", SIEMENS).returncode == 0
+    run = ["run", config, "--series", 1, "--save", tmp_path / "saved", "--json", figures]
     with running(tmp_path / "run.log", *run, *options, *PROBES[probe]) as pipeline:
         pipeline.until(lambda: "ready for frames" in pipeline.output())
         played = ptychostream(

@@ -100,6 +100,7 @@ WRITES = {
         "reconstruct in.cxi --product x.h5", "x.h5", "launch.commands.reconstruct.reconstruct",
     ),
     ("orient", "json"): ("orient in.cxi --json x.json", "x.json", "launch.commands.orient.orient"),
+    ("init", "output"): ("init x.yaml --scan in.cxi", "x.yaml", "launch.commands.init.tell_of_scan"),
     ("ledger", "csv"): ("ledger scans/0000-a --csv x.csv", "x.csv", "launch.commands.ledger.standings"),
     ("ledger", "json"): ("ledger scans/0000-a --json x.json", "x.json", "launch.commands.ledger.standings"),
     ("simulate", "output"): ("simulate x.cxi", "x.cxi", "launch.beamline.simulation.simulate_scan"),
@@ -111,7 +112,7 @@ WRITES = {
 READS = {
     ("check", "save"), ("replay", "store"), ("reconstruct", "store"), ("reconstruct", "mask"),
     ("orient", "store"), ("orient", "mask"), ("simulate", "config"), ("train", "recipe"), ("ledger", "scan"),
-    ("replay", "key"), ("replay", "peers"), ("stage", "key"), ("stage", "peers"),
+    ("init", "scan"), ("replay", "key"), ("replay", "peers"), ("stage", "key"), ("stage", "peers"),
     ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
 }  # fmt: skip
 CHANGES = {("orient", "write")}  # a copy of what it was stays beside it
@@ -232,6 +233,7 @@ def test_a_file_is_replaced_on_request(files, monkeypatch):
         ("reconstruct in.cxi --output in.cxi", "in.cxi"),
         ("reconstruct in.cxi --output x.cxi --json in.cxi", "in.cxi"),
         ("orient in.cxi --json in.cxi", "in.cxi"),
+        ("init in.cxi --scan in.cxi", "in.cxi"),
         ("ledger scans/0000-a --json scans/0000-a/scan.json", "scans/0000-a/scan.json"),
         ("simulate sim.yaml --config sim.yaml", "sim.yaml"),
         ("simulate train.yaml --config sim.yaml", "train.yaml"),

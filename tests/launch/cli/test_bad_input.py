@@ -33,8 +33,9 @@ READS = {"config", "recipe", "scan", "from_scan", "key", "peers", "probe", "mask
 LISTS = {"columns", "signs", "centre"}
 WRITES = {"output", "json", "csv", "product"}
 FOLDERS = {"save", "folder", "store", "cache"}
-ADDRESSED = {"address", "of"}
+ADDRESSED = {"address", "of", "detector"}
 WORDS = {
+    "documents": ["no-such.json", "tcp://127.0.0.1", "tcp://"],
     "on": ["banana", "ray://", "ray://host", "tcp://host:1"],
     "sample": ["banana"],
     "device": ["banana", "cuda"],
@@ -75,6 +76,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "ledger": [str(make_scan(folder / "scans").folder)],
         "reconstruct": [str(scan), "--epochs", "0.1", "--no-frc"],
         "orient": [str(scan)],
+        "init": [str(folder / "first.yaml"), "--no-ask", "--scan", str(scan), "--timeout", "0.01"],
         "simulate": [str(folder / "new.cxi"), "--rows", "2", "--columns", "2"],
         "train": [str(DEMO_RECIPE), "--output", str(folder / "weights")],
         "watch": ["ipc://nobody", *keys],
