@@ -27,12 +27,13 @@ def init(
         ),
     ] = None,
     detector: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="A detector: the start of its next series is waited for.")
-    ] = "",
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A detector: the start of its next series is waited for."),
+    ] = None,
     documents: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="FILE|ADDRESS", help="Documents of bluesky, recorded or as they are published."),
-    ] = "",
+    ] = None,
     overrides: Overrides = [],  # noqa: B006 -- typer wants a list
     timeout: Annotated[
         float, typer.Option(min=0, callback=known, help="Longest time to wait at an address, seconds.")

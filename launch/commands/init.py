@@ -39,10 +39,10 @@ class Tellers:
     ----------
     overrides : sequence of str
         "section.key=value", of the user, who is always right.
-    detector : str
-        Address of a detector whose next start message is waited for, "" for none.
-    documents : str
-        A file of bluesky documents, or the address where they are published, "" for none.
+    detector : str or None
+        Address of a detector whose next start message is waited for.
+    documents : str or None
+        A file of bluesky documents, or the address where they are published.
     scan : Path or None
         A recorded scan.
     timeout_s : float
@@ -50,8 +50,8 @@ class Tellers:
     """
 
     overrides: Sequence[str] = ()
-    detector: str = ""
-    documents: str = ""
+    detector: str | None = None
+    documents: str | None = None
     scan: Path | None = None
     timeout_s: float = 30.0
 
@@ -92,7 +92,7 @@ def init(
         mask_file = path.with_name(f"{path.stem}-mask.npy")
         check_outputs({"CONFIG": path, "mask": mask_file}, inputs=tellers.files, overwrite=overwrite)
     _complete(told, ask, say)
-    checked(Config, told.settings(), folder=path.absolute().parent, origin_of=lambda key: "not written")
+    checked(Config, told.settings(), folder=path.absolute().parent, origin_of=told.source_of)
     header = (
         "Written by `ptychostream init`. Behind each value stands who told it; lines with # alone are "
         "settings as they are when left out. `ptychostream check` tries all of it."
@@ -116,13 +116,13 @@ def _hear(told: Told, tellers: Tellers, say: Callable[[str], object]) -> Mask | 
         _, key, text = from_override(override)
         if len(key) != 2:
             raise ValueError(f"--set {override}: wanted section.key=value")
-        told.add("as you said", {key: _value(text)})
+        told.add("--set", {key: _value(text)})
     mask = None
     if tellers.detector:
-        told.add("as you said", {("detector", "address"): tellers.detector})
+        told.add("--detector", {("detector", "address"): tellers.detector})
         _hear_detector(told, tellers, say)
     if tellers.documents:
-        _hear_documents(told, tellers, say)
+        _hear_documents(told, tellers.documents, tellers.timeout_s, say)
     if tellers.scan is not None:
         mask = tell_of_scan(told, tellers.scan)
     for section, settings in read_mapping(_USUAL).items():
@@ -182,26 +182,26 @@ def _hear_detector(told: Told, tellers: Tellers, say: Callable[[str], object]) -
     raise ValueError(f"no series began at {section.address} in {tellers.timeout_s:g} s: arm the detector")
 
 
-def _hear_documents(told: Told, tellers: Tellers, say: Callable[[str], object]) -> None:
-    source, trouble = tellers.documents, ""
+def _hear_documents(told: Told, source: str, timeout_s: float, say: Callable[[str], object]) -> None:
     if "://" not in source:
         if not tell_of_documents(told, Path(source).name, documents_in(Path(source))):
             raise ValueError(f"{source}: no descriptor with positions is in it")
         return
-    told.add("as you said", {("positions", "address"): source})
+    told.add("--documents", {("positions", "address"): source})
     settings = {key: value for (section, key), value in told.values.items() if section == "positions"}
     # Only whether it is safe to listen is asked here; the unit may be told by what comes.
     section = checked(
         PositionsConfig, {"unit": "um", **settings}, folder=Path.cwd(), origin_of=lambda key: "--documents"
     )
-    say(f"waiting for a run at {source}, {tellers.timeout_s:g} s")
-    for name, document in _documents(section, tellers.timeout_s):
+    say(f"waiting for a run at {source}, {timeout_s:g} s")
+    trouble = ""
+    for name, document in _documents(section, timeout_s):
         try:
             if tell_of_documents(told, source, [(name, document)]):
                 return
         except DocumentError as error:
             trouble = f": {error}"
-    raise ValueError(f"no descriptor with positions came from {source} in {tellers.timeout_s:g} s{trouble}")
+    raise ValueError(f"no descriptor with positions came from {source} in {timeout_s:g} s{trouble}")
 
 
 def _documents(section: PositionsConfig, timeout_s: float) -> Iterator[tuple[str, Document]]:

@@ -77,7 +77,10 @@ def tell_of_documents(told: Told, source: str, documents: Iterable[tuple[str, Do
 
 def _tell_of_descriptor(told: Told, source: str, descriptor: Document) -> None:
     y, x = (str(told.values.get(("positions", name), "")) for name in ("y", "x"))
-    readers = {unit: PositionReader(PositionFields(unit=unit, y=y, x=x)) for unit in METRES_PER_UNIT}
+    readers = {
+        unit: PositionReader(PositionFields.model_validate({"unit": unit, "y": y, "x": x}))
+        for unit in METRES_PER_UNIT
+    }
     refusals = []
     for reader in readers.values():
         try:

@@ -47,6 +47,10 @@ class Told:
                     "the first is written"
                 )
 
+    def source_of(self, key: Key) -> str:
+        """Returns who told a setting, or one of a section; "" for nobody."""
+        return next((source for place, source in self.sources.items() if place[: len(key)] == key[:2]), "")
+
     def settings(self) -> dict[str, dict[str, Any]]:
         """Returns the values by section."""
         sections: dict[str, dict[str, Any]] = {}
