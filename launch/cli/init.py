@@ -22,7 +22,6 @@ def init(
         typer.Option(
             metavar="FILE",
             callback=at_home,
-            exists=True,
             help="A recorded scan of the beamline: CXI, NeXus, .ptyd, ptychodus product.",
         ),
     ] = None,

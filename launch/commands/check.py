@@ -99,7 +99,7 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
     lacking = "; no other reader gets it" if pushes else ""
     others = ""
     dialect = DIALECTS[section.format]()
-    for parts in _messages(section, section.pattern, timeout_s):
+    for parts in received(section, section.pattern, timeout_s):
         message = _detector_message(parts, dialect, section)
         if isinstance(message, StartMessage):
             yield Finding("detector", "OK", f"the start of series {message.key} came{lacking}")
@@ -119,7 +119,7 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
 def _documents(config: Config, timeout_s: float) -> Findings:
     section = config.positions
     yield from _who("positions", section, "SUB", timeout_s)
-    for parts in _messages(section, "SUB", timeout_s):
+    for parts in received(section, "SUB", timeout_s):
         try:
             name, _ = decode_document(parts[0] if len(parts) == 1 else b"".join(parts))
         except DocumentError as error:
@@ -149,8 +149,8 @@ def _who(name: str, section: EndpointSection, kind: Kind, timeout_s: float) -> F
     yield Finding(name, "OK", f"a {peer.kind or peer.mechanism} socket answers at {section.address}")
 
 
-def _messages(section: EndpointSection, kind: Kind, timeout_s: float) -> Iterator[list[Buffer]]:
-    """Yield what comes within the time; one at a time is asked for, the rest stays with the sender."""
+def received(section: EndpointSection, kind: Kind, timeout_s: float) -> Iterator[list[Buffer]]:
+    """Yields what comes within the time; one at a time is asked for, the rest stays with the sender."""
     ends_at = time.monotonic() + timeout_s
     with Socket(kind, section.endpoint(), queue=1) as inlet:
         while (parts := inlet.receive(max(ends_at - time.monotonic(), 0.0))) is not None:

@@ -1,6 +1,5 @@
 """The `init` command: a first configuration, out of what a scan, a detector, documents and the user tell."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from launch.commands.check import received
 from launch.config.config import Config
 from launch.config.file import RECIPES, from_override
 from launch.config.reading import checked, parse, read_mapping
@@ -23,9 +23,7 @@ from stream.atomic import written_atomically
 from stream.detector.dialects import DIALECTS
 from stream.detector.protocol import DetectorMessageError, StartMessage
 from stream.documents.codec import Document, DocumentError, decode_document
-from stream.stages.config import DetectorConfig, EndpointSection, PositionsConfig
-from stream.wire.codec import Buffer
-from stream.wire.sockets import Kind, Socket
+from stream.stages.config import DetectorConfig, PositionsConfig
 
 _USUAL = RECIPES / "beamline.yaml"
 Ask = Callable[[Question], str]  # raises EOFError or the like where nobody answers
@@ -171,7 +169,7 @@ def _hear_detector(told: Told, tellers: Tellers, say: Callable[[str], object]) -
     takes = "; it pushes, so no other reader gets what is taken here" if section.pattern == "PULL" else ""
     say(f"waiting for {section.address} to begin a series, {tellers.timeout_s:g} s{takes}")
     dialect = DIALECTS[section.format]()
-    for parts in _received(section, section.pattern, tellers.timeout_s):
+    for parts in received(section, section.pattern, tellers.timeout_s):
         try:
             message = dialect.decode(parts)
         except DetectorMessageError as error:
@@ -205,13 +203,6 @@ def _hear_documents(told: Told, source: str, timeout_s: float, say: Callable[[st
 
 
 def _documents(section: PositionsConfig, timeout_s: float) -> Iterator[tuple[str, Document]]:
-    for parts in _received(section, "SUB", timeout_s):
+    for parts in received(section, "SUB", timeout_s):
         with suppress(DocumentError):  # others may publish there as well
             yield decode_document(parts[0] if len(parts) == 1 else b"".join(parts))
-
-
-def _received(section: EndpointSection, kind: Kind, timeout_s: float) -> Iterator[list[Buffer]]:
-    ends_at = time.monotonic() + timeout_s
-    with Socket(kind, section.endpoint(), queue=1) as inlet:
-        while (parts := inlet.receive(max(ends_at - time.monotonic(), 0.0))) is not None:
-            yield parts
