@@ -8,22 +8,23 @@ import pytest
 from bluesky import RunEngine
 from ophyd_async.core import init_devices
 
+from launch.beamline.facility import captures_of, fly
+from launch.beamline.panda import DATASETS, SimulatedPanda
 from launch.offline.recorded import open_recorded
 from stream.documents.codec import read_documents
 from stream.record.scan import State
 from tests.helpers.letter import ScannedSample
 from tests.helpers.pipeline import Pipeline
-from tests.helpers.simulated_panda import DATASETS, SimulatedPanda, fly
 
 RATE_HZ = 50.0
-SPREAD_UM = np.array([-0.02, 0.005, 0.015])  # of the captures during one exposure
+SPREAD_UM = (-0.02, 0.005, 0.015)  # of the captures during one exposure
 
 
 @pytest.mark.slow
 def test_positions_in_the_file_of_a_panda_become_the_right_image(
     tmp_path: Path, sample: ScannedSample
 ) -> None:
-    captures_um = (sample.positions_m[:, None] * 1e6 + SPREAD_UM[:, None]).reshape(-1, 2)
+    captures_um = captures_of(sample.positions_m, SPREAD_UM)
     unread = [4, 23, 42, 67, 88]
     captures_um[[3 * frame + 1 for frame in unread]] = np.nan
     files = tmp_path / "panda"
@@ -35,7 +36,7 @@ def test_positions_in_the_file_of_a_panda_become_the_right_image(
     settings = (f"positions.y={y}", f"positions.x={x}", f"positions.folders=[{files}]", "positions.late_s=5")
     with Pipeline(tmp_path / "saved", sample, *settings) as pipeline:
         engine.subscribe(pipeline.publisher)
-        flight = threading.Thread(target=lambda: engine(fly(panda, len(sample), len(SPREAD_UM), "flown")))
+        flight = threading.Thread(target=lambda: engine(fly({panda: len(SPREAD_UM)}, len(sample), "flown")))
         flight.start()
         placed_in_flight = []
 

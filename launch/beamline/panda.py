@@ -1,22 +1,18 @@
-"""A PandA as ophyd-async has it, whose HDF5 file is written here while it flies."""
+"""A simulated PandA as ophyd-async has it: its HDF5 file is written here while it flies."""
 
 import asyncio
 from pathlib import Path
 
-import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
 import h5py
 import numpy as np
-from bluesky.utils import MsgGenerator
+from numpy.typing import NDArray
 from ophyd_async.core import (
     DetectorAcquireLogic,
-    DetectorTrigger,
     DetectorTriggerLogic,
     Device,
     SignalDict,
     StandardDetector,
     StaticPathProvider,
-    TriggerInfo,
     UUIDFilenameProvider,
     soft_signal_rw,
 )
@@ -40,36 +36,44 @@ class DataBlock(Device):
         super().__init__()
 
     async def path(self) -> Path:
-        """Where the file is to be written."""
+        """Returns where the file is to be written."""
         return Path(await self.hdf_directory.get_value()) / await self.hdf_file_name.get_value()
 
 
 class ExternalTriggers(DetectorTriggerLogic):
-    """Capture goes by the detector's triggers."""
+    """Each capture or exposure has a trigger from outside."""
 
     def get_deadtime(self, config_values: SignalDict) -> float:
+        """Returns that of a PandA, seconds."""
         return 8e-9
 
     async def prepare_level(self, num: int) -> None:
-        pass
+        """Has nothing to prepare."""
 
 
 class Capture(DetectorAcquireLogic):
     """Writes captures (capture, 2) at their time, one part of the flight after the other, and shares them."""
 
-    def __init__(self, data: DataBlock, captures: np.ndarray, period_s: float, n_at_once: int) -> None:
+    def __init__(
+        self, data: DataBlock, captures: NDArray[np.float64], period_s: float, n_at_once: int
+    ) -> None:
         self._data, self._captures = data, captures
         self._period_s, self._n_at_once = period_s, n_at_once
         self._task: asyncio.Task[None] | None = None
 
     async def start_acquiring(self) -> None:
+        """Begins the flight."""
         self._task = asyncio.create_task(self._capture())
 
     async def wait_for_idle(self) -> None:
+        """Waits until the last capture is written."""
         if self._task is not None:
             await self._task
 
     async def ensure_stopped(self) -> None:
+        """Ends the flight where it is."""
+        if self._task is not None:
+            self._task.cancel()
         self._task = None
 
     async def _capture(self) -> None:
@@ -96,36 +100,20 @@ class SimulatedPanda(StandardDetector):
     folder : Path
         Of its files.
     captures : (capture, 2) float64
+        Positions (y, x), in the unit that the beamline uses.
     period_s : float
-        Between two captures.
+        Between two captures, seconds.
     n_at_once : int
         Captures that are written, and announced, in one go.
     """
 
-    def __init__(self, folder: Path, captures: np.ndarray, *, period_s: float, n_at_once: int) -> None:
-        self.data = DataBlock()
+    def __init__(
+        self, folder: Path, captures: NDArray[np.float64], *, period_s: float, n_at_once: int
+    ) -> None:
+        self.data, paths = DataBlock(), StaticPathProvider(UUIDFilenameProvider(), folder)
         self.add_detector_logics(
             ExternalTriggers(),
             Capture(self.data, captures, period_s, n_at_once),
-            PandaHDFDataLogic(StaticPathProvider(UUIDFilenameProvider(), folder), self.data),
+            PandaHDFDataLogic(paths, self.data),  # type: ignore[arg-type]
         )
         super().__init__(name="panda")
-
-
-def fly(panda: SimulatedPanda, n_events: int, captures_per_event: int, series: str) -> MsgGenerator[None]:
-    """One flight past the detector's series of that name, as a beamline's plan has it."""
-    info = TriggerInfo(
-        number_of_events=n_events,
-        trigger=DetectorTrigger.EXTERNAL_LEVEL,
-        collections_per_event=captures_per_event,
-    )
-
-    @bpp.stage_decorator([panda])
-    @bpp.run_decorator(md={"detector_series_id": series})
-    def inner() -> MsgGenerator[None]:
-        yield from bps.prepare(panda, info, wait=True)
-        yield from bps.declare_stream(panda, name="primary", collect=True)
-        yield from bps.kickoff(panda, wait=True)
-        yield from bps.collect_while_completing([panda], [panda], flush_period=0.1, stream_name="primary")
-
-    return (yield from inner())
