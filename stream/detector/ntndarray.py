@@ -1,0 +1,227 @@
+"""NTNDArray, what areaDetector publishes over PV Access: one array decoded and encoded; no network.
+
+The normative type: https://docs.epics-controls.org/en/latest/pv-access/Normative-Types-Specification.html
+"""
+
+import math
+import struct
+from typing import Any, NamedTuple
+
+import lz4.block
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.detector.compression import BLOCK_BYTES, compress
+from stream.detector.protocol import MAX_PIXELS, DetectorMessageError, EncodedFrame
+from stream.wire.foreign import in_short
+
+# EPICS numbers the types of scalars; a codec's parameter is the number of the pixels' type.
+_DTYPES = {1: "|i1", 2: "<i2", 3: "<i4", 5: "|u1", 6: "<u2", 7: "<u4"}
+_NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
+_FIELDS = {
+    "|i1": "byteValue", "<i2": "shortValue", "<i4": "intValue",
+    "|u1": "ubyteValue", "<u2": "ushortValue", "<u4": "uintValue",
+}  # fmt: skip
+_OTHERS = {0: "boolean", 4: "int64", 8: "uint64", 9: "float32", 10: "float64", 11: "text"}
+_HEADER, _LENGTH = (
+    struct.Struct(">QI"),
+    struct.Struct(">I"),
+)  # of HDF5's filters, which areaDetector leaves out
+_EPICS_EPOCH_S = 631_152_000  # 1990: what a driver that knows no time says
+CODECS = ("", "bslz4", "lz4")
+_LOSES = {"jpeg": "it loses counts"}
+_COLOUR = {1: "Bayer", 2: "RGB1", 3: "RGB2", 4: "RGB3", 5: "YUV444", 6: "YUV422", 7: "YUV411"}
+
+
+class Exposure(NamedTuple):
+    """What one NTNDArray says.
+
+    Attributes
+    ----------
+    number : int
+        Its `uniqueId`: counts on, and whoever operates the detector may set the counter.
+    stamp_s : float
+        The detector's time of it, seconds since 1970; 0 where the driver tells none.
+    frame : EncodedFrame
+    """
+
+    number: int
+    stamp_s: float
+    frame: EncodedFrame
+
+
+def decode_array(value: Any) -> Exposure | None:
+    """Returns what an NTNDArray says, None for one without an image, as a PV has before the first.
+
+    Parameters
+    ----------
+    value : p4p.Value
+        The pixels of the result lie in it where they are not compressed.
+
+    Raises
+    ------
+    DetectorMessageError
+        Saying what was expected and what came.
+    """
+    try:
+        pixels, codec, number = value["value"], value["codec.name"], value["uniqueId"]
+        seconds, nanoseconds = value["dataTimeStamp.secondsPastEpoch"], value["dataTimeStamp.nanoseconds"]
+        sizes = [axis["size"] for axis in value["dimension"]]
+        parameter = value["codec.parameters"] if codec else None
+        n_bytes = value["compressedSize"] if codec else 0
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DetectorMessageError(f"{_kind(value)} is no NTNDArray: {error}") from error
+    if pixels is None or (not sizes and not len(pixels)):
+        return None
+    shape = _shape(sizes, value)
+    data = _bytes(pixels)
+    stamp_s = seconds + nanoseconds * 1e-9
+    stamp_s = stamp_s if stamp_s > _EPICS_EPOCH_S else 0.0
+    if not codec:
+        return Exposure(number, stamp_s, EncodedFrame(shape=shape, dtype=_dtype(pixels.dtype.str), data=data))
+    if 0 < n_bytes < len(data):
+        data = data[:n_bytes]
+    return Exposure(number, stamp_s, _compressed(codec, parameter, shape, data))
+
+
+def _kind(value: Any) -> str:
+    try:
+        return in_short(value.getID())
+    except AttributeError:
+        return type(value).__name__
+
+
+def _shape(sizes: list[Any], value: Any) -> tuple[int, int]:
+    """Return rows and columns: the first axis is that of neighbouring pixels, x."""
+    axes = [size for size in sizes[2:] if size != 1]
+    if len(sizes) < 2 or axes:
+        raise DetectorMessageError(
+            f"image of {in_short(sizes)} pixels{_colour(value)}: wanted two axes, x and y, of a detector "
+            "without colours"
+        )
+    columns, rows = sizes[:2]
+    if (
+        not (type(columns) is int and type(rows) is int)
+        or min(columns, rows) < 1
+        or rows * columns > MAX_PIXELS
+    ):
+        raise DetectorMessageError(
+            f"image of {in_short(sizes)} pixels: wanted x and y, {MAX_PIXELS} pixels at most"
+        )
+    return rows, columns
+
+
+def _colour(value: Any) -> str:
+    try:
+        modes = [attribute["value"] for attribute in value["attribute"] if attribute["name"] == "ColorMode"]
+    except (KeyError, TypeError, AttributeError):
+        return ""
+    named = [_COLOUR[mode] for mode in modes if isinstance(mode, int) and mode in _COLOUR]
+    return f" (ColorMode {named[0]})" if named else ""
+
+
+def _bytes(pixels: Any) -> memoryview:
+    try:
+        return memoryview(pixels).cast("B")
+    except (TypeError, ValueError) as error:
+        raise DetectorMessageError(
+            f"pixels of type {in_short(type(pixels).__name__)}: wanted integers"
+        ) from error
+
+
+def _dtype(dtype: str) -> str:
+    if dtype not in _NUMBERS:
+        raise DetectorMessageError(
+            f"pixels of type {np.dtype(dtype).name}: wanted counts, integers of 8, 16 or 32 bits"
+        )
+    return dtype
+
+
+def _compressed(codec: Any, parameter: Any, shape: tuple[int, int], data: memoryview) -> EncodedFrame:
+    if codec not in CODECS:
+        reason = _LOSES.get(codec, "it is not known here")
+        raise DetectorMessageError(
+            f"image compressed by {in_short(codec)}, and {reason}: have the codec plugin send bslz4, lz4, or "
+            "the pixels as they are"
+        )
+    dtype = _DTYPES.get(parameter) if type(parameter) is int else None
+    if dtype is None:
+        named = _OTHERS.get(parameter, in_short(parameter)) if type(parameter) is int else in_short(parameter)
+        raise DetectorMessageError(
+            f"image compressed by {codec} with pixels of type {named} (codec.parameters): wanted the number "
+            "that EPICS has for integers of 8, 16 or 32 bits"
+        )
+    item_size = np.dtype(dtype).itemsize
+    n_bytes = math.prod(shape) * item_size
+    if codec == "bslz4":
+        return EncodedFrame(
+            shape=shape,
+            dtype=dtype,
+            compression=codec,
+            item_size=item_size,
+            data=data if _is_framed(data) else b"".join((_HEADER.pack(n_bytes, BLOCK_BYTES), data)),
+        )
+    if len(data) == n_bytes:  # framed, it would stand for pixels as they are
+        return EncodedFrame(shape=shape, dtype=dtype, data=_unpacked(data, n_bytes))
+    head = b"" if _is_framed(data) else _HEADER.pack(n_bytes, n_bytes) + _LENGTH.pack(len(data))
+    return EncodedFrame(shape=shape, dtype=dtype, compression=codec, data=b"".join((head, data)))
+
+
+def _is_framed(data: memoryview) -> bool:
+    """Whether the header of HDF5's filters stands before the data, as in files: no other data begin so."""
+    return data[:4] == b"\0\0\0\0" and len(data) >= _HEADER.size
+
+
+def _unpacked(data: memoryview, n_bytes: int) -> bytes:
+    try:
+        return lz4.block.decompress(data, uncompressed_size=n_bytes)
+    except lz4.block.LZ4BlockError as error:
+        raise DetectorMessageError(f"damaged LZ4 block of {n_bytes} bytes: {error}") from error
+
+
+def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = "bslz4") -> dict[str, Any]:
+    """Returns the fields of the NTNDArray that areaDetector publishes for a frame.
+
+    Parameters
+    ----------
+    frame : (row, column) integers of 8, 16 or 32 bits
+    number : int
+        Its `uniqueId`.
+    stamp_s : float
+        Seconds since 1970.
+    codec : {"bslz4", "lz4", ""}
+
+    Raises
+    ------
+    ValueError
+        If frames of this kind cannot be sent.
+    """
+    dtype = frame.dtype.newbyteorder("<").str
+    if frame.ndim != 2 or dtype not in _NUMBERS or codec not in CODECS:
+        raise ValueError(
+            f"frame {frame.shape} {frame.dtype}, codec {codec!r}: wanted two axes of integers of 8, 16 or 32 "
+            f"bits and one of {CODECS}"
+        )
+    frame = np.ascontiguousarray(frame, dtype)
+    pixels = frame.reshape(-1)
+    if codec == "bslz4":
+        pixels = np.frombuffer(compress(frame, codec), np.uint8)[_HEADER.size :]
+    elif codec == "lz4":
+        pixels = np.frombuffer(lz4.block.compress(frame.tobytes(), store_size=False), np.uint8)
+    seconds, rest = divmod(stamp_s, 1)
+    stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
+    rows, columns = frame.shape
+    return {
+        "value": (_FIELDS[pixels.dtype.str], pixels),
+        "codec": {"name": codec, "parameters": _NUMBERS[dtype]} if codec else {"name": ""},
+        "compressedSize": pixels.nbytes,
+        "uncompressedSize": frame.nbytes,
+        "uniqueId": number,
+        "dataTimeStamp": stamp,
+        "timeStamp": stamp,
+        "dimension": [
+            {"size": size, "offset": 0, "fullSize": size, "binning": 1, "reverse": False}
+            for size in (columns, rows)
+        ],
+        "attribute": [{"name": "ColorMode", "value": 0, "descriptor": "Color mode", "source": "Driver"}],
+    }

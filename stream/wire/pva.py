@@ -1,0 +1,120 @@
+"""EPICS PV Access, by p4p: the only place that knows it. It comes with the extra `pva`.
+
+PV Access has neither passwords nor encryption, and whoever answers first is believed. Without `insecure`
+nothing is searched for, and nothing served, beyond this computer.
+"""
+
+import ipaddress
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+_SEARCHED = ("EPICS_PVA_ADDR_LIST", "EPICS_PVA_NAME_SERVERS")  # variables that say where
+
+
+class PvaError(ValueError):
+    """A PV that must not be searched for or served, or that refuses to be listened to."""
+
+
+def private_search(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns where PVs are searched for by a client that must not ask beyond this computer.
+
+    Raises
+    ------
+    PvaError
+        If the environment names other computers.
+    """
+    for variable in _SEARCHED:
+        for address in environment.get(variable, "").split():
+            if not _is_here(address):
+                raise PvaError(
+                    f"{variable} has {address}: PVs of other computers are believed without a password, so "
+                    "say `insecure: true` where the network is trusted, or search on 127.0.0.1 alone"
+                )
+    own = {key: value for key, value in environment.items() if key.startswith("EPICS_PVA_")}
+    addresses = environment.get(_SEARCHED[0], "") or LOOPBACK
+    return own | {"EPICS_PVA_ADDR_LIST": addresses, "EPICS_PVA_AUTO_ADDR_LIST": "NO"}
+
+
+def _is_here(address: str) -> bool:
+    host = address.rpartition(":")[0] if address.count(":") == 1 else address.strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Monitor:
+    """What a PV has become since it was last asked for; a context manager.
+
+    Parameters
+    ----------
+    name : str
+        Of the PV. Where there is none yet, it is waited for.
+    queue : int
+        Updates that wait here. Of those that a full queue has no room for, only the newest stays.
+    insecure : bool
+        Allows PVs of other computers, as `EPICS_PVA_ADDR_LIST` and its neighbours say where.
+
+    Attributes
+    ----------
+    is_connected : bool
+        Whether the PV was there when it was last asked for.
+
+    Raises
+    ------
+    PvaError
+        If the environment has other computers searched without `insecure`.
+    ImportError
+        If p4p is missing.
+    """
+
+    def __init__(self, name: str, queue: int, *, insecure: bool = False) -> None:
+        where = {} if insecure else private_search(os.environ)
+        from p4p.client.raw import Context
+
+        self.name, self.is_connected = name, False
+        # No threads of ours: updates wait in the library until they are taken. With `pipeline` a server was
+        # seen to keep back what its queue holds, after an acknowledgement, until the next update.
+        self._context = Context("pva", conf=where, useenv=insecure, nt=False)
+        self._updates = self._context.monitor(name, _ignore, request=f"field()record[queueSize={queue}]")
+
+    def receive(self) -> tuple[Any, bool] | None:
+        """Returns the next update, and whether it is what the PV held when it was connected to.
+
+        None where there is no more; never waits.
+
+        Raises
+        ------
+        PvaError
+            If the server refuses.
+        """
+        while (update := self._updates.pop()) is not None:
+            if not isinstance(update, Exception):
+                is_first, self.is_connected = not self.is_connected, True
+                return update, is_first
+            was_connected, self.is_connected = self.is_connected, False
+            if type(update).__name__ == "RemoteError":
+                raise PvaError(f"PV {self.name} cannot be listened to: {update}")
+            if was_connected:
+                log.warning("PV %s is gone; it is waited for", self.name)
+        return None
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._updates.close()
+        self._context.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _ignore() -> None:
+    """Takes note of nothing: updates are asked for."""
