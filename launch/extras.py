@@ -9,6 +9,8 @@ _MODULES = {
     "beamline": "bluesky ophyd_async event_model databroker tiled bluesky_tiled_plugins",
     "fast": "numba llvmlite pyfftw openvino",
     "train": "skimage",
+    "pva": "p4p",
+    "panda": "pandablocks",
     "ray": "ray",
 }
 EXTRA_OF = {module: extra for extra, modules in _MODULES.items() for module in modules.split()}
