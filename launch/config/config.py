@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from launch.config.sections import (
     FinetuneConfig,
     FinisherConfig,
+    PvaConfig,
     ResultsConfig,
     StoreConfig,
     ViewerConfig,
@@ -77,6 +78,8 @@ class Config(Section):
     """where clients fetch the growing image"""
     viewer: ViewerConfig = ViewerConfig()
     """the web page"""
+    pva: PvaConfig = PvaConfig()
+    """the live image as EPICS PVs"""
     policy: PolicyConfig = PolicyConfig()
     """advice on where to measure next"""
     finisher: FinisherConfig = FinisherConfig()
@@ -157,6 +160,7 @@ def config_hash(config: Config) -> str:
             "results": True,
             "finisher": True,
             "remote": True,
+            "pva": True,
             "refinement": {"share": True, "frames_gb": True},
             "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
             "network": {"fast_weights": True, "workers": True, "devices": True},

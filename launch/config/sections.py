@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from operators.section import Fraction, Section
 from stream.files.paths import InputPath, OutputPath
+from stream.wire.pva import check_host
 
 _UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -116,6 +117,27 @@ class ViewerConfig(Section):
                 f"{LEAST_TOKEN} letters and digits"
             )
         return token
+
+
+class PvaConfig(Section):
+    """The live image as EPICS PVs, for areaDetector's viewers and operator screens; needs the extra `pva`."""
+
+    enabled: bool = False
+    """whether amplitude, phase and sigma are served as PVs (NTNDArray), with a few numbers beside them"""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_:.{}<>-]{1,40}$")] = "PTYCHO:"
+    """what the names of the PVs begin with: PTYCHO:Phase"""
+    host: str = "127.0.0.1"
+    """address of this computer that they are served on"""
+    insecure: bool = False
+    """allows a host that other machines can reach; PVs have no password, and nobody can write to these"""
+    interval_s: PositiveFloat = 0.5
+    """shortest time between two images, seconds"""
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if self.enabled:
+            check_host(self.host, insecure=self.insecure)
+        return self
 
 
 class ResultsConfig(Section):

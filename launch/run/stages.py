@@ -34,6 +34,7 @@ FINISHER_PUBLISH_S = 5.0  # nobody watches; what a crash of the finisher costs
 RESUMED_SILENCE_S = 10.0  # of a detector whose scan is only to be finished, where others may pause for ever
 RELAY = "subscriber.relay"  # where the second of two ingests passes on what it does not deal with
 LEASES = "inference.leases"  # where workers of inference get frames
+PVS = "launch.pva.service:pvs"
 PLACEMENT = "launch.on_ray.placement:placement"  # by its name: what knows Ray is no part of a run without
 WEIGHT_OF_A_LEVEL = 1.25  # of the kernel's scheduler: so much more time has a process one level of nice below
 
@@ -87,6 +88,9 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
         doors = {"stitcher": config.live} | ({"policy": config.policy} if config.policy.enabled else {})
         after = tuple(stage for stage, section in doors.items() if section.address.endswith("*"))
         stages.append(_spec(viewer, closes=False, is_vital=False, after=after, nice_when_ready=5))
+    if config.pva.enabled:
+        own = {"closes": False, "is_vital": False, "after": ("stitcher",), "nice_when_ready": 5}
+        stages.append(StageSpec.model_validate({"name": "pvs", "builder": PVS} | own))
     if config.policy.enabled:
         stages.append(_spec(policy, closes=False, is_vital=False, after=("stitcher",)))
     return tuple(stages)

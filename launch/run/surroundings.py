@@ -132,6 +132,18 @@ def store(known: Known) -> Findings:
     yield Finding("store", "OK", str(folder))
 
 
+def pvs(known: Known) -> Findings:
+    """Yields whether the live image can be served as PVs, and who may see it."""
+    section = known.config.pva
+    if not section.enabled:
+        return
+    require("p4p")
+    yield Finding("pvs", "OK", f"{section.prefix}Phase and its neighbours are served at {section.host}")
+    if section.host not in LOOPBACK:
+        detail = f"everybody who reaches {section.host} may see the image: PVs have no password"
+        yield Finding("pvs", "WARNING", detail)
+
+
 def cluster(known: Known) -> Findings:
     """Yields whether workers could be placed on the cluster that is named; it is not asked."""
     if on := known.config.remote.cluster:

@@ -7,12 +7,13 @@ nothing is searched for, and nothing served, beyond this computer.
 import ipaddress
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK, ANYWHERE = "127.0.0.1", "0.0.0.0"
 _SEARCHED = ("EPICS_PVA_ADDR_LIST", "EPICS_PVA_NAME_SERVERS")  # variables that say where
 
 
@@ -114,6 +115,81 @@ class Monitor:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class PvServer:
+    """Serves PVs that nobody can write to; a context manager.
+
+    Who reads slowly misses updates and delays nobody.
+
+    Parameters
+    ----------
+    host : str
+        Address of this computer that is listened on; ports are those of the environment, or EPICS's own.
+    insecure : bool
+        Allows a host that other computers can reach.
+
+    Raises
+    ------
+    PvaError
+        If the host is open to others without `insecure`, or cannot be listened on.
+    ImportError
+        If p4p is missing.
+    """
+
+    def __init__(self, host: str = LOOPBACK, *, insecure: bool = False) -> None:
+        check_host(host, insecure=insecure)
+        from p4p import Value
+        from p4p.nt import NTNDArray, NTScalar
+        from p4p.server import Server, StaticProvider
+        from p4p.server.raw import SharedPV
+
+        self._value, self._new_pv = Value, SharedPV
+        self._image_type = NTNDArray().type
+        self._scalar_types = {int: NTScalar.buildType("l"), str: NTScalar.buildType("s")}
+        self._provider, self._pvs = StaticProvider(), dict[str, Any]()
+        names = ("EPICS_PVAS_INTF_ADDR_LIST", "EPICS_PVAS_BEACON_ADDR_LIST")
+        where = dict.fromkeys(names, host) | {"EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO"}
+        try:
+            self._server = Server([self._provider], conf={} if host == ANYWHERE else where, useenv=True)
+        except RuntimeError as error:
+            raise PvaError(f"PVs cannot be served at {host}: {error}") from error
+
+    def post_image(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Renews the NTNDArray `name` by all its fields."""
+        self._post(name, self._value(self._image_type, dict(fields)))
+
+    def post_scalar(self, name: str, value: int | str) -> None:
+        """Renews the NTScalar `name`."""
+        seconds, rest = divmod(time.time(), 1)
+        stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
+        self._post(name, self._value(self._scalar_types[type(value)], {"value": value, "timeStamp": stamp}))
+
+    def _post(self, name: str, value: Any) -> None:
+        if (pv := self._pvs.get(name)) is not None:
+            pv.post(value)
+            return
+        self._pvs[name] = pv = self._new_pv(initial=value)
+        self._provider.add(name, pv)
+
+    def close(self) -> None:
+        """Stops serving."""
+        self._server.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def check_host(host: str, *, insecure: bool) -> None:
+    """Raises PvaError if PVs served at `host` can be read by other computers and that is not allowed."""
+    if not insecure and not _is_here(host):
+        raise PvaError(
+            f"PVs at {host} can be read from other computers, without a password: use host {LOOPBACK}, or "
+            "say `insecure: true` where the network is trusted"
+        )
 
 
 def _ignore() -> None:

@@ -1,11 +1,11 @@
 """PVs on the loopback alone, at ports of their own: no two tests see each other."""
 
-import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
+import pytest
 from p4p import Value
 from p4p.nt import NTNDArray
 from p4p.server import Server
@@ -15,21 +15,33 @@ NDARRAY = NTNDArray().type
 
 
 @contextmanager
-def served(pvs: Mapping[str, SharedPV]) -> Iterator[Server]:
-    """Serves PVs; clients of this process, and of those that it starts, find them."""
-    with Server(providers=[dict(pvs)], isolate=True) as server, environment_of(server):
-        yield server
-
-
-@contextmanager
-def environment_of(server: Server) -> Iterator[None]:
-    with mock.patch.dict(os.environ, client_environment(server)):
+def own_network() -> Iterator[None]:
+    """PVs of this process, and of those that it starts, find each other, and no others."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = {
+        "EPICS_PVA_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+        "EPICS_PVA_BROADCAST_PORT": port,
+        "EPICS_PVAS_BROADCAST_PORT": port,
+        "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVAS_BEACON_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+        "EPICS_PVAS_SERVER_PORT": "0",
+        "EPICS_PVA_SERVER_PORT": "0",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in environment.items():
+            patch.setenv(variable, value)
         yield
 
 
-def client_environment(server: Server) -> dict[str, str]:
-    """What a client must have in its environment to find the PVs of `server`, and no others."""
-    return {key: value for key, value in server.conf().items() if key.startswith("EPICS_PVA_")}
+@contextmanager
+def served(pvs: Mapping[str, SharedPV]) -> Iterator[None]:
+    """Serves PVs in the network of the test."""
+    with Server(providers=[dict(pvs)]):
+        yield
 
 
 def new_pv(**fields: Any) -> SharedPV:
@@ -38,4 +50,5 @@ def new_pv(**fields: Any) -> SharedPV:
 
 
 def post(pv: SharedPV, fields: Mapping[str, Any]) -> None:
+    """Renews a PV."""
     pv.post(Value(NDARRAY, dict(fields)))

@@ -231,6 +231,18 @@ def test_what_a_store_needs_and_is_not_installed_is_named(folder, monkeypatch):
         warnings_of(configured(folder, "store.enabled=true"))
 
 
+def test_pvs_need_their_extra_and_others_who_see_them_are_a_warning(folder, monkeypatch):
+    from launch.run import surroundings
+
+    known = configured(folder, "pva={enabled: true, host: 0.0.0.0, insecure: true}")
+    assert [warning.detail for warning in warnings_of(known)] == [
+        "everybody who reaches 0.0.0.0 may see the image: PVs have no password"
+    ]
+    monkeypatch.setattr(surroundings, "find_spec", lambda module: None)
+    with pytest.raises(ConfigError, match="pvs: p4p is missing: needs the extra 'pva': pip install"):
+        warnings_of(known)
+
+
 def test_run_refuses_before_any_process_is_started(folder, call, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     file = str(folder / "configuration.yaml")

@@ -60,6 +60,12 @@ def test_a_run_has_the_stages_it_is_configured_for(tmp_path):
     assert names(config) == ["subscriber", "positions", "inference", "stitcher", "finisher", "recorder"]
 
 
+def test_pvs_are_a_process_that_a_run_can_do_without(tmp_path):
+    by_name = {spec.name: spec for spec in stages_of(make_config(tmp_path, pva={"enabled": True}))}
+    assert by_name["pvs"].after == ("stitcher",)
+    assert not by_name["pvs"].is_vital
+
+
 def test_a_run_with_a_cluster_has_a_process_that_places_workers_once_their_doors_are_there(tmp_path):
     settings = {"network": {"weights": "demo"}, "probe": TRAINED_PROBE}
     remote = {"enabled": True, "cluster": "ray://head:10001"}

@@ -1,17 +1,22 @@
 """A PV is heard of in order, connected or not, and never beyond this computer unless that is allowed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from p4p.server import Server
 
 from stream.wire.pva import Monitor, PvaError, private_search
-from tests.helpers.stream.pva import client_environment, new_pv, post, served
+from tests.helpers.stream.pva import new_pv, own_network, post, served
 
 PATIENCE_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def _has_a_network_of_its_own() -> Iterator[None]:
+    with own_network():
+        yield
 
 
 def numbers_until(monitor: Monitor, is_enough: Callable[[list[int]], bool]) -> list[tuple[int, bool]]:
@@ -66,19 +71,11 @@ def test_a_pv_that_goes_and_comes_back_is_connected_to_again() -> None:
 
 
 def test_a_pv_that_is_not_there_yet_is_waited_for() -> None:
-    pv = new_pv(uniqueId=5)
-    with Server(providers=[{}], isolate=True) as server:
-        where = client_environment(server)
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in where.items():
-            patch.setenv(key, value)
-        with Monitor("T:IMAGE", 100) as monitor:
-            assert monitor.receive() is None
-            assert not monitor.is_connected
-            ports = {key: value for key, value in where.items() if "PORT" in key}
-            conf = ports | {"EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1"}
-            with Server(providers=[{"T:IMAGE": pv}], conf=conf, useenv=False):
-                numbers_until(monitor, lambda got: got == [5])
+    with Monitor("T:IMAGE", 100) as monitor:
+        assert monitor.receive() is None
+        assert not monitor.is_connected
+        with served({"T:IMAGE": new_pv(uniqueId=5)}):
+            assert numbers_until(monitor, lambda got: got == [5]) == [(5, True)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The live image as EPICS PVs, for the screens that a beamline has already."""
