@@ -26,7 +26,8 @@ from stream.detector.protocol import (
     StartMessage,
 )
 from stream.documents.codec import DocumentError, decode_document
-from stream.stages.config import DetectorConfig, EndpointSection
+from stream.files.endpoint_section import EndpointSection
+from stream.stages.config import DetectorConfig
 from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
 from stream.wire.greeting import ask_who, unlike_keys

@@ -23,7 +23,8 @@ from stream.atomic import written_atomically
 from stream.detector.dialects import DIALECTS
 from stream.detector.protocol import DetectorMessageError, StartMessage
 from stream.documents.codec import Document, DocumentError, decode_document
-from stream.stages.config import DetectorConfig, PositionsConfig
+from stream.documents.config import PositionsConfig
+from stream.stages.config import DetectorConfig
 
 _USUAL = RECIPES / "beamline.yaml"
 Ask = Callable[[Question], str]  # raises EOFError or the like where nobody answers

@@ -17,13 +17,13 @@ from launch.config.sections import (
     kept,
 )
 from operators.section import Section
+from stream.documents.config import PositionsConfig
 from stream.files.paths import OutputPath
 from stream.stages.config import (
     DetectorConfig,
     GeometryConfig,
     LiveConfig,
     NetworkConfig,
-    PositionsConfig,
     ProbeConfig,
     RefinementConfig,
     RemoteConfig,

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from launch.config.config import Config, config_hash
 from stream.atomic import replacing
+from stream.files.endpoint_section import EndpointSection
 from stream.remote.placed import door_of_placed
-from stream.stages.config import EndpointSection, RemoteConfig
+from stream.stages.config import RemoteConfig
 from stream.stages.inputs import Optics
 from stream.stages.link import StageContext
 from stream.wire.sockets import Endpoint

@@ -12,8 +12,8 @@ from launch.offline.recorded import RecordedScan
 from operators.optics.probe import curvature_of_disc
 from operators.orientation.turn import Turn
 from stream.documents.codec import DocumentError, read_documents
+from stream.documents.config import PositionsConfig
 from stream.documents.position_reader import PositionReader
-from stream.stages.config import PositionsConfig
 
 _SAME_DISC = 0.15  # share by which a known defocus may be wrong
 Names = tuple[str, str]  # of y and x

@@ -17,10 +17,11 @@ from launch.config.policy import axes_of
 from launch.config.probe import Known, error_model, model_card, model_id
 from launch.config.run_file import PROBE_FILE, ResolvedRun, StageSpec, client_of, new_run, optics, work_door
 from stream.atomic import replacing
+from stream.files.endpoint_section import EndpointSection
 from stream.record.handover import NETWORK
 from stream.record.run_state import StateReader, is_asked_to_end
 from stream.record.scan import INGESTS, Scan
-from stream.stages.config import MOST_ELSEWHERE, EndpointSection
+from stream.stages.config import MOST_ELSEWHERE
 from stream.stages.inference.leases import worker_name
 from stream.stages.inputs import ImageOrigin
 from stream.stages.stage import Service, Source, Stage, Worker

@@ -20,7 +20,7 @@ from launch.extras import missing_extra
 from launch.run.claims import LOCK, claim
 from launch.run.findings import Finding, Findings, caught
 from operators.optics.sampling import readable, roughly
-from stream.stages.config import EndpointSection
+from stream.files.endpoint_section import EndpointSection
 from stream.wire.greeting import resolve_host
 from stream.wire.reserve import reserved
 from stream.wire.sockets import read_keys

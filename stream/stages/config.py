@@ -5,7 +5,7 @@ is checked at once.
 """
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -21,37 +21,12 @@ from operators.engine.config import ComputeConfig, RefinerConfig
 from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.section import Fraction, Section
-from stream.documents.position_reader import PositionFields
-from stream.files.paths import InputPath, OutputPath
+from stream.files.endpoint_section import EndpointSection
+from stream.files.paths import InputPath
 from stream.wire import addresses
-from stream.wire.sockets import Endpoint
 
 MOST_WORKERS = 16  # of which the page shows each
 MOST_ELSEWHERE = 64  # workers on other machines
-
-
-class EndpointSection(Section):
-    """An address and who may use it."""
-
-    address: str
-    """tcp://host:port or ipc://path"""
-    bind: bool = Endpoint.bind
-    """whether this side owns the address and the other connects"""
-    insecure: bool = Endpoint.insecure
-    """allows an address that other machines can reach without encryption"""
-    key: InputPath | None = Endpoint.key
-    """own CURVE secret key file, as written by `ptychostream keys`"""
-    peers: InputPath | None = Endpoint.peers
-    """public key file of the server, or with `bind` the folder of allowed clients' public keys"""
-
-    @model_validator(mode="after")
-    def _is_safe(self) -> Self:
-        self.endpoint().check()
-        return self
-
-    def endpoint(self) -> Endpoint:
-        """Returns the address as sockets take it."""
-        return Endpoint(**{field.name: getattr(self, field.name) for field in fields(Endpoint)})
 
 
 class GeometryConfig(Section):
@@ -129,52 +104,6 @@ class DetectorConfig(EndpointSection):
         A start message has maps of the whole detector for each channel, and tables beside them.
         """
         return 0 if self.frame_shape is None else (16 << 20) + 64 * math.prod(self.frame_shape)
-
-
-class PositionsConfig(PositionFields, EndpointSection):
-    """Where the probe was for every frame."""
-
-    source: Literal["documents", "file"] = "documents"
-    """bluesky documents as they are published, or a file of a known trajectory"""
-    address: str = addresses.POSITIONS
-    """where bluesky publishes to: tcp://host:port or ipc://path"""
-    bind: bool = True
-    """whether this side owns the address and bluesky's publisher connects"""
-    path: InputPath | None = None
-    """.cxi, .npy, .csv or text with one position per frame, for source 'file'"""
-    queue: PositiveInt = 20_000
-    """messages held when this side is late"""
-    series_key: str = "detector_series_id"
-    """key of the start document that names the detector's series"""
-    late_s: PositiveFloat = 5.0
-    """how long positions may come after the last frame, seconds"""
-    folders: tuple[OutputPath, ...] = ()
-    """folders from which files are read that documents name (fly scans, PandA); no others are"""
-    root_map: dict[str, OutputPath] | None = None
-    """folders as the documents name them, and where they are mounted here; these are read as well"""
-    field_m: PositiveFloat = 1.0e-3
-    """largest distance of a position from the first ones of its scan, metres; wild readings are rejected"""
-
-    settling_frames: NonNegativeInt = 0
-    """first frames of a series, or of each line, while the stage still moves: recorded, and in no image"""
-    line_frames: NonNegativeInt = 0
-    """frames of a line, for `settling_frames`; 0 counts them once, from the start of the series"""
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        if self.source == "file" and self.path is None:
-            raise ValueError("source 'file' needs `path`")
-        if self.source == "file" and self.settled:
-            raise ValueError("`settled` is a field of documents: give frames of a file no position instead")
-        if 0 < self.line_frames <= self.settling_frames:
-            raise ValueError(
-                f"settling_frames: wanted fewer than the {self.line_frames} of a line, "
-                f"got {self.settling_frames}"
-            )
-        says_unit = self.source == "file" and self.path is not None and self.path.suffix in (".cxi", ".h5")
-        if self.unit is None and not says_unit:
-            raise ValueError("`unit` is required: one of m, mm, um, nm")
-        return self
 
 
 class ProbeConfig(Section):

@@ -23,13 +23,13 @@ from stream.documents.codec import (
     read_documents,
     repair_record,
 )
+from stream.documents.config import PositionsConfig
 from stream.documents.pairing import RunPairing
 from stream.documents.position_file import load_positions
 from stream.documents.position_reader import PositionReader, Rows
 from stream.documents.position_writer import STAGE, PositionWriter
 from stream.documents.stream_files import StreamFiles
 from stream.record.scan import NewScans, Numbers, Scan
-from stream.stages.config import PositionsConfig
 from stream.stages.refusals import Complaints, in_words
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer

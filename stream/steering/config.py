@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, model_vali
 from operators.geometry import METRES_PER_UNIT
 from operators.section import Fraction
 from operators.steering.routes import Travel
-from stream.stages.config import EndpointSection
+from stream.files.endpoint_section import EndpointSection
 from stream.steering.motor_axes import Axes, Limits
 from stream.wire import addresses
 

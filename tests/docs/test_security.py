@@ -7,7 +7,9 @@ import re
 import pytest
 
 from launch.config.sections import ViewerConfig
-from stream.stages.config import DetectorConfig, EndpointSection, LiveConfig, PositionsConfig, RemoteConfig
+from stream.documents.config import PositionsConfig
+from stream.files.endpoint_section import EndpointSection
+from stream.stages.config import DetectorConfig, LiveConfig, RemoteConfig
 from stream.steering.config import PolicyConfig
 from tests.helpers.documentation import ROOT
 

@@ -18,16 +18,12 @@ from operators.geometry import Bounds
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import ReplayConfig, series_messages
 from stream.documents.codec import encode_document
+from stream.documents.config import PositionsConfig
 from stream.files.weights import save_network
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
-from stream.stages.config import (
-    DetectorConfig,
-    NetworkConfig,
-    PositionsConfig,
-    ProbeConfig,
-)
+from stream.stages.config import DetectorConfig, NetworkConfig, ProbeConfig
 from stream.stages.cursor import ScanCursor
 from stream.stages.inference.worker import Inference
 from stream.stages.ingest.subscriber import Subscriber

@@ -9,9 +9,9 @@ import numpy as np
 from launch.results.finisher import Finisher
 from launch.results.halves import LeftMeasurements
 from launch.run.supervisor import Supervisor
+from stream.documents.config import PositionsConfig
 from stream.record.handover import hand_over
 from stream.record.scan import Scan
-from stream.stages.config import PositionsConfig
 from stream.stages.link import StageContext
 from stream.stages.loop import WorkerLoop
 from stream.stages.positions import Positions
