@@ -16,6 +16,7 @@ from stream.documents.stream_files import Dataset, NotYetError, read_captures
 
 MOST_CAPTURES = 65_536  # that are read at once, so that the stage keeps hearing
 MOST_PIECES = 32  # of an axis that wait for the other one
+MOST_HELD = 2**20  # captures within documents that wait for the other axis; the first are dropped
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -179,9 +180,9 @@ def _joined(one: Piece, other: Piece) -> Piece | None:
         return None
     if isinstance(one.source, Values) and isinstance(other.source, Values):
         before = one.source.values[one.at :][: one.stop - one.first]
-        return one._replace(
-            stop=other.stop, at=0, source=Values(np.append(before, other.source.values[other.at :]))
-        )
+        both = np.append(before, other.source.values[other.at :])
+        joined = one._replace(stop=other.stop, at=0, source=Values(both))
+        return joined.cut(max(joined.first, joined.stop - MOST_HELD), joined.stop)
     if other.source == one.source and other.at == one.at + one.stop - one.first:
         return one._replace(stop=other.stop)
     return None

@@ -59,3 +59,7 @@ class PositionsConfig(PositionFields, EndpointSection):
         if self.unit is None and not says_unit:
             raise ValueError("`unit` is required: one of m, mm, um, nm")
         return self
+
+    def meaning(self) -> PositionFields:
+        """Returns what the positions of the documents mean that its source makes."""
+        return self

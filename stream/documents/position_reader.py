@@ -7,6 +7,7 @@ axis taken for another is a wrong picture that looks right.
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -16,9 +17,9 @@ from pydantic import PositiveInt, model_validator
 from operators.geometry import METRES_PER_UNIT, probe_positions
 from operators.section import Section
 from stream.documents.codec import Document, DocumentError
-from stream.documents.flown import FlownPositions
+from stream.documents.flown import MAX_CAPTURES, FlownPositions
 from stream.documents.stream_files import StreamFiles
-from stream.documents.values import events_of, mapping_of, values_of
+from stream.documents.values import events_of, is_whole, mapping_of, values_of
 from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,24 @@ _UNIT_OF = {spelling: unit for unit, others in _SPELLINGS.items() for spelling i
 
 
 class Rows(NamedTuple):
-    """What documents say of some frames."""
+    """What documents say of some frames, (y, x) as recorded."""
 
     numbers: NDArray[np.int64]  # (frame,)
-    raw: NDArray[np.float64]  # (frame, 2), (y, x) as recorded
+    raw: NDArray[np.float64]  # (frame, 2), the mean of its captures
     is_settling: NDArray[np.bool_]  # (frame,), the probe was not at rest yet
+    spread: NDArray[np.float64] | None = None  # (frame, 2), their standard deviation, where there are several
+    travel: NDArray[np.float64] | None = None  # (frame, 2), from the first of them to the last
+
+
+class Placed(NamedTuple):
+    """The same of the probe on the sample, metres, (y, x)."""
+
+    numbers: NDArray[np.int64]  # (frame,)
+    positions_m: NDArray[np.float64]  # (frame, 2)
+    settling: NDArray[np.int64] = np.zeros(0, np.int64)  # frames that were taken before the probe was at rest
+    n_no_numbers: int = 0  # positions that are none
+    spread_m: NDArray[np.float64] | None = None  # (frame, 2)
+    travel_m: NDArray[np.float64] | None = None  # (frame, 2)
 
 
 class PositionFields(Section):
@@ -92,6 +106,7 @@ class PositionReader:
         self.fields, self._unit = fields, fields.unit
         self._stream = fields.stream
         self._pairs: dict[str, tuple[str, str]] = {}  # uid of a descriptor: its fields for y and x
+        self._n_captures: dict[str, int] = {}  # by the same uid: how many of a frame an event holds
         self._without: list[str] = []
         self._is_warned = False
         self.flown = FlownPositions(
@@ -155,11 +170,7 @@ class PositionReader:
             If a file holds something else than documents say, or a part of it lies elsewhere.
         """
         frames = self.flown.read()
-        if frames is None:
-            return _NONE
-        y, x, *settled = frames.captures
-        is_settling = (settled[0] == 0).any(axis=1) if settled else np.zeros(len(y), bool)
-        return Rows(frames.numbers, np.stack([y.mean(axis=1), x.mean(axis=1)], axis=-1), is_settling)
+        return _NONE if frames is None else _rows_of(frames.numbers, frames.captures)
 
     def join(self, event: Document) -> None:
         """Takes the fields from an event of a run whose descriptor was missed; nobody tells their unit.
@@ -185,6 +196,20 @@ class PositionReader:
         """Returns probe positions on the sample, (frame, 2) float64, metres, (y, x)."""
         return probe_positions(raw, unit=self._unit, signs=self.fields.signs)
 
+    def placed(self, rows: Rows) -> Placed:
+        """Returns where the probe was on the sample: of frames that have numbers, taken at rest."""
+        told = [values for values in (rows.raw, rows.spread, rows.travel) if values is not None]
+        is_number = np.isfinite(np.concatenate(told, axis=1)).all(axis=1)
+        is_used = is_number & ~rows.is_settling
+        return Placed(
+            rows.numbers[is_used],
+            self.to_metres(rows.raw[is_used]),
+            rows.numbers[rows.is_settling],
+            int(np.count_nonzero(~is_number & ~rows.is_settling)),
+            None if rows.spread is None else np.abs(self.to_metres(rows.spread[is_used])),
+            None if rows.travel is None else self.to_metres(rows.travel[is_used]),
+        )
+
     def _describe(self, descriptor: Document) -> None:
         stream = str(descriptor.get("name"))
         if self._stream not in ("", stream):
@@ -202,6 +227,7 @@ class PositionReader:
         self.flown.describe(descriptor, (*pair, *settled))
         self._stream = stream
         self._pairs[str(descriptor.get("uid"))] = pair
+        self._n_captures[str(descriptor.get("uid"))] = self._captures_in(data_keys[pair[0]])
 
     def _pick(self, data_keys: Document, hints: dict[str, list[str]]) -> tuple[str, str] | None:
         if not self.fields.y:
@@ -225,12 +251,19 @@ class PositionReader:
         data = mapping_of(document, "data")
         events = events_of(document, is_page=is_page)
         per_event = self.fields.frames_per_event
+        n_captures = self._n_captures.get(str(document.get("descriptor")), 1)
         numbers = ((events - 1)[:, None] * per_event + np.arange(per_event)).reshape(-1)
-        values = [values_of(data, field, len(events), per_event) for field in pair]
-        is_settling = np.zeros(len(numbers), bool)
-        if self.fields.settled:
-            is_settling = values_of(data, self.fields.settled, len(events), per_event).reshape(-1) == 0
-        return Rows(numbers, np.stack(values, axis=-1).reshape(-1, 2), is_settling)
+        settled = (self.fields.settled,) if self.fields.settled else ()
+        values = [values_of(data, field, len(events), per_event * n_captures) for field in (*pair, *settled)]
+        return _rows_of(numbers, [one.reshape(-1, n_captures) for one in values])
+
+    def _captures_in(self, data_key: Any) -> int:
+        """Return how many captures of each frame an event holds, as its descriptor says."""
+        shape = data_key.get("shape") if isinstance(data_key, dict) else None
+        n_values = shape[0] if isinstance(shape, list | tuple) and len(shape) == 1 else 1
+        if not is_whole(n_values, 1) or n_values > MAX_CAPTURES or n_values % self.fields.frames_per_event:
+            return 1
+        return int(n_values) // self.fields.frames_per_event
 
     def _missing(self) -> str:
         wanted = (
@@ -247,6 +280,17 @@ class PositionReader:
         if not self._pairs and not self._is_warned and any("'primary'" in text for text in self._without):
             self._is_warned = True
             log.warning("events without positions: %s", self._missing())
+
+
+def _rows_of(numbers: NDArray[np.int64], captures: Sequence[NDArray[np.float64]]) -> Rows:
+    """Return what captures (frame, capture) of y, x and, where there is one, of the flag say of frames."""
+    y, x, *settled = captures
+    is_settling = (settled[0] == 0).any(axis=1) if settled else np.zeros(len(y), bool)
+    both = np.stack([y, x], axis=-1)  # (frame, capture, axis)
+    if y.shape[1] == 1:
+        return Rows(numbers, both[:, 0], is_settling)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number then is left out
+        return Rows(numbers, both.mean(axis=1), is_settling, both.std(axis=1), both[:, -1] - both[:, 0])
 
 
 _NONE = Rows(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, bool))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from operators.arrays import Positions
 from stream.atomic import DiskFullError
+from stream.documents.position_reader import Placed
 from stream.record.scan import Numbers, Scan, State
 
 STAGE = "positions"
@@ -68,32 +69,38 @@ class PositionWriter:
         """Whether every frame of the scan has its byte."""
         return bool(self.counters["closed"])
 
-    def write(self, numbers: Numbers, positions_m: Positions) -> None:
+    @property
+    def is_complete(self) -> bool:
+        """Whether every frame that is known by now has a position, or will get none."""
+        return not (self.scan.states(STAGE) == State.PENDING).any()
+
+    def write(self, placed: Placed) -> None:
         """Stores what is new; counts what is late, impossible, or there already.
 
-        Parameters
-        ----------
-        numbers : (frame,) int64
-            Frame numbers, in any order and with repetitions.
-        positions_m : (frame, 2) float64, metres
-            Probe on the sample, (y, x).
+        Frame numbers may come in any order and with repetitions.
         """
+        numbers, positions_m = placed.numbers, placed.positions_m
+        self.leave_out(placed.settling)
+        self._count("rejected", placed.n_no_numbers)  # their frames stay pending
         if self.is_closed:
             self._count("late", len(numbers))
             return
         is_usable = self._is_usable(numbers, positions_m)
         self._count("rejected", len(numbers) - int(is_usable.sum()))
         is_usable &= ~self._leave_out_by_count(numbers, is_usable)
-        numbers, positions_m = numbers[is_usable], positions_m[is_usable]
-        self._store(numbers, positions_m, self._is_first(numbers))
+        is_first = self._is_first(numbers[is_usable])
+        self._store(placed, np.flatnonzero(is_usable)[is_first])
+        self._compare(numbers[is_usable][~is_first], positions_m[is_usable][~is_first])
 
-    def restore(self, numbers: Numbers, positions_m: Positions) -> None:
+    def restore(self, placed: Placed) -> None:
         """Stores what is not there yet and counts nothing: after a restart, from the recorded documents."""
+        self.leave_out(placed.settling)
         if self.is_closed:
             return
-        is_new = self._is_first(numbers) & self._is_usable(numbers, positions_m)
+        numbers = placed.numbers
+        is_new = self._is_first(numbers) & self._is_usable(numbers, placed.positions_m)
         is_new &= ~self._leave_out_by_count(numbers, is_new)
-        self._store(numbers[is_new], positions_m[is_new], np.ones(int(is_new.sum()), bool))
+        self._store(placed, np.flatnonzero(is_new))
 
     def leave_out(self, numbers: Numbers) -> None:
         """Marks frames (frame,) int64 that were taken while the probe was not at rest; a position stays."""
@@ -105,10 +112,6 @@ class PositionWriter:
             self.scan.mark(STAGE, new, State.SETTLING)
             self._n_settling += len(new)
             self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)
-
-    def reject(self, n_positions: int) -> None:
-        """Counts positions that are no numbers; their frames stay pending."""
-        self._count("rejected", n_positions)
 
     def close(self) -> None:
         """Marks frames that have no position and will get none, and ends the scan for this stage."""
@@ -138,26 +141,30 @@ class PositionWriter:
         self.leave_out(numbers[is_settling])
         return is_settling
 
-    def _store(self, numbers: Numbers, positions_m: Positions, is_first: NDArray[np.bool_]) -> None:
-        new = numbers[is_first]
+    def _store(self, placed: Placed, which: NDArray[np.int64]) -> None:
+        new = placed.numbers[which]
+        if not new.size:
+            return
         try:
-            self._ledger.reserve(int(new.max(initial=-1)) + 1)
-            self._column.write(new, positions_m[is_first])
+            self._ledger.reserve(int(new.max()) + 1)
+            self._column.write(new, placed.positions_m[which])
         except DiskFullError as error:
             sentence = f"frame {new[0]} of scan {self.scan.name} and what follows: {error.strerror}"
             self.refused.append((len(new), sentence))
             return
-        if new.size:
-            with contextlib.suppress(DiskFullError):  # costs the time, not the position
-                self._placed_s.write(new, self._clock())
-            self.scan.mark(STAGE, new, State.DONE)
-            self._n_done += len(new)
-            self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)
-        again = ~is_first
-        if again.any():
-            differs = (self._column.read(numbers[again]) != positions_m[again]).any(axis=1)
-            self._count("duplicates", int(again.sum()))
-            self._count("conflicts", int(differs.sum()))
+        with contextlib.suppress(DiskFullError):  # costs what is told beside the position, not that
+            self._placed_s.write(new, self._clock())
+            for name, values in (("spread_m", placed.spread_m), ("travel_m", placed.travel_m)):
+                if values is not None:
+                    self.scan.column(name, writable=True).write(new, values[which])
+        self.scan.mark(STAGE, new, State.DONE)
+        self._n_done += len(new)
+        self.counters["head"] = max(self.counters["head"], int(new.max()) + 1)
+
+    def _compare(self, again: Numbers, positions_m: Positions) -> None:
+        if again.size:
+            self._count("duplicates", len(again))
+            self._count("conflicts", int((self._column.read(again) != positions_m).any(axis=1).sum()))
 
     def _is_usable(self, numbers: Numbers, positions_m: Positions) -> NDArray[np.bool_]:
         is_usable: NDArray[np.bool_] = np.isfinite(positions_m).all(axis=1)

@@ -34,6 +34,8 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "exposed_s": ("<f8", ()),  # end of the exposure on the detector's clock, from the start of the series
     "received_s": ("<f8", ()),  # monotonic clock of this machine
     "positions_m": ("<f8", (2,)),
+    "spread_m": ("<f8", (2,)),  # standard deviation of a frame's captures; where it has several
+    "travel_m": ("<f8", (2,)),  # of the probe from the first of them to the last
     "placed_s": ("<f8", ()),  # when the position was stored, as `received_s`
     "inferred_s": ("<f8", ()),
     "model": ("<u8", ()),  # which weights made the patch

@@ -28,7 +28,7 @@ def reader(**changes):
 def test_an_event_gives_the_frame_one_less_than_its_seq_num():
     it = reader()
     it.read("descriptor", descriptor())
-    numbers, raw, _ = it.read("event", event(1204, 1.5, -2.5))
+    numbers, raw, *_ = it.read("event", event(1204, 1.5, -2.5))
     assert numbers.tolist() == [1203]
     assert raw.tolist() == [[1.5, -2.5]]
 
@@ -36,7 +36,7 @@ def test_an_event_gives_the_frame_one_less_than_its_seq_num():
 def test_an_event_page_gives_a_frame_per_row():
     it = reader()
     it.read("descriptor", descriptor())
-    numbers, raw, _ = it.read("event_page", event([3, 4, 5], [1.0, 2.0, 3.0], np.array([4.0, 5.0, 6.0])))
+    numbers, raw, *_ = it.read("event_page", event([3, 4, 5], [1.0, 2.0, 3.0], np.array([4.0, 5.0, 6.0])))
     assert numbers.tolist() == [2, 3, 4]
     assert raw.tolist() == [[1, 4], [2, 5], [3, 6]]
 
@@ -44,10 +44,10 @@ def test_an_event_page_gives_a_frame_per_row():
 def test_several_frames_of_an_event_share_its_position_or_have_their_own():
     it = reader(frames_per_event=3)
     it.read("descriptor", descriptor())
-    numbers, raw, _ = it.read("event", event(2, 7.0, [1.0, 2.0, 3.0]))
+    numbers, raw, *_ = it.read("event", event(2, 7.0, [1.0, 2.0, 3.0]))
     assert numbers.tolist() == [3, 4, 5]
     assert raw.tolist() == [[7, 1], [7, 2], [7, 3]]
-    numbers, raw, _ = it.read("event_page", event([1, 2], [7.0, 8.0], [[1, 2, 3], [4, 5, 6]]))
+    numbers, raw, *_ = it.read("event_page", event([1, 2], [7.0, 8.0], [[1, 2, 3], [4, 5, 6]]))
     assert numbers.tolist() == [0, 1, 2, 3, 4, 5]
     assert raw[:, 0].tolist() == [7, 7, 7, 8, 8, 8]
     assert raw[:, 1].tolist() == [1, 2, 3, 4, 5, 6]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.atomic import DiskFullError
+from stream.documents.position_reader import Placed
 from stream.documents.position_writer import PositionWriter
 from stream.record.account import account, time_to_image_s
 from stream.record.columns import DamagedScanError
@@ -78,9 +79,9 @@ def test_times_are_from_the_end_of_exposure_until_the_stage_was_done(tmp_path):
     scan.mark("stitcher", numbers, State.DONE)
     writer = PositionWriter(scan, clock=clock)
     clock.now = 100.0
-    writer.write(numbers[:5], np.zeros((5, 2)))
+    writer.write(Placed(numbers[:5], np.zeros((5, 2))))
     clock.now = 100.5
-    writer.write(numbers[5:], np.zeros((5, 2)))
+    writer.write(Placed(numbers[5:], np.zeros((5, 2))))
     found = standings(scan)
     assert found["subscriber"].times_ms == pytest.approx((0.0, 0.0), abs=1e-6)
     p50_ms, p99_ms = found["positions"].times_ms
@@ -134,6 +135,6 @@ def test_a_position_without_room_for_its_time_is_a_position_all_the_same(tmp_pat
         raise DiskFullError
 
     monkeypatch.setattr(times, "write", is_full)
-    writer.write(np.arange(2), np.zeros((2, 2)))
+    writer.write(Placed(np.arange(2), np.zeros((2, 2))))
     assert scan.done("positions").tolist() == [0, 1]
     assert standings(scan)["positions"].times_ms is None

@@ -1,0 +1,24 @@
+"""Which source of positions the configuration names."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from stream.documents.config import PositionsConfig
+from stream.documents.sources.bluesky import BlueskyDocuments
+from stream.documents.sources.protocol import PositionSource
+
+SOURCES: Mapping[str, Callable[[PositionsConfig, Path], PositionSource]] = {
+    # by `positions.source`; made of the configuration and the folder of scans
+    "documents": lambda config, scans: BlueskyDocuments(),
+}
+
+
+def source_of(config: PositionsConfig, scans: Path) -> PositionSource | None:
+    """Returns the source that the configuration names, None where a file gives the same to every scan.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be used as it is configured.
+    """
+    return SOURCES[config.source](config, scans) if config.source in SOURCES else None
