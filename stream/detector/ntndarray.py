@@ -11,8 +11,10 @@ import lz4.block
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.detector.compression import BLOCK_BYTES, compress
+from stream.detector import blosc
+from stream.detector.compression import BLOCK_BYTES, CompressionError, compress
 from stream.detector.protocol import MAX_PIXELS, DetectorMessageError, EncodedFrame
+from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 
 # EPICS numbers the types of scalars; a codec's parameter is the number of the pixels' type.
@@ -28,7 +30,7 @@ _HEADER, _LENGTH = (
     struct.Struct(">I"),
 )  # of HDF5's filters, which areaDetector leaves out
 _EPICS_EPOCH_S = 631_152_000  # 1990: what a driver that knows no time says
-CODECS = ("", "bslz4", "lz4")
+CODECS = ("", "bslz4", "lz4", "blosc")
 _LOSES = {"jpeg": "it loses counts"}
 _COLOUR = {1: "Bayer", 2: "RGB1", 3: "RGB2", 4: "RGB3", 5: "YUV444", 6: "YUV422", 7: "YUV411"}
 
@@ -141,8 +143,8 @@ def _compressed(codec: Any, parameter: Any, shape: tuple[int, int], data: memory
     if codec not in CODECS:
         reason = _LOSES.get(codec, "it is not known here")
         raise DetectorMessageError(
-            f"image compressed by {in_short(codec)}, and {reason}: have the codec plugin send bslz4, lz4, or "
-            "the pixels as they are"
+            f"image compressed by {in_short(codec)}, and {reason}: have the codec plugin send bslz4, lz4, "
+            "blosc, or the pixels as they are"
         )
     dtype = _DTYPES.get(parameter) if type(parameter) is int else None
     if dtype is None:
@@ -161,8 +163,8 @@ def _compressed(codec: Any, parameter: Any, shape: tuple[int, int], data: memory
             item_size=item_size,
             data=data if _is_framed(data) else b"".join((_HEADER.pack(n_bytes, BLOCK_BYTES), data)),
         )
-    if len(data) == n_bytes:  # framed, it would stand for pixels as they are
-        return EncodedFrame(shape=shape, dtype=dtype, data=_unpacked(data, n_bytes))
+    if codec == "blosc" or len(data) == n_bytes:  # such a block of lz4, framed, stands for pixels as they are
+        return EncodedFrame(shape=shape, dtype=dtype, data=_unpacked(codec, data, n_bytes))
     head = b"" if _is_framed(data) else _HEADER.pack(n_bytes, n_bytes) + _LENGTH.pack(len(data))
     return EncodedFrame(shape=shape, dtype=dtype, compression=codec, data=b"".join((head, data)))
 
@@ -172,11 +174,13 @@ def _is_framed(data: memoryview) -> bool:
     return data[:4] == b"\0\0\0\0" and len(data) >= _HEADER.size
 
 
-def _unpacked(data: memoryview, n_bytes: int) -> bytes:
+def _unpacked(codec: str, data: memoryview, n_bytes: int) -> Buffer:
     try:
+        if codec == "blosc":
+            return blosc.decompress(data, n_bytes).data
         return lz4.block.decompress(data, uncompressed_size=n_bytes)
-    except lz4.block.LZ4BlockError as error:
-        raise DetectorMessageError(f"damaged LZ4 block of {n_bytes} bytes: {error}") from error
+    except (CompressionError, lz4.block.LZ4BlockError) as error:
+        raise DetectorMessageError(f"{codec} data of {len(data)} bytes: {error}") from error
 
 
 def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = "bslz4") -> dict[str, Any]:
@@ -189,7 +193,7 @@ def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = 
         Its `uniqueId`.
     stamp_s : float
         Seconds since 1970.
-    codec : {"bslz4", "lz4", ""}
+    codec : {"bslz4", "lz4", "blosc", ""}
 
     Raises
     ------
@@ -206,6 +210,8 @@ def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = 
     pixels = frame.reshape(-1)
     if codec == "bslz4":
         pixels = np.frombuffer(compress(frame, codec), np.uint8)[_HEADER.size :]
+    elif codec == "blosc":
+        pixels = np.frombuffer(blosc.compress(frame), np.uint8)
     elif codec == "lz4":
         pixels = np.frombuffer(lz4.block.compress(frame.tobytes(), store_size=False), np.uint8)
     seconds, rest = divmod(stamp_s, 1)
