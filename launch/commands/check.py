@@ -1,8 +1,8 @@
 """The `check` command: everything that `run` looks at before it begins, and what others say to it.
 
-Of a detector that publishes (SUB) a message is received. One that pushes (PULL) gives each of its frames to
-one reader, so what is taken here would be missing in a scan: it is asked what it is, and a message is taken
-only with `receives`.
+Of a detector that publishes (SUB) a message is received, of a PV what it holds. One that pushes (PULL) gives
+each of its frames to one reader, so what is taken here would be missing in a scan: it is asked what it is,
+and a message is taken only with `receives`.
 """
 
 import time
@@ -17,7 +17,9 @@ from launch.config.probe import Known
 from launch.run.findings import Finding, Findings, caught
 from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
+from stream.detector.config import DetectorConfig
 from stream.detector.dialects import DIALECTS
+from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import (
     DetectorMessage,
     DetectorMessageError,
@@ -27,13 +29,14 @@ from stream.detector.protocol import (
 )
 from stream.documents.codec import DocumentError, decode_document
 from stream.files.endpoint_section import EndpointSection
-from stream.stages.config import DetectorConfig
 from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
 from stream.wire.greeting import ask_who, unlike_keys
+from stream.wire.pva import Monitor
 from stream.wire.sockets import Kind, Socket
 
 TIMEOUT_S = 2.0
+LOOK_S = 0.02  # between two looks at a PV that is not there yet
 SENDERS = {"PULL": ("PUSH",), "SUB": ("PUB", "XPUB")}
 _SAME = 0.01  # share by which what the detector says may differ from the configuration
 _RESULT_COLUMNS, _NAME_COLUMNS = 9, 19
@@ -88,6 +91,9 @@ def _speed(known: Known) -> Findings:
 
 def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
     section = config.detector
+    if section.pv:
+        yield from _pv(config, timeout_s)
+        return
     yield from _who("detector", section, section.pattern, timeout_s)
     pushes = section.pattern == "PULL"
     if pushes and not receives:
@@ -115,6 +121,32 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
         "WARNING",
         f"no {others or 'message'} came from {section.address} in {timeout_s:g} s: is the detector armed?",
     )
+
+
+def _pv(config: Config, timeout_s: float) -> Findings:
+    """Yield what a PV holds; listening to it takes nothing from a scan."""
+    section, ends_at = config.detector, time.monotonic() + timeout_s
+    with Monitor(section.pv, 1, insecure=section.insecure) as monitor:
+        while (update := monitor.receive()) is None:
+            if time.monotonic() >= ends_at:
+                raise TimeoutError(f"no PV {section.pv} has answered in {timeout_s:g} s")
+            time.sleep(LOOK_S)
+    try:
+        exposure = decode_array(update[0])
+        frame = None if exposure is None else exposure.frame.decode()
+    except DetectorMessageError as error:
+        raise ValueError(f"PV {section.pv}: {error}") from error
+    if exposure is None or frame is None:
+        yield Finding("detector", "OK", f"PV {section.pv} is there and has had no image yet")
+        return
+    rows, columns = frame.shape
+    yield Finding(
+        "detector",
+        "OK",
+        f"PV {section.pv} holds image {exposure.number}: {rows} x {columns} pixels, {exposure.frame.dtype}, "
+        f"at most {frame.max()} counts",
+    )
+    yield from _usable(exposure.frame.shape, exposure.frame.dtype, config)
 
 
 def _documents(config: Config, timeout_s: float) -> Findings:

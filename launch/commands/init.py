@@ -20,11 +20,11 @@ from launch.init.told import Told
 from launch.outputs import check_outputs
 from operators.arrays import Mask
 from stream.atomic import written_atomically
+from stream.detector.config import DetectorConfig
 from stream.detector.dialects import DIALECTS
 from stream.detector.protocol import DetectorMessageError, StartMessage
 from stream.documents.codec import Document, DocumentError, decode_document
 from stream.documents.config import PositionsConfig
-from stream.stages.config import DetectorConfig
 
 _USUAL = RECIPES / "beamline.yaml"
 Ask = Callable[[Question], str]  # raises EOFError or the like where nobody answers

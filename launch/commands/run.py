@@ -155,7 +155,7 @@ def _tell_end(
 
 def _ready(supervisor: Supervisor) -> str:
     config = supervisor.run.config
-    detector = supervisor.address("subscriber") or config.detector.address
+    detector = supervisor.address("subscriber") or config.detector.where
     return f"ready for frames on {detector}; recording to {config.save}"
 
 
@@ -166,7 +166,7 @@ def _follow(
     console.print(_ready(supervisor), soft_wrap=True)
     detector = supervisor.run.config.detector
     watch = SilenceWatch(
-        detector.address,
+        detector.where,
         detector.timeout_s,
         lambda text: supervisor.notice("subscriber", logging.WARNING, text),
     )

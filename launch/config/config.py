@@ -17,10 +17,10 @@ from launch.config.sections import (
     kept,
 )
 from operators.section import Section
+from stream.detector.config import DetectorConfig
 from stream.documents.config import PositionsConfig
 from stream.files.paths import OutputPath
 from stream.stages.config import (
-    DetectorConfig,
     GeometryConfig,
     LiveConfig,
     NetworkConfig,
@@ -136,7 +136,7 @@ class Config(Section):
 
 
 _ADDED = {
-    "detector": ("n_triggers", "format"),
+    "detector": ("n_triggers", "format", "pv", "first_number"),
     "positions": ("settled", "settling_frames", "line_frames", "captures_per_frame"),
     "refinement": ("seeded_step",),
     "series": ("reuse",),

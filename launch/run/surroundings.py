@@ -22,6 +22,7 @@ from launch.run.findings import Finding, Findings, caught
 from operators.optics.sampling import readable, roughly
 from stream.files.endpoint_section import EndpointSection
 from stream.wire.greeting import resolve_host
+from stream.wire.pva import private_search
 from stream.wire.reserve import reserved
 from stream.wire.sockets import read_keys
 
@@ -42,7 +43,8 @@ def addresses(known: Known) -> Findings:
 
 
 def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
-    yield "detector", config.detector
+    if config.detector.address:
+        yield "detector", config.detector
     if config.positions.source == "documents":
         yield "positions", config.positions
     yield "live", config.live
@@ -130,6 +132,17 @@ def store(known: Known) -> Findings:
     folder = config.store.path or config.save / "store"
     check_writable(folder, "another store.path")
     yield Finding("store", "OK", str(folder))
+
+
+def detector(known: Known) -> Findings:
+    """Yields whether a detector that is no address can be listened to."""
+    section = known.config.detector
+    if not section.pv:
+        return
+    require("p4p")
+    if not section.insecure:
+        private_search(os.environ)
+    yield Finding("detector", "OK", f"PV {section.pv} is waited for")
 
 
 def pvs(known: Known) -> Findings:

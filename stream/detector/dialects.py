@@ -1,8 +1,14 @@
-"""The dialects of detectors by the names that they have in a configuration, `detector.format`."""
+"""What detectors speak, by the names that it has in a configuration, `detector.format`."""
 
 from collections.abc import Callable
 
-from stream.detector.protocol import Dialect
+from stream.detector.config import DetectorConfig
+from stream.detector.protocol import Dialect, Feed
+from stream.detector.pva import pva_feed
 from stream.detector.stream_v2 import StreamV2
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"dectris-v2": StreamV2}
+"""How messages of a socket are decoded."""
+
+FEEDS: dict[str, Callable[[DetectorConfig], Feed]] = {"pva": pva_feed}
+"""Where frames come from that no socket brings."""

@@ -205,3 +205,27 @@ class Dialect(Protocol):
         DetectorMessageError
             Saying what was expected and what came, and nothing else whatever the message is.
         """
+
+
+class Feed(Protocol):
+    """Brings what a detector says that does not send it here: it is in files, or the value of a PV.
+
+    It tells the end of each series, after `silence_s` at the latest where that is set.
+    """
+
+    def receive(self) -> Sequence[DetectorMessage]:
+        """Returns what has come since, bounded in number and bytes; never waits.
+
+        No frame has more than `MAX_PIXELS`.
+
+        Raises
+        ------
+        DetectorMessageError
+            If a piece of it is none, and nothing else whatever comes; the next call goes on behind it.
+        """
+
+    def resume(self, series_key: str, n_frames: int) -> None:
+        """Goes on with a series of which a process before this one has recorded frames up to `n_frames`."""
+
+    def close(self) -> None:
+        """Lets go of files and connections."""

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from stream.detector.acquisitions import Acquisitions
+from stream.detector.config import DetectorConfig
 from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import DetectorMessage, DetectorMessageError
-from stream.wire.pva import PvaError
+from stream.wire.pva import Monitor, PvaError
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,10 @@ class PvaFeed:
                 break
             if n_bytes >= BYTES_PER_CALL:
                 break
-        if not self._updates.is_connected and not self._is_told and now - self._began_at >= MOMENT_S:
-            log.warning("there is no PV %s yet; it is waited for", self._updates.name)
+        if not self._is_told and (self._updates.is_connected or now - self._began_at >= MOMENT_S):
             self._is_told = True
+            if not self._updates.is_connected:
+                log.warning("there is no PV %s yet; it is waited for", self._updates.name)
         return messages or self._raised()
 
     def _raised(self) -> list[DetectorMessage]:
@@ -86,3 +88,17 @@ class PvaFeed:
     def close(self) -> None:
         """Stops listening."""
         self._updates.close()
+
+
+def pva_feed(config: DetectorConfig) -> PvaFeed:
+    """Returns the feed of the PV that is configured.
+
+    Raises
+    ------
+    PvaError
+        If it would be searched for on other computers, and that is not allowed.
+    ImportError
+        If p4p is missing.
+    """
+    acquisitions = Acquisitions(config.pv, config.silence_s, config.first_number)
+    return PvaFeed(Monitor(config.pv, config.queue, insecure=config.insecure), acquisitions)

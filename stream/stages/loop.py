@@ -27,7 +27,17 @@ from stream.stages.cursor import POLL_S, Clock, ScanCursor
 from stream.stages.link import Link, StageContext
 from stream.stages.pulse import Pulse
 from stream.stages.refusals import in_words
-from stream.stages.stage import DoorKeeper, Forwarder, Latecomer, ScanWork, Service, Source, Stage, Worker
+from stream.stages.stage import (
+    DoorKeeper,
+    Fetcher,
+    Forwarder,
+    Latecomer,
+    ScanWork,
+    Service,
+    Source,
+    Stage,
+    Worker,
+)
 from stream.wire.codec import Buffer
 from stream.wire.handshake import SILENCE_S
 from stream.wire.sockets import EndpointError, Socket
@@ -312,21 +322,22 @@ def _run_source(stage: Source, link: Link, clock: Clock) -> None:
     with ExitStack() as held:
         ends, pulse = _Ends(stage, held), held.enter_context(Pulse(link.context.rendezvous, link.name))
         link.ready(ends.address)
-        hears_at = clock()
+        fetcher, hears_at = stage if isinstance(stage, Fetcher) else None, clock()
         while not link.is_stopped:
             began = clock()
             messages = ends.receive()
             if messages:
                 stage.handle(messages)
+            n_taken = len(messages) + (fetcher.fetch() if fetcher else 0)
             has_passed_on = ends.pass_on()
             pulse.beat(clock(), began if has_passed_on and ends.is_empty else None)
             stage.idle(clock())
-            link.report(*ends.progress(), clock(), ring=bool(messages))
+            link.report(*ends.progress(), clock(), ring=n_taken > 0)
             # Also under load: a source that never rests must hear that it is to stop.
-            if not messages or began >= hears_at:
-                link.wait(0.0 if messages else POLL_S, ends.awaited)
+            if not n_taken or began >= hears_at:
+                link.wait(0.0 if n_taken else POLL_S, ends.awaited)
                 hears_at = began + POLL_S
-            elif len(messages) < FEW_MESSAGES:
+            elif n_taken < FEW_MESSAGES:
                 time.sleep(GATHER_S)
         stage.close()
         link.report(*ends.progress(), clock(), force=True)

@@ -6,7 +6,8 @@ it cannot be built from, and ends the run with that sentence. There are three ki
 
 - A `Worker` is a cursor over the ledger. All it knows of one scan is in the `ScanWork` that `open` returns:
   that gets the numbers of frames whose inputs are done, stores what it makes of them, and ends with the scan.
-- A `Source` gets messages from outside; one that shares them with another source is a `Forwarder` as well.
+- A `Source` gets messages from outside; one that shares them with another source is a `Forwarder` as well,
+  one that looks for itself a `Fetcher`.
 - A `Service` handles no frames and has a loop of its own.
 
 A worker that clients may ask is a `DoorKeeper` as well, one that works on what stays of a scan a `Latecomer`.
@@ -159,6 +160,14 @@ class Forwarder(Protocol):
 
     def passed_on(self) -> list[Sequence[Buffer]]:
         """Returns the messages for the other that have come since it was asked last."""
+
+
+@runtime_checkable
+class Fetcher(Protocol):
+    """A source that looks for itself, too: into files, or at what a library has received."""
+
+    def fetch(self) -> int:
+        """Takes what has come since, as much as a turn takes, and returns how many pieces that was."""
 
 
 @runtime_checkable

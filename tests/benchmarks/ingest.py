@@ -22,11 +22,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from stream.detector.config import DetectorConfig
 from stream.detector.dectris import decode_message, encode_message
 from stream.detector.protocol import DetectorMessage, ImageMessage
 from stream.detector.simulator import DetectorReplay, ReplayConfig, series_messages
 from stream.detector.stream_v2 import StreamV2
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import MESSAGES_PER_TURN
 from stream.wire import addresses

@@ -7,9 +7,10 @@ import re
 import pytest
 
 from launch.config.sections import ViewerConfig
+from stream.detector.config import DetectorConfig
 from stream.documents.config import PositionsConfig
 from stream.files.endpoint_section import EndpointSection
-from stream.stages.config import DetectorConfig, LiveConfig, RemoteConfig
+from stream.stages.config import LiveConfig, RemoteConfig
 from stream.steering.config import PolicyConfig
 from tests.helpers.documentation import ROOT
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from stream.detector.config import DetectorConfig
 from stream.detector.dialects import DIALECTS
 from stream.detector.doubts import MOST_OVERTAKEN
 from stream.detector.protocol import DetectorMessageError, ImageMessage
 from stream.record.scan import INGESTS, NewScans, Scan
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE, FrameWriter
 from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer

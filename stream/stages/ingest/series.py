@@ -1,7 +1,7 @@
 """A series of the detector while it is open: what is known of it, and whether it is over."""
 
+from stream.detector.config import DetectorConfig
 from stream.detector.protocol import SeriesMessage, StartMessage
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.recording import Recording
 
 UNKNOWN = -1  # how many frames were announced
@@ -51,12 +51,12 @@ class Series:
         moments = (self.last_at, self.end_at, self.superseded_at)
         return now - max((at for at in moments if at is not None), default=now)
 
-    def is_over(self, now: float, config: DetectorConfig) -> bool:
-        """Whether nothing more is to be expected."""
+    def is_over(self, now: float, config: DetectorConfig, *, heeds_silence: bool = True) -> bool:
+        """Whether nothing more is to be expected; a feed heeds silence itself."""
         if self.end_at is not None and self.is_complete:
             return True
         quiet_s = self.quiet_s(now)
         is_ended = self.end_at is not None or self.superseded_at is not None
         if is_ended or (self.is_complete and not self.is_longer_than_announced):
             return quiet_s >= config.end_grace_s
-        return 0 < config.silence_s <= quiet_s
+        return heeds_silence and 0 < config.silence_s <= quiet_s

@@ -22,14 +22,14 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from stream.atomic import DiskFullError
-from stream.detector.dialects import DIALECTS
+from stream.detector.config import DetectorConfig
 from stream.detector.doubts import MOST_OVERTAKEN, Doubts
 from stream.detector.protocol import (
     DetectorMessage,
@@ -40,19 +40,17 @@ from stream.detector.protocol import (
 )
 from stream.record.account import counted, never_came
 from stream.record.scan import NewScans, Scan, ScanHeader, new_scan_name
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE
+from stream.stages.ingest.incoming import Incoming
 from stream.stages.ingest.recording import Recording, check_room
 from stream.stages.ingest.second import Second
 from stream.stages.ingest.series import UNKNOWN, Series
 from stream.stages.refusals import Complaints, in_words
-from stream.stages.stage import Inlet
 from stream.wire.codec import Buffer
 from stream.wire.foreign import printable
 
 log = logging.getLogger(__name__)
 
-MAX_FRAMES = 10_000_000  # of a series; numbers from here on are damage, not frames
 SECOND_S = 10.0  # longest that a series stays open because the second process holds frames and does not move
 HANDING_S = 1.0  # the same when frames of the next series are here
 
@@ -96,26 +94,32 @@ class Subscriber:
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash, self._stages = run_id, config_hash, tuple(stages)
         self._second = second
-        relay = second.relay if second else None
-        self.inlet: Inlet | None = Inlet(
-            config.pattern, (config.endpoint(),), config.queue, config.most_bytes, relay
-        )
+        self._incoming = Incoming(config, self._reject, second.relay if second else None)
+        self.inlet = self._incoming.inlet
         self._series: Series | None = None
         self._last: Recording | None = None
         self._closed: dict[str, Path] = {}
         self._next: StartMessage | None = None  # of another series, while one is open that may go on
         self._next_end_at: float | None = None  # when the end of that one came
         self._refused: dict[str, str] = {}  # why, by series
-        self._dialect, self._doubts = DIALECTS[config.format](), Doubts()
+        self._doubts = Doubts()
         self._n_rejected = self._n_refused = 0
         self._complaints = Complaints(log, "messages of the detector")
         self._look_for_unfinished()
 
     def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:
         """Takes messages in the order of arrival."""
+        self._take(self._incoming.understood(messages))
+
+    def fetch(self) -> int:
+        """Takes what a detector says that sends nothing here; returns how many messages that was."""
+        messages = self._incoming.fetched()
+        self._take(messages)
+        return len(messages)
+
+    def _take(self, messages: Iterable[DetectorMessage]) -> None:
         now = self._clock()
-        understood = filter(None, map(self._understand, messages))
-        for series, group in groupby(understood, _series_of_image):
+        for series, group in groupby(messages, _series_of_image):
             if series:
                 self._record([message for message in group if isinstance(message, ImageMessage)], now)
                 continue
@@ -133,7 +137,9 @@ class Subscriber:
         if series is not None:
             if series.recording is not None and series.recording.look():
                 series.last_at = now
-            if series.is_over(now, self.config) and not self._awaits_second(series, now):
+            heeds_silence = not self._incoming.is_fed
+            is_over = series.is_over(now, self.config, heeds_silence=heeds_silence)
+            if is_over and not self._awaits_second(series, now):
                 self._close_series()
         if self._series is None and self._next is not None:
             self._begin(self._next)
@@ -145,6 +151,7 @@ class Subscriber:
         if self._next is not None:
             self._begin(self._next)
             self._close_series()
+        self._incoming.close()
         self._complaints.say(self._clock(), force=True)
 
     def _awaits_second(self, series: Series, now: float) -> bool:
@@ -174,27 +181,6 @@ class Subscriber:
                 self._remember_closed(scan)
             else:
                 self._resume(scan)
-
-    def _understand(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
-        try:
-            return self._decode(parts)
-        except DetectorMessageError as error:
-            self._reject(str(error))
-            return None
-
-    def _decode(self, parts: Sequence[Buffer]) -> DetectorMessage | None:
-        message = self._dialect.decode(parts)
-        if isinstance(message, ImageMessage) and message.image_id >= MAX_FRAMES:
-            raise DetectorMessageError(
-                f"image {message.image_id} of {message.key}: wanted less than {MAX_FRAMES}"
-            )
-        if isinstance(message, StartMessage):
-            n_images = (message.number_of_images or 0) * self.config.n_triggers
-            if n_images > MAX_FRAMES:
-                raise DetectorMessageError(
-                    f"start of {message.key} announces {n_images} images: wanted {MAX_FRAMES} at most"
-                )
-        return message
 
     def _reject(self, reason: str, n: int = 1) -> None:
         self._n_rejected += n
@@ -360,6 +346,7 @@ class Subscriber:
         series.n_announced = series.recording.counters["announced"] or UNKNOWN
         series.is_joined = series.recording.counters["joined"] > 0
         series.last_at = self._clock()
+        self._incoming.resume(series.key, series.recording.head)
         log.info("scan %s goes on after %d frames", scan.name, series.recording.n_recorded)
 
     def _close_series(self) -> None:

@@ -15,6 +15,7 @@ from launch.run.progress import Shown, describe
 from launch.run.run_watch import RunWatch
 from launch.run.stages import stages_of
 from operators.geometry import Bounds
+from stream.detector.config import DetectorConfig
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import ReplayConfig, series_messages
 from stream.documents.codec import encode_document
@@ -23,7 +24,7 @@ from stream.files.weights import save_network
 from stream.record.probe import publish_probe
 from stream.record.scan import Scan, State
 from stream.record.snapshot import write_snapshot
-from stream.stages.config import DetectorConfig, NetworkConfig, ProbeConfig
+from stream.stages.config import NetworkConfig, ProbeConfig
 from stream.stages.cursor import ScanCursor
 from stream.stages.inference.worker import Inference
 from stream.stages.ingest.subscriber import Subscriber

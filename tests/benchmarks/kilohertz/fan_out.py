@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stream.detector.config import DetectorConfig
 from stream.detector.dectris import encode_frame
 from stream.detector.simulator import DetectorReplay, ReplayConfig
 from stream.record.scan import Numbers, Scan, State, scans_in
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.link import StageContext
 from stream.stages.loop import run_stage

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from stream.detector.config import DetectorConfig
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import Faults, ReplayConfig, series_messages
 from stream.record.account import Account, account
 from stream.record.scan import Scan, State, scans_in
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.second import Second
 from stream.stages.ingest.subscriber import Subscriber

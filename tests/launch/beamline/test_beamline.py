@@ -21,11 +21,11 @@ from launch.beamline.flown import (
     simulated_fly_scan,
 )
 from launch.beamline.simulation import Simulation, simulate_scan
+from stream.detector.config import DetectorConfig
 from stream.documents.config import PositionsConfig
 from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.account import account
 from stream.record.scan import scans_in
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.positions import Positions
 from stream.wire.sockets import Endpoint, EndpointError, Socket, wait_for_message

@@ -12,11 +12,11 @@ import cbor2
 import numpy as np
 import pytest
 
+from stream.detector.config import DetectorConfig
 from stream.detector.protocol import EndMessage, ImageMessage, StartMessage
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid, series_messages
 from stream.record.account import account
 from stream.record.scan import scans_in
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import MESSAGES_PER_TURN

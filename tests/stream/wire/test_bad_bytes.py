@@ -10,7 +10,7 @@ import pytest
 from stream.detector.dectris import encode_frame, encode_message
 from stream.detector.protocol import EncodedFrame, ImageMessage
 from stream.record.scan import State
-from stream.stages.ingest.subscriber import MAX_FRAMES
+from stream.stages.ingest.incoming import MAX_FRAMES
 from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
 
 

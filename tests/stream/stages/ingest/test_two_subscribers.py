@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream.detector.config import DetectorConfig
 from stream.detector.dectris import decode_message, encode_frame, encode_message
 from stream.detector.protocol import ImageMessage
 from stream.record.account import incompleteness
 from stream.record.scan import INGESTS, State
-from stream.stages.config import DetectorConfig
 from stream.stages.ingest.assistant import Assistant
 from stream.stages.ingest.second import Second
 from stream.wire import addresses

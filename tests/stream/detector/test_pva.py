@@ -1,0 +1,130 @@
+"""Frames of a PV, of a detector that nobody here wrote too, reach the scan; those that are lost are known."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+from stream.detector import dialects
+from stream.detector.acquisitions import Acquisitions
+from stream.detector.config import DetectorConfig
+from stream.detector.ntndarray import encode_array
+from stream.detector.pva import PvaFeed
+from stream.record.scan import Scan, State, scans_in
+from stream.stages.ingest.frame_writer import STAGE
+from stream.stages.ingest.subscriber import Subscriber
+from stream.wire.pva import Monitor
+from tests.helpers.stream.pva import new_pv, own_network, post, served
+
+PATIENCE_S = 30.0
+NAME = "T:IMAGE"
+STAMP_S = 1_780_000_000.0
+N_FRAMES = 300
+FRAMES = np.random.default_rng(0).poisson(3.0, (N_FRAMES, 24, 40)).astype("<u2")
+
+
+@pytest.fixture(autouse=True)
+def _has_a_network_of_its_own() -> Iterator[None]:
+    with own_network():
+        yield
+
+
+def subscriber(scans: Path, **config: Any) -> Subscriber:
+    settings = {"format": "pva", "pv": NAME, "silence_s": 1.0, "end_grace_s": 0.1} | config
+    return Subscriber(DetectorConfig(**settings), scans)
+
+
+def connected_subscriber(scans: Path, queue: int = 100) -> Subscriber:
+    """One that has seen the PV empty."""
+    monitor = Monitor(NAME, queue)
+    feed = PvaFeed(monitor, Acquisitions(NAME, 1.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(dialects.FEEDS, "pva", lambda config: feed)
+        stage = subscriber(scans)
+    work_until(stage, lambda: monitor.is_connected)
+    return stage
+
+
+def work_until(stage: Subscriber, is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        if not stage.fetch():
+            time.sleep(0.005)
+        stage.idle(time.monotonic())
+
+
+def states(scan: Scan) -> list[int]:
+    return scan.states(STAGE).tolist()
+
+
+def closed(scans: Path) -> list[Scan]:
+    return [scan for scan in scans_in(scans) if scan.count(STAGE, "closed")]
+
+
+def file_of_frames(folder: Path, suffix: str) -> list[str]:
+    """The arguments by which pvaPy's simulator sends them, from HDF5 as they are compressed there."""
+    file = folder / f"frames{suffix}"
+    if suffix == ".npy":
+        np.save(file, FRAMES)
+        return ["-if", str(file)]
+    with h5py.File(file, "w") as out:
+        chunks, bitshuffle = (1, *FRAMES.shape[1:]), hdf5plugin.Bitshuffle(cname="lz4")
+        out.create_dataset("data", data=FRAMES, chunks=chunks, compression=bitshuffle)
+    return ["-if", str(file), "-hds", "data", "-hcm"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", pytest.param(".h5", marks=pytest.mark.slow)])
+def test_every_frame_of_pvapys_detector_is_recorded(tmp_path: Path, suffix: str) -> None:
+    stage = subscriber(tmp_path / "scans")
+    command = [
+        *(Path(sys.executable).with_name("pvapy-ad-sim-server"), *file_of_frames(tmp_path, suffix)),
+        *("-cn", NAME, "-fps", "500", "-nf", str(N_FRAMES), "-cs", str(N_FRAMES - 1)),
+        *("-std", "2", "-shd", "0", "-rp", "0", "-rt", "20", "-dc"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        work_until(stage, lambda: bool(closed(tmp_path / "scans")))
+        assert server.wait(PATIENCE_S) == 0
+    stage.close()
+    (scan,) = scans_in(tmp_path / "scans")
+    assert states(scan) == [State.DONE] * N_FRAMES
+    assert np.array_equal(scan.column("frames").read(range(N_FRAMES)), FRAMES)
+
+
+def test_frames_that_a_late_subscriber_has_no_room_for_are_lost_by_number(tmp_path: Path) -> None:
+    pv = new_pv()
+    with served({NAME: pv}):
+        stage = connected_subscriber(tmp_path, queue=10)
+        for number in range(1, 101):  # while it does not look
+            post(pv, encode_array(FRAMES[number - 1], number, STAMP_S + number / 500))
+        work_until(stage, lambda: bool(closed(tmp_path)))
+        stage.close()
+    (scan,) = scans_in(tmp_path)
+    found = np.array(states(scan))
+    assert len(found) == 100
+    done = np.flatnonzero(found == State.DONE)
+    assert (found[found != State.DONE] == State.LOST).all()
+    assert {0, 1, 2, 99} <= set(done.tolist())
+    assert len(done) < 100
+    assert np.array_equal(scan.column("frames").read(done), FRAMES[done])
+
+
+def test_two_acquisitions_are_two_scans_though_the_counter_goes_on(tmp_path: Path) -> None:
+    pv = new_pv()
+    with served({NAME: pv}):
+        stage = connected_subscriber(tmp_path)
+        for n_before, first in ((0, 1), (1, 6)):
+            for number in range(first, first + 5):
+                post(pv, encode_array(FRAMES[number], number, STAMP_S + number / 500, "lz4"))
+            work_until(stage, lambda n_before=n_before: len(closed(tmp_path)) > n_before)
+        stage.close()
+    for k, scan in enumerate(closed(tmp_path)):
+        assert states(scan) == [State.DONE] * 5
+        assert np.array_equal(scan.column("frames").read(range(5)), FRAMES[5 * k + 1 : 5 * k + 6])
