@@ -20,6 +20,7 @@ from launch.cli import app
 from launch.config.config import Config
 from launch.config.file import RECIPES, load_config
 from launch.training.recipe import DEMO_RECIPE, Recipe
+from stream.detector.dialects import FEEDS
 from tests.benchmarks.__main__ import BENCHMARKS
 from tests.helpers.documentation import MARKS, ROOT, Block, all_blocks, blocks_of, name_of, pages
 
@@ -67,7 +68,8 @@ def test_a_configuration_that_is_shown_is_one(block: Block, tmp_path: Path) -> N
         (tmp_path / path).touch()
     missing = {name: known[name] for name in ("geometry", "detector", "positions") if name not in settings}
     for name in ("detector", "positions"):
-        settings[name] = {**known[name], **settings.get(name, {})}
+        given = settings.get(name, {})
+        settings[name] = given if given.get("format") in FEEDS else {**known[name], **given}
     assert block.file == "" or "geometry" not in missing, f"{block}: {block.file} is no whole configuration"
     Config.model_validate({**missing, **settings}, context={"folder": tmp_path})
 
