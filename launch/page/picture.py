@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from launch.results.colours import PERCENTILES, drawn_phase
 from operators.metrics.gauge import flattened
+from operators.mosaic.scan_maps import MAPS, on_pixels
 from stream.live.image import LiveImage
 from stream.plain_json import plain_json
 
@@ -29,12 +30,18 @@ UNITS = {
     "sigma": "rad",
     "photons": "photons/px",
     "source": "",
+    "intensity": "photons",
+    "dpc": "rad",
+    "dark_field": "px",
+    "gradient_y": "rad/px",
+    "gradient_x": "rad/px",
 }  # of every map
 TOP = 65535  # the highest level
 _CHOICES = (0, 0.1, 0.5, 1, 2, 5, 95, 98, 99, 99.5, 99.9, 100)  # percentiles that the page offers
 _SAMPLES = 1 << 16  # of a map, for its range: percentiles of more take longer and say the same
 _MARGIN = 8  # spans that the steps go beyond the lit values; the noise of a rim may lie outside
 _FROM_ZERO = {"sigma", "photons"}
+_WRAPS = {"phase", "phase_with_ramp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +111,7 @@ class Drawing:
             "origin_px": self.image.origin_px,
             "pixel_m": self.image.object_pixel_m * self.binning,
             "binning": self.binning,
+            "has_object": bool(self._known.any()),
             "n_path": len(path),
             "percentile": PERCENTILES[0],
             "maps": [m.header() for m in maps],
@@ -126,7 +134,8 @@ class Drawing:
         -----
         Each is the mean over a block's known pixels. The phase of an object is known up to a constant and,
         with a probe that is not, a linear ramp. Both maps of it are without their mean, `phase` without the
-        mean ramp of all that is known too, a sample's own slope with it.
+        mean ramp of all that is known too, a sample's own slope with it. Of `MAPS`, which the patterns alone
+        give, each pixel has the value of its cell.
         """
         match name:
             case "amplitude":
@@ -140,9 +149,16 @@ class Drawing:
                 return self._mean(self.image.sigma)
             case "photons":
                 return self._photons
+            case "intensity" | "dpc" | "dark_field" | "gradient_y" | "gradient_x":
+                maps, cell_px = self._scan_maps
+                return on_pixels(maps[name], cell_px, self._photons.shape, self.binning)
             case _:
                 source = _block_max(self.image.source, self.binning).astype(np.float32)
                 return np.where(source > 0, source, np.nan)
+
+    @cached_property
+    def _scan_maps(self) -> tuple[dict[str, NDArray[np.float32]], float]:
+        return self.image.scan_maps()
 
     @cached_property
     def _known(self) -> NDArray[np.bool_]:
@@ -166,9 +182,11 @@ class Drawing:
         total = _block_sum(np.where(usable, values, 0), self.binning)
         return np.where(n_usable > 0, total / np.maximum(n_usable, 1), np.float32(np.nan))
 
-    def _percentiles(self, values: NDArray[np.float32]) -> dict[float, float]:
+    def _percentiles(self, values: NDArray[np.float32], *, is_of_object: bool) -> dict[float, float]:
         step = -(-values.size // _SAMPLES) or 1
-        lit = values.ravel()[::step][self._is_lit.ravel()[::step]]
+        lit = values.ravel()[::step]
+        if is_of_object:
+            lit = lit[self._is_lit.ravel()[::step]]
         lit = lit[np.isfinite(lit)]
         if not lit.size:
             return {p: p / 100 for p in _CHOICES}
@@ -179,10 +197,10 @@ class Drawing:
         if name == "source":
             levels = np.nan_to_num(values).astype(np.uint16)
             return Map(name=name, low=1, high=TOP, least=1, most=TOP, percentiles={}, levels=levels)
-        percentiles = self._percentiles(values)
+        percentiles = self._percentiles(values, is_of_object=name not in MAPS)
         low, high = (percentiles[p] for p in PERCENTILES)
         least, most = (float(f.reduce(values, axis=None, initial=low)) for f in (np.fmin, np.fmax))
-        if is_cyclic := UNITS[name] == "rad" and name != "sigma" and drawn_phase(low, high)[0] == "cyclic":
+        if is_cyclic := name in _WRAPS and drawn_phase(low, high)[0] == "cyclic":
             low, high = -np.pi, np.pi
         else:
             margin = _MARGIN * (high - low)

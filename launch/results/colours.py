@@ -18,6 +18,11 @@ OF_MAP = {
     "sigma": "red-yellow",
     "photons": "blue-cyan",
     "source": "source",
+    "intensity": "grey",
+    "dpc": "blue-yellow",
+    "dark_field": "violet-yellow",
+    "gradient_y": "blue-red",
+    "gradient_x": "blue-red",
 }
 
 _FINE = 8192  # points on a curve, whose distances are summed

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
 from operators.arrays import Mask, Patterns, Positions
+from operators.optics.moments import moments
 from operators.orientation.turn import CLASSES, Turn
 
 _REACHES = np.geomspace(0.7, 6.0, 6)  # of the field, in distances of neighbours
@@ -31,13 +32,7 @@ def deflections(patterns: Patterns, mask: Mask | None = None) -> NDArray[np.floa
         In the order in which they were taken.
     mask : (ky, kx) bool, True where valid, optional
     """
-    n_pixels = patterns.shape[-1]
-    steps = np.fft.fftfreq(n_pixels) * n_pixels
-    valid = patterns if mask is None else patterns * mask
-    photons = np.maximum(valid.sum(axis=(1, 2), dtype=np.float64), 1e-6)
-    down = valid.sum(axis=2, dtype=np.float64) @ steps
-    right = valid.sum(axis=1, dtype=np.float64) @ steps
-    centroids = np.stack([down, right], axis=1) / photons[:, None]
+    centroids = moments(patterns, mask)[:, 1:3].astype(np.float64)
     drifts = np.polynomial.legendre.legvander(np.linspace(-1, 1, len(patterns)), _DRIFT)
     return centroids - drifts @ np.linalg.lstsq(drifts, centroids, rcond=None)[0]
 

@@ -31,6 +31,9 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
         asked for: who follows the figures of a large image does not pay for its pixels.
     path : (frame, 2) float32, absolute object pixels
         Probe centres (y, x) of the frames shown, in frame order.
+    moments : (frame, 6) float32
+        Of frames that have a position, be they in the image or not, in frame order: probe centre in absolute
+        object pixels (y, x), and of the pattern photons, centroid (y, x) and width (`scan_maps`).
     origin_px : (int, int)
         Absolute object pixel (row, col) of element [0, 0].
     age_s : float
@@ -39,6 +42,7 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
 
     maps: Mapping[str, NDArray[Any]]
     path: NDArray[np.float32]
+    moments: NDArray[np.float32]
     origin_px: tuple[int, int]
     age_s: float = 0.0
 
@@ -71,6 +75,21 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
     def coverage(self) -> NDArray[np.bool_]:
         """The mask (row, col) bool of the pixels about which something is known."""
         return self.source > 0
+
+    def scan_maps(self) -> tuple[dict[str, NDArray[np.float32]], float]:
+        """Returns what the patterns show without probe and model, and the side of its cells, object pixels.
+
+        Maps by the names of `operators.mosaic.scan_maps.MAPS`, (row, col) float32, NaN where no frame is
+        near: intensity in photons, the gradient of the phase in radians per object pixel, its integral in
+        radians, and the width of the pattern in pixels. Cell [0, 0] begins at `origin_px`.
+        """
+        # Who does without the maps does without these as well.
+        from operators.geometry import Bounds
+        from operators.mosaic.scan_maps import scan_maps
+
+        top, left = self.origin_px
+        bounds = Bounds(top, left, top + self.shape[0], left + self.shape[1])
+        return scan_maps(self.moments[:, 2:], self.moments[:, :2], bounds, self.pattern_px)
 
     def motor_positions(self, pixels: NDArray[Any]) -> NDArray[np.float64]:
         """Returns where the motors are, (point, 2) float64 in `motors.unit`, when the probe is on `pixels`.
@@ -148,7 +167,7 @@ class TiledImage:
         self.scan, self.version = update.figures.scan, -1
         self._run_id, self._tile_px = update.figures.run_id, update.tile_px
         self._tiles: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
-        self._path = _Path()
+        self._path, self._moments = _Frames(2), _Frames(6)
 
     def continues_with(self, update: ObjectUpdate) -> bool:
         """Says whether the tiles of `update` belong beside those already here."""
@@ -169,6 +188,7 @@ class TiledImage:
             # Copies: a whole message must not stay in memory for the one tile of it that never changes.
             self._tiles[row, column] = {name: layers[name][index].copy() for name in _LAYERS}
         self._path.put(layers["frames"], layers["path"])
+        self._moments.put(layers["told"], layers["moments"])
         self.version = update.figures.version
         return self._image(update)
 
@@ -177,26 +197,27 @@ class TiledImage:
         maps = TileMaps(update.bounds, self._tile_px, dict(self._tiles))
         return LiveImage(
             maps=maps,
-            path=self._path.centres_px.copy(),
+            path=self._path.values.copy(),
+            moments=self._moments.values.copy(),
             origin_px=update.bounds[:2],
             **msgspec.structs.asdict(update.figures),
         )
 
 
-class _Path:
-    """Where the probe was for the frames shown, by number; a frame that comes again replaces itself."""
+class _Frames:
+    """A few values of each frame, by number; a frame that comes again replaces itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_values: int) -> None:
         self._numbers = np.zeros(0, np.int32)
-        self.centres_px = np.zeros((0, 2), np.float32)
+        self.values = np.zeros((0, n_values), np.float32)
 
-    def put(self, numbers: NDArray[np.int32], centres_px: NDArray[np.float32]) -> None:
+    def put(self, numbers: NDArray[np.int32], values: NDArray[np.float32]) -> None:
         """Takes more frames, ascending, each once."""
         where = np.searchsorted(self._numbers, numbers)
         is_new = np.append(self._numbers, -1)[where] != numbers
-        self.centres_px[where[~is_new]] = centres_px[~is_new]  # the server was started anew
+        self.values[where[~is_new]] = values[~is_new]  # the server was started anew
         self._numbers = np.insert(self._numbers, where[is_new], numbers[is_new])
-        self.centres_px = np.insert(self.centres_px, where[is_new], centres_px[is_new], axis=0)
+        self.values = np.insert(self.values, where[is_new], values[is_new], axis=0)
 
 
 def _paste(tile: NDArray[Any], layer: NDArray[Any], top: int, left: int) -> None:
@@ -218,14 +239,18 @@ def checked_buffers(update: ObjectUpdate, arrays: list[NDArray[Any]]) -> dict[st
     if bottom < top or right < left or (bottom - top) * (right - left) > MAX_PIXELS:
         raise ProtocolError(f"an image has the bounds {update.bounds}, expected at most {MAX_PIXELS} pixels")
     names = ObjectUpdate.BUFFERS
+    if len(arrays) == len(names) - 2:  # a server that knows no moments yet
+        arrays = [*arrays, np.zeros(0, np.int32), np.zeros((0, 6), np.float32)]
     if len(arrays) != len(names):
         raise ProtocolError(f"an image has {len(arrays)} buffers, expected {', '.join(names)}")
-    n_tiles, n_frames = len(np.atleast_1d(arrays[0])), len(np.atleast_1d(arrays[-2]))
+    n_tiles, n_frames, n_told = (len(np.atleast_1d(arrays[index])) for index in (0, -4, -2))
     tile_shape = (n_tiles, update.tile_px, update.tile_px)
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "tiles": ("<i4", (n_tiles, 2)),
         "frames": ("<i4", (n_frames,)),
         "path": ("<f4", (n_frames, 2)),
+        "told": ("<i4", (n_told,)),
+        "moments": ("<f4", (n_told, 6)),
     }
     expected |= {name: (dtype, tile_shape) for name, dtype in _LAYERS.items()}
     layers = dict(zip(names, arrays, strict=True))
@@ -234,6 +259,6 @@ def checked_buffers(update: ObjectUpdate, arrays: list[NDArray[Any]]) -> dict[st
             raise ProtocolError(
                 f"buffer {name!r} of an image is {layer.dtype.str} {layer.shape}, expected {expected[name]}"
             )
-    if (np.diff(layers["frames"]) <= 0).any():
+    if any((np.diff(layers[name]) <= 0).any() for name in ("frames", "told")):
         raise ProtocolError("the frames of an image are not in the order of their numbers, each once")
     return layers

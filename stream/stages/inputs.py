@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from operators.arrays import (
     Array,
@@ -211,3 +212,14 @@ def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Posit
 def read_corners(scan: Scan, geometry: Geometry, numbers: Numbers) -> Corners:
     """Returns (frame, 2) int64, the windows' corners rounded to whole object pixels."""
     return window_corners(read_positions_px(scan, geometry, numbers))
+
+
+def read_moments(scan: Scan, geometry: Geometry, numbers: Numbers) -> NDArray[np.float32]:
+    """Returns what the patterns show by themselves, (frame, 6) float32, as clients get it.
+
+    The probe's centre in absolute object pixels (y, x), and the columns of `operators.optics.moments`; these
+    are 0 for frames that nobody has looked at.
+    """
+    centres_px = read_corners(scan, geometry, numbers) + geometry.n_pixels / 2
+    columns = scan.column("moments").read(numbers) if scan.has("moments") else np.zeros((len(numbers), 4))
+    return np.concatenate([centres_px, columns], axis=1).astype(np.float32)

@@ -199,6 +199,8 @@ class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_
         What the server has to say about this image, for people.
     motors : MotorAxes or None
         What motor positions the pixels are.
+    pattern_px : int
+        Side of the patterns, pixels.
     """
 
     scan: Name
@@ -216,6 +218,7 @@ class ImageFigures(CalibrationRecord, frozen=True, kw_only=True, forbid_unknown_
     is_final: bool = False
     note: Reason = ""
     motors: MotorAxes | None = None
+    pattern_px: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
 
 
 class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
@@ -226,10 +229,14 @@ class ObjectUpdate(Message, frozen=True, tag=True, kw_only=True):
     radians of phase; `photons` (tile, y, x) float32, photons that fell on the pixel; `source` (tile, y, x)
     uint8: 0 nothing, 1 network mosaic, 2 refined; `frames` (frame,) int32, the numbers of the frames that are
     shown since the version that was asked for, ascending; `path` (frame, 2) float32, their probe centres in
-    absolute object pixels (y, x).
+    absolute object pixels (y, x); `told` (frame,) int32, the numbers of the frames whose moments are new,
+    shown or not, ascending; `moments` (frame, 6) float32, their probe centres, and of their patterns photons,
+    centroid (y, x) in pixels from zero frequency, and width in the same. The last two may be missing.
     """
 
-    BUFFERS: ClassVar[tuple[str, ...]] = ("tiles", "object", "sigma", "photons", "source", "frames", "path")
+    BUFFERS: ClassVar[tuple[str, ...]] = (
+        "tiles", "object", "sigma", "photons", "source", "frames", "path", "told", "moments",
+    )  # fmt: skip
 
     tile_px: Annotated[int, Meta(ge=1, le=4096)]
     bounds: tuple[Pixel, Pixel, Pixel, Pixel]  # top, left, bottom, right of what was illuminated

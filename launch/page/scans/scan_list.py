@@ -18,7 +18,7 @@ from stream.record.account import frame_counts, incompleteness
 from stream.record.handover import was_handed_over
 from stream.record.scan import order_of
 from stream.record.snapshot import written_at
-from stream.stages.inputs import read_positions_px
+from stream.stages.inputs import read_moments, read_positions_px
 from stream.stages.stitching.composition import MOSAIC, NOTHING, REFINED
 
 MOST_SCANS = 50  # in one answer
@@ -134,6 +134,8 @@ def final_image(record: ScanRecord) -> LiveImage:
             "source": np.where(is_known, REFINED if is_refined else MOSAIC, NOTHING).astype(np.uint8),
         },
         path=(positions_px + geometry.n_pixels / 2).astype(np.float32),
+        moments=read_moments(scan, geometry, scan.done("positions")),
+        pattern_px=geometry.n_pixels,
         origin_px=bounds.origin,
     )
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from operators.arrays import Array, abs2
 from operators.engine.config import RefinerSnapshot
-from operators.geometry import Bounds
+from operators.geometry import Bounds, window_corners
 from operators.mosaic.joining import Joint
 from operators.mosaic.mosaic import Mosaic
 from operators.mosaic.stitching import PART, stitching
-from stream.live.path_store import PathStore
+from stream.live.frame_store import FrameStore
 from stream.live.tile_store import TileStore
 from stream.record.account import Accounts, Delay, incompleteness
 from stream.record.ground_order import GroundOrder
@@ -28,6 +28,7 @@ from stream.stages.inputs import ImageOrigin, read_corners, read_patches
 from stream.stages.stage import ScanWork
 from stream.stages.stitching.composition import MOSAIC, Refined, compose
 from stream.stages.stitching.error_bars import Calibration
+from stream.stages.stitching.frame_moments import FRAMES_AT_ONCE, FrameMoments
 from stream.wire.messages import ImageFigures, ObjectUpdate
 
 STAGE = "stitcher"
@@ -75,7 +76,9 @@ class LivePicture(ScanWork):
         self._placed: list[Numbers] = []  # frames in the mosaic, as they came
         self._unpublished = NONE  # of these, those of which a client cannot know
         self._unmarked = NONE  # and those that no process before this one has published
-        self._path, self._models = PathStore(), ModelCounts(scan)
+        self._path, self._models = FrameStore(2), ModelCounts(scan)
+        self._moments, self._told = FrameMoments(scan, origin.optics), FrameStore(6)
+        self._untold: list[tuple[Numbers, NDArray]] = []  # moments of which a client cannot know
         self._accounts, self._delay = Accounts(scan), Delay(scan)
         self._quoted_at, self._quoted_ms = float("-inf"), self._delay.recent_ms()
         self._is_final = self._is_stitched = False
@@ -106,19 +109,23 @@ class LivePicture(ScanWork):
             before_s = self._work_clock()
             self._take_up_refined()
             self._take_up_at = self._clock() + (self._work_clock() - before_s) / TAKING_UP
+        has_more = self._take_moments()
         self._publish_if_due()
-        return False
+        return has_more
 
     def rest_s(self, now: float) -> float:
         """Returns how long nothing is due."""
-        return self._publish_at - now if self._dirty or self._stale else float("inf")
+        return self._publish_at - now if self._has_news else float("inf")
 
     def closing(self, deadline: float) -> bool:
         """Stitches the mosaic of all frames; says whether there is more to do."""
-        if self._is_stitched or not self._origin.uses_network or not self._placed:
-            return False
         if self._unpublished.size:  # what came last does not wait for all the rest to be stitched again
             self._publish()
+        while self._take_moments():
+            if self._clock() >= deadline:
+                return True
+        if self._is_stitched or not self._origin.uses_network or not self._placed:
+            return False
         self._stitching = self._stitching or self._all_frames()
         try:
             next(self._stitching)
@@ -141,7 +148,7 @@ class LivePicture(ScanWork):
 
     def hand_over(self) -> None:
         """Publishes what clients have not seen; the final picture is the finisher's."""
-        if self._dirty or self._stale or self._unpublished.size:
+        if self._has_news or self._unpublished.size:
             self._publish(is_whole=True)
 
     def counts(self) -> dict[str, int]:
@@ -165,7 +172,11 @@ class LivePicture(ScanWork):
             bounds=(bounds.top, bounds.left, bounds.bottom, bounds.right),
             figures=self._figures(),
         )
-        return update, [*self._tiles.changed_after(after), *self._path.shown_after(after)]
+        return update, [
+            *self._tiles.changed_after(after),
+            *self._path.told_after(after),
+            *self._told.told_after(after),
+        ]
 
     def _figures(self) -> ImageFigures:
         origin, refined = self._origin, self._refined
@@ -185,6 +196,7 @@ class LivePicture(ScanWork):
             is_final=self._is_final,
             note=incompleteness(self.scan) if self._is_final else "",
             motors=origin.motors,
+            pattern_px=origin.optics.geometry.n_pixels,
             **msgspec.structs.asdict(self._calibration.record),
         )
 
@@ -303,8 +315,21 @@ class LivePicture(ScanWork):
         self._stale |= dict.fromkeys(tile for tile in seen if self._tiles.shows(tile, MOSAIC))
 
     def _publish_if_due(self) -> None:
-        if (self._dirty or self._stale) and self._clock() >= self._publish_at:
+        if self._has_news and self._clock() >= self._publish_at:
             self._publish()
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._dirty or self._stale or self._untold)
+
+    def _take_moments(self) -> bool:
+        """Take what the next frames show, be they in the picture or not; say whether there may be more."""
+        numbers, values = self._moments.take()
+        if numbers.size:
+            n_pixels = self._origin.optics.geometry.n_pixels
+            self._cover(Bounds.of_windows(window_corners(values[:, :2] - n_pixels / 2), n_pixels))
+            self._untold.append((numbers, values))
+        return numbers.size == FRAMES_AT_ONCE
 
     def _publish(self, *, is_whole: bool = False) -> None:
         began, before_s = self._clock(), self._work_clock()
@@ -322,6 +347,9 @@ class LivePicture(ScanWork):
         self.scan.mark(STAGE, self._unmarked, State.DONE)
         self._counters["version"] = self.version
         self._show(self._unpublished)
+        for numbers, values in self._untold:
+            self._told.put(numbers, values, self.version)
+        self._untold.clear()
         self._unpublished = self._unmarked = NONE
 
     def _next_tiles(self, is_whole: bool) -> set[tuple[int, int]]:

@@ -5,7 +5,7 @@ import { savePng } from "./save.js";
 import { fit, moveBy, redraw, setTool, view, zoomBy } from "./view.js";
 
 const STEP = 0.1; // of what is seen
-const MAPS = ["amplitude", "phase", "sigma", "photons", "source"];
+const MAPS = ["amplitude", "phase", "sigma", "photons", "source", "intensity", "dpc", "dark_field"];
 
 const dialog = document.getElementById("help");
 

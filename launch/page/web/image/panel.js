@@ -11,6 +11,8 @@ import { remember, remembered } from "../settings.js";
 import { fit, redraw, share, view, zoomBy } from "./view.js";
 
 const BUTTON_ZOOM = 1.6;
+// What is shown of the patterns alone while there is no image of the sample yet.
+const UNTIL_THEN = { amplitude: "intensity", phase: "dpc" };
 const BUTTONS = {
   in: () => zoomBy(BUTTON_ZOOM),
   out: () => zoomBy(1 / BUTTON_ZOOM),
@@ -35,6 +37,8 @@ export class Panel {
     for (const button of figure.querySelectorAll("[data-do]")) {
       button.addEventListener("click", () => { BUTTONS[button.dataset.do](this); redraw(); });
     }
+    this.patterns = figure.querySelector("nav select");
+    this.patterns.addEventListener("change", () => this.choose(this.patterns.value));
     this.ramp = figure.querySelector(".ramp input");
     this.ramp.checked = remembered(`${this.key} ramp`, false);
     this.ramp.addEventListener("change", () => this.chooseRamp(this.ramp.checked));
@@ -54,6 +58,9 @@ export class Panel {
     for (const button of this.figure.querySelectorAll("nav button")) {
       button.setAttribute("aria-pressed", button.dataset.map === name);
     }
+    const isOfPatterns = [...this.patterns.options].some(({ value }) => value === name);
+    this.patterns.value = isOfPatterns ? name : "";
+    this.patterns.classList.toggle("chosen", isOfPatterns);
     this.colour();
     this.draw();
   }
@@ -75,6 +82,7 @@ export class Panel {
   // The map that a person wants to see.
   get wanted() {
     const { map } = this.figure.dataset;
+    if (this.picture?.has_object === false && UNTIL_THEN[map]) return UNTIL_THEN[map];
     return map === "phase" && this.ramp.checked ? "phase_with_ramp" : map;
   }
 
@@ -101,6 +109,10 @@ export class Panel {
     const colours = this.range.coloursOf(map, picture);
     for (let i = 0; i < pixels.length; i++) pixels[i] = colours[map.levels[i]];
     this.drawn.getContext("2d").putImageData(image, 0, 0);
+    if (map.name !== this.figure.dataset.map && map.name === UNTIL_THEN[this.figure.dataset.map]) {
+      const what = this.patterns.querySelector(`[value=${map.name}]`).textContent;
+      this.figure.querySelector(".unit").textContent = `${map.unit}: ${what} of the patterns, until there is an image`;
+    }
   }
 
   // Where the image lies on the canvas: corner and size of a drawn pixel, in canvas pixels.
