@@ -22,6 +22,7 @@ from operators.engine.probe_search import estimate_probe
 from operators.engine.projections import Projections
 from operators.metrics.errors import FRC, fourier_ring_correlation
 from operators.metrics.gauge import remove_gauge
+from operators.optics.moments import moments
 from operators.optics.preprocess import Preprocess
 from operators.optics.probe import probe_modes, with_power
 from operators.reconstruct import Progress, Solution, least_light, solve, transparent_where_unlit
@@ -76,6 +77,7 @@ def _reconstructed(task: Task, progress: Progress | None, places: TilePlaces) ->
         geometry=geometry,
         error_history=np.array(found.error_history),
         maps={},
+        moments=np.concatenate([moments(patterns, task.preprocess.mask) for _, patterns, _ in task.blocks()]),
     )
 
 

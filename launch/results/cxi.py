@@ -53,6 +53,7 @@ def write_cxi(path: Path, result: Reconstruction, provenance: Mapping[str, Any])
         _write_positions(entry, result)
         _write_results(entry, result)
         _write_images(entry, result)
+        _write_scan_maps(entry, result)
         _write_process(entry, result, provenance)
 
 
@@ -103,6 +104,7 @@ def read_result(path: Path) -> Reconstruction:
             error_history=_read_errors(entry["process_1"]),
             maps={name: data[...] for name, data in object_result["maps"].items()},
             halves=_read_halves(entry["process_1"]),
+            moments=entry["scan_maps/moments"][...] if "scan_maps" in entry else None,
         )
 
 
@@ -182,6 +184,19 @@ def _write_results(entry: h5py.Group, result: Reconstruction) -> None:
     for name, values in result.maps.items():
         maps[name] = values
     entry.attrs["default"] = "object"
+
+
+def _write_scan_maps(entry: h5py.Group, result: Reconstruction) -> None:
+    """Write what the patterns show without probe and model, in cells of half a step of the scan."""
+    maps, cell_px = result.scan_maps()
+    if not maps:
+        return
+    group, pixel_m = _group(entry, "scan_maps", "NXdata"), result.geometry.object_pixel_m
+    group.attrs["signal"] = "intensity"
+    for name, values in maps.items():
+        group[name] = values
+    group["x_pixel_size"] = group["y_pixel_size"] = cell_px * pixel_m
+    group["moments"] = result.moments
 
 
 def _write_images(entry: h5py.Group, result: Reconstruction) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from operators.arrays import Array, Object, Positions, Probe
 from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import FRC
+from operators.mosaic.scan_maps import scan_maps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Reconstruction:
         Further maps on the same pixels: sigma, mosaic ...
     halves : FRC or None
         Agreement of two reconstructions from half the frames each, where it was measured.
+    moments : (frame, 4) float32 or None
+        Of the patterns of these frames, as of `operators.optics.moments.moments`.
     """
 
     object: Object
@@ -47,6 +50,7 @@ class Reconstruction:
     error_history: NDArray[np.float64]
     maps: Mapping[str, Array]
     halves: FRC | None = None
+    moments: NDArray[np.float32] | None = None
 
     @property
     def centre_m(self) -> tuple[float, float]:
@@ -60,3 +64,13 @@ class Reconstruction:
         """Epochs, from 1, and the amplitude error at the end of each, as far as it is known."""
         known = np.flatnonzero(np.isfinite(self.error_history))
         return known + 1, np.asarray(self.error_history, np.float64)[known]
+
+    def scan_maps(self) -> tuple[dict[str, NDArray[np.float32]], float]:
+        """Returns what the patterns show without probe and model, and the side of its cells, object pixels.
+
+        As of `operators.mosaic.scan_maps.scan_maps`; nothing where no moments are known.
+        """
+        if self.moments is None or not len(self.moments):
+            return {}, 1.0
+        centres_px = self.geometry.to_pixels(self.positions_m) + self.geometry.n_pixels / 2
+        return scan_maps(self.moments, centres_px, self.bounds, self.geometry.n_pixels)

@@ -278,6 +278,7 @@ def reconstruction_of(
         geometry=optics.geometry,
         error_history=history,
         maps=maps,
+        moments=scan.column("moments").read(used) if scan.has("moments") else None,
     )
 
 

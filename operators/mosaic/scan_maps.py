@@ -14,6 +14,7 @@ MAPS = ("intensity", "gradient_y", "gradient_x", "dpc", "dark_field")
 pixels of it."""
 _REACH = 0.6  # standard deviation of a value's surroundings, steps of the scan
 _TAPS = 3  # cells to either side that it goes
+_ASKED = 64  # frames that are asked for their neighbours
 _LEAST = 0.02  # weight of the nearest value from which on a cell is known
 
 
@@ -33,8 +34,9 @@ def scan_maps(
     """
     cell_px = scan_step_px(centres_px) / 2
     photons, y, x, width = placed(moments, centres_px, bounds, cell_px)
-    rad = np.float32(2 * np.pi / n_pixels)
-    gradient_y, gradient_x = (rad * (k - np.nanmean(k, dtype=np.float64)).astype(np.float32) for k in (y, x))
+    rad, known = np.float32(2 * np.pi / n_pixels), np.isfinite(y)
+    # A beam beside the middle of the detector is no slope of the sample.
+    gradient_y, gradient_x = (rad * (k - k[known].sum() / np.float32(max(known.sum(), 1))) for k in (y, x))
     return {
         "intensity": photons,
         "gradient_y": gradient_y,
@@ -64,17 +66,26 @@ def on_pixels(
 
 
 def scan_step_px(centres_px: Positions) -> float:
-    """Return the distance of neighbouring positions, pixels: in time or, if shorter, by their density.
+    """Return how far apart the positions of a scan lie, pixels, at least 1.
 
     Parameters
     ----------
-    centres_px : (frame, 2) float, in the order of the scan
+    centres_px : (frame, 2) float
+
+    Notes
+    -----
+    The median distance of nearest neighbours or, where lines are flown densely, the side of a frame's share
+    of the field.
     """
-    if len(centres_px) < 2:
+    centres = np.asarray(centres_px, np.float64)
+    if len(centres) < 2:
         return 1.0
-    hop = float(np.median(np.linalg.norm(np.diff(centres_px, axis=0), axis=1)))
-    spaced = float(np.sqrt(np.ptp(centres_px, axis=0).prod() / len(centres_px)))
-    return max(min(step for step in (hop, spaced, np.inf) if step > 0), 1.0) if hop or spaced else 1.0
+    asked = centres[np.unique(np.linspace(0, len(centres) - 1, _ASKED).astype(np.int64))]
+    squared = ((asked[:, None] - centres) ** 2).sum(axis=2)
+    squared[squared == 0] = np.inf  # itself, or a place that was lit again
+    nearest = np.sqrt(squared.min(axis=1))
+    nearest = float(np.median(nearest[np.isfinite(nearest)])) if np.isfinite(nearest).any() else 1.0
+    return max(nearest, float(np.sqrt(np.ptp(centres, axis=0).prod() / len(centres))), 1.0)
 
 
 def placed(

@@ -85,8 +85,10 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
         """
         # Who does without the maps does without these as well.
         from operators.geometry import Bounds
-        from operators.mosaic.scan_maps import scan_maps
+        from operators.mosaic.scan_maps import MAPS, scan_maps
 
+        if not self.moments.size:
+            return {name: np.full(self.shape, np.nan, np.float32) for name in MAPS}, 1.0
         top, left = self.origin_px
         bounds = Bounds(top, left, top + self.shape[0], left + self.shape[1])
         return scan_maps(self.moments[:, 2:], self.moments[:, :2], bounds, self.pattern_px)

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "ingest": "tests.benchmarks.ingest",
     "transport": "tests.benchmarks.kilohertz.transport",
     "startup": "tests.benchmarks.startup",
+    "scan_maps": "tests.benchmarks.scan_maps",
     "orient": "tests.benchmarks.orient",
     "engines": "tests.benchmarks.engines.comparison",
     "engines_gpu": "tests.benchmarks.engines.gpu",

@@ -48,7 +48,7 @@ class FakeDoor:
         self._waiting: dict[bytes, tuple[Ask, float]] = {}
         self._greeted: set[bytes] = set()
         self._update: ObjectUpdate | None = None
-        self._path = np.zeros((0, 2), np.float32)
+        self._path, self._moments = np.zeros((0, 2), np.float32), np.zeros((0, 6), np.float32)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._socket = _bound(address, **access)
@@ -66,6 +66,7 @@ class FakeDoor:
         origin: tuple[int, int] = (0, 0),
         bounds: Bounds | None = None,
         path: Any = (),
+        moments: Any = (),
         **fields: Any,
     ) -> None:
         """Makes the next version: the tiles under `object_` with its corner at `origin`; 0 is unknown."""
@@ -76,8 +77,10 @@ class FakeDoor:
             for index in self._store.touched_by(window):
                 self._store.put(index, self._tile(index, object_, window), self._version)
             self._path = np.asarray(path, np.float32).reshape(-1, 2)
+            self._moments = np.asarray(moments, np.float32).reshape(-1, 6)
             values = {
                 **{"object_pixel_m": 1e-8, "frames_seen": 1, "epoch": 0.0, "model": "m", "config_hash": "c"},
+                "pattern_px": 64,
                 **{"scan": self._scan, "run_id": self.run_id, "version": self._version},
             }
             self._update = ObjectUpdate(
@@ -126,8 +129,8 @@ class FakeDoor:
         after = ask.after if update and ask.scan == update.figures.scan else -1
         if update and update.figures.version > after:
             # Frames that come again replace themselves: a server may be one that was started anew.
-            frames = np.arange(len(self._path), dtype=np.int32)
-            buffers = [*self._store.changed_after(after), frames, self._path]
+            frames, told = (np.arange(len(each), dtype=np.int32) for each in (self._path, self._moments))
+            buffers = [*self._store.changed_after(after), frames, self._path, told, self._moments]
             update = msgspec.structs.replace(update, state=self.state)
             self._socket.send([who, *encode(update, buffers)])
         elif time.monotonic() - since >= self.heartbeat_s:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from launch.page.picture import MAX_SIDE_PX, UNITS, Drawing, read_map
+from operators.mosaic.scan_maps import MAPS
 from tests.helpers.stream.live_images import decode_picture, live_image
 
 
@@ -13,9 +14,9 @@ def test_every_map_leaves_unknown_pixels_out_and_keeps_orientation():
     )
     assert (header["shape"], header["pixel_m"], header["scan"]) == ([3, 4], 1e-8, "0000-star")
     np.testing.assert_array_equal(path, [[2, 3]])
-    for levels in maps.values():
-        assert levels[0, 0] == 0
-        assert np.all(levels.ravel()[1:] > 0)
+    for name in maps.keys() - set(MAPS):
+        assert maps[name][0, 0] == 0
+        assert np.all(maps[name].ravel()[1:] > 0)
     assert maps["amplitude"].argmax() == 11
     assert np.all(np.diff(maps["phase_with_ramp"][1].astype(int)) > 0)
     np.testing.assert_array_equal(maps["source"], object_ != 0)
@@ -47,6 +48,20 @@ def test_a_packet_has_the_maps_that_were_asked_for_in_the_order_of_all():
     drawing = Drawing(live_image(np.ones((3, 5))))
     assert list(decode_picture(drawing.packet(["phase", "sigma"]))[2]) == ["phase", "sigma"]
     assert list(decode_picture(drawing.packet())[2]) == list(UNITS)
+
+
+def test_what_patterns_show_alone_is_drawn_where_the_probes_were_before_anything_else_is_known():
+    centres = np.float32([[y, x] for y in range(4, 20, 4) for x in range(4, 24, 4)])
+    moments = np.column_stack([centres, 100 * centres[:, 1], np.zeros((len(centres), 2)), centres[:, 0]])
+    image = live_image(np.zeros((24, 28)), moments=moments.astype(np.float32), pattern_px=8)
+    header, _, maps = decode_picture(Drawing(image).packet(["amplitude", "intensity", "dark_field"]))
+    assert not header["has_object"]
+    assert not maps["amplitude"].any()
+    intensity, dark_field = (read_map(Drawing(image).packet([n]), n)[1] for n in ("intensity", "dark_field"))
+    assert intensity[8, 12] == pytest.approx(1200, rel=0.2)
+    assert dark_field[16, 12] == pytest.approx(16, rel=0.2)
+    assert np.isnan(intensity[-1, -1])
+    assert decode_picture(Drawing(live_image(np.ones((3, 5)))).packet())[0]["has_object"]
 
 
 def test_a_large_image_is_averaged_over_its_known_pixels():

@@ -147,6 +147,28 @@ def test_keys_choose_maps_zoom_and_move_and_the_overlay_says_so(page, shown):
     assert page.is_hidden("#help")
 
 
+def test_the_patterns_alone_are_shown_until_there_is_an_image_and_when_they_are_chosen(page):
+    centres = np.float32([[y, x] for y in range(4, 40, 4) for x in range(4, 60, 4)])
+    moments = np.column_stack([centres, np.full(len(centres), 100.0), centres / 100, centres[:, 0]])
+    with FakeDoor() as door, viewer(door.address) as url:
+        door.begin("0000-corner")
+        door.publish(np.zeros((40, 60)), moments=moments)
+        page.goto(url)
+        page.wait_for_selector(f"{LEFT}[data-shown=intensity]")
+        page.wait_for_selector(f"{RIGHT}[data-shown=dpc]")
+        wait_for_text(page, f"{RIGHT} .unit", "rad: DPC of the patterns, until there is an image")
+        door.publish(corner_object(), moments=moments)
+        page.wait_for_selector(f"{LEFT}[data-shown=amplitude]")
+        page.wait_for_selector(f"{RIGHT}[data-shown=phase]")
+        page.select_option(f"{LEFT} nav select", "dark_field")
+        page.wait_for_selector(f"{LEFT}[data-shown=dark_field]")
+        wait_for_text(page, f"{LEFT} .unit", "px")
+        page.focus(f"{LEFT} .image")
+        page.keyboard.press("1")
+        page.wait_for_selector(f"{LEFT}[data-shown=amplitude]")
+        assert page.input_value(f"{LEFT} nav select") == ""
+
+
 def test_an_explanation_opens_where_there_is_no_mouse(page, shown):
     page.focus('dt:has-text("pending")')
     wait_for_text(page, "#hint", re.compile("on their way"))

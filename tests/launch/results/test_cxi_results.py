@@ -6,6 +6,7 @@ import pytest
 
 from launch.results.cxi import read_halves, read_result, write_cxi
 from operators.metrics.errors import fourier_ring_correlation
+from operators.mosaic.scan_maps import MAPS
 from stream.files.cxi import JOULES_PER_EV
 from stream.files.probe import read_probe
 
@@ -20,6 +21,21 @@ def test_a_result_reads_back_as_it_was_written(tmp_path, result):
     assert again.bounds == result.bounds
     assert again.geometry.energy_ev == pytest.approx(8800)
     assert again.geometry.object_pixel_m == pytest.approx(result.geometry.object_pixel_m)
+
+
+def test_what_patterns_show_alone_lies_in_cells_that_begin_where_the_object_does(tmp_path, result):
+    photons = np.linspace(1e3, 2e3, len(result.positions_m))
+    moments = np.column_stack([photons, np.zeros((len(photons), 2)), np.full(len(photons), 5.0)])
+    result = replace(result, moments=moments.astype(np.float32))
+    write_cxi(tmp_path / "star.cxi", result, {})
+    np.testing.assert_array_equal(read_result(tmp_path / "star.cxi").moments, result.moments)
+    with h5py.File(tmp_path / "star.cxi") as file:
+        group = file["entry_1/scan_maps"]
+        intensity, cell_m = group["intensity"][...], group["x_pixel_size"][()]
+        assert {*group} == {*MAPS, "moments", "x_pixel_size", "y_pixel_size"}
+        assert np.nanmin(intensity) >= 1e3 and np.nanmax(intensity) <= 2e3 + 1e-3
+        cells = np.array(intensity.shape) * cell_m / result.geometry.object_pixel_m
+        assert (cells >= result.object.shape).all()
 
 
 def first_version_of(path, result):

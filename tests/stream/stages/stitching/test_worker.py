@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from operators.optics.moments import moments
 from stream.record.calibration import read_calibration
 from stream.record.scan import Scan, State
 from stream.stages.stitching.composition import compose
@@ -12,6 +13,7 @@ from tests.helpers.stream.scans import (
     close,
     lose,
     make_scan,
+    place,
     record,
     states,
 )
@@ -329,3 +331,42 @@ def test_a_stitcher_stopped_in_the_middle_names_every_frame_that_is_not_in_the_p
     assert not_seen == "never saw 2 frames (11, 13)"
     assert not_inferred == "inference did not finish 2 frames (10, 14)"
     assert not_stitched == "stitcher did not finish 1 frame (12)"
+
+
+def with_light(scan, scanned, numbers):
+    """Record and place frames of a number of photons each of their own."""
+    frames = np.zeros((len(numbers), *scan.header.frame_shape), np.uint16)
+    frames[:, 3:6, 4:8] = 1 + np.asarray(numbers)[:, None, None]
+    record(scan, numbers, frames)
+    place(scan, numbers, scanned.corners[numbers])
+    return frames.sum(axis=(1, 2))
+
+
+def test_what_patterns_show_alone_is_told_before_anything_is_known_of_the_object(bench, scanned):
+    photons = with_light(bench.scan, scanned, np.arange(8))
+    record(bench.scan, [9])  # nobody knows where
+    bench.turns(3)
+    image = bench.sees()
+    assert (image.frames_seen, len(image.path), image.coverage.any()) == (0, 0, False)
+    np.testing.assert_allclose(image.moments[:, :2], scanned.corners[:8] + N_PIXELS / 2)
+    np.testing.assert_allclose(image.moments[:, 2], photons)
+    maps, _ = image.scan_maps()
+    assert np.isfinite(maps["intensity"]).any()
+
+
+def test_moments_are_found_once_and_told_of_all_frames_also_after_a_restart(bench, scanned, monkeypatch):
+    with_light(bench.scan, scanned, np.arange(8))
+    bench.turns(3)
+    bench.restart()
+    looked_at = []
+    monkeypatch.setattr(
+        "stream.stages.stitching.frame_moments.moments",
+        lambda patterns, mask: (looked_at.append(len(patterns)), moments(patterns, mask))[1],
+    )
+    with_light(bench.scan, scanned, np.arange(8, len(scanned)))
+    scanned.fill(bench.scan, np.arange(len(scanned)), "inference")
+    bench.ends()
+    assert sum(looked_at) == len(scanned) - 8
+    image = Watcher(bench.stitcher).asks()
+    assert image.is_final
+    assert len(image.moments) == image.frames_seen == len(scanned)
