@@ -47,6 +47,10 @@ def replay(
     rate: Annotated[
         float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
     ] = 100.0,
+    format: Annotated[
+        Literal["dectris-v2"], typer.Option("--as", help="What the detector speaks: its `detector.format`.")
+    ] = "dectris-v2",
+    compression: Annotated[Literal["bslz4", "lz4", "none"], typer.Option(help="Of the frames.")] = "bslz4",
     address: Annotated[str, typer.Option(help="Where frames go.")] = addresses.DETECTOR,
     bind: Annotated[
         bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
@@ -86,6 +90,8 @@ def replay(
     from stream.wire.sockets import Endpoint
 
     options = ReplayOptions(
+        format=format,
+        compression="" if compression == "none" else compression,
         endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
         pattern=pattern,
         rate_hz=rate,

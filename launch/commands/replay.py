@@ -15,7 +15,17 @@ from launch.offline.recorded import ColumnFrames, RecordedScan
 from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
-from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid
+from stream.detector.dialects import ENCODERS
+from stream.detector.simulator import (
+    QUEUE,
+    Compression,
+    Faults,
+    Replay,
+    ReplayConfig,
+    Sender,
+    SocketSender,
+    new_series_uid,
+)
 from stream.documents.publisher import DocumentPublisher
 from stream.wire.sockets import Endpoint
 
@@ -36,6 +46,8 @@ class ReplayOptions:
 
     Attributes
     ----------
+    format : str
+        What the detector speaks, one of `SENDERS`.
     endpoint : Endpoint
         Where frames go.
     pattern : {"PUSH", "PUB"}
@@ -49,8 +61,11 @@ class ReplayOptions:
         Of the positions in the documents; the pipeline is configured for one.
     timeout_s : float
         Longest time to wait until somebody takes frames.
+    compression : {"bslz4", "lz4", ""}
+        Of the frames.
     """
 
+    format: str
     endpoint: Endpoint
     pattern: Literal["PUSH", "PUB"]
     rate_hz: float
@@ -58,6 +73,15 @@ class ReplayOptions:
     positions: Endpoint | None
     unit: str
     timeout_s: float
+    compression: Compression = "bslz4"
+
+
+def _by_socket(options: ReplayOptions) -> Sender:
+    return SocketSender(options.endpoint, options.pattern, QUEUE, ENCODERS[options.format])
+
+
+SENDERS: dict[str, Callable[[ReplayOptions], Sender]] = dict.fromkeys(ENCODERS, _by_socket)
+"""What carries frames away, by the format of `ReplayOptions`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +205,7 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
         raise ValueError(f"{scan.called} has no frames: there is nothing to replay")
     status, reason = 0, ""
     with (
-        DetectorReplay(options.endpoint, options.pattern, timeout_s=options.timeout_s) as detector,
+        Replay(SENDERS[options.format](options), options.timeout_s) as detector,
         _publisher(options.positions) as publisher,
     ):
         try:
@@ -206,9 +230,7 @@ def _is_heard(publisher: DocumentPublisher, address: str) -> bool:
     return False
 
 
-def _play(
-    scan: RecordedScan, options: ReplayOptions, detector: DetectorReplay, publish: Publish | None
-) -> None:
+def _play(scan: RecordedScan, options: ReplayOptions, detector: Replay, publish: Publish | None) -> None:
     numbers = scan.frame_numbers[: options.n_frames]
     is_numbered = isinstance(scan.frames, ColumnFrames)  # 0007-star, and gets another number
     series = new_series_uid(scan.name.partition("-")[2] if is_numbered else scan.name)
@@ -240,6 +262,7 @@ def _config(
     config = ReplayConfig(
         series_uid=series,
         rate_hz=options.rate_hz,
+        compression=options.compression,
         faults=Faults(drop=lost),
     )
     if scan.geometry is None:

@@ -1,4 +1,4 @@
-"""A detector to try things with: frames from anywhere, in the exact format and pace of Stream V2.
+"""A detector to try things with: frames from anywhere, at the pace of a detector and in any of its formats.
 
 It loses nothing: where a real detector would drop frames, it waits.
 """
@@ -11,23 +11,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.detector.dectris import encode_frame, encode_message
+from stream.detector.dectris import encode_frame
+from stream.detector.dialects import ENCODERS
 from stream.detector.protocol import DetectorMessage, EncodedFrame, EndMessage, ImageMessage, StartMessage
-from stream.wire.sockets import Endpoint, Socket
+from stream.wire.sockets import Endpoint, Part, Socket
 
 log = logging.getLogger(__name__)
 
 Frame = NDArray[Any] | EncodedFrame
+Compression = Literal["bslz4", "lz4", ""]
 
 TIME_BASE_HZ = 50_000_000  # of the detector's clock
 SEND_TIMEOUT_S = 0.1  # how long a full queue is waited for before somebody may have said stop
 MOMENT_S = 2.0  # after which whoever waits for a receiver is told why nothing happens
 FLUSH_S = 5.0
+QUEUE = 1000  # messages that may wait on either side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,7 @@ class ReplayConfig:
     series_id: int = 1
     series_uid: str = ""
     rate_hz: float = 0.0
-    compression: Literal["bslz4", "lz4", ""] = "bslz4"
+    compression: Compression = "bslz4"
     channel: str = "threshold_1"
     energy_ev: float | None = None
     detector_distance_m: float | None = None
@@ -97,8 +100,34 @@ def new_series_uid(name: str, now_s: float | None = None) -> str:
     return f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.localtime(now_s))}"
 
 
-class DetectorReplay:
-    """Plays series through one socket, as a detector does; a context manager.
+class Sender(Protocol):
+    """Carries the messages of a simulated detector away: by a socket, into files, as values of a PV."""
+
+    @property
+    def where(self) -> str:
+        """Where they go, for people."""
+
+    def prepare(self, message: DetectorMessage) -> Any:
+        """Returns what `send` takes: all that can be done before the message is due.
+
+        Raises
+        ------
+        ValueError
+            If messages of this kind cannot be sent this way.
+        """
+
+    def is_heard(self, timeout_s: float) -> bool:
+        """Says, within the time, whether somebody would take a message."""
+
+    def send(self, prepared: Any, timeout_s: float) -> bool:
+        """Says, within the time, whether a message was taken."""
+
+    def close(self) -> None:
+        """Gives what was sent time to leave."""
+
+
+class SocketSender:
+    """Sender: by ZeroMQ, as detectors do.
 
     Parameters
     ----------
@@ -109,6 +138,42 @@ class DetectorReplay:
         slow listener's queue cannot hold.
     queue : int
         Messages that may wait on either side.
+    encode : callable
+        Of the dialect that is spoken.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        pattern: Literal["PUSH", "PUB"],
+        queue: int,
+        encode: Callable[[DetectorMessage], Sequence[Part]],
+    ) -> None:
+        self.prepare = encode
+        self._socket = Socket(pattern, endpoint, queue=queue, needs_peer=True)
+        self.address = self._socket.address  # "" if it connects
+        self.where = self._socket.address or endpoint.address
+
+    def is_heard(self, timeout_s: float) -> bool:
+        """Says whether somebody has connected; PUB never knows and says so at once."""
+        return self._socket.has_room(timeout_s)
+
+    def send(self, prepared: Sequence[Part], timeout_s: float) -> bool:
+        """Says whether the parts of a message found room in the queue."""
+        return self._socket.send(prepared, timeout_s)
+
+    def close(self) -> None:
+        """Gives what is queued a few seconds to leave."""
+        self._socket.flush_and_close(FLUSH_S)
+
+
+class Replay:
+    """Plays series through one sender, as a detector does; a context manager.
+
+    Parameters
+    ----------
+    sender : Sender
+        Closed at the end.
     timeout_s : float
         Longest time to wait until a message is taken.
     clock, sleep : callable
@@ -117,22 +182,13 @@ class DetectorReplay:
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        pattern: Literal["PUSH", "PUB"] = "PUSH",
-        queue: int = 1000,
+        sender: Sender,
         timeout_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._timeout_s, self._clock, self._sleep = timeout_s, clock, sleep
-        self._socket = Socket(pattern, endpoint, queue=queue, needs_peer=True)
-        self._where = self._socket.address or endpoint.address
+        self._sender, self._timeout_s, self._clock, self._sleep = sender, timeout_s, clock, sleep
         self.n_sent = 0  # image messages, of all series
-
-    @property
-    def address(self) -> str:
-        """Where the socket is bound, "" if it connects."""
-        return self._socket.address
 
     def wait_for_receiver(self, is_stopped: Callable[[], bool] = lambda: False) -> bool:
         """Waits until somebody receives; says whether somebody does. PUB never knows and does not wait.
@@ -145,15 +201,15 @@ class DetectorReplay:
             If nobody has connected after the longest time to wait.
         """
         begin_s, is_told = self._clock(), False
-        while not self._socket.has_room(SEND_TIMEOUT_S):
+        while not self._sender.is_heard(SEND_TIMEOUT_S):
             if is_stopped():
                 return False
             waited_s = self._clock() - begin_s
             if waited_s >= self._timeout_s:
-                raise TimeoutError(f"nobody has connected to {self._where} in {self._timeout_s:g} s")
+                raise TimeoutError(f"nobody has connected to {self._sender.where} in {self._timeout_s:g} s")
             if waited_s >= MOMENT_S and not is_told:
                 limit = "" if math.isinf(self._timeout_s) else f", for {self._timeout_s:g} s at most"
-                log.warning("nobody has connected to %s yet: waiting%s", self._where, limit)
+                log.warning("nobody has connected to %s yet: waiting%s", self._sender.where, limit)
                 is_told = True
         return True
 
@@ -186,34 +242,66 @@ class DetectorReplay:
         begin_s = self._clock()
         n_before = self.n_sent
         for due_s, message in series_messages(frames, config, n_frames, lambda: self._clock() - begin_s):
-            encoded = encode_message(message)
+            prepared = self._sender.prepare(message)
             # Due times count from the beginning: a late frame does not delay those after it.
             if (wait_s := begin_s + due_s - self._clock()) > 0:
                 self._sleep(wait_s)
-            if not self.send(encoded, is_stopped):
+            if not self.send(prepared, is_stopped):
                 break
             self.n_sent += isinstance(message, ImageMessage)
         return self.n_sent - n_before
 
-    def send(self, message: bytes, is_stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Sends one message; says whether it went before `is_stopped`. TimeoutError as of `play`."""
+    def send(self, prepared: Any, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Sends what the sender prepared; says whether it went before `is_stopped`.
+
+        Raises
+        ------
+        TimeoutError
+            As of `play`.
+        """
         begin_s = self._clock()
         while not is_stopped():
-            if self._socket.send([message], SEND_TIMEOUT_S):
+            if self._sender.send(prepared, SEND_TIMEOUT_S):
                 return True
             if self._clock() - begin_s >= self._timeout_s:
-                raise TimeoutError(f"nobody has taken anything at {self._where} for {self._timeout_s:g} s")
+                raise TimeoutError(
+                    f"nobody has taken anything at {self._sender.where} for {self._timeout_s:g} s"
+                )
         return False
 
     def close(self) -> None:
         """Gives what is queued a few seconds to leave."""
-        self._socket.flush_and_close(FLUSH_S)
+        self._sender.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class DetectorReplay(Replay):
+    """Plays series through a socket; see `SocketSender` and `Replay`.
+
+    Attributes
+    ----------
+    address : str
+        Where the socket is bound, "" if it connects.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        pattern: Literal["PUSH", "PUB"] = "PUSH",
+        queue: int = QUEUE,
+        timeout_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        format: str = "dectris-v2",
+    ) -> None:
+        sender = SocketSender(endpoint, pattern, queue, ENCODERS[format])
+        super().__init__(sender, timeout_s, clock, sleep)
+        self.address = sender.address
 
 
 def series_messages(

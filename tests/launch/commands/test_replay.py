@@ -63,7 +63,14 @@ def inlet() -> Endpoint:
 
 
 def options(**changes) -> ReplayOptions:
-    plain = {"pattern": "PUSH", "rate_hz": 0.0, "n_frames": None, "positions": None, "unit": "um"}
+    plain = {
+        "format": "dectris-v2",
+        "pattern": "PUSH",
+        "rate_hz": 0.0,
+        "n_frames": None,
+        "positions": None,
+        "unit": "um",
+    }
     return ReplayOptions(**plain | {"endpoint": inlet(), "timeout_s": 0.2} | changes)
 
 

@@ -228,7 +228,7 @@ def test_every_frame_arrives_by_publish_and_subscribe(tmp_path: Path) -> None:
     ):
         # What is published before the subscription has arrived is lost.
         while inlet.receive(0.01) is None:
-            replay.send(cbor2.dumps({"type": "metadata"}))
+            replay.send([cbor2.dumps({"type": "metadata"})])
         with playing(replay, 300, ReplayConfig(series_uid="a")):
             record(inlet, tmp_path)
     (scan,) = scans_in(tmp_path)
