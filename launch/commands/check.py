@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,8 @@ def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = Fals
     if config.network.weights and not failed & {"network", "probe", "frames"}:
         yield from caught("network", partial(_speed, known))
     yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
+    if config.positions.source == "pva" and "positions" not in failed:
+        yield from caught("positions", partial(_position_pvs, config, timeout_s))
     if config.positions.source == "documents" and "positions" not in failed:
         yield from caught("positions", partial(_documents, config, timeout_s))
 
@@ -123,16 +126,31 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
     )
 
 
-def _pv(config: Config, timeout_s: float) -> Findings:
-    """Yield what a PV holds; listening to it takes nothing from a scan."""
-    section, ends_at = config.detector, time.monotonic() + timeout_s
-    with Monitor(section.pv, 1, insecure=section.insecure) as monitor:
+def _held(name: str, timeout_s: float, *, insecure: bool) -> Any:
+    """Return what a PV holds."""
+    ends_at = time.monotonic() + timeout_s
+    with Monitor(name, 1, insecure=insecure) as monitor:
         while (update := monitor.receive()) is None:
             if time.monotonic() >= ends_at:
-                raise TimeoutError(f"no PV {section.pv} has answered in {timeout_s:g} s")
+                raise TimeoutError(f"no PV {name} has answered in {timeout_s:g} s")
             time.sleep(LOOK_S)
+    return update[0]
+
+
+def _position_pvs(config: Config, timeout_s: float) -> Findings:
+    """Yield whether the PVs of positions are there."""
+    section = config.positions
+    for name in section.pvs:
+        kind = _held(name, timeout_s, insecure=section.insecure).getID()
+        yield Finding("positions", "OK", f"PV {name} is there, {kind}")
+
+
+def _pv(config: Config, timeout_s: float) -> Findings:
+    """Yield what a PV holds; listening to it takes nothing from a scan."""
+    section = config.detector
+    value = _held(section.pv, timeout_s, insecure=section.insecure)
     try:
-        exposure = decode_array(update[0])
+        exposure = decode_array(value)
         frame = None if exposure is None else exposure.frame.decode()
     except DetectorMessageError as error:
         raise ValueError(f"PV {section.pv}: {error}") from error

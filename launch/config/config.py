@@ -137,7 +137,10 @@ class Config(Section):
 
 _ADDED = {
     "detector": ("n_triggers", "format", "pv", "first_number"),
-    "positions": ("settled", "settling_frames", "line_frames", "captures_per_frame"),
+    "positions": (
+        *("settled", "settling_frames", "line_frames", "captures_per_frame"),
+        *("pvs", "numbers", "first_number"),
+    ),
     "refinement": ("seeded_step",),
     "series": ("reuse",),
     "viewer": ("hosts",),

@@ -14,7 +14,7 @@ from launch.config.probe import Known, model_card, model_id, read_card
 from launch.config.reading import ConfigError
 from launch.memory import memory_bytes
 from launch.run.findings import Finding, Findings, Result, caught
-from launch.run.surroundings import addresses, cluster, detector, pvs, require, save_folder, store
+from launch.run.surroundings import addresses, cluster, pvs, require, save_folder, sources, store
 from launch.run.training_range import outside_of_training
 from operators.arrays import Positions, Probe, abs2
 from operators.engine.backends import get_backend
@@ -53,7 +53,7 @@ def readiness(known: Known, *, is_patient: bool = False) -> Findings:
         ("network", _network),
         ("refinement", partial(_refinement, is_patient=is_patient)),
         ("addresses", addresses),
-        ("detector", detector),
+        ("sources", sources),
         ("cluster", cluster),
         ("pvs", pvs),
         ("save", save_folder),

@@ -134,15 +134,22 @@ def store(known: Known) -> Findings:
     yield Finding("store", "OK", str(folder))
 
 
-def detector(known: Known) -> Findings:
-    """Yields whether a detector that is no address can be listened to."""
-    section = known.config.detector
-    if not section.pv:
-        return
+def sources(known: Known) -> Findings:
+    """Yields whether PVs that are listened to can be searched for."""
+    detector, positions = known.config.detector, known.config.positions
+    for what, section, names in (
+        ("detector", detector, (detector.pv,) if detector.pv else ()),
+        ("positions", positions, positions.pvs),
+    ):
+        if names:
+            yield from caught(what, partial(_searched, what, names, insecure=section.insecure))
+
+
+def _searched(what: str, names: tuple[str, ...], *, insecure: bool) -> Findings:
     require("p4p")
-    if not section.insecure:
+    if not insecure:
         private_search(os.environ)
-    yield Finding("detector", "OK", f"PV {section.pv} is waited for")
+    yield Finding(what, "OK", f"PV {', '.join(names)} is waited for")
 
 
 def pvs(known: Known) -> Findings:

@@ -3,31 +3,17 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from stream.detector.acquisitions import Acquisitions
 from stream.detector.config import DetectorConfig
 from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import DetectorMessage, DetectorMessageError
-from stream.wire.pva import Monitor, PvaError
+from stream.wire.pva import Monitor, PvaError, Updates
 
 log = logging.getLogger(__name__)
 
 MESSAGES_PER_CALL, BYTES_PER_CALL = 256, 32 << 20
 MOMENT_S = 5.0  # after which a PV that is not there is told of
-
-
-class Updates(Protocol):
-    """What a PV becomes: `stream.wire.pva.Monitor`, or a list in its place."""
-
-    name: str
-    is_connected: bool
-
-    def receive(self) -> tuple[Any, bool] | None:
-        """Returns the next update, and whether it is what the PV held when it was connected to."""
-
-    def close(self) -> None:
-        """Stops listening."""
 
 
 class PvaFeed:

@@ -1,8 +1,9 @@
 """Where positions come from and what they mean: the section `positions` of the configuration."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
+    Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -18,14 +19,20 @@ from stream.wire import addresses
 class PositionsConfig(PositionFields, EndpointSection):
     """Where the probe was for every frame."""
 
-    source: Literal["documents", "file"] = "documents"
-    """bluesky documents as they are published, or a file of a known trajectory"""
+    source: Literal["documents", "file", "pva"] = "documents"
+    """bluesky documents as they are published, a file of a known trajectory, or EPICS PVs"""
     address: str = addresses.POSITIONS
     """where bluesky publishes to: tcp://host:port or ipc://path"""
     bind: bool = True
     """whether this side owns the address and bluesky's publisher connects"""
     path: InputPath | None = None
     """.cxi, .npy, .csv or text with one position per frame, for source 'file'"""
+    pvs: Annotated[tuple[str, ...], Field(max_length=2)] = ()
+    """for source 'pva': the PVs of y and x, arrays that grow during the scan, or one table of both"""
+    numbers: str = ""
+    """column of a table that says of which frame a row is; without it row n is capture n of the scan"""
+    first_number: NonNegativeInt = 0
+    """what that column calls the first frame"""
     queue: PositiveInt = 20_000
     """messages held when this side is late"""
     series_key: str = "detector_series_id"
@@ -46,6 +53,12 @@ class PositionsConfig(PositionFields, EndpointSection):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
+        if (self.source == "pva") != bool(self.pvs):
+            raise ValueError(f"`pvs` are what source 'pva' needs, got {len(self.pvs)} and {self.source!r}")
+        if len(self.pvs) == 2 and (self.settled or self.numbers):
+            raise ValueError("`settled` and `numbers` are columns of a table: name one PV, or neither")
+        if self.numbers and (self.captures_per_frame or 1) > 1:
+            raise ValueError("rows that have `numbers` are of one frame each: wanted captures_per_frame 1")
         if self.source == "file" and self.path is None:
             raise ValueError("source 'file' needs `path`")
         if self.source == "file" and self.settled:

@@ -92,6 +92,12 @@ class Runs:
             if run.over_at is not None and now - run.over_at >= late_s:
                 self._pairing.give_up_run(run.uid)
 
+    def close_paired(self) -> None:
+        """Lets no other series take a run that has one for a run that goes on."""
+        for run in self:
+            if self._pairing.scan_of(run.uid):
+                self._pairing.stop_run(run.uid)
+
     def forget(self) -> None:
         """Forgets the oldest of those that are over, and of strangers."""
         over = [run.uid for run in self if run.is_over]

@@ -165,6 +165,8 @@ class Positions:
             if not self._current.is_closed and scan.header.config_hash == self._config_hash:
                 self._current.write(self._table)
         else:
+            if self._source is not None and not self._source.hears_ends:
+                self._runs.close_paired()  # the next series is of a run that is still to begin
             self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
 
     def _resume(self, scan: Scan) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,19 @@ def _is_here(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class Updates(Protocol):
+    """What a PV becomes: `Monitor`, or a list in its place."""
+
+    name: str
+    is_connected: bool
+
+    def receive(self) -> tuple[Any, bool] | None:
+        """Returns the next update, and whether it is what the PV held when it was connected to."""
+
+    def close(self) -> None:
+        """Stops listening."""
 
 
 class Monitor:

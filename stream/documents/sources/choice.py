@@ -6,10 +6,12 @@ from pathlib import Path
 from stream.documents.config import PositionsConfig
 from stream.documents.sources.bluesky import BlueskyDocuments
 from stream.documents.sources.protocol import PositionSource
+from stream.documents.sources.pva import pva_positions
 
 SOURCES: Mapping[str, Callable[[PositionsConfig, Path], PositionSource]] = {
     # by `positions.source`; made of the configuration and the folder of scans
     "documents": lambda config, scans: BlueskyDocuments(),
+    "pva": lambda config, scans: pva_positions(config),
 }
 
 
