@@ -48,10 +48,14 @@ def replay(
         float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
     ] = 100.0,
     format: Annotated[
-        Literal["dectris-v2"], typer.Option("--as", help="What the detector speaks: its `detector.format`.")
+        Literal["dectris-v2", "pva"],
+        typer.Option("--as", help="What the detector speaks: its `detector.format`."),
     ] = "dectris-v2",
     compression: Annotated[Literal["bslz4", "lz4", "none"], typer.Option(help="Of the frames.")] = "bslz4",
     address: Annotated[str, typer.Option(help="Where frames go.")] = addresses.DETECTOR,
+    pv: Annotated[
+        str | None, typer.Option(help="Name of the PV whose values they are, for --as pva.")
+    ] = None,
     bind: Annotated[
         bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
     ] = True,
@@ -92,6 +96,7 @@ def replay(
     options = ReplayOptions(
         format=format,
         compression="" if compression == "none" else compression,
+        pv=pv,
         endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
         pattern=pattern,
         rate_hz=rate,
@@ -105,7 +110,7 @@ def replay(
     lines = JsonLines(sys.stdout) if log_json else None
     with open_recorded(scan, store) as recorded, as_json(lines) if lines else nullcontext():
         played = play(recorded, options)
-    _tell_sent(played, recorded.name, address, lines)
+    _tell_sent(played, recorded.name, f"PV {pv}" if format == "pva" else address, lines)
     raise typer.Exit(played.status)
 
 

@@ -16,6 +16,7 @@ from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
 from stream.detector.dialects import ENCODERS
+from stream.detector.pva_sender import PvaSender
 from stream.detector.simulator import (
     QUEUE,
     Compression,
@@ -27,6 +28,7 @@ from stream.detector.simulator import (
     new_series_uid,
 )
 from stream.documents.publisher import DocumentPublisher
+from stream.wire.pva import ANYWHERE, LOOPBACK, PvServer
 from stream.wire.sockets import Endpoint
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,8 @@ class ReplayOptions:
         Longest time to wait until somebody takes frames.
     compression : {"bslz4", "lz4", ""}
         Of the frames.
+    pv : str or None
+        Whose values the frames are, for "pva".
     """
 
     format: str
@@ -74,13 +78,32 @@ class ReplayOptions:
     unit: str
     timeout_s: float
     compression: Compression = "bslz4"
+    pv: str | None = None
 
 
 def _by_socket(options: ReplayOptions) -> Sender:
+    if options.pv is not None:
+        raise ValueError(f"--pv {options.pv!r} is for --as pva, not for {options.format}")
     return SocketSender(options.endpoint, options.pattern, QUEUE, ENCODERS[options.format])
 
 
-SENDERS: dict[str, Callable[[ReplayOptions], Sender]] = dict.fromkeys(ENCODERS, _by_socket)
+def _by_pv(options: ReplayOptions) -> Sender:
+    if not options.pv:
+        raise ValueError("--as pva needs --pv NAME, the name of the PV")
+    if not options.rate_hz:
+        raise ValueError("--rate 0 is for what waits: a PV does not, and its reader would miss frames")
+    insecure = options.endpoint.insecure
+    try:
+        server = PvServer(ANYWHERE if insecure else LOOPBACK, insecure=insecure)
+    except ImportError as error:
+        raise ImportError(f"a PV {missing_extra(error) or error}") from error
+    return PvaSender(server, options.pv, options.compression)
+
+
+SENDERS: dict[str, Callable[[ReplayOptions], Sender]] = {
+    **dict.fromkeys(ENCODERS, _by_socket),
+    "pva": _by_pv,
+}
 """What carries frames away, by the format of `ReplayOptions`."""
 
 

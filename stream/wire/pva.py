@@ -161,6 +161,7 @@ class PvServer:
         self._image_type = NTNDArray().type
         self._scalar_types = {int: NTScalar.buildType("l"), str: NTScalar.buildType("s")}
         self._provider, self._pvs = StaticProvider(), dict[str, Any]()
+        self._readers: dict[str, _Readers] = {}
         names = ("EPICS_PVAS_INTF_ADDR_LIST", "EPICS_PVAS_BEACON_ADDR_LIST")
         where = dict.fromkeys(names, host) | {"EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO"}
         try:
@@ -182,8 +183,13 @@ class PvServer:
         if (pv := self._pvs.get(name)) is not None:
             pv.post(value)
             return
-        self._pvs[name] = pv = self._new_pv(initial=value)
+        self._readers[name] = readers = _Readers()
+        self._pvs[name] = pv = self._new_pv(handler=readers, initial=value)
         self._provider.add(name, pv)
+
+    def is_read(self, name: str) -> bool:
+        """Whether somebody is connected to a PV."""
+        return name in self._readers and self._readers[name].are_there
 
     def close(self) -> None:
         """Stops serving."""
@@ -194,6 +200,19 @@ class PvServer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Readers:
+    """Whether a PV has readers, as the library tells."""
+
+    def __init__(self) -> None:
+        self.are_there = False
+
+    def onFirstConnect(self, pv: Any) -> None:  # noqa: N802 -- of the library
+        self.are_there = True
+
+    def onLastDisconnect(self, pv: Any) -> None:  # noqa: N802 -- of the library
+        self.are_there = False
 
 
 def check_host(host: str, *, insecure: bool) -> None:

@@ -40,6 +40,7 @@ WORDS = {
     "sample": ["banana"],
     "device": ["banana", "cuda"],
     "action": ["banana"],
+    "pv": ["T:IMAGE"],
     "values": ["banana"],
     "name": [".", "..", "../../evil", "a/b"],
     "overrides": [

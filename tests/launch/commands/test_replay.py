@@ -21,6 +21,7 @@ from stream.wire import addresses
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import make_run
+from tests.helpers.stream.pva import own_network
 
 N_FRAMES = 12
 LOST = 3
@@ -225,3 +226,27 @@ def test_positions_are_sent_with_keys(monkeypatch, scan_folder, tmp_path):
         Endpoint(address=addresses.POSITIONS), key=tmp_path / "me.key_secret", peers=tmp_path / "theirs.key"
     )
     assert options.endpoint.key is None, "a detector has none"
+
+
+AS_PVA = ["--as", "pva", "--pv", "T:IMAGE"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--as", "pva"], "needs --pv NAME"),
+        ([*AS_PVA, "--rate", "0"], "--rate 0 is for what waits"),
+        (["--pv", "T:IMAGE"], "--pv 'T:IMAGE' is for --as pva"),
+    ],
+)
+def test_a_pv_needs_a_name_and_a_rate(call, scan_folder, given, complaint):
+    status, out, err = call("replay", str(scan_folder), *given)
+    assert (status, out) == (2, "")
+    assert complaint in err
+
+
+def test_a_pv_that_nobody_reads_is_named(call, scan_folder):
+    with own_network():
+        status, _, err = call("replay", str(scan_folder), *AS_PVA, "--timeout", "0.1", "--no-positions")
+    assert status == 1
+    assert "frames sent to PV T:IMAGE: nobody has connected to PV T:IMAGE in 0.1 s" in err

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from stream.detector.acquisitions import Acquisitions
 from stream.detector.config import DetectorConfig
 from stream.detector.ntndarray import encode_array
 from stream.detector.pva import PvaFeed
+from stream.detector.pva_sender import PvaSender
+from stream.detector.simulator import Faults, Replay, ReplayConfig
 from stream.record.scan import Scan, State, scans_in
 from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.subscriber import Subscriber
-from stream.wire.pva import Monitor
+from stream.wire.pva import Monitor, PvServer
 from tests.helpers.stream.pva import new_pv, own_network, post, served
 
 PATIENCE_S = 30.0
@@ -44,7 +48,7 @@ def subscriber(scans: Path, **config: Any) -> Subscriber:
 def connected_subscriber(scans: Path, queue: int = 100) -> Subscriber:
     """One that has seen the PV empty."""
     monitor = Monitor(NAME, queue)
-    feed = PvaFeed(monitor, Acquisitions(NAME, 1.0))
+    feed = PvaFeed(monitor, Acquisitions(NAME, silence_s=0.4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(dialects.FEEDS, "pva", lambda config: feed)
         stage = subscriber(scans)
@@ -87,7 +91,7 @@ def test_every_frame_of_pvapys_detector_is_recorded(tmp_path: Path, suffix: str)
     command = [
         *(Path(sys.executable).with_name("pvapy-ad-sim-server"), *file_of_frames(tmp_path, suffix)),
         *("-cn", NAME, "-fps", "500", "-nf", str(N_FRAMES), "-cs", str(N_FRAMES - 1)),
-        *("-std", "2", "-shd", "0", "-rp", "0", "-rt", "20", "-dc"),
+        *("-std", "1.5", "-shd", "0", "-rp", "0", "-rt", "20", "-dc"),
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         work_until(stage, lambda: bool(closed(tmp_path / "scans")))
@@ -128,3 +132,30 @@ def test_two_acquisitions_are_two_scans_though_the_counter_goes_on(tmp_path: Pat
     for k, scan in enumerate(closed(tmp_path)):
         assert states(scan) == [State.DONE] * 5
         assert np.array_equal(scan.column("frames").read(range(5)), FRAMES[5 * k + 1 : 5 * k + 6])
+
+
+def test_the_simulated_detector_sends_series_with_their_faults(tmp_path: Path) -> None:
+    stage, ended = subscriber(tmp_path), threading.Event()
+    order = (0, 1, 2, 4, 3, *range(5, 30))
+    faults = Faults(drop=frozenset({7, 8}), duplicate=frozenset({11}), order=order)
+
+    def play() -> None:
+        with Replay(PvaSender(PvServer(), NAME, "bslz4"), PATIENCE_S) as replay:
+            assert replay.wait_for_receiver()
+            assert replay.play(FRAMES[:30], ReplayConfig(rate_hz=200.0, faults=faults)) == 29
+            assert replay.play(FRAMES[40:50], ReplayConfig(rate_hz=200.0)) == 10
+        ended.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        played = pool.submit(play)
+        work_until(stage, lambda: ended.is_set() or played.done())
+        played.result()
+        work_until(stage, lambda: len(closed(tmp_path)) == 2)
+    stage.close()
+    first, second = closed(tmp_path)
+    assert [number for number, state in enumerate(states(first)) if state != State.DONE] == [7, 8]
+    assert first.counters(STAGE)["duplicates"] == 1
+    kept = np.delete(np.arange(30), [7, 8])
+    assert np.array_equal(first.column("frames").read(kept), FRAMES[kept])
+    assert states(second) == [State.DONE] * 10
+    assert np.array_equal(second.column("frames").read(range(10)), FRAMES[40:50])
