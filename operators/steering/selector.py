@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Corners
-from operators.steering.candidates import Lattice
+from operators.steering.candidates import Candidates
 from operators.steering.dose import DoseMap
 from operators.steering.importance import RELEVANT
 from operators.steering.overlap import OverlapGraph
@@ -54,7 +54,7 @@ class Selector:
 
     Parameters
     ----------
-    lattice : Lattice
+    lattice : Candidates
         Taken over: its distances follow what is measured.
     dose : DoseMap
         Counts what is measured and says what still fits.
@@ -77,7 +77,7 @@ class Selector:
 
     def __init__(
         self,
-        lattice: Lattice,
+        lattice: Candidates,
         dose: DoseMap,
         diameter_px: float,
         *,
@@ -172,7 +172,7 @@ class Selector:
 
 
 def approach(
-    lattice: Lattice, distance: NDArray[np.float32], centre: Sequence[int], farthest_px: float
+    lattice: Candidates, distance: NDArray[np.float32], centre: Sequence[int], farthest_px: float
 ) -> tuple[slice, slice]:
     """Shorten, in place, the distances that a new point at `centre` shortens; return where they are.
 

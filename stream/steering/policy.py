@@ -17,7 +17,7 @@ from operators.arrays import Array, Corners, Positions
 from operators.mosaic.error_bars import LEAST_68
 from operators.optics.probe import probe_fwhm_px
 from operators.steering.audit import Audit, Promise
-from operators.steering.candidates import Lattice
+from operators.steering.candidates import Candidates, Lattice
 from operators.steering.dose import DoseMap
 from operators.steering.importance import (
     LEAST_IMPORTANCE,
@@ -60,6 +60,8 @@ class Policy:
     aims : Aims
     illumination : (y, x) float32, photons
         What one exposure puts on each pixel of its window: |P|^2 summed over modes.
+    places : (point, 2) float, motor positions (y, x), optional
+        Nothing but these may be measured; anything within the limits unless given.
 
     Attributes
     ----------
@@ -67,8 +69,9 @@ class Policy:
         Motor positions of all exposures so far.
     """
 
-    def __init__(self, aims: Aims, illumination: Array) -> None:
+    def __init__(self, aims: Aims, illumination: Array, places: Positions | None = None) -> None:
         self.aims, self._illumination = aims, np.asarray(illumination, np.float32)
+        self._places = None if places is None else aims.axes.centres(places)
         self._area = aims.axes.area(aims.limits)
         self._diameter_px = probe_fwhm_px(np.sqrt(self._illumination))
         self._sequence = -1
@@ -77,16 +80,10 @@ class Policy:
 
     def forget(self) -> None:
         """Begin a new scan: nothing measured, nothing seen."""
-        aims, area = self.aims, self._area
-        spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
+        aims = self.aims
         self._selector = Selector(
-            Lattice(
-                area,
-                spacing_px,
-                np.random.default_rng(aims.seed),
-                FARTHEST_DIAMETERS * self._diameter_px,
-            ),
-            DoseMap(area, self._illumination, aims.max_dose),
+            self._candidates(),
+            DoseMap(self._area, self._illumination, aims.max_dose),
             self._diameter_px,
             overlap=aims.overlap,
             travel=aims.travel,
@@ -301,9 +298,19 @@ class Policy:
         """Return maps of all that a probe within the limits can light."""
         return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
 
+    def _candidates(self) -> Candidates:
+        farthest_px = FARTHEST_DIAMETERS * self._diameter_px
+        if self._places is not None:
+            return Candidates(self._area, self._places, farthest_px)
+        spacing_px = max(SPACING_DIAMETERS * self._diameter_px, 2.0)
+        return Lattice(self._area, spacing_px, np.random.default_rng(self.aims.seed), farthest_px)
+
     def _planned_survey(self) -> Corners:
         rng, step_px = np.random.default_rng(self.aims.seed), SURVEY_DIAMETERS * self._diameter_px
         centres = survey(self._area, step_px, rng)
+        if self._places is not None:
+            nearest = cKDTree(self._places).query(centres)[1]
+            centres = self._places[list(dict.fromkeys(nearest.tolist()))]
         return centres[self._inside_region(centres[None])[0] > 0]
 
     def _promise(self, centres: Corners) -> Promise:

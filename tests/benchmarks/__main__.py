@@ -36,6 +36,7 @@ BENCHMARKS = {
     "live_gpu": "tests.benchmarks.kilohertz.gpu",
     "network_recorded": "tests.benchmarks.network.recorded",
     "adaptive": "tests.benchmarks.adaptive.comparison",
+    "adaptive_recorded": "tests.benchmarks.adaptive.recorded",
     "capacity": "tests.benchmarks.capacity.estimate",
 }
 
