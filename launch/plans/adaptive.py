@@ -3,18 +3,20 @@
 The plan is the authority: it never waits for advice longer than `wait_s`, never blocks the RunEngine's
 loop, checks every point against limits and dose itself, and writes every decision into the run
 (`launch.plans.advice`). What a person says (hold, resume, stop, a region) it obeys between two batches.
-From a bluesky session or from a queue server, which has only strings, numbers and lists:
+From a bluesky session or from a queue server, which has only strings, numbers and lists, and makes devices
+of names where the annotation of a parameter is a protocol of bluesky:
 
     RE(adaptive_ptycho([detector], [stage_y, stage_x], "tcp://127.0.0.1:5811", fallback=spiral, limits=box))
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
+from bluesky.protocols import Flyable, HasHints, NamedMovable, Readable
 from bluesky.utils import MsgGenerator
 
 from launch.plans.advice import Conversation
@@ -27,11 +29,11 @@ Measure = Callable[[Positions], MsgGenerator[None]]
 
 
 def adaptive_ptycho(
-    detectors: Sequence[Any],
-    motors: Sequence[Any],
+    detectors: Sequence[Readable[Any]],
+    motors: Sequence[NamedMovable[Any]],
     policy: Advisor | str | Mapping[str, Any],
     *,
-    fallback: Positions | Sequence[Sequence[float]],
+    fallback: Sequence[Sequence[float]],
     limits: Limits,
     max_dose: MaxDose | str | None = None,
     max_points: int | None = None,
@@ -89,11 +91,11 @@ def adaptive_ptycho(
 
 
 def adaptive_fly_ptycho(
-    detectors: Sequence[Any],
-    flyer: Any,
+    detectors: Sequence[Flyable],
+    flyer: Flyable,
     policy: Advisor | str | Mapping[str, Any],
     *,
-    fallback: Positions | Sequence[Sequence[float]],
+    fallback: Sequence[Sequence[float]],
     limits: Limits,
     max_dose: MaxDose | str | None = None,
     max_points: int | None = None,
@@ -133,8 +135,9 @@ def adaptive_fly_ptycho(
             [flyer, *detectors], [flyer], flush_period=flush_period, stream_name="primary"
         )
 
-    names = {"detectors": [d.name for d in detectors], "motors": list(flyer.hints["fields"])}
-    dimensions = [([name], "primary") for name in flyer.hints["fields"]]
+    axes = list(cast(HasHints, flyer).hints["fields"])
+    names = {"detectors": [d.name for d in detectors], "motors": axes}
+    dimensions = [([name], "primary") for name in axes]
     exposures = Exposures(fallback, limits, max_dose_of(max_dose), max_points)
     conversation = _conversation(exposures, policy, batch, stale_after, wait_s, hold_s)
     devices = [flyer, *detectors]

@@ -43,11 +43,15 @@ def max_dose_of(limit: MaxDose | str | None) -> MaxDose | None:
     ------
     ValueError
         If the file sets no `policy.max_dose`, or not all that it takes to count photons.
+    TypeError
+        If the limit is something else.
     ImportError
         If the pipeline, which reads such files, is not installed.
     """
-    if not isinstance(limit, str):
+    if limit is None or isinstance(limit, MaxDose):
         return limit
+    if not isinstance(limit, str):
+        raise TypeError(f"max_dose: expected a MaxDose or the path of a configuration, got {limit!r}")
     try:
         from launch.config.file import load_config
         from launch.config.policy import policy_aims

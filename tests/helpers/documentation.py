@@ -7,6 +7,7 @@ A comment right before a block says what its test does with it:
     <!-- expect 2: why -->      ends with this exit status
     <!-- pipeline -->           runs beside a pipeline that plays a scan (tests/end_to_end/test_readme.py)
     <!-- plan -->               runs with simulated motors (tests/launch/plans/test_adaptive_readme.py)
+    <!-- queue: what -->       runs in a bluesky-queueserver (tests/launch/plans/test_queue_server.py)
     <!-- not run: why -->       is checked, but not run
 
 All others run in the order of their page, in one folder.
@@ -22,7 +23,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("operators", "stream", "launch")
-MARKS = {"slow", "background", "expect", "pipeline", "plan", "not run"}
+MARKS = {"slow", "background", "expect", "pipeline", "plan", "queue", "not run"}
 NAMED = re.compile(r"# (\S+\.yaml)\n")
 
 

@@ -1,36 +1,43 @@
 """The plan as a queue server calls it: by name, with nothing but what JSON holds."""
 
-import ast
-import inspect
 import json
 
 import numpy as np
 import pytest
 
-pytest.importorskip("bluesky", reason="the extra 'beamline' is not installed")
+pytest.importorskip("bluesky_queueserver", reason="the extra 'dev' is not installed")
 
 import yaml
+from bluesky_queueserver import validate_plan
+from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace, prepare_plan
 
-from launch.plans import adaptive
+from launch.plans import adaptive_fly_ptycho, adaptive_ptycho
 from launch.plans.exposures import max_dose_of
 from tests.helpers.launch.plans import PLANNED, Camera, Detector, Motor, Run, Stage, answering
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
 from tests.helpers.stream.policies import LIMITS
 
 CAMERA, STAGE = "camera", "stage"
+PLANS = {"adaptive_ptycho": adaptive_ptycho, "adaptive_fly_ptycho": adaptive_fly_ptycho}
+
+
+def described(devices):
+    """How a queue server describes the plans and devices of a startup file."""
+    return existing_plans_and_devices_from_nspace(nspace={**devices, **PLANS})
 
 
 def submitted(item, devices):
-    """The plan of a queue item; strings that name devices become them, as in bluesky-queueserver."""
-    item = json.loads(json.dumps(item))
-
-    def resolved(value):
-        if isinstance(value, list):
-            return [resolved(one) for one in value]
-        return devices.get(value, value) if isinstance(value, str) else value
-
-    args, kwargs = resolved(item["args"]), {key: resolved(value) for key, value in item["kwargs"].items()}
-    return getattr(adaptive, item["name"])(*args, **kwargs)
+    """The plan of a queue item, made by the server's own code: it validates, and names become devices."""
+    plans, known, plans_there, devices_there = described(devices)
+    prepared = prepare_plan(
+        json.loads(json.dumps(item)) | {"user_group": "primary"},
+        plans_in_nspace=plans_there,
+        devices_in_nspace=devices_there,
+        allowed_plans={"primary": plans},
+        allowed_devices={"primary": known},
+        nspace={**devices, **PLANS},
+    )
+    return prepared["callable"](*prepared["args"], **prepared["kwargs"])
 
 
 @pytest.mark.parametrize("policy", ["address", "mapping"])
@@ -77,12 +84,51 @@ def test_a_queue_item_steers_a_flown_scan():
     assert len(np.concatenate(stage.flown)) == 24
 
 
-@pytest.mark.parametrize("plan", [adaptive.adaptive_ptycho, adaptive.adaptive_fly_ptycho])
-def test_every_default_can_be_written_down(plan):
-    """A queue server lists a plan's defaults as text and reads them back."""
-    for parameter in inspect.signature(plan).parameters.values():
-        if parameter.default is not parameter.empty:
-            assert ast.literal_eval(repr(parameter.default)) == parameter.default
+WRONG = {
+    "fallback": "a spiral",
+    "limits": [0, 10],
+    "batch": "many",
+    "max_points": 1.5,
+    "md": 3,
+    "overlap": 0.6,
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("wrong", [None, *WRONG])
+def test_what_is_wrong_with_an_item_is_said_when_it_is_added(name, wrong):
+    plans, devices, _, _ = described({"sy": Motor("y"), "sx": Motor("x"), "detector": Detector()})
+    where = {
+        "fallback": [[0, 0], [1, 1.5]],
+        "limits": [[0, 10], [0, 10]],
+        "md": {"sample": "sy"},
+        "max_points": 9,
+    }
+    moved = ["sy", "sx"] if name == "adaptive_ptycho" else STAGE
+    item = {"name": name, "args": [["detector"], moved, "tcp://127.0.0.1:5811"], "kwargs": where}
+    if wrong is not None:
+        item["kwargs"] = {**where, wrong: WRONG[wrong]}
+    is_valid, complaint = validate_plan(item, allowed_plans=plans, allowed_devices=devices)
+    assert is_valid == (wrong is None)
+    assert wrong is None or wrong in complaint
+
+
+def test_a_word_that_names_a_device_stays_a_word_in_the_metadata():
+    run, devices = Run(), {"detector": Detector(), "sy": Motor("y"), "sx": Motor("x")}
+    where = {
+        "fallback": PLANNED.tolist(),
+        "limits": np.array(LIMITS).tolist(),
+        "wait_s": 0.0,
+        "max_points": 1,
+    }
+    item = {"name": "adaptive_ptycho", "args": [["detector"], ["sy", "sx"], {"address": "tcp://127.0.0.1:9"}]}
+    run(submitted({**item, "kwargs": {**where, "md": {"sample": "sy"}}}, devices))
+    assert run.documents[0][1]["sample"] == "sy"
+
+
+def test_a_dose_that_is_no_file_is_refused():
+    with pytest.raises(TypeError, match=r"path of a configuration, got 20000\.0"):
+        max_dose_of(2e4)
 
 
 def test_the_dose_is_that_of_the_configuration_of_the_pipeline(tmp_path):
