@@ -48,10 +48,12 @@ def replay(
         float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
     ] = 100.0,
     format: Annotated[
-        Literal["dectris-v2", "pva"],
+        Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva"],
         typer.Option("--as", help="What the detector speaks: its `detector.format`."),
     ] = "dectris-v2",
-    compression: Annotated[Literal["bslz4", "lz4", "none"], typer.Option(help="Of the frames.")] = "bslz4",
+    compression: Annotated[
+        Literal["bslz4", "bszstd", "lz4", "none"], typer.Option(help="Of the frames.")
+    ] = "bslz4",
     address: Annotated[str, typer.Option(help="Where frames go.")] = addresses.DETECTOR,
     pv: Annotated[
         str | None, typer.Option(help="Name of the PV whose values they are, for --as pva.")

@@ -15,7 +15,7 @@ from launch.offline.recorded import ColumnFrames, RecordedScan
 from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
-from stream.detector.dialects import ENCODERS
+from stream.detector.dialects import ENCODERS, NUMBERED
 from stream.detector.pva_sender import PvaSender
 from stream.detector.simulator import (
     QUEUE,
@@ -63,7 +63,7 @@ class ReplayOptions:
         Of the positions in the documents; the pipeline is configured for one.
     timeout_s : float
         Longest time to wait until somebody takes frames.
-    compression : {"bslz4", "lz4", ""}
+    compression : {"bslz4", "bszstd", "lz4", ""}
         Of the frames.
     pv : str or None
         Whose values the frames are, for "pva".
@@ -258,6 +258,7 @@ def _play(scan: RecordedScan, options: ReplayOptions, detector: Replay, publish:
     is_numbered = isinstance(scan.frames, ColumnFrames)  # 0007-star, and gets another number
     series = new_series_uid(scan.name.partition("-")[2] if is_numbered else scan.name)
     config = _config(scan, numbers, series, options)
+    series = str(config.series_id) if options.format in NUMBERED else series
     if publish is None:
         detector.play(_frames(scan, numbers), config, _length(numbers))
         return
@@ -283,6 +284,7 @@ def _config(
 ) -> ReplayConfig:
     lost = frozenset(range(_length(numbers))) - frozenset(numbers.tolist())
     config = ReplayConfig(
+        series_id=int(time.time()) if options.format in NUMBERED else 1,  # no two are to be named alike
         series_uid=series,
         rate_hz=options.rate_hz,
         compression=options.compression,

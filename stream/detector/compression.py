@@ -1,4 +1,4 @@
-"""bslz4 and lz4 with the framing of the HDF5 filters: what detectors put on the wire.
+"""bslz4, bszstd and lz4 with the framing of the HDF5 filters, and lz4 without: what detectors send.
 
 A block of data is `>Q` decoded bytes, `>I` bytes per block, then per block `>I` compressed bytes and those
 bytes. Bitshuffle leaves up to seven elements that fill no group of eight at the end, uncompressed.
@@ -10,7 +10,7 @@ import functools
 import logging
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import hdf5plugin
 import lz4.block
@@ -21,20 +21,28 @@ from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
 
-Algorithm = Literal["bslz4", "lz4"]
+Algorithm = Literal["bslz4", "bszstd", "lz4", "lz4-block"]
 Bytes = NDArray[np.uint8]
 
 BLOCK_BYTES = 8192
 ITEM_SIZES = (1, 2, 4, 8)
+BITSHUFFLED = ("bslz4", "bszstd")
 _HEADER, _LENGTH = struct.Struct(">QI"), struct.Struct(">I")
 _GROUP = 8  # elements that bitshuffle transposes together
 # 41 elements in blocks of 16, so a full block, a shorter one and an uncompressed rest.
 _KNOWN = (np.arange(41) * 1597).astype("<u2")
-_KNOWN_ENCODED = bytes.fromhex(
+_KNOWN_BSLZ4 = bytes.fromhex(
     "00000000000000520000002000000022f011aaaacccc5a5ac6393ef8fe0754559899e0e1aa5466ccb49638e7c00700f80000"
     "00000022f011aaaacccc5a5ac639c107c0ff95aa1933e1c3ab569831d25a1c631f7c1f80e0ff00000012f001aacc5ac63e01"
     "aa33c3a9674a8cf0ffff88f9"
 )
+_KNOWN_BSZSTD = bytes.fromhex(
+    "0000000000000052000000200000002928b52ffd2020010100aaaacccc5a5ac6393ef8fe0754559899e0e1aa5466ccb49638"
+    "e7c00700f800000000002928b52ffd2020010100aaaacccc5a5ac639c107c0ff95aa1933e1c3ab569831d25a1c631f7c1f80"
+    "e0ff0000001928b52ffd2010810000aacc5ac63e01aa33c3a9674a8cf0ffff88f9"
+)
+_KNOWN_ENCODED = {"bslz4": _KNOWN_BSLZ4, "bszstd": _KNOWN_BSZSTD}
+_ZSTD_LEVEL = 1  # the fastest that compresses well
 
 
 class CompressionError(ValueError):
@@ -51,10 +59,10 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
         content is undefined.
     data : bytes
         Compressed data with its framing.
-    algorithm : {"bslz4", "lz4"}
-        "bslz4" is bitshuffle followed by LZ4.
+    algorithm : {"bslz4", "bszstd", "lz4", "lz4-block"}
+        "bslz4" is bitshuffle followed by LZ4, "bszstd" by Zstandard, "lz4-block" one LZ4 block unframed.
     item_size : int
-        Bytes per bitshuffled element; "lz4" has no use for it.
+        Bytes per bitshuffled element; the others have no use for it.
 
     Raises
     ------
@@ -64,24 +72,32 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
     if not out.flags.c_contiguous:
         raise ValueError("decoding needs a C-contiguous array to write into")
     flat = out.reshape(-1).view(np.uint8)
-    if algorithm == "bslz4":
+    if algorithm in BITSHUFFLED:
         _check_item_size(item_size)
-        bitshuffle().decode(flat, data, item_size)
+        bitshuffle().decode(flat, data, item_size, algorithm)
     elif algorithm == "lz4":
         _decode_lz4(flat, data)
+    elif algorithm == "lz4-block":
+        flat[:] = _unpack(data, 0, len(data), flat.size)
     else:
-        raise CompressionError(f"compression {in_short(algorithm)}: wanted 'bslz4' or 'lz4'")
+        raise _unknown(algorithm)
 
 
 def compress(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES) -> bytes:
-    """Returns the compressed bytes of `array`, elements in C order, framed as `decompress_into` reads."""
+    """Returns the compressed bytes of `array`, elements in C order, as `decompress_into` reads them."""
     array = np.ascontiguousarray(array)
-    if algorithm == "bslz4":
+    if algorithm in BITSHUFFLED:
         _check_item_size(array.itemsize)
-        return bitshuffle().compress(array, block_bytes)
+        return bitshuffle().compress(array, block_bytes, algorithm)
     if algorithm == "lz4":
         return _encode_lz4(array)
-    raise CompressionError(f"compression {in_short(algorithm)}: wanted 'bslz4' or 'lz4'")
+    if algorithm == "lz4-block":
+        return lz4.block.compress(array.tobytes(), store_size=False)
+    raise _unknown(algorithm)
+
+
+def _unknown(algorithm: str) -> CompressionError:
+    return CompressionError(f"compression {in_short(algorithm)}: wanted one of {get_args(Algorithm)}")
 
 
 def _check_item_size(item_size: int) -> None:
@@ -168,8 +184,9 @@ def _bitshuffled_blocks(flat: Bytes, data: bytes, item_size: int) -> tuple[int, 
 class NumpyBitshuffle:
     """Bitshuffle in numpy: a hundred times slower than the library, and there on every platform."""
 
-    def decode(self, flat: Bytes, data: bytes, item_size: int) -> None:
+    def decode(self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4") -> None:
         """Fills `flat`, the bytes of elements of `item_size` bytes each, from `data`, header included."""
+        _check_is_bslz4(algorithm)
         block_bytes, blocks = _bitshuffled_blocks(flat, data, item_size)
         shuffled = _shuffled_bytes(flat.size, item_size)
         for done, (start, end) in zip(range(0, shuffled, block_bytes), blocks, strict=True):
@@ -179,8 +196,9 @@ class NumpyBitshuffle:
             out[:] = np.packbits(bits.T, axis=1, bitorder="little").reshape(-1)
         flat[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (flat.size - shuffled) :]
 
-    def compress(self, array: NDArray[Any], block_bytes: int) -> bytes:
+    def compress(self, array: NDArray[Any], block_bytes: int, algorithm: str = "bslz4") -> bytes:
         """Returns header and blocks of `block_bytes` each, which `decode` takes."""
+        _check_is_bslz4(algorithm)
         flat, item_size = array.reshape(-1).view(np.uint8), array.itemsize
         shuffled = _shuffled_bytes(flat.size, item_size)
         parts = [_HEADER.pack(flat.size, block_bytes)]
@@ -193,6 +211,13 @@ class NumpyBitshuffle:
         return b"".join([*parts, flat[shuffled:].tobytes()])
 
 
+def _check_is_bslz4(algorithm: str) -> None:
+    if algorithm != "bslz4":
+        raise CompressionError(
+            f"compression {algorithm} needs the libh5bshuf of hdf5plugin, which cannot be used here"
+        )
+
+
 class LibraryBitshuffle:
     """Bitshuffle by the C library that comes with hdf5plugin.
 
@@ -202,28 +227,36 @@ class LibraryBitshuffle:
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         sizes = [ctypes.c_size_t] * 3  # elements, bytes per element, elements per block
-        self._decompress = library.bshuf_decompress_lz4
-        self._compress = library.bshuf_compress_lz4
-        self._bound = library.bshuf_compress_lz4_bound
-        self._decompress.argtypes = self._compress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *sizes]
-        self._bound.argtypes = sizes
-        self._decompress.restype = self._compress.restype = ctypes.c_int64
-        self._bound.restype = ctypes.c_size_t
+        self._functions = {}
+        for algorithm, level in (("bslz4", ()), ("bszstd", (_ZSTD_LEVEL,))):
+            name = algorithm.removeprefix("bs")
+            decompress, compress, bound = (
+                getattr(library, f"bshuf_{function}")
+                for function in (f"decompress_{name}", f"compress_{name}", f"compress_{name}_bound")
+            )
+            decompress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *sizes]
+            compress.argtypes = [*decompress.argtypes, *(ctypes.c_int for _ in level)]
+            bound.argtypes = sizes
+            decompress.restype = compress.restype = ctypes.c_int64
+            bound.restype = ctypes.c_size_t
+            self._functions[algorithm] = decompress, compress, bound, level
 
-    def decode(self, flat: Bytes, data: bytes, item_size: int) -> None:
+    def decode(self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4") -> None:
         """Fills `flat`, the bytes of elements of `item_size` bytes each, from `data`, header included."""
         block_bytes, _ = _bitshuffled_blocks(flat, data, item_size)
         body = np.frombuffer(data, np.uint8).ctypes.data + _HEADER.size
         n_items, per_block = flat.size // item_size, block_bytes // item_size
-        status = self._decompress(body, flat.ctypes.data, n_items, item_size, per_block)
+        decompress = self._functions[algorithm][0]
+        status = decompress(body, flat.ctypes.data, n_items, item_size, per_block)
         if status != len(data) - _HEADER.size:
-            raise CompressionError(f"damaged bslz4 data (bitshuffle status {status})")
+            raise CompressionError(f"damaged {algorithm} data (bitshuffle status {status})")
 
-    def compress(self, array: NDArray[Any], block_bytes: int) -> bytes:
+    def compress(self, array: NDArray[Any], block_bytes: int, algorithm: str = "bslz4") -> bytes:
         """Returns header and blocks of `block_bytes` each, which `decode` takes."""
         sizes = array.size, array.itemsize, block_bytes // array.itemsize
-        out = np.empty(self._bound(*sizes), np.uint8)
-        length = self._compress(array.ctypes.data, out.ctypes.data, *sizes)
+        _, compress, bound, level = self._functions[algorithm]
+        out = np.empty(bound(*sizes), np.uint8)
+        length = compress(array.ctypes.data, out.ctypes.data, *sizes, *level)
         if length < 0:
             raise CompressionError(f"{array.dtype} array {array.shape} cannot be packed (status {length})")
         return _HEADER.pack(array.nbytes, block_bytes) + out[:length].tobytes()
@@ -231,18 +264,22 @@ class LibraryBitshuffle:
 
 @functools.cache
 def bitshuffle() -> LibraryBitshuffle | NumpyBitshuffle:
-    """Returns the fastest implementation that decodes a known block correctly here."""
+    """Returns the fastest implementation that decodes known blocks correctly here."""
     for path in sorted(Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*")):
         try:
             library = LibraryBitshuffle(path)
         except (OSError, AttributeError) as error:
             log.warning("cannot use %s: %s", path, error)
             continue
-        decoded = np.zeros_like(_KNOWN)
-        with contextlib.suppress(CompressionError):
-            library.decode(decoded.view(np.uint8), _KNOWN_ENCODED, _KNOWN.itemsize)
-        if np.array_equal(decoded, _KNOWN):
+        if all(_decodes(library, algorithm, known) for algorithm, known in _KNOWN_ENCODED.items()):
             return library
         log.warning("%s decodes a known block wrongly", path)
     log.warning("bslz4 is decoded by numpy, a hundred times slower than by hdf5plugin's libh5bshuf")
     return NumpyBitshuffle()
+
+
+def _decodes(library: LibraryBitshuffle, algorithm: str, encoded: bytes) -> bool:
+    decoded = np.zeros_like(_KNOWN)
+    with contextlib.suppress(CompressionError):
+        library.decode(decoded.view(np.uint8), encoded, _KNOWN.itemsize, algorithm)
+    return np.array_equal(decoded, _KNOWN)

@@ -20,9 +20,9 @@ _NEEDS = {"pva": "pv"}  # what says where the frames are, where it is no address
 class DetectorConfig(EndpointSection):
     """The detector's stream of frames."""
 
-    format: Literal["dectris-v2", "pva"] = "dectris-v2"
-    """what the detector speaks: DECTRIS Stream V2, as EIGER2, PILATUS4 and Jungfraujoch do, or pva, the
-    NTNDArray of areaDetector's PVA plugin"""
+    format: Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva"] = "dectris-v2"
+    """what the detector speaks: DECTRIS Stream V2 or V1, Jungfraujoch's own V2, json for one that somebody
+    built, or pva, the NTNDArray of areaDetector's PVA plugin"""
     address: str = ""
     """tcp://host:port or ipc://path, for a format that sends by ZeroMQ"""
     pv: Annotated[str, Field(max_length=200)] = ""

@@ -2,11 +2,10 @@
 
 CBOR maps of type "start", "image" and "end" become the messages of `stream.detector.protocol`.
 
-The format: https://github.com/dectris/documentation/tree/main/stream_v2. Additions that Jungfraujoch makes
-(`image_dtype`, further types of message) are understood or passed over.
+The format: https://github.com/dectris/documentation/tree/main/stream_v2. What Jungfraujoch says otherwise
+(`image_dtype`, `end_time`, further types of message) is understood or passed over.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -15,10 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.detector.compression import Algorithm, compress
+from stream.detector.compression import BITSHUFFLED, Algorithm, compress
 from stream.detector.protocol import (
     DTYPES,
-    MAX_PIXELS,
     DetectorMessage,
     DetectorMessageError,
     EncodedFrame,
@@ -26,6 +24,8 @@ from stream.detector.protocol import (
     ImageMessage,
     SeriesMessage,
     StartMessage,
+    checked_shape,
+    checked_start,
 )
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
@@ -55,15 +55,12 @@ def decode_message(message: Buffer) -> DetectorMessage | None:
     fields = _load(message)
     kind = fields.get("type")
     if kind == "image":
-        return _convert({**fields, "data": _channels(fields.get("data"))}, ImageMessage)
+        changed = {"data": _channels(fields.get("data"))}
+        if "end_time" in fields:
+            changed["stop_time"] = fields["end_time"]
+        return _convert({**fields, **changed}, ImageMessage)
     if kind == "start":
-        start = _convert(dict(fields), StartMessage)
-        if start.frame_shape is not None and math.prod(start.frame_shape) > MAX_PIXELS:
-            rows, columns = start.frame_shape
-            raise DetectorMessageError(
-                f"start message announces frames of {rows} x {columns}: wanted {MAX_PIXELS} pixels at most"
-            )
-        return start
+        return checked_start(_convert(dict(fields), StartMessage))
     if kind == "end":
         return _convert(dict(fields), EndMessage)
     if not isinstance(kind, str):
@@ -71,19 +68,30 @@ def decode_message(message: Buffer) -> DetectorMessage | None:
     return None
 
 
-def encode_message(message: DetectorMessage) -> bytes:
-    """Returns the bytes that a detector sends for `message`."""
-    fields: dict[str, Any] = {"type": type(message).__struct_config__.tag}
+def encode_message(
+    message: DetectorMessage, others: Mapping[str, Any] | None = None, names: Mapping[str, str] | None = None
+) -> bytes:
+    """Returns the bytes that a detector sends for `message`.
+
+    Parameters
+    ----------
+    message : DetectorMessage
+    others : mapping, optional
+        Fields beside those of `message`.
+    names : mapping of str, optional
+        Of fields that are called otherwise.
+    """
+    fields: dict[str, Any] = {"type": type(message).__struct_config__.tag, **(others or {})}
     for name in message.__struct_fields__:
         if (value := getattr(message, name)) is not None:
-            fields[name] = value
+            fields[names.get(name, name) if names else name] = value
     if isinstance(message, ImageMessage):
-        fields["data"] = {channel: _tagged(frame) for channel, frame in message.data.items()}
+        fields["data"] = {channel: tagged(frame) for channel, frame in message.data.items()}
     return cbor2.dumps(cbor2.CBORTag(SELF_DESCRIBED, fields))
 
 
 def encode_frame(frame: NDArray[Any], compression: Algorithm | str = "bslz4") -> EncodedFrame:
-    """Returns `frame`, (row, column), compressed with "bslz4", "lz4" or "" for not at all.
+    """Returns `frame`, (row, column), compressed with "bslz4", "bszstd", "lz4" or "" for not at all.
 
     Raises
     ------
@@ -98,7 +106,7 @@ def encode_frame(frame: NDArray[Any], compression: Algorithm | str = "bslz4") ->
         shape=(frame.shape[0], frame.shape[1]),
         dtype=dtype,
         compression=compression,
-        item_size=frame.itemsize if compression == "bslz4" else 0,
+        item_size=frame.itemsize if compression in BITSHUFFLED else 0,
         data=compress(frame, compression) if compression else frame.tobytes(),
     )
 
@@ -129,11 +137,7 @@ def _channels(data: Any) -> dict[str, EncodedFrame]:
 def _untagged(array: Any) -> EncodedFrame:
     """Takes apart tag 40 [[rows, columns], typed array [bytes or compressed bytes]]."""
     shape, typed = _items(_content(array, ROW_MAJOR), 2)
-    rows, columns = (n if type(n) is int else -1 for n in _items(shape, 2))
-    if min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
-        raise DetectorMessageError(
-            f"frame of shape {in_short(shape)}: wanted rows and columns, {MAX_PIXELS} pixels at most"
-        )
+    shape = checked_shape(*_items(shape, 2))
     if not isinstance(typed, cbor2.CBORTag) or typed.tag not in TYPED_ARRAYS:
         raise DetectorMessageError(f"pixels of type {_describe(typed)}: wanted a typed array, tag 64 to 86")
     dtype, data, compression, item_size = TYPED_ARRAYS[typed.tag], typed.value, "", 0
@@ -141,12 +145,11 @@ def _untagged(array: Any) -> EncodedFrame:
         compression, item_size, data = _items(_content(data, COMPRESSED), 3)
     if not (isinstance(data, bytes) and isinstance(compression, str) and type(item_size) is int):
         raise DetectorMessageError(f"pixels of type {_describe(data)}: wanted bytes or [text, int, bytes]")
-    return EncodedFrame(
-        shape=(rows, columns), dtype=dtype, compression=compression, item_size=item_size, data=data
-    )
+    return EncodedFrame(shape=shape, dtype=dtype, compression=compression, item_size=item_size, data=data)
 
 
-def _tagged(frame: EncodedFrame) -> cbor2.CBORTag:
+def tagged(frame: EncodedFrame) -> cbor2.CBORTag:
+    """Returns `frame` as CBOR has it: what `data` and maps of the detector hold for each channel."""
     data: Any = frame.data
     if frame.compression:
         data = cbor2.CBORTag(COMPRESSED, [frame.compression, frame.item_size, frame.data])

@@ -1,20 +1,34 @@
 """What detectors speak, by the names that it has in a configuration, `detector.format`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from stream.detector import dectris, jungfraujoch, plain, stream_v1
 from stream.detector.config import DetectorConfig
-from stream.detector.dectris import encode_message
+from stream.detector.jungfraujoch import Jungfraujoch
+from stream.detector.plain import Plain
 from stream.detector.protocol import DetectorMessage, Dialect, Feed
 from stream.detector.pva import pva_feed
+from stream.detector.stream_v1 import StreamV1
 from stream.detector.stream_v2 import StreamV2
 
-DIALECTS: dict[str, Callable[[], Dialect]] = {"dectris-v2": StreamV2}
+DIALECTS: dict[str, Callable[[], Dialect]] = {
+    "dectris-v2": StreamV2,
+    "dectris-v1": StreamV1,
+    "jungfraujoch": Jungfraujoch,
+    "json": Plain,
+}
 """How messages of a socket are decoded."""
 
 FEEDS: dict[str, Callable[[DetectorConfig], Feed]] = {"pva": pva_feed}
 """Where frames come from that no socket brings."""
 
-ENCODERS: dict[str, Callable[[DetectorMessage], Sequence[bytes]]] = {
-    "dectris-v2": lambda message: [encode_message(message)]
+ENCODERS: dict[str, Callable[[DetectorMessage], list[list[bytes]]]] = {
+    "dectris-v2": lambda message: [[dectris.encode_message(message)]],
+    "dectris-v1": lambda message: [stream_v1.encode_message(message)],
+    "jungfraujoch": jungfraujoch.encode,
+    "json": lambda message: [plain.encode(message)],
 }
-"""The parts of the message that a detector sends by a socket: what `DIALECTS` decode."""
+"""The messages that a detector sends by a socket, parts and all: what `DIALECTS` decode."""
+
+NUMBERED = frozenset({"dectris-v1"})
+"""Whose series have a number and no unique id."""

@@ -23,6 +23,7 @@ DTYPES = {
     np.dtype(dtype).name: dtype
     for dtype in ("|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
 }
+COUNTS = {name: DTYPES[name] for name in ("uint8", "uint16", "uint32", "int8", "int16", "int32")}
 Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(max_length=1000)]
 Rational = tuple[Unsigned, Unsigned]
@@ -42,9 +43,9 @@ class EncodedFrame(msgspec.Struct, frozen=True, kw_only=True):
     dtype : str
         NumPy's name with byte order, such as "<u2".
     compression : str
-        "bslz4", "lz4" or "" for none.
+        As of `stream.detector.compression`, "" for none.
     item_size : int
-        Bytes per bitshuffled element, 0 for the other two.
+        Bytes per bitshuffled element, 0 where there are none.
     data : bytes, or a view of the message
     """
 
@@ -190,6 +191,37 @@ class EndMessage(SeriesMessage, frozen=True, kw_only=True, tag_field="type", tag
 
 
 DetectorMessage = StartMessage | ImageMessage | EndMessage
+
+
+def checked_shape(rows: Any, columns: Any) -> tuple[int, int]:
+    """Returns rows and columns of a frame.
+
+    Raises
+    ------
+    DetectorMessageError
+        If they are no whole numbers from 1 on, or have more than `MAX_PIXELS`.
+    """
+    if type(rows) is int and type(columns) is int and min(rows, columns) > 0 and rows * columns <= MAX_PIXELS:
+        return rows, columns
+    raise DetectorMessageError(
+        f"frame of shape {in_short([rows, columns])}: wanted rows and columns, {MAX_PIXELS} pixels at most"
+    )
+
+
+def checked_start(start: StartMessage) -> StartMessage:
+    """Returns `start`.
+
+    Raises
+    ------
+    DetectorMessageError
+        If it announces frames of more than `MAX_PIXELS`.
+    """
+    if start.frame_shape is not None and math.prod(start.frame_shape) > MAX_PIXELS:
+        rows, columns = start.frame_shape
+        raise DetectorMessageError(
+            f"start message announces frames of {rows} x {columns}: wanted {MAX_PIXELS} pixels at most"
+        )
+    return start
 
 
 class Dialect(Protocol):

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from stream.detector.dectris import encode_frame
 from stream.detector.dialects import ENCODERS
 from stream.detector.protocol import DetectorMessage, EncodedFrame, EndMessage, ImageMessage, StartMessage
-from stream.wire.sockets import Endpoint, Part, Socket
+from stream.wire.sockets import Endpoint, Socket
 
 log = logging.getLogger(__name__)
 
 Frame = NDArray[Any] | EncodedFrame
-Compression = Literal["bslz4", "lz4", ""]
+Compression = Literal["bslz4", "bszstd", "lz4", ""]
 
 TIME_BASE_HZ = 50_000_000  # of the detector's clock
 SEND_TIMEOUT_S = 0.1  # how long a full queue is waited for before somebody may have said stop
@@ -71,7 +71,7 @@ class ReplayConfig:
         Unique id; "" for a detector that has none.
     rate_hz : float
         Frames per second; 0 for as fast as they are taken.
-    compression : {"bslz4", "lz4", ""}
+    compression : {"bslz4", "bszstd", "lz4", ""}
     channel : str
         Name of the one channel.
     energy_ev, detector_distance_m, detector_pixel_m : float or None
@@ -147,7 +147,7 @@ class SocketSender:
         endpoint: Endpoint,
         pattern: Literal["PUSH", "PUB"],
         queue: int,
-        encode: Callable[[DetectorMessage], Sequence[Part]],
+        encode: Callable[[DetectorMessage], list[list[bytes]]],
     ) -> None:
         self.prepare = encode
         self._socket = Socket(pattern, endpoint, queue=queue, needs_peer=True)
@@ -158,9 +158,11 @@ class SocketSender:
         """Says whether somebody has connected; PUB never knows and says so at once."""
         return self._socket.has_room(timeout_s)
 
-    def send(self, prepared: Sequence[Part], timeout_s: float) -> bool:
-        """Says whether the parts of a message found room in the queue."""
-        return self._socket.send(prepared, timeout_s)
+    def send(self, prepared: list[list[bytes]], timeout_s: float) -> bool:
+        """Says whether all of some messages found room in the queue; those that did are taken out."""
+        while prepared and self._socket.send(prepared[0], timeout_s):
+            del prepared[0]
+        return not prepared
 
     def close(self) -> None:
         """Gives what is queued a few seconds to leave."""

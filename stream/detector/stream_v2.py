@@ -14,7 +14,8 @@ from stream.detector.dectris import COMPRESSED, ROW_MAJOR, TYPED_ARRAYS, decode_
 from stream.detector.protocol import DetectorMessage, DetectorMessageError, EncodedFrame, ImageMessage
 from stream.wire.codec import Buffer
 
-_TIMES = {"real_time", "start_time", "stop_time"}  # numerator and denominator, which does not change
+# Numerator and denominator, which does not change; by their names in the message.
+_TIMES = {name: name for name in ("real_time", "start_time", "stop_time")} | {"end_time": "stop_time"}
 _NUMBER = rb"([\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b[\x00-\x7f].{7})"  # the integers that an image may have
 _LENGTH = rb"([\x40-\x57]|\x58.|\x59..|\x5a.{4})"  # in front of bytes
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 0, 2, 3, 4, 5, 6  # what CBOR calls major types
@@ -97,7 +98,7 @@ def _mould_of(message: bytes, image: ImageMessage) -> _Mould | None:
         (pattern, channel, replace(frame, data=b""))
         for pattern, (channel, frame) in zip(before, image.data.items(), strict=True)
     )
-    fields = tuple((name, getattr(image, name)[1] if name in _TIMES else None) for name in names)
+    fields = tuple((name, None if name == "image_id" else getattr(image, name)[1]) for name in names)
     return _Mould(replace(image, data={}), channels, after, fields)
 
 
@@ -121,9 +122,9 @@ def _taken_apart(message: bytes) -> tuple[list[bytes], list[str]]:
     n_fields, at = _expect(message, at, _MAP)
     for _ in range(n_fields):
         name, at = _text(message, at)
-        if name in seen:
+        if _TIMES.get(name, name) in seen:
             raise _UnlikeError
-        seen.add(name)
+        seen.add(_TIMES.get(name, name))
         if name == "data":
             n_channels, at = _expect(message, at, _MAP)
             for _ in range(n_channels):
@@ -132,7 +133,7 @@ def _taken_apart(message: bytes) -> tuple[list[bytes], list[str]]:
                 patterns.append(b"")
                 kept = at
         elif name == "image_id" or name in _TIMES:
-            names.append(name)
+            names.append(_TIMES.get(name, name))
             start = at if name == "image_id" else _expect(message, at, _ARRAY)[1]
             _, stop = _expect(message, start, _UNSIGNED)
             leave_out(start, stop, _NUMBER)

@@ -186,7 +186,7 @@ def _send(asked: Connection, images: list[bytes], endpoint: Endpoint) -> None:
         asked.send(detector.address)
         while asked.recv():
             for message in images:
-                detector.send([message])
+                detector.send([[message]])
 
 
 def _turns(inlet: Socket, go: Connection, n_frames: int) -> Iterator[list[list[Buffer]]]:

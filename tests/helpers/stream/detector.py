@@ -1,6 +1,6 @@
 """A detector for tests of the subscriber: frames that say in their pixels which they are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from stream.detector.config import DetectorConfig
 from stream.detector.dectris import encode_message
+from stream.detector.dialects import ENCODERS
+from stream.detector.protocol import DetectorMessage
 from stream.detector.simulator import Faults, ReplayConfig, series_messages
 from stream.record.account import Account, account
 from stream.record.scan import Scan, State, scans_in
@@ -28,9 +30,25 @@ def pixels(number: int, series: int = 0) -> np.ndarray:
 
 def series(uid: str, n_frames: int, *, content: int = 0, series_id: int = 1, **faults: Any) -> list[bytes]:
     """The messages of one series; `content` is what `pixels` calls its series."""
+    return [encode_message(message) for message in _said(uid, n_frames, content, series_id, faults)]
+
+
+def series_as(
+    dialect: str, uid: str, n_frames: int, *, content: int = 0, series_id: int = 1, **faults: Any
+) -> list[list[bytes]]:
+    """The messages of one series in a dialect, each in its parts."""
+    encode = ENCODERS[dialect]
+    return [
+        parts for message in _said(uid, n_frames, content, series_id, faults) for parts in encode(message)
+    ]
+
+
+def _said(
+    uid: str, n_frames: int, content: int, series_id: int, faults: dict[str, Any]
+) -> Iterator[DetectorMessage]:
     config = ReplayConfig(series_uid=uid, series_id=series_id, rate_hz=100.0, faults=Faults(**faults))
     frames = [pixels(number, content) for number in range(n_frames)]
-    return [encode_message(message) for _, message in series_messages(frames, config, n_frames)]
+    return (message for _, message in series_messages(frames, config, n_frames))
 
 
 class Recorder:
@@ -44,11 +62,11 @@ class Recorder:
         settings = DetectorConfig(address=addresses.DETECTOR, **config)
         self.subscriber = Subscriber(settings, scans, lambda: self.now, results=results, second=second)
 
-    def take(self, messages: Iterable[bytes], *, per_turn: int = 64) -> None:
-        """Hands over messages as `run_stage` does."""
-        held = list(messages)
+    def take(self, messages: Iterable[bytes | list[bytes]], *, per_turn: int = 64) -> None:
+        """Hands over messages, of one part or of several, as `run_stage` does."""
+        held = [[message] if isinstance(message, bytes) else message for message in messages]
         for first in range(0, len(held), per_turn):
-            self.subscriber.handle([[message] for message in held[first : first + per_turn]])
+            self.subscriber.handle(held[first : first + per_turn])
             self.subscriber.idle(self.now)
 
     def wait(self, seconds: float) -> None:

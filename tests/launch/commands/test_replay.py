@@ -13,7 +13,7 @@ from launch.commands.simulate import sample_translation, write_scan
 from launch.config.run_file import ResolvedRun
 from launch.offline.recorded import RecordedScan, open_recorded
 from launch.signals import Interrupted
-from stream.detector.dectris import decode_message
+from stream.detector.dialects import DIALECTS
 from stream.detector.protocol import ImageMessage, StartMessage
 from stream.documents.position_reader import PositionFields, PositionReader
 from stream.record.scan import Scan, ScanHeader, State
@@ -77,12 +77,13 @@ def options(**changes) -> ReplayOptions:
 
 def played(scan: RecordedScan, publish=None, **changes) -> list:
     """The detector's messages."""
+    dialect = DIALECTS[changes.get("format", "dectris-v2")]()
     with Socket("PULL", inlet()) as pull:
         changes = {"endpoint": Endpoint(address=pull.address), "timeout_s": 20.0} | changes
         replay(scan, options(**changes), publish)
         messages = []
         while (parts := pull.receive(0.5)) is not None:
-            messages.append(decode_message(bytes(parts[0])))
+            messages.append(dialect.decode([bytes(part) for part in parts]))
     return messages
 
 
@@ -95,6 +96,15 @@ def test_a_scan_folder_reads_as_a_recorded_scan(scan_folder):
         assert scan.positions_m[6].tolist() == [7e-6, -14e-6]
         assert np.isnan(scan.positions_m[4]).all()
         assert scan.geometry is not None and scan.geometry.n_pixels == 64
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_documents_name_the_series_as_the_detector_does(scan_folder, dialect):
+    documents = {}
+    with open_recorded(str(scan_folder)) as scan:
+        start, *_ = played(scan, documents.__setitem__, format=dialect)
+    named = documents["start"]["detector_series_id"]
+    assert named == (start.series_unique_id or str(start.series_id))
 
 
 def test_lost_frames_stay_lost_and_numbers_stay_theirs(scan_folder):

@@ -1,10 +1,21 @@
 """Compressed frames come back unchanged, and damaged ones are refused without harm."""
 
+import io
+from typing import get_args
+
+import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
 from stream.detector import compression
-from stream.detector.compression import CompressionError, LibraryBitshuffle, NumpyBitshuffle, bitshuffle
+from stream.detector.compression import (
+    Algorithm,
+    CompressionError,
+    LibraryBitshuffle,
+    NumpyBitshuffle,
+    bitshuffle,
+)
 
 SHAPES = [(0,), (3,), (8,), (7, 5), (64, 64), (1, 4097), (257, 33)]
 
@@ -13,7 +24,7 @@ def counts(shape: tuple[int, ...], dtype: str, mean: float = 3.0) -> np.ndarray:
     return np.random.default_rng(1).poisson(mean, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("algorithm", ["bslz4", "lz4"])
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 @pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4", "<u8"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_frames_come_back_unchanged(shape: tuple[int, ...], dtype: str, algorithm: str) -> None:
@@ -98,11 +109,31 @@ def test_absurd_element_sizes_are_refused(item_size: int) -> None:
 
 def test_unknown_algorithms_are_refused() -> None:
     for call in (compression.compress, lambda array, name: compression.decompress_into(array, b"", name)):
-        with pytest.raises(CompressionError, match="'bszstd'"):
-            call(np.zeros(8, "<u2"), "bszstd")
+        with pytest.raises(CompressionError, match=r"'blosc': wanted one of \('bslz4', 'bszstd'"):
+            call(np.zeros(8, "<u2"), "blosc")
 
 
-@pytest.mark.parametrize("algorithm", ["bslz4", "lz4"])
+def test_zstandard_without_the_library_is_refused_by_name() -> None:
+    encoded = compression.compress(np.zeros(8, "<u2"), "bszstd")
+    with pytest.raises(CompressionError, match="bszstd needs the libh5bshuf of hdf5plugin"):
+        NumpyBitshuffle().decode(np.zeros(16, np.uint8), encoded, 2, "bszstd")
+
+
+@pytest.mark.parametrize("name", ["lz4", "zstd"])
+def test_chunks_of_hdf5_files_are_the_same(name: str) -> None:
+    frame = counts((64, 50), "<u4")
+    with h5py.File(io.BytesIO(), "w") as file:
+        filtered = hdf5plugin.Bitshuffle(cname=name)
+        data = file.create_dataset("frames", data=frame, chunks=frame.shape, compression=filtered)
+        _, chunk = data.id.read_direct_chunk((0, 0))
+        out = np.empty_like(frame)
+        compression.decompress_into(out, chunk, f"bs{name}", 4)
+        np.testing.assert_array_equal(out, frame)
+        data.id.write_direct_chunk((0, 0), compression.compress(frame + 1, f"bs{name}"))
+        np.testing.assert_array_equal(data[...], frame + 1)
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_ten_thousand_mutations_never_write_outside_the_frame(algorithm: str) -> None:
     rng = np.random.default_rng(3)
     frame = counts((24, 20), "<u2")

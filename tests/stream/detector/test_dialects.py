@@ -1,12 +1,19 @@
-"""What a configuration may name as the detector's format is a dialect, and has a memory of its own."""
+"""What a configuration may name as the detector's format is a dialect, and each brings the same frames."""
 
+from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
+from launch.commands.replay import as_counts
+from launch.offline.recorded import open_recorded
 from stream.detector.config import DetectorConfig
-from stream.detector.dialects import DIALECTS, FEEDS
+from stream.detector.dialects import DIALECTS, ENCODERS, FEEDS
 from stream.detector.protocol import DetectorMessageError
+from stream.detector.simulator import ReplayConfig, series_messages
+from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
+from tests.helpers.stream.detector import Recorder
 
 
 def test_every_format_of_the_configuration_is_a_dialect_or_a_feed() -> None:
@@ -37,7 +44,45 @@ def test_a_format_needs_what_says_where_its_frames_are(settings: dict[str, Any],
         DetectorConfig(**settings)
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+every_dialect = pytest.mark.parametrize("name", DIALECTS)
+
+
+def test_what_is_decoded_can_be_sent() -> None:
+    assert DIALECTS.keys() == ENCODERS.keys()
+
+
+@every_dialect
+@pytest.mark.parametrize("dtype", ["|u1", "<u2", "<u4"])
+@pytest.mark.parametrize("compression", ["bslz4", ""])
+def test_counts_of_8_16_and_32_bits_are_recorded(
+    tmp_path: Path, name: str, dtype: str, compression: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, np.iinfo(dtype).max, (9, 12, 17), dtype, endpoint=True)  # dead pixels, too
+    np.testing.assert_array_equal(recorded(tmp_path, name, frames, compression), frames)
+
+
+@needs_shared_data
+@every_dialect
+def test_a_recorded_scan_is_the_same_in_every_dialect(tmp_path: Path, name: str) -> None:
+    with open_recorded(str(SHARED_DATA / "siemens" / "siemens.cxi")) as scan:
+        frames = np.stack([as_counts(np.asarray(frame), "frame") for frame in scan.frames])
+    np.testing.assert_array_equal(recorded(tmp_path, name, frames, "bslz4"), frames)
+
+
+def recorded(scans: Path, dialect: str, frames: np.ndarray, compression: Any) -> np.ndarray:
+    """The frames of the scan that a series of `frames` becomes in a dialect."""
+    recorder = Recorder(scans, format=dialect)
+    config = ReplayConfig(series_uid="a", compression=compression)
+    for _, message in series_messages(frames, config, len(frames)):
+        recorder.take(ENCODERS[dialect](message))
+    assert recorder.account().is_complete
+    column = recorder.scan().column("frames")
+    assert column.dtype == frames.dtype
+    return column.read(range(len(frames)))
+
+
+@every_dialect
 def test_what_is_none_of_its_messages_is_refused_by_its_own_error(name: str) -> None:
     dialect = DIALECTS[name]()
     for parts in ([], [b""], [b"\xff"], [bytes(100)], [b"{}", b""], [b"x"] * 20):

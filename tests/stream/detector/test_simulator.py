@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stream.detector.config import DetectorConfig
+from stream.detector.dialects import DIALECTS
 from stream.detector.protocol import EndMessage, ImageMessage, StartMessage
 from stream.detector.simulator import DetectorReplay, Faults, ReplayConfig, new_series_uid, series_messages
 from stream.record.account import account
@@ -174,9 +175,9 @@ def test_a_full_queue_is_waited_for_and_can_be_given_up() -> None:
         assert replay.play([pixels(0)] * 50, ReplayConfig(), is_stopped=is_stopped) == 0
 
 
-def record(inlet: Socket, scans: Path) -> Subscriber:
+def record(inlet: Socket, scans: Path, dialect: str = "dectris-v2") -> Subscriber:
     """Does what `run_stage` does with a source, until the first series is over."""
-    subscriber = Subscriber(DetectorConfig(address=addresses.DETECTOR), scans)
+    subscriber = Subscriber(DetectorConfig(address=addresses.DETECTOR, format=dialect), scans)
     deadline = time.monotonic() + PATIENCE_S
     while not any(scan.count(STAGE, "closed") for scan in scans_in(scans)):
         assert time.monotonic() < deadline, "the series did not end"
@@ -221,6 +222,19 @@ def test_every_frame_arrives_by_push_and_pull(
     assert account(scan, STAGE).is_complete
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_frame_arrives_in_every_dialect(tmp_path: Path, dialect: str) -> None:
+    with (
+        DetectorReplay(LOOPBACK, queue=4, format=dialect) as replay,
+        Socket("PULL", Endpoint(address=replay.address), queue=4) as inlet,
+        playing(replay, 100, ReplayConfig(series_uid="a")),
+    ):
+        record(inlet, tmp_path, dialect)
+    (scan,) = scans_in(tmp_path)
+    assert_recorded(scan, range(100))
+    assert account(scan, STAGE).is_complete
+
+
 def test_every_frame_arrives_by_publish_and_subscribe(tmp_path: Path) -> None:
     with (
         DetectorReplay(LOOPBACK, "PUB") as replay,
@@ -228,7 +242,7 @@ def test_every_frame_arrives_by_publish_and_subscribe(tmp_path: Path) -> None:
     ):
         # What is published before the subscription has arrived is lost.
         while inlet.receive(0.01) is None:
-            replay.send([cbor2.dumps({"type": "metadata"})])
+            replay.send([[cbor2.dumps({"type": "metadata"})]])
         with playing(replay, 300, ReplayConfig(series_uid="a")):
             record(inlet, tmp_path)
     (scan,) = scans_in(tmp_path)
