@@ -180,7 +180,7 @@ class Hdf5Series:
 
 
 def find_frames(path: Path, file: h5py.File) -> str:
-    """Returns the name of the frames in a file: as its attributes say, where they usually are, or the only ones.
+    """Returns the name of the frames in a file: as it says, where they usually are, or the only ones.
 
     Raises
     ------

@@ -67,7 +67,7 @@ class FileSeries(Protocol):
 
 
 def key_of(path: Path, first: EncodedFrame) -> str:
-    """Returns the name of a series: that of its file, and what tells its content from one of the same name."""
+    """Returns the name of a series: that of its file, and what tells it from another of that name."""
     digest = hashlib.sha256(first.data)
     digest.update(f"{first.shape} {first.dtype}".encode())
     return f"{path.stem}-{digest.hexdigest()[:KEY_DIGITS]}"

@@ -22,7 +22,7 @@ def series_at(path: Path) -> list[Path]:
     Parameters
     ----------
     path : Path
-        A file; a folder of TIFFs, or of HDF5 files; or a pattern of such names.
+        A file; a folder of TIFFs, or of HDF5 files and folders of TIFFs; or a pattern of such names.
     """
     found = [each for each in _matching(path) for each in _in_place(each)]
     return sorted(dict.fromkeys(found), key=_age)
@@ -44,12 +44,17 @@ def _in_place(path: Path) -> Iterator[Path]:
         if path.exists() and not (master and path.with_name(f"{master[1]}_master{path.suffix}").exists()):
             yield path
         return
-    names = [each for each in path.iterdir() if each.is_file()]
-    if any(TIFF.fullmatch(each.name) for each in names):
+    if _has_tiffs(path):
         yield path
-    for each in names:
-        if each.suffix.lower() in HDF5:
+    for each in path.iterdir():
+        if each.suffix.lower() in HDF5 and each.is_file():
             yield from _in_place(each)
+        elif each.is_dir() and _has_tiffs(each):
+            yield each
+
+
+def _has_tiffs(folder: Path) -> bool:
+    return any(TIFF.fullmatch(each.name) for each in folder.iterdir())
 
 
 def _age(path: Path) -> tuple[float, str]:
