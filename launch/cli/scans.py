@@ -48,9 +48,12 @@ def replay(
         float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
     ] = 100.0,
     format: Annotated[
-        Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva"],
-        typer.Option("--as", help="What the detector speaks: its `detector.format`."),
+        Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva", "hdf5", "dectris-files", "tiff"],
+        typer.Option("--as", help="What the detector speaks or, the last three, which files it writes."),
     ] = "dectris-v2",
+    folder: Annotated[
+        Path | None, typer.Option("--to", callback=at_home, help="Folder that files are written to.")
+    ] = None,
     compression: Annotated[
         Literal["bslz4", "bszstd", "lz4", "none"], typer.Option(help="Of the frames.")
     ] = "bslz4",
@@ -97,6 +100,7 @@ def replay(
 
     options = ReplayOptions(
         format=format,
+        folder=folder,
         compression="" if compression == "none" else compression,
         pv=pv,
         endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
@@ -112,7 +116,8 @@ def replay(
     lines = JsonLines(sys.stdout) if log_json else None
     with open_recorded(scan, store) as recorded, as_json(lines) if lines else nullcontext():
         played = play(recorded, options)
-    _tell_sent(played, recorded.name, f"PV {pv}" if format == "pva" else address, lines)
+    where = f"PV {pv}" if format == "pva" else str(folder or address)
+    _tell_sent(played, recorded.name, where, lines)
     raise typer.Exit(played.status)
 
 

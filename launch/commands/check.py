@@ -20,6 +20,9 @@ from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
 from stream.detector.config import DetectorConfig
 from stream.detector.dialects import DIALECTS
+from stream.detector.files.feed import open_series
+from stream.detector.files.series import start_of
+from stream.detector.files.watch import series_at
 from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import (
     DetectorMessage,
@@ -97,6 +100,9 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
     if section.pv:
         yield from _pv(config, timeout_s)
         return
+    if section.path is not None:
+        yield from _newest_file(config)
+        return
     yield from _who("detector", section, section.pattern, timeout_s)
     pushes = section.pattern == "PULL"
     if pushes and not receives:
@@ -165,6 +171,32 @@ def _pv(config: Config, timeout_s: float) -> Findings:
         f"at most {frame.max()} counts",
     )
     yield from _usable(exposure.frame.shape, exposure.frame.dtype, config)
+
+
+def _newest_file(config: Config) -> Findings:
+    """Yield what is in the newest series that a detector has written."""
+    place = config.detector.path
+    found = [] if place is None else series_at(place)
+    if not found:
+        yield Finding("detector", "WARNING", f"nothing is in {place} yet: its frames cannot be looked at")
+        return
+    series = open_series(found[-1], config.detector)
+    try:
+        frames = series.read(1, 1) or series.read(1, 1)
+        if not frames:
+            detail = series.waits_for or f"{found[-1]} has no frame yet"
+            yield Finding("detector", "WARNING", detail)
+            return
+        encoded, told = frames[0].frame, series.describe()
+        frame = encoded.decode()
+    except DetectorMessageError as error:
+        raise ValueError(str(error)) from error
+    finally:
+        series.close()
+    rows, columns = frame.shape
+    kind = f"{rows} x {columns} pixels, {encoded.dtype}, at most {frame.max()} counts"
+    yield Finding("detector", "OK", f"{found[-1]} begins with a frame of {kind}")
+    yield from _announced(start_of("", 0, found[-1], encoded, told), config)
 
 
 def _documents(config: Config, timeout_s: float) -> Findings:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
 from stream.detector.dialects import ENCODERS, NUMBERED
+from stream.detector.files.writers import FILE_SENDERS
 from stream.detector.pva_sender import PvaSender
 from stream.detector.simulator import (
     QUEUE,
@@ -67,6 +70,8 @@ class ReplayOptions:
         Of the frames.
     pv : str or None
         Whose values the frames are, for "pva".
+    folder : Path or None
+        Where a detector that writes files writes them.
     """
 
     format: str
@@ -79,6 +84,7 @@ class ReplayOptions:
     timeout_s: float
     compression: Compression = "bslz4"
     pv: str | None = None
+    folder: Path | None = None
 
 
 def _by_socket(options: ReplayOptions) -> Sender:
@@ -100,9 +106,16 @@ def _by_pv(options: ReplayOptions) -> Sender:
     return PvaSender(server, options.pv, options.compression)
 
 
+def _into(sender: Callable[[Path], Sender], options: ReplayOptions) -> Sender:
+    if options.folder is None:
+        raise ValueError(f"--as {options.format} writes files: say where, --to FOLDER")
+    return sender(options.folder)
+
+
 SENDERS: dict[str, Callable[[ReplayOptions], Sender]] = {
     **dict.fromkeys(ENCODERS, _by_socket),
     "pva": _by_pv,
+    **{name: partial(_into, sender) for name, sender in FILE_SENDERS.items()},
 }
 """What carries frames away, by the format of `ReplayOptions`."""
 

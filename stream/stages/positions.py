@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
+from stream.detector.files.series import name_in
 from stream.documents.codec import DocumentError, append_records, read_documents, repair_record
 from stream.documents.config import PositionsConfig
 from stream.documents.pairing import RunPairing
@@ -167,7 +168,8 @@ class Positions:
         else:
             if self._source is not None and not self._source.hears_ends:
                 self._runs.close_paired()  # the next series is of a run that is still to begin
-            self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
+            uid = scan.header.series_uid
+            self._pairing.add_series(scan.name, (uid, str(scan.header.series_id), name_in(uid)))
 
     def _resume(self, scan: Scan) -> None:
         if damage := repair_record(scan.folder):

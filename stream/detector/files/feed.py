@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stream.detector.config import DetectorConfig
 from stream.detector.files.hdf5_series import Hdf5Series
-from stream.detector.files.series import FileSeries, Numbered, key_of, start_of
+from stream.detector.files.series import FileSeries, Numbered, key_of, name_in, name_of, start_of
 from stream.detector.files.tiff_series import TiffSeries
 from stream.detector.files.watch import is_pattern, series_at
 from stream.detector.protocol import DetectorMessage, DetectorMessageError, EndMessage, ImageMessage
@@ -58,9 +58,8 @@ class FilesFeed:
     def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
         """Goes on with a series that a process before this one has recorded: see `Feed`."""
         self._resumed = series_key, n_whole
-        stem = series_key.rpartition("-")[0]
-        places = series_at(self._place)
-        at = next((index for index, path in enumerate(places) if path.stem == stem), None)
+        name, places = name_in(series_key), series_at(self._place)
+        at = next((index for index, path in enumerate(places) if name_of(path) == name), None)
         if at is not None:  # whatever comes behind it is new
             self._passed = set(places[:at])
 
@@ -123,11 +122,7 @@ class FilesFeed:
         path = next((path for path in series_at(self._place) if path not in self._passed), None)
         if path is None:
             return False
-        self._open = (
-            TiffSeries(path, self._config.first_number, self._clock)
-            if path.is_dir()
-            else Hdf5Series(path, self._config.dataset)
-        )
+        self._open = open_series(path, self._config, self._clock)
         self._last_at = now
         return True
 
@@ -195,6 +190,15 @@ class FilesFeed:
         why = self._open.waits_for if self._open is not None else f"{self._place} has no series that is new"
         if why:
             log.warning("frames wait: %s", why)
+
+
+def open_series(
+    path: Path, config: DetectorConfig, clock: Callable[[], float] = time.monotonic
+) -> FileSeries:
+    """Returns the series in a file, or in a folder of TIFFs."""
+    if path.is_dir():
+        return TiffSeries(path, config.first_number, clock)
+    return Hdf5Series(path, config.dataset, clock)
 
 
 def files_feed(config: DetectorConfig) -> FilesFeed:

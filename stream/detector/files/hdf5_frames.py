@@ -81,6 +81,15 @@ class FrameDataset:
         """Looks again how far its writer has come."""
         self._dataset.id.refresh()
 
+    def is_there(self, number: int) -> bool:
+        """Says whether a frame has been written, of datasets that tell."""
+        if number >= self.n_frames:
+            return False
+        is_chunked = self._dataset.chunks and not self._dataset.is_virtual
+        return (
+            not is_chunked or self._dataset.id.get_chunk_info_by_coord((number, 0, 0)).byte_offset is not None
+        )
+
     def frame(self, number: int) -> EncodedFrame | None:
         """Returns a frame, None where it has room in the file and nothing has been written there yet.
 
@@ -96,8 +105,7 @@ class FrameDataset:
             raise DetectorMessageError(f"frame {number} of {self._where}: {reason}") from error
 
     def _read(self, number: int) -> EncodedFrame | None:
-        is_chunked = self._dataset.chunks and not self._dataset.is_virtual
-        if is_chunked and self._dataset.id.get_chunk_info_by_coord((number, 0, 0)).byte_offset is None:
+        if not self.is_there(number):
             return None
         if self._compression is not None:
             mask, data = self._dataset.id.read_direct_chunk((number, 0, 0))

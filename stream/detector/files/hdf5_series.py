@@ -1,7 +1,8 @@
 """A series in HDF5: one dataset that grows, or a master file with data files beside it."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ _USUAL = (
 _PART = re.compile(r"data_\d+")
 _PARTS_GROUP = "entry/data"
 _LATEST, _IS_WRITTEN, _IS_SHARED = 3, 1, 4  # superblock's version, flags of who has the file open
+SETTLED_S = 0.3  # a file that does not tell its writer is read when it has not changed for so long
 
 
 class _Part(NamedTuple):
@@ -42,13 +44,19 @@ class Hdf5Series:
     path : Path
     dataset : str
         Name of the frames; "" finds them.
+    clock : callable
+        Monotonic seconds.
     """
 
-    def __init__(self, path: Path, dataset: str = "") -> None:
-        self.path, self.waits_for = path, ""
+    def __init__(self, path: Path, dataset: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.waits_for, self._clock = path, "", clock
+        self._changed: dict[
+            Path, tuple[tuple[int, int], float]
+        ] = {}  # size and time of files, and since when
         self._dataset, self._told = dataset, Description()
         self._file: h5py.File | None = None  # open while its writer shares it
         self._n_read: dict[str, int] = {}  # of each part
+        self._holes: dict[str, list[int]] = {}  # frames of each that others have overtaken
         self._done: set[str] = set()  # parts of which nothing more can come
         self._skipped, self._has_all = 0, False
 
@@ -91,33 +99,51 @@ class Hdf5Series:
         for index, part in enumerate(parts):
             if self._file is not None:
                 part.frames.refresh()
-            n_read = max(self._n_read.get(part.name, 0), self._skipped - part.first)
-            n_there = part.frames.n_frames
-            n_read = min(n_read, n_there)
-            while n_read < n_there and len(found) < n_most and n_bytes < most_bytes:
+            for number in self._numbers(part):
+                if len(found) >= n_most or n_bytes >= most_bytes:
+                    break
                 try:
-                    frame = part.frames.frame(n_read)
+                    frame = part.frames.frame(number)
                 except DetectorMessageError:
                     if found or is_written:
                         break  # what came before goes first; what is being written may yet be whole
-                    self._n_read[part.name] = n_read + 1
+                    self._pass(part, number)
                     raise
-                if frame is None and is_written:
-                    break
-                if frame is None:  # it was never written
-                    n_read += 1
+                if frame is not None:
+                    found.append(Numbered(part.first + number, frame))
+                    n_bytes += len(frame.data)
+                elif number in self._holes.get(part.name, ()):
                     continue
-                found.append(Numbered(part.first + n_read, frame))
-                n_read, n_bytes = n_read + 1, n_bytes + len(frame.data)
-            self._n_read[part.name] = n_read
-            if n_read >= n_there and index + 1 < len(parts):
+                elif not part.frames.is_there(number + 1):
+                    break
+                self._pass(part, number, is_hole=frame is None)
+            is_read = self._n_read.get(part.name, 0) >= part.frames.n_frames
+            if is_read and index + 1 < len(parts) and not self._holes.get(part.name):
                 self._done.add(part.name)
         self.waits_for = ""
         self._has_all = self._is_all(parts, is_written=is_written)
         return found
 
+    def _numbers(self, part: _Part) -> Iterator[int]:
+        """Yield what is to be read of a part: what others have overtaken, then what is new."""
+        n_read = max(self._n_read.get(part.name, 0), min(self._skipped - part.first, part.frames.n_frames))
+        self._n_read[part.name] = n_read
+        yield from list(self._holes.get(part.name, ()))
+        yield from range(n_read, part.frames.n_frames)
+
+    def _pass(self, part: _Part, number: int, *, is_hole: bool = False) -> None:
+        holes = self._holes.setdefault(part.name, [])
+        if number in holes:
+            holes.remove(number)
+            return
+        if is_hole:
+            holes.append(number)
+        self._n_read[part.name] = number + 1
+
     def _is_all(self, parts: list[_Part], *, is_written: bool) -> bool:
         if not parts or any(self._n_read[part.name] < part.frames.n_frames for part in parts):
+            return False
+        if any(self._holes.values()) and (is_written or not _tells_its_writer(self.path)):
             return False
         n_read = parts[-1].first + self._n_read[parts[-1].name]
         if self._told.n_frames is not None:
@@ -139,25 +165,46 @@ class Hdf5Series:
             name = self._dataset or find_frames(self.path, file)
             yield _Part(name, 0, FrameDataset(file.get(name), f"{self.path}, {name}"))
             return
-        first, n_each = 0, 0
+        first, n_each, is_known = 0, 0, True  # whether the number of the next frame is
         for name in names:
             place = f"{_PARTS_GROUP}/{name}"
             if place in self._done:
                 first += self._n_read[place]
                 continue
-            with suppress(KeyError, OSError):  # its file is not there yet
-                dataset = file[place]
-                frames = FrameDataset(dataset, f"{self.path}, {place}")
-                n_each = n_each or frames.n_frames
-                first = int(dataset.attrs.get("image_nr_low", first + 1)) - 1
-                yield _Part(place, first, frames)
-                first += frames.n_frames
+            part = self._part(file, place)
+            if part is None:
+                is_known = is_known and n_each > 0
+                first += n_each
                 continue
-            first += n_each or self._n_each()
-        return
+            frames, low = part
+            if low is not None:
+                first, is_known = low, True
+            if is_known:
+                yield _Part(place, first, frames)
+            n_each = n_each or frames.n_frames
+            first += frames.n_frames
 
-    def _n_each(self) -> int:
-        return next((n for place, n in self._n_read.items() if place in self._done), 0)
+    def _part(self, file: h5py.File, place: str) -> tuple[FrameDataset, int | None] | None:
+        """Return the frames of a data file and the number of its first, None while it is being written."""
+        with suppress(KeyError, OSError):  # it is not there yet
+            dataset = file[place]
+            if self._is_settled(Path(dataset.file.filename)):
+                low = dataset.attrs.get("image_nr_low")
+                return FrameDataset(dataset, f"{self.path}, {place}"), None if low is None else int(low) - 1
+        return None
+
+    def _is_settled(self, path: Path) -> bool:
+        """Whether a file has not changed for a moment: where it does not tell, who writes it may be at it."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        now, state = self._clock(), (found.st_size, found.st_mtime_ns)
+        before, since = self._changed.get(path, (None, 0.0))
+        if before != state:
+            self._changed[path] = state, now
+            return False
+        return now - since >= SETTLED_S
 
     @contextmanager
     def _opened(self, is_written: int) -> Iterator[h5py.File | None]:
@@ -171,6 +218,8 @@ class Hdf5Series:
         elif is_written & _IS_SHARED:
             self._file = open_hdf5(self.path, is_growing=True)
             yield self._file
+        elif not _tells_its_writer(self.path) and not self._is_settled(self.path):
+            yield None
         elif is_written:
             self.waits_for = f"{self.path}: its writer does not share it (SWMR): it is read when it is closed"
             yield None

@@ -1,6 +1,7 @@
 """A series of frames in files, whatever kind of files it is."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -70,7 +71,18 @@ def key_of(path: Path, first: EncodedFrame) -> str:
     """Returns the name of a series: that of its file, and what tells it from another of that name."""
     digest = hashlib.sha256(first.data)
     digest.update(f"{first.shape} {first.dtype}".encode())
-    return f"{path.stem}-{digest.hexdigest()[:KEY_DIGITS]}"
+    return f"{name_of(path)}-{digest.hexdigest()[:KEY_DIGITS]}"
+
+
+def name_of(path: Path) -> str:
+    """Returns what a beamline calls a series: its file or folder without an end, and without `_master`."""
+    return (path.name if path.is_dir() else path.stem).removesuffix("_master")
+
+
+def name_in(key: str) -> str:
+    """Returns the name in a key, "" where it is none of a file."""
+    found = re.fullmatch(rf"(.+)-[0-9a-f]{{{KEY_DIGITS}}}", key)
+    return found[1] if found else ""
 
 
 def start_of(key: str, series_id: int, path: Path, frame: EncodedFrame, told: Description) -> StartMessage:

@@ -1,6 +1,5 @@
 """A series in a folder of TIFFs: one frame a file, its number in the name."""
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -97,7 +96,7 @@ class TiffSeries:
         if self._waiting or now < self._lists_at:
             return
         try:
-            names = os.listdir(self.path)
+            names = [each.name for each in self.path.iterdir()]
         except OSError as error:
             self.waits_for = f"{self.path} cannot be listed: {error.strerror}"
             return

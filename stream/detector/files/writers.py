@@ -1,5 +1,6 @@
 """Detectors that write files, simulated: each message of a series goes where such a detector puts it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,11 @@ def _geometry(start: StartMessage | None) -> dict[str, float]:
         "detector/y_pixel_size": start.pixel_size_y,
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+FILE_SENDERS: dict[str, Callable[[Path], FileSender]] = {
+    "hdf5": Hdf5Sender,
+    "dectris-files": DectrisFileSender,
+    "tiff": TiffSender,
+}
+"""Detectors that write files, by the names that `replay` has for them."""
