@@ -136,7 +136,7 @@ class Config(Section):
 
 
 _ADDED = {
-    "detector": ("n_triggers", "format", "pv", "first_number"),
+    "detector": ("n_triggers", "format", "pv", "first_number", "path", "dataset", "takes_old"),
     "positions": (
         *("settled", "settling_frames", "line_frames", "captures_per_frame"),
         *("pvs", "numbers", "first_number"),

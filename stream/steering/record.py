@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 PATTERN = "decisions-*.log"
 _LAYERS = ("photons", "variance", "structure", "coverage")
-_ARRAYS = ("maps", "path")
+_ARRAYS = ("maps", "path", "moments")
 _FACTS = [name for name in LiveImage.__struct_fields__ if name not in _ARRAYS]
 _LENGTH_BYTES, _DIGEST_BYTES = 4, 16
 

@@ -162,8 +162,10 @@ class FilesFeed:
         if self._open.is_complete:
             return True
         silent_s = now - self._last_at
-        if has_frames or not self._key:
+        if has_frames:
             return False
+        if not self._key:  # nothing could be read of it
+            return silent_s >= self._config.silence_s and self._has_next(now)
         return silent_s >= self._config.silence_s or (
             silent_s >= self._config.end_grace_s and self._has_next(now)
         )

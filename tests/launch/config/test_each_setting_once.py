@@ -23,6 +23,7 @@ OTHER_THINGS = {
     ("replay", "bind"): "the side of the detector",
     ("replay", "pattern"): "the side of the detector",
     ("ReplayConfig", "channel"): "the side of the detector",
+    ("Tellers", "timeout_s"): "for what comes over an address, once",
     ("stage", "device"): "of the machine that helps",
     ("stage", "threads"): "of the machine that helps",
     ("train", "device"): "where PyTorch trains",
