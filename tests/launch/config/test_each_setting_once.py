@@ -21,6 +21,7 @@ OTHER_THINGS = {
     ("Endpoint", "bind"): "of any socket; the sections that own their address say so",
     ("Endpoint", "insecure"): "of any socket; the page has one of its own",
     ("replay", "bind"): "the side of the detector",
+    ("replay", "format"): "the side of the detector",
     ("replay", "pattern"): "the side of the detector",
     ("ReplayConfig", "channel"): "the side of the detector",
     ("Tellers", "timeout_s"): "for what comes over an address, once",
