@@ -66,8 +66,16 @@ def replay(
     ] = True,
     pattern: Annotated[Literal["PUSH", "PUB"], typer.Option(help="How frames are sent.")] = "PUSH",
     positions: Annotated[
-        str, typer.Option(help="Where documents with the positions go, if somebody listens.")
-    ] = addresses.POSITIONS,
+        str | None,
+        typer.Option(
+            help="Where positions go: an address or, for files, a path; the usual one when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    positions_as: Annotated[
+        Literal["documents", "panda-json", "panda", "csv", "hdf5", "cxi"],
+        typer.Option(help="What sends the positions: bluesky, a PandA or its relay, or a file that grows."),
+    ] = "documents",
     with_positions: Annotated[
         bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")
     ] = True,
@@ -96,8 +104,16 @@ def replay(
     from launch.commands.replay import replay as play
     from launch.logs import JsonLines, as_json
     from launch.offline.recorded import open_recorded
+    from launch.outputs import check_outputs
+    from stream.documents.outlets import OUTLETS
     from stream.wire.sockets import Endpoint
 
+    outlet = OUTLETS[positions_as]
+    where = positions or outlet.where
+    if outlet.is_file and with_positions:
+        check_outputs({"--positions": Path(where)}, inputs=[Path(scan)], overwrite=True)
+        if Path(where).exists():
+            raise FileExistsError(f"{where}: there already; name another file, --positions")
     options = ReplayOptions(
         format=format,
         folder=folder,
@@ -107,9 +123,10 @@ def replay(
         pattern=pattern,
         rate_hz=rate,
         n_frames=frames,
-        positions=Endpoint(address=positions, insecure=insecure, key=key, peers=peers)
+        positions=Endpoint(address=where, insecure=insecure, key=key, peers=peers)
         if with_positions
         else None,
+        positions_as=positions_as,
         unit=unit,
         timeout_s=timeout,
     )

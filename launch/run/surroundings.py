@@ -46,7 +46,7 @@ def addresses(known: Known) -> Findings:
 def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
     if config.detector.address:
         yield "detector", config.detector
-    if config.positions.source == "documents":
+    if config.positions.has_address:
         yield "positions", config.positions
     yield "live", config.live
     remote = config.remote
