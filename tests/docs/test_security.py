@@ -102,7 +102,6 @@ CONNECTING = {
     "stream/remote/line.py",
     "stream/documents/publisher.py",
     "stream/detector/simulator.py",
-    "stream/documents/senders.py",  # in the place of a relay
 }
 
 

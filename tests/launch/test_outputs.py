@@ -116,12 +116,7 @@ READS = {
     ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
 }  # fmt: skip
 CHANGES = {("orient", "write")}  # a copy of what it was stays beside it
-ADDS = {
-    ("replay", "folder"),
-    ("demo", "save"),
-    ("run", "save"),
-    ("stage", "cache"),
-}  # folders in which all has a new name
+ADDS = {("demo", "save"), ("run", "save"), ("stage", "cache")}  # folders in which all has a new name
 
 
 def paths_of_commands() -> Iterator[tuple[str, str]]:
