@@ -48,9 +48,12 @@ def replay(
         float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
     ] = 100.0,
     format: Annotated[
-        Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva"],
-        typer.Option("--as", help="What the detector speaks: its `detector.format`."),
+        Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva", "hdf5", "dectris-files", "tiff"],
+        typer.Option("--as", help="What the detector speaks or, the last three, which files it writes."),
     ] = "dectris-v2",
+    folder: Annotated[
+        Path | None, typer.Option("--to", callback=at_home, help="Folder that files are written to.")
+    ] = None,
     compression: Annotated[
         Literal["bslz4", "bszstd", "lz4", "none"], typer.Option(help="Of the frames.")
     ] = "bslz4",
@@ -63,8 +66,16 @@ def replay(
     ] = True,
     pattern: Annotated[Literal["PUSH", "PUB"], typer.Option(help="How frames are sent.")] = "PUSH",
     positions: Annotated[
-        str, typer.Option(help="Where documents with the positions go, if somebody listens.")
-    ] = addresses.POSITIONS,
+        str | None,
+        typer.Option(
+            help="Where positions go: an address or, for files, a path; the usual one when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    positions_as: Annotated[
+        Literal["documents", "panda-json", "panda", "csv", "hdf5", "cxi"],
+        typer.Option(help="What sends the positions: bluesky, a PandA or its relay, or a file that grows."),
+    ] = "documents",
     with_positions: Annotated[
         bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")
     ] = True,
@@ -93,26 +104,37 @@ def replay(
     from launch.commands.replay import replay as play
     from launch.logs import JsonLines, as_json
     from launch.offline.recorded import open_recorded
+    from launch.outputs import check_outputs
+    from stream.documents.outlets import OUTLETS
     from stream.wire.sockets import Endpoint
 
+    outlet = OUTLETS[positions_as]
+    where = positions or outlet.where
+    if outlet.is_file and with_positions:
+        check_outputs({"--positions": Path(where)}, inputs=[Path(scan)], overwrite=True)
+        if Path(where).exists():
+            raise FileExistsError(f"{where}: there already; name another file, --positions")
     options = ReplayOptions(
         format=format,
+        folder=folder,
         compression="" if compression == "none" else compression,
         pv=pv,
         endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
         pattern=pattern,
         rate_hz=rate,
         n_frames=frames,
-        positions=Endpoint(address=positions, insecure=insecure, key=key, peers=peers)
+        positions=Endpoint(address=where, insecure=insecure, key=key, peers=peers)
         if with_positions
         else None,
+        positions_as=positions_as,
         unit=unit,
         timeout_s=timeout,
     )
     lines = JsonLines(sys.stdout) if log_json else None
     with open_recorded(scan, store) as recorded, as_json(lines) if lines else nullcontext():
         played = play(recorded, options)
-    _tell_sent(played, recorded.name, f"PV {pv}" if format == "pva" else address, lines)
+    where = f"PV {pv}" if format == "pva" else str(folder or address)
+    _tell_sent(played, recorded.name, where, lines)
     raise typer.Exit(played.status)
 
 

@@ -6,7 +6,7 @@ and a message is taken only with `receives`.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from textwrap import wrap
 from typing import Any
@@ -20,6 +20,9 @@ from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
 from stream.detector.config import DetectorConfig
 from stream.detector.dialects import DIALECTS
+from stream.detector.files.feed import open_series
+from stream.detector.files.series import start_of
+from stream.detector.files.watch import series_at
 from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import (
     DetectorMessage,
@@ -28,7 +31,9 @@ from stream.detector.protocol import (
     ImageMessage,
     StartMessage,
 )
-from stream.documents.codec import DocumentError, decode_document
+from stream.documents.codec import DocumentError
+from stream.documents.sources.choice import source_of
+from stream.documents.sources.protocol import PolledSource, Said, WireSource
 from stream.files.endpoint_section import EndpointSection
 from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
@@ -39,6 +44,7 @@ from stream.wire.sockets import Kind, Socket
 TIMEOUT_S = 2.0
 LOOK_S = 0.02  # between two looks at a PV that is not there yet
 SENDERS = {"PULL": ("PUSH",), "SUB": ("PUB", "XPUB")}
+_LOOK_S = 0.05  # between two looks for positions that are in files
 _SAME = 0.01  # share by which what the detector says may differ from the configuration
 _RESULT_COLUMNS, _NAME_COLUMNS = 9, 19
 
@@ -63,8 +69,8 @@ def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = Fals
     yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
     if config.positions.source == "pva" and "positions" not in failed:
         yield from caught("positions", partial(_position_pvs, config, timeout_s))
-    if config.positions.source == "documents" and "positions" not in failed:
-        yield from caught("positions", partial(_documents, config, timeout_s))
+    elif "positions" not in failed:
+        yield from caught("positions", partial(_positions, config, timeout_s))
 
 
 def table(finding: Finding, width: int) -> str:
@@ -96,6 +102,9 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
     section = config.detector
     if section.pv:
         yield from _pv(config, timeout_s)
+        return
+    if section.path is not None:
+        yield from _newest_file(config)
         return
     yield from _who("detector", section, section.pattern, timeout_s)
     pushes = section.pattern == "PULL"
@@ -167,21 +176,65 @@ def _pv(config: Config, timeout_s: float) -> Findings:
     yield from _usable(exposure.frame.shape, exposure.frame.dtype, config)
 
 
-def _documents(config: Config, timeout_s: float) -> Findings:
-    section = config.positions
-    yield from _who("positions", section, "SUB", timeout_s)
-    for parts in received(section, "SUB", timeout_s):
-        try:
-            name, _ = decode_document(parts[0] if len(parts) == 1 else b"".join(parts))
-        except DocumentError as error:
-            raise ValueError(f"what comes from {section.address} is no bluesky document: {error}") from error
-        yield Finding("positions", "OK", f"a document came: {name}")
+def _newest_file(config: Config) -> Findings:
+    """Yield what is in the newest series that a detector has written."""
+    place = config.detector.path
+    found = [] if place is None else series_at(place)
+    if not found:
+        yield Finding("detector", "WARNING", f"nothing is in {place} yet: its frames cannot be looked at")
         return
-    yield Finding(
-        "positions",
-        "WARNING",
-        f"nothing came from {section.address} in {timeout_s:g} s: documents come while a plan runs",
-    )
+    series = open_series(found[-1], config.detector)
+    try:
+        frames = series.read(1, 1) or series.read(1, 1)
+        if not frames:
+            detail = series.waits_for or f"{found[-1]} has no frame yet"
+            yield Finding("detector", "WARNING", detail)
+            return
+        encoded, told = frames[0].frame, series.describe()
+        frame = encoded.decode()
+    except DetectorMessageError as error:
+        raise ValueError(str(error)) from error
+    finally:
+        series.close()
+    rows, columns = frame.shape
+    kind = f"{rows} x {columns} pixels, {encoded.dtype}, at most {frame.max()} counts"
+    yield Finding("detector", "OK", f"{found[-1]} begins with a frame of {kind}")
+    yield from _announced(start_of("", 0, found[-1], encoded, told), config)
+
+
+def _positions(config: Config, timeout_s: float) -> Findings:
+    section = config.positions
+    source = source_of(section.changed(take_existing=True), config.save)
+    if isinstance(source, WireSource):
+        yield from _who("positions", section, source.pattern, timeout_s)
+        where = section.address
+        when = "documents come while a plan runs" if section.source == "documents" else "is a scan running?"
+        heard: Iterator[Sequence[Said]] = map(source.decode, received(section, source.pattern, timeout_s))
+    elif isinstance(source, PolledSource):
+        where, when, heard = section.where, "", _looked_for(source, timeout_s)
+    else:
+        return
+    try:
+        for said in heard:
+            if said:
+                names = ", ".join(dict.fromkeys(name for name, _ in said))
+                yield Finding("positions", "OK", f"a document came: {names}")
+                return
+    except DocumentError as error:
+        raise ValueError(f"what comes from {where} is not for source {section.source!r}: {error}") from error
+    finally:
+        source.close()
+    missing = source.waits_for if isinstance(source, PolledSource) else ""
+    detail = f"nothing came from {where} in {timeout_s:g} s: {missing or when}"
+    yield Finding("positions", "WARNING", detail)
+
+
+def _looked_for(source: PolledSource, timeout_s: float) -> Iterator[Sequence[Said]]:
+    """Yield what comes of a source within the time."""
+    ends_at = time.monotonic() + timeout_s
+    while time.monotonic() < ends_at:
+        yield source.receive()
+        time.sleep(min(_LOOK_S, timeout_s))
 
 
 def _who(name: str, section: EndpointSection, kind: Kind, timeout_s: float) -> Findings:

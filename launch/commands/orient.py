@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from launch.commands.replay import FIELDS
 from launch.config.config import Config
 from launch.config.edit import as_yaml, with_settings
 from launch.config.file import load_config, recipes
@@ -28,6 +27,7 @@ from operators.optics.sampling import readable
 from operators.orientation.judge import Orientation
 from operators.orientation.turn import CLASSES, Turn
 from stream.atomic import replacing
+from stream.documents.outlets import FIELDS
 from stream.files.sources import files_of
 from stream.record.scan import names_of_scans
 

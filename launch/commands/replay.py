@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
 from stream.detector.dialects import ENCODERS, NUMBERED
+from stream.detector.files.writers import FILE_SENDERS
 from stream.detector.pva_sender import PvaSender
 from stream.detector.simulator import (
     QUEUE,
@@ -27,7 +30,7 @@ from stream.detector.simulator import (
     SocketSender,
     new_series_uid,
 )
-from stream.documents.publisher import DocumentPublisher
+from stream.documents.outlets import FIELDS, OUTLETS, Outlet
 from stream.wire.pva import ANYWHERE, LOOPBACK, PvServer
 from stream.wire.sockets import Endpoint
 
@@ -37,8 +40,6 @@ LISTENER_TIMEOUT_S = 5.0  # the position stage is ready about when the subscribe
 MOMENT_S = 1.0  # after which whoever waits for it is told
 PAGE_S = 0.1  # positions are published as often as a beamline does
 NOBODY = 1  # exit status
-FIELDS = ("stage-y", "stage-x")
-
 Publish = Callable[[str, dict[str, Any]], object]
 
 
@@ -58,7 +59,10 @@ class ReplayOptions:
     n_frames : int or None
         Only the first so many.
     positions : Endpoint or None
-        Where the position stage is bound; None publishes no documents.
+        Where positions go: the position stage's own address, that of the PandA or relay that is played, or as
+        its address the path of a file; None sends none.
+    positions_as : str
+        What sends them, one of `stream.documents.outlets.OUTLETS`.
     unit : {"m", "mm", "um", "nm"}
         Of the positions in the documents; the pipeline is configured for one.
     timeout_s : float
@@ -67,6 +71,8 @@ class ReplayOptions:
         Of the frames.
     pv : str or None
         Whose values the frames are, for "pva".
+    folder : Path or None
+        Where a detector that writes files writes them.
     """
 
     format: str
@@ -78,7 +84,9 @@ class ReplayOptions:
     unit: str
     timeout_s: float
     compression: Compression = "bslz4"
+    positions_as: str = "documents"
     pv: str | None = None
+    folder: Path | None = None
 
 
 def _by_socket(options: ReplayOptions) -> Sender:
@@ -100,9 +108,16 @@ def _by_pv(options: ReplayOptions) -> Sender:
     return PvaSender(server, options.pv, options.compression)
 
 
+def _into(sender: Callable[[Path], Sender], options: ReplayOptions) -> Sender:
+    if options.folder is None:
+        raise ValueError(f"--as {options.format} writes files: say where, --to FOLDER")
+    return sender(options.folder)
+
+
 SENDERS: dict[str, Callable[[ReplayOptions], Sender]] = {
     **dict.fromkeys(ENCODERS, _by_socket),
     "pva": _by_pv,
+    **{name: partial(_into, sender) for name, sender in FILE_SENDERS.items()},
 }
 """What carries frames away, by the format of `ReplayOptions`."""
 
@@ -229,7 +244,7 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
     status, reason = 0, ""
     with (
         Replay(SENDERS[options.format](options), options.timeout_s) as detector,
-        _publisher(options.positions) as publisher,
+        _outlet(options) as publisher,
     ):
         try:
             detector.wait_for_receiver()
@@ -243,7 +258,7 @@ def replay(scan: RecordedScan, options: ReplayOptions, publish: Publish | None =
         return Played(n_sent=detector.n_sent, n_frames=len(numbers), status=status, reason=reason)
 
 
-def _is_heard(publisher: DocumentPublisher, address: str) -> bool:
+def _is_heard(publisher: Outlet, address: str) -> bool:
     if publisher.is_heard(MOMENT_S):
         return True
     log.warning("nobody takes positions at %s yet: waiting, for %g s at most", address, LISTENER_TIMEOUT_S)
@@ -271,12 +286,12 @@ def _play(scan: RecordedScan, options: ReplayOptions, detector: Replay, publish:
 
 
 @contextmanager
-def _publisher(endpoint: Endpoint | None) -> Iterator[DocumentPublisher | None]:
-    if endpoint is None:
+def _outlet(options: ReplayOptions) -> Iterator[Outlet | None]:
+    if options.positions is None:
         yield None
         return
-    with closing(DocumentPublisher(endpoint)) as publisher:
-        yield publisher
+    with closing(OUTLETS[options.positions_as].open(options.positions, options.unit)) as outlet:
+        yield outlet
 
 
 def _config(

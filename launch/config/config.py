@@ -136,10 +136,10 @@ class Config(Section):
 
 
 _ADDED = {
-    "detector": ("n_triggers", "format", "pv", "first_number"),
+    "detector": ("n_triggers", "format", "pv", "first_number", "path", "dataset", "takes_old"),
     "positions": (
         *("settled", "settling_frames", "line_frames", "captures_per_frame"),
-        *("pvs", "numbers", "first_number"),
+        *("pvs", "take_existing", "numbers", "first_number"),
     ),
     "refinement": ("seeded_step",),
     "series": ("reuse",),
@@ -167,7 +167,7 @@ def config_hash(config: Config) -> str:
             "refinement": {"share": True, "frames_gb": True},
             "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
             "network": {"fast_weights": True, "workers": True, "devices": True},
-            "positions": {"folders": True, "root_map": True},
+            "positions": {"folders": True, "root_map": True, "growing_path": True},
             "viewer": {"metrics_token": True},
         },
     )

@@ -92,7 +92,7 @@ def _names(scan: RecordedScan, recorded: PositionsConfig) -> Names | None:
         return recorded.y, recorded.x
     if recorded.source == "file":
         return None
-    reader = PositionReader(recorded)
+    reader = PositionReader(recorded.meaning())
     try:
         for name, document in read_documents(Path(scan.source)):
             if name == "descriptor":

@@ -142,6 +142,11 @@ def _known_probe(known: Known) -> Probe | None:
 
 def _position_folders(known: Known) -> Findings:
     section = known.config.positions
+    if section.source == "panda":
+        require("pandablocks")
+    folder = section.growing_path and section.growing_path.parent
+    if folder and not set(str(folder)) & set("*?[{") and not folder.is_dir():
+        yield Finding("positions", "WARNING", f"there is no folder {folder} so far")
     for folder in (*section.folders, *(section.root_map or {}).values()):
         if not folder.is_dir():
             detail = f"there is no folder {folder} here: files that documents name in it are not found"

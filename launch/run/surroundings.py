@@ -20,6 +20,7 @@ from launch.extras import missing_extra
 from launch.run.claims import LOCK, claim
 from launch.run.findings import Finding, Findings, caught
 from operators.optics.sampling import readable, roughly
+from stream.detector.files.watch import series_at
 from stream.files.endpoint_section import EndpointSection
 from stream.wire.greeting import resolve_host
 from stream.wire.pva import private_search
@@ -45,7 +46,7 @@ def addresses(known: Known) -> Findings:
 def _endpoints(config: Config) -> Iterator[tuple[str, EndpointSection]]:
     if config.detector.address:
         yield "detector", config.detector
-    if config.positions.source == "documents":
+    if config.positions.has_address:
         yield "positions", config.positions
     yield "live", config.live
     remote = config.remote
@@ -135,8 +136,12 @@ def store(known: Known) -> Findings:
 
 
 def sources(known: Known) -> Findings:
-    """Yields whether PVs that are listened to can be searched for."""
+    """Yields whether what is no address can be listened to: PVs, files of a detector."""
     detector, positions = known.config.detector, known.config.positions
+    if detector.path is not None:
+        n_series = len(series_at(detector.path))
+        there = f"{n_series} are there" if n_series else "none is there yet"
+        yield Finding("detector", "OK", f"series in {detector.path} are waited for, {there}")
     for what, section, names in (
         ("detector", detector, (detector.pv,) if detector.pv else ()),
         ("positions", positions, positions.pvs),

@@ -99,6 +99,11 @@ class Selector:
             for refinable in self.graph.add(centre):
                 self._mark_refined(refinable)
 
+    def give_up(self, centre: Sequence[int], radius_px: float) -> None:
+        """Select no candidate within `radius_px` of `centre`, absolute object pixels, ever again."""
+        window = self.lattice.window(centre, radius_px)
+        self.is_open[window] &= self.lattice.distance_to(centre, window) > radius_px
+
     def holes(self, weights: Weights, distance: NDArray[np.float32] | None = None) -> NDArray[np.bool_]:
         """Return which open candidates lie on important, refined ground with no frame within the overlap.
 

@@ -13,22 +13,31 @@ from pydantic import (
 )
 
 from stream.files.endpoint_section import EndpointSection
+from stream.files.paths import OutputPath
 
-_NEEDS = {"pva": "pv"}  # what says where the frames are, where it is no address
+_NEEDS = {"files": "path", "pva": "pv"}  # what says where the frames are, where it is no address
 
 
 class DetectorConfig(EndpointSection):
     """The detector's stream of frames."""
 
-    format: Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva"] = "dectris-v2"
+    format: Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "files", "pva"] = "dectris-v2"
     """what the detector speaks: DECTRIS Stream V2 or V1, Jungfraujoch's own V2, json for one that somebody
-    built, or pva, the NTNDArray of areaDetector's PVA plugin"""
+    built; files that it writes; or pva, the NTNDArray of areaDetector's PVA plugin"""
     address: str = ""
     """tcp://host:port or ipc://path, for a format that sends by ZeroMQ"""
     pv: Annotated[str, Field(max_length=200)] = ""
     """name of the PV, for format 'pva'"""
+    path: OutputPath | None = None
+    """where it writes, for format 'files': an HDF5 file, a folder of them or of TIFFs, or a pattern of such
+    names, each of which is a series; it need not be there yet"""
+    dataset: str = ""
+    """name of the frames in HDF5 files that have several datasets; empty finds them"""
+    takes_old: bool = False
+    """whether files of a folder or pattern that were complete when the run began are taken as well"""
     first_number: NonNegativeInt | None = None
-    """`uniqueId` of the first frame of a series, for format 'pva'; null takes it from the series itself"""
+    """number of the first frame of a series: `uniqueId` for format 'pva', of the file's name for TIFFs; null
+    takes it from the series itself"""
     pattern: Literal["PULL", "SUB"] = "PULL"
     """PULL from a detector that pushes, SUB to one that publishes"""
     queue: PositiveInt = 1000
@@ -65,8 +74,10 @@ class DetectorConfig(EndpointSection):
             self.endpoint().check()
         elif self.subscribers > 1:
             raise ValueError(f"subscribers: {self.subscribers} share what a detector pushes: wanted 1")
-        if self.format == "pva" and not self.silence_s:
-            raise ValueError("format 'pva' needs `silence_s`: areaDetector tells no end of a series")
+        if self.format in _NEEDS and not self.silence_s:
+            raise ValueError(
+                f"format {self.format!r} needs `silence_s`: often nothing else tells a series' end"
+            )
         return self
 
     @model_validator(mode="after")
@@ -81,7 +92,7 @@ class DetectorConfig(EndpointSection):
     @property
     def where(self) -> str:
         """Where its frames come from, for people."""
-        return self.address or f"PV {self.pv}"
+        return self.address or (f"PV {self.pv}" if self.pv else str(self.path))
 
     @property
     def most_bytes(self) -> int:

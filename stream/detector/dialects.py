@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from stream.detector import dectris, jungfraujoch, plain, stream_v1
 from stream.detector.config import DetectorConfig
+from stream.detector.files.feed import files_feed
 from stream.detector.jungfraujoch import Jungfraujoch
 from stream.detector.plain import Plain
 from stream.detector.protocol import DetectorMessage, Dialect, Feed
@@ -19,7 +20,7 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 }
 """How messages of a socket are decoded."""
 
-FEEDS: dict[str, Callable[[DetectorConfig], Feed]] = {"pva": pva_feed}
+FEEDS: dict[str, Callable[[DetectorConfig], Feed]] = {"files": files_feed, "pva": pva_feed}
 """Where frames come from that no socket brings."""
 
 ENCODERS: dict[str, Callable[[DetectorMessage], list[list[bytes]]]] = {

@@ -256,8 +256,11 @@ class Feed(Protocol):
             If a piece of it is none, and nothing else whatever comes; the next call goes on behind it.
         """
 
-    def resume(self, series_key: str, n_frames: int) -> None:
-        """Goes on with a series of which a process before this one has recorded frames up to `n_frames`."""
+    def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
+        """Goes on with a series that a process before this one has recorded.
+
+        It has frames up to number `n_frames`, and of those before `n_whole` each.
+        """
 
     def close(self) -> None:
         """Lets go of files and connections."""

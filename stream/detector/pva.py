@@ -35,7 +35,7 @@ class PvaFeed:
         self._error: DetectorMessageError | None = None
         self._began_at, self._is_told = clock(), False
 
-    def resume(self, series_key: str, n_frames: int) -> None:
+    def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
         """Goes on with a series that a process before this one has recorded `n_frames` of."""
         self._acquisitions.resume(series_key, n_frames, self._clock())
 

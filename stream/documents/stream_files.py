@@ -1,7 +1,8 @@
 """HDF5 files that documents name: where they lie here, and what of them is written by now."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import unquote, urlsplit
@@ -30,9 +31,11 @@ class Dataset(NamedTuple):
 
     path: Path
     name: str
+    column: int | None = None  # of a dataset with several, (capture, column)
 
     def __str__(self) -> str:
-        return f"{self.path}, dataset {self.name}"
+        column = "" if self.column is None else f", column {self.column}"
+        return f"{self.path}, dataset {self.name}{column}"
 
 
 class StreamFiles:
@@ -96,7 +99,20 @@ class StreamFiles:
 
 
 def read_captures(dataset: Dataset, first: int, stop: int) -> NDArray[np.float64]:
-    """Returns values `first` to `stop`, float64, as many of them as are written; the file may be growing.
+    """Returns values `first` to `stop`, float64, as many of them as are written; `open_captures` raises."""
+    with open_captures(dataset) as item:
+        return values_in(dataset, item, first, stop)
+
+
+def values_in(dataset: Dataset, item: Any, first: int, stop: int) -> NDArray[np.float64]:
+    """Returns values `first` to `stop` of what `open_captures` gives, float64."""
+    column = () if dataset.column is None else (dataset.column,)
+    return np.asarray(item[(slice(first, stop), *column)], np.float64).reshape(-1)
+
+
+@contextmanager
+def open_captures(dataset: Dataset) -> Iterator[Any]:
+    """Gives an h5py dataset as it is by now; the file may be growing, and is read without locks.
 
     Raises
     ------
@@ -113,7 +129,7 @@ def read_captures(dataset: Dataset, first: int, stop: int) -> NDArray[np.float64
             if item is None:
                 raise NotYetError(f"{dataset.path} has no dataset {dataset.name}")
             _check(dataset, item)
-            return np.asarray(item[first:stop], np.float64).reshape(-1)
+            yield item
     except OutsideError as error:
         raise DocumentError(str(error)) from error
     except ScanFileError as error:
@@ -125,7 +141,10 @@ def read_captures(dataset: Dataset, first: int, stop: int) -> NDArray[np.float64
 def _check(dataset: Dataset, item: Any) -> None:
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iufb":
         raise DocumentError(f"{dataset} holds no numbers")
-    if item.ndim == 0 or any(length != 1 for length in item.shape[1:]):
+    if dataset.column is not None:
+        if item.ndim != 2 or item.shape[1] <= dataset.column:
+            raise DocumentError(f"{dataset} has shape {item.shape}: wanted columns")
+    elif item.ndim == 0 or any(length != 1 for length in item.shape[1:]):
         raise DocumentError(f"{dataset} has shape {item.shape}: wanted one value per capture")
     if item.chunks and int(np.prod(item.chunks)) * item.dtype.itemsize > MAX_CHUNK_BYTES:
         raise DocumentError(f"{dataset} has chunks of {item.chunks}: wanted at most {MAX_CHUNK_BYTES} bytes")

@@ -42,7 +42,7 @@ class LiveImage(ImageFigures, frozen=True, kw_only=True, eq=False):
 
     maps: Mapping[str, NDArray[Any]]
     path: NDArray[np.float32]
-    moments: NDArray[np.float32]
+    moments: NDArray[np.float32] = msgspec.field(default_factory=lambda: np.zeros((0, 6), np.float32))
     origin_px: tuple[int, int]
     age_s: float = 0.0
 

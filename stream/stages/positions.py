@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stream.atomic import DiskFullError
+from stream.detector.files.series import name_in
 from stream.documents.codec import DocumentError, append_records, read_documents, repair_record
 from stream.documents.config import PositionsConfig
 from stream.documents.pairing import RunPairing
@@ -66,7 +67,7 @@ class Positions:
         if isinstance(self._source, WireSource):
             endpoint = config.endpoint()
             self.inlet = Inlet(self._source.pattern, (endpoint,), config.queue, MAX_REQUEST_BYTES)
-        self._source_waiting = Waiting()
+        self._source_waiting, self._news_at = Waiting(), float("-inf")
         self._new = NewScans(scans)
         self._without_room: list[Scan] = []  # scans that cannot be begun with
         self._series: dict[str, _Series] = {}
@@ -91,7 +92,9 @@ class Positions:
         """Looks for what has come and for new series, and ends those that get no more positions."""
         self._look_for_series()
         if isinstance(self._source, PolledSource):
-            self._take(self._source.receive)
+            if self._take(self._source.receive):
+                self._news_at = now
+            self._end_stray(now)
             if missing := self._source_waiting.look(now, self._source.waits_for):
                 log.warning("positions wait: %s", missing)
         for run in self._runs:
@@ -167,7 +170,8 @@ class Positions:
         else:
             if self._source is not None and not self._source.hears_ends:
                 self._runs.close_paired()  # the next series is of a run that is still to begin
-            self._pairing.add_series(scan.name, (scan.header.series_uid, str(scan.header.series_id)))
+            uid = scan.header.series_uid
+            self._pairing.add_series(scan.name, (uid, str(scan.header.series_id), name_in(uid)))
 
     def _resume(self, scan: Scan) -> None:
         if damage := repair_record(scan.folder):
@@ -205,6 +209,17 @@ class Positions:
             except DocumentError as error:
                 self._refuse(error)
         return bool(documents)
+
+    def _end_stray(self, now: float) -> None:
+        """End the run of a source that hears of no end, when it is silent and no series came for it."""
+        if self._source is None or self._source.hears_ends or self.config.take_existing:
+            return
+        stray = [
+            run for run in self._runs if not (run.is_over or run.series or self._pairing.scan_of(run.uid))
+        ]
+        if stray and now - self._news_at >= self.config.late_s:
+            log.warning("positions came, and for %g s no series that they could be of", self.config.late_s)
+            self._take(self._source.finish)
 
     def _end(self, name: str, series: _Series) -> None:
         """Write what has come for a series, and end it."""

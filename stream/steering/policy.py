@@ -6,8 +6,7 @@ else.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,19 +39,20 @@ from stream.live.image import LiveImage
 from stream.steering.config import Aims
 from stream.steering.image_changes import bounds_of, changed
 from stream.steering.motor_axes import Limits
+from stream.steering.optimizer import NamedPoints
 from stream.steering.trust import calibration, is_trusted
 from stream.wire.messages import Recommendation
 
-BATCH = 32  # points of a suggestion when the caller does not say
 EXPIRES_S = 60.0  # how long a recommendation is worth following
 SPACING_DIAMETERS = 0.25
 SURVEY_DIAMETERS = 1.5  # step of the first look: the network needs no overlap
 FARTHEST_DIAMETERS = 3.0  # no hole is as wide once the field has been surveyed
 MOST_RELEVANT = 0.6  # of the field: beyond, an even scan is as good and simpler
 SAME_PLACE_DIAMETERS = 0.25
+MOST_FAILURES = 2  # of exposures at one place
 
 
-class Policy:
+class Policy(NamedPoints):
     """Recommends points from what the live image knows and what has been measured.
 
     Parameters
@@ -70,6 +70,7 @@ class Policy:
     """
 
     def __init__(self, aims: Aims, illumination: Array, places: Positions | None = None) -> None:
+        super().__init__(aims.motors)
         self.aims, self._illumination = aims, np.asarray(illumination, np.float32)
         self._places = None if places is None else aims.axes.centres(places)
         self._area = aims.axes.area(aims.limits)
@@ -99,7 +100,9 @@ class Policy:
         self.measured: Positions = np.zeros((0, 2))
         self._centres: Corners = np.zeros((0, 2), np.int64)
         self._repairs = Repairs(max(SAME_PLACE_DIAMETERS * self._diameter_px, 1.5))
-        self._offered: dict[str, list[float]] = {}  # suggestions by their `_id`
+        self.failed: Positions = np.zeros((0, 2))
+        self._offered = {}
+        self._failures: Counter[tuple[int, ...]] = Counter()  # by centre
         self._digest = hashlib.sha256()
         self.selection: Selection | None = None  # the batch recommended last
         self._judged = -1  # version of the image that the stop rule saw last
@@ -131,7 +134,8 @@ class Policy:
             return
         self._region = region
         self._note_region()
-        done = self._selector.graph.centres
+        hopeless = [at for at in self._failures if self._is_hopeless(at)]
+        done = np.array([*self._selector.graph.centres, *hopeless]).reshape(-1, 2)
         self._survey = _far_from(self._planned_survey(), done, SAME_PLACE_DIAMETERS * self._diameter_px)
         self._judge()
 
@@ -178,34 +182,30 @@ class Policy:
         """Do what no answer waits for: bring the map of the dose up to date."""
         self._selector.dose.settle()
 
-    def ingest(self, points: Sequence[Mapping[str, Any]]) -> None:
-        """Take measured points, each with the positions of both motors or the `_id` of a suggestion.
+    def give_up(self, failed: Positions) -> None:
+        """Take the motor positions (point, 2) of all exposures that failed so far, as often as they did.
 
-        Raises
-        ------
-        ValueError
-            If a point has neither.
+        What failed once is recommended again; where it failed `MOST_FAILURES` times nothing is.
         """
-        new = np.array([self._where(point) for point in points], np.float64)
-        self.count(np.concatenate([self.measured, new.reshape(-1, 2)]))
+        new = np.asarray(failed, np.float64).reshape(-1, 2)[len(self.failed) :]
+        centres = self.aims.axes.centres(new)
+        self.failed = np.concatenate([self.failed, new])
+        self._digest.update(centres.tobytes())
+        self._failures.update(map(tuple, centres.tolist()))
+        same_px = SAME_PLACE_DIAMETERS * self._diameter_px
+        hopeless = [at for at in dict.fromkeys(map(tuple, centres.tolist())) if self._is_hopeless(at)]
+        for centre in hopeless:
+            self._selector.give_up(centre, same_px)
+        self._survey = _far_from(self._survey, np.array(hopeless, np.int64).reshape(-1, 2), same_px)
 
-    def suggest(self, num_points: int | None = None) -> list[dict[str, Any]]:
-        """Return the next points: motor name to position, with a unique `_id`; none when it is enough."""
-        recommendation, points = self.recommend(num_points or BATCH)
-        if recommendation.stop:
-            return []
-        offered = {f"{recommendation.sequence}.{index}": point for index, point in enumerate(points.tolist())}
-        self._offered |= offered
-        names = self.aims.motors
-        return [{"_id": name, **dict(zip(names, point, strict=True))} for name, point in offered.items()]
+    def next_points(self, n_points: int) -> tuple[int, Positions]:
+        """Return the number of a recommendation, and its points; none when it is enough."""
+        recommendation, points = self.recommend(n_points)
+        return recommendation.sequence, points
 
-    def get_best_points(self) -> list[tuple[str, dict[str, float], dict[str, float]]]:
-        """Return the state reached: the last point measured and what is known of the sample by it."""
-        if not self.n_measured:
-            return []
-        where = dict(zip(self.aims.motors, map(float, self.measured[-1]), strict=True))
-        known = {"sigma_q95_rad": self.quality.sigma_q95_rad, "n_measured": float(self.n_measured)}
-        return [(str(self.n_measured - 1), where, known)]
+    def known(self) -> dict[str, float]:
+        """Return what is known of the sample by what has been measured."""
+        return {"sigma_q95_rad": self.quality.sigma_q95_rad, "n_measured": float(self.n_measured)}
 
     def should_stop(self) -> tuple[bool, str]:
         """Return whether what matters is known well enough, and why."""
@@ -257,18 +257,6 @@ class Policy:
         )
         return recommendation, self.aims.axes.positions(chosen.centres)
 
-    def _where(self, point: Mapping[str, Any]) -> list[float]:
-        """Return the motor position of a measured point."""
-        motors = self.aims.motors
-        if all(name in point for name in motors):
-            return [float(point[name]) for name in motors]
-        if point.get("_id") in self._offered:
-            return self._offered[point["_id"]]
-        raise ValueError(
-            f"a measured point: expected the positions of {motors[0]!r} and {motors[1]!r}, or the `_id` of a "
-            f"suggestion, got {dict(point)!r}"
-        )
-
     @property
     def is_even(self) -> bool:
         """Whether the field is scanned evenly: too much of it matters, or the claims cannot be believed."""
@@ -297,6 +285,9 @@ class Policy:
     def _empty_maps(self) -> SuperPixels:
         """Return maps of all that a probe within the limits can light."""
         return SuperPixels(self._area.padded(self._illumination.shape[-1] // 2))
+
+    def _is_hopeless(self, centre: tuple[int, ...]) -> bool:
+        return self._failures[centre] >= MOST_FAILURES
 
     def _candidates(self) -> Candidates:
         farthest_px = FARTHEST_DIAMETERS * self._diameter_px

@@ -6,7 +6,7 @@ What is not a newer answer of the policy to this plan is dropped and counted as 
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from stream.wire.codec import ProtocolError
 from stream.wire.handshake import Client
 from stream.wire.messages import (
     MAX_REASON,
+    MOST_FAILED,
     AnyMessage,
     Consult,
     Controls,
@@ -88,7 +89,7 @@ class Questions:
         self.complaint = ""
         self.heard = ControlLog()
 
-    def next(self, n_points: int) -> Consult:
+    def next(self, n_points: int, failed: Sequence[tuple[float, float]] = ()) -> Consult:
         """Return the next question; an earlier one is void."""
         self.number, self.asked_s, self.complaint = self.number + 1, self.clock(), ""
         return Consult(
@@ -99,6 +100,7 @@ class Questions:
             heard=self.heard.number,
             held=self.heard.held,
             region=self.heard.region,
+            failed=tuple(failed),
         )
 
     def hear(self, controls: Controls) -> None:
@@ -146,12 +148,16 @@ class PolicyClient(Client):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("plan", address, insecure=insecure, key=key, peers=peers, clock=clock)
-        self._questions = Questions(clock)
-        self.heard = self._questions.heard
+        self.questions = Questions(clock)
+        self.heard = self.questions.heard
 
-    def ask(self, measured: Positions, n_points: int) -> None:
-        """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void."""
-        consult = self._questions.next(n_points)
+    def ask(self, measured: Positions, n_points: int, failed: Positions = ()) -> None:
+        """Ask for up to `n_points`, given all exposures triggered so far; an earlier question is void.
+
+        `failed`, (point, 2) motor positions, are those whose exposure failed; 4096 of a run count.
+        """
+        points = np.asarray(failed, np.float64).reshape(-1, 2)[:MOST_FAILED]
+        consult = self.questions.next(n_points, [(y, x) for y, x in points.tolist()])
         # Nobody there: the queue fills, the question is lost, and the plan goes on as planned.
         self._connection.say(consult, [np.asarray(measured, np.float64).reshape(-1, 2)])
 
@@ -163,7 +169,7 @@ class PolicyClient(Client):
             try:
                 heard = self._connection.hear()
             except ProtocolError as error:
-                self._questions.complaint = f"garbage: {error}"[:200]
+                self.questions.complaint = f"garbage: {error}"[:200]
                 continue
             if heard is None:
                 return advice
@@ -171,12 +177,12 @@ class PolicyClient(Client):
 
     def complaint(self) -> str:
         """Return what was wrong with what came since the last question, "" if nothing came."""
-        return self._questions.complaint
+        return self.questions.complaint
 
     def tell(self, source: str, reason: str, n_points: int, n_left: int) -> None:
         """Say what the plan decided and how many exposures it may still make."""
         if self._connection.is_open:
-            run, reason = self._questions.run, reason[:MAX_REASON]
+            run, reason = self.questions.run, reason[:MAX_REASON]
             said = Decided(run=run, source=source, reason=reason, n_points=n_points, n_left=n_left)
             self._connection.say(said)
 
@@ -187,13 +193,13 @@ class PolicyClient(Client):
     def _take(self, message: AnyMessage, arrays: list[NDArray[Any]]) -> Advice | None:
         match message:
             case Recommendation() if len(arrays) == 1:
-                return self._questions.judge(message, arrays[0])
+                return self.questions.judge(message, arrays[0])
             case Welcome():
                 return None
             case Controls():
-                self._questions.hear(message)
+                self.questions.hear(message)
             case Reject(reason=reason):
-                self._questions.complaint = f"refused: {reason}"[:200]
+                self.questions.complaint = f"refused: {reason}"[:200]
             case _:
-                self._questions.complaint = f"garbage: {type(message).__name__} from the policy"
+                self.questions.complaint = f"garbage: {type(message).__name__} from the policy"
         return None

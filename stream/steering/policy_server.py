@@ -145,6 +145,9 @@ class PolicyDoor:
         policy, region = self._policy, self._controls.region
         policy.restrict(region)
         policy.count(measured)
+        failed = np.array(consult.failed, np.float64).reshape(-1, 2)
+        new_failed = failed[len(policy.failed) :]
+        policy.give_up(failed)
         self._measured = measured
         image, self._image = self._image, None
         if image is not None:
@@ -153,7 +156,7 @@ class PolicyDoor:
             consult.n_points, run=consult.run, question=consult.question, after=consult.after
         )
         if self._record:
-            self._record.asked(policy, consult.n_points, region, new, image, answer)
+            self._record.asked(policy, consult.n_points, region, new, image, answer, new_failed)
         self._last, self._points = answer
         return encode(self._last, [self._points])
 
@@ -213,6 +216,7 @@ class PolicyDoor:
         motors = aims.axes.on_wire
         steering = Steering(
             plan=self._state,
+            run=self._run,
             asked_s=max(self._clock() - self._asked_at, 0.0),
             held=controls.held,
             stopped=controls.stopper is not None,
@@ -222,6 +226,7 @@ class PolicyDoor:
             origin=motors.origin,
             pitch=motors.pitch,
             n_measured=policy.n_measured,
+            n_failed=len(policy.failed),
             n_left=self._said.n_left,
             sequence=self._last.sequence if len(self._points) else -1,
             dose_peak=policy.dose_peak,

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 PATTERN = "decisions-*.log"
 _LAYERS = ("photons", "variance", "structure", "coverage")
-_ARRAYS = ("maps", "path")
+_ARRAYS = ("maps", "path", "moments")
 _FACTS = [name for name in LiveImage.__struct_fields__ if name not in _ARRAYS]
 _LENGTH_BYTES, _DIGEST_BYTES = 4, 16
 
@@ -72,6 +72,7 @@ class Asked(msgspec.Struct, frozen=True, tag=True):
     seen: Seen | None  # None: the image is that of the question before, or there is none yet
     answer: Recommendation
     points: bytes  # (point, 2) float64, motor positions
+    failed: bytes = b""  # as `measured`, of exposures that failed
 
 
 Entry = Begun | Asked
@@ -118,6 +119,7 @@ class DecisionRecord:
         measured: Positions,
         image: LiveImage | None,
         answer: tuple[Recommendation, Positions],
+        failed: Positions = (),
     ) -> None:
         """A question was answered.
 
@@ -134,12 +136,15 @@ class DecisionRecord:
             What it looked at for this question.
         answer
             Its recommendation, and the points.
+        failed : (point, 2) float64
+            As `measured`, of exposures that failed.
         """
         if image is not None:
             self._follow(image.scan)
         seen = None if image is None else self._seen(policy, image)
         recommendation, points = answer
-        self._append(Asked(n_points, region, measured.tobytes(), seen, recommendation, points.tobytes()))
+        new = measured.tobytes(), np.asarray(failed, np.float64).tobytes()
+        self._append(Asked(n_points, region, new[0], seen, recommendation, points.tobytes(), new[1]))
 
     def _seen(self, policy: Policy, image: LiveImage) -> Seen:
         now = {layer: getattr(policy.maps, layer) for layer in _LAYERS}
@@ -274,6 +279,7 @@ class _Again:
         policy.restrict(asked.region)
         self._measured = np.concatenate([self._measured, np.frombuffer(asked.measured).reshape(-1, 2)])
         policy.count(self._measured)
+        policy.give_up(np.concatenate([policy.failed, np.frombuffer(asked.failed).reshape(-1, 2)]))
         if asked.seen is not None:
             policy.look(self._image(asked.seen), self._maps(asked.seen))
         answer, points = policy.recommend(

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 PROTOCOL = 2
 MAX_REASON = 2000
+MOST_FAILED = 4096  # points of a run whose exposure failed
 
 Name = Annotated[str, Meta(max_length=200)]
 Reason = Annotated[str, Meta(max_length=MAX_REASON)]
@@ -260,6 +261,8 @@ class Consult(Message, frozen=True, tag=True, kw_only=True):
     heard: Count = 0  # the highest number of a control that the plan knows of
     held: bool = False  # whether a person holds the run
     region: Box | None = None  # to which the run is restricted, motor positions
+    # recommended, but the exposure failed: motor positions (y, x), all of the run so far
+    failed: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Meta(max_length=MOST_FAILED)] = ()
 
 
 class Recommendation(Message, frozen=True, tag=True, kw_only=True):
@@ -332,6 +335,7 @@ class Steering(Message, frozen=True, tag=True, kw_only=True):
     BUFFERS: ClassVar[tuple[str, ...]] = ("points",)
 
     plan: Literal["none", "running", "ended"] = "none"
+    run: Name = ""  # of the plan's conversation
     asked_s: Annotated[float, Meta(ge=0)] = 0.0  # since the plan was last heard
     held: bool = False  # by a person
     stopped: bool = False  # by a person
@@ -341,6 +345,7 @@ class Steering(Message, frozen=True, tag=True, kw_only=True):
     origin: tuple[Coordinate, Coordinate]  # motor position of a probe centred on the absolute pixel (0, 0)
     pitch: tuple[Coordinate, Coordinate]  # motor unit per object pixel, with its sign
     n_measured: Count = 0  # exposures of the run
+    n_failed: Count = 0  # points of the run whose exposure failed
     n_left: Count = 0  # exposures that the plan may still make
     sequence: Annotated[int, Meta(ge=-1, le=2**53)] = -1  # of the last recommendation
     dose_peak: Annotated[float, Meta(ge=0)] = 0.0  # photons on the pixel that has most

@@ -116,7 +116,12 @@ READS = {
     ("replay-decisions", "scan"), ("watch", "key"), ("watch", "peers"), ("steer", "key"), ("steer", "peers"),
 }  # fmt: skip
 CHANGES = {("orient", "write")}  # a copy of what it was stays beside it
-ADDS = {("demo", "save"), ("run", "save"), ("stage", "cache")}  # folders in which all has a new name
+ADDS = {
+    ("replay", "folder"),
+    ("demo", "save"),
+    ("run", "save"),
+    ("stage", "cache"),
+}  # folders in which all has a new name
 
 
 def paths_of_commands() -> Iterator[tuple[str, str]]:

@@ -135,7 +135,7 @@ class PvaPositions(PolledSource):
 
     def __init__(self, config: PositionsConfig, updates: Sequence[Updates]) -> None:
         self._config, self._updates = config, updates
-        self._run = RunDocuments("pva", config, series_key=config.series_key)
+        self._run = RunDocuments("pva", config)
         self._told = (Rows if config.numbers else Arrays)(len(self._run.axes))
         self._units: dict[int, str] = {}
         self._shown: int | None = None  # the scan that the last run is of
@@ -179,7 +179,7 @@ class PvaPositions(PolledSource):
                 self._told.take({axis: _numbers(held, name)}, is_old=is_old)
                 self._note_unit(axis, value)
                 return
-            columns = [_numbers(held[column], f"{name}, column {column}") for column in self._run.axes]
+            columns = [_numbers(held[column], f"{name}, column {column}") for column in self._run.names]
             n_rows = min(map(len, columns))
             if isinstance(self._told, Rows):
                 numbers = _numbers(held[self._config.numbers], f"{name}, column {self._config.numbers}")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from stream.documents.captures import FlownAxes, Frames, Piece, Values
 from stream.documents.codec import Document
-from stream.documents.position_reader import PositionFields
+from stream.documents.config import PositionsConfig, field_name
 from stream.documents.sources.protocol import Said
 from stream.documents.values import is_whole
 
@@ -27,26 +27,30 @@ class RunDocuments:
     ----------
     kind : str
         What `positions.source` calls the source.
-    fields : PositionFields
-        Names of the axes, captures of a frame, and whether there is a flag `settled`.
-    series_key : str
-        Key of the start document that names the detector's series.
+    config : PositionsConfig
+        Names of the axes and of a flag `settled`, captures of a frame, and under which key a start document
+        names the detector's series.
     clock : callable
         Wall clock, seconds; documents say when they were made.
+
+    Attributes
+    ----------
+    names, axes : tuple of str
+        What y, x and the flag are called in the configuration, and as fields of the documents.
     """
 
     def __init__(
         self,
         kind: str,
-        fields: PositionFields,
+        config: PositionsConfig,
         *,
-        series_key: str = "detector_series_id",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._kind, self._series_key, self._clock = kind, series_key, clock
-        settled = (fields.settled,) if fields.settled else ()
-        self.axes = (fields.y or "y", fields.x or "x", *settled)
-        self.captures_per_frame = fields.captures_per_frame or 1
+        self._kind, self._series_key, self._clock = kind, config.series_key, clock
+        settled = (config.settled,) if config.settled else ()
+        self.names = (config.y or "y", config.x or "x", *settled)
+        self.axes = tuple(map(field_name, self.names))
+        self.captures_per_frame = config.captures_per_frame or 1
         self._start: Document = {}
         self._descriptor = ""
         self._held = FlownAxes(len(self.axes))
@@ -63,9 +67,9 @@ class RunDocuments:
         return self._start
 
     @property
-    def n_frames(self) -> int:
-        """One more than the largest number of a frame that has got its position in this run."""
-        return self._n_frames
+    def n_captures(self) -> int:
+        """How many captures there are up to the last frame that has got its position in this run."""
+        return self._n_frames * self.captures_per_frame
 
     def start(
         self, *, series: str = "", units: Sequence[str | None] = (), sources: Sequence[str] = (), **told: Any
@@ -114,6 +118,14 @@ class RunDocuments:
         if captures.size:
             stop = first + captures.size
             self._held.add(axis, Piece(first, stop, 0, self.captures_per_frame, 1, Values(captures)))
+
+    def add_rows(self, numbers: NDArray[np.int64], rows: NDArray[np.float64]) -> None:
+        """Takes captures of all axes (capture, axis) by their numbers (capture,), in any order."""
+        gaps = np.flatnonzero(np.diff(numbers) != 1) + 1
+        for part in np.split(np.arange(len(numbers)), gaps):
+            if part.size:
+                for axis, values in enumerate(rows[part].T):
+                    self.add(axis, int(numbers[part[0]]), values)
 
     def pages(self) -> list[Said]:
         """Returns the frames that have all their captures by now and were not given before."""

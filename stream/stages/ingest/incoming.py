@@ -80,10 +80,10 @@ class Incoming:
         """Whether there is a feed, which tells the end of each series."""
         return self._feed is not None
 
-    def resume(self, series_key: str, n_frames: int) -> None:
-        """Goes on with a series of which a process before this one has recorded frames up to `n_frames`."""
+    def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
+        """Goes on with a series that a process before this one has recorded: see `Feed.resume`."""
         if self._feed is not None:
-            self._feed.resume(series_key, n_frames)
+            self._feed.resume(series_key, n_frames, n_whole)
 
     def close(self) -> None:
         """Lets go of the feed."""

@@ -39,7 +39,7 @@ from stream.detector.protocol import (
     StartMessage,
 )
 from stream.record.account import counted, never_came
-from stream.record.scan import NewScans, Scan, ScanHeader, new_scan_name
+from stream.record.scan import NewScans, Scan, ScanHeader, State, new_scan_name
 from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.incoming import Incoming
 from stream.stages.ingest.recording import Recording, check_room
@@ -346,7 +346,9 @@ class Subscriber:
         series.n_announced = series.recording.counters["announced"] or UNKNOWN
         series.is_joined = series.recording.counters["joined"] > 0
         series.last_at = self._clock()
-        self._incoming.resume(series.key, series.recording.head)
+        n_frames = series.recording.head
+        missing = np.flatnonzero(scan.states(STAGE, np.arange(n_frames)) != State.DONE)
+        self._incoming.resume(series.key, n_frames, int(missing[0]) if missing.size else n_frames)
         log.info("scan %s goes on after %d frames", scan.name, series.recording.n_recorded)
 
     def _close_series(self) -> None:

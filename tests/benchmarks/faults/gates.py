@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from stream.detector.dialects import DIALECTS
 from tests.benchmarks.faults import connections, messages, processes, recording, shift
 from tests.benchmarks.figures import Benchmark, Figures
 
@@ -40,7 +41,7 @@ GATES = (
     Gate("line to another machine cut, then its worker gone", processes.other_machine),
     Gate("line to a machine that refines cut, then its worker killed", processes.refining_machine),
     Gate("a node of a Ray cluster gone, and back", processes.ray_node),
-    Gate("wrong messages of the detector", messages.detector),
+    *(Gate(f"wrong messages of the detector, {name}", messages.detector(name)) for name in DIALECTS),
     Gate("wrong documents", messages.documents),
     Gate("wrong messages of clients", messages.clients),
     Gate("wrong messages to the policy", messages.policy),

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import cbor2
 import numpy as np
 from aiohttp import ClientSession, ClientWebSocketResponse, TCPConnector
 
@@ -28,13 +27,20 @@ from stream.wire.messages import Ask, Command, ObjectUpdate, Recommendation, Sto
 from tests.benchmarks.figures import Figures
 from tests.helpers.held import Held, held_by
 from tests.helpers.launch.pages import outcome, viewer
-from tests.helpers.stream.detector import Recorder, assert_recorded, series
+from tests.helpers.stream.detector import Recorder, assert_recorded, series_as
 from tests.helpers.stream.fake_door import FakeDoor
 from tests.helpers.stream.policies import policy as a_policy
 from tests.helpers.stream.position_stage import Detector, N, stage, start, stop
 from tests.helpers.stream.position_stage import page as a_page
 from tests.helpers.stream.scans import UPDATE
-from tests.helpers.stream.wrong_messages import DOCUMENTS, as_json, cbor, harmed, on_the_wire, tags_as_maps
+from tests.helpers.stream.wrong_messages import (
+    DOCUMENTS,
+    WrongMessages,
+    as_json,
+    damaged,
+    harmed,
+    on_the_wire,
+)
 from tests.helpers.stream.wrong_values import WRONG
 
 N_MESSAGES, N_REHEARSED = 100_000, 400
@@ -45,23 +51,6 @@ GOOD = 20  # frames of the series that shows that all is well
 N_BROWSERS = 200  # a question, right or wrong, is answered within a quarter of a second, not at once
 MOST_WORDS = 6000  # more than the page takes
 MOST_GROWTH_MB, MOST_GROWTH = 5.0, 16  # memory; descriptors, and maps of files of the folder
-
-
-def damaged(content: bytes, rng: random.Random) -> bytes:
-    """A message with other bits, without its end, with more behind it, or of nothing but chance."""
-    match rng.randrange(5):
-        case 0:
-            changed = bytearray(content)
-            for _ in range(rng.randint(1, 8)):
-                changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-            return bytes(changed)
-        case 1:
-            return content[: rng.randrange(len(content))]
-        case 2:
-            return content + rng.randbytes(rng.randrange(1, 200))
-        case 3:
-            return rng.randbytes(rng.randrange(0, 300))
-    return rng.choice([b"\x81", b"\x91", b"[", b"\xa1\x60"]) * rng.randrange(1, 4000)
 
 
 def _taken(folder: Path, in_full: bool, take: Callable[[int], bool]) -> Figures:
@@ -88,29 +77,28 @@ def _held(folder: Path) -> Held:
     return held_by(os.getpid(), folder)
 
 
-def detector(folder: Path, in_full: bool) -> Figures:
-    """Wrong messages of a detector to the subscriber, which records the next series."""
-    rng, good = random.Random(1), series("a", 3, content=1)
-    fields = [tags_as_maps(cbor2.loads(message)) for message in good]
+def detector(dialect: str) -> Callable[[Path, bool], Figures]:
+    """Wrong messages of a detector that speaks `dialect` to the subscriber, which records the next series."""
 
-    def wrong() -> bytes:
-        if rng.random() < 0.5 and (encoded := cbor(harmed(rng.choice(fields), rng, WRONG))) is not None:
-            return encoded
-        return damaged(rng.choice(good), rng)
+    def measured(folder: Path, in_full: bool) -> Figures:
+        wrong = WrongMessages(series_as(dialect, "a", 3, content=1), random.Random(1))
+        good = series_as(dialect, "good", GOOD, content=1, series_id=SERIES_ID)
 
-    def take(n: int) -> bool:
-        for first in range(0, n, N_AT_ONCE):
-            recorder = Recorder(folder)
-            for _ in range(min(N_AT_ONCE, n - first)):
-                recorder.take([wrong()])
-            recorder.wait(60.0)
-            recorder.take(series("good", GOOD, content=1))
-            assert_recorded(recorder.scan(), range(GOOD), content=1)
-            recorder.subscriber.close()
-            shutil.rmtree(folder)
-        return True
+        def take(n: int) -> bool:
+            for first in range(0, n, N_AT_ONCE):
+                recorder = Recorder(folder, format=dialect)
+                for _ in range(min(N_AT_ONCE, n - first)):
+                    recorder.take([wrong.next()])
+                recorder.wait(60.0)
+                recorder.take(good)
+                assert_recorded(recorder.scan(), range(GOOD), content=1)
+                recorder.subscriber.close()
+                shutil.rmtree(folder)
+            return True
 
-    return _taken(folder, in_full, take)
+        return _taken(folder, in_full, take)
+
+    return measured
 
 
 def documents(folder: Path, in_full: bool) -> Figures:

@@ -14,11 +14,14 @@ MIDDLE = (LIMITS[0][0] + LIMITS[0][1]) / 2
 UPPER = (LIMITS[0][0], MIDDLE), LIMITS[1]
 
 
-def conversation(folder, n_questions=8, restarts=()):
-    """Answers of a door with a record in `folder`; its policy is started anew before some questions."""
+def conversation(folder, n_questions=8, restarts=(), fails=()):
+    """Answers of a door with a record in `folder`; its policy is started anew before some questions.
+
+    The last exposure of those that `fails` names fails.
+    """
     (folder / "scans" / SCAN).mkdir(parents=True, exist_ok=True)
     door, questions = None, Questions(lambda: 0.0)
-    measured, answers = np.zeros((0, 2)), []
+    measured, answers, failed = np.zeros((0, 2)), [], []
     for question in range(n_questions):
         if door is None or question in restarts:
             record = DecisionRecord(folder / "scans", folder, ILLUMINATION)
@@ -27,11 +30,13 @@ def conversation(folder, n_questions=8, restarts=()):
             path = AXES.centres(measured)[: 16 * (question - 1)]
             counts = {"lost": question // 4}
             door.show(image(question, path=path, corner_px=60 + 4 * question, counts=counts))
-        consult = questions.next(16)
+        consult = questions.next(16, failed)
         (reply,) = door.exchange([[b"plan", *encode(consult, [measured])]])
         answer, (points,) = decode(reply[1:])
         questions.high_water = answer.sequence
-        measured = np.concatenate([measured, points])
+        n_good = len(points) - (question in fails)
+        failed += [tuple(point) for point in points[n_good:].tolist()]
+        measured = np.concatenate([measured, points[:n_good]])
         answers.append((answer, points))
         if question == 5:
             (_, *passed_on), _ = door.exchange([[b"me", *encode(command("region", UPPER))]])

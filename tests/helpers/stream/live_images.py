@@ -21,7 +21,6 @@ def live_image(object_: Any, **fields: Any) -> LiveImage:
     values = {
         "maps": maps,
         "path": np.zeros((0, 2), np.float32),
-        "moments": np.zeros((0, 6), np.float32),
         "origin_px": (0, 0),
         "object_pixel_m": 1e-8,
         "scan": "0000-star",

@@ -4,11 +4,12 @@ import contextlib
 import json
 import random
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cbor2
 
-from tests.helpers.stream.wrong_values import changed, places
+from tests.helpers.stream.wrong_values import WRONG, changed, places
 
 TAG = "a tag of CBOR"  # as which maps of these two keys are sent
 DOCUMENTS: dict[str, dict[str, Any]] = {
@@ -80,3 +81,58 @@ def harmed(message: Any, rng: random.Random, values: dict[str, Any]) -> Any:
             if not isinstance(message, dict):
                 break
     return message
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """A message with other bits, without its end, with more behind it, or of nothing but chance."""
+    match rng.randrange(5):
+        case 0:
+            changed = bytearray(content)
+            for _ in range(rng.randint(1, 8)):
+                changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+            return bytes(changed)
+        case 1:
+            return content[: rng.randrange(len(content))]
+        case 2:
+            return content + rng.randbytes(rng.randrange(1, 200))
+        case 3:
+            return rng.randbytes(rng.randrange(0, 300))
+    return rng.choice([b"\x81", b"\x91", b"[", b"\xa1\x60"]) * rng.randrange(1, 4000)
+
+
+def fields_of(part: bytes) -> tuple[dict[str, Any], Callable[[Any], bytes | None]] | None:
+    """The fields of a part and what writes them again; None where it is neither JSON nor CBOR of any."""
+    with contextlib.suppress(ValueError):
+        if isinstance(fields := json.loads(part), dict):
+            return fields, as_json
+    with contextlib.suppress(ValueError, cbor2.CBORError):
+        if hasattr(fields := cbor2.loads(part), "items"):
+            return tags_as_maps(fields), cbor
+    return None
+
+
+class WrongMessages:
+    """Makes wrong messages out of good ones: of fields, bytes or parts that are not as they should be."""
+
+    def __init__(self, good: Sequence[Sequence[bytes]], rng: random.Random) -> None:
+        self._good = [[(part, fields_of(part)) for part in parts] for parts in good]
+        self._rng = rng
+
+    def next(self) -> list[bytes]:
+        """The next one, in its parts."""
+        rng = self._rng
+        message = rng.choice(self._good)
+        parts = [part for part, _ in message]
+        if (chance := rng.random()) < 0.1:
+            return parts * rng.choice([0, 2, 3])
+        if chance < 0.2 and len(parts) > 1:
+            rng.shuffle(parts)
+        index = rng.randrange(len(parts))
+        part, written = message[index]
+        encoded = None
+        if written is not None and rng.random() < 0.5:
+            fields, write = written
+            with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+                encoded = write(harmed(fields, rng, WRONG))
+        parts[index] = damaged(part or b"\0", rng) if encoded is None else encoded
+        return parts

@@ -53,13 +53,14 @@ def test_a_queue_item_steers_a_step_scan(policy):
                 "batch": 6,
                 "max_points": 12,
                 "wait_s": 5.0,
-                "md": {"sample": "star"},
+                "md": {"sample": "star", "blop_correlation_uid": "7"},  # by which agents find their runs
             },
         }
         run(submitted(item, devices))
     assert run.exit_status == ["success"]
     assert [decision["source"] for decision in run.decisions] == ["agent", "agent", "end"]
-    assert run.documents[0][1]["sample"] == "star"
+    start = run.documents[0][1]
+    assert (start["sample"], start["blop_correlation_uid"]) == ("star", "7")
 
 
 def test_a_queue_item_steers_a_flown_scan():

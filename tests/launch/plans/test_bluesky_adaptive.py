@@ -6,9 +6,17 @@ import pytest
 pytest.importorskip("bluesky_adaptive", reason="the extra 'dev' is not installed")
 
 from bluesky_adaptive.plans import optimize
-from bluesky_adaptive.protocols import OptimizationProblem, Optimizer, SupportsStoppingCriteria
+from bluesky_adaptive.protocols import (
+    Checkpointable,
+    OptimizationProblem,
+    Optimizer,
+    SupportsStoppingCriteria,
+    TrialFaultAware,
+)
 
-from tests.helpers.launch.plans import HIGH, LOW, Detector, Motor, Run
+from stream.steering.policy_client import PolicyClient
+from stream.steering.remote_policy import RemotePolicy
+from tests.helpers.launch.plans import HIGH, LOW, Detector, Motor, Run, answering
 from tests.helpers.stream.policies import image, policy
 
 N_POINTS = 24
@@ -37,8 +45,35 @@ def measured(run):
 
 
 def test_a_policy_is_what_bluesky_adaptive_calls_an_optimizer():
-    assert isinstance(policy(), Optimizer)
-    assert isinstance(policy(), SupportsStoppingCriteria)
+    for kind in (Optimizer, SupportsStoppingCriteria, TrialFaultAware):
+        assert isinstance(policy(), kind)
+    assert not isinstance(policy(), Checkpointable)  # the run records every decision of its policy
+
+
+def test_a_policy_process_is_one_too_and_can_be_gone_on_with():
+    with RemotePolicy(PolicyClient("tcp://127.0.0.1:9")) as agent:
+        for kind in (Optimizer, SupportsStoppingCriteria, TrialFaultAware, Checkpointable):
+            assert isinstance(agent, kind)
+
+
+@pytest.mark.allow_error_log
+def test_optimize_asks_a_policy_process_writes_checkpoints_and_tells_what_failed(tmp_path):
+    steers, run, file = policy(), Run(), tmp_path / "agent.json"
+
+    def spoilt(n):
+        if n == 2:
+            raise OSError("the detector is gone")
+
+    with answering(steers=steers) as address:
+        agent = RemotePolicy(PolicyClient(address), file=file)
+        with pytest.raises(OSError, match="the detector is gone"):
+            run(optimize(problem(agent, spoilt), iterations=4, n_points=6, checkpoint_interval=1))
+        with RemotePolicy(PolicyClient(address), file=file) as other:
+            assert len(other.measured) == 12
+        assert len(agent.failed) == 6
+        agent.suggest(1)
+        agent.close()
+    assert (len(steers.measured), len(steers.failed)) == (12, 6)
 
 
 @pytest.mark.slow

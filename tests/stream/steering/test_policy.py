@@ -5,7 +5,7 @@ from operators.geometry import Bounds
 from operators.steering.importance import importance
 from operators.steering.repair import REPAIR_LAG
 from stream.steering.motor_axes import Axes
-from stream.steering.policy import BATCH
+from stream.steering.optimizer import BATCH
 from tests.helpers.stream.policies import (
     AXES,
     DIAMETER_PX,

@@ -26,6 +26,13 @@ def test_a_policy_that_was_started_anew_goes_on_in_the_same_record(tmp_path):
     assert not any(one.difference for one in again)
 
 
+def test_decisions_after_exposures_that_failed_are_made_again_also_by_a_policy_started_anew(tmp_path):
+    answers = conversation(tmp_path, restarts=(5,), fails=(2, 3))
+    assert sum(bool(entry.failed) for entry in read(record_of(tmp_path)) if hasattr(entry, "failed")) == 3
+    again = list(replay(record_of(tmp_path)))
+    assert [one.difference for one in again] == [""] * len(answers)
+
+
 def test_the_record_is_small(tmp_path):
     conversation(tmp_path)
     n_bytes = sum(image(0).object.nbytes for _ in range(6))

@@ -2,7 +2,7 @@ import event_model
 import numpy as np
 import pytest
 
-from stream.documents.position_reader import PositionFields
+from stream.documents.config import PositionsConfig
 from stream.documents.sources.run import RunDocuments
 from stream.record.scan import State
 from stream.stages.positions import Positions
@@ -12,11 +12,11 @@ N = 40
 
 
 def maker(**changes):
-    return RunDocuments("test", PositionFields(unit="um", **changes), clock=lambda: 5.0)
+    return RunDocuments("test", PositionsConfig(unit="um", **changes), clock=lambda: 5.0)
 
 
 def test_documents_are_what_bluesky_takes_for_documents():
-    it = maker(captures_per_frame=2, settled="is_still")
+    it = maker(captures_per_frame=2, settled="is/still", y="/FMC_IN.VAL1.Value", x="/FMC_IN.VAL2.Value")
     said = it.start(series="7", units=["um", "um"], sources=["a", "b"])
     for axis in range(3):
         it.add(axis, 0, np.arange(6))
@@ -44,11 +44,11 @@ def test_a_frame_comes_once_when_all_its_captures_of_both_axes_are_there():
     ((_, page),) = it.pages()
     assert page["seq_num"] == [3]
     np.testing.assert_array_equal(page["data"]["y"], [[8, 9, 10, 11]])
-    assert it.n_frames == 3
+    assert it.n_captures == 12
 
 
 def test_a_run_that_another_process_left_open_goes_on_and_one_of_another_source_does_not():
-    before, after, other = maker(), maker(), RunDocuments("other", PositionFields(unit="um"))
+    before, after, other = maker(), maker(), RunDocuments("other", PositionsConfig(unit="um"))
     said = before.start(series="7")
     before.add(0, 0, [1.0, 2.0])
     before.add(1, 0, [1.0, 2.0])
@@ -56,7 +56,7 @@ def test_a_run_that_another_process_left_open_goes_on_and_one_of_another_source_
         after.resume(name, document)
         other.resume(name, document)
     assert after.is_open
-    assert after.n_frames == 2
+    assert after.n_captures == 2
     assert not other.is_open
     after.add(0, 2, [3.0])
     after.add(1, 2, [3.0])

@@ -29,8 +29,8 @@ class ListFeed:
             raise call
         return call
 
-    def resume(self, series_key: str, n_frames: int) -> None:
-        self.resumed.append((series_key, n_frames))
+    def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
+        self.resumed.append((series_key, n_frames, n_whole))
 
     def close(self) -> None:
         self.is_closed = True
@@ -82,7 +82,7 @@ def test_a_series_goes_on_in_the_next_process(tmp_path: Path) -> None:
     sent = messages("A", 6)
     Fed(tmp_path, ListFeed([sent[:4]])).take_all()
     after = Fed(tmp_path, ListFeed([sent[4:]]))
-    assert after.feed.resumed == [("A", 3)]
+    assert after.feed.resumed == [("A", 3, 3)]
     after.take_all()
     assert_recorded(after.scan(), range(6))
     after.subscriber.close()

@@ -6,44 +6,48 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cbor2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.detector.dectris import decode_message
-from stream.detector.protocol import DetectorMessageError, ImageMessage
+from stream.detector.dialects import DIALECTS
+from stream.detector.protocol import DetectorMessageError, Dialect, ImageMessage
 from stream.documents.codec import to_msgpack
 from stream.record.scan import State
 from stream.stages.refusals import MOST_CHARACTERS
 from tests.helpers.stream import position_stage
-from tests.helpers.stream.detector import Recorder, assert_recorded, series
+from tests.helpers.stream.detector import Recorder, assert_recorded, series_as
 from tests.helpers.stream.position_stage import Detector, page, stage, start, stop, wire
 from tests.helpers.stream.wrong_messages import (
     DOCUMENTS,
+    WrongMessages,
     as_json,
-    cbor,
+    fields_of,
     harmed,
     on_the_wire,
-    tags_as_maps,
 )
 from tests.helpers.stream.wrong_values import ARRAYS, WRONG, wrong_messages
 
-START, *IMAGES, END = series("w", 3)
+USED = {"image_dtype": "uint16", "user_data": {"angle": 1.5}}  # fields that may be there
 
 
-def wrong_cbor() -> Iterator[tuple[str, bytes]]:
-    for message in (START, IMAGES[0], END):
-        fields = tags_as_maps(cbor2.loads(message)) | {"image_dtype": "uint16", "user_data": {"angle": 1.5}}
-        for name, wrong in wrong_messages(fields, WRONG):
-            if (encoded := cbor(wrong)) is not None:
-                yield f"{fields['type']} {name}", encoded
+def wrong_parts(dialect: str) -> Iterator[list[bytes]]:
+    start, image, *_, end = series_as(dialect, "w", 3)
+    for message in (start, image, end):
+        for index, part in enumerate(message):
+            if (written := fields_of(part)) is None:
+                continue
+            fields, write = written
+            for _, wrong in wrong_messages(fields | USED, WRONG):
+                with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+                    if (encoded := write(wrong)) is not None:
+                        yield [*message[:index], encoded, *message[index + 1 :]]
 
 
-def understood(encoded: bytes) -> bool:
+def understood(dialect: Dialect, parts: list[bytes]) -> bool:
     """Whether the decoder takes it; its frame is decoded as well, whatever comes of that."""
     try:
-        message = decode_message(encoded)
+        message = dialect.decode(parts)
     except DetectorMessageError:
         return False
     if isinstance(message, ImageMessage):
@@ -52,28 +56,29 @@ def understood(encoded: bytes) -> bool:
     return True
 
 
+@pytest.mark.parametrize("name", DIALECTS)
 def test_every_field_of_the_detector_that_is_wrong_is_refused_and_the_next_series_is_recorded(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    recorder = Recorder(tmp_path)
+    recorder, dialect = Recorder(tmp_path, format=name), DIALECTS[name]()
     n_wrong = n_refused = 0
     taken = []
-    for _, encoded in wrong_cbor():
+    for parts in wrong_parts(name):
         n_wrong += 1
         before = recorder.subscriber.progress()[1]["rejected"]
-        if understood(encoded):
-            taken.append(encoded)
+        if understood(dialect, parts):
+            taken.append(parts)
             continue
-        recorder.take([encoded])
+        recorder.take([parts])
         n_refused += recorder.subscriber.progress()[1]["rejected"] - before
-    assert n_wrong > 800
+    assert n_wrong > 400
     assert n_refused == n_wrong - len(taken)
     recorder.take(taken)
-    recorder.take(series("good", 5))
+    recorder.take(series_as(name, "good", 5, series_id=4711))
     assert_recorded(recorder.scan(), range(5))
     assert all(len(record.getMessage()) < MOST_CHARACTERS + 200 for record in caplog.records)
-    restarted = Recorder(tmp_path)
-    restarted.take(series("after a restart", 5))
+    restarted = Recorder(tmp_path, format=name)
+    restarted.take(series_as(name, "after a restart", 5, series_id=4712))
     assert_recorded(restarted.scan(), range(5))
 
 
@@ -120,11 +125,10 @@ def hear_harmed_documents(seed: int, folder: Path) -> None:
 
 def hear_harmed_frames(seed: int, folder: Path) -> None:
     rng = random.Random(seed)
-    recorder = Recorder(folder)
-    for message in (START, *IMAGES, END):
-        encoded = cbor(harmed(tags_as_maps(cbor2.loads(message)), rng, WRONG))
-        if encoded is not None:
-            recorder.take([encoded])
+    dialect = rng.choice([*DIALECTS])
+    recorder, wrong = Recorder(folder, format=dialect), WrongMessages(series_as(dialect, "w", 3), rng)
+    for _ in range(5):
+        recorder.take([wrong.next()])
     recorder.subscriber.close()
 
 
