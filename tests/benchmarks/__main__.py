@@ -25,6 +25,7 @@ BENCHMARKS = {
     "ingest": "tests.benchmarks.ingest",
     "transport": "tests.benchmarks.kilohertz.transport",
     "startup": "tests.benchmarks.startup",
+    "pva": "tests.benchmarks.pva",
     "scan_maps": "tests.benchmarks.scan_maps",
     "orient": "tests.benchmarks.orient",
     "engines": "tests.benchmarks.engines.comparison",
