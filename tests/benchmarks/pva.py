@@ -62,7 +62,7 @@ def measure(folder: Path) -> Iterator[Figures]:
 
 
 def ntndarray_ratio(n_pixels: int = RATIO_PIXELS) -> float:
-    """Return the processor time of unpacking alone over that of the decoder, for frames compressed by bslz4."""
+    """Return the processor time of unpacking alone over that of the decoder, for frames by bslz4."""
     (path,) = Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*")
     unpack = ctypes.CDLL(str(path)).bshuf_decompress_lz4
     unpack.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]

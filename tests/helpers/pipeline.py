@@ -103,8 +103,9 @@ class Pipeline:
             config = load_config(self._write_config(), overrides=self._overrides)
             self.supervisor = things.enter_context(Supervisor(resolve(config), on_notice=self._notice))
             self.supervisor.start()
-            self.publisher = HeardPublisher(self.supervisor.address("positions"))
-            things.callback(lambda: self.publisher.close())
+            if address := self.supervisor.address("positions"):  # some sources have none
+                self.publisher = HeardPublisher(address)
+                things.callback(lambda: self.publisher.close())
             self._things = things.pop_all()
         return self
 
@@ -137,7 +138,7 @@ class Pipeline:
         config = ReplayConfig(
             series_uid=series, series_id=sum(series.encode()), rate_hz=rate_hz, faults=Faults(**faults)
         )
-        return self.detector.play(frames, config, n_frames, is_stopped=self._looks_after)
+        return self.detector.play(frames, config, n_frames, is_stopped=self.looks_after)
 
     def run(self, sample: ScannedSample, series: str, **faults: Any) -> Outcome:
         """Plays a scan whose positions come in good order, and returns its end."""
@@ -188,7 +189,7 @@ class Pipeline:
             self.supervisor.poll()
             self.on_turn()
 
-    def _looks_after(self) -> bool:
+    def looks_after(self) -> bool:
         """Looks after the processes before every message, as nobody else does while the detector plays."""
         self.supervisor.poll(0.0)
         self.on_turn()

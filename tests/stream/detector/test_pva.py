@@ -134,6 +134,26 @@ def test_two_acquisitions_are_two_scans_though_the_counter_goes_on(tmp_path: Pat
         assert np.array_equal(scan.column("frames").read(range(5)), FRAMES[5 * k + 1 : 5 * k + 6])
 
 
+def test_a_series_goes_on_in_the_next_process(tmp_path: Path) -> None:
+    pv = new_pv()
+    with served({NAME: pv}):
+        before = connected_subscriber(tmp_path)
+        for number in range(1, 11):
+            post(pv, encode_array(FRAMES[number - 1], number, STAMP_S + number / 500))
+            if number == 5:
+                work_until(before, lambda: before.progress()[1].get("recorded") == 5)
+        # It dies here; the next one finds what the PV holds by now.
+        after = connected_subscriber(tmp_path)
+        post(pv, encode_array(FRAMES[10], 11, STAMP_S + 11 / 500))
+        work_until(after, lambda: bool(closed(tmp_path)))
+        before.close()
+        after.close()
+    (scan,) = scans_in(tmp_path)
+    found = states(scan)
+    assert [found[k] for k in (0, 4, 9, 10)] == [State.DONE] * 4
+    assert len(found) == 11
+
+
 def test_the_simulated_detector_sends_series_with_their_faults(tmp_path: Path) -> None:
     stage, ended = subscriber(tmp_path), threading.Event()
     order = (0, 1, 2, 4, 3, *range(5, 30))
