@@ -9,6 +9,8 @@ import ctypes
 import functools
 import logging
 import struct
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,7 +23,7 @@ from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)
 
-Algorithm = Literal["bslz4", "bszstd", "lz4", "lz4-block"]
+Algorithm = Literal["bslz4", "bszstd", "bslz4-blocks", "lz4", "lz4-block"]
 Bytes = NDArray[np.uint8]
 
 BLOCK_BYTES = 8192
@@ -59,8 +61,9 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
         content is undefined.
     data : bytes
         Compressed data with its framing.
-    algorithm : {"bslz4", "bszstd", "lz4", "lz4-block"}
-        "bslz4" is bitshuffle followed by LZ4, "bszstd" by Zstandard, "lz4-block" one LZ4 block unframed.
+    algorithm : {"bslz4", "bszstd", "bslz4-blocks", "lz4", "lz4-block"}
+        "bslz4" is bitshuffle followed by LZ4, "bszstd" by Zstandard. "bslz4-blocks" has no header and blocks
+        of `BLOCK_BYTES`, as bitshuffle makes them unless told otherwise, "lz4-block" is one unframed block.
     item_size : int
         Bytes per bitshuffled element; the others have no use for it.
 
@@ -75,6 +78,9 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
     if algorithm in BITSHUFFLED:
         _check_item_size(item_size)
         bitshuffle().decode(flat, data, item_size, algorithm)
+    elif algorithm == "bslz4-blocks":
+        _check_item_size(item_size)
+        bitshuffle().decode(flat, data, item_size, is_framed=False)
     elif algorithm == "lz4":
         _decode_lz4(flat, data)
     elif algorithm == "lz4-block":
@@ -89,6 +95,8 @@ def compress(array: NDArray[Any], algorithm: str, block_bytes: int = BLOCK_BYTES
     if algorithm in BITSHUFFLED:
         _check_item_size(array.itemsize)
         return bitshuffle().compress(array, block_bytes, algorithm)
+    if algorithm == "bslz4-blocks":
+        return compress(array, "bslz4")[_HEADER.size :]
     if algorithm == "lz4":
         return _encode_lz4(array)
     if algorithm == "lz4-block":
@@ -119,19 +127,26 @@ def _block_bytes(flat: Bytes, data: bytes) -> int:
     return int(block_bytes)
 
 
-def _blocks(data: bytes, n_bytes: int, block_bytes: int, rest_bytes: int = 0) -> list[tuple[int, int]]:
-    """Returns start and end in `data` of each block; with the rest they fill `data` exactly."""
-    start, blocks = _HEADER.size, []
+def _edges(data: bytes, n_bytes: int, block_bytes: int, rest_bytes: int, start: int) -> list[int]:
+    """Returns where each block begins in `data`, its length first, and where the last one ends.
+
+    With the rest they fill `data` exactly.
+    """
+    edges, length_at = [start], _LENGTH.unpack_from
     try:
         for _ in range(0, n_bytes, block_bytes):
-            end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
-            blocks.append((start + _LENGTH.size, end))
-            start = end
+            start += 4 + length_at(data, start)[0]  # of which 4 hold the length
+            edges.append(start)
     except struct.error as error:
         raise CompressionError(f"compressed data end after {len(data)} bytes, within their blocks") from error
     if start + rest_bytes != len(data):
         raise CompressionError(f"compressed data have {len(data)} bytes, their blocks {start + rest_bytes}")
-    return blocks
+    return edges
+
+
+def _blocks(edges: list[int]) -> Iterator[tuple[int, int]]:
+    """Yields start and end of what is compressed in each block."""
+    return ((start + _LENGTH.size, end) for start, end in pairwise(edges))
 
 
 def _unpack(data: bytes, start: int, end: int, n_bytes: int) -> Bytes:
@@ -146,7 +161,7 @@ def _unpack(data: bytes, start: int, end: int, n_bytes: int) -> Bytes:
 
 def _decode_lz4(flat: Bytes, data: bytes) -> None:
     block_bytes, done = _block_bytes(flat, data), 0
-    for start, end in _blocks(data, flat.size, block_bytes):
+    for start, end in _blocks(_edges(data, flat.size, block_bytes, 0, _HEADER.size)):
         out = flat[done : done + block_bytes]
         # A block that did not shrink is stored as it is.
         if end - start == out.size:
@@ -170,26 +185,28 @@ def _shuffled_bytes(n_bytes: int, item_size: int) -> int:
     return n_bytes - n_bytes % (item_size * _GROUP)
 
 
-def _bitshuffled_blocks(flat: Bytes, data: bytes, item_size: int) -> tuple[int, list[tuple[int, int]]]:
-    """Returns decoded bytes per block, and start and end of the blocks before the uncompressed rest."""
-    block_bytes = _block_bytes(flat, data)
+def _bitshuffled_edges(flat: Bytes, data: bytes, item_size: int, is_framed: bool) -> tuple[int, list[int]]:
+    """Returns decoded bytes per block, and the edges of the blocks before the uncompressed rest."""
+    block_bytes, start = (_block_bytes(flat, data), _HEADER.size) if is_framed else (BLOCK_BYTES, 0)
     if block_bytes % (item_size * _GROUP) or flat.size % item_size:
         raise CompressionError(
             f"{flat.size} bytes in blocks of {block_bytes} are no multiple of elements of {item_size} bytes"
         )
     shuffled = _shuffled_bytes(flat.size, item_size)
-    return block_bytes, _blocks(data, shuffled, block_bytes, flat.size - shuffled)
+    return block_bytes, _edges(data, shuffled, block_bytes, flat.size - shuffled, start)
 
 
 class NumpyBitshuffle:
     """Bitshuffle in numpy: a hundred times slower than the library, and there on every platform."""
 
-    def decode(self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4") -> None:
-        """Fills `flat`, the bytes of elements of `item_size` bytes each, from `data`, header included."""
+    def decode(
+        self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4", *, is_framed: bool = True
+    ) -> None:
+        """Fills `flat`, the bytes of elements of `item_size` bytes each; a header frames `data` or not."""
         _check_is_bslz4(algorithm)
-        block_bytes, blocks = _bitshuffled_blocks(flat, data, item_size)
+        block_bytes, edges = _bitshuffled_edges(flat, data, item_size, is_framed)
         shuffled = _shuffled_bytes(flat.size, item_size)
-        for done, (start, end) in zip(range(0, shuffled, block_bytes), blocks, strict=True):
+        for done, (start, end) in zip(range(0, shuffled, block_bytes), _blocks(edges), strict=True):
             out = flat[done : min(done + block_bytes, shuffled)]
             planes = _unpack(data, start, end, out.size).reshape(item_size * 8, -1)
             bits = np.unpackbits(planes, axis=1, bitorder="little")
@@ -221,7 +238,7 @@ def _check_is_bslz4(algorithm: str) -> None:
 class LibraryBitshuffle:
     """Bitshuffle by the C library that comes with hdf5plugin.
 
-    The library reads lengths from the data and believes them; `_bitshuffled_blocks` has checked them before.
+    The library reads lengths from the data and believes them; `_bitshuffled_edges` has checked them before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -241,14 +258,16 @@ class LibraryBitshuffle:
             bound.restype = ctypes.c_size_t
             self._functions[algorithm] = decompress, compress, bound, level
 
-    def decode(self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4") -> None:
-        """Fills `flat`, the bytes of elements of `item_size` bytes each, from `data`, header included."""
-        block_bytes, _ = _bitshuffled_blocks(flat, data, item_size)
-        body = np.frombuffer(data, np.uint8).ctypes.data + _HEADER.size
+    def decode(
+        self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4", *, is_framed: bool = True
+    ) -> None:
+        """Fills `flat`, the bytes of elements of `item_size` bytes each; a header frames `data` or not."""
+        block_bytes, edges = _bitshuffled_edges(flat, data, item_size, is_framed)
+        body = np.frombuffer(data, np.uint8).ctypes.data + edges[0]
         n_items, per_block = flat.size // item_size, block_bytes // item_size
         decompress = self._functions[algorithm][0]
         status = decompress(body, flat.ctypes.data, n_items, item_size, per_block)
-        if status != len(data) - _HEADER.size:
+        if status != len(data) - edges[0]:
             raise CompressionError(f"damaged {algorithm} data (bitshuffle status {status})")
 
     def compress(self, array: NDArray[Any], block_bytes: int, algorithm: str = "bslz4") -> bytes:

@@ -4,15 +4,13 @@ The normative type: https://docs.epics-controls.org/en/latest/pv-access/Normativ
 """
 
 import math
-import struct
 from typing import Any, NamedTuple
 
-import lz4.block
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.detector import blosc
-from stream.detector.compression import BLOCK_BYTES, CompressionError, compress
+from stream.detector.compression import Algorithm, CompressionError, compress
 from stream.detector.protocol import MAX_PIXELS, DetectorMessageError, EncodedFrame
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
@@ -25,10 +23,9 @@ _FIELDS = {
     "|u1": "ubyteValue", "<u2": "ushortValue", "<u4": "uintValue",
 }  # fmt: skip
 _OTHERS = {0: "boolean", 4: "int64", 8: "uint64", 9: "float32", 10: "float64", 11: "text"}
-_HEADER, _LENGTH = (
-    struct.Struct(">QI"),
-    struct.Struct(">I"),
-)  # of HDF5's filters, which areaDetector leaves out
+_ITEM_SIZES = {dtype: np.dtype(dtype).itemsize for dtype in _NUMBERS}
+# areaDetector leaves out the header that HDF5's filters put in front.
+_BARE: dict[str, Algorithm] = {"bslz4": "bslz4-blocks", "lz4": "lz4-block"}
 _EPICS_EPOCH_S = 631_152_000  # 1990: what a driver that knows no time says
 CODECS = ("", "bslz4", "lz4", "blosc")
 _LOSES = {"jpeg": "it loses counts"}
@@ -70,7 +67,6 @@ def decode_array(value: Any) -> Exposure | None:
         seconds, nanoseconds = value["dataTimeStamp.secondsPastEpoch"], value["dataTimeStamp.nanoseconds"]
         sizes = [axis["size"] for axis in value["dimension"]]
         parameter = value["codec.parameters"] if codec else None
-        n_bytes = value["compressedSize"] if codec else 0
     except (KeyError, TypeError, AttributeError) as error:
         raise DetectorMessageError(f"{_kind(value)} is no NTNDArray: {error}") from error
     if pixels is None or (not sizes and not len(pixels)):
@@ -81,8 +77,6 @@ def decode_array(value: Any) -> Exposure | None:
     stamp_s = stamp_s if stamp_s > _EPICS_EPOCH_S else 0.0
     if not codec:
         return Exposure(number, stamp_s, EncodedFrame(shape=shape, dtype=_dtype(pixels.dtype.str), data=data))
-    if 0 < n_bytes < len(data):
-        data = data[:n_bytes]
     return Exposure(number, stamp_s, _compressed(codec, parameter, shape, data))
 
 
@@ -153,34 +147,23 @@ def _compressed(codec: Any, parameter: Any, shape: tuple[int, int], data: memory
             f"image compressed by {codec} with pixels of type {named} (codec.parameters): wanted the number "
             "that EPICS has for integers of 8, 16 or 32 bits"
         )
-    item_size = np.dtype(dtype).itemsize
-    n_bytes = math.prod(shape) * item_size
-    if codec == "bslz4":
-        return EncodedFrame(
-            shape=shape,
-            dtype=dtype,
-            compression=codec,
-            item_size=item_size,
-            data=data if _is_framed(data) else b"".join((_HEADER.pack(n_bytes, BLOCK_BYTES), data)),
-        )
-    if codec == "blosc" or len(data) == n_bytes:  # such a block of lz4, framed, stands for pixels as they are
-        return EncodedFrame(shape=shape, dtype=dtype, data=_unpacked(codec, data, n_bytes))
-    head = b"" if _is_framed(data) else _HEADER.pack(n_bytes, n_bytes) + _LENGTH.pack(len(data))
-    return EncodedFrame(shape=shape, dtype=dtype, compression=codec, data=b"".join((head, data)))
+    if codec == "blosc":
+        return EncodedFrame(shape=shape, dtype=dtype, data=_by_blosc(data, shape, dtype))
+    item_size = _ITEM_SIZES[dtype] if codec == "bslz4" else 0
+    compression = codec if _is_framed(data) else _BARE[codec]
+    return EncodedFrame(shape=shape, dtype=dtype, compression=compression, item_size=item_size, data=data)
 
 
 def _is_framed(data: memoryview) -> bool:
     """Whether the header of HDF5's filters stands before the data, as in files: no other data begin so."""
-    return data[:4] == b"\0\0\0\0" and len(data) >= _HEADER.size
+    return data[:4] == bytes(4)
 
 
-def _unpacked(codec: str, data: memoryview, n_bytes: int) -> Buffer:
+def _by_blosc(data: memoryview, shape: tuple[int, int], dtype: str) -> Buffer:
     try:
-        if codec == "blosc":
-            return blosc.decompress(data, n_bytes).data
-        return lz4.block.decompress(data, uncompressed_size=n_bytes)
-    except (CompressionError, lz4.block.LZ4BlockError) as error:
-        raise DetectorMessageError(f"{codec} data of {len(data)} bytes: {error}") from error
+        return blosc.decompress(data, math.prod(shape) * _ITEM_SIZES[dtype]).data
+    except CompressionError as error:
+        raise DetectorMessageError(f"image of {shape} pixels, {dtype}: {error}") from error
 
 
 def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = "bslz4") -> dict[str, Any]:
@@ -208,12 +191,9 @@ def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = 
         )
     frame = np.ascontiguousarray(frame, dtype)
     pixels = frame.reshape(-1)
-    if codec == "bslz4":
-        pixels = np.frombuffer(compress(frame, codec), np.uint8)[_HEADER.size :]
-    elif codec == "blosc":
-        pixels = np.frombuffer(blosc.compress(frame), np.uint8)
-    elif codec == "lz4":
-        pixels = np.frombuffer(lz4.block.compress(frame.tobytes(), store_size=False), np.uint8)
+    if codec:
+        packed = blosc.compress(frame) if codec == "blosc" else compress(frame, _BARE[codec])
+        pixels = np.frombuffer(packed, np.uint8)
     seconds, rest = divmod(stamp_s, 1)
     stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
     rows, columns = frame.shape
