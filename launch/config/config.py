@@ -136,6 +136,7 @@ class Config(Section):
 
 
 _ADDED = {
+    "geometry": ("dark", "flat", "transpose", "flip_rows", "flip_columns"),
     "detector": ("n_triggers", "format", "pv", "first_number", "path", "dataset", "takes_old"),
     "positions": (
         *("settled", "settling_frames", "line_frames", "captures_per_frame"),

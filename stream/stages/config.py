@@ -45,8 +45,19 @@ class GeometryConfig(Section):
     """side of the square of detector pixels that becomes one pixel"""
     mask: InputPath | None = None
     """.npy file of the frame's shape, true where a detector pixel is valid"""
+    dark: InputPath | None = None
+    """what frames have without beam, taken from each: .npy of the frame's shape or of several such frames,
+    or the folder of a recorded scan without beam"""
+    flat: InputPath | None = None
+    """.npy of the frame's shape: how much each pixel counts of what falls on it; only ratios matter"""
     photons_per_count: PositiveFloat = Preprocess.photons_per_count
     """gain of the detector"""
+    transpose: bool = Preprocess.transpose
+    """whether rows and columns of the patterns are exchanged, for a detector that is mounted on its side"""
+    flip_rows: bool = Preprocess.flip_rows
+    """whether patterns are then turned upside down, about the direct beam"""
+    flip_columns: bool = Preprocess.flip_columns
+    """whether patterns are then mirrored, left and right"""
 
     def geometry(self) -> Geometry:
         """Returns the geometry of the patterns."""

@@ -20,13 +20,15 @@ from operators.arrays import (
 )
 from operators.geometry import Geometry, window_corners
 from operators.mosaic.error_bars import ErrorModel
-from operators.optics.preprocess import Preprocess
+from operators.optics.preprocess import Preprocess, mean_frame
 from operators.patches import widened
 from stream.files.arrays import read_array
 from stream.record.probe import found_probe
 from stream.record.scan import Numbers, Scan
 from stream.stages.config import GeometryConfig
 from stream.wire.messages import MotorAxes
+
+MOST_DARK = 1000  # frames of a scan without beam that are looked at
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,12 @@ class Optics:
                 centre=config.centre,
                 binning=config.binning,
                 valid_pixels=valid,
+                background=0.0 if config.dark is None else _dark(config.dark),
+                flat=None if config.flat is None else _flat(config.flat),
                 photons_per_count=config.photons_per_count,
+                transpose=config.transpose,
+                flip_rows=config.flip_rows,
+                flip_columns=config.flip_columns,
             )
         except ValueError as error:
             raise ValueError(f"geometry: {str(error).removeprefix('preprocess: ')}") from error
@@ -155,6 +162,32 @@ class ImageOrigin:
     model: str = ""
     error_model: ErrorModel = field(default_factory=ErrorModel)
     motors: MotorAxes | None = None
+
+
+def _dark(path: Path) -> Array:
+    """Return what frames have without beam, (row, col) float32, counts."""
+    if path.is_dir():
+        if not (path / "scan.json").is_file():
+            raise ValueError(f"dark: {path} is no recorded scan, which has a scan.json")
+        scan = Scan(path)
+        numbers = scan.done("subscriber")
+        if not numbers.size:
+            raise ValueError(f"dark: {path} has no frame")
+        return mean_frame(scan.column("frames").read(numbers[:MOST_DARK]))
+    frames = read_array(path)
+    if frames.ndim not in (2, 3) or frames.dtype.kind not in "buif" or not np.isfinite(frames).all():
+        raise ValueError(f"dark: {path} holds {frames.dtype} {frames.shape}, wanted counts (row, column)")
+    return mean_frame(frames) if frames.ndim == 3 else frames.astype(np.float32)
+
+
+def _flat(path: Path) -> Array:
+    """Return how much each pixel counts of what falls on it, (row, col) float32."""
+    flat = read_array(path)
+    if flat.ndim != 2 or flat.dtype.kind not in "uif" or not (flat > 0).any():
+        raise ValueError(
+            f"flat: {path} holds {flat.dtype} {flat.shape}, wanted positive numbers (row, column)"
+        )
+    return flat.astype(np.float32)
 
 
 def load_probe(path: Path, n_pixels: int) -> Probe:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from operators.arrays import centre_origin, to_numpy
-from operators.optics.preprocess import Preprocess
+from operators.optics.preprocess import Preprocess, mean_frame
+from operators.orientation.turn import Turn, turned_frames
 
 SHAPE = (12, 10)
 
@@ -98,3 +99,57 @@ def test_frames_are_not_changed():
     frames = numbered_frames()
     Preprocess(frame_shape=SHAPE, n_pixels=8, background=2.0, photons_per_count=3.0)(frames)
     np.testing.assert_array_equal(frames, numbered_frames())
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("flip_rows", [False, True])
+@pytest.mark.parametrize("flip_columns", [False, True])
+def test_a_detector_that_is_mounted_another_way_gives_the_patterns_of_an_upright_one(
+    xp, transpose, flip_rows, flip_columns
+):
+    rng = np.random.default_rng(0)
+    upright = rng.integers(0, 100, (2, 8, 8)).astype(np.uint16)
+    upright[:, 0] = upright[:, :, 0] = 0  # what an even side has on one side only
+    valid = rng.random((8, 8)) > 0.2
+    valid[0] = valid[:, 0] = True
+    turn = Turn(
+        transpose,
+        (-1 if flip_columns else 1, -1 if flip_rows else 1)
+        if transpose
+        else (-1 if flip_rows else 1, -1 if flip_columns else 1),
+    )
+    sent, sent_valid = turned_frames(upright, turn), turned_frames(valid[None], turn)[0]
+    plain = Preprocess(frame_shape=(8, 8), n_pixels=8, valid_pixels=valid)
+    turned = Preprocess(
+        frame_shape=(8, 8), n_pixels=8, valid_pixels=sent_valid,
+        transpose=transpose, flip_rows=flip_rows, flip_columns=flip_columns,
+    )  # fmt: skip
+    np.testing.assert_array_equal(to_numpy(turned(xp.asarray(sent))), to_numpy(plain(xp.asarray(upright))))
+    np.testing.assert_array_equal(turned.mask, plain.mask)
+    np.testing.assert_array_equal(turned.valid_in_frame(), sent_valid)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_the_number_that_marks_a_dead_pixel_is_no_count(xp, dtype):
+    frames = np.full((2, *SHAPE), 7, dtype)
+    frames[1, 6, 5] = np.iinfo(dtype).max
+    patterns = to_numpy(centre_origin(Preprocess(frame_shape=SHAPE, n_pixels=8)(xp.asarray(frames))))
+    assert patterns[0].max() == patterns[1].max() == 7
+    assert (patterns[1] == 0).sum() == 1
+
+
+def test_a_flat_field_makes_pixels_alike_and_those_that_see_nothing_invalid(xp):
+    flat = np.full(SHAPE, 2.0)
+    flat[6, 5], flat[6, 6], flat[6, 4] = 4.0, 0.0, np.nan
+    frames = np.round(100 * np.nan_to_num(flat)).astype(np.uint16)[None]
+    prepare = Preprocess(frame_shape=SHAPE, n_pixels=8, flat=flat)
+    patterns = to_numpy(prepare(xp.asarray(frames)))
+    assert prepare.mask.sum() == 62
+    assert np.ptp(patterns[0][prepare.mask]) < 1e-3 * patterns.max()
+
+
+def test_the_mean_of_dark_frames_leaves_out_what_struck_single_ones():
+    frames = np.random.default_rng(0).poisson(4, (60, *SHAPE)).astype(np.uint16)
+    frames[7, 3, 3] = 5000
+    assert mean_frame(frames)[3, 3] < 6
+    assert mean_frame(frames).mean() == pytest.approx(4, rel=0.05)
