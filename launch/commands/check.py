@@ -23,7 +23,6 @@ from stream.detector.dialects import DIALECTS
 from stream.detector.files.feed import open_series
 from stream.detector.files.series import start_of
 from stream.detector.files.watch import series_at
-from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import (
     DetectorMessage,
     DetectorMessageError,
@@ -31,6 +30,7 @@ from stream.detector.protocol import (
     ImageMessage,
     StartMessage,
 )
+from stream.detector.pva.ntndarray import decode_array
 from stream.documents.codec import DocumentError
 from stream.documents.sources.choice import source_of
 from stream.documents.sources.protocol import PolledSource, Said, WireSource

@@ -19,7 +19,7 @@ from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
 from stream.detector.dialects import ENCODERS, NUMBERED
 from stream.detector.files.writers import FILE_SENDERS
-from stream.detector.pva_sender import PvaSender
+from stream.detector.pva.sender import PvaSender
 from stream.detector.simulator import (
     QUEUE,
     Compression,

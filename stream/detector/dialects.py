@@ -8,7 +8,7 @@ from stream.detector.files.feed import files_feed
 from stream.detector.jungfraujoch import Jungfraujoch
 from stream.detector.plain import Plain
 from stream.detector.protocol import DetectorMessage, Dialect, Feed
-from stream.detector.pva import pva_feed
+from stream.detector.pva.feed import pva_feed
 from stream.detector.stream_v1 import StreamV1
 from stream.detector.stream_v2 import StreamV2
 

@@ -20,8 +20,8 @@ from p4p import Value
 
 from launch.pva.images import image_fields
 from stream.detector.config import DetectorConfig
-from stream.detector.ntndarray import decode_array, encode_array
-from stream.detector.pva_sender import PvaSender
+from stream.detector.pva.ntndarray import decode_array, encode_array
+from stream.detector.pva.sender import PvaSender
 from stream.detector.simulator import Replay, ReplayConfig
 from stream.stages.ingest.subscriber import Subscriber
 from stream.stages.loop import FEW_MESSAGES, GATHER_S

@@ -9,7 +9,7 @@ from p4p import Value
 from p4p.nt import NTScalar
 from p4p.server.raw import SharedPV
 
-from stream.detector.pva_sender import PvaSender
+from stream.detector.pva.sender import PvaSender
 from stream.detector.simulator import Faults, Replay, ReplayConfig
 from stream.wire.pva import Monitor, PvServer
 from tests.helpers.letter import ScannedSample

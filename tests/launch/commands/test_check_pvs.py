@@ -11,7 +11,7 @@ from p4p.nt import NTScalar
 from p4p.server.raw import SharedPV
 
 from launch.commands.check import check
-from stream.detector.ntndarray import encode_array
+from stream.detector.pva.ntndarray import encode_array
 from tests.helpers.launch.runs import make_config
 from tests.helpers.stream.pva import new_pv, own_network, served
 

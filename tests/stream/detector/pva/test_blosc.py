@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from stream.detector.blosc import compress, decompress
 from stream.detector.compression import CompressionError
+from stream.detector.pva.blosc import compress, decompress
 
 FRAME = np.random.default_rng(0).poisson(3.0, (64, 80)).astype("<u2")
 

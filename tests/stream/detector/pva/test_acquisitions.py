@@ -4,8 +4,6 @@ from collections.abc import Iterable
 
 import pytest
 
-from stream.detector.acquisitions import Acquisitions
-from stream.detector.ntndarray import Exposure
 from stream.detector.protocol import (
     DetectorMessageError,
     EncodedFrame,
@@ -13,6 +11,8 @@ from stream.detector.protocol import (
     ImageMessage,
     StartMessage,
 )
+from stream.detector.pva.acquisitions import Acquisitions
+from stream.detector.pva.ntndarray import Exposure
 
 FRAME = EncodedFrame(shape=(2, 2), dtype="|u1", data=bytes(4))
 SILENCE_S = 5.0

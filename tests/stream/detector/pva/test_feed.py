@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from stream.detector import dialects
-from stream.detector.acquisitions import Acquisitions
 from stream.detector.config import DetectorConfig
-from stream.detector.ntndarray import encode_array
-from stream.detector.pva import PvaFeed
-from stream.detector.pva_sender import PvaSender
+from stream.detector.pva.acquisitions import Acquisitions
+from stream.detector.pva.feed import PvaFeed
+from stream.detector.pva.ntndarray import encode_array
+from stream.detector.pva.sender import PvaSender
 from stream.detector.simulator import Faults, Replay, ReplayConfig
 from stream.record.scan import Scan, State, scans_in
 from stream.stages.ingest.frame_writer import STAGE

@@ -4,10 +4,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from stream.detector.acquisitions import Acquisitions
 from stream.detector.config import DetectorConfig
-from stream.detector.ntndarray import decode_array
 from stream.detector.protocol import DetectorMessage, DetectorMessageError
+from stream.detector.pva.acquisitions import Acquisitions
+from stream.detector.pva.ntndarray import decode_array
 from stream.wire.pva import Monitor, PvaError, Updates
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from stream.detector.doubts import MOST_OVERTAKEN
-from stream.detector.ntndarray import Exposure
 from stream.detector.protocol import (
     DetectorMessage,
     DetectorMessageError,
@@ -19,6 +18,7 @@ from stream.detector.protocol import (
     ImageMessage,
     StartMessage,
 )
+from stream.detector.pva.ntndarray import Exposure
 from stream.wire.foreign import in_short
 
 log = logging.getLogger(__name__)

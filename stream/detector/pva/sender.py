@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from stream.detector.ntndarray import encode_array
 from stream.detector.protocol import DetectorMessage, ImageMessage, StartMessage
+from stream.detector.pva.ntndarray import encode_array
 from stream.wire.pva import PvServer
 
 FIRST_NUMBER = 1  # areaDetector counts from one on

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.detector import blosc
 from stream.detector.compression import Algorithm, CompressionError, compress
 from stream.detector.protocol import MAX_PIXELS, DetectorMessageError, EncodedFrame
+from stream.detector.pva import blosc
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 

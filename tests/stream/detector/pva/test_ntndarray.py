@@ -9,8 +9,8 @@ from p4p import Value
 from p4p.nt import NTNDArray, NTScalar
 
 from stream.detector.compression import compress
-from stream.detector.ntndarray import CODECS, Exposure, decode_array, encode_array
 from stream.detector.protocol import DetectorMessageError
+from stream.detector.pva.ntndarray import CODECS, Exposure, decode_array, encode_array
 
 TYPE = NTNDArray().type
 STAMP_S = 1_780_000_000.25

@@ -1,0 +1,1 @@
+"""areaDetector over PV Access: its arrays, its series, and a detector that sends them."""
