@@ -5,7 +5,6 @@ Documents in, frame numbers and positions out; of positions that lie in files be
 axis taken for another is a wrong picture that looks right.
 """
 
-import logging
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
@@ -21,8 +20,6 @@ from stream.documents.flown import MAX_CAPTURES, FlownPositions
 from stream.documents.stream_files import StreamFiles
 from stream.documents.values import events_of, is_whole, mapping_of, values_of
 from stream.wire.foreign import in_short
-
-log = logging.getLogger(__name__)
 
 _SPELLINGS = {
     "m": ("metre", "meter", "metres", "meters"),
@@ -94,6 +91,11 @@ class PositionReader:
     files : StreamFiles, optional
         Where files that documents name may lie; nowhere by default.
 
+    Attributes
+    ----------
+    doubts : list of str
+        What somebody should hear of, since the caller last emptied it.
+
     Raises
     ------
     ValueError
@@ -109,6 +111,7 @@ class PositionReader:
         self._n_captures: dict[str, int] = {}  # by the same uid: how many of a frame an event holds
         self._without: list[str] = []
         self._is_warned = False
+        self.doubts: list[str] = []
         self.flown = FlownPositions(
             files or StreamFiles(),
             n_fields=3 if fields.settled else 2,
@@ -186,10 +189,9 @@ class PositionReader:
             self._without.append(f"an event of a run that had begun before has {', '.join(map(str, data))}")
             raise DocumentError(self._missing())
         self._pairs[str(event.get("descriptor"))] = pair
-        log.warning(
-            "a run had begun before its documents were heard: fields %r and %r are taken for y and x in %s",
-            *pair,
-            self._unit,
+        self.doubts.append(
+            f"a run had begun before its documents were heard: fields {pair[0]!r} and {pair[1]!r} are taken "
+            f"for y and x in {self._unit}"
         )
 
     def to_metres(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -279,7 +281,7 @@ class PositionReader:
         # A baseline without the fields is nothing to worry about, a primary stream without them is.
         if not self._pairs and not self._is_warned and any("'primary'" in text for text in self._without):
             self._is_warned = True
-            log.warning("events without positions: %s", self._missing())
+            self.doubts.append(f"events without positions: {self._missing()}")
 
 
 def _rows_of(numbers: NDArray[np.int64], captures: Sequence[NDArray[np.float64]]) -> Rows:

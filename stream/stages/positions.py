@@ -75,8 +75,9 @@ class Positions:
         self._runs = Runs(config, self._pairing)
         self._table = self._read_table()
         self._current: PositionWriter | None = None
-        self._complaints = Complaints(log, "documents")
-        self._positions_complaints = Complaints(log, "positions")
+        self._complaints = Complaints(log, "documents refused")
+        self._doubts = Complaints(log, "runs in doubt")
+        self._positions_complaints = Complaints(log, "positions refused")
         self._n_refused = 0
         self._look_for_unfinished()
 
@@ -294,7 +295,11 @@ class Positions:
             for n, sentence in series.writer.refused:
                 self._positions_complaints.add(sentence, n)
             series.writer.refused.clear()
-        for complaints in (self._complaints, self._positions_complaints):
+        for run in self._runs:
+            for doubt in run.reader.doubts:
+                self._doubts.add(doubt)
+            run.reader.doubts.clear()
+        for complaints in (self._complaints, self._doubts, self._positions_complaints):
             complaints.say(now, force=force)
 
     def _refuse(self, error: DocumentError) -> None:

@@ -12,14 +12,14 @@ MOST_CHARACTERS = 500  # of a reason: it may quote what came
 
 
 class Complaints:
-    """Counts what was refused; `say` writes the number and the last reason to the log as a warning.
+    """Counts what was refused or doubted; `say` writes how often, and the last reason, as a warning.
 
     Parameters
     ----------
     log : Logger
         Of the stage.
     what : str
-        What is counted, plural: "frames".
+        What is counted, plural: "frames refused".
     """
 
     def __init__(self, log: logging.Logger, what: str) -> None:
@@ -28,14 +28,14 @@ class Complaints:
         self._said_at = float("-inf")
 
     def add(self, reason: str, n: int = 1) -> None:
-        """Counts `n` refusals for the same reason."""
+        """Counts `n` of them for the same reason."""
         self._n += n
         self._reason = printable(reason, MOST_CHARACTERS)
 
     def say(self, now: float, *, force: bool = False) -> None:
         """Writes what has come together if the last warning is a second old, or now with `force`."""
         if self._n and (force or now - self._said_at >= INTERVAL_S):
-            self._log.warning("%d %s refused, the last: %s", self._n, self._what, self._reason)
+            self._log.warning("%d %s, the last: %s", self._n, self._what, self._reason)
             self._n, self._said_at = 0, now
 
 

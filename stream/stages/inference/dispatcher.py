@@ -72,7 +72,7 @@ class Dispatcher:
         self.waits_for: tuple[str, ...] = () if optics.probe else (PROBE_STAGE,)
         if optics.probe:
             optics.load_probe()  # a wrong one is reported before the scan
-        self._run_id, self._refused = run_id, Complaints(log, "messages of workers")
+        self._run_id, self._refused = run_id, Complaints(log, "messages of workers refused")
         self._clients: dict[str, bytes] = {}  # by worker
         self._workers: dict[bytes, str] = {}  # by client
         self._work: DispatchedScan | None = None

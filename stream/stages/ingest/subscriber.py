@@ -104,7 +104,7 @@ class Subscriber:
         self._refused: dict[str, str] = {}  # why, by series
         self._doubts = Doubts()
         self._n_rejected = self._n_refused = 0
-        self._complaints = Complaints(log, "messages of the detector")
+        self._complaints = Complaints(log, "messages of the detector refused")
         self._look_for_unfinished()
 
     def handle(self, messages: Sequence[Sequence[Buffer]]) -> None:

@@ -1,5 +1,7 @@
 """Positions of series that are joined, pause, or begin before the stage has settled."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -195,3 +197,13 @@ def test_a_record_of_documents_that_is_damaged_is_set_aside_and_the_stage_starts
     detector.close()
     it.idle(0.0)
     assert_all_positions(detector)
+
+
+def test_who_begins_one_doubtful_run_after_another_does_not_flood_the_log(scans, caplog):
+    it = stage(scans)
+    with caplog.at_level(logging.WARNING):
+        for n in range(300):
+            it.handle([page(range(3), f"stranger{n}"), wire("stop", {"uid": "s", "run_start": "?"})])
+            it.idle(n * 0.01)
+    assert len(caplog.records) <= 2 * 3
+    assert "runs in doubt, the last: a run had begun before its documents were heard" in caplog.text
