@@ -51,8 +51,8 @@ class Preprocess:
 
     Notes
     -----
-    The highest number that the type of a frame's counts has is no count: detectors mark pixels by it that are
-    dead or overflowed. Such a pixel counts as dark in that frame.
+    The highest number that the type of a frame's counts has is no count, nor is one below zero: detectors
+    mark pixels by them that are dead or overflowed. Such a pixel counts as dark in that frame.
 
     With even binning, zero frequency lies half a detector pixel beside the middle of its binned pixel: a
     slight, constant phase ramp in the object.
@@ -120,6 +120,8 @@ class Preprocess:
         counts = cut.astype(xp.float32)
         if frames.dtype.kind == "u" and cut.size and cut.max() == (most := np.iinfo(frames.dtype).max):
             counts[cut == most] = 0
+        elif frames.dtype.kind == "i" and cut.size and cut.min() < 0:
+            counts[cut < 0] = 0
         if np.ndim(self.background):
             counts -= xp.asarray(self.background, dtype=xp.float32)[self._crop]
         elif self.background:

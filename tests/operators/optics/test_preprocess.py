@@ -129,13 +129,17 @@ def test_a_detector_that_is_mounted_another_way_gives_the_patterns_of_an_upright
     np.testing.assert_array_equal(turned.valid_in_frame(), sent_valid)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
-def test_the_number_that_marks_a_dead_pixel_is_no_count(xp, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "code"), [("u1", 255), ("u2", 65535), ("u4", 2**32 - 1), ("i2", -1), ("i4", -2)]
+)
+@pytest.mark.parametrize("binning", [1, 2])
+def test_the_number_that_marks_a_dead_pixel_is_no_count(xp, dtype, code, binning):
     frames = np.full((2, *SHAPE), 7, dtype)
-    frames[1, 6, 5] = np.iinfo(dtype).max
-    patterns = to_numpy(centre_origin(Preprocess(frame_shape=SHAPE, n_pixels=8)(xp.asarray(frames))))
-    assert patterns[0].max() == patterns[1].max() == 7
-    assert (patterns[1] == 0).sum() == 1
+    frames[1, 6, 5] = code
+    prepare = Preprocess(frame_shape=SHAPE, n_pixels=8 // binning, binning=binning)
+    patterns = to_numpy(prepare(xp.asarray(frames)))
+    assert (patterns[0] == 7 * binning**2).all()
+    assert patterns[0].sum() - patterns[1].sum() == 7
 
 
 def test_a_flat_field_makes_pixels_alike_and_those_that_see_nothing_invalid(xp):
