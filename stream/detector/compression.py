@@ -251,23 +251,29 @@ class LibraryBitshuffle:
                 getattr(library, f"bshuf_{function}")
                 for function in (f"decompress_{name}", f"compress_{name}", f"compress_{name}_bound")
             )
-            decompress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *sizes]
-            compress.argtypes = [*decompress.argtypes, *(ctypes.c_int for _ in level)]
+            decompress.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *sizes]
+            compress.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *sizes, *(ctypes.c_int for _ in level)]
             bound.argtypes = sizes
             decompress.restype = compress.restype = ctypes.c_int64
             bound.restype = ctypes.c_size_t
             self._functions[algorithm] = decompress, compress, bound, level
+        self._zstd: _Zstd | None = None
+        with contextlib.suppress(AttributeError):
+            self._zstd = _Zstd(library)
 
     def decode(
         self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4", *, is_framed: bool = True
     ) -> None:
         """Fills `flat`, the bytes of elements of `item_size` bytes each; a header frames `data` or not."""
         block_bytes, edges = _bitshuffled_edges(flat, data, item_size, is_framed)
-        body = np.frombuffer(data, np.uint8).ctypes.data + edges[0]
+        if algorithm == "bszstd" and self._zstd is not None:
+            self._zstd.decode(flat, data, item_size, block_bytes, edges)
+            return
         n_items, per_block = flat.size // item_size, block_bytes // item_size
         decompress = self._functions[algorithm][0]
-        status = decompress(body, flat.ctypes.data, n_items, item_size, per_block)
-        if status != len(data) - edges[0]:
+        body = bytes(memoryview(data)[edges[0] :])  # of which C takes the address in no time
+        status = decompress(body, _address(flat), n_items, item_size, per_block)
+        if status != len(body):
             raise CompressionError(f"damaged {algorithm} data (bitshuffle status {status})")
 
     def compress(self, array: NDArray[Any], block_bytes: int, algorithm: str = "bslz4") -> bytes:
@@ -279,6 +285,48 @@ class LibraryBitshuffle:
         if length < 0:
             raise CompressionError(f"{array.dtype} array {array.shape} cannot be packed (status {length})")
         return _HEADER.pack(array.nbytes, block_bytes) + out[:length].tobytes()
+
+
+class _Zstd:
+    """Zstandard and bitshuffle one after the other: bitshuffle alone prepares Zstandard for each block anew.
+
+    That takes three times as long.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        self._create, self._free = library.ZSTD_createDCtx, library.ZSTD_freeDCtx
+        self._decompress, self._unshuffle = library.ZSTD_decompressDCtx, library.bshuf_bitunshuffle
+        self._create.restype, self._free.argtypes = pointer, [pointer]
+        self._decompress.argtypes, self._decompress.restype = [pointer, pointer, size, pointer, size], size
+        self._unshuffle.argtypes, self._unshuffle.restype = (
+            [pointer, pointer, size, size, size],
+            ctypes.c_int64,
+        )
+
+    def decode(self, flat: Bytes, data: bytes, item_size: int, block_bytes: int, edges: list[int]) -> None:
+        """Fills `flat` from the blocks of `data` between `edges`, and the rest behind them."""
+        planes = np.empty(flat.size, np.uint8)
+        shuffled = _shuffled_bytes(flat.size, item_size)
+        source, target = np.frombuffer(data, np.uint8).ctypes.data, _address(planes)
+        context = self._create()
+        try:
+            for done, (start, end) in zip(range(0, shuffled, block_bytes), _blocks(edges), strict=True):
+                n_bytes = min(block_bytes, shuffled - done)
+                n_came = self._decompress(context, target + done, n_bytes, source + start, end - start)
+                if n_came != n_bytes:
+                    raise CompressionError(f"damaged Zstandard block at byte {start}")
+        finally:
+            self._free(context)
+        planes[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (flat.size - shuffled) :]
+        n_items = flat.size // item_size
+        if self._unshuffle(target, _address(flat), n_items, item_size, block_bytes // item_size) < 0:
+            raise CompressionError("bitshuffle has no room to work in")
+
+
+def _address(array: Bytes) -> int:
+    # In a third of the time that `array.ctypes` takes.
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.size else 0
 
 
 @functools.cache

@@ -23,6 +23,7 @@ BENCHMARKS = {
     "overload": "tests.benchmarks.overload",
     "faults": "tests.benchmarks.faults.gates",
     "ingest": "tests.benchmarks.ingest",
+    "detectors": "tests.benchmarks.detectors",
     "transport": "tests.benchmarks.kilohertz.transport",
     "startup": "tests.benchmarks.startup",
     "pva": "tests.benchmarks.pva",

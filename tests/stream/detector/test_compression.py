@@ -119,6 +119,24 @@ def test_zstandard_without_the_library_is_refused_by_name() -> None:
         NumpyBitshuffle().decode(np.zeros(16, np.uint8), encoded, 2, "bszstd")
 
 
+def test_zstandard_of_a_library_that_hides_it_is_decoded_by_bitshuffle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame, out = counts((257, 33), "<u4"), np.zeros((257, 33), "<u4")
+    encoded = compression.compress(frame, "bszstd")
+
+    def hidden(_: object) -> None:
+        raise AttributeError("ZSTD_createDCtx")
+
+    monkeypatch.setattr(compression, "_Zstd", hidden)
+    bitshuffle.cache_clear()
+    try:
+        compression.decompress_into(out, encoded, "bszstd", 4)
+    finally:
+        bitshuffle.cache_clear()
+    np.testing.assert_array_equal(out, frame)
+
+
 @pytest.mark.parametrize("name", ["lz4", "zstd"])
 def test_chunks_of_hdf5_files_are_the_same(name: str) -> None:
     frame = counts((64, 50), "<u4")
