@@ -2,8 +2,8 @@
 
 The baseline takes the same messages, reads their headers with the library that everybody has for it (cbor2,
 json), believes all they say, and calls the library of the compression, nothing else. Both fill one buffer,
-frame after frame, in turns of fifty; the median of the ratios of neighbouring turns counts, in processor time,
-so that a busy computer disturbs both alike.
+frame after frame, fifty a turn; the median of the ratios of neighbouring turns counts, in processor time, so
+that a busy computer disturbs both alike.
 """
 
 import ctypes

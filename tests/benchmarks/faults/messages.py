@@ -4,9 +4,11 @@ Each row also says what the process that took them holds more at the end than af
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -51,6 +53,7 @@ GOOD = 20  # frames of the series that shows that all is well
 N_BROWSERS = 200  # a question, right or wrong, is answered within a quarter of a second, not at once
 MOST_WORDS = 6000  # more than the page takes
 MOST_GROWTH_MB, MOST_GROWTH = 5.0, 16  # memory; descriptors, and maps of files of the folder
+_TRIM = ctypes.CDLL(None).malloc_trim
 
 
 def _taken(folder: Path, in_full: bool, take: Callable[[int], bool]) -> Figures:
@@ -74,6 +77,8 @@ def _taken(folder: Path, in_full: bool, take: Callable[[int], bool]) -> Figures:
 
 def _held(folder: Path) -> Held:
     gc.collect()  # a scan that is only waiting to be collected is not held
+    re.purge()  # nor is the cache of expressions, which is full some day
+    _TRIM(0)  # nor what the allocator keeps to give it out again
     return held_by(os.getpid(), folder)
 
 
