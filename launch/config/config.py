@@ -169,7 +169,7 @@ def config_hash(config: Config) -> str:
             "detector": {"rate_hz": True, "subscribers": True},  # a run has made the choice
             "network": {"fast_weights": True, "workers": True, "devices": True},
             "positions": {"folders": True, "root_map": True, "growing_path": True},
-            "viewer": {"metrics_token": True},
+            "viewer": {"metrics_token": True, "steering_token": True},
         },
     )
     for name, added in _ADDED.items():

@@ -6,6 +6,7 @@ shown in errors and in the reference.
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -69,6 +70,8 @@ class ViewerConfig(Section):
     """whether the page may also hold, stop and restrict a scan when other machines can reach it"""
     metrics_token: InputPath | None = None
     """file with the token of programs that ask for /metrics and /status.json; other machines need one"""
+    steering_token: InputPath | None = None
+    """file with the token of programs that steer at /steer; without it none may, not even on this computer"""
 
     @field_validator("hosts")
     @classmethod
@@ -97,24 +100,25 @@ class ViewerConfig(Section):
         """Whether who sees the page may also steer, where there is something to steer."""
         return self.is_private or self.controls
 
-    def read_token(self) -> str:
-        """Returns what programs that watch the run have to bear, "" where no token is set.
+    def read_token(self, name: Literal["metrics_token", "steering_token"] = "metrics_token") -> str:
+        """Returns what programs that watch the run, or steer it, have to bear, "" where no token is set.
 
         Raises
         ------
         ValueError
             If its file cannot be read, or holds what no token is.
         """
-        if self.metrics_token is None:
+        file: Path | None = getattr(self, name)
+        if file is None:
             return ""
         try:
-            token = self.metrics_token.read_text("ascii").strip()
+            token = file.read_text("ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"viewer.metrics_token: {self.metrics_token} cannot be read: {error}") from error
+            raise ValueError(f"viewer.{name}: {file} cannot be read: {error}") from error
         if len(token) < LEAST_TOKEN or not (token.isprintable() and token.split() == [token]):
             raise ValueError(
-                f"viewer.metrics_token: {self.metrics_token} holds no token: wanted one word of at least "
-                f"{LEAST_TOKEN} letters and digits"
+                f"viewer.{name}: {file} holds no token: wanted one word of at least {LEAST_TOKEN} letters "
+                "and digits"
             )
         return token
 

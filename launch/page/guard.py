@@ -106,27 +106,33 @@ def bearer(config: ViewerConfig) -> Callable[[web.Request], None]:
     """Returns what refuses programs that watch the run unless they may: it raises HTTPException.
 
     Where this computer alone reaches the page all may, as all see it; elsewhere, and where a token is set,
-    who bears it.
+    who bears it, or that of programs that steer.
 
     Raises
     ------
     ValueError
-        If the file of the token cannot be used.
+        If the file of a token cannot be used.
     """
     token, is_open = config.read_token(), config.is_private
+    tokens = [each for each in (token, config.read_token("steering_token")) if each]
 
     def check(request: web.Request) -> None:
         if not token and is_open:
             return
-        if not token:
+        if not tokens:
             raise web.HTTPForbidden(
                 text="other machines are told with a token alone: `viewer.metrics_token` names its file"
             )
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not is_secret(given.strip(), token):
+        if not any(bears(request, each) for each in tokens):
             raise web.HTTPUnauthorized(
                 text="wanted `Authorization: Bearer` with the token of `viewer.metrics_token`",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
     return check
+
+
+def bears(request: web.Request, token: str) -> bool:
+    """Says whether the request has this token, as `Authorization: Bearer`."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and is_secret(given.strip(), token)

@@ -19,14 +19,15 @@ from aiohttp import WSMsgType, web
 
 from launch.config.sections import ViewerConfig
 from launch.page.data_routes import DataRoutes
-from launch.page.guard import asker, guard, is_secret
+from launch.page.guard import guard
 from launch.page.metrics.monitor import Monitor
 from launch.page.metrics.routes import MonitorRoutes
 from launch.page.picture import UNITS, Drawing
 from launch.page.run_facts import RunFacts
 from launch.page.scans.records import ScanRecords
 from launch.page.status import RateMeter, Status, status_of
-from launch.page.steering_feed import SteeringFeed, Words
+from launch.page.steering_feed import SteeringFeed
+from launch.page.steering_routes import SteeringRoutes
 from launch.page.versions import VersionHistory
 from launch.results import colours
 from stream.live.client import LiveReconstruction
@@ -264,10 +265,10 @@ def _url(host: str, port: int) -> str:
 
 
 class Page:
-    """The web application: the page at /, its files under /web, the image at /live, words go to /steer.
+    """The web application: the page at /, its files under /web, the image at /live.
 
-    What is asked for beside the live image is in `launch.page.data_routes`, what programs that watch the run
-    are told in `launch.page.metrics.routes`.
+    Who steers is answered in `launch.page.steering_routes`, what is asked for beside the live image in
+    `launch.page.data_routes`, programs that watch the run in `launch.page.metrics.routes`.
     /colours has the colour maps: "tables", by name a list of red, green, blue, 0..255, entry after entry; and
     "of", the name that each map of a picture is drawn with.
     """
@@ -287,8 +288,8 @@ class Page:
         self.app.router.add_get("/", self._index)
         self.app.router.add_get("/colours", self._colours)
         self.app.router.add_get("/live", self._live)
-        self.app.router.add_post("/steer", self._steer)
         self.app.router.add_static("/web", FILES)
+        SteeringRoutes(config, feed.steering, feed.token).add_to(self.app)
         DataRoutes(records, feed.versions, self._held).add_to(self.app)
         if monitor is not None:
             MonitorRoutes(config, monitor, feed.status, lambda: len(self._shown)).add_to(self.app)
@@ -331,23 +332,6 @@ class Page:
             del self._shown[socket]
             self._on_browsers(len(self._shown))
         return socket
-
-    async def _steer(self, request: web.Request) -> web.Response:
-        """Passes on what a person says on the page: only our own page knows the token."""
-        feed = self._feed
-        token, origin = request.headers.get("X-Steering-Token", ""), request.headers.get("Origin")
-        if feed.steering is None or not feed.token:
-            raise web.HTTPForbidden(text="this page only shows: `viewer.controls` would let it steer")
-        if origin is None or not is_secret(token, feed.token):
-            raise web.HTTPForbidden(text="wanted the origin and the token of this page: load it again")
-        address = asker(request, self._config)
-        who = f"the page at {address}" if address else "the page"
-        try:
-            words = msgspec.json.decode(await request.read(), type=Words)
-            await asyncio.wrap_future(feed.steering.say(words, who))
-        except (ValueError, TimeoutError) as error:
-            raise web.HTTPConflict(text=str(error)) from error
-        return web.Response()
 
     async def _answer(self, socket: web.WebSocketResponse, names: frozenset[str]) -> None:
         """Sends the newest picture, if the browser does not show it, and in any case the state.

@@ -11,6 +11,7 @@ import numpy as np
 
 from stream.steering.control_client import SteeringClient, SteeringReport
 from stream.steering.controls import sentence
+from stream.steering.policy_client import PolicyClient
 from stream.wire.codec import ProtocolError
 from stream.wire.messages import Box, Deed
 from stream.wire.sockets import Endpoint
@@ -39,6 +40,7 @@ class SteeringFeed:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._client = SteeringClient(
             endpoint.address,
             insecure=endpoint.insecure,
@@ -46,7 +48,9 @@ class SteeringFeed:
             peers=endpoint.peers,
             timeout_s=TIMEOUT_S,
         )
-        self._words: queue.SimpleQueue[tuple[Words, str, Future[None]]] = queue.SimpleQueue()
+        self._words: queue.SimpleQueue[tuple[Words | None, str, Box | None, Future[None]]] = (
+            queue.SimpleQueue()
+        )
         self._report: SteeringReport | None = None
         self._trouble = "the policy has not answered yet"
 
@@ -57,14 +61,42 @@ class SteeringFeed:
                 self._look()
                 self._pass_on(LOOK_S)
 
-    def say(self, words: Words, by: str) -> "Future[None]":
-        """Passes something on to the policy; the result is an error where it was refused."""
+    def plan(self) -> PolicyClient:
+        """Returns a plan's side of a new conversation with the policy."""
+        to = self._endpoint
+        return PolicyClient(to.address, insecure=to.insecure, key=to.key, peers=to.peers)
+
+    @property
+    def steered(self) -> str:
+        """The run that is being steered, "" where none is."""
+        steering = self._report and self._report.steering
+        return steering.run if steering and steering.plan == "running" else ""
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of motor positions, None before the policy has said it."""
+        return self._report.steering.unit if self._report else None
+
+    def say(self, words: Words, by: str, region: Box | None = None) -> "Future[None]":
+        """Passes something on to the policy; the result is an error where it was refused.
+
+        A region is given by the corners of `words` or, in motor positions, by `region`.
+        """
         future: Future[None] = Future()
-        self._words.put((words, by, future))
+        self._words.put((words, by, region, future))
         return future
 
-    def state(self) -> dict[str, Any]:
-        """Returns what the page shows, JSON can hold all of it; pixels are absolute object pixels (y, x)."""
+    def look(self) -> "Future[None]":
+        """Asks the policy how it stands now; done when it has answered, or has not."""
+        future: Future[None] = Future()
+        self._words.put((None, "", None, future))
+        return future
+
+    def state(self, *, with_points: bool = False) -> dict[str, Any]:
+        """Returns what the page shows, JSON can hold all of it; pixels are absolute object pixels (y, x).
+
+        With the points recommended last in motor positions, (y, x), if wanted.
+        """
         report = self._report
         if report is None:
             return {"trouble": self._trouble}
@@ -77,7 +109,7 @@ class SteeringFeed:
             "limits_px": _corners(report, steering.limits),
             "said": [sentence(control) for control in steering.controls],
         }
-        return facts
+        return facts | {"points": report.points[:MOST_POINTS].tolist()} if with_points else facts
 
     def _look(self) -> None:
         try:
@@ -89,11 +121,14 @@ class SteeringFeed:
 
     def _pass_on(self, timeout_s: float) -> None:
         try:
-            words, by, future = self._words.get(timeout=timeout_s)
+            words, by, region, future = self._words.get(timeout=timeout_s)
         except queue.Empty:
             return
+        if words is None:
+            self._look()
+            future.set_result(None)
+            return
         try:
-            region = None
             if words.corners is not None and self._report is not None:
                 region = self._report.box_of(np.array(words.corners))
             self._report, self._trouble = self._client.say(words.deed, region, by), ""

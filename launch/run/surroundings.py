@@ -87,6 +87,7 @@ def _viewer(section: ViewerConfig, held: ExitStack) -> Findings:
             "its page there: choose another viewer.port (0 takes a free one), or viewer.enabled: false"
         ) from error
     section.read_token()
+    section.read_token("steering_token")
     yield Finding("viewer", "OK", f"{section.host}:{section.port} can be bound")
     if not section.is_private:
         may = "see the page and steer" if section.may_steer else "see the page"

@@ -18,7 +18,7 @@ from tests.helpers.launch.commands import Command, free_address, running
 
 SLOW = ("slow", "background")
 LANGUAGES = ("python", "bash", "yaml")
-ELSEWHERE = ("pipeline", "plan", "queue", "not run")
+ELSEWHERE = ("pipeline", "plan", "queue", "http", "not run")
 
 
 def runnable(blocks: list[Block], *, with_slow: bool) -> list[Block]:

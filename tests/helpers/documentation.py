@@ -8,6 +8,7 @@ A comment right before a block says what its test does with it:
     <!-- pipeline -->           runs beside a pipeline that plays a scan (tests/end_to_end/test_readme.py)
     <!-- plan -->               runs with simulated motors (tests/launch/plans/test_adaptive_readme.py)
     <!-- queue: what -->       runs in a bluesky-queueserver (tests/launch/plans/test_queue_server.py)
+    <!-- http: what -->        speaks to a page's server (tests/launch/page/test_steering_examples.py)
     <!-- not run: why -->       is checked, but not run
 
 All others run in the order of their page, in one folder.
@@ -23,7 +24,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("operators", "stream", "launch")
-MARKS = {"slow", "background", "expect", "pipeline", "plan", "queue", "not run"}
+MARKS = {"slow", "background", "expect", "pipeline", "plan", "queue", "http", "not run"}
 NAMED = re.compile(r"# (\S+\.yaml)\n")
 
 

@@ -66,4 +66,4 @@ def test_nothing_is_steered_by_a_link():
             return answer.status
 
     with FakeDoor() as door, viewer(door.address) as url:
-        assert outcome(fetched(url)) == 405
+        assert outcome(fetched(url)) == 403
