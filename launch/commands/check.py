@@ -19,7 +19,7 @@ from launch.run.findings import Finding, Findings, caught
 from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
 from stream.detector.config import DetectorConfig
-from stream.detector.dialects import DIALECTS
+from stream.detector.dialects import DIALECTS, formats_of
 from stream.detector.files.feed import open_series
 from stream.detector.files.series import start_of
 from stream.detector.files.watch import series_at
@@ -267,7 +267,11 @@ def _detector_message(
     try:
         return dialect.decode(parts)
     except DetectorMessageError as error:
-        raise ValueError(f"what comes from {section.address} is not {section.format}: {error}") from error
+        others = " or ".join(formats_of(parts))
+        hint = f"; it is {others}: set detector.format" if others else ""
+        raise ValueError(
+            f"what comes from {section.address} is not {section.format}: {error}{hint}"
+        ) from error
 
 
 def _announced(start: StartMessage, config: Config) -> Findings:

@@ -21,7 +21,7 @@ from launch.outputs import check_outputs
 from operators.arrays import Mask
 from stream.atomic import written_atomically
 from stream.detector.config import DetectorConfig
-from stream.detector.dialects import DIALECTS
+from stream.detector.dialects import DIALECTS, formats_of
 from stream.detector.protocol import DetectorMessageError, StartMessage
 from stream.documents.codec import Document, DocumentError, decode_document
 from stream.documents.config import PositionsConfig
@@ -169,12 +169,16 @@ def _hear_detector(told: Told, tellers: Tellers, say: Callable[[str], object]) -
     section = checked(DetectorConfig, settings, folder=Path.cwd(), origin_of=lambda key: "--detector")
     takes = "; it pushes, so no other reader gets what is taken here" if section.pattern == "PULL" else ""
     say(f"waiting for {section.address} to begin a series, {tellers.timeout_s:g} s{takes}")
-    dialect = DIALECTS[section.format]()
+    spoken: str = section.format
     for parts in received(section, section.pattern, tellers.timeout_s):
+        formats = formats_of(parts)
+        if ("detector", "format") not in told.values and formats and spoken not in formats:
+            spoken = formats[0]
+            told.add(section.address, {("detector", "format"): spoken})
         try:
-            message = dialect.decode(parts)
+            message = DIALECTS[spoken]().decode(parts)
         except DetectorMessageError as error:
-            raise ValueError(f"what comes from {section.address} is not {section.format}: {error}") from error
+            raise ValueError(f"what comes from {section.address} is not {spoken}: {error}") from error
         if isinstance(message, StartMessage):
             tell_of_start(told, message.detector_description or section.address, message)
             return

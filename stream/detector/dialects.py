@@ -1,16 +1,17 @@
 """What detectors speak, by the names that it has in a configuration, `detector.format`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stream.detector import dectris, jungfraujoch, plain, stream_v1
 from stream.detector.config import DetectorConfig
 from stream.detector.files.feed import files_feed
 from stream.detector.jungfraujoch import Jungfraujoch
 from stream.detector.plain import Plain
-from stream.detector.protocol import DetectorMessage, Dialect, Feed
+from stream.detector.protocol import DetectorMessage, DetectorMessageError, Dialect, Feed
 from stream.detector.pva.feed import pva_feed
 from stream.detector.stream_v1 import StreamV1
 from stream.detector.stream_v2 import StreamV2
+from stream.wire.codec import Buffer
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {
     "dectris-v2": StreamV2,
@@ -33,3 +34,15 @@ ENCODERS: dict[str, Callable[[DetectorMessage], list[list[bytes]]]] = {
 
 NUMBERED = frozenset({"dectris-v1"})
 """Whose series have a number and no unique id."""
+
+
+def formats_of(parts: Sequence[Buffer]) -> list[str]:
+    """Returns the formats in which a message that came by a socket says something."""
+    return [name for name, dialect in DIALECTS.items() if _is_understood(dialect(), parts)]
+
+
+def _is_understood(dialect: Dialect, parts: Sequence[Buffer]) -> bool:
+    try:
+        return dialect.decode(parts) is not None
+    except DetectorMessageError:
+        return False

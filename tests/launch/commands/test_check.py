@@ -103,6 +103,7 @@ def test_a_frame_that_is_published_is_received_and_looked_at(tmp_path, publisher
     ("changes", "message", "complaint"),
     [
         ({}, b"hello", "is not dectris-v2: 5 bytes that are not CBOR"),
+        ({"format": "json"}, series()[1], "; it is dectris-v2 or jungfraujoch: set detector.format"),
         (
             {"frame_shape": (514, 514)},
             series()[1],

@@ -89,10 +89,11 @@ def test_of_large_frames_the_part_with_light_is_used_around_the_beam(tmp_path, s
     assert config.geometry.n_pixels in (32, 64)
 
 
-def test_a_detector_tells_of_itself_when_it_begins_a_series(tmp_path):
+@pytest.mark.parametrize("dialect", ["dectris-v2", "dectris-v1", "json"])
+def test_a_detector_tells_of_itself_when_it_begins_a_series(tmp_path, dialect):
     told = {"energy_ev": 12_000.0, "detector_distance_m": 2.5, "detector_pixel_m": 75e-6}
     frames, is_over = np.zeros((2, 514, 1030), np.uint16), threading.Event()
-    with DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True)) as detector:
+    with DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True), format=dialect) as detector:
         playing = partial(detector.play, frames, ReplayConfig(**told), is_stopped=is_over.is_set)
         sender = threading.Thread(target=playing)
         sender.start()
@@ -103,7 +104,7 @@ def test_a_detector_tells_of_itself_when_it_begins_a_series(tmp_path):
         finally:
             is_over.set()
             sender.join(10)
-        assert config.detector.address == detector.address
+        assert (config.detector.address, config.detector.format) == (detector.address, dialect)
     assert {name: getattr(config.geometry, name) for name in told} == told
     assert config.geometry.n_pixels == 256
 

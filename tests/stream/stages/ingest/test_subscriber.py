@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 
 from stream.detector.dectris import decode_message, encode_frame, encode_message
+from stream.detector.dialects import DIALECTS
 from stream.detector.protocol import ImageMessage, StartMessage
 from stream.record.account import incompleteness
 from stream.record.scan import State
 from stream.stages.ingest.frame_writer import STAGE
-from tests.helpers.stream.detector import SHAPE, Recorder, assert_recorded, numbers_in, pixels, series
+from tests.helpers.stream.detector import (
+    SHAPE,
+    Recorder,
+    assert_recorded,
+    numbers_in,
+    pixels,
+    series,
+    series_as,
+)
 
 
 def test_a_series_is_recorded_frame_by_frame(tmp_path: Path) -> None:
@@ -50,9 +59,12 @@ def test_the_head_follows_the_frames_and_announced_ones_count_at_the_end(tmp_pat
     assert numbers_in(recorder.scan(), State.LOST) == [*range(3, 10)]
 
 
-def test_a_series_whose_start_was_missed_is_recorded_from_where_it_was_joined(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path)
-    recorder.take(series("a", 20, without_start=True, drop=frozenset(range(5))))
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_series_whose_start_was_missed_is_recorded_from_where_it_was_joined(
+    tmp_path: Path, dialect: str
+) -> None:
+    recorder = Recorder(tmp_path, format=dialect)
+    recorder.take(series_as(dialect, "a", 20, without_start=True, drop=frozenset(range(5))))
     assert_recorded(recorder.scan(), range(5, 20))
     account = recorder.account()
     assert (account.expected, account.lost, account.awaited) == (20, 5, 0), "nobody waits for what is past"
@@ -197,9 +209,10 @@ def test_the_end_waits_for_frames_on_their_way(tmp_path: Path) -> None:
     assert_recorded(recorder.scan(), range(9 + 1))
 
 
-def test_a_complete_series_closes_though_its_end_never_comes(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, end_grace_s=2.0)
-    recorder.take(series("a", 10, without_end=True))
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_complete_series_closes_though_its_end_never_comes(tmp_path: Path, dialect: str) -> None:
+    recorder = Recorder(tmp_path, format=dialect, end_grace_s=2.0)
+    recorder.take(series_as(dialect, "a", 10, without_end=True))
     recorder.wait(1.9)
     assert recorder.counters()["closed"] == 0
     recorder.wait(0.2)
