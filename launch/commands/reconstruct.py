@@ -24,7 +24,7 @@ from launch.results.pictures import write_png
 from launch.results.product import write_product
 from launch.results.report import write_page, write_report
 from launch.results.resolution import resolution_figures, resolution_text
-from launch.results.summary import write_summary
+from launch.results.summary import motion_text, write_summary
 from launch.signals import Asked, Interrupted, ends_on_signals
 from operators.metrics.errors import FRC
 from operators.optics.preprocess import Preprocess
@@ -180,7 +180,8 @@ def _result_of(
         except Interrupted:
             console.print("ended before there was a result: nothing is written")
             raise
-    figures = provenance_of(scan, options, result) | {"wall_s": time.perf_counter() - started_s}
+    figures = provenance_of(scan, options, result) | result.motion()
+    figures["wall_s"] = time.perf_counter() - started_s
     if asked.interruption is not None and reached < options.epochs:
         figures |= {"epochs": reached, "interrupted": f"after {reached:.3g} of {options.epochs:g} epochs"}
     return result, figures
@@ -222,6 +223,8 @@ def _table(figures: dict[str, Any]) -> FactsTable:
     rows = FactsTable()
     rows.add_row("scan", escape(f"{figures['scan']}, {figures['frames']} frames"))
     rows.add_row("amplitude error", f"{figures['error']:.4f} after {figures['epochs']:g} epochs")
+    if "travel_px" in figures:
+        rows.add_row("while exposed", motion_text(figures))
     rows.add_row("resolution", escape(resolution_text(figures)))
     if "interrupted" in figures:
         rows.add_row("interrupted", f"[yellow]{figures['interrupted']}")

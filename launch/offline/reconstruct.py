@@ -22,9 +22,10 @@ from operators.engine.probe_search import estimate_probe
 from operators.engine.projections import Projections
 from operators.metrics.errors import FRC, fourier_ring_correlation
 from operators.metrics.gauge import remove_gauge
+from operators.optics.coherence import line_of_travel, starting_modes
 from operators.optics.moments import moments
 from operators.optics.preprocess import Preprocess
-from operators.optics.probe import probe_modes, with_power
+from operators.optics.probe import with_power
 from operators.reconstruct import Progress, Solution, least_light, solve, transparent_where_unlit
 
 FRAMES_FOR_PROBE = 256
@@ -78,6 +79,8 @@ def _reconstructed(task: Task, progress: Progress | None, places: TilePlaces) ->
         error_history=np.array(found.error_history),
         maps={},
         moments=np.concatenate([moments(patterns, task.preprocess.mask) for _, patterns, _ in task.blocks()]),
+        travel_m=None if scan.travel_m is None else scan.travel_m[task.used],
+        spread_m=None if scan.spread_m is None else scan.spread_m[task.used],
     )
 
 
@@ -166,8 +169,11 @@ def _first_probe(task: Task, backend: Backend) -> Probe:
         )
     if scan.probe is None:
         raise ValueError(f"{scan.called} has no probe: give one, --probe FILE, or find it, --probe data")
-    is_enough = len(scan.probe) >= options.n_modes
-    return scan.probe[: options.n_modes] if is_enough else probe_modes(scan.probe[0], options.n_modes)
+    if len(scan.probe) >= options.n_modes:
+        return scan.probe[: options.n_modes]
+    travel_m = np.zeros((0, 2)) if scan.travel_m is None else scan.travel_m[used]
+    y, x = np.array(line_of_travel(travel_m)) / task.geometry.object_pixel_m
+    return starting_modes(scan.probe, options.n_modes, (float(y), float(x)))
 
 
 def _solver(options: ReconstructOptions, places: TilePlaces) -> Solver:

@@ -76,6 +76,9 @@ class RecordedScan:
         What happened while it was recorded, as far as that is on record.
     source : str
         What it was opened by, "" if it was not opened.
+    travel_m, spread_m : (frame, 2) float64, metres, or None
+        Way of the probe during the exposure and standard deviation of the captures, (y, x), where there are
+        several of a frame.
     """
 
     frames: Any
@@ -93,6 +96,8 @@ class RecordedScan:
     notes: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     source: str = ""
+    travel_m: Positions | None = None
+    spread_m: Positions | None = None
 
     @property
     def called(self) -> str:
@@ -176,6 +181,8 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         trusts_probe=run is not None and not run.config.scales_probe,
         config=run.config if run else None,
         events=tuple(events_of(scan)),
+        travel_m=scan.column("travel_m").read(numbers) if scan.has("travel_m") else None,
+        spread_m=scan.column("spread_m").read(numbers) if scan.has("spread_m") else None,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from launch.results.reconstruction import Reconstruction
 from launch.results.resolution import resolution_figures
-from operators.arrays import abs2
+from operators.arrays import Positions, abs2
 from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import FRC
 from stream.atomic import replacing
@@ -105,6 +105,8 @@ def read_result(path: Path) -> Reconstruction:
             maps={name: data[...] for name, data in object_result["maps"].items()},
             halves=_read_halves(entry["process_1"]),
             moments=entry["scan_maps/moments"][...] if "scan_maps" in entry else None,
+            travel_m=_read_motion(entry, "travel", -1),
+            spread_m=_read_motion(entry, "spread", 1),
         )
 
 
@@ -130,6 +132,12 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
             raise ValueError(f"{path}: wanted a result written by ptychostream, found other HDF5") from error
         except OSError as error:
             raise ValueError(f"{path}: {why_unread(error)}") from error
+
+
+def _read_motion(entry: h5py.Group, name: str, sign: int) -> Positions | None:
+    """Return (frame, 2), (y, x), what is on record of the captures of a frame."""
+    recorded = entry.get(f"sample_1/geometry_1/{name}")
+    return None if recorded is None else sign * recorded[...][:, [1, 0]]
 
 
 def _read_errors(process: h5py.Group) -> np.ndarray:
@@ -167,6 +175,10 @@ def _write_positions(entry: h5py.Group, result: Reconstruction) -> None:
     # CXI: motion of the sample, (x, y, z)
     geometry["translation"] = np.stack([-x, -y, np.zeros_like(x)], axis=1)
     geometry["frame_number"] = result.frame_numbers
+    if result.travel_m is not None and result.spread_m is not None:
+        # As the translation: of the sample, (x, y, z).
+        for name, values in (("travel", -result.travel_m), ("spread", result.spread_m)):
+            geometry[name] = np.stack([values[:, 1], values[:, 0], np.zeros(len(values))], axis=1)
 
 
 def _write_results(entry: h5py.Group, result: Reconstruction) -> None:

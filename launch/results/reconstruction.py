@@ -10,6 +10,7 @@ from operators.arrays import Array, Object, Positions, Probe
 from operators.geometry import Bounds, Geometry
 from operators.metrics.errors import FRC
 from operators.mosaic.scan_maps import scan_maps
+from operators.optics.coherence import line_of_travel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,9 @@ class Reconstruction:
         Agreement of two reconstructions from half the frames each, where it was measured.
     moments : (frame, 4) float32 or None
         Of the patterns of these frames, as of `operators.optics.moments.moments`.
+    travel_m, spread_m : (frame, 2) float64, metres, or None
+        Way of the probe on the sample during an exposure, and standard deviation of its captures, (y, x),
+        where there were several of a frame.
     """
 
     object: Object
@@ -51,6 +55,8 @@ class Reconstruction:
     maps: Mapping[str, Array]
     halves: FRC | None = None
     moments: NDArray[np.float32] | None = None
+    travel_m: Positions | None = None
+    spread_m: Positions | None = None
 
     @property
     def centre_m(self) -> tuple[float, float]:
@@ -64,6 +70,20 @@ class Reconstruction:
         """Epochs, from 1, and the amplitude error at the end of each, as far as it is known."""
         known = np.flatnonzero(np.isfinite(self.error_history))
         return known + 1, np.asarray(self.error_history, np.float64)[known]
+
+    def motion(self) -> dict[str, float]:
+        """Returns how far the probe moved during an exposure, and how its captures spread, object pixels.
+
+        Nothing where that is not known.
+        """
+        if self.travel_m is None or self.spread_m is None or not len(self.travel_m):
+            return {}
+        pixel_m = self.geometry.object_pixel_m
+        return {
+            "travel_px": float(np.hypot(*line_of_travel(self.travel_m))) / pixel_m,
+            "spread_px": float(np.sqrt(np.mean(np.square(self.spread_m).sum(axis=1)))) / pixel_m,
+            "probe_modes": len(self.probe),
+        }
 
     def scan_maps(self) -> tuple[dict[str, NDArray[np.float32]], float]:
         """Returns what the patterns show without probe and model, and the side of its cells, object pixels.

@@ -131,6 +131,7 @@ class ScanResult(ScanWork):
         )
         stem = stage.results / scan.name
         if result is not None:
+            figures |= result.motion()
             figures |= self._written(stem, result, figures)
         self._write_figures(stem, figures)
         if stage.store is not None:
@@ -279,6 +280,8 @@ def reconstruction_of(
         error_history=history,
         maps=maps,
         moments=scan.column("moments").read(used) if scan.has("moments") else None,
+        travel_m=scan.column("travel_m").read(used) if scan.has("travel_m") else None,
+        spread_m=scan.column("spread_m").read(used) if scan.has("spread_m") else None,
     )
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from launch.logs import JsonConsole
 from launch.results.facts_table import FactsTable
 from launch.results.resolution import resolution_text
+from operators.optics.coherence import modes_of_travel
 from stream.atomic import replacing
 from stream.plain_json import plain_json
 from stream.record.account import (
@@ -103,6 +104,8 @@ def table(figures: dict[str, Any]) -> FactsTable:
         rows.add_row("started from", escape(_reused(figures)))
     if figures.get("coverage68") is not None:
         rows.add_row("error bars", _error_bars(figures))
+    if "travel_px" in figures:
+        rows.add_row("while exposed", motion_text(figures))
     if len(figures.get("models", {})) > 1:
         rows.add_row("patches by", ", ".join(f"{name}: {n}" for name, n in figures["models"].items()))
     if "c_constant" in figures:
@@ -119,6 +122,16 @@ def table(figures: dict[str, Any]) -> FactsTable:
     verdict = "[green]complete" if figures["is_complete"] else f"[red]incomplete[/]: {figures['incomplete']}"
     rows.add_row("result is", verdict)
     return rows
+
+
+def motion_text(figures: Mapping[str, Any]) -> str:
+    """Returns how far the probe moved during an exposure, and what can be done about it."""
+    travel_px, n_modes = figures["travel_px"], figures["probe_modes"]
+    told = f"the probe moved by {travel_px:.1f} pixels"
+    wanted = modes_of_travel(travel_px)
+    if n_modes >= wanted:
+        return told
+    return f"{told}: refine with {wanted} modes (probe.n_modes, reconstruct --modes)"
 
 
 def show_summary(figures: dict[str, Any], console: Console) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from operators.arrays import Probe, abs2, fft2, ifft2
-from operators.optics.probe import orthogonalise_modes, with_power
+from operators.optics.probe import orthogonalise_modes, probe_modes, with_power
 
 N_NODES = 7  # per axis: enough while the spread is not much wider than the finest detail of probe or pattern
+FLOWN_PX = 1.0  # way of a probe during an exposure from which its modes start as those of one that moves
 MODES_BETWEEN = 12  # kept, at least, between one cause of incoherence, or one axis of it, and the next
 
 Nodes = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -137,6 +138,52 @@ def flown_probe(probe: Probe, travel_px: tuple[float, float], n_modes: int) -> P
         for node, weight in zip(nodes, weights, strict=True)
     ]
     return _strongest(np.concatenate(copies), n_modes)
+
+
+def line_of_travel(travel: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the way that a probe makes in a typical exposure, (y, x), of either sense, in the unit given.
+
+    Parameters
+    ----------
+    travel : (frame, 2) float64
+        From the start of an exposure to its end, (y, x); lines may be flown to and fro.
+
+    Returns
+    -------
+    (float, float)
+        Along the direction that most frames share, as long as the root of their mean square; (0, 0) for
+        none. Whoever sits still the whole time moves nowhere.
+    """
+    if not len(travel):
+        return 0.0, 0.0
+    squares, directions = np.linalg.eigh(travel.T @ travel / len(travel))
+    y, x = np.sqrt(max(float(squares[-1]), 0.0)) * directions[:, -1]
+    return float(y), float(x)
+
+
+def modes_of_travel(travel_px: float) -> int:
+    """Return how many modes a probe is refined with that moves so far during an exposure, object pixels."""
+    return next((n_modes for least_px, n_modes in ((8.0, 5), (2.0, 3)) if travel_px >= least_px), 1)
+
+
+def starting_modes(probe: Probe, n_modes: int, travel_px: tuple[float, float] = (0.0, 0.0)) -> Probe:
+    """Return the modes that a probe with fewer of them starts from.
+
+    Parameters
+    ----------
+    probe : (mode, y, x) complex64
+    n_modes : int
+    travel_px : (float, float)
+        Of the probe during an exposure; from `FLOWN_PX` on the modes are those of a probe that moves so.
+
+    Returns
+    -------
+    (n_modes, y, x) complex64
+        Of the power of the first one.
+    """
+    if np.hypot(*travel_px) >= FLOWN_PX and n_modes <= 2 * N_NODES:
+        return flown_probe(probe[:1], travel_px, n_modes)
+    return probe_modes(probe[0], n_modes)
 
 
 def _normal_nodes(sigma: float) -> Nodes:

@@ -20,6 +20,7 @@ from operators.arrays import (
 )
 from operators.geometry import Geometry, window_corners
 from operators.mosaic.error_bars import ErrorModel
+from operators.optics.coherence import line_of_travel
 from operators.optics.preprocess import Preprocess, mean_frame
 from operators.patches import widened
 from stream.files.arrays import read_array
@@ -240,6 +241,14 @@ def read_positions_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> Posit
     if not numbers.size:  # nobody may have made the column yet
         return np.zeros((0, 2))
     return geometry.to_pixels(scan.column("positions_m").read(numbers))
+
+
+def read_travel_px(scan: Scan, geometry: Geometry, numbers: Numbers) -> tuple[float, float]:
+    """Returns the way of the probe during a typical exposure, object pixels (y, x); 0 where none is known."""
+    if not scan.has("travel_m"):
+        return 0.0, 0.0
+    y_m, x_m = line_of_travel(scan.column("travel_m").read(numbers))
+    return y_m / geometry.object_pixel_m, x_m / geometry.object_pixel_m
 
 
 def read_corners(scan: Scan, geometry: Geometry, numbers: Numbers) -> Corners:

@@ -15,14 +15,15 @@ import numpy as np
 from operators.arrays import Probe
 from operators.engine.backends import get_backend, on_host
 from operators.engine.probe_search import estimate_probe
-from operators.optics.probe import probe_modes, with_power
+from operators.optics.coherence import starting_modes
+from operators.optics.probe import with_power
 from stream.record.forerunner import Forerunner, take_forerunner
 from stream.record.handover import is_handed_over
 from stream.record.probe import found_probe, note_step
 from stream.record.scan import Numbers, Scan
 from stream.record.snapshot import read_snapshot
 from stream.stages.config import RefinementConfig, Reuse
-from stream.stages.inputs import Optics, read_patterns, read_positions_px
+from stream.stages.inputs import Optics, read_patterns, read_positions_px, read_travel_px
 from stream.stages.refinement.growing import GrowingObject
 from stream.stages.refinement.setup import BATCH_SIZE, STAGE, Setup
 from stream.stages.stage import ScanWork, UnusableScanError
@@ -197,7 +198,8 @@ class ScanRefinement(ScanWork):
                 log.warning("no probe of %s from %d frames: %s", self._scan.name, len(numbers), error)
                 return None
         if len(probe) < setup.n_modes:
-            probe = probe_modes(probe[0], setup.n_modes)
+            travel_px = read_travel_px(self._scan, setup.optics.geometry, numbers)
+            probe = starting_modes(probe, setup.n_modes, travel_px)
         photons = float((patterns * mask).sum(dtype=np.float64)) / len(patterns)
         return with_power(probe, photons) if setup.scale_probe else probe
 

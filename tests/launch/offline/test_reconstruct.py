@@ -5,7 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from launch.beamline.simulation import Simulation, simulate_scan
+from launch.beamline.accuracy import error_of
+from launch.beamline.simulation import BeamEffects, Simulation, simulate_scan
 from launch.commands.simulate import write_scan
 from launch.offline.reconstruct import correlation_of, half_data_correlation, provenance_of, reconstruct
 from launch.offline.recorded import RecordedScan, open_recorded
@@ -245,3 +246,25 @@ def test_disturbed_positions_of_a_real_scan_come_back():
         assert distance_px(scan.positions_m / pixel_m, disturbed.positions_m / pixel_m) > 2.9
         assert distance_px(scan.positions_m / pixel_m, result.positions_m / pixel_m) < 0.8
         assert result.error_history[-1] < 0.0115
+
+
+def test_a_flown_scan_is_refined_with_the_modes_of_a_probe_that_moves_as_its_captures_say():
+    truth = simulate_scan(Simulation(n_rows=8, n_columns=8, beam=BeamEffects(travel_px=10.0), seed=1))
+    pixel_m = truth.geometry.object_pixel_m
+    scan = RecordedScan(
+        frames=truth.frames,
+        frame_numbers=np.arange(64),
+        positions_m=truth.positions_m,
+        geometry=truth.geometry,
+        probe=truth.nominal_probe,
+        mask=truth.mask,
+        name="flown",
+    )
+    travel_m = np.tile([0.0, 10 * pixel_m], (64, 1)) * np.where(np.arange(64) % 16 < 8, 1, -1)[:, None]
+    options = ReconstructOptions(n_modes=3, epochs=10, device="numpy")
+    errors = []
+    for told in ({}, {"travel_m": travel_m, "spread_m": np.abs(travel_m) / 4}):
+        result = reconstruct(replace(scan, **told), options)
+        errors.append(error_of(result.object, result.bounds, truth).c)
+    assert errors[1] < 0.75 * errors[0]
+    assert result.motion() == pytest.approx({"travel_px": 10.0, "spread_px": 2.5, "probe_modes": 3})

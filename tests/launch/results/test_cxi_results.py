@@ -23,6 +23,19 @@ def test_a_result_reads_back_as_it_was_written(tmp_path, result):
     assert again.geometry.object_pixel_m == pytest.approx(result.geometry.object_pixel_m)
 
 
+def test_how_the_probe_moved_during_exposures_reads_back_and_is_motion_of_the_sample_in_the_file(
+    tmp_path, result
+):
+    travel_m = np.random.default_rng(0).normal(0, 1e-8, result.positions_m.shape)
+    result = replace(result, travel_m=travel_m, spread_m=np.abs(travel_m) / 3)
+    write_cxi(tmp_path / "star.cxi", result, {})
+    again = read_result(tmp_path / "star.cxi")
+    np.testing.assert_array_equal(again.travel_m, travel_m)
+    np.testing.assert_array_equal(again.spread_m, result.spread_m)
+    with h5py.File(tmp_path / "star.cxi") as file:
+        np.testing.assert_array_equal(file["entry_1/sample_1/geometry_1/travel"][:, 0], -travel_m[:, 1])
+
+
 def test_what_patterns_show_alone_lies_in_cells_that_begin_where_the_object_does(tmp_path, result):
     photons = np.linspace(1e3, 2e3, len(result.positions_m))
     moments = np.column_stack([photons, np.zeros((len(photons), 2)), np.full(len(photons), 5.0)])

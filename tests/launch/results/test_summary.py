@@ -61,3 +61,11 @@ def test_what_went_wrong_is_told_with_its_time_the_last_of_much() -> None:
     ]
     assert "4 earlier ones\n" in shown(80, events=2 * events)
     assert "events" not in shown(80, events=[event for event in events if event["level"] == "info"])
+
+
+def test_a_probe_that_moved_during_exposures_is_told_with_what_to_do_about_it() -> None:
+    told = "the probe moved by 2.3 pixels"
+    assert f"{told}: refine with 3 modes (probe.n_modes" in shown(120, travel_px=2.31, probe_modes=1)
+    assert told in shown(120, travel_px=2.31, probe_modes=3)
+    assert "refine with" not in shown(120, travel_px=2.31, probe_modes=3)
+    assert "refine with" not in shown(120, travel_px=0.4, probe_modes=1)

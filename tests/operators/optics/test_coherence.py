@@ -2,9 +2,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from operators.optics.coherence import blurred_probe, flown_probe, mixed_probe, partially_coherent_probe
+from operators.optics.coherence import (
+    FLOWN_PX,
+    blurred_probe,
+    flown_probe,
+    line_of_travel,
+    mixed_probe,
+    partially_coherent_probe,
+    starting_modes,
+)
 from operators.optics.forward import intensities
-from operators.optics.probe import with_power, zone_plate_probe
+from operators.optics.probe import probe_modes, with_power, zone_plate_probe
 
 N = 64
 PROBE = with_power(zone_plate_probe(N, 12.0, 14.0)[None], 1e4)
@@ -108,3 +116,21 @@ def test_impossible_mixtures_are_refused() -> None:
         partially_coherent_probe(PROBE, 0.0, 2)
     with pytest.raises(ValueError, match="n_modes must be from 1 to 49, got 50"):
         blurred_probe(PROBE, 1.0, 50)
+
+
+def test_the_line_of_travel_is_that_of_lines_flown_to_and_fro() -> None:
+    rng = np.random.default_rng(0)
+    senses = np.where(np.arange(100) % 20 < 10, 1.0, -1.0)
+    travel = senses[:, None] * np.array([1.0, -3.0]) + rng.normal(0, 0.05, (100, 2))
+    y, x = line_of_travel(travel)
+    np.testing.assert_allclose(np.array([y, x]) * -np.sign(x), [1.0, -3.0], atol=0.02)
+    assert line_of_travel(np.zeros((0, 2))) == (0.0, 0.0)
+    assert line_of_travel(np.zeros((5, 2))) == (0.0, 0.0)
+
+
+def test_modes_start_as_those_of_a_probe_that_moves_where_it_moved_far_enough() -> None:
+    for travel_px, expected in (
+        ((0.0, 6.0), flown_probe(PROBE, (0.0, 6.0), 3)),
+        ((0.0, 0.9 * FLOWN_PX), probe_modes(PROBE[0], 3)),
+    ):
+        np.testing.assert_array_equal(starting_modes(PROBE, 3, travel_px), expected)

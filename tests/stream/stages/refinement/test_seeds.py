@@ -5,6 +5,7 @@ import pytest
 
 from operators.arrays import to_numpy
 from operators.engine.refiner import Refiner
+from operators.optics.coherence import flown_probe
 from operators.optics.forward import intensities
 from operators.patches import extract_patches
 from stream.record.error_curve import read_error_curve
@@ -46,12 +47,12 @@ class Bench:
         record(self.scan, self.numbers, np.fft.fftshift(patterns, axes=(1, 2)).astype("<u2"))
         place(self.scan, self.numbers, self.scanned.corners)
 
-    def open(self, optics=None, starts_over=False):
+    def open(self, optics=None, starts_over=False, n_modes=1):
         """Return the work of a new stage on the scan."""
         stage = Refinement(
             RefinementConfig(probe_step=0, first_frames=4, publish_s=1e-9, device="numpy"),
             optics or self.scanned.optics(self.folder),
-            n_modes=1,
+            n_modes=n_modes,
             scale_probe=False,
             uses_network=True,
             clock=Clock(),
@@ -282,3 +283,13 @@ def test_an_object_from_the_network_takes_small_steps_between_levellings_and_a_f
     (bench.folder / "other").mkdir()
     Bench(bench.folder / "other").take(harmful).idle(deadline=-np.inf)
     assert told[1:] == [(1.0, None)]
+
+
+def test_modes_start_as_those_of_a_probe_that_moves_as_its_captures_say(bench):
+    pixel_m = bench.scanned.optics(bench.folder).geometry.object_pixel_m
+    bench.scan.column("travel_m", writable=True).write(bench.numbers, np.array([0.0, 4 * pixel_m]))
+    probe = bench.open(n_modes=3)._first_probe(bench.numbers)
+    expected = flown_probe(bench.scanned.probe, (0.0, 4.0), 3)
+    powers = np.square(np.abs(probe)).sum(axis=(1, 2))
+    np.testing.assert_allclose(powers, np.square(np.abs(expected)).sum(axis=(1, 2)), rtol=1e-3)
+    assert powers[1] > 1e-3 * powers[0]
