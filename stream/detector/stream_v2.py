@@ -21,6 +21,7 @@ _LENGTH = rb"([\x40-\x57]|\x58.|\x59..|\x5a.{4})"  # in front of bytes
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 0, 2, 3, 4, 5, 6  # what CBOR calls major types
 _TAGS = {ROW_MAJOR, COMPRESSED, *TYPED_ARRAYS}
 _SELF_DESCRIBED = b"\xd9\xd9\xf7"
+_from_bytes = int.from_bytes  # most significant byte first
 _MOST_KEPT_BYTES = 1 << 12  # of what stands around the pixels
 
 
@@ -58,31 +59,32 @@ class _Mould(NamedTuple):
 
     def cast(self, message: Buffer) -> ImageMessage | None:
         """Returns the image that `message` is, None where it is not like this one."""
+        image, channels, after, fields = self
         pixels, at = memoryview(message), 0
         encoded: tuple[bytes, ...] = ()
         data = {}
-        for before, channel, frame in self.channels:
+        for before, channel, frame in channels:
             found = before.match(message, at)
             if found is None:
                 return None
-            *numbers, length = found.groups()
-            encoded += tuple(numbers)
+            numbers = found.groups()
+            encoded += numbers[:-1]
             start = found.end()
-            at = start + _value(length)
+            at = start + _value(numbers[-1])
             data[channel] = replace(frame, data=pixels[start:at])
-        found = self.after.fullmatch(message, at)
+        found = after.fullmatch(message, at)
         if found is None or at > len(pixels):
             return None
         encoded += found.groups()
-        changed = {
-            name: _value(number) if denominator is None else (_value(number), denominator)
-            for (name, denominator), number in zip(self.fields, encoded, strict=True)
-        }
-        return replace(self.image, data=data, **changed)
+        changed: dict[str, int | tuple[int, int]] = {}
+        for (name, denominator), number in zip(fields, encoded, strict=True):
+            value = _value(number)
+            changed[name] = value if denominator is None else (value, denominator)
+        return replace(image, data=data, **changed)
 
 
 def _value(encoded: bytes) -> int:
-    return int.from_bytes(encoded[1:], "big") if len(encoded) > 1 else encoded[0] & 31
+    return _from_bytes(encoded[1:]) if len(encoded) > 1 else encoded[0] & 31
 
 
 def _mould_of(message: bytes, image: ImageMessage) -> _Mould | None:
