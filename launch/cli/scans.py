@@ -73,8 +73,10 @@ def replay(
         ),
     ] = None,
     positions_as: Annotated[
-        Literal["documents", "panda-json", "panda", "csv", "hdf5", "cxi"],
-        typer.Option(help="What sends the positions: bluesky, a PandA or its relay, or a file that grows."),
+        Literal["documents", "panda-json", "panda", "pva", "csv", "hdf5", "cxi"],
+        typer.Option(
+            help="What sends the positions: bluesky, a PandA or its relay, two PVs, or a file that grows."
+        ),
     ] = "documents",
     with_positions: Annotated[
         bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 from stream.documents.panda_server import PandaServer
 from stream.documents.publisher import DocumentPublisher
-from stream.documents.senders import Hdf5Sender, RelaySender, TextSender
+from stream.documents.senders import Hdf5Sender, PvaArraysSender, RelaySender, TextSender
 from stream.wire import addresses
+from stream.wire.pva import ANYWHERE, LOOPBACK, PvServer
 from stream.wire.sockets import Endpoint
 
 Fields = tuple[str, str]  # names of y and x
@@ -64,6 +65,14 @@ def _panda(where: Endpoint, unit: str) -> Outlet:
     return PandaServer(_FLOWN, FIELDS, unit, host, int(port))
 
 
+def _pva(where: Endpoint, unit: str) -> Outlet:
+    names = where.address.split(",")
+    if len(names) != 2:
+        raise ValueError(f"--positions {where.address}: wanted the names of two PVs, Y,X")
+    server = PvServer(ANYWHERE if where.insecure else LOOPBACK, insecure=where.insecure)
+    return PvaArraysSender(server, names, FIELDS)
+
+
 def _text(where: Endpoint, unit: str) -> Outlet:
     return TextSender(Path(where.address), _COLUMNS, FIELDS)
 
@@ -80,6 +89,7 @@ OUTLETS: Mapping[str, OutletKind] = {
     "documents": OutletKind(FIELDS, addresses.POSITIONS, _bluesky),
     "panda-json": OutletKind(_FLOWN, "tcp://127.0.0.1:5556", _relay),
     "panda": OutletKind(_FLOWN, "tcp://127.0.0.1:8889", _panda),
+    "pva": OutletKind(_COLUMNS, "SCAN:Y,SCAN:X", _pva),
     "csv": OutletKind(_COLUMNS, "positions.csv", _text, is_file=True),
     "hdf5": OutletKind(_COLUMNS, "positions.h5", _hdf5, is_file=True),
     "cxi": OutletKind(_COLUMNS, "positions.cxi", _cxi, is_file=True),

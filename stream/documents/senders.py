@@ -5,6 +5,7 @@ Each takes the documents of bluesky runs, one by one, as bluesky's publisher doe
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from operators.geometry import METRES_PER_UNIT
 from stream.documents.sources.arrivals import SERIES
 from stream.files.cxi import ENTRY, TRANSLATION
+from stream.wire.pva import PvServer
 from stream.wire.sockets import Endpoint, Socket
 
 Page = Mapping[str, Any]
@@ -91,6 +93,50 @@ class RelaySender:
     def close(self) -> None:
         """Closes after the last messages have left."""
         self._socket.flush_and_close(5.0)
+
+
+class PvaArraysSender:
+    """Two PVs, of y and x, whose arrays grow; emptied when a run begins. A frame without a position is NaN.
+
+    Parameters
+    ----------
+    server : PvServer
+        Closed at the end.
+    names, fields : sequence of str
+        Of y and x, of the PVs and in the documents.
+    """
+
+    def __init__(self, server: PvServer, names: Sequence[str], fields: Sequence[str]) -> None:
+        self._server, self._names, self._fields = server, names, fields
+        self._known = np.full((0, len(fields)), np.nan)
+        self._post()
+
+    def is_heard(self, timeout_s: float = 0.0) -> bool:
+        """Says whether somebody reads both, after waiting for it at most `timeout_s`."""
+        ends_at = time.monotonic() + timeout_s
+        while not (is_heard := all(map(self._server.is_read, self._names))) and time.monotonic() < ends_at:
+            time.sleep(0.02)
+        return is_heard
+
+    def __call__(self, name: str, document: Page) -> None:
+        """Renews the PVs by what one document brings."""
+        if name == "start":
+            self._known = self._known[:0]
+        elif name == "event_page":
+            for first, values in pieces_of(document, self._fields):
+                missing = max(first + len(values) - len(self._known), 0)
+                self._known = np.pad(self._known, ((0, missing), (0, 0)), constant_values=np.nan)
+                self._known[first : first + len(values)] = values
+        self._post()
+
+    def close(self) -> None:
+        """Takes the PVs away, after a moment in which their readers get the last values."""
+        time.sleep(0.2)
+        self._server.close()
+
+    def _post(self) -> None:
+        for name, values in zip(self._names, self._known.T, strict=True):
+            self._server.post_array(name, values)
 
 
 class TextSender:

@@ -11,6 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 log = logging.getLogger(__name__)
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "0.0.0.0"
@@ -158,7 +161,7 @@ class PvServer:
         from p4p.server.raw import SharedPV
 
         self._value, self._new_pv = Value, SharedPV
-        self._image_type = NTNDArray().type
+        self._image_type, self._array_type = NTNDArray().type, NTScalar.buildType("ad")
         self._scalar_types = {int: NTScalar.buildType("l"), str: NTScalar.buildType("s")}
         self._provider, self._pvs = StaticProvider(), dict[str, Any]()
         self._readers: dict[str, _Readers] = {}
@@ -178,6 +181,10 @@ class PvServer:
         seconds, rest = divmod(time.time(), 1)
         stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
         self._post(name, self._value(self._scalar_types[type(value)], {"value": value, "timeStamp": stamp}))
+
+    def post_array(self, name: str, values: NDArray[np.float64]) -> None:
+        """Renews the NTScalarArray `name`."""
+        self._post(name, self._value(self._array_type, {"value": np.ascontiguousarray(values)}))
 
     def _post(self, name: str, value: Any) -> None:
         if (pv := self._pvs.get(name)) is not None:

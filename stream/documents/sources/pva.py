@@ -22,11 +22,11 @@ MAX_FRAMES = 10_000_000
 QUEUE = 100  # updates that wait
 
 Values = NDArray[np.float64]
-Piece = tuple[int, list[Values]]  # number of the first capture, and values of each axis
+Captures = tuple[NDArray[np.int64], Values]  # numbers (capture,), and values (capture, axis)
 
 
 class Arrays:
-    """Axes whose arrays hold the whole scan so far.
+    """Axes whose arrays hold the whole scan so far; what is not known yet is NaN.
 
     One that is shorter than it was, or begins differently, is of another scan; that has begun when all axes
     have begun anew, or grown from nothing.
@@ -35,7 +35,8 @@ class Arrays:
     def __init__(self, n_axes: int) -> None:
         self._known: list[Values] = [np.empty(0)] * n_axes
         self._has_begun = [False] * n_axes
-        self._n_scans = self._n_given = 0
+        self._n_scans = 0
+        self._is_given: NDArray[np.bool_] = np.empty(0, bool)
         self._is_joined = True  # no axis has begun anew yet: one that grows is of the scan that goes on
 
     @property
@@ -50,75 +51,92 @@ class Arrays:
             if any(self._has_begun[axis] for axis in arrays):
                 self._n_scans += 1
                 self._has_begun = [False] * len(self._known)
-            self._n_given, self._is_joined = 0, False
+            self._is_given, self._is_joined = np.empty(0, bool), False
         for axis, values in arrays.items():
             n_known = len(self._known[axis])
             grows = len(values) > n_known and not is_old
             self._has_begun[axis] |= is_anew or (grows and (not n_known or self._is_joined))
             self._known[axis] = values
 
-    def resume(self, numbers: NDArray[np.int64], captures: list[Values]) -> None:
+    def resume(self, numbers: NDArray[np.int64], captures: Values) -> None:
         """Takes captures that a process before this one has recorded."""
-        for axis, values in enumerate(captures):
-            if len(self._known[axis]) == numbers[0]:
-                self._known[axis] = np.append(self._known[axis], values)
-            self._has_begun[axis] = True
-        self._n_given = min(map(len, self._known))
+        n_known = max(len(self._known[0]), int(numbers.max()) + 1)
+        self._known = [_longer(known, n_known) for known in self._known]
+        for known, values in zip(self._known, captures.T, strict=True):
+            known[numbers] = values
+        self._has_begun = [True] * len(self._known)
+        self._is_given = np.array(np.isfinite(self._known).all(axis=0))
 
-    def new(self) -> list[Piece]:
+    def new(self) -> Captures:
         """Returns captures that were not given before, some thousands at most."""
-        first, stop = self._n_given, min(map(len, self._known))
-        stop = min(stop, first + CAPTURES_PER_CALL)
-        self._n_given = max(first, stop)
-        return [(first, [known[first:stop] for known in self._known])] if stop > first else []
+        n_known = min(map(len, self._known))
+        missing = max(n_known - len(self._is_given), 0)
+        self._is_given = np.pad(self._is_given, (0, missing))
+        known = np.array([one[:n_known] for one in self._known])
+        is_new = np.isfinite(known).all(axis=0) & ~self._is_given[:n_known]
+        numbers = np.flatnonzero(is_new)[:CAPTURES_PER_CALL]
+        self._is_given[numbers] = True
+        return numbers, known.T[numbers]
 
     def _begins_anew(self, axis: int, values: Values) -> bool:
         known = self._known[axis]
-        return not np.array_equal(values[: len(known)], known, equal_nan=True)
+        return len(values) < len(known) or _differ(known, values[: len(known)])
 
 
 class Rows:
-    """Rows that say of which frame they are; a frame of which others are told is one of another scan."""
+    """Rows that say of which frame they are.
+
+    A frame of which something else is told than before is one of another scan, and so is the first one when
+    it comes again after others.
+    """
 
     def __init__(self, n_axes: int) -> None:
         self.scan = -1  # as of `Arrays`
         self._known = np.full((n_axes, 0), np.nan)
-        self._n_scans, self._top = 0, -1
-        self._waiting: list[Piece] = []
+        self._n_scans, self._least, self._top = 0, MAX_FRAMES, -1
+        self._waiting: list[Captures] = []
 
     def take(self, numbers: NDArray[np.int64], rows: Values, *, is_old: bool) -> None:
-        """Takes rows, (axis, row), of the frames `numbers`."""
+        """Takes rows, (row, axis), of the frames `numbers`; `is_old` as for `Arrays`."""
         if not len(numbers):
             return
         is_known = numbers < self._known.shape[1]
-        before, now = self._known[:, numbers[is_known]], rows[:, is_known]
-        differs = np.isfinite(before) & np.isfinite(now) & (before != now)
-        if numbers.max() < self._top or differs.any():
+        comes_again = not is_old and self._least in numbers and numbers.max() < self._top
+        if comes_again or _differ(self._known[:, numbers[is_known]], rows[is_known].T):
             self._n_scans, is_old = self._n_scans + 1, False
             self._known, self._waiting = self._known[:, :0], []
+            self._least, self._top = MAX_FRAMES, -1
         self._note(numbers, rows)
         order = np.argsort(numbers, kind="stable")
-        numbers, rows = numbers[order], rows[:, order]
-        for piece in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1):
-            self._waiting.append((int(numbers[piece[0]]), list(rows[:, piece])))
+        self._waiting.append((numbers[order], rows[order]))
         if not is_old:
             self.scan = self._n_scans
 
-    def resume(self, numbers: NDArray[np.int64], captures: list[Values]) -> None:
+    def resume(self, numbers: NDArray[np.int64], captures: Values) -> None:
         """Takes rows that a process before this one has recorded."""
-        self._note(numbers, np.array(captures))
+        self._note(numbers, captures)
 
-    def new(self) -> list[Piece]:
+    def new(self) -> Captures:
         """Returns rows that were not given before."""
-        new, self._waiting = self._waiting, []
-        return new
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return np.empty(0, np.int64), np.empty((0, len(self._known)))
+        numbers, rows = zip(*waiting, strict=True)
+        return np.concatenate(numbers), np.concatenate(rows)
 
     def _note(self, numbers: NDArray[np.int64], rows: Values) -> None:
-        self._top = int(numbers.max())
-        missing = self._top + 1 - self._known.shape[1]
-        if missing > 0:
-            self._known = np.pad(self._known, ((0, 0), (0, missing)), constant_values=np.nan)
-        self._known[:, numbers] = rows
+        self._least, self._top = min(self._least, int(numbers.min())), max(self._top, int(numbers.max()))
+        self._known = np.array([_longer(known, self._top + 1) for known in self._known])
+        self._known[:, numbers] = rows.T
+
+
+def _longer(values: Values, n: int) -> Values:
+    return np.append(values, np.full(max(n - len(values), 0), np.nan))
+
+
+def _differ(before: Values, now: Values) -> bool:
+    """Whether a number that was known is another one now."""
+    return bool((np.isfinite(before) & np.isfinite(now) & (before != now)).any())
 
 
 class PvaPositions(PolledSource):
@@ -136,7 +154,7 @@ class PvaPositions(PolledSource):
     def __init__(self, config: PositionsConfig, updates: Sequence[Updates]) -> None:
         self._config, self._updates = config, updates
         self._run = RunDocuments("pva", config)
-        self._told = (Rows if config.numbers else Arrays)(len(self._run.axes))
+        self._told = (Rows if config.numbers else Arrays)(len(self._run.names))
         self._units: dict[int, str] = {}
         self._shown: int | None = None  # the scan that the last run is of
 
@@ -158,9 +176,11 @@ class PvaPositions(PolledSource):
         """Goes on with the run that a process before this one has left open."""
         self._run.resume(name, document)
         if name == "event_page" and self._run.is_open:
-            numbers, data = np.array(document["seq_num"]) - 1, document["data"]
-            captures = [np.array(data[axis], float).reshape(-1) for axis in self._run.axes]
-            self._told.resume(numbers * self._run.captures_per_frame, captures)
+            data, n_captures = document["data"], self._run.captures_per_frame
+            frames = np.array(document["seq_num"]) - 1
+            captures = np.array([np.array(data[axis], float).reshape(-1) for axis in self._run.axes])
+            numbers = (frames[:, np.newaxis] * n_captures + np.arange(n_captures)).reshape(-1)
+            self._told.resume(numbers, captures.T)
             self._shown = 0
 
     def finish(self) -> Sequence[Said]:
@@ -186,7 +206,7 @@ class PvaPositions(PolledSource):
                 n_rows = min(n_rows, len(numbers))
                 self._told.take(
                     self._frames(numbers[:n_rows], name),
-                    np.array([column[:n_rows] for column in columns]),
+                    np.array([column[:n_rows] for column in columns]).T,
                     is_old=is_old,
                 )
                 return
@@ -217,15 +237,15 @@ class PvaPositions(PolledSource):
             return []
         if scan != self._shown:
             documents += self._run.stop()
-        pieces = self._told.new()
-        if pieces and not self._run.is_open:
+        numbers, captures = self._told.new()
+        if len(numbers) and not self._run.is_open:
             units = [self._units.get(axis) for axis in range(2)]
             sources = [one.name for one in self._updates] * (3 - len(self._updates))
             documents += self._run.start(units=units, sources=sources)
             self._shown = scan
-        for first, captures in pieces:
-            for axis, values in enumerate(captures):
-                self._run.add(axis, first, values)
+        gaps = np.flatnonzero(np.diff(numbers) != 1) + 1
+        for part in np.split(np.arange(len(numbers)), gaps):
+            self._run.add_rows(numbers[part], captures[part])
             documents += self._run.pages()
         return documents
 

@@ -5,11 +5,16 @@ import select
 
 import h5py
 import numpy as np
+import pytest
+from p4p import Value
 
 from stream.documents.config import PositionsConfig
 from stream.documents.panda_server import PandaServer
+from stream.documents.sources.choice import SOURCES
+from stream.documents.sources.pva import PvaPositions
 from stream.stages.positions import Positions
 from tests.helpers.stream.position_stage import start, stop, wire
+from tests.helpers.stream.pva import ARRAY, TABLE, HeldPv
 
 Y, X, NUMBER = "INENC1.VAL.Value", "INENC2.VAL.Value", "COUNTER1.OUT.Value"
 
@@ -21,8 +26,14 @@ class Way:
         self.folder, self.now, self.n_runs = folder, 0.0, 0
         self.prepare()
         self.config = PositionsConfig(unit="um", late_s=5.0, **self.settings)
-        self.stage = Positions(self.config, scans)
+        with pytest.MonkeyPatch.context() as patch:
+            if source := self.source_of(self.config):
+                patch.setitem(SOURCES, self.config.source, lambda config, scans: source)
+            self.stage = Positions(self.config, scans)
         self.stage._source._clock = lambda: self.now
+
+    def source_of(self, config):
+        """The source, where it is not the one that the configuration names."""
 
     def pass_s(self, seconds=1.0):
         for _ in range(4):
@@ -181,4 +192,64 @@ class Hdf5(Text):
         self.file.close()
 
 
-WAYS = {"documents": Documents, "panda-json": Relay, "panda": Panda, "csv": Text, "hdf5": Hdf5}
+class PvArrays(Way):
+    """Two PVs whose arrays hold all that is known of the scan, NaN where nothing is."""
+
+    def prepare(self):
+        self.pvs = [HeldPv("T:Y"), HeldPv("T:X")]
+        self.settings = {"source": "pva", "pvs": [pv.name for pv in self.pvs]}
+        self.known = np.full((0, 2), np.nan)
+
+    def source_of(self, config):
+        return PvaPositions(config, self.pvs)
+
+    def begin(self):
+        self.known = np.full((0, 2), np.nan)
+        self.post()
+
+    def send(self, frames, positions_um):
+        n_more = max(int(frames.max()) + 1 - len(self.known), 0)
+        self.known = np.append(self.known, np.full((n_more, 2), np.nan), axis=0)
+        self.known[frames] = positions_um
+        self.post()
+
+    def end(self):
+        pass
+
+    def stray(self, positions_um):
+        self.post()
+
+    def post(self):
+        for pv, values in zip(self.pvs, self.known.T, strict=True):
+            pv.post(Value(ARRAY, {"value": values}))
+        self.stage.idle(self.now)
+
+
+class PvTable(PvArrays):
+    """A table whose updates hold what is new, with the numbers of its frames."""
+
+    def prepare(self):
+        self.pvs = [HeldPv("T:TABLE")]
+        self.settings = {"source": "pva", "pvs": ["T:TABLE"], "numbers": "frame"}
+
+    def begin(self):
+        self.pvs[0].post(Value(TABLE, {}))
+
+    def send(self, frames, positions_um):
+        y, x = positions_um.T
+        self.pvs[0].post(Value(TABLE, {"value": {"frame": frames.astype("i4"), "y": y, "x": x}}))
+        self.stage.idle(self.now)
+
+    def stray(self, positions_um):
+        self.send(np.arange(len(positions_um)), positions_um)
+
+
+WAYS = {
+    "documents": Documents,
+    "panda-json": Relay,
+    "panda": Panda,
+    "csv": Text,
+    "hdf5": Hdf5,
+    "pva": PvArrays,
+    "pva table": PvTable,
+}

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from p4p import Value
-from p4p.nt import NTNDArray
+from p4p.nt import NTNDArray, NTScalar, NTTable
 from p4p.server import Server
 from p4p.server.raw import SharedPV
 
 NDARRAY = NTNDArray().type
+ARRAY = NTScalar.buildType("ad", display=True)
+TABLE = NTTable([("frame", "i"), ("y", "d"), ("x", "d")]).type
 
 
 @contextmanager
@@ -52,3 +54,23 @@ def new_pv(**fields: Any) -> SharedPV:
 def post(pv: SharedPV, fields: Mapping[str, Any]) -> None:
     """Renews a PV."""
     pv.post(Value(NDARRAY, dict(fields)))
+
+
+class HeldPv:
+    """A PV in the hands of a test, as `stream.wire.pva.Monitor` has one; its first value was there before."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.is_connected = name, True
+        self._updates: list[tuple[Any, bool]] = []
+        self._is_first = True
+
+    def post(self, value: Value) -> None:
+        """Renews it."""
+        self._updates.append((value, self._is_first))
+        self._is_first = False
+
+    def receive(self) -> tuple[Any, bool] | None:
+        return self._updates.pop(0) if self._updates else None
+
+    def close(self) -> None:
+        self.is_connected = False

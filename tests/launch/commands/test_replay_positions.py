@@ -10,8 +10,15 @@ from stream.record.scan import State
 from stream.stages.positions import Positions
 from stream.wire.sockets import Endpoint, Socket
 from tests.helpers.stream.position_stage import TRUTH_M, Detector, N
+from tests.helpers.stream.pva import own_network
 
 SOURCES = {"csv": "growing-file", "hdf5": "growing-file", "cxi": "growing-file"}
+
+
+@pytest.fixture(autouse=True)
+def _has_a_network_of_its_own():
+    with own_network():
+        yield
 
 
 @pytest.mark.parametrize("kind", OUTLETS)
@@ -26,6 +33,9 @@ def test_positions_that_are_replayed_arrive_at_their_frames(kind, tmp_path):
         where = outlet.address
     y, x = ("", "") if kind in ("documents", "cxi") else way.names
     settings = {"growing_path": where} if way.is_file else {"address": where}
+    if kind == "pva":
+        where = way.where
+        settings = {"pvs": where.split(",")}
     unit = None if kind == "cxi" else "um"
     config = PositionsConfig(source=SOURCES.get(kind, kind), y=y, x=x, unit=unit, **settings)
     it, now = Positions(config, scans), 0.0
@@ -54,6 +64,8 @@ def test_positions_that_are_replayed_arrive_at_their_frames(kind, tmp_path):
     sent.end()
     outlet.is_heard()
     listen()
+    while kind == "pva" and (detector.states() == State.DONE).sum() < N - 1:  # on its way
+        it.idle(now)
     detector.close()
     for _ in range(3):
         listen()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from p4p import Value
-from p4p.nt import NTScalar, NTTable
+from p4p.nt import NTScalar
 from p4p.server.raw import SharedPV
 
 from stream.documents.codec import DocumentError
@@ -18,38 +18,20 @@ from stream.documents.sources.pva import PvaPositions, pva_positions
 from stream.record.scan import State
 from stream.stages.positions import Positions
 from tests.helpers.stream.position_stage import TRUTH_M, Detector, N, assert_all_positions
-from tests.helpers.stream.pva import own_network, served
+from tests.helpers.stream.pva import ARRAY, TABLE, HeldPv, own_network, served
 
-ARRAY = NTScalar.buildType("ad", display=True)
-TABLE = NTTable([("frame", "i"), ("y", "d"), ("x", "d")]).type
 AXES_UM = TRUTH_M.T * 1e6
 
 
-class Pv:
-    """A PV whose updates a test makes; what is posted first is what it held before."""
+class Pv(HeldPv):
+    """A PV of positions."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.is_connected = name, True
-        self._updates: list[tuple[Any, bool]] = []
-        self._is_first = True
-
-    def post(self, values: Any, unit: str = "") -> None:
-        value = Value(ARRAY, {"value": np.asarray(values, float), "display.units": unit})
-        self.post_value(value)
+    def post_array(self, values: Any, unit: str = "") -> None:
+        self.post(Value(ARRAY, {"value": np.asarray(values, float), "display.units": unit}))
 
     def post_table(self, frames: Any, offset_um: float = 0.0) -> None:
         y, x = AXES_UM[:, np.asarray(frames)] + offset_um
-        self.post_value(Value(TABLE, {"value": {"frame": np.asarray(frames, "i4"), "y": y, "x": x}}))
-
-    def post_value(self, value: Value) -> None:
-        self._updates.append((value, self._is_first))
-        self._is_first = False
-
-    def receive(self) -> tuple[Any, bool] | None:
-        return self._updates.pop(0) if self._updates else None
-
-    def close(self) -> None:
-        self.is_connected = False
+        self.post(Value(TABLE, {"value": {"frame": np.asarray(frames, "i4"), "y": y, "x": x}}))
 
 
 def config(n_pvs: int = 2, **settings: Any) -> PositionsConfig:
@@ -67,7 +49,7 @@ class Bench:
     def post(self, n_y: int, n_x: int | None = None, offset_um: float = 0.0) -> None:
         """Both arrays hold so many captures of the scan."""
         for pv, values, n in zip(self.pvs, AXES_UM, (n_y, n_y if n_x is None else n_x), strict=True):
-            pv.post(values[:n] + offset_um)
+            pv.post_array(values[:n] + offset_um)
         self.look()
 
     def look(self) -> None:
@@ -131,20 +113,20 @@ def test_axes_are_never_of_two_scans() -> None:
     bench = Bench()
     bench.post(0)
     bench.post(30)
-    bench.pvs[0].post(AXES_UM[0][:0])
-    bench.pvs[0].post(AXES_UM[0][:20] + 9.0)
-    bench.pvs[1].post(AXES_UM[1][:31])  # the last of the scan before
+    bench.pvs[0].post_array(AXES_UM[0][:0])
+    bench.pvs[0].post_array(AXES_UM[0][:20] + 9.0)
+    bench.pvs[1].post_array(AXES_UM[1][:31])  # the last of the scan before
     bench.look()
     assert bench.sizes == [30]
-    bench.pvs[1].post(AXES_UM[1][:0])
-    bench.pvs[1].post(AXES_UM[1][:20] + 9.0)
+    bench.pvs[1].post_array(AXES_UM[1][:0])
+    bench.pvs[1].post_array(AXES_UM[1][:20] + 9.0)
     bench.look()
     assert bench.sizes == [30, 20]
 
 
 def test_a_table_may_say_of_which_frame_a_row_is() -> None:
     bench = Bench(1, numbers="frame", first_number=1)
-    bench.pvs[0].post_value(Value(TABLE, {}))
+    bench.pvs[0].post(Value(TABLE, {}))
     for rows in ([1, 2, 3], [3, 4], [9, 8], [20]):
         bench.pvs[0].post_table(rows)
         bench.look()
@@ -157,7 +139,7 @@ def test_a_table_may_say_of_which_frame_a_row_is() -> None:
 
 def test_rows_of_a_table_without_numbers_are_captures_in_order() -> None:
     bench = Bench(1, captures_per_frame=2)
-    bench.pvs[0].post_value(Value(TABLE, {}))
+    bench.pvs[0].post(Value(TABLE, {}))
     bench.pvs[0].post_table(range(7))
     bench.look()
     assert list(bench.runs[0]) == [1, 2, 3]
@@ -183,7 +165,7 @@ def test_a_repeated_trajectory_is_another_run_when_its_table_begins_anew() -> No
 )
 def test_what_holds_no_numbers_is_refused_in_words(value: Value, words: str) -> None:
     bench = Bench()
-    bench.pvs[0].post_value(value)
+    bench.pvs[0].post(value)
     with pytest.raises(DocumentError, match=words):
         bench.look()
 
@@ -194,7 +176,7 @@ def test_what_holds_no_numbers_is_refused_in_words(value: Value, words: str) -> 
 def test_wild_frame_numbers_are_refused(frames: Sequence[int], words: str) -> None:
     bench = Bench(1, numbers="frame", first_number=1)
     row = {"frame": np.asarray(frames, "i4"), "y": np.zeros(1), "x": np.zeros(1)}
-    bench.pvs[0].post_value(Value(TABLE, {"value": row}))
+    bench.pvs[0].post(Value(TABLE, {"value": row}))
     with pytest.raises(DocumentError, match="wanted whole numbers"):
         bench.look()
 
@@ -210,7 +192,7 @@ def test_the_unit_of_a_pv_must_be_the_configured_one(tmp_path: Path) -> None:
     bench = Bench()
     for n in (0, 3):
         for pv, values in zip(bench.pvs, AXES_UM, strict=True):
-            pv.post(values[:n], unit="mm")
+            pv.post_array(values[:n], unit="mm")
         bench.look()
     descriptor = dict(bench.documents)["descriptor"]
     assert [key["units"] for key in descriptor["data_keys"].values()] == ["mm", "mm"]
@@ -230,7 +212,7 @@ def test_two_scans_in_a_row_get_their_own_positions(tmp_path: Path) -> None:
         stage.idle(1.0)
         for n in (0, 7, N):
             for pv, values in zip(bench.pvs, AXES_UM, strict=True):
-                pv.post(values[:n] + offset_um)
+                pv.post_array(values[:n] + offset_um)
             stage.idle(2.0)
         detector.close()  # the next one may begin before this stage has looked
         if scan == "A":
@@ -247,15 +229,15 @@ def test_a_scan_goes_on_after_the_process_died(tmp_path: Path) -> None:
     detector = Detector(tmp_path, "A")
     stage = stage_of(before, tmp_path)
     for n in (0, 9):
-        before.pvs[0].post(AXES_UM[0][:n])
-        before.pvs[1].post(AXES_UM[1][:n])
+        before.pvs[0].post_array(AXES_UM[0][:n])
+        before.pvs[1].post_array(AXES_UM[1][:n])
         stage.idle(1.0)
     stage = stage_of(after, tmp_path)
-    after.pvs[0].post(AXES_UM[0][:20])  # what they hold by now
-    after.pvs[1].post(AXES_UM[1][:20])
+    after.pvs[0].post_array(AXES_UM[0][:20])  # what they hold by now
+    after.pvs[1].post_array(AXES_UM[1][:20])
     stage.idle(2.0)
-    after.pvs[0].post(AXES_UM[0][:N])
-    after.pvs[1].post(AXES_UM[1][:N])
+    after.pvs[0].post_array(AXES_UM[0][:N])
+    after.pvs[1].post_array(AXES_UM[1][:N])
     stage.idle(3.0)
     detector.close()
     stage.idle(4.0)
