@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 from aiohttp import ClientSession
@@ -123,7 +124,7 @@ def test_another_plan_is_not_pushed_aside_unless_that_is_said(steered):
         status, answer, _ = asked(url, {"do": "suggest", "n": 4})
         assert (status, '"take_over": true' in answer["error"]) == (409, True)
         assert done(url, do="hold")["held"], "a word is for whoever is steered"
-    until(lambda: plan.client.heard.held)
+        until(lambda: plan.client.heard.held)
     assert len(done(url, do="suggest", n=4, take_over=True)["points"]) == 4
 
 
@@ -180,13 +181,14 @@ def test_a_policy_that_is_silent_is_told_of(token, monkeypatch):
         (b"[" * 100_000, "expected a JSON object"),
     ],
 )
-def test_a_wrong_request_is_told_what_was_expected_and_where(steered, body, said):
-    status, answer, _ = asked(steered[0], body)
-    assert status == 400
-    assert said in answer["error"]
+def test_a_wrong_request_is_told_what_was_expected_and_where(body, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        request_of(body)
 
 
-def test_a_request_that_is_too_large_is_refused(steered):
+def test_a_request_that_is_wrong_or_too_large_is_refused(steered):
+    status, answer, _ = asked(steered[0], b'{"do": "explode"}')
+    assert (status, "at `$.do`" in answer["error"]) == (400, True)
     status, answer, _ = asked(steered[0], b" " * (MOST_BYTES + 1))
     assert (status, answer) == (413, {"error": f"expected at most {MOST_BYTES} bytes"})
 
