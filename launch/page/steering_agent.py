@@ -121,12 +121,20 @@ class SteeringAgent:
         ------
         ConflictError
             If another plan is being steered, or not as many points were measured as the program thinks.
+        ValueError
+            If the policy refuses what was reported; it has not been noted.
         TimeoutError
             If the policy does not answer; what was reported has been noted.
         """
         with self._lock:
+            before = (self._policy.measured, self._policy.failed) if self._policy else ((), ())
             policy = self._noted(words, steered)
-            _, points = policy.next_points(words.n)
+            try:
+                _, points = policy.next_points(words.n)
+            except ValueError:
+                policy.count(before[0])  # or it would refuse every question from now on
+                policy.give_up(before[1])
+                raise
             stops, why = policy.should_stop()
             assert policy.last is not None  # noqa: S101 -- it has just answered
             return self._counts(policy) | {

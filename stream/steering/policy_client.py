@@ -32,6 +32,7 @@ from stream.wire.messages import (
 )
 
 FAREWELL_S = 0.5
+REFUSED = "refused"  # how the complaint begins where the policy said why it does not answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,7 +200,7 @@ class PolicyClient(Client):
             case Controls():
                 self.questions.hear(message)
             case Reject(reason=reason):
-                self.questions.complaint = f"refused: {reason}"[:200]
+                self.questions.complaint = f"{REFUSED}: {reason}"[:200]
             case _:
                 self.questions.complaint = f"garbage: {type(message).__name__} from the policy"
         return None

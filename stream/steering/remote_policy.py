@@ -12,7 +12,7 @@ from operators.arrays import Positions
 from stream.atomic import replacing
 from stream.steering.controls import ENDED
 from stream.steering.optimizer import NamedPoints
-from stream.steering.policy_client import PolicyClient
+from stream.steering.policy_client import REFUSED, PolicyClient
 from stream.wire.messages import Recommendation
 
 TIMEOUT_S, POLL_S = 5.0, 0.005
@@ -93,12 +93,16 @@ class RemotePolicy(NamedPoints):
         ------
         TimeoutError
             If nobody answers, or nothing that may be believed: the sentence says what came.
+        ValueError
+            If the policy refuses what it was told.
         """
         client = self._client
         client.ask(self.measured, n_points, self.failed)
         for _ in range(max(round(self._timeout_s / POLL_S), 1)):
             if (advice := client.poll()) is not None:
                 break
+            if (refusal := client.complaint()).startswith(REFUSED):
+                raise ValueError(f"the policy at {client.endpoint.address}: {refusal}")
             self._wait(POLL_S)
         else:
             what = client.complaint() or "it does not answer"

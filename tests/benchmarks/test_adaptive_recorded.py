@@ -12,7 +12,7 @@ N_FRAMES = 144
 
 
 @pytest.fixture(scope="module")
-def ground():
+def ground() -> Ground:
     simulated = simulate_scan(Simulation(n_rows=12, n_columns=12))
     scan = RecordedScan(
         frames=simulated.frames,
@@ -33,7 +33,9 @@ def ground():
 
 @pytest.mark.parametrize("arm", PLANNED)
 @pytest.mark.parametrize("n", [16, 30, 49])
-def test_a_pattern_takes_recorded_positions_all_over_the_field_and_none_twice(ground, arm, n):
+def test_a_pattern_takes_recorded_positions_all_over_the_field_and_none_twice(
+    ground: Ground, arm: str, n: int
+) -> None:
     for seed in range(3):
         frames = planned_frames(ground, arm, n, seed)
         assert len(set(frames)) == n
@@ -42,7 +44,9 @@ def test_a_pattern_takes_recorded_positions_all_over_the_field_and_none_twice(gr
     assert planned_frames(ground, arm, n, 0) != planned_frames(ground, arm, n, 1)
 
 
-def test_the_policy_takes_recorded_positions_and_more_of_them_make_a_better_image(ground):
+def test_the_policy_takes_recorded_positions_and_more_of_them_make_a_better_image(
+    ground: Ground,
+) -> None:
     frames = steered_frames(ground, 96, seed=0)
     assert len(set(frames)) == 96
     few, many = (ground.judged(frames[:n], epochs=6, seed=0) for n in (40, 96))

@@ -36,7 +36,7 @@ NOT_RUN = {
     "a beamline's": 3,
 }
 PATH = re.compile(r"\.(npy|cxi|csv|safetensors|key\w*)$|^clients$")
-SHELL = {"mkdir", "cp", "python3", ".", "ssh", "qserver", "chmod"}
+SHELL = {"mkdir", "cp", "python3", ".", "ssh", "qserver", "umask"}
 
 
 @functools.cache

@@ -97,6 +97,15 @@ def test_a_request_that_is_repeated_because_its_answer_was_lost_counts_nothing_t
     assert done(url, do="report")["n_measured"] == 4
 
 
+def test_a_point_that_cannot_be_is_refused_and_spoils_nothing(steered):
+    url, steers, _ = steered
+    done(url, do="suggest", n=4, measured=[[1.0, 2.0]])
+    status, answer, _ = asked(url, {"do": "suggest", "n": 4, "measured": [[1e11, 2.0]]})
+    assert (status, "object pixels away: is um its unit?" in answer["error"]) == (409, True)
+    assert done(url, do="suggest", n=4, measured=[[3.0, 2.0]], after=1)["n_measured"] == 2
+    assert steers.measured.tolist() == [[1.0, 2.0], [3.0, 2.0]]
+
+
 def test_words_of_a_program_reach_whoever_is_steered(steered):
     url, _, _ = steered
     (low, high), _ = LIMITS
@@ -140,7 +149,8 @@ def test_nobody_steers_without_the_token_and_no_browser_does_with_it(steered):
         (BEARING | {"Origin": "https://elsewhere.example"}, 403),
         (BEARING | {"Host": "rebound.example"}, 403),
         (BEARING | {"Content-Type": "text/plain"}, 415),
-        ({}, 403),
+        ({}, 401),
+        ({"Origin": url}, 403),
     ):
         assert asked(url, hold, headers)[0] == status, headers
     assert asked(url, headers={})[0] == 401
