@@ -26,7 +26,9 @@ DOORS = {
         "PolicyClient.complaint": "self",
         "PolicyClient.tell": "self, source, reason, n_points, n_left",
         "PolicyClient.close": "self",
-        "RemotePolicy": "client, motors=('y', 'x'), *, timeout_s=5.0, file=None, wait=<built-in function sleep>",
+        "RemotePolicy": (
+            "client, motors=('y', 'x'), *, timeout_s=5.0, file=None, wait=<built-in function sleep>"
+        ),
         "RemotePolicy.suggest": "self, num_points=None",
         "RemotePolicy.ingest": "self, points",
         "RemotePolicy.get_best_points": "self",
