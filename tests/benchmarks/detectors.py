@@ -18,9 +18,13 @@ from typing import Any, NamedTuple
 import cbor2
 import hdf5plugin
 import numpy as np
+from p4p import Value
+from p4p.nt import NTNDArray
 
+from stream.detector.compression import BLOCK_BYTES
 from stream.detector.dialects import DIALECTS, ENCODERS
 from stream.detector.protocol import ImageMessage
+from stream.detector.pva.ntndarray import decode_array, encode_array
 from stream.detector.simulator import Compression, ReplayConfig, series_messages
 from tests.benchmarks.figures import Benchmark, Figures
 
@@ -69,7 +73,36 @@ def jungfraujoch(folder: Path) -> Pair:
     return _by_socket("jungfraujoch", "bszstd", _bare_cbor)
 
 
-ROWS: dict[str, Callable[[Path], Pair]] = {"v2": v2, "v1": v1, "jungfraujoch": jungfraujoch}
+def ntndarray(folder: Path) -> Pair:
+    """areaDetector's NTNDArray out of p4p, bslz4."""
+    values = [Value(NTNDArray().type, encode_array(frame, 1, 1.0)) for frame in frames()]
+    out = np.empty((N_PIXELS, N_PIXELS), "<u2")
+
+    def product() -> np.ndarray:
+        for value in values:
+            exposure = decode_array(value)
+            assert exposure is not None
+            exposure.frame.decode_into(out)
+        return out
+
+    def with_libraries() -> np.ndarray:
+        for value in values:
+            columns, rows = (axis["size"] for axis in value["dimension"])
+            item_size = {5: 1, 6: 2, 7: 4}[value["codec.parameters"]]
+            sizes = rows * columns, item_size, BLOCK_BYTES // item_size
+            if _BSHUF["lz4"](value["value"].tobytes(), out.ctypes.data, *sizes) < 0:
+                raise ValueError("damaged")
+        return out
+
+    return Pair(product, with_libraries, len(values), "NTNDArray bslz4")
+
+
+ROWS: dict[str, Callable[[Path], Pair]] = {
+    "v2": v2,
+    "v1": v1,
+    "jungfraujoch": jungfraujoch,
+    "ntndarray": ntndarray,
+}
 """What is measured, by the name of its figures; the folder is for what it writes."""
 
 
@@ -109,12 +142,21 @@ def _bare_v1(parts: list[bytes], out: np.ndarray) -> None:
     _DECOMPRESS["bslz4"](parts[2], out, int(pixels["encoding"][2:4]) // 8)
 
 
-def _library(name: str) -> Callable[[bytes, np.ndarray, int], None]:
-    """Return bitshuffle's own function, called with what the header of the data says."""
+def _function(name: str) -> Any:
+    """Return bitshuffle's own function."""
     (path,) = Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*")
     function: Any = getattr(ctypes.CDLL(str(path)), f"bshuf_decompress_{name}")
     function.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
     function.restype = ctypes.c_int64
+    return function
+
+
+_BSHUF = {name: _function(name) for name in ("lz4", "zstd")}
+
+
+def _library(name: str) -> Callable[[bytes, np.ndarray, int], None]:
+    """Return the same, called with what the header of the data says."""
+    function = _BSHUF[name]
 
     def decompress(data: bytes, out: np.ndarray, item_size: int) -> None:
         n_bytes, block_bytes = _HEADER.unpack_from(data)
