@@ -1,9 +1,9 @@
 """What frames of an areaDetector over PV Access cost, and the live image as PVs.
 
-`ntndarray_ratio_512` is the time of a program that reads pixels and dimensions of an NTNDArray out of p4p and has
-libh5bshuf unpack them, unchecked, over that of the decoder; processor times, the median of repetitions that
-alternate. Then frames come at a kilohertz from another process, and what receives them records them as a run
-does; the baseline takes the same updates out of p4p and drops them.
+`ntndarray_ratio_512` is the time of a program that reads pixels and dimensions of an NTNDArray out of p4p and
+has libh5bshuf unpack them, unchecked, over that of the decoder; processor times, the median of repetitions
+that alternate. Then frames come at a kilohertz from another process, and what receives them records them as a
+run does; the baseline takes the same updates out of p4p and drops them.
 """
 
 import ctypes
