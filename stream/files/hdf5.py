@@ -63,12 +63,26 @@ def open_hdf5(path: Path, *, is_growing: bool = False) -> h5py.File:
     """
     with damage_named(path):
         for source in sources_of(path, is_growing=is_growing):
-            if not _is_within(source.path, path.parent):
+            if not is_within(source.path, path.parent):
                 raise OutsideError(
                     f"{path}: {source.where} lies in {source.path}, outside of the folder of the file, and "
                     "is not read from there: name that file itself, or copy what is wanted (h5copy -f ext)"
                 )
         return h5py.File(path, "r", swmr=is_growing)
+
+
+def open_unlocked(path: Path, *, is_growing: bool = False) -> h5py.File:
+    """Returns the file as `open_hdf5` does, without a lock that keeps others from writing to it.
+
+    Whoever uses it follows no link to another file. (A file that its writer shares is not locked anyway.)
+
+    Raises
+    ------
+    ScanFileError
+        Naming the file and what is wrong with it.
+    """
+    with damage_named(path):
+        return h5py.File(path, "r", swmr=is_growing, locking=None if is_growing else False)
 
 
 @contextmanager
@@ -193,7 +207,7 @@ def _opened_for(named: str, folder: Path, *, is_raw: bool) -> Path | None:
     return None
 
 
-def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a file lies in a folder, by its name: who may make symlinks there has read it already."""
+def is_within(path: Path, folder: Path) -> bool:
+    """Says whether a file lies in a folder, by its name: who may make symlinks there has read it already."""
     home = Path(os.path.normpath(folder.absolute()))
     return path.absolute().is_relative_to(home) or path.resolve().is_relative_to(folder.resolve())

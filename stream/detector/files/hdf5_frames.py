@@ -72,10 +72,10 @@ class FrameDataset:
         return int(self._dataset.shape[0])
 
     @property
-    def n_most(self) -> int | None:
-        """How many it can have, None where that is not bounded."""
-        most = self._dataset.maxshape[0]
-        return None if most is None else int(most)
+    def low(self) -> int | None:
+        """The number of its first frame in the series, None where DECTRIS' attribute is missing."""
+        low = self._dataset.attrs.get("image_nr_low")
+        return None if low is None else int(low) - 1
 
     def refresh(self) -> None:
         """Looks again how far its writer has come."""

@@ -1,39 +1,61 @@
-"""A series in HDF5: one dataset that grows, or a master file with data files beside it."""
+"""A series in HDF5: one dataset that grows, or data files that appear beside a master file."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import h5py
 
 from stream.detector.files.described import describe
 from stream.detector.files.hdf5_frames import FrameDataset
+from stream.detector.files.hdf5_places import Place, follow, is_whole, places_in
 from stream.detector.files.series import Description, Numbered
+from stream.detector.files.writer import IS_SHARED, State, tells_its_writer, writer_of
 from stream.detector.protocol import DetectorMessageError
 from stream.files.base import ScanFileError
-from stream.files.hdf5 import damage_named, open_hdf5
+from stream.files.hdf5 import damage_named, open_hdf5, open_unlocked
 
-_USUAL = (
-    "entry/data/data",
-    "entry_1/instrument_1/detector_1/data",
-    "entry_1/data_1/data",
-    "entry/instrument/detector/data",
-    "exchange/data",
-    "data",
-)
-_PART = re.compile(r"data_\d+")
-_PARTS_GROUP = "entry/data"
-_LATEST, _IS_WRITTEN, _IS_SHARED = 3, 1, 4  # superblock's version, flags of who has the file open
 SETTLED_S = 0.3  # a file that does not tell its writer is read when it has not changed for so long
+AGAIN_S = 1.0  # after which a file is read again though it seems unchanged: on a network that may be late
+MISSING_S = 0.1  # between two looks whether a file is there
 
 
-class _Part(NamedTuple):
-    name: str
-    first: int  # number in the series
-    frames: FrameDataset
+class _Part:
+    """What has been read of the frames in one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.frames: FrameDataset | None = None  # while its file is open
+        self.n_read = self.n_frames = place.skipped  # of the dataset
+        self.holes: list[int] = []  # frames that others have overtaken
+        self.low: int | None = None  # number of its first frame, as it says itself
+        self.flags, self.tells = 0, False  # whether it is being written, and says so
+        self.seen: State | None = None  # of its file when it was opened
+        self.looks_at = self.again_at = float("-inf")
+        self.is_done = False  # nothing more can come
+
+    @property
+    def is_read(self) -> bool:
+        return self.n_frames > self.place.skipped and self.n_read >= self.n_frames and not self.holes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has all frames that belong to the series."""
+        most = self.place.n_most
+        return self.is_read and most is not None and self.n_read - self.place.skipped >= most
+
+    def waiting(self) -> Iterator[int]:
+        """Yield what others have overtaken, then what is new."""
+        yield from list(self.holes)
+        yield from range(self.n_read, self.n_frames)
+
+    def passed(self, index: int, *, is_hole: bool = False) -> None:
+        if index in self.holes:
+            self.holes.remove(index)
+            return
+        if is_hole:
+            self.holes.append(index)
+        self.n_read = index + 1
 
 
 class Hdf5Series:
@@ -50,14 +72,12 @@ class Hdf5Series:
 
     def __init__(self, path: Path, dataset: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self.waits_for, self._clock = path, "", clock
-        self._changed: dict[
-            Path, tuple[tuple[int, int], float]
-        ] = {}  # size and time of files, and since when
         self._dataset, self._told = dataset, Description()
-        self._file: h5py.File | None = None  # open while its writer shares it
-        self._n_read: dict[str, int] = {}  # of each part
-        self._holes: dict[str, list[int]] = {}  # frames of each that others have overtaken
-        self._done: set[str] = set()  # parts of which nothing more can come
+        self._parts: list[_Part] = []
+        self._listed: State | None = None  # the file when its parts were
+        self._lists_at = float("-inf")
+        self._changed: dict[Path, tuple[State, float]] = {}  # files as they were seen, and since when
+        self._files: dict[Path, h5py.File] = {}
         self._skipped, self._has_all = 0, False
 
     def skip(self, n_frames: int) -> None:
@@ -74,217 +94,205 @@ class Hdf5Series:
         return self._has_all
 
     def close(self) -> None:
-        """Lets go of the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Lets go of the files."""
+        for part in self._parts:
+            part.frames = None
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def read(self, n_most: int, most_bytes: int) -> list[Numbered]:
         """Returns the next frames that have been written since; raises as `FileSeries.read`."""
-        is_written = _writer_of(self.path)  # before looking: what it has written until now is all there
+        found: list[Numbered] = []
         try:
-            with self._opened(is_written) as file:
-                if file is None:
-                    return []
-                self._told = self._described(file)
-                return self._read(file, n_most, most_bytes, is_written=bool(is_written))
+            self.waits_for = ""
+            self._list()
+            for part, first in self._in_order():
+                if len(found) >= n_most or sum(len(each.frame.data) for each in found) >= most_bytes:
+                    break
+                try:
+                    self._read(part, first, found, n_most, most_bytes)
+                except ScanFileError as error:
+                    self._let_go(part)
+                    self.waits_for = str(error)
         except ScanFileError as error:
             self.close()
             self.waits_for = str(error)
-            return []
-
-    def _read(self, file: h5py.File, n_most: int, most_bytes: int, *, is_written: bool) -> list[Numbered]:
-        found: list[Numbered] = []
-        n_bytes, parts = 0, list(self._parts(file))
-        for index, part in enumerate(parts):
-            if self._file is not None:
-                part.frames.refresh()
-            for number in self._numbers(part):
-                if len(found) >= n_most or n_bytes >= most_bytes:
-                    break
-                try:
-                    frame = part.frames.frame(number)
-                except DetectorMessageError:
-                    if found or is_written:
-                        break  # what came before goes first; what is being written may yet be whole
-                    self._pass(part, number)
-                    raise
-                if frame is not None:
-                    found.append(Numbered(part.first + number, frame))
-                    n_bytes += len(frame.data)
-                elif number in self._holes.get(part.name, ()):
-                    continue
-                elif not part.frames.is_there(number + 1):
-                    break
-                self._pass(part, number, is_hole=frame is None)
-            is_read = self._n_read.get(part.name, 0) >= part.frames.n_frames
-            if is_read and index + 1 < len(parts) and not self._holes.get(part.name):
-                self._done.add(part.name)
-        self.waits_for = ""
-        self._has_all = self._is_all(parts, is_written=is_written)
+        self._has_all = self._is_all()
+        if found or self._has_all:
+            self.waits_for = ""
         return found
 
-    def _numbers(self, part: _Part) -> Iterator[int]:
-        """Yield what is to be read of a part: what others have overtaken, then what is new."""
-        n_read = max(self._n_read.get(part.name, 0), min(self._skipped - part.first, part.frames.n_frames))
-        self._n_read[part.name] = n_read
-        yield from list(self._holes.get(part.name, ()))
-        yield from range(n_read, part.frames.n_frames)
-
-    def _pass(self, part: _Part, number: int, *, is_hole: bool = False) -> None:
-        holes = self._holes.setdefault(part.name, [])
-        if number in holes:
-            holes.remove(number)
+    def _list(self) -> None:
+        """Look which parts there are, where the file has changed or a while has passed."""
+        if self._parts and all(part.place.path == self.path for part in self._parts):
             return
-        if is_hole:
-            holes.append(number)
-        self._n_read[part.name] = number + 1
-
-    def _is_all(self, parts: list[_Part], *, is_written: bool) -> bool:
-        if not parts or any(self._n_read[part.name] < part.frames.n_frames for part in parts):
-            return False
-        if any(self._holes.values()) and (is_written or not _tells_its_writer(self.path)):
-            return False
-        n_read = parts[-1].first + self._n_read[parts[-1].name]
-        if self._told.n_frames is not None:
-            return n_read >= self._told.n_frames
-        is_single = not _PART.fullmatch(parts[-1].name.rpartition("/")[2])
-        return is_single and not is_written and n_read > 0 and _tells_its_writer(self.path)
-
-    def _described(self, file: h5py.File) -> Description:
-        if self._told != Description():
-            return self._told
-        with damage_named(self.path):
-            return describe(file)
-
-    def _parts(self, file: h5py.File) -> Iterator[_Part]:
-        with damage_named(self.path):
-            group = file.get(_PARTS_GROUP)
-            names = sorted(filter(_PART.fullmatch, group)) if isinstance(group, h5py.Group) else []
-        if self._dataset or not names:
-            name = self._dataset or find_frames(self.path, file)
-            yield _Part(name, 0, FrameDataset(file.get(name), f"{self.path}, {name}"))
+        state, now = State.of(self.path), self._clock()
+        if self._parts and state == self._listed and now < self._lists_at:
             return
-        first, n_each, is_known = 0, 0, True  # whether the number of the next frame is
-        for name in names:
-            place = f"{_PARTS_GROUP}/{name}"
-            if place in self._done:
-                first += self._n_read[place]
-                continue
-            part = self._part(file, place)
-            if part is None:
-                is_known = is_known and n_each > 0
-                first += n_each
-                continue
-            frames, low = part
-            if low is not None:
-                first, is_known = low, True
-            if is_known:
-                yield _Part(place, first, frames)
-            n_each = n_each or frames.n_frames
-            first += frames.n_frames
+        if not self._is_readable(self.path):
+            return
+        with self._opened(self.path) as file:
+            if self._told == Description():
+                with damage_named(self.path):
+                    self._told = describe(file)
+            places = places_in(self.path, file, self._dataset)
+        known = {part.place[:2]: part for part in self._parts}
+        self._parts = [known.get(place[:2]) or _Part(place) for place in places]
+        self._listed, self._lists_at = state, now + AGAIN_S
 
-    def _part(self, file: h5py.File, place: str) -> tuple[FrameDataset, int | None] | None:
-        """Return the frames of a data file and the number of its first, None while it is being written."""
-        with suppress(KeyError, OSError):  # it is not there yet
-            dataset = file[place]
-            if self._is_settled(Path(dataset.file.filename)):
-                low = dataset.attrs.get("image_nr_low")
-                return FrameDataset(dataset, f"{self.path}, {place}"), None if low is None else int(low) - 1
-        return None
+    def _in_order(self) -> Iterator[tuple[_Part, int | None]]:
+        """Yield parts of which more may come, and the number of the first frame of each, if that is known."""
+        first, n_each, is_known = 0, 0, True
+        for index, part in enumerate(self._parts):
+            if part.place.first is not None:
+                yield part, part.place.first
+                continue
+            if not part.is_done:
+                yield part, first if is_known else None
+            if part.low is not None:
+                first, is_known = part.low, True
+            is_known = is_known and (part.n_frames or n_each) > 0
+            first += part.n_frames or n_each
+            n_each = n_each or part.n_frames
+            has_more_behind = index + 1 < len(self._parts)
+            part.is_done = part.is_done or (
+                part.is_read and has_more_behind and self._parts[index + 1].n_frames > 0
+            )
 
-    def _is_settled(self, path: Path) -> bool:
-        """Whether a file has not changed for a moment: where it does not tell, who writes it may be at it."""
-        try:
-            found = path.stat()
-        except OSError:
+    def _read(
+        self, part: _Part, first: int | None, found: list[Numbered], n_most: int, most_bytes: int
+    ) -> None:
+        """Add what is new of a part to `found`."""
+        if not self._open(part):
+            return
+        assert part.frames is not None  # noqa: S101
+        first = part.low if part.low is not None else first
+        if first is None:
+            self._let_go(part)
+            return
+        place = part.place._replace(first=first)
+        n_bytes = sum(len(each.frame.data) for each in found)
+        for index in part.waiting():
+            if len(found) >= n_most or n_bytes >= most_bytes:
+                return
+            if place.number(index) < self._skipped:
+                part.passed(index)
+                continue
+            try:
+                frame = part.frames.frame(index)
+            except DetectorMessageError:
+                if found or part.flags:
+                    return  # what came before goes first; what is being written may yet be whole
+                part.passed(index)
+                raise
+            if frame is not None:
+                found.append(Numbered(place.number(index), frame))
+                n_bytes += len(frame.data)
+            elif index in part.holes:
+                continue
+            elif not part.frames.is_there(index + 1):
+                break
+            part.passed(index, is_hole=frame is None)
+        if not part.flags & IS_SHARED:
+            self._let_go(part)
+
+    def _open(self, part: _Part) -> bool:
+        """Open the file of a part, or look again how far its writer has come; say whether that can be."""
+        path, now = part.place.path, self._clock()
+        if part.frames is None:
+            if now < part.looks_at:
+                return False
+            state = State.of(path)
+            is_as_before = state == part.seen and now < part.again_at
+            if is_as_before or not self._is_readable(path):
+                part.looks_at = now + (MISSING_S if state is None else 0.0)
+                return False
+            part.seen, part.again_at = state, now + AGAIN_S
+        # Before looking: what has been written by then is all there.
+        part.flags, part.tells = writer_of(path), tells_its_writer(path)
+        if part.frames is None:
+            part.frames = self._frames(part)
+            if part.frames is None:
+                return False
+        else:
+            part.frames.refresh()
+        most = part.place.n_most
+        n_frames = part.frames.n_frames
+        part.n_frames = n_frames if most is None else min(n_frames, part.place.skipped + most)
+        return True
+
+    def _frames(self, part: _Part) -> FrameDataset | None:
+        path, name = part.place.path, part.place.name
+        file = self._files[path] if path in self._files else self._opened(path)
+        self._files[path] = file
+        lies_in, name = follow(path, file, name)
+        with damage_named(path):
+            dataset = file.get(name) if lies_in == path else None
+            is_elsewhere = lies_in != path or (
+                isinstance(dataset, h5py.Dataset) and (dataset.is_virtual or dataset.external)
+            )
+        if is_elsewhere:
+            dataset = self._put_together(part)
+            if dataset is None:
+                return None
+        frames = FrameDataset(dataset, f"{path}, {name}")
+        if part.place.first is None:
+            part.low = frames.low
+        return frames
+
+    def _put_together(self, part: _Part) -> h5py.Dataset | None:
+        """Return a dataset that draws on other files, None until all of it is there."""
+        path, name = part.place[:2]
+        self._let_go(part)
+        self._files[path] = open_hdf5(path)
+        with damage_named(path):
+            dataset = self._files[path].get(name)
+            if isinstance(dataset, h5py.Dataset) and dataset.is_virtual and not is_whole(path, dataset):
+                self._let_go(part)
+                self.waits_for = f"{path}, {name}: not all files that it is put together from are there"
+                return None
+        return dataset
+
+    def _opened(self, path: Path) -> h5py.File:
+        return open_unlocked(path, is_growing=bool(writer_of(path) & IS_SHARED))
+
+    def _let_go(self, part: _Part) -> None:
+        """Close the file of a part, and with it those of others in it."""
+        for each in self._parts:
+            if each.place.path == part.place.path:
+                each.frames = None
+        file = self._files.pop(part.place.path, None)
+        if file is not None:
+            file.close()
+
+    def _is_readable(self, path: Path) -> bool:
+        """Whether a file can be read by now."""
+        state = State.of(path)
+        if state is None:
+            self.waits_for = f"{path} is not there yet"
             return False
-        now, state = self._clock(), (found.st_size, found.st_mtime_ns)
+        flags = writer_of(path)
+        if flags & IS_SHARED:
+            return True
+        if flags:
+            self.waits_for = f"{path}: its writer does not share it (SWMR): it is read when it is closed"
+            return False
+        if path == self.path and tells_its_writer(path):
+            return True
         before, since = self._changed.get(path, (None, 0.0))
         if before != state:
-            self._changed[path] = state, now
+            self._changed[path] = state, self._clock()
             return False
-        return now - since >= SETTLED_S
+        return self._clock() - since >= SETTLED_S
 
-    @contextmanager
-    def _opened(self, is_written: int) -> Iterator[h5py.File | None]:
-        """Give the file if it can be read, and hold it while its writer shares it."""
-        if self._file is not None:
-            yield self._file
-            return
-        if not self.path.exists():
-            self.waits_for = f"{self.path} is not there yet"
-            yield None
-        elif is_written & _IS_SHARED:
-            self._file = open_hdf5(self.path, is_growing=True)
-            yield self._file
-        elif not _tells_its_writer(self.path) and not self._is_settled(self.path):
-            yield None
-        elif is_written:
-            self.waits_for = f"{self.path}: its writer does not share it (SWMR): it is read when it is closed"
-            yield None
-        else:
-            with open_hdf5(self.path) as file:
-                yield file
-
-
-def find_frames(path: Path, file: h5py.File) -> str:
-    """Returns the name of the frames in a file: as it says, where they usually are, or the only ones.
-
-    Raises
-    ------
-    ScanFileError
-        If there are none or several.
-    """
-    with damage_named(path):
-        if (named := _by_default(file)) is not None:
-            return named
-        for name in _USUAL:
-            if _is_stack(file.get(name)):
-                return name
-        found: list[str] = []
-        file.visititems(lambda name, item: found.append(name) if _is_stack(item) else None)
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(found) or "none"
-    raise ScanFileError(
-        f"{path}: wanted one dataset of whole numbers (frame, row, col), found {listed}: name it in "
-        "detector.dataset"
-    )
-
-
-def _by_default(file: h5py.File) -> str | None:
-    """Return what the attributes of NeXus lead to, if that is a stack of frames."""
-    item: Any = file
-    for _ in range(4):
-        name = item.attrs.get("default", item.attrs.get("signal")) if isinstance(item, h5py.Group) else None
-        name = name.decode(errors="replace") if isinstance(name, bytes) else name
-        if not isinstance(name, str) or name not in item:
-            break
-        item = item[name]
-    return str(item.name).lstrip("/") if _is_stack(item) else None
-
-
-def _is_stack(item: Any) -> bool:
-    return isinstance(item, h5py.Dataset) and item.ndim == 3 and item.dtype.kind in "ui"
-
-
-def _superblock(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(12)
-    except OSError:
-        return b""
-
-
-def _writer_of(path: Path) -> int:
-    """Return the flags of who has a file open to write, 0 where nobody has, or the file does not tell."""
-    head = _superblock(path)
-    is_told = len(head) == 12 and head[8] >= _LATEST
-    return head[11] & (_IS_WRITTEN | _IS_SHARED) if is_told else 0
-
-
-def _tells_its_writer(path: Path) -> bool:
-    """Whether a file says who has it open to write: those of old formats do not."""
-    head = _superblock(path)
-    return len(head) == 12 and head[8] >= _LATEST
+    def _is_all(self) -> bool:
+        if not self._parts or not all(part.is_read for part in self._parts):
+            return False
+        n_read = sum(part.n_read - part.place.skipped for part in self._parts)
+        if self._told.n_frames is not None:
+            return n_read >= self._told.n_frames
+        return all(
+            part.place.first is not None and (part.is_full or (part.tells and not part.flags))
+            for part in self._parts
+        )
