@@ -136,13 +136,13 @@ def beside(path: Path, named: str) -> Path:
 
 def _sources(path: Path, dataset: Any) -> list[Place] | None:
     """Return where the frames of a virtual dataset lie, None where one frame has several sources."""
-    places = []
+    places, frame = [], dataset.shape[1:]
     for source in dataset.virtual_sources():
-        here, there = _slab(source.vspace), _slab(source.src_space)
-        if here is None or there is None or len(here) != len(there) or "%b" in source.file_name:
+        here, there = _slab(source.vspace, dataset.shape), _slab(source.src_space, (_UNLIMITED, *frame))
+        if here is None or there is None or len(there) != 3 or "%b" in source.file_name:
             return None
-        frame = [_Run(0, 1, n, 1) for n in dataset.shape[1:]]
-        if [_joined(each) for each in here[1:]] != frame or [_joined(each) for each in there[1:]] != frame:
+        whole = [_Run(0, 1, n, 1) for n in frame]
+        if [_joined(each) for each in here[1:]] != whole or [_joined(each) for each in there[1:]] != whole:
             return None
         numbers, rows = _joined(here[0]), _joined(there[0])
         if rows.stride != 1:
@@ -172,10 +172,10 @@ class _Run(NamedTuple):
     block: int
 
 
-def _slab(space: Any) -> list[_Run] | None:
-    """Return what is selected along each axis, None of what is no regular selection."""
+def _slab(space: Any, shape: tuple[int, ...]) -> list[_Run] | None:
+    """Return what is selected along each axis of what has this shape, None of no regular selection."""
     if space.get_select_type() == h5py.h5s.SEL_ALL:
-        return [_Run(0, 1, n, 1) for n in space.get_simple_extent_dims()]
+        return [_Run(0, 1, n, 1) for n in shape]
     if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
         return None
     return [_Run(*map(int, run)) for run in zip(*space.get_regular_hyperslab(), strict=True)]

@@ -105,7 +105,6 @@ class Hdf5Series:
         """Returns the next frames that have been written since; raises as `FileSeries.read`."""
         found: list[Numbered] = []
         try:
-            self.waits_for = ""
             self._list()
             for part, first in self._in_order():
                 if len(found) >= n_most or sum(len(each.frame.data) for each in found) >= most_bytes:
@@ -119,8 +118,6 @@ class Hdf5Series:
             self.close()
             self.waits_for = str(error)
         self._has_all = self._is_all()
-        if found or self._has_all:
-            self.waits_for = ""
         return found
 
     def _list(self) -> None:
@@ -167,6 +164,7 @@ class Hdf5Series:
         if not self._open(part):
             return
         assert part.frames is not None  # noqa: S101
+        self.waits_for = ""
         first = part.low if part.low is not None else first
         if first is None:
             self._let_go(part)
