@@ -35,8 +35,10 @@ from stream.documents.codec import DocumentError
 from stream.documents.sources.choice import source_of
 from stream.documents.sources.protocol import PolledSource, Said, WireSource
 from stream.files.endpoint_section import EndpointSection
+from stream.stages.ingest.told import numbers_in
 from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
+from stream.wire.foreign import in_short
 from stream.wire.greeting import ask_who, unlike_keys
 from stream.wire.pva import Monitor
 from stream.wire.sockets import Kind, Socket
@@ -204,6 +206,8 @@ def _newest_file(config: Config) -> Findings:
 
 def _positions(config: Config, timeout_s: float) -> Findings:
     section = config.positions
+    if section.told:  # of which the check of the detector says whether they are there
+        return
     source = source_of(section.changed(take_existing=True), config.save)
     if isinstance(source, WireSource):
         yield from _who("positions", section, source.pattern, timeout_s)
@@ -303,6 +307,9 @@ def _frame(message: ImageMessage, config: Config, lacking: str) -> Findings:
         f"frame {message.image_id} of series {message.key} came: {rows} x {columns} pixels, {encoded.dtype}, "
         f"{encoded.compression or 'not compressed'}, at most {frame.max()} counts{lacking}",
     )
+    if config.positions.told and numbers_in(message.user_data, config.positions.told) is None:
+        wanted, came = " and ".join(config.positions.told), in_short(message.user_data)
+        yield Finding("positions", "WARNING", f"its user data is {came}: wanted numbers {wanted}")
     yield from _usable(encoded.shape, encoded.dtype, config)
 
 

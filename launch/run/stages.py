@@ -72,8 +72,7 @@ def stages_of(config: Config) -> tuple[StageSpec, ...]:
     if config.network.weights:
         stages += _inference_of(config)
     if config.refinement.enabled:
-        nice = nice_for(config.refinement.share)
-        stages.append(_refinement_of(config, nice))
+        stages.append(_refinement_of(config, nice_for(config.refinement.share)))
     if config.remote.cluster:
         stages.append(_cluster_of(config))
     if config.finetune.enabled:
@@ -178,6 +177,7 @@ def subscriber(run: ResolvedRun) -> Source:
         config_hash=context.config_hash,
         stages=[spec.name for spec in run.stages],
         results=result_folder(run.config.save),
+        told=run.config.positions.told,
         second=Second(PulseReader(run.rendezvous, INGESTS[1]), context.local(RELAY, bind=True))
         if section.subscribers > 1
         else None,
@@ -188,15 +188,16 @@ def assistant(run: ResolvedRun) -> Source:
     """Returns the stage that records frames beside the first one."""
     from stream.stages.ingest.assistant import Assistant
 
-    return Assistant(run.config.detector, run.scans, run.context().local(RELAY))
+    told = run.config.positions.told
+    return Assistant(run.config.detector, run.scans, run.context().local(RELAY), told=told)
 
 
 def positions(run: ResolvedRun) -> Source:
     """Returns the stage that records positions."""
     from stream.stages.positions import Positions
 
-    section, config_hash = _own(run.config.positions, run, "positions"), run.context().config_hash
-    return Positions(section, run.scans, config_hash=config_hash)
+    section = _own(run.config.positions, run, "positions")
+    return Positions(section, run.scans, config_hash=run.context().config_hash)
 
 
 def probe(run: ResolvedRun) -> Worker:
@@ -304,8 +305,7 @@ def stitcher(run: ResolvedRun) -> Worker:
     """Returns the stage that assembles and publishes the live image."""
     from stream.stages.stitching.worker import Stitcher
 
-    section = _own(run.config.live, run, "stitcher")
-    return Stitcher(section, _origin(run), state=StateReader(run.rendezvous))
+    return Stitcher(_own(run.config.live, run, "stitcher"), _origin(run), state=StateReader(run.rendezvous))
 
 
 def _run_of(run: ResolvedRun, run_id: str) -> ResolvedRun:

@@ -16,11 +16,13 @@ from stream.files.endpoint_section import EndpointSection
 from stream.files.paths import InputPath, OutputPath
 from stream.wire import addresses
 
+SourceName = Literal["documents", "panda", "panda-json", "pva", "detector", "growing-file", "file"]
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".cxi")
 _OWN_ADDRESS = ("panda", "panda-json")  # to whose address we connect
 _NEEDED = {
     "panda": ("address", "y", "x"),
     "panda-json": ("address", "y", "x"),
+    "detector": ("y", "x"),
     "file": ("path",),
 }
 _NUMBERED = ("growing-file", "panda", "pva")  # whose rows may say of which frame they are
@@ -29,9 +31,10 @@ _NUMBERED = ("growing-file", "panda", "pva")  # whose rows may say of which fram
 class PositionsConfig(PositionFields, EndpointSection):
     """Where the probe was for every frame."""
 
-    source: Literal["documents", "panda", "panda-json", "pva", "growing-file", "file"] = "documents"
+    source: SourceName = "documents"
     """bluesky documents as they are published, a PandA's data stream, the JSON that its relay publishes,
-    EPICS PVs, a file that is written while the scan runs, or one of a known trajectory"""
+    EPICS PVs, the user data of the detector's messages, a file that is written while the scan runs, or one
+    of a known trajectory"""
     address: str = addresses.POSITIONS
     """where bluesky publishes to, the relay does, or the PandA is (its port 8889): tcp://host:port or
     ipc://path"""
@@ -113,6 +116,11 @@ class PositionsConfig(PositionFields, EndpointSection):
     def has_address(self) -> bool:
         """Whether positions come through a ZeroMQ socket of ours."""
         return self.source in ("documents", "panda-json")
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Keys of the detector's user data that are positions, none where these come otherwise."""
+        return tuple(filter(None, (self.y, self.x, self.settled))) if self.source == "detector" else ()
 
     @property
     def where(self) -> str:

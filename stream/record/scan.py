@@ -33,6 +33,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "frames": ("", None),
     "exposed_s": ("<f8", ()),  # end of the exposure on the detector's clock, from the start of the series
     "received_s": ("<f8", ()),  # monotonic clock of this machine
+    "told": ("<f8", (4,)),  # what the detector's message says: y, x, whether at rest; and whether it says so
     "positions_m": ("<f8", (2,)),
     "spread_m": ("<f8", (2,)),  # standard deviation of a frame's captures; where it has several
     "travel_m": ("<f8", (2,)),  # of the probe from the first of them to the last

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stream.documents.config import PositionsConfig
 from stream.documents.sources.bluesky import BlueskyDocuments
+from stream.documents.sources.detector import DetectorPositions
 from stream.documents.sources.growing import GrowingFile
 from stream.documents.sources.panda import PandaStream
 from stream.documents.sources.panda_json import PandaRelay
@@ -13,6 +14,7 @@ from stream.documents.sources.pva import pva_positions
 
 SOURCES: Mapping[str, Callable[[PositionsConfig, Path], PositionSource]] = {
     # by `positions.source`; made of the configuration and the folder of scans
+    "detector": lambda config, scans: DetectorPositions(config, scans),
     "documents": lambda config, scans: BlueskyDocuments(),
     "growing-file": lambda config, scans: GrowingFile(config),
     "panda": lambda config, scans: PandaStream(config),

@@ -33,6 +33,8 @@ class Assistant:
         Of the first subscriber, for what it is to deal with.
     clock : callable
         Monotonic seconds; stamps the arrival of frames.
+    told : sequence of str
+        As of `FrameWriter`.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Assistant:
         scans: Path,
         outlet: Endpoint,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        told: Sequence[str] = (),
     ) -> None:
         self.inlet: Inlet | None = Inlet(
             config.pattern, (config.endpoint(),), config.queue, config.most_bytes
         )
         self.outlet = outlet
-        self._channel, self._clock = config.channel, clock
+        self._channel, self._told, self._clock = config.channel, told, clock
         self._dialect, self._new = DIALECTS[config.format](), NewScans(scans)
         self._writers: dict[str, FrameWriter] = {}  # of the open scans, by unique id of the series
         self._passed_on: list[Sequence[Buffer]] = []
@@ -99,7 +103,8 @@ class Assistant:
         for scan in self._new.look():
             is_shared = scan.header.n_subscribers > 1 and bool(scan.header.series_uid)
             if is_shared and not scan.count(STAGE, "closed"):
-                self._writers[scan.header.series_uid] = FrameWriter(scan, INGESTS[1], self._channel)
+                writer = FrameWriter(scan, INGESTS[1], self._channel, self._told)
+                self._writers[scan.header.series_uid] = writer
                 self._scan = scan.name
 
     def _record(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stream.detector.protocol import DetectorMessageError, ImageMessage
 from stream.record.columns import Column
 from stream.record.scan import INGESTS, Scan, State
+from stream.stages.ingest.told import numbers_in, series_in, write_told
 from stream.wire.codec import Buffer
 
 STAGE = INGESTS[0]
@@ -29,6 +30,8 @@ class FrameWriter:
         Whose counters it keeps; nobody else does under this name.
     channel : str
         Which channel of the detector, "" for the first.
+    told : sequence of str
+        Keys of numbers in the user data of images that are stored as well.
 
     Attributes
     ----------
@@ -38,12 +41,13 @@ class FrameWriter:
         What was wrong with the frame that could not be read last.
     """
 
-    def __init__(self, scan: Scan, writer: str, channel: str = "") -> None:
-        self.scan, self._channel = scan, channel
+    def __init__(self, scan: Scan, writer: str, channel: str = "", told: Sequence[str] = ()) -> None:
+        self.scan, self._channel, self._keys = scan, channel, told
         self.counters = scan.counters(writer, writable=True)
         self.frames = scan.column("frames", writable=True)
         self._exposed = scan.column("exposed_s", writable=True)
         self._received = scan.column("received_s", writable=True)
+        self._told = scan.column("told", writable=True) if told else None
         self.ledger = scan.ledger(STAGE, writable=True)
         self._n_room, self.problem = 0, ""
         # Few enough that they stay in the cache of the processor between decoding and storing.
@@ -53,7 +57,8 @@ class FrameWriter:
     @property
     def columns(self) -> tuple[Column, ...]:
         """What has to have room for a frame, the ledger first: one without room is still accounted for."""
-        return self.ledger, self._exposed, self._received, self.frames
+        told = () if self._told is None else (self._told,)
+        return self.ledger, self._exposed, self._received, *told, self.frames
 
     def has_room(self, number: int) -> bool:
         """Says whether there is room for the frame `number`, whoever made it."""
@@ -74,6 +79,9 @@ class FrameWriter:
             stored = numbers[:n_stored]
             self._exposed.write(stored, [image.exposed_s for image in images[:n_stored]])
             self._received.write(stored, received_s)
+            if self._told is not None:
+                told = [numbers_in(image.user_data, self._keys) for image in images[:n_stored]]
+                write_told(self._told, stored, told)
             self.scan.mark(STAGE, stored, State.DONE)
             self.see(max(stored))
         return n_stored
@@ -109,6 +117,12 @@ class FrameWriter:
         if pixels:
             self.frames.put(first, pixels)
         return n_stored
+
+    def take_told(self, user_data: Any) -> None:
+        """Stores the numbers of all frames, where the start of the series has lists of them."""
+        if self._told is not None and (rows := series_in(user_data, self._keys)):
+            self._told.reserve(len(rows))
+            write_told(self._told, range(len(rows)), rows)
 
     def see(self, number: int) -> None:
         """Takes note that a frame of this number exists."""

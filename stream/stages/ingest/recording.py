@@ -25,6 +25,8 @@ class Recording:
         Nobody else makes room in it or closes it; where its header says so, another process stores frames.
     channel : str
         Which channel of the detector, "" for the first.
+    told : sequence of str
+        As of `FrameWriter`.
 
     Attributes
     ----------
@@ -36,8 +38,9 @@ class Recording:
         Frames that came, usable or not, and frames stored.
     """
 
-    def __init__(self, scan: Scan, channel: str = "") -> None:
-        self.scan, self._writer = scan, FrameWriter(scan, STAGE, channel)
+    def __init__(self, scan: Scan, channel: str = "", told: Sequence[str] = ()) -> None:
+        self.scan, self._writer = scan, FrameWriter(scan, STAGE, channel, told)
+        self.take_told = self._writer.take_told
         self.counters = self._writer.counters
         self.problems: list[str] = []
         states = self._writer.ledger.head(self.head + FRAMES_BEYOND_HEAD)

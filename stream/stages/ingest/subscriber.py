@@ -76,6 +76,8 @@ class Subscriber:
         though its scan may have been deleted.
     second : Second, optional
         The process that takes frames beside this one.
+    told : sequence of str
+        Keys of numbers in the user data of messages that are stored with the frames.
     """
 
     def __init__(
@@ -89,11 +91,12 @@ class Subscriber:
         stages: Sequence[str] = (),
         results: Path | None = None,
         second: Second | None = None,
+        told: Sequence[str] = (),
     ) -> None:
         self._numbered = [scans, *([results] if results else [])]
         self.config, self._scans, self._clock = config, scans, clock
         self._run_id, self._config_hash, self._stages = run_id, config_hash, tuple(stages)
-        self._second = second
+        self._second, self._told = second, told
         self._incoming = Incoming(config, self._reject, second.relay if second else None)
         self.inlet = self._incoming.inlet
         self._series: Series | None = None
@@ -321,9 +324,11 @@ class Subscriber:
         n_bytes = n_reserve * shape[0] * shape[1] * np.dtype(dtype).itemsize
         try:
             check_room(self._scans, n_bytes, f"the {n_reserve} frames that it announces")
-            recording = Recording(Scan.create(folder, header, n_reserve), self.config.channel)
+            scan = Scan.create(folder, header, n_reserve)
+            recording = Recording(scan, self.config.channel, self._told)
             recording.counters["announced"] = series.n_announced
             recording.reserve(n_reserve)
+            recording.take_told(series.start and series.start.user_data)
         except (DiskFullError, MemoryError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             self._refuse(series, in_words(error))
@@ -341,7 +346,7 @@ class Subscriber:
 
     def _resume(self, scan: Scan) -> None:
         series = self._series = Series(scan.header.series_id, scan.header.series_uid or None)
-        series.recording, series.is_resumed = Recording(scan, self.config.channel), True
+        series.recording, series.is_resumed = Recording(scan, self.config.channel, self._told), True
         # Zero is what stands there when the process died before it wrote the number.
         series.n_announced = series.recording.counters["announced"] or UNKNOWN
         series.is_joined = series.recording.counters["joined"] > 0
