@@ -119,6 +119,7 @@ def test_a_good_configuration_passes_both(folder):
         (["live.address=ipc:///no/such/folder/live"], "live", "cannot bind ipc:///no/such/folder/live"),
         (["viewer.host=no.such.host.invalid", "viewer.insecure=true"], "viewer", "cannot serve the page at"),
         (["viewer.metrics_token=empty.npy"], "viewer", "empty.npy holds no token: wanted one word"),
+        (["viewer.steering_token=empty.npy"], "viewer", "viewer.steering_token: "),
         (
             ["detector.address=tcp://no.such.host.invalid:1", "detector.insecure=true"],
             "detector",
