@@ -15,6 +15,7 @@ import numpy as np
 
 from launch.config.config import Config
 from launch.config.probe import Known
+from launch.pva.service import STATUS
 from launch.run.findings import Finding, Findings, caught
 from launch.run.network_choice import for_the_rate
 from launch.run.readiness import readiness
@@ -40,10 +41,11 @@ from stream.stages.inputs import Optics
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 from stream.wire.greeting import ask_who, unlike_keys
-from stream.wire.pva import Monitor
+from stream.wire.pva import Monitor, PvaError
 from stream.wire.sockets import Kind, Socket
 
 TIMEOUT_S = 2.0
+MOMENT_S = 0.5  # for a PV of this computer to answer
 LOOK_S = 0.02  # between two looks at a PV that is not there yet
 SENDERS = {"PULL": ("PUSH",), "SUB": ("PUB", "XPUB")}
 _LOOK_S = 0.05  # between two looks for positions that are in files
@@ -69,6 +71,8 @@ def check(config: Config, timeout_s: float = TIMEOUT_S, *, receives: bool = Fals
     if config.network.weights and not failed & {"network", "probe", "frames"}:
         yield from caught("network", partial(_speed, known))
     yield from caught("detector", partial(_detector, config, timeout_s, receives=receives))
+    if config.pva.enabled:
+        yield from caught("pvs", partial(_others_pvs, config))
     if config.positions.source == "pva" and "positions" not in failed:
         yield from caught("positions", partial(_position_pvs, config, timeout_s))
     elif "positions" not in failed:
@@ -146,6 +150,17 @@ def _held(name: str, timeout_s: float, *, insecure: bool) -> Any:
                 raise TimeoutError(f"no PV {name} has answered in {timeout_s:g} s")
             time.sleep(LOOK_S)
     return update[0]
+
+
+def _others_pvs(config: Config) -> Findings:
+    """Yield whether PVs of the same names are served already, which viewers could not tell apart."""
+    name = f"{config.pva.prefix}{STATUS}"
+    try:
+        _held(name, MOMENT_S, insecure=config.pva.insecure)
+    except (TimeoutError, PvaError):  # nobody, or nobody who may be asked
+        return
+    detail = f"there is a PV {name} already: another run has the prefix {config.pva.prefix}, choose your own"
+    yield Finding("pvs", "WARNING", detail)
 
 
 def _position_pvs(config: Config, timeout_s: float) -> Findings:

@@ -72,3 +72,12 @@ def test_pvs_of_other_computers_have_to_be_allowed(tmp_path: Path, monkeypatch: 
     result, detail = said(tmp_path, 0.1)["detector"][0]
     assert result == "ERROR"
     assert "say `insecure: true`" in detail
+
+
+def test_a_prefix_that_another_run_has_is_told_of(tmp_path: Path) -> None:
+    status = SharedPV(initial=Value(NTScalar.buildType("s"), {"value": "live"}))
+    pvs = {"enabled": True, "prefix": "T:"}
+    with served({"T:Status": status}):
+        _, (result, detail) = said(tmp_path, 0.1, pva=pvs)["pvs"]
+    assert (result, detail.partition(":")[0]) == ("WARNING", "there is a PV T")
+    assert len(said(tmp_path, 0.1, pva=pvs)["pvs"]) == 1

@@ -13,11 +13,14 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from p4p import Value
 
 from stream.detector import dialects
 from stream.detector.config import DetectorConfig
+from stream.detector.protocol import DetectorMessageError, EndMessage, ImageMessage
+from stream.detector.pva import feed
 from stream.detector.pva.acquisitions import Acquisitions
-from stream.detector.pva.feed import PvaFeed
+from stream.detector.pva.feed import MESSAGES_PER_CALL, PvaFeed
 from stream.detector.pva.ntndarray import encode_array
 from stream.detector.pva.sender import PvaSender
 from stream.detector.simulator import Faults, Replay, ReplayConfig
@@ -25,7 +28,7 @@ from stream.record.scan import Scan, State, scans_in
 from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.subscriber import Subscriber
 from stream.wire.pva import Monitor, PvServer
-from tests.helpers.stream.pva import new_pv, own_network, post, served
+from tests.helpers.stream.pva import NDARRAY, HeldPv, new_pv, own_network, post, served
 
 PATIENCE_S = 30.0
 NAME = "T:IMAGE"
@@ -48,9 +51,9 @@ def subscriber(scans: Path, **config: Any) -> Subscriber:
 def connected_subscriber(scans: Path, queue: int = 100) -> Subscriber:
     """One that has seen the PV empty."""
     monitor = Monitor(NAME, queue)
-    feed = PvaFeed(monitor, Acquisitions(NAME, silence_s=0.4))
+    own = PvaFeed(monitor, Acquisitions(NAME, silence_s=0.4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(dialects.FEEDS, "pva", lambda config: feed)
+        patch.setitem(dialects.FEEDS, "pva", lambda config: own)
         stage = subscriber(scans)
     work_until(stage, lambda: monitor.is_connected)
     return stage
@@ -100,6 +103,75 @@ def test_every_frame_of_pvapys_detector_is_recorded(tmp_path: Path, suffix: str)
     (scan,) = scans_in(tmp_path / "scans")
     assert states(scan) == [State.DONE] * N_FRAMES
     assert np.array_equal(scan.column("frames").read(range(N_FRAMES)), FRAMES)
+
+
+class Bench:
+    """A feed of a PV in the hands of the test."""
+
+    def __init__(self) -> None:
+        self.now, self.pv = 0.0, HeldPv(NAME)
+        self.feed = PvaFeed(self.pv, Acquisitions(NAME, silence_s=5.0), lambda: self.now)
+        self.pv.post(Value(NDARRAY, {}))
+
+    def post(self, number: int, **changes: Any) -> None:
+        fields = encode_array(FRAMES[number], number, STAMP_S + number / 500)
+        self.pv.post(Value(NDARRAY, fields | changes))
+
+    def numbers(self) -> list[int]:
+        return [said.image_id for said in self.feed.receive() if isinstance(said, ImageMessage)]
+
+
+def test_an_update_that_is_no_frame_costs_itself() -> None:
+    bench = Bench()
+    bench.post(1)
+    bench.post(2, dimension=[{"size": 3}])
+    bench.post(3)
+    assert bench.numbers() == [0]
+    with pytest.raises(DetectorMessageError, match="wanted two axes"):
+        bench.numbers()
+    assert bench.numbers() == [2]
+
+
+def test_a_turn_takes_a_bounded_number_of_frames() -> None:
+    bench = Bench()
+    for number in range(1, N_FRAMES):
+        bench.post(number)
+    taken = bench.numbers()
+    assert len(taken) == MESSAGES_PER_CALL - 1  # and the value of before
+    assert [*taken, *bench.numbers()] == list(range(N_FRAMES - 1))
+
+
+def test_a_turn_takes_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "BYTES_PER_CALL", 1)
+    bench = Bench()
+    for number in (1, 2):
+        bench.post(number)
+    assert (bench.numbers(), bench.numbers(), bench.numbers()) == ([0], [1], [])
+
+
+def test_the_end_of_a_series_is_told_when_nothing_comes_and_nothing_waits() -> None:
+    bench = Bench()
+    bench.post(1)
+    bench.numbers()
+    bench.post(2)
+    bench.now = 60.0  # nobody looked meanwhile
+    assert bench.numbers() == [1]
+    bench.now = 65.0
+    assert [type(said) for said in bench.feed.receive()] == [EndMessage]
+
+
+def test_a_pv_that_is_not_there_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.feed.receive()
+    missing = Bench()
+    missing.pv.is_connected = False
+    for bench.now in (0.0, 6.0, 12.0):
+        missing.now = bench.now
+        missing.feed.receive()
+        bench.feed.receive()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"there is no PV {NAME} yet; it is waited for"
+    ]
 
 
 def test_frames_that_a_late_subscriber_has_no_room_for_are_lost_by_number(tmp_path: Path) -> None:
