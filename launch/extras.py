@@ -5,7 +5,7 @@ Without extras there are the clients: `stream.client`, `watch`, `steer`, and the
 
 _MODULES = {
     "pipeline": "scipy torch safetensors h5py hdf5plugin lz4 cbor2 msgpack pydantic pydantic_core yaml "
-    "aiohttp prometheus_client matplotlib PIL",
+    "aiohttp prometheus_client matplotlib PIL tifffile",
     "beamline": "bluesky ophyd_async event_model databroker tiled bluesky_tiled_plugins",
     "fast": "numba llvmlite pyfftw openvino",
     "train": "skimage",
