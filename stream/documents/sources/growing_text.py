@@ -57,10 +57,8 @@ class GrowingText:
         DocumentError
             If a line is no row: those after it cannot be numbered, and are not read.
         """
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise DocumentError(f"{self._path}: {error}; what follows it is not read") from error
         if self._is_given_up:
+            self._tell()
             return self._rows([])
         piece = os.pread(self._file.fileno(), PIECE_BYTES, self._n_bytes)
         if self._n_bytes < HEAD_BYTES:
@@ -69,7 +67,10 @@ class GrowingText:
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             self._give_up(ValueError(f"a line has more than {LONGEST_LINE} bytes"))
-        return self._rows(lines)
+        rows = self._rows(lines)
+        if not len(rows):
+            self._tell()
+        return rows
 
     def read_rest(self) -> NDArray[np.float64]:
         """Returns the last row, if the file ends without the end of its line and will get none."""
@@ -97,6 +98,12 @@ class GrowingText:
         y, x, *others = self._columns
         axes = axis_columns("its first row", names, n_columns, (y, x) if y else None)
         return [*axes, *find_columns("its first row", others, names, n_columns)]
+
+    def _tell(self) -> None:
+        """Raise once what is wrong with the file, after what came before it was taken."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise DocumentError(f"{self._path}: {error}; what follows it is not read") from error
 
     def _give_up(self, error: ValueError) -> None:
         self._error, self._is_given_up = error, True

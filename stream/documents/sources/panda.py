@@ -6,6 +6,7 @@ more. Arming is the start of a run, disarming its end. https://pandablocks.githu
 
 import errno
 import logging
+import os
 import select
 import socket
 import struct
@@ -185,7 +186,7 @@ class PandaStream(PolledSource):
         self._socket, self._is_connected = connection, False
         code = connection.connect_ex(self._address)
         if code not in (0, errno.EINPROGRESS):
-            self._hang_up(errno.errorcode.get(code, str(code)))
+            self._hang_up(os.strerror(code))
         return code in (0, errno.EINPROGRESS)
 
     def _has_connected(self) -> bool:
@@ -195,7 +196,7 @@ class PandaStream(PolledSource):
             return False
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._hang_up(errno.errorcode.get(code, str(code)))
+            self._hang_up(os.strerror(code))
             return False
         self._decoder, self._n_unread, self._columns = self._new_decoder(), 0, []
         self._socket.send(self._decoder.connect(scaled=True))

@@ -10,6 +10,7 @@ from launch.run.findings import Finding
 from stream.detector.dectris import encode_message
 from stream.detector.simulator import ReplayConfig, series_messages
 from stream.documents.codec import encode_document
+from stream.documents.panda_server import PandaServer
 from stream.wire.sockets import Endpoint, Socket, wait_for_message
 from tests.helpers.launch.commands import free_address
 from tests.helpers.launch.runs import TRAINED_PROBE, make_config
@@ -233,3 +234,52 @@ def test_the_folder_of_the_command_line_is_the_one_that_is_judged(call, tmp_path
     elsewhere.touch()
     _, out, _ = call("check", str(file), "--timeout", "0.1", "--save", str(elsewhere))
     assert f"ERROR save {elsewhere} cannot be written to: Not a directory" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("message", "result", "words"),
+    [
+        (b'{"msg_type": "start"}', "OK", "a document came: start, descriptor"),
+        (b"hello", "ERROR", "is not for source 'panda-json': message of the PandA's relay that is no JSON"),
+    ],
+)
+def test_a_relay_of_a_panda_is_asked_who_it_is_and_what_it_sends(
+    tmp_path, run_folder, message, result, words
+):
+    endpoint = Endpoint(address=f"ipc://{run_folder}/relay", bind=True)
+    positions = {"source": "panda-json", "address": endpoint.address, "unit": "um", "y": "Y", "x": "X"}
+    config = config_of(tmp_path, {"address": "ipc:///nobody"}, positions=positions)
+    with Socket("XPUB", endpoint) as relay:
+
+        def publish(message: bytes) -> None:
+            assert wait_for_message([relay], 20.0)
+            relay.send([message])
+
+        who, came = said(heard(check(config, 5.0), publish, message), "positions")[-2:]
+    assert who == ("OK", f"a XPUB socket answers at {endpoint.address}")
+    assert (came[0], words in came[1]) == (result, True)
+
+
+def test_a_file_of_positions_is_read_as_far_as_it_is_there(tmp_path):
+    pattern = tmp_path / "scan_*.csv"
+    positions = {"source": "growing-file", "growing_path": str(pattern), "unit": "um"}
+    config = config_of(tmp_path, {"address": "ipc:///nobody"}, positions=positions)
+    nothing = f"nothing came from {pattern} in 0.1 s: there is no new file {pattern}"
+    assert said(check(config, 0.1), "positions")[-1] == ("WARNING", nothing)
+    (tmp_path / "scan_1.csv").write_text("y,x\n1,2\n")
+    found = said(check(config, 0.1), "positions")[-1]
+    assert found == ("OK", "a document came: start, descriptor, event_page")
+    (tmp_path / "scan_2.csv").write_text("a,b,c\n1,2,3\n")
+    result, detail = said(check(config, 0.1), "positions")[-1]
+    assert result == "ERROR"
+    assert "found 3 columns called a, b, c: say which are y and x" in detail
+
+
+def test_a_panda_that_is_not_there_is_named(tmp_path):
+    panda = PandaServer(("INENC1.VAL.Value", "INENC2.VAL.Value"), (), "um")
+    address = panda.address
+    panda.close()
+    positions = {"source": "panda", "address": address, "unit": "um", "y": "INENC1.VAL", "x": "INENC2.VAL"}
+    config = config_of(tmp_path, {"address": "ipc:///nobody"}, positions=positions)
+    silent = f"nothing came from {address} in 0.2 s: PandA at {address}: Connection refused"
+    assert said(check(config, 0.2), "positions")[-1] == ("WARNING", silent)
