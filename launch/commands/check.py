@@ -47,6 +47,7 @@ from stream.wire.sockets import Kind, Socket
 TIMEOUT_S = 2.0
 MOMENT_S = 0.5  # for a PV of this computer to answer
 LOOK_S = 0.02  # between two looks at a PV that is not there yet
+SETTLE_S = 1.0  # for which a file is looked at that has no frame to be read
 SENDERS = {"PULL": ("PUSH",), "SUB": ("PUB", "XPUB")}
 _LOOK_S = 0.05  # between two looks for positions that are in files
 _SAME = 0.01  # share by which what the detector says may differ from the configuration
@@ -202,7 +203,10 @@ def _newest_file(config: Config) -> Findings:
         return
     series = open_series(found[-1], config.detector)
     try:
-        frames = series.read(1, 1) or series.read(1, 1)
+        frames, until = series.read(1, 1), time.monotonic() + SETTLE_S
+        while not frames and time.monotonic() < until:  # a file of which nothing tells whether it is whole
+            time.sleep(_LOOK_S)
+            frames = series.read(1, 1)
         if not frames:
             detail = series.waits_for or f"{found[-1]} has no frame yet"
             yield Finding("detector", "WARNING", detail)

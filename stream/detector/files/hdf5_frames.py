@@ -38,12 +38,19 @@ class FrameDataset:
         Of a file that is open.
     where : str
         What errors call it.
+
+    Attributes
+    ----------
+    n_frames : int
+        How many there were at the last look.
     """
 
     def __init__(self, dataset: Any, where: str) -> None:
         check_frames(where, dataset)
         self._dataset, self._where = dataset, where
-        self.shape = tuple(dataset.shape[1:])
+        self.n_frames, *shape = dataset.shape
+        self.shape = tuple(shape)
+        self._can_have_holes = bool(dataset.chunks) and not dataset.is_virtual
         stored = dataset.dtype.str
         self.dtype = stored if stored in _PLAIN else dataset.dtype.newbyteorder("<").str
         self._compression = self._of_chunks() if stored in _PLAIN else None
@@ -67,11 +74,6 @@ class FrameDataset:
         return None
 
     @property
-    def n_frames(self) -> int:
-        """How many frames the dataset has by now."""
-        return int(self._dataset.shape[0])
-
-    @property
     def low(self) -> int | None:
         """The number of its first frame in the series, None where DECTRIS' attribute is missing."""
         low = self._dataset.attrs.get("image_nr_low")
@@ -80,15 +82,15 @@ class FrameDataset:
     def refresh(self) -> None:
         """Looks again how far its writer has come."""
         self._dataset.id.refresh()
+        self.n_frames = self._dataset.shape[0]
 
     def is_there(self, number: int) -> bool:
         """Says whether a frame has been written, of datasets that tell."""
         if number >= self.n_frames:
             return False
-        is_chunked = self._dataset.chunks and not self._dataset.is_virtual
-        return (
-            not is_chunked or self._dataset.id.get_chunk_info_by_coord((number, 0, 0)).byte_offset is not None
-        )
+        if not self._can_have_holes:
+            return True
+        return self._dataset.id.get_chunk_info_by_coord((number, 0, 0)).byte_offset is not None
 
     def frame(self, number: int) -> EncodedFrame | None:
         """Returns a frame, None where it has room in the file and nothing has been written there yet.
@@ -105,12 +107,19 @@ class FrameDataset:
             raise DetectorMessageError(f"frame {number} of {self._where}: {reason}") from error
 
     def _read(self, number: int) -> EncodedFrame | None:
-        if not self.is_there(number):
+        if number >= self.n_frames:
             return None
         if self._compression is not None:
-            mask, data = self._dataset.id.read_direct_chunk((number, 0, 0))
+            try:
+                mask, data = self._dataset.id.read_direct_chunk((number, 0, 0))
+            except (OSError, RuntimeError, ValueError):
+                if not self.is_there(number):  # asking first would take longer than reading
+                    return None
+                raise
             compression, item_size = ("", 0) if mask else self._compression
             return self._encoded(data, compression, item_size)
+        if not self.is_there(number):
+            return None
         pixels = np.ascontiguousarray(self._dataset[number]).astype(self.dtype, copy=False)
         return self._encoded(pixels.tobytes())
 

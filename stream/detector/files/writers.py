@@ -12,8 +12,9 @@ import tifffile
 from stream.detector.protocol import DetectorMessage, EncodedFrame, EndMessage, ImageMessage, StartMessage
 
 FRAMES_PER_FILE = 100  # of DECTRIS' data files
-_ITEM_FILTERS: dict[str, dict[str, Any]] = {
+_FILTERS: dict[str, dict[str, Any]] = {
     "bslz4": dict(hdf5plugin.Bitshuffle(cname="lz4")),
+    "bszstd": dict(hdf5plugin.Bitshuffle(cname="zstd")),
     "lz4": dict(hdf5plugin.LZ4()),
     "": {},
 }
@@ -166,7 +167,7 @@ def create_frames(file: h5py.File, name: str, like: EncodedFrame) -> None:
         like.dtype,
         maxshape=(None, *like.shape),
         chunks=(1, *like.shape),
-        **_ITEM_FILTERS[like.compression],
+        **_FILTERS[like.compression],
     )
 
 

@@ -45,7 +45,7 @@ def test_a_series_is_read_while_it_is_written_and_each_frame_once(tmp_path, kind
     assert (len(read.starts), read.n_ends) == (1, 1)
 
 
-@pytest.mark.parametrize("compression", ["bslz4", "lz4", ""])
+@pytest.mark.parametrize("compression", ["bslz4", "bszstd", "lz4", ""])
 @pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4"])
 def test_chunks_are_taken_as_they_lie_in_the_file(tmp_path, dtype, compression):
     frames = FRAMES[:3].astype(dtype)
