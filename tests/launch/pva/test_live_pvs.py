@@ -164,9 +164,8 @@ def test_a_server_that_refuses_is_tried_again(door: FakeDoor, caplog: pytest.Log
         until(lambda: "another version" in caplog.text, lambda: pvs.turn(time.monotonic(), 0.1))
 
 
-def test_the_process_of_a_run_shows_the_image_also_after_it_was_killed_until_the_run_ends(
-    run_folder: Path, door: FakeDoor
-) -> None:
+@pytest.mark.slow
+def test_the_process_of_a_run_serves_again_after_it_was_killed(run_folder: Path, door: FakeDoor) -> None:
     spec = StageSpec(name="pvs", builder=PVS, closes=False, is_vital=False)
     run = new_run(make_config(run_folder, live={"address": door.address}, pva={"enabled": True}), (spec,))
     door.publish(np.ones((8, 8), np.complex64), frames_seen=5)

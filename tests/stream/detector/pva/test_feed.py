@@ -88,7 +88,8 @@ def file_of_frames(folder: Path, suffix: str) -> list[str]:
     return ["-if", str(file), "-hds", "data", "-hcm"]
 
 
-@pytest.mark.parametrize("suffix", [".npy", pytest.param(".h5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".npy", ".h5"])
 def test_every_frame_of_pvapys_detector_is_recorded(tmp_path: Path, suffix: str) -> None:
     stage = subscriber(tmp_path / "scans")
     command = [
