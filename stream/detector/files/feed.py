@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from stream.detector.config import DetectorConfig
@@ -10,6 +10,7 @@ from stream.detector.files.hdf5_series import Hdf5Series
 from stream.detector.files.series import FileSeries, Numbered, key_of, name_in, name_of, start_of
 from stream.detector.files.tiff_series import TiffSeries
 from stream.detector.files.watch import is_pattern, series_at
+from stream.detector.files.writer import State
 from stream.detector.protocol import DetectorMessage, DetectorMessageError, EndMessage, ImageMessage
 
 log = logging.getLogger(__name__)
@@ -45,15 +46,17 @@ class FilesFeed:
         assert config.path is not None  # noqa: S101 -- the section has checked it
         self._config, self._place, self._clock = config, Path(config.path), clock
         self._open: FileSeries | None = None
+        self._opened: State | None = None  # what it was then
         self._key, self._n_series = "", 0
         self._resumed: tuple[str, int] | None = None
         self._error: DetectorMessageError | None = None
         self._last_at = self._looks_at = self._lists_at = float("-inf")
         self._began_at = self._waits_since = clock()
         self._is_told = False
-        self._passed: set[Path] = set()
+        self._passed: dict[Path, State | None] = {}  # what has been dealt with, as it was then
+        self._ended: set[str] = set()  # keys of series
         if is_pattern(self._place) or self._place.is_dir():
-            self._passed = set(self._old_ones(wall_clock()))
+            self._pass(self._old_ones(wall_clock()))
 
     def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
         """Goes on with a series that a process before this one has recorded: see `Feed`."""
@@ -61,7 +64,8 @@ class FilesFeed:
         name, places = name_in(series_key), series_at(self._place)
         at = next((index for index, path in enumerate(places) if name_of(path) == name), None)
         if at is not None:  # whatever comes behind it is new
-            self._passed = set(places[:at])
+            self._passed.clear()
+            self._pass(places[:at])
 
     def receive(self) -> Sequence[DetectorMessage]:
         """Returns what has come since, as much as a turn takes; see `Feed`."""
@@ -110,6 +114,11 @@ class FilesFeed:
         if frames:
             self._last_at = now
             messages += self._begin(self._open, frames[0])
+            if self._key in self._ended:
+                log.info("%s has been written to after its series ended: that is not taken again", self._key)
+                self._key = ""
+                self._end()
+                return []
         messages += [self._image(each) for each in frames]
         if self._is_over(now, has_frames=bool(frames)):
             messages += self._end()
@@ -119,10 +128,10 @@ class FilesFeed:
         if now < self._lists_at:
             return False
         self._lists_at = now + LIST_S
-        path = next((path for path in series_at(self._place) if path not in self._passed), None)
+        path = next(filter(self._is_new, series_at(self._place)), None)
         if path is None:
             return False
-        self._open = open_series(path, self._config, self._clock)
+        self._open, self._opened = open_series(path, self._config, self._clock), State.of(path)
         self._last_at = now
         return True
 
@@ -174,14 +183,24 @@ class FilesFeed:
         if now < self._lists_at:
             return False
         self._lists_at = now + LIST_S
-        known = {*self._passed, self._open.path if self._open else None}
-        return any(path not in known for path in series_at(self._place))
+        here = self._open.path if self._open else None
+        return any(path != here and self._is_new(path) for path in series_at(self._place))
+
+    def _is_new(self, path: Path) -> bool:
+        """Whether there is something that has not been dealt with, such as another file of the same name."""
+        return path not in self._passed or State.of(path) not in (None, self._passed[path])
+
+    def _pass(self, paths: Iterable[Path]) -> None:
+        self._passed.update((path, State.of(path)) for path in paths)
 
     def _end(self) -> list[DetectorMessage]:
         assert self._open is not None  # noqa: S101
-        self._passed.add(self._open.path)
+        path, state = self._open.path, State.of(self._open.path)
+        is_another = state is not None and self._opened is not None and state.inode != self._opened.inode
+        self._passed[path] = None if is_another else state
         self.close()
         key, self._key = self._key, ""
+        self._ended.add(key)
         return [EndMessage(series_id=self._n_series, series_unique_id=key)] if key else []
 
     def _tell(self, now: float) -> None:

@@ -10,8 +10,9 @@ _LOCKS = Path("/proc/locks")
 
 
 class State(NamedTuple):
-    """What a file system tells of a file whenever it has been written to."""
+    """What a file system tells of a file: it is another one after each time it has been written to."""
 
+    inode: int
     n_bytes: int
     changed_ns: int
 
@@ -22,7 +23,7 @@ class State(NamedTuple):
             found = path.stat()
         except OSError:
             return None
-        return cls(found.st_size, found.st_mtime_ns)
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def writer_of(path: Path) -> int:

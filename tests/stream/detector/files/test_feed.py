@@ -197,6 +197,28 @@ def test_other_content_under_the_same_name_is_another_series_and_the_same_is_not
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_a_file_that_is_written_anew_under_its_name_is_the_next_series(tmp_path):
+    write(Hdf5Sender(tmp_path), FRAMES[:3])
+    read = Read(tmp_path / "scan.h5").after(2.0)
+    assert (read.numbers, read.n_ends) == ([0, 1, 2], 1)
+    (tmp_path / "scan.h5").touch()  # is the same still
+    assert read.after(2.0).numbers == [0, 1, 2]
+    (tmp_path / "scan.h5").unlink()
+    write(Hdf5Sender(tmp_path), FRAMES[3:7])
+    read.after(2.0)
+    assert (read.numbers, len(read.starts), read.n_ends) == ([0, 1, 2, 0, 1, 2, 3], 2, 2)
+
+
+def test_a_file_that_takes_the_place_of_one_that_is_being_read_is_the_next_series(tmp_path):
+    write(Hdf5Sender(tmp_path), FRAMES[:8], until=5)
+    read = Read(tmp_path / "scan.h5").after(1.0)
+    (tmp_path / "scan.h5").unlink()
+    write(Hdf5Sender(tmp_path), FRAMES[3:7])
+    read.after(SILENCE_S + 2)
+    assert (len(read.starts), read.n_ends) == (2, 2)
+    assert read.numbers[-4:] == [0, 1, 2, 3]
+
+
 def test_a_process_that_follows_one_that_died_goes_on_where_frames_are_missing(tmp_path):
     write(Hdf5Sender(tmp_path))
     key = Read(tmp_path).after(1.0).starts[0].key
