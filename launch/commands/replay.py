@@ -17,7 +17,7 @@ from launch.offline.recorded import ColumnFrames, RecordedScan
 from launch.signals import Interrupted
 from operators.arrays import Positions
 from operators.geometry import METRES_PER_UNIT
-from stream.detector.dialects import ENCODERS, NUMBERED
+from stream.detector.dialects import COMPRESSIONS, ENCODERS, NUMBERED
 from stream.detector.files.writers import FILE_SENDERS
 from stream.detector.pva.sender import PvaSender
 from stream.detector.simulator import (
@@ -92,6 +92,10 @@ class ReplayOptions:
 def _by_socket(options: ReplayOptions) -> Sender:
     if options.pv is not None:
         raise ValueError(f"--pv {options.pv!r} is for --as pva, not for {options.format}")
+    known = COMPRESSIONS[options.format]
+    if options.compression not in known:
+        words = ", ".join(name or "none" for name in known)
+        raise ValueError(f"--compression {options.compression}: {options.format} has one of {words}")
     return SocketSender(options.endpoint, options.pattern, QUEUE, ENCODERS[options.format])
 
 

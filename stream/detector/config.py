@@ -82,6 +82,11 @@ class DetectorConfig(EndpointSection):
 
     @model_validator(mode="after")
     def _is_shared(self) -> Self:
+        if self.subscribers > 1 and self.format == "dectris-v1":
+            raise ValueError(
+                f"subscribers: {self.subscribers} share series that have a unique id, those of dectris-v1 "
+                "have none: wanted 1"
+            )
         if self.subscribers > 1 and (self.pattern != "PULL" or self.bind):
             raise ValueError(
                 f"subscribers: {self.subscribers} connect to a detector that pushes: wanted pattern PULL and "

@@ -32,6 +32,14 @@ ENCODERS: dict[str, Callable[[DetectorMessage], list[list[bytes]]]] = {
 }
 """The messages that a detector sends by a socket, parts and all: what `DIALECTS` decode."""
 
+COMPRESSIONS = {
+    "dectris-v2": ("bslz4", "lz4", ""),
+    "dectris-v1": ("bslz4", "lz4", ""),
+    "jungfraujoch": ("bslz4", "bszstd", ""),
+    "json": ("bslz4", "bszstd", "lz4", ""),
+}
+"""Of the frames that a detector sends by a socket, "" for none."""
+
 NUMBERED = frozenset({"dectris-v1"})
 """Whose series have a number and no unique id."""
 

@@ -107,6 +107,14 @@ def test_documents_name_the_series_as_the_detector_does(scan_folder, dialect):
     assert named == (start.series_unique_id or str(start.series_id))
 
 
+def test_a_compression_that_the_detector_has_not_is_refused_before_anybody_is_waited_for(scan_folder):
+    with (
+        open_recorded(str(scan_folder)) as scan,
+        pytest.raises(ValueError, match="bszstd: dectris-v1 has one of bslz4, lz4, none"),
+    ):
+        replay(scan, options(format="dectris-v1", compression="bszstd"))
+
+
 def test_lost_frames_stay_lost_and_numbers_stay_theirs(scan_folder):
     with open_recorded(str(scan_folder)) as scan:
         start, *images, _ = played(scan)
