@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 log = logging.getLogger(__name__)
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "0.0.0.0"
+LEAST_QUEUE = 2  # servers refuse less
 _SEARCHED = ("EPICS_PVA_ADDR_LIST", "EPICS_PVA_NAME_SERVERS")  # variables that say where
 
 
@@ -98,7 +99,8 @@ class Monitor:
         # No threads of ours: updates wait in the library until they are taken. With `pipeline` a server was
         # seen to keep back what its queue holds, after an acknowledgement, until the next update.
         self._context = Context("pva", conf=where, useenv=insecure, nt=False)
-        self._updates = self._context.monitor(name, _ignore, request=f"field()record[queueSize={queue}]")
+        request = f"field()record[queueSize={max(queue, LEAST_QUEUE)}]"
+        self._updates = self._context.monitor(name, _ignore, request=request)
 
     def receive(self) -> tuple[Any, bool] | None:
         """Returns the next update, and whether it is what the PV held when it was connected to.
