@@ -31,7 +31,7 @@ from stream.detector.protocol import (
     ImageMessage,
     StartMessage,
 )
-from stream.detector.pva.ntndarray import decode_array
+from stream.detector.pva.ntndarray import check_is_grey, decode_array
 from stream.documents.codec import DocumentError
 from stream.documents.sources.choice import source_of
 from stream.documents.sources.protocol import PolledSource, Said, WireSource
@@ -178,6 +178,7 @@ def _pv(config: Config, timeout_s: float) -> Findings:
     value = _held(section.pv, timeout_s, insecure=section.insecure)
     try:
         exposure = decode_array(value)
+        check_is_grey(value)
         frame = None if exposure is None else exposure.frame.decode()
     except DetectorMessageError as error:
         raise ValueError(f"PV {section.pv}: {error}") from error

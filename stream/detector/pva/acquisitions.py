@@ -54,6 +54,11 @@ class Acquisitions:
         self._last_at = 0.0
         self._held: Exposure | None = None  # what the PV held when it was connected to
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a series that goes on."""
+        return bool(self._key)
+
     def resume(self, key: str, n_frames: int, now: float) -> None:
         """Goes on with a series that a process before this one has recorded `n_frames` of."""
         if (found := re.search(r"-(\d+)$", key)) is None or not key.startswith(f"{self._name}-"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from stream.detector.config import DetectorConfig
 from stream.detector.protocol import DetectorMessage, DetectorMessageError
 from stream.detector.pva.acquisitions import Acquisitions
-from stream.detector.pva.ntndarray import decode_array
+from stream.detector.pva.ntndarray import check_is_grey, decode_array
 from stream.wire.pva import Monitor, PvaError, Updates
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class PvaFeed:
                     break
                 exposure = decode_array(update[0])
                 if exposure is not None:
+                    if not self._acquisitions.is_open:
+                        check_is_grey(update[0])
                     messages += self._acquisitions.take(exposure, now, is_old=update[1])
                     n_bytes += len(exposure.frame.data)
             except (DetectorMessageError, PvaError) as error:

@@ -107,6 +107,15 @@ def _shape(sizes: list[Any], value: Any) -> tuple[int, int]:
     return rows, columns
 
 
+def check_is_grey(value: Any) -> None:
+    """Raises DetectorMessageError if the attributes of an array say that it has colours, in whatever shape.
+
+    They take longer to read than all else: once for a series is enough.
+    """
+    if colour := _colour(value):
+        raise DetectorMessageError(f"image{colour}: wanted one of a detector without colours")
+
+
 def _colour(value: Any) -> str:
     try:
         modes = [attribute["value"] for attribute in value["attribute"] if attribute["name"] == "ColorMode"]

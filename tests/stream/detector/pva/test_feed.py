@@ -133,6 +133,15 @@ def test_an_update_that_is_no_frame_costs_itself() -> None:
     assert bench.numbers() == [2]
 
 
+def test_a_camera_with_colours_begins_no_series_though_its_frames_are_flat() -> None:
+    bench = Bench()
+    bench.post(1, attribute=[{"name": "ColorMode", "value": 1}])
+    with pytest.raises(DetectorMessageError, match="ColorMode Bayer"):
+        bench.numbers()
+    bench.post(2, attribute=[{"name": "ColorMode", "value": 0}, {"name": "Gain", "value": 2.5}])
+    assert bench.numbers() == [1]
+
+
 def test_a_turn_takes_a_bounded_number_of_frames() -> None:
     bench = Bench()
     for number in range(1, N_FRAMES):
