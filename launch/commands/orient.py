@@ -17,7 +17,7 @@ from launch.config.edit import as_yaml, with_settings
 from launch.config.file import load_config, recipes
 from launch.config.reading import Key
 from launch.offline.given import Given, open_given
-from launch.offline.orient import OrientedScan, orient
+from launch.offline.orient import OrientedScan, in_words, orient
 from launch.offline.recorded import RecordedScan
 from launch.offline.wanted_settings import fits_around, wanted_settings
 from launch.outputs import check_outputs
@@ -117,14 +117,6 @@ def figures_of(found: OrientedScan) -> dict[str, Any]:
         "assumed_centre": list(found.assumed_centre),
         "defocus_m": orientation.defocus_m(found.geometry),
     }
-
-
-def in_words(turn: Turn) -> str:
-    """Returns what has to be done to positions as recorded."""
-    axes = [axis for axis, sign in zip("yx", turn.signs, strict=True) if sign < 0]
-    done = ["y and x exchanged"] * turn.exchanged
-    done += [f"sign{'s' * (len(axes) > 1)} of {' and '.join(axes)} turned"] if axes else []
-    return ", then ".join(done) or "as recorded"
 
 
 def change_file(path: Path, settings: Mapping[Key, Any], kept: Path) -> None:

@@ -152,6 +152,9 @@ class ResultsConfig(Section):
     # Two halves are reconstructed, by a process that gives way to everything else.
     resolution: Literal["auto", "always", "never"] = "auto"
     """whether it is measured when a scan has ended; auto: where that takes less than half a minute"""
+    orientation: bool = True
+    """whether the first 200 frames of a run are asked if signs, axes and beam centre are right, by a process
+    that gives way to everything else; what they contradict is a warning"""
 
 
 class FinisherConfig(Section):

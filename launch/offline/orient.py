@@ -15,6 +15,7 @@ from operators.geometry import Geometry
 from operators.optics.preprocess import Preprocess
 from operators.orientation.centre import beam_centre
 from operators.orientation.judge import LEAST_FRAMES, Orientation, find_orientation
+from operators.orientation.turn import Turn
 
 MOST_FRAMES = 384
 _FRAMES_OF_CENTRE = 64
@@ -114,6 +115,14 @@ def orient(
         frame_numbers=(int(numbers[0]), int(numbers[-1])),
         geometry=geometry,
     )
+
+
+def in_words(turn: Turn) -> str:
+    """Returns what has to be done to positions as recorded."""
+    axes = [axis for axis, sign in zip("yx", turn.signs, strict=True) if sign < 0]
+    done = ["y and x exchanged"] * turn.exchanged
+    done += [f"sign{'s' * (len(axes) > 1)} of {' and '.join(axes)} turned"] if axes else []
+    return ", then ".join(done) or "as recorded"
 
 
 class _MeanFrame:

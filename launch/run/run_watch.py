@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.config.run_file import ResolvedRun
+from launch.offline.orientation_watch import OrientationWatch
 from launch.page.status import Status, verdict
 from launch.results.summary import result_folder
 from launch.run.processes import StageProcess
@@ -69,11 +70,21 @@ class RunWatch:
         self._recorded: set[str] = set()  # scans whose results are written
         self._finished: deque[FinishedScan] = deque(maxlen=MOST_FINISHED)
         self._results = result_folder(run.config.save)
+        self._orientation = OrientationWatch() if run.config.results.orientation else None
+
+    def close(self) -> None:
+        """Ends what it has others look at."""
+        if self._orientation is not None:
+            self._orientation.close()
 
     def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> RunState:
         """Returns how the run stands now."""
         rows = self._states.look(scans, processes)
         self._note_scans(scans)
+        if self._orientation is not None:
+            scan, doubts = self._orientation.look(scans)
+            for sentence in doubts:
+                self._note("positions", "warning", sentence, scan)
         died = {NAMES.get(name, name) for name, process in processes.items() if process.trouble}
         self._note_changes(rows, told=died)
         left = [scan for scan in scans if scan.name not in self._recorded]

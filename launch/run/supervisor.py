@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import Any, Self
 
@@ -96,7 +96,7 @@ class Supervisor:
         self.log = held.enter_context(RunLog(self.run.folder, self.run.log_file, self._on_event))
         self.log.begin(self.run.context().config_hash, self.run.config.save)
         announce = partial(self._tell, "finisher", logging.INFO)
-        self._watch = RunWatch(self.run, self.log.add, self.clock, announce)
+        self._watch = held.enter_context(closing(RunWatch(self.run, self.log.add, self.clock, announce)))
         self._control = held.enter_context(Socket("ROUTER", self.run.context().local("control", bind=True)))
         self._server = held.enter_context(fork_server_of(self.run))
         made = partial(StageProcess, run=self.run, clock=self.clock, start=self._server.start)

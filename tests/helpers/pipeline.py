@@ -208,7 +208,7 @@ class Pipeline:
             "refinement": {"algorithm": "epie", "probe_step": 0, "publish_s": 0.1},
             "live": {"address": "tcp://127.0.0.1:*", "tile_px": 16},
             "viewer": {"enabled": False},
-            "results": {"product": True, "resolution": "never"},
+            "results": {"product": True, "resolution": "never", "orientation": False},
             "save": str(self.folder),
         }
         path = self.folder / "config.yaml"

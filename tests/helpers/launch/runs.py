@@ -21,7 +21,7 @@ def make_config(save: Path, **sections: Any) -> Config:
         },
         "detector": {"address": "ipc://detector"},
         "positions": {"unit": "um"},
-        "results": {"resolution": "never"},
+        "results": {"resolution": "never", "orientation": False},
         "save": save,
     }
     return Config.model_validate(settings | sections)
