@@ -26,6 +26,11 @@ class OrientationWatch:
         self._process: subprocess.Popen[str] | None = None
         self._is_done = False
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the process has begun and is not done."""
+        return self._process is not None and not self._is_done
+
     def look(self, scans: Sequence[Scan]) -> tuple[str, list[str]]:
         """Returns the scan and sentences of what its frames contradict, once; ("", []) otherwise."""
         if self._is_done:

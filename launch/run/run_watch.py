@@ -72,6 +72,12 @@ class RunWatch:
         self._results = result_folder(run.config.save)
         self._orientation = OrientationWatch() if run.config.results.orientation else None
 
+    @property
+    def may_say_why(self) -> bool:
+        """Whether a scan is incomplete, and what its frames contradict is still being looked at."""
+        is_asking = self._orientation is not None and self._orientation.is_asking
+        return is_asking and any(verdict.level != "complete" for verdict in self._verdicts.values())
+
     def close(self) -> None:
         """Ends what it has others look at."""
         if self._orientation is not None:

@@ -33,8 +33,7 @@ from stream.wire.sockets import Socket, wait_for_message
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 300.0  # compiling the loops the first time takes a busy computer minutes
-STOP_GRACE_S = 10.0
-DRAIN_TIMEOUT_S = 300.0
+STOP_GRACE_S, DRAIN_TIMEOUT_S = 10.0, 300.0
 TURN_S = 0.05  # longest wait between two looks at the processes
 LOOK_S, MOST_LOOK_S = 0.25, 1.0  # between two looks at what the stages do
 MOST_OPEN = 4  # scans of which files are held open from one look to the next
@@ -69,9 +68,8 @@ class Supervisor:
     ) -> None:
         self.run, self.clock, self._tell, self._on_event = run, clock, on_notice, on_event
         self.state, self._look_at = RunState(level="waiting", text="starting"), float("-inf")
-        self._stages: dict[str, StageProcess] = {}
+        self._stages, self._closed, self._is_stopping = dict[str, StageProcess](), set[str](), False
         self._new, self._scans = NewScans(run.scans), list[Scan]()
-        self._closed, self._is_stopping = set[str](), False
 
     def __enter__(self) -> Self:
         """Claims the folder of results and opens the control socket.
@@ -124,7 +122,7 @@ class Supervisor:
         Parameters
         ----------
         timeout_s : float, how long that may take
-        on_turn : callable, gets the names of stages that are not ready yet, many times a second
+        on_turn : callable, gets the names of stages that are not ready, many times a second
 
         Raises
         ------
@@ -308,10 +306,12 @@ class Supervisor:
         self._wait_for_resolutions(on_turn)
 
     def _wait_for_resolutions(self, on_turn: OnTurn | None) -> None:
-        """Waits a while for those that the next scan has kept the recorder from measuring."""
+        """Waits for those that the next scan has kept the recorder from measuring; a while for a reason."""
         is_asked_for, left = self.run.config.results.resolution == "always", self.scans()
         deadline = float("inf") if is_asked_for else self.clock() + CHEAP_S
-        while self._finishes and (left := list(filter(awaits_measuring, left))) and self.clock() < deadline:
+        while (left := list(filter(awaits_measuring, left))) or self._watch.may_say_why:
+            if self.clock() >= deadline or not (self._finishes or self._watch.may_say_why):
+                break
             if on_turn:
                 on_turn(self.scans())
             self.poll()
