@@ -65,6 +65,7 @@ class RunWatch:
         self._beside = {STEERING, *BESIDE, *(spec.name for spec in run.stages if spec.shares)}
         self._before: dict[str, StageState] = {}
         self._n_begun = 0
+        self._seen: Sequence[Scan] = ()
         self._newest: tuple[Scan, Accounts] | None = None
         self._verdicts: dict[str, Status] = {}  # of the scans whose image is final
         self._recorded: set[str] = set()  # scans whose results are written
@@ -76,7 +77,7 @@ class RunWatch:
     def may_say_why(self) -> bool:
         """Whether a scan is incomplete, and what its frames contradict is still being looked at."""
         is_asking = self._orientation is not None and self._orientation.is_asking
-        return is_asking and any(verdict.level != "complete" for verdict in self._verdicts.values())
+        return is_asking and any(map(incompleteness, self._seen))
 
     def close(self) -> None:
         """Ends what it has others look at."""
@@ -86,6 +87,7 @@ class RunWatch:
     def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> RunState:
         """Returns how the run stands now."""
         rows = self._states.look(scans, processes)
+        self._seen = scans
         self._note_scans(scans)
         if self._orientation is not None:
             scan, doubts = self._orientation.look(scans)
