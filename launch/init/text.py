@@ -19,7 +19,10 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "mask",
     ),
     "detector": ("format", "address", "bind", "pattern", "insecure", "pv", "silence_s"),
-    "positions": ("source", "address", "bind", "pvs", "unit", "y", "x", "signs", "path", "folders"),
+    "positions": (
+        *("source", "address", "bind", "pvs", "growing_path", "unit", "y", "x", "signs"),
+        *("captures_per_frame", "path", "folders"),
+    ),
     "probe": ("source", "path", "n_modes"),
     "network": ("weights",),
     "refinement": ("epochs",),
