@@ -38,7 +38,8 @@ class PandaRelay(WireSource):
 
     def __init__(self, config: PositionsConfig) -> None:
         self._run = RunDocuments("panda-json", config)
-        self._n_messages = 0  # with data, of the run
+        self._came = set[int]()  # numbers of the run's messages with data
+        self._first: int | None = None  # the number from which on this process has listened
         self._is_heard = False  # whether anything has come in this process
 
     def decode(self, parts: Sequence[Buffer]) -> Sequence[Said]:
@@ -47,7 +48,7 @@ class PandaRelay(WireSource):
         is_first, self._is_heard = not self._is_heard, True
         kind = message.get("msg_type")
         if kind == "start":
-            self._n_messages = 0
+            self._came, self._first = set(), 0
             return self._run.start(sources=self._run.names)
         if kind == "data":
             return self._data(message, may_join=is_first)
@@ -68,17 +69,21 @@ class PandaRelay(WireSource):
             # What straggles in after the stop must not become the next scan's.
             if not may_join and message.get("frame_number") != 0:
                 raise DocumentError("data of the PandA's relay between two runs: was their start lost?")
-            self._n_messages = 0
+            self._came, self._first = set(), None
             said = self._run.start(sources=self._run.names)
-        self._n_messages += 1
+        if is_whole(number := message.get("frame_number"), 0):
+            self._first = number if self._first is None else self._first
+            self._came.add(number)
         for axis, (first, values) in enumerate(captures):
             self._run.add(axis, first, values)
         return [*said, *self._run.pages()]
 
     def _stop(self, message: Document) -> list[Said]:
         sent = message.get("emitted_frames")
-        if self._run.is_open and is_whole(sent, 0) and sent > self._n_messages > 0:
-            log.warning("%d of %d messages of the PandA's relay were lost", sent - self._n_messages, sent)
+        if self._run.is_open and self._first is not None and is_whole(sent, 0):
+            n_lost = sent - self._first - sum(self._first <= number < sent for number in self._came)
+            if n_lost > 0:
+                log.warning("%d of %d messages of the PandA's relay were lost", n_lost, sent)
         return self._run.stop()
 
 
