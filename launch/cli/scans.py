@@ -48,8 +48,10 @@ def replay(
         float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
     ] = 100.0,
     format: Annotated[
-        Literal["dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva", "hdf5", "dectris-files", "tiff"],
-        typer.Option("--as", help="What the detector speaks or, the last three, which files it writes."),
+        Literal[
+            "dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva", "hdf5", "cxi", "dectris-files", "tiff"
+        ],
+        typer.Option("--as", help="What the detector speaks or, the last four, which files it writes."),
     ] = "dectris-v2",
     folder: Annotated[
         Path | None, typer.Option("--to", callback=at_home, help="Folder that files are written to.")

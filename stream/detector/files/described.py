@@ -8,8 +8,8 @@ import numpy as np
 
 from operators.geometry import METRES_PER_UNIT, PLANCK_TIMES_LIGHT_EV_M
 from stream.detector.files.series import Description
+from stream.files.cxi import JOULES_PER_EV
 
-_JOULE_EV = 1 / 1.602176634e-19
 _UNITS = {
     **METRES_PER_UNIT,
     "cm": 1e-2,
@@ -17,7 +17,7 @@ _UNITS = {
     "A": 1e-10,
     "eV": 1.0,
     "keV": 1e3,
-    "J": _JOULE_EV,
+    "J": 1 / JOULES_PER_EV,
     "s": 1.0,
     "ms": 1e-3,
     "us": 1e-6,

@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from stream.detector.protocol import DetectorMessage, EncodedFrame, EndMessage, ImageMessage, StartMessage
+from stream.files.cxi import JOULES_PER_EV
 
 FRAMES_PER_FILE = 100  # of DECTRIS' data files
 _FILTERS: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ class FileSender:
 class Hdf5Sender(FileSender):
     """One HDF5 file for each series, shared with its readers (SWMR) from the first frame on."""
 
-    dataset = "entry/data/data"
+    dataset, suffix = "entry/data/data", ".h5"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -88,8 +89,14 @@ class Hdf5Sender(FileSender):
         append(self._file[self.dataset], number, frame)
 
     def _created(self, frame: EncodedFrame) -> h5py.File:
-        file = h5py.File(self.folder / f"{self._name}.h5", "x", libver="latest")
+        file = h5py.File(self.folder / f"{self._name}{self.suffix}", "x", libver="latest")
         create_frames(file, self.dataset, frame)
+        self._describe(file)
+        file.swmr_mode = True
+        return file
+
+    def _describe(self, file: h5py.File) -> None:
+        """Write what else a file has: NeXus."""
         for name, value in _geometry(self._start).items():
             file[f"entry/instrument/{name}"] = value
             file[f"entry/instrument/{name}"].attrs["units"] = "eV" if "energy" in name else "m"
@@ -97,13 +104,32 @@ class Hdf5Sender(FileSender):
             file[group].attrs["NX_class"] = kind
         file.attrs["default"], file["entry"].attrs["default"] = "entry", "data"
         file["entry/data"].attrs["signal"] = "data"
-        file.swmr_mode = True
-        return file
 
     def _end(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+class CxiSender(Hdf5Sender):
+    """The same as NXcxi_ptycho has it: names and units of CXI, classes of NeXus."""
+
+    dataset, suffix = "entry_1/instrument_1/detector_1/data", ".cxi"
+
+    def _describe(self, file: h5py.File) -> None:
+        file["cxi_version"], file["entry_1/definition"] = 160, "NXcxi_ptycho"
+        instrument = file["entry_1/instrument_1"]
+        for name, value in _geometry(self._start).items():
+            if name == "beam/incident_energy":
+                instrument["source_1/energy"] = value * JOULES_PER_EV
+                instrument["source_1/energy"].attrs["units"] = "J"
+            else:
+                instrument[name.replace("detector/", "detector_1/")] = value
+        file["entry_1/data_1/data"] = h5py.SoftLink(f"/{self.dataset}")
+        kinds = {"entry_1": "NXentry", "entry_1/instrument_1": "NXinstrument", "entry_1/data_1": "NXdata"}
+        for group, kind in {**kinds, "entry_1/instrument_1/detector_1": "NXdetector"}.items():
+            file[group].attrs["NX_class"] = kind
+        file["entry_1/data_1"].attrs["signal"] = "data"
 
 
 class DectrisFileSender(FileSender):
@@ -194,6 +220,7 @@ def _geometry(start: StartMessage | None) -> dict[str, float]:
 
 FILE_SENDERS: dict[str, Callable[[Path], FileSender]] = {
     "hdf5": Hdf5Sender,
+    "cxi": CxiSender,
     "dectris-files": DectrisFileSender,
     "tiff": TiffSender,
 }
