@@ -74,6 +74,9 @@ Subpixel = Annotated[
     bool, typer.Option("--subpixel", help="Positions count to fractions of a pixel; twice the work.")
 ]
 RefinePositions = Annotated[bool, typer.Option("--refine-positions", help="Refines positions as well.")]
+FitFlux = Annotated[
+    bool, typer.Option("--fit-flux", help="Each frame has a flux of its own, for a beam that varies.")
+]
 Poisson = Annotated[bool, typer.Option("--poisson", help="For patterns of few photons.")]
 Half = Annotated[Literal["0", "1", "all"], typer.Option(help="Even frames, odd frames or all.")]
 RingCorrelation = Annotated[
@@ -133,6 +136,7 @@ def reconstruct(
     binning: Binning = 1,
     subpixel: Subpixel = False,
     refine_positions: RefinePositions = False,
+    fit_flux: FitFlux = False,
     poisson: Poisson = False,
     half: Half = "all",
     frc: RingCorrelation = None,
@@ -160,7 +164,12 @@ def reconstruct(
     )
     source = probe if probe in {None, *PROBE_SOURCES} else "file"
     others = {"n_modes": modes, "probe": source, "device": device, "threads": threads, "tiles": tiles}
-    switches = {"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson}
+    switches = {
+        "subpixel": subpixel,
+        "refines_positions": refine_positions,
+        "fits_flux": fit_flux,
+        "poisson": poisson,
+    }
     choose = _chosen(algorithm, seed, switches, half, epochs=epochs, **others)
     files: dict[str, Any] = {"store": store, "output": output, "product": product, "json_file": json}
     with _places(on, tiles or 1, threads, device) as places:
@@ -209,6 +218,8 @@ def _chosen(algorithm: Any, seed: int | None, switches: dict[str, bool], half: s
 
     projections = None
     if algorithm == "dm" or algorithm == "raar":
+        if switches["fits_flux"]:
+            raise ValueError(f"--fit-flux: {algorithm} fits no flux; wanted --algorithm rpie or epie")
         projections, algorithm = ProjectionConfig(algorithm=algorithm), None
     refiner: dict[str, Any] = {"algorithm": algorithm, "seed": seed}
     refiner["noise"] = "poisson" if switches.pop("poisson") else None

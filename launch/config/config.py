@@ -142,7 +142,7 @@ _ADDED = {
         *("settled", "settling_frames", "line_frames", "captures_per_frame"),
         *("pvs", "take_existing", "numbers", "first_number"),
     ),
-    "refinement": ("seeded_step",),
+    "refinement": ("seeded_step", "fits_flux"),
     "series": ("reuse",),
     "viewer": ("hosts",),
 }

@@ -79,6 +79,8 @@ class ReconstructOptions:
             raise ValueError(f"wanted epochs > 0 and n_modes >= 1, got {self.epochs} and {self.n_modes}")
         if self.tiles < 1 or (self.tiles > 1 and self.projections is not None):
             raise ValueError(f"wanted tiles >= 1, and 1 for dm and raar, got tiles {self.tiles}")
+        if self.tiles > 1 and self.refiner.fits_flux:
+            raise ValueError(f"flux is fitted to all frames together: wanted 1 tile, got {self.tiles}")
         if not 0 <= self.offset < self.every:
             raise ValueError(f"wanted 0 <= offset < every, got {self.offset} and {self.every}")
 

@@ -52,6 +52,8 @@ class RefinerConfig(Section):
     """whether positions are refined as well; implies subpixel"""
     positions_start: NonNegativeInt = 3
     """visits of a frame before its position moves"""
+    fits_flux: bool = False
+    """whether each frame has a flux of its own, found from its counts; for a beam that varies"""
     # Iterations hardly see slow variations (operators.engine.levelling).
     levels: bool = True
     """whether slow variations of phase are taken from how far patterns have moved as a scan closes; not where

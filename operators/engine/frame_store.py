@@ -18,6 +18,7 @@ from operators.arrays import (
     array_module,
     to_numpy,
 )
+from operators.engine.flux import next_flux
 from operators.optics.forward import forward_residual, noise_residual
 
 _UNKNOWN = 0.0  # best residual of a frame not visited yet
@@ -110,6 +111,8 @@ class FrameStore:
         self.positions_px = np.zeros((16, 2))
         self.n_visits = np.zeros(16, np.int64)
         self.powers = np.zeros(16)
+        self._flux = np.zeros(16)
+        self._flux_is_fitted = False
         self._latest = np.zeros(16, np.float32)
         self._best = np.zeros(16, np.float32)
         self._noise = np.zeros(16, np.float32)
@@ -143,6 +146,7 @@ class FrameStore:
         positive = np.maximum(patterns, 0)
         self._keep(np.array(slots[-self._most :]), self._amplitudes(positive[-self._most :]))
         self.numbers[slots], self.positions_px[slots], self._is_new[slots] = numbers, positions_px, True
+        self._flux[n_before : len(self)] = 1
         valid = positive if self._mask is None else positive * self._mask
         self.powers[slots] = valid.sum(axis=(1, 2), dtype=np.float64)
         if len(self) == n_before + len(slots):
@@ -153,7 +157,27 @@ class FrameStore:
         return list(range(n_before, len(self)))
 
     def select(self, slots: np.ndarray) -> FrameView:
-        """Return the amplitudes of these slots, (frame,) int64, read again where they are not in memory."""
+        """Return the amplitudes of these slots, (frame,) int64, at a flux of 1 where that is fitted."""
+        view = self._measured(slots)
+        if not self._flux_is_fitted:
+            return view
+        # The amplitudes held stay as they were measured: rounded once, however often the flux is fitted.
+        scale = self._xp.asarray((1 / np.sqrt(self._flux[slots])).astype(np.float32))
+        amplitudes = view[:] * scale[:, None, None]
+        amplitudes = self._xp.minimum(amplitudes, _LARGEST_AMPLITUDE).astype(self._xp.float16)
+        return FrameView(amplitudes, np.arange(len(slots)))
+
+    def fit_flux(self, slots: np.ndarray, modelled: np.ndarray) -> None:
+        """Renew the flux of these slots by the photons, (frame,) float64, modelled at a flux of 1."""
+        self._flux[slots] = next_flux(self._flux[slots], self.powers[slots], modelled)
+        self._flux_is_fitted = True
+
+    def flux_of(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the flux of these frames, all held, relative to their mean, (frame,) float64."""
+        return self._flux[[self._slot_of[int(number)] for number in numbers]]
+
+    def _measured(self, slots: np.ndarray) -> FrameView:
+        """Return the amplitudes of these slots as measured, read again where they are not in memory."""
         if self._archive is None:
             return FrameView(self.amplitudes, slots)
         xp, rows = self._xp, slots % self._most
@@ -205,6 +229,8 @@ class FrameStore:
 
     def record(self, slots: np.ndarray, errors: Array) -> None:
         """Note the residuals of frames just visited, (frame,) float32, photons; nothing is read back."""
+        if self._flux_is_fitted:
+            errors = errors * self._xp.asarray(self._flux[slots].astype(np.float32))
         self._not_read.append((slots, errors))
         self._seen_power += float(self.powers[slots[self.n_visits[slots] == 0]].sum())
         self.n_visits[slots] += 1
@@ -337,6 +363,7 @@ class FrameStore:
             "positions_px",
             "n_visits",
             "powers",
+            "_flux",
             "_latest",
             "_best",
             "_noise",

@@ -27,6 +27,7 @@ from operators.engine.backends import Update
 from operators.engine.canvas import Canvas
 from operators.engine.config import Changes, RefinerConfig, RefinerSnapshot, RefinerState
 from operators.engine.epie import Batch, Steps, update
+from operators.engine.flux import modelled_power
 from operators.engine.frame_store import Archive, FrameStore, spread
 from operators.engine.levelling import missing_phase
 from operators.engine.position_steps import position_steps
@@ -138,6 +139,10 @@ class Refiner:
     def positions_px(self, numbers: Sequence[int]) -> Positions:
         """Return the positions of frames held, (frame, 2) absolute object pixels, as refined so far."""
         return self._frames.positions_of(numbers)
+
+    def flux(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return the flux of frames held relative to their mean, (frame,) float64; 1 unless it is fitted."""
+        return self._frames.flux_of(numbers)
 
     def windows(self, corners: Corners) -> Patches:
         """Return the object as it is now under each window, (frame, y, x); `corners` are absolute pixels."""
@@ -364,8 +369,12 @@ class Refiner:
             self._is_all_new = True
 
     def _tidy(self, canvas: Canvas, level_every: int) -> None:
-        """Level the object, orthogonalise the modes, renew the illumination: each now and then."""
+        """Renew flux, level the object, orthogonalise modes, renew the illumination: each now and then."""
         n_epochs = len(self.error_history)
+        if self._config.fits_flux:
+            seen = np.flatnonzero(self._frames.n_visits > 1)
+            corners = canvas.local(window_corners(self._frames.positions_px[seen]))
+            self._frames.fit_flux(seen, modelled_power(canvas.object, self._probe, corners, self._mask))
         is_power_of_two = n_epochs & (n_epochs - 1) == 0
         # Frames that are moved while the object is levelled follow it away from where they were.
         may_level = self._config.levels and not self._config.refines_positions
