@@ -36,8 +36,8 @@ class OrientationWatch:
         if self._is_done:
             return "", []
         if self._process is None:
-            if (scan := next(filter(_has_enough, scans), None)) is not None:
-                self._begin(scan)
+            if scans and _has_enough(scans[-1]):
+                self._begin(scans[-1])
             return "", []
         if self._process.poll() is None:
             return "", []

@@ -87,7 +87,7 @@ class RunWatch:
     def look(self, scans: Sequence[Scan], processes: Mapping[str, StageProcess]) -> RunState:
         """Returns how the run stands now."""
         rows = self._states.look(scans, processes)
-        self._seen = scans
+        self._seen = scans[-1:]
         self._note_scans(scans)
         if self._orientation is not None:
             scan, doubts = self._orientation.look(scans)

@@ -309,8 +309,8 @@ class Supervisor:
         """Waits for those that the next scan has kept the recorder from measuring; a while for a reason."""
         is_asked_for, left = self.run.config.results.resolution == "always", self.scans()
         deadline = float("inf") if is_asked_for else self.clock() + CHEAP_S
-        while (left := list(filter(awaits_measuring, left))) or self._watch.may_say_why:
-            if self.clock() >= deadline or not (self._finishes or self._watch.may_say_why):
+        while self._watch.may_say_why or (self._finishes and (left := [*filter(awaits_measuring, left)])):
+            if self.clock() >= deadline:
                 break
             if on_turn:
                 on_turn(self.scans())
