@@ -74,17 +74,16 @@ def decompress_into(out: NDArray[Any], data: bytes, algorithm: str, item_size: i
     """
     if not out.flags.c_contiguous:
         raise ValueError("decoding needs a C-contiguous array to write into")
-    flat = out.reshape(-1).view(np.uint8)
     if algorithm in BITSHUFFLED:
         _check_item_size(item_size)
-        bitshuffle().decode(flat, data, item_size, algorithm)
+        bitshuffle().decode(out, data, item_size, algorithm)
     elif algorithm == "bslz4-blocks":
         _check_item_size(item_size)
-        bitshuffle().decode(flat, data, item_size, is_framed=False)
+        bitshuffle().decode(out, data, item_size, is_framed=False)
     elif algorithm == "lz4":
-        _decode_lz4(flat, data)
+        _decode_lz4(_bytes_of(out), data)
     elif algorithm == "lz4-block":
-        flat[:] = _unpack(data, 0, len(data), flat.size)
+        _bytes_of(out)[:] = _unpack(data, 0, len(data), out.nbytes)
     else:
         raise _unknown(algorithm)
 
@@ -115,13 +114,17 @@ def _check_item_size(item_size: int) -> None:
         )
 
 
-def _block_bytes(flat: Bytes, data: bytes) -> int:
+def _bytes_of(array: NDArray[Any]) -> Bytes:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _block_bytes(n_wanted: int, data: bytes) -> int:
     """Checks the header of `data` against the space for it; returns decoded bytes per block."""
     if len(data) < _HEADER.size:
         raise CompressionError(f"compressed data of {len(data)} bytes: the header alone has {_HEADER.size}")
     n_bytes, block_bytes = _HEADER.unpack_from(data)
-    if n_bytes != flat.size:
-        raise CompressionError(f"compressed data say they hold {n_bytes} bytes, the frame has {flat.size}")
+    if n_bytes != n_wanted:
+        raise CompressionError(f"compressed data say they hold {n_bytes} bytes, the frame has {n_wanted}")
     if block_bytes == 0:
         raise CompressionError("compressed data say that a block has 0 bytes")
     return int(block_bytes)
@@ -160,7 +163,7 @@ def _unpack(data: bytes, start: int, end: int, n_bytes: int) -> Bytes:
 
 
 def _decode_lz4(flat: Bytes, data: bytes) -> None:
-    block_bytes, done = _block_bytes(flat, data), 0
+    block_bytes, done = _block_bytes(flat.size, data), 0
     for start, end in _blocks(_edges(data, flat.size, block_bytes, 0, _HEADER.size)):
         out = flat[done : done + block_bytes]
         # A block that did not shrink is stored as it is.
@@ -185,26 +188,33 @@ def _shuffled_bytes(n_bytes: int, item_size: int) -> int:
     return n_bytes - n_bytes % (item_size * _GROUP)
 
 
-def _bitshuffled_edges(flat: Bytes, data: bytes, item_size: int, is_framed: bool) -> tuple[int, list[int]]:
+def _bitshuffled_edges(n_bytes: int, data: bytes, item_size: int, is_framed: bool) -> tuple[int, list[int]]:
     """Returns decoded bytes per block, and the edges of the blocks before the uncompressed rest."""
-    block_bytes, start = (_block_bytes(flat, data), _HEADER.size) if is_framed else (BLOCK_BYTES, 0)
-    if block_bytes % (item_size * _GROUP) or flat.size % item_size:
+    block_bytes, start = (_block_bytes(n_bytes, data), _HEADER.size) if is_framed else (BLOCK_BYTES, 0)
+    if block_bytes % (item_size * _GROUP) or n_bytes % item_size:
         raise CompressionError(
-            f"{flat.size} bytes in blocks of {block_bytes} are no multiple of elements of {item_size} bytes"
+            f"{n_bytes} bytes in blocks of {block_bytes} are no multiple of elements of {item_size} bytes"
         )
-    shuffled = _shuffled_bytes(flat.size, item_size)
-    return block_bytes, _edges(data, shuffled, block_bytes, flat.size - shuffled, start)
+    shuffled = _shuffled_bytes(n_bytes, item_size)
+    return block_bytes, _edges(data, shuffled, block_bytes, n_bytes - shuffled, start)
 
 
 class NumpyBitshuffle:
     """Bitshuffle in numpy: a hundred times slower than the library, and there on every platform."""
 
     def decode(
-        self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4", *, is_framed: bool = True
+        self,
+        array: NDArray[Any],
+        data: bytes,
+        item_size: int,
+        algorithm: str = "bslz4",
+        *,
+        is_framed: bool = True,
     ) -> None:
-        """Fills `flat`, the bytes of elements of `item_size` bytes each; a header frames `data` or not."""
+        """Fills `array`, its bytes elements of `item_size` bytes each; a header frames `data` or not."""
         _check_is_bslz4(algorithm)
-        block_bytes, edges = _bitshuffled_edges(flat, data, item_size, is_framed)
+        flat = _bytes_of(array)
+        block_bytes, edges = _bitshuffled_edges(flat.size, data, item_size, is_framed)
         shuffled = _shuffled_bytes(flat.size, item_size)
         for done, (start, end) in zip(range(0, shuffled, block_bytes), _blocks(edges), strict=True):
             out = flat[done : min(done + block_bytes, shuffled)]
@@ -216,7 +226,7 @@ class NumpyBitshuffle:
     def compress(self, array: NDArray[Any], block_bytes: int, algorithm: str = "bslz4") -> bytes:
         """Returns header and blocks of `block_bytes` each, which `decode` takes."""
         _check_is_bslz4(algorithm)
-        flat, item_size = array.reshape(-1).view(np.uint8), array.itemsize
+        flat, item_size = _bytes_of(array), array.itemsize
         shuffled = _shuffled_bytes(flat.size, item_size)
         parts = [_HEADER.pack(flat.size, block_bytes)]
         for start in range(0, shuffled, block_bytes):
@@ -262,17 +272,24 @@ class LibraryBitshuffle:
             self._zstd = _Zstd(library)
 
     def decode(
-        self, flat: Bytes, data: bytes, item_size: int, algorithm: str = "bslz4", *, is_framed: bool = True
+        self,
+        array: NDArray[Any],
+        data: bytes,
+        item_size: int,
+        algorithm: str = "bslz4",
+        *,
+        is_framed: bool = True,
     ) -> None:
-        """Fills `flat`, the bytes of elements of `item_size` bytes each; a header frames `data` or not."""
-        block_bytes, edges = _bitshuffled_edges(flat, data, item_size, is_framed)
+        """Fills `array`, its bytes elements of `item_size` bytes each; a header frames `data` or not."""
+        n_bytes = array.nbytes
+        block_bytes, edges = _bitshuffled_edges(n_bytes, data, item_size, is_framed)
         if algorithm == "bszstd" and self._zstd is not None:
-            self._zstd.decode(flat, data, item_size, block_bytes, edges)
+            self._zstd.decode(array, data, item_size, block_bytes, edges)
             return
-        n_items, per_block = flat.size // item_size, block_bytes // item_size
+        n_items, per_block = n_bytes // item_size, block_bytes // item_size
         decompress = self._functions[algorithm][0]
         body = bytes(memoryview(data)[edges[0] :])  # of which C takes the address in no time
-        status = decompress(body, _address(flat), n_items, item_size, per_block)
+        status = decompress(body, _address(array), n_items, item_size, per_block)
         if status != len(body):
             raise CompressionError(f"damaged {algorithm} data (bitshuffle status {status})")
 
@@ -304,10 +321,12 @@ class _Zstd:
             ctypes.c_int64,
         )
 
-    def decode(self, flat: Bytes, data: bytes, item_size: int, block_bytes: int, edges: list[int]) -> None:
-        """Fills `flat` from the blocks of `data` between `edges`, and the rest behind them."""
-        planes = np.empty(flat.size, np.uint8)
-        shuffled = _shuffled_bytes(flat.size, item_size)
+    def decode(
+        self, array: NDArray[Any], data: bytes, item_size: int, block_bytes: int, edges: list[int]
+    ) -> None:
+        """Fills `array` from the blocks of `data` between `edges`, and the rest behind them."""
+        planes = np.empty(array.nbytes, np.uint8)
+        shuffled = _shuffled_bytes(planes.size, item_size)
         source, target = np.frombuffer(data, np.uint8).ctypes.data, _address(planes)
         context = self._create()
         try:
@@ -318,13 +337,13 @@ class _Zstd:
                     raise CompressionError(f"damaged Zstandard block at byte {start}")
         finally:
             self._free(context)
-        planes[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (flat.size - shuffled) :]
-        n_items = flat.size // item_size
-        if self._unshuffle(target, _address(flat), n_items, item_size, block_bytes // item_size) < 0:
+        planes[shuffled:] = np.frombuffer(data, np.uint8)[len(data) - (planes.size - shuffled) :]
+        n_items = planes.size // item_size
+        if self._unshuffle(target, _address(array), n_items, item_size, block_bytes // item_size) < 0:
             raise CompressionError("bitshuffle has no room to work in")
 
 
-def _address(array: Bytes) -> int:
+def _address(array: NDArray[Any]) -> int:
     # In a third of the time that `array.ctypes` takes.
     return ctypes.addressof(ctypes.c_char.from_buffer(array.data)) if array.size else 0
 
