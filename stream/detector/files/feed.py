@@ -47,7 +47,7 @@ class FilesFeed:
         self._config, self._place, self._clock = config, Path(config.path), clock
         self._open: FileSeries | None = None
         self._opened: State | None = None  # what it was then
-        self._key, self._n_series = "", 0
+        self._key, self._n_series, self._why_none = "", 0, ""
         self._resumed: tuple[str, int] | None = None
         self._error: DetectorMessageError | None = None
         self._last_at = self._looks_at = self._lists_at = float("-inf")
@@ -61,7 +61,7 @@ class FilesFeed:
     def resume(self, series_key: str, n_frames: int, n_whole: int) -> None:
         """Goes on with a series that a process before this one has recorded: see `Feed`."""
         self._resumed = series_key, n_whole
-        name, places = name_in(series_key), series_at(self._place)
+        name, places = name_in(series_key), self._series()
         at = next((index for index, path in enumerate(places) if name_of(path) == name), None)
         if at is not None:  # whatever comes behind it is new
             self._passed.clear()
@@ -96,7 +96,10 @@ class FilesFeed:
         if self._config.takes_old:
             return []
         old = [
-            path for path in series_at(self._place) if now_s - path.stat().st_mtime > self._config.silence_s
+            path
+            for path in self._series()
+            if (state := State.of(path)) is not None
+            and now_s - state.changed_ns * 1e-9 > self._config.silence_s
         ]
         # A folder of frames is one series, whatever is in it.
         return [path for path in old if path != self._place]
@@ -125,10 +128,7 @@ class FilesFeed:
         return messages
 
     def _open_next(self, now: float) -> bool:
-        if now < self._lists_at:
-            return False
-        self._lists_at = now + LIST_S
-        path = next(filter(self._is_new, series_at(self._place)), None)
+        path = next(filter(self._is_new, self._found(now)), None)
         if path is None:
             return False
         self._open, self._opened = open_series(path, self._config, self._clock), State.of(path)
@@ -180,11 +180,24 @@ class FilesFeed:
         )
 
     def _has_next(self, now: float) -> bool:
-        if now < self._lists_at:
-            return False
-        self._lists_at = now + LIST_S
         here = self._open.path if self._open else None
-        return any(path != here and self._is_new(path) for path in series_at(self._place))
+        return any(path != here and self._is_new(path) for path in self._found(now))
+
+    def _found(self, now: float) -> list[Path]:
+        """Return the series that there are, or none when the last look was a moment ago."""
+        if now < self._lists_at:
+            return []
+        found = self._series()
+        # A long list costs a twentieth of the time at most.
+        self._lists_at = now + max(LIST_S, 20 * (self._clock() - now))
+        return found
+
+    def _series(self) -> list[Path]:
+        try:
+            found, self._why_none = series_at(self._place), ""
+        except OSError as error:
+            found, self._why_none = [], f"{self._place} cannot be listed: {error.strerror}"
+        return found
 
     def _is_new(self, path: Path) -> bool:
         """Whether there is something that has not been dealt with, such as another file of the same name."""
@@ -205,10 +218,13 @@ class FilesFeed:
 
     def _tell(self, now: float) -> None:
         """Say what is waited for, where nothing has come for a while."""
-        if self._is_told or now - self._waits_since < PATIENCE_S:
+        waits_for_first = self._open is not None or not self._ended
+        if self._is_told or not waits_for_first or now - self._waits_since < PATIENCE_S:
             return
         self._is_told = True
-        why = self._open.waits_for if self._open is not None else f"{self._place} has no series that is new"
+        why = self._why_none or f"{self._place} has no series that is new"
+        if self._open is not None:
+            why = self._open.waits_for
         if why:
             log.warning("frames wait: %s", why)
 

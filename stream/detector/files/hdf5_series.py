@@ -11,13 +11,29 @@ from stream.detector.files.hdf5_frames import FrameDataset
 from stream.detector.files.hdf5_places import Place, follow, is_whole, places_in
 from stream.detector.files.series import Description, Numbered
 from stream.detector.files.writer import IS_SHARED, State, tells_its_writer, writer_of
-from stream.detector.protocol import DetectorMessageError
+from stream.detector.protocol import DetectorMessageError, EncodedFrame
 from stream.files.base import ScanFileError
 from stream.files.hdf5 import damage_named, open_hdf5, open_unlocked
 
 SETTLED_S = 0.3  # a file that does not tell its writer is read when it has not changed for so long
 AGAIN_S = 1.0  # after which a file is read again though it seems unchanged: on a network that may be late
 MISSING_S = 0.1  # between two looks whether a file is there
+
+
+class _Taken:
+    """Frames of one look, no more than a turn takes."""
+
+    def __init__(self, n_most: int, most_bytes: int) -> None:
+        self.frames: list[Numbered] = []
+        self._n_most, self._n_bytes_left = n_most, most_bytes
+
+    def add(self, number: int, frame: EncodedFrame) -> None:
+        self.frames.append(Numbered(number, frame))
+        self._n_bytes_left -= len(frame.data)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.frames) >= self._n_most or self._n_bytes_left <= 0
 
 
 class _Part:
@@ -103,14 +119,14 @@ class Hdf5Series:
 
     def read(self, n_most: int, most_bytes: int) -> list[Numbered]:
         """Returns the next frames that have been written since; raises as `FileSeries.read`."""
-        found: list[Numbered] = []
+        taken = _Taken(n_most, most_bytes)
         try:
             self._list()
             for part, first in self._in_order():
-                if len(found) >= n_most or sum(len(each.frame.data) for each in found) >= most_bytes:
+                if taken.is_full:
                     break
                 try:
-                    self._read(part, first, found, n_most, most_bytes)
+                    self._read(part, first, taken)
                 except ScanFileError as error:
                     self._let_go(part)
                     self.waits_for = str(error)
@@ -118,7 +134,7 @@ class Hdf5Series:
             self.close()
             self.waits_for = str(error)
         self._has_all = self._is_all()
-        return found
+        return taken.frames
 
     def _list(self) -> None:
         """Look which parts there are, where the file has changed or a while has passed."""
@@ -157,10 +173,8 @@ class Hdf5Series:
                 part.is_read and has_more_behind and self._parts[index + 1].n_frames > 0
             )
 
-    def _read(
-        self, part: _Part, first: int | None, found: list[Numbered], n_most: int, most_bytes: int
-    ) -> None:
-        """Add what is new of a part to `found`."""
+    def _read(self, part: _Part, first: int | None, taken: _Taken) -> None:
+        """Take what is new of a part."""
         if not self._open(part):
             return
         assert part.frames is not None  # noqa: S101
@@ -170,9 +184,8 @@ class Hdf5Series:
             self._let_go(part)
             return
         place = part.place._replace(first=first)
-        n_bytes = sum(len(each.frame.data) for each in found)
         for index in part.waiting():
-            if len(found) >= n_most or n_bytes >= most_bytes:
+            if taken.is_full:
                 return
             if place.number(index) < self._skipped:
                 part.passed(index)
@@ -180,13 +193,12 @@ class Hdf5Series:
             try:
                 frame = part.frames.frame(index)
             except DetectorMessageError:
-                if found or part.flags:
+                if taken.frames or part.flags:
                     return  # what came before goes first; what is being written may yet be whole
                 part.passed(index)
                 raise
             if frame is not None:
-                found.append(Numbered(place.number(index), frame))
-                n_bytes += len(frame.data)
+                taken.add(place.number(index), frame)
             elif index in part.holes:
                 continue
             elif not part.frames.is_there(index + 1):
@@ -214,7 +226,8 @@ class Hdf5Series:
             if part.frames is None:
                 return False
         else:
-            part.frames.refresh()
+            with damage_named(path):
+                part.frames.refresh()
         most = part.place.n_most
         n_frames = part.frames.n_frames
         part.n_frames = n_frames if most is None else min(n_frames, part.place.skipped + most)
@@ -224,8 +237,8 @@ class Hdf5Series:
         path, name = part.place.path, part.place.name
         file = self._files[path] if path in self._files else self._opened(path)
         self._files[path] = file
-        lies_in, name = follow(path, file, name)
         with damage_named(path):
+            lies_in, name = follow(path, file, name)
             dataset = file.get(name) if lies_in == path else None
             is_elsewhere = lies_in != path or (
                 isinstance(dataset, h5py.Dataset) and (dataset.is_virtual or dataset.external)
@@ -234,9 +247,10 @@ class Hdf5Series:
             dataset = self._put_together(part)
             if dataset is None:
                 return None
-        frames = FrameDataset(dataset, f"{path}, {name}")
-        if part.place.first is None:
-            part.low = frames.low
+        with damage_named(path):
+            frames = FrameDataset(dataset, f"{path}, {name}")
+            if part.place.first is None:
+                part.low = frames.low
         return frames
 
     def _put_together(self, part: _Part) -> h5py.Dataset | None:

@@ -1,5 +1,6 @@
 """Which series there are where a detector writes: files or folders that match, the oldest first."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ def series_at(path: Path) -> list[Path]:
     ----------
     path : Path
         A file; a folder of TIFFs, or of HDF5 files and folders of TIFFs; or a pattern of such names.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be listed.
     """
     found = [each for each in _matching(path) for each in _in_place(each)]
     return sorted(dict.fromkeys(found), key=_age)
@@ -46,15 +52,17 @@ def _in_place(path: Path) -> Iterator[Path]:
         return
     if _has_tiffs(path):
         yield path
-    for each in path.iterdir():
-        if each.suffix.lower() in HDF5 and each.is_file():
-            yield from _in_place(each)
-        elif each.is_dir() and _has_tiffs(each):
-            yield each
+    with os.scandir(path) as entries:  # an entry knows whether it is a folder without another look
+        for entry in entries:
+            if entry.name.lower().endswith(HDF5) and entry.is_file():
+                yield from _in_place(Path(entry.path))
+            elif entry.is_dir() and _has_tiffs(entry.path):
+                yield Path(entry.path)
 
 
-def _has_tiffs(folder: Path) -> bool:
-    return any(TIFF.fullmatch(each.name) for each in folder.iterdir())
+def _has_tiffs(folder: str | Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(TIFF.fullmatch(entry.name) for entry in entries)
 
 
 def _age(path: Path) -> tuple[float, str]:

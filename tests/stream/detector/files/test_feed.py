@@ -1,8 +1,11 @@
 """Frames out of files as detectors write them: while they grow, finished, incomplete and damaged."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from stream.detector.dectris import encode_frame
 from stream.detector.files.writers import (
@@ -135,6 +138,48 @@ def test_half_a_tiff_is_waited_for_and_what_never_is_one_is_refused(tmp_path):
     read.after(3.0)
     assert sorted(read.numbers) == [0, 1, 2]
     assert len(read.errors) == 1 and "frame_000004.tif is no TIFF of one frame" in read.errors[0]
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 3, 4), "u2"), np.zeros((3, 4), "f4")])
+def test_a_tiff_of_something_else_is_refused_by_what_it_holds(tmp_path, pixels):
+    write(TiffSender(tmp_path), FRAMES[:2])
+    tifffile.imwrite(tmp_path / "scan/frame_000003.tif", pixels, photometric="minisblack")
+    read = Read(tmp_path).after(3.0)
+    assert read.numbers == [0, 1]
+    assert len(read.errors) == 1 and f"frame_000003.tif holds {pixels.dtype}" in read.errors[0]
+
+
+def test_frames_of_whole_numbers_alone_are_taken_from_hdf5(tmp_path, caplog):
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["entry/data/data"] = FRAMES[:3].astype("f4")
+    assert Read(tmp_path, dataset="entry/data/data").after(6.0).messages == []
+    assert "wanted whole numbers (frame, row, col), found float32 (3, 6, 9)" in caplog.text
+
+
+def test_a_folder_that_cannot_be_listed_is_told_of(tmp_path, caplog, monkeypatch):
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert Read(tmp_path).after(6.0).messages == []
+    assert f"{tmp_path} cannot be listed: Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "dectris-files"])
+def test_files_with_wrong_bytes_never_end_a_feed(tmp_path, kind):
+    """Whatever is in them, it reads on or says what is wrong; what it takes are frames of that number."""
+    rng = np.random.default_rng(0)
+    write(FILE_SENDERS[kind](tmp_path / "right"), FRAMES[:6])
+    (tmp_path / "wrong").mkdir()
+    for _ in range(40):
+        for path in (tmp_path / "right").iterdir():
+            content = bytearray(path.read_bytes())
+            content[rng.integers(1500 if rng.random() < 0.5 else len(content))] = rng.integers(256)
+            cut = rng.integers(len(content)) if rng.random() < 0.1 else len(content)
+            (tmp_path / "wrong" / path.name).write_bytes(content[:cut])
+        read = Read(tmp_path / "wrong", silence_s=0.6, end_grace_s=0.1).after(1.0)
+        assert set(read.numbers) <= set(range(6))
+        read.feed.close()
 
 
 def test_a_damaged_chunk_is_refused_and_the_others_are_taken(tmp_path):
