@@ -4,11 +4,14 @@ No link is followed by the library: it would open and lock other files, wherever
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 
+from stream.detector.protocol import DetectorMessageError
 from stream.files.base import ScanFileError
 from stream.files.hdf5 import HERE, OutsideError, damage_named, is_within
 
@@ -56,6 +59,18 @@ class Place(NamedTuple):
         return self.first + blocks * self.stride + rest
 
 
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Raises ScanFileError as `damage_named` does, also where h5py cannot make out a type or a shape."""
+    try:
+        with damage_named(path):
+            yield
+    except (ScanFileError, DetectorMessageError):
+        raise
+    except ValueError as error:
+        raise ScanFileError(f"{path}: HDF5 cannot read all of it: it is damaged") from error
+
+
 def places_in(path: Path, file: h5py.File, dataset: str) -> list[Place]:
     """Returns where the frames lie, in their order.
 
@@ -72,7 +87,7 @@ def places_in(path: Path, file: h5py.File, dataset: str) -> list[Place]:
     ScanFileError
         If there are none or several, or they lie out of the folder of the file.
     """
-    with damage_named(path):
+    with damage_told(path):
         group = file.get(_PARTS_GROUP) if not dataset else None
         parts = sorted(filter(_PART.fullmatch, group)) if isinstance(group, h5py.Group) else []
         if parts:
@@ -238,7 +253,7 @@ def is_whole(path: Path, dataset: Any) -> bool:
             continue
         if not lies_in.exists():
             return False
-        with damage_named(lies_in), h5py.File(lies_in, "r") as file:
+        with damage_told(lies_in), h5py.File(lies_in, "r") as file:
             frames = file.get(source.dset_name)
             if not isinstance(frames, h5py.Dataset) or not frames.size:
                 return False

@@ -8,12 +8,12 @@ import h5py
 
 from stream.detector.files.described import describe
 from stream.detector.files.hdf5_frames import FrameDataset
-from stream.detector.files.hdf5_places import Place, follow, is_whole, places_in
+from stream.detector.files.hdf5_places import Place, damage_told, follow, is_whole, places_in
 from stream.detector.files.series import Description, Numbered
 from stream.detector.files.writer import IS_SHARED, State, tells_its_writer, writer_of
 from stream.detector.protocol import DetectorMessageError, EncodedFrame
 from stream.files.base import ScanFileError
-from stream.files.hdf5 import damage_named, open_hdf5, open_unlocked
+from stream.files.hdf5 import open_hdf5, open_unlocked
 
 SETTLED_S = 0.3  # a file that does not tell its writer is read when it has not changed for so long
 AGAIN_S = 1.0  # after which a file is read again though it seems unchanged: on a network that may be late
@@ -147,7 +147,7 @@ class Hdf5Series:
             return
         with self._opened(self.path) as file:
             if self._told == Description():
-                with damage_named(self.path):
+                with damage_told(self.path):
                     self._told = describe(file)
             places = places_in(self.path, file, self._dataset)
         known = {part.place[:2]: part for part in self._parts}
@@ -226,7 +226,7 @@ class Hdf5Series:
             if part.frames is None:
                 return False
         else:
-            with damage_named(path):
+            with damage_told(path):
                 part.frames.refresh()
         most = part.place.n_most
         n_frames = part.frames.n_frames
@@ -237,7 +237,7 @@ class Hdf5Series:
         path, name = part.place.path, part.place.name
         file = self._files[path] if path in self._files else self._opened(path)
         self._files[path] = file
-        with damage_named(path):
+        with damage_told(path):
             lies_in, name = follow(path, file, name)
             dataset = file.get(name) if lies_in == path else None
             is_elsewhere = lies_in != path or (
@@ -247,7 +247,7 @@ class Hdf5Series:
             dataset = self._put_together(part)
             if dataset is None:
                 return None
-        with damage_named(path):
+        with damage_told(path):
             frames = FrameDataset(dataset, f"{path}, {name}")
             if part.place.first is None:
                 part.low = frames.low
@@ -258,7 +258,7 @@ class Hdf5Series:
         path, name = part.place[:2]
         self._let_go(part)
         self._files[path] = open_hdf5(path)
-        with damage_named(path):
+        with damage_told(path):
             dataset = self._files[path].get(name)
             if isinstance(dataset, h5py.Dataset) and dataset.is_virtual and not is_whole(path, dataset):
                 self._let_go(part)
