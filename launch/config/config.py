@@ -130,6 +130,8 @@ class Config(Section):
                 f"with {len(self.network.members)} members that stay untuned; disable one of them, or let "
                 "disagreement: dropout thin the tuned network"
             )
+        if self.positions.monitor and self.remote.enabled:
+            raise ValueError("`positions.monitor` is not sent to other machines: set `remote.enabled: false`")
         if self.policy.enabled and (self.probe.source == "data" or self.positions.unit is None):
             raise ValueError("the policy needs a known probe (`probe.source`) and `positions.unit`")
         return self
@@ -140,7 +142,7 @@ _ADDED = {
     "detector": ("n_triggers", "format", "pv", "first_number", "path", "dataset", "takes_old"),
     "positions": (
         *("settled", "settling_frames", "line_frames", "captures_per_frame"),
-        *("pvs", "take_existing", "numbers", "first_number"),
+        *("pvs", "take_existing", "numbers", "first_number", "monitor", "monitor_reference"),
     ),
     "refinement": ("seeded_step", "fits_flux"),
     "series": ("reuse",),

@@ -160,7 +160,7 @@ def _first_probe(task: Task, backend: Backend) -> Probe:
         distance = np.hypot(*(placed_px - np.median(placed_px, axis=0)).T)
         middle = np.sort(used[np.argsort(distance, kind="stable")[:FRAMES_FOR_PROBE]])
         return estimate_probe(
-            preprocess(scan.frames[middle]),
+            task.patterns(middle),
             task.positions_px[middle],
             n_modes=options.n_modes,
             mask=preprocess.mask,

@@ -23,6 +23,7 @@ from stream.files.in_use import in_use
 from stream.record.columns import Column
 from stream.record.events import Event, events_of
 from stream.record.scan import Numbers, Scan
+from stream.stages.inputs import read_flux
 
 
 class ColumnFrames:
@@ -79,6 +80,8 @@ class RecordedScan:
     travel_m, spread_m : (frame, 2) float64, metres, or None
         Way of the probe during the exposure and standard deviation of the captures, (y, x), where there are
         several of a frame.
+    flux : (frame,) float64 or None
+        Of the beam, relative, where a monitor told it.
     """
 
     frames: Any
@@ -98,6 +101,7 @@ class RecordedScan:
     source: str = ""
     travel_m: Positions | None = None
     spread_m: Positions | None = None
+    flux: NDArray[np.float64] | None = None
 
     @property
     def called(self) -> str:
@@ -183,6 +187,7 @@ def read_scan_folder(folder: Path) -> RecordedScan:
         events=tuple(events_of(scan)),
         travel_m=scan.column("travel_m").read(numbers) if scan.has("travel_m") else None,
         spread_m=scan.column("spread_m").read(numbers) if scan.has("spread_m") else None,
+        flux=read_flux(scan, numbers),
     )
 
 

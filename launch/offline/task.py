@@ -14,7 +14,7 @@ from operators.engine.config import ComputeConfig, RefinerConfig
 from operators.engine.projections import ProjectionConfig
 from operators.engine.refiner import Refiner
 from operators.geometry import Geometry
-from operators.optics.preprocess import Preprocess
+from operators.optics.preprocess import Preprocess, at_one_flux
 from operators.optics.probe import check_modes
 from operators.reconstruct import FRAMES_AT_A_TIME, Progress, Solution
 from stream.record.scan import Numbers
@@ -113,11 +113,16 @@ class Task:
         """Whether the first probe is to be scaled to the photons of the frames."""
         return self.options.probe == "file" and self.options.scale_probe
 
+    def patterns(self, indices: Numbers) -> Patterns:
+        """Returns the prepared patterns of these frames, (frame, ky, kx) float32, photons, at one flux."""
+        flux = None if self.scan.flux is None else self.scan.flux[indices]
+        return at_one_flux(self.preprocess(self.scan.frames[indices]), flux)
+
     def blocks(self) -> Iterator[tuple[Numbers, Patterns, Positions]]:
         """Yields indices, patterns and positions of the frames used, a few hundred at a time."""
         for start in range(0, len(self.used), FRAMES_AT_A_TIME):
             block = self.used[start : start + FRAMES_AT_A_TIME]
-            yield block, self.preprocess(self.scan.frames[block]), self.positions_px[block]
+            yield block, self.patterns(block), self.positions_px[block]
 
     def refiner(self, probe: Probe, backend: Backend) -> Refiner:
         """Returns an engine that starts from `probe` and holds the frames used, by their indices."""

@@ -163,7 +163,7 @@ def make_labels(task: Task) -> ScanLabels:
         object=object_,
         probe=result.probe * phase_ramp(result.probe.shape[1:], slope),
         corners=corners,
-        patterns=preprocess(scan.frames[task.used]),
+        patterns=task.patterns(task.used),
         valid=preprocess.mask,
     )
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from operators.arrays import Array, Frames, Mask, Patterns, array_module, centre_origin, corner_origin
 
+_LEAST_FLUX = 0.05
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preprocess:
@@ -222,6 +224,28 @@ def _gains(flat: Array) -> Array:
     mean = response[counts].mean(dtype=np.float64)
     gains: Array = np.where(counts, np.float32(mean) / np.where(counts, response, 1), 0).astype(np.float32)
     return gains
+
+
+def at_one_flux(patterns: Patterns, flux: np.ndarray | None) -> Patterns:
+    """Divide patterns by the flux of their frames, in place, and return them.
+
+    Parameters
+    ----------
+    patterns : (frame, ky, kx) float32, photons
+    flux : (frame,) float or None
+        1 is that of the pattern wanted. Where it is no number, or below 0.05 as with a closed shutter, the
+        pattern stays as measured: divided, it would be noise.
+
+    Notes
+    -----
+    For amplitudes as the engine compares them, this is the same as a probe that is scaled by the root of the
+    flux, and no update has to know of it.
+    """
+    if flux is not None:
+        is_told = np.isfinite(flux) & (flux >= _LEAST_FLUX)
+        factors = 1 / np.where(is_told, flux, 1)
+        patterns *= array_module(patterns).asarray(factors.astype(np.float32))[:, None, None]
+    return patterns
 
 
 def mean_frame(frames: Frames) -> Array:

@@ -103,6 +103,8 @@ class PositionsConfig(PositionFields, EndpointSection):
             raise ValueError(f"`numbers` is for sources {', '.join(_NUMBERED)}, got {self.source!r}")
         if self.source == "file" and self.settled:
             raise ValueError("`settled` is a field of documents: give frames of a file no position instead")
+        if self.monitor and self.source != "documents":
+            raise ValueError(f"`monitor` is a field of bluesky documents, the source is {self.source!r}")
         if 0 < self.line_frames <= self.settling_frames:
             raise ValueError(
                 f"settling_frames: wanted fewer than the {self.line_frames} of a line, "

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from operators.geometry import METRES_PER_UNIT, probe_positions
 from operators.section import Section
@@ -38,6 +38,7 @@ class Rows(NamedTuple):
     is_settling: NDArray[np.bool_]  # (frame,), the probe was not at rest yet
     spread: NDArray[np.float64] | None = None  # (frame, 2), their standard deviation, where there are several
     travel: NDArray[np.float64] | None = None  # (frame, 2), from the first of them to the last
+    monitor: NDArray[np.float64] | None = None  # (frame,), the mean of its captures
 
 
 class Placed(NamedTuple):
@@ -49,6 +50,7 @@ class Placed(NamedTuple):
     n_no_numbers: int = 0  # positions that are none
     spread_m: NDArray[np.float64] | None = None  # (frame, 2)
     travel_m: NDArray[np.float64] | None = None  # (frame, 2)
+    flux: NDArray[np.float64] | None = None  # (frame,), reading of the monitor over the reference
 
 
 class PositionFields(Section):
@@ -71,9 +73,16 @@ class PositionFields(Section):
     """name of the document stream; empty takes the first with both fields"""
     settled: str = ""
     """field of the events that is 0 or false while the stage still moves: such frames are in no image"""
+    monitor: str = ""
+    """field of the events that is proportional to the flux of the beam during the frame (I0): patterns are
+    brought to the same flux"""
+    monitor_reference: PositiveFloat | None = None
+    """reading of the monitor at which a pattern counts as it is, such as the usual one; with `monitor`"""
 
     @model_validator(mode="after")
-    def _are_two(self) -> Self:
+    def _are_complete(self) -> Self:
+        if bool(self.monitor) != (self.monitor_reference is not None):
+            raise ValueError("`monitor` and `monitor_reference` belong together: name both or neither")
         if bool(self.y) != bool(self.x) or (self.y and self.y == self.x):
             raise ValueError(f"name two different fields or none, got y {self.y!r}, x {self.x!r}")
         return self
@@ -114,10 +123,15 @@ class PositionReader:
         self.doubts: list[str] = []
         self.flown = FlownPositions(
             files or StreamFiles(),
-            n_fields=3 if fields.settled else 2,
+            n_fields=2 + len(self._beside),
             frames_per_event=fields.frames_per_event,
             captures_per_frame=fields.captures_per_frame,
         )
+
+    @property
+    def _beside(self) -> tuple[str, ...]:
+        """The fields that are read beside y and x, in this order."""
+        return tuple(filter(None, (self.fields.settled, self.fields.monitor)))
 
     @property
     def has_positions(self) -> bool:
@@ -173,7 +187,7 @@ class PositionReader:
             If a file holds something else than documents say, or a part of it lies elsewhere.
         """
         frames = self.flown.read()
-        return _NONE if frames is None else _rows_of(frames.numbers, frames.captures)
+        return _NONE if frames is None else self._rows_of(frames.numbers, frames.captures)
 
     def join(self, event: Document) -> None:
         """Takes the fields from an event of a run whose descriptor was missed; nobody tells their unit.
@@ -210,6 +224,7 @@ class PositionReader:
             int(np.count_nonzero(~is_number & ~rows.is_settling)),
             None if rows.spread is None else np.abs(self.to_metres(rows.spread[is_used])),
             None if rows.travel is None else self.to_metres(rows.travel[is_used]),
+            None if rows.monitor is None else rows.monitor[is_used] / (self.fields.monitor_reference or 1),
         )
 
     def _describe(self, descriptor: Document) -> None:
@@ -225,8 +240,7 @@ class PositionReader:
             return
         for field in pair:
             self._check_unit(field, data_keys[field])
-        settled = (self.fields.settled,) if self.fields.settled else ()
-        self.flown.describe(descriptor, (*pair, *settled))
+        self.flown.describe(descriptor, (*pair, *self._beside))
         self._stream = stream
         self._pairs[str(descriptor.get("uid"))] = pair
         self._n_captures[str(descriptor.get("uid"))] = self._captures_in(data_keys[pair[0]])
@@ -255,9 +269,21 @@ class PositionReader:
         per_event = self.fields.frames_per_event
         n_captures = self._n_captures.get(str(document.get("descriptor")), 1)
         numbers = ((events - 1)[:, None] * per_event + np.arange(per_event)).reshape(-1)
-        settled = (self.fields.settled,) if self.fields.settled else ()
-        values = [values_of(data, field, len(events), per_event * n_captures) for field in (*pair, *settled)]
-        return _rows_of(numbers, [one.reshape(-1, n_captures) for one in values])
+        fields = (*pair, *self._beside)
+        values = [values_of(data, field, len(events), per_event * n_captures) for field in fields]
+        return self._rows_of(numbers, [one.reshape(-1, n_captures) for one in values])
+
+    def _rows_of(self, numbers: NDArray[np.int64], captures: Sequence[NDArray[np.float64]]) -> Rows:
+        """Return what captures (frame, capture) of y, x and the fields beside them say of frames."""
+        y, x, *beside = captures
+        is_settling = (beside[0] == 0).any(axis=1) if self.fields.settled else np.zeros(len(y), bool)
+        both = np.stack([y, x], axis=-1)  # (frame, capture, axis)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no number then is left out
+            monitor = beside[-1].mean(axis=1) if self.fields.monitor else None
+            if y.shape[1] == 1:
+                return Rows(numbers, both[:, 0], is_settling, monitor=monitor)
+            spread, travel = both.std(axis=1), both[:, -1] - both[:, 0]
+            return Rows(numbers, both.mean(axis=1), is_settling, spread, travel, monitor)
 
     def _captures_in(self, data_key: Any) -> int:
         """Return how many captures of each frame an event holds, as its descriptor says."""
@@ -282,17 +308,6 @@ class PositionReader:
         if not self._pairs and not self._is_warned and any("'primary'" in text for text in self._without):
             self._is_warned = True
             self.doubts.append(f"events without positions: {self._missing()}")
-
-
-def _rows_of(numbers: NDArray[np.int64], captures: Sequence[NDArray[np.float64]]) -> Rows:
-    """Return what captures (frame, capture) of y, x and, where there is one, of the flag say of frames."""
-    y, x, *settled = captures
-    is_settling = (settled[0] == 0).any(axis=1) if settled else np.zeros(len(y), bool)
-    both = np.stack([y, x], axis=-1)  # (frame, capture, axis)
-    if y.shape[1] == 1:
-        return Rows(numbers, both[:, 0], is_settling)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is no number then is left out
-        return Rows(numbers, both.mean(axis=1), is_settling, both.std(axis=1), both[:, -1] - both[:, 0])
 
 
 _NONE = Rows(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0, bool))

@@ -154,7 +154,8 @@ class PositionWriter:
             return
         with contextlib.suppress(DiskFullError):  # costs what is told beside the position, not that
             self._placed_s.write(new, self._clock())
-            for name, values in (("spread_m", placed.spread_m), ("travel_m", placed.travel_m)):
+            for name in ("spread_m", "travel_m", "flux"):
+                values = getattr(placed, name)
                 if values is not None:
                     self.scan.column(name, writable=True).write(new, values[which])
         self.scan.mark(STAGE, new, State.DONE)

@@ -37,6 +37,7 @@ COLUMNS: dict[str, tuple[str, tuple[int, ...] | None]] = {
     "positions_m": ("<f8", (2,)),
     "spread_m": ("<f8", (2,)),  # standard deviation of a frame's captures; where it has several
     "travel_m": ("<f8", (2,)),  # of the probe from the first of them to the last
+    "flux": ("<f8", ()),  # of the beam during the frame, by a monitor, relative to its reference
     "placed_s": ("<f8", ()),  # when the position was stored, as `received_s`
     "moments": ("<f4", (4,)),  # of the pattern: photons, centroid (y, x), width (operators.optics.moments)
     "inferred_s": ("<f8", ()),

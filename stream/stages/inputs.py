@@ -21,7 +21,7 @@ from operators.arrays import (
 from operators.geometry import Geometry, window_corners
 from operators.mosaic.error_bars import ErrorModel
 from operators.optics.coherence import line_of_travel
-from operators.optics.preprocess import Preprocess, mean_frame
+from operators.optics.preprocess import Preprocess, at_one_flux, mean_frame
 from operators.patches import widened
 from stream.files.arrays import read_array
 from stream.record.probe import found_probe
@@ -214,8 +214,14 @@ def load_probe(path: Path, n_pixels: int) -> Probe:
 
 
 def read_patterns(scan: Scan, preprocess: Preprocess, numbers: Numbers, xp: ArrayModule = np) -> Patterns:
-    """Returns the prepared patterns of recorded frames, prepared where arrays of `xp` live."""
-    return preprocess(xp.asarray(scan.column("frames").read(numbers)))
+    """Returns the prepared patterns of recorded frames at one flux, prepared where arrays of `xp` live."""
+    patterns = preprocess(xp.asarray(scan.column("frames").read(numbers)))
+    return at_one_flux(patterns, read_flux(scan, numbers))
+
+
+def read_flux(scan: Scan, numbers: Numbers) -> NDArray[np.float64] | None:
+    """Returns the flux of frames over that of the monitor's reference, (frame,), None without a monitor."""
+    return scan.column("flux").read(numbers) if numbers.size and scan.has("flux") else None
 
 
 def read_patches(scan: Scan, numbers: Numbers) -> tuple[Patches, Array]:

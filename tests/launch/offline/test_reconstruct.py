@@ -268,3 +268,27 @@ def test_a_flown_scan_is_refined_with_the_modes_of_a_probe_that_moves_as_its_cap
         errors.append(error_of(result.object, result.bounds, truth).c)
     assert errors[1] < 0.75 * errors[0]
     assert result.motion() == pytest.approx({"travel_px": 10.0, "spread_px": 2.5, "probe_modes": 3})
+
+
+def test_a_beam_that_varies_costs_nothing_where_a_monitor_tells_its_flux():
+    truth = simulate_scan(Simulation(n_rows=8, n_columns=8, seed=1))
+    rng = np.random.default_rng(3)
+    flux = 1 + 0.2 * np.clip(rng.standard_normal(64), -2.5, 2.5)
+    # Counts that are thinned at random are counts of a weaker beam.
+    steady = rng.binomial(truth.frames, 0.6).astype(truth.frames.dtype)
+    varied = rng.binomial(truth.frames, 0.6 * flux[:, None, None]).astype(truth.frames.dtype)
+    scan = RecordedScan(
+        frames=steady,
+        frame_numbers=np.arange(64),
+        positions_m=truth.positions_m,
+        geometry=truth.geometry,
+        probe=truth.nominal_probe,
+        mask=truth.mask,
+        name="monitored",
+    )
+    options = ReconstructOptions(epochs=10, device="numpy")
+    errors = []
+    for told in ({}, {"frames": varied, "flux": flux}, {"frames": varied}):
+        result = reconstruct(replace(scan, **told), options)
+        errors.append(error_of(result.object, result.bounds, truth).c)
+    assert errors[1] < 1.1 * errors[0] < 0.8 * errors[2], errors

@@ -5,9 +5,11 @@ import logging
 import numpy as np
 import pytest
 
+from operators.optics.preprocess import at_one_flux
 from stream.documents.codec import RECORD_FILE, read_documents
 from stream.record.account import frame_counts, incompleteness, shares
 from stream.record.scan import Scan, State
+from stream.stages.inputs import read_flux
 from tests.helpers.stream.position_stage import (
     TRUTH_M,
     Detector,
@@ -207,3 +209,30 @@ def test_who_begins_one_doubtful_run_after_another_does_not_flood_the_log(scans,
             it.idle(n * 0.01)
     assert len(caplog.records) <= 2 * 3
     assert "runs in doubt, the last: a run had begun before its documents were heard" in caplog.text
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_readings_of_a_monitor_bring_patterns_to_one_flux(scans, is_killed):
+    told = {"monitor": "i0", "monitor_reference": 2000.0}
+    detector, it = Detector(scans, "a"), stage(scans, **told)
+    readings = np.linspace(1000.0, 3000.0, N)
+    readings[4], readings[5] = np.nan, 0.0  # a frame keeps its position
+    fields = zip(("stage-y", "stage-x", "i0"), (*TRUTH_M[:N].T * 1e6, readings), strict=True)
+    data = {field: values.tolist() for field, values in fields}
+    it.handle(
+        [
+            *start(),
+            wire("event_page", {"descriptor": "r1-d", "seq_nums": list(range(1, N + 1)), "data": data}),
+            stop(),
+        ]
+    )
+    if is_killed:
+        it = stage(scans, **told)
+    detector.close()
+    it.idle(0.0)
+    assert_all_positions(detector)
+    flux = read_flux(Scan(detector.scan.folder), np.arange(N))
+    np.testing.assert_allclose(flux, readings / 2000)
+    patterns = at_one_flux(np.ones((N, 2, 2), np.float32), flux)
+    expected = 2000 / np.where(readings > 0, readings, 2000)
+    np.testing.assert_allclose(patterns[:, 1, 0], expected, rtol=1e-6)
