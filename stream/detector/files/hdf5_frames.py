@@ -81,7 +81,7 @@ class FrameDataset:
 
     def refresh(self) -> None:
         """Looks again how far its writer has come."""
-        self._dataset.id.refresh()
+        self._dataset.refresh()  # of the object, which remembers its shape
         self.n_frames = self._dataset.shape[0]
 
     def is_there(self, number: int) -> bool:

@@ -46,6 +46,7 @@ class _Part:
         self.holes: list[int] = []  # frames that others have overtaken
         self.low: int | None = None  # number of its first frame, as it says itself
         self.flags, self.tells = 0, False  # whether it is being written, and says so
+        self.is_shared = False  # whether it was when its file was opened
         self.seen: State | None = None  # of its file when it was opened
         self.looks_at = self.again_at = float("-inf")
         self.is_done = False  # nothing more can come
@@ -222,10 +223,11 @@ class Hdf5Series:
         # Before looking: what has been written by then is all there.
         part.flags, part.tells = writer_of(path), tells_its_writer(path)
         if part.frames is None:
+            part.is_shared = bool(part.flags & IS_SHARED)
             part.frames = self._frames(part)
             if part.frames is None:
                 return False
-        else:
+        elif part.is_shared:
             with damage_told(path):
                 part.frames.refresh()
         most = part.place.n_most

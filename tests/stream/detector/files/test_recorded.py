@@ -1,5 +1,7 @@
 """What files hold becomes scans: bit for bit, once, and every frame accounted for."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -16,7 +18,7 @@ from stream.stages.ingest.frame_writer import STAGE
 from stream.stages.ingest.subscriber import Subscriber
 from tests.helpers.recorded_data import SHARED_DATA, needs_shared_data
 from tests.helpers.stream.clock import Clock
-from tests.helpers.stream.files_feed import FRAMES, N, write
+from tests.helpers.stream.files_feed import FRAMES, N, Read, write
 
 SILENCE_S = 5.0
 
@@ -69,6 +71,36 @@ def test_a_subscriber_that_is_killed_is_followed_by_one_that_goes_on(tmp_path):
     np.testing.assert_array_equal(scan.column("frames").read(np.arange(N)), FRAMES)
     assert (scan.states(STAGE)[:N] == State.DONE).all()
     second.subscriber.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from stream.detector.files.writers import Hdf5Sender
+from tests.helpers.stream.files_feed import FRAMES, write
+
+rest = write(Hdf5Sender(Path(sys.argv[1])), FRAMES[:30], until=10)
+print("begun", flush=True)
+sys.stdin.readline()
+rest()
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_file_that_another_process_writes_is_followed(tmp_path):
+    """In one process the library shows a reader what its writer has at hand."""
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "begun\n"
+        read = Read(tmp_path).after(1.0)
+        assert (read.numbers, read.n_ends) == ([*range(10)], 0)
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "closed\n"
+        read.after(1.0).assert_as(FRAMES, range(30))
+        assert read.n_ends == 1
+        writer.communicate("\n")
 
 
 def test_frames_of_a_data_file_that_is_missing_are_lost_and_all_others_recorded(tmp_path):
