@@ -17,6 +17,7 @@ from launch.outputs import check_outputs
 
 BENCHMARKS = {
     "live": "tests.benchmarks.live",
+    "outputs": "tests.benchmarks.outputs",
     "refined": "tests.benchmarks.refined",
     "series": "tests.benchmarks.series",
     "growth": "tests.benchmarks.growth.comparison",
