@@ -30,6 +30,7 @@ BENCHMARKS = {
     "pva": "tests.benchmarks.pva",
     "scan_maps": "tests.benchmarks.scan_maps",
     "orient": "tests.benchmarks.orient",
+    "beam": "tests.benchmarks.beam",
     "engines": "tests.benchmarks.engines.comparison",
     "engines_gpu": "tests.benchmarks.engines.gpu",
     "network": "tests.benchmarks.network.comparison",
