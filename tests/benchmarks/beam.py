@@ -61,9 +61,9 @@ def _errors(truth: SimulatedScan, rng: np.random.Generator, epochs: float) -> di
     """Return `c` of each version by name."""
     frames, kind = truth.frames, truth.frames.dtype
     flux = 1 + SPREAD * np.clip(rng.standard_normal(len(frames)), -MOST_SPREAD, MOST_SPREAD)
-    steady = rng.binomial(frames, THINNED).astype(kind)
-    varied = rng.binomial(frames, THINNED * flux[:, None, None]).astype(kind)
-    bright = frames + rng.poisson(BACKGROUND, frames.shape).astype(kind)
+    steady = np.asarray(rng.binomial(frames, THINNED), kind)
+    varied = np.asarray(rng.binomial(frames, THINNED * flux[:, None, None]), kind)
+    bright = frames + np.asarray(rng.poisson(BACKGROUND, frames.shape), kind)
     dark = mean_frame(rng.poisson(BACKGROUND, (N_DARK, *frames.shape[1:])))
     scan = RecordedScan(
         frames=frames,
