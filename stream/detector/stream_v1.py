@@ -5,7 +5,6 @@ Messages of several parts, JSON but for the pixels; series have a number and no 
 adds to a start, are passed over.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from stream.detector.protocol import (
     checked_shape,
     checked_start,
 )
+from stream.plain_json import plain_json
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
 
@@ -236,8 +236,8 @@ def _image_parts(message: ImageMessage) -> list[bytes]:
         data,
         _json(htype="dconfig-1.0", **times),
     ]
-    return parts if message.user_data is None else [*parts, json.dumps(message.user_data).encode()]
+    return parts if message.user_data is None else [*parts, plain_json(message.user_data)]
 
 
 def _json(**fields: Any) -> bytes:
-    return json.dumps(fields).encode()
+    return plain_json(fields)

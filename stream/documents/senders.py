@@ -4,7 +4,6 @@ Each takes the documents of bluesky runs, one by one, as bluesky's publisher doe
 (`stream.documents.publisher`): a start, a descriptor, event pages, a stop.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from operators.geometry import METRES_PER_UNIT
 from stream.documents.sources.arrivals import SERIES
 from stream.files.cxi import ENTRY, TRANSLATION
+from stream.plain_json import plain_json
 from stream.wire.pva import PvServer
 from stream.wire.sockets import Endpoint, Socket
 
@@ -254,4 +254,4 @@ def named(path: Path, start: Page) -> Path:
 
 
 def _json(**message: Any) -> bytes:
-    return json.dumps(message).encode()
+    return plain_json(message)

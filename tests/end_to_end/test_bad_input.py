@@ -39,7 +39,7 @@ def test_damaged_messages_are_counted_and_named_and_the_run_goes_on(
     ]
     pipeline.publish(PositionRun("damaged", sample.positions_m).documents())
     for message in [start, *images[:30], *damaged, *images[30:], end]:
-        pipeline.detector.send(message)
+        pipeline.detector.send([[message]])
     outcome = pipeline.outcome("damaged")
     outcome.assert_accounted(recorded=len(sample))
     outcome.assert_recorded_as(sample)
@@ -57,7 +57,7 @@ def test_frames_of_another_kind_are_named_and_the_rest_is_reconstructed(
     sent[21] = sent[21].replace(b"bslz4", b"bslz9")
     pipeline.publish(PositionRun("kinds", sample.positions_m).documents())
     for message in sent:
-        pipeline.detector.send(message)
+        pipeline.detector.send([[message]])
     outcome = pipeline.outcome("kinds")
     outcome.assert_accounted(recorded=97, lost=3)
     outcome.assert_recorded_as(sample)
