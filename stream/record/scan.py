@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -230,10 +231,8 @@ class Scan:
 
     def close(self) -> None:
         """Lets go of all files of the scan; whoever asks for something again opens it anew."""
-        for column in self._open.values():
-            column.close()
-        for counters in self._counters.values():
-            counters.close()
+        for opened in (*self._open.values(), *self._counters.values()):
+            opened.close()
 
     def has(self, column: str) -> bool:
         """Says whether somebody has begun to write `column`."""
@@ -369,10 +368,9 @@ def names_of_scans(folder: Path, *, after: str = "", newest_first: bool = False)
 
 def finished_names(scans: Path) -> set[str]:
     """Returns the names of the scans that no stage has to look at again, as `note_finished` leaves them."""
-    try:
+    with suppress(FileNotFoundError):
         return set((scans.parent / FINISHED).read_text(errors="replace").splitlines())
-    except FileNotFoundError:
-        return set()
+    return set()
 
 
 def order_of(name: str) -> tuple[int, str]:
