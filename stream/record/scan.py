@@ -74,8 +74,7 @@ COUNTERS = (
 INGESTS = "subscriber", "subscriber-2"
 """The processes that may take the frames of one detector. All but frames is written by the first alone."""
 
-COUNTERS_BYTES = 512
-_INDEX = {name: index for index, name in enumerate(COUNTERS)}
+COUNTERS_BYTES, _INDEX = 512, {name: index for index, name in enumerate(COUNTERS)}
 SETTLED_S = 1.0  # longer than a tick of any file system's clock
 FEW, PAUSE_S = 500, 1e-5  # names that are listed at any time; a pause after more, for each ten times the work
 FINISHED = "finished"  # beside the folder of scans
@@ -231,8 +230,10 @@ class Scan:
 
     def close(self) -> None:
         """Lets go of all files of the scan; whoever asks for something again opens it anew."""
-        for opened in (*self._open.values(), *self._counters.values()):
-            opened.close()
+        for column in self._open.values():
+            column.close()
+        for counters in self._counters.values():
+            counters.close()
 
     def has(self, column: str) -> bool:
         """Says whether somebody has begun to write `column`."""
@@ -396,7 +397,6 @@ def _highest(folder: Path) -> int:
 
 def _listed(folder: Path) -> list[str]:
     """Return all names in `folder`, none where there is no folder."""
-    try:
+    with suppress(FileNotFoundError):
         return os.listdir(folder)  # noqa: PTH208 -- a Path of each would take ten times as long
-    except FileNotFoundError:
-        return []
+    return []
