@@ -241,9 +241,8 @@ class Scan:
 
     def has_stage(self, stage: str) -> bool:
         """Says whether the run that recorded the scan has `stage`; in older scans, whether that has begun."""
-        if self.header.stages:
-            return stage in self.header.stages
-        return (self.folder / "counters" / stage).exists()
+        stages = self.header.stages
+        return stage in stages if stages else (self.folder / "counters" / stage).exists()
 
     @property
     def n_frames(self) -> int:
@@ -351,9 +350,8 @@ class NewScans:
 
 
 def scans_in(folder: Path) -> Iterator[Scan]:
-    """Yields the scans below `folder`, in the order in which they began."""
-    for name in names_of_scans(folder):
-        yield Scan(folder / name)
+    """Returns the scans below `folder`, one after the other in the order in which they began."""
+    return (Scan(folder / name) for name in names_of_scans(folder))
 
 
 def names_of_scans(folder: Path, *, after: str = "", newest_first: bool = False) -> Iterator[str]:
