@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from inspect import getdoc
 
-from launch.cli import init, live, orient, reconstruct, scans  # noqa: F401 -- their commands register themselves
+from launch.cli import init, live, orient, reconstruct, replay, scans  # noqa: F401 -- their commands register themselves
 from launch.cli.app import app
 from launch.extras import missing_extra
 from launch.signals import ends_on_signals, interruption_behind

@@ -164,22 +164,13 @@ def reconstruct(
     )
     source = probe if probe in {None, *PROBE_SOURCES} else "file"
     others = {"n_modes": modes, "probe": source, "device": device, "threads": threads, "tiles": tiles}
-    switches = {
-        "subpixel": subpixel,
-        "refines_positions": refine_positions,
-        "fits_flux": fit_flux,
-        "poisson": poisson,
-    }
+    switches = {"subpixel": subpixel, "refines_positions": refine_positions, "poisson": poisson}
+    switches |= {"fits_flux": fit_flux}
     choose = _chosen(algorithm, seed, switches, half, epochs=epochs, **others)
     files: dict[str, Any] = {"store": store, "output": output, "product": product, "json_file": json}
     with _places(on, tiles or 1, threads, device) as places:
-        told: dict[str, Any] = {
-            "given": given,
-            "correlates_halves": frc,
-            "overwrite": overwrite,
-            "places": places,
-        }
-        reconstruct_file(scan, choose, **files, **told)
+        told: dict[str, Any] = {"given": given, "correlates_halves": frc, "overwrite": overwrite}
+        reconstruct_file(scan, choose, **files, **told, places=places)
 
 
 def _places(on: str | None, n_tiles: int, threads: int, device: str | None) -> AbstractContextManager[Any]:

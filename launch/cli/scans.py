@@ -1,34 +1,22 @@
 """The commands of scans that are recorded or simulated."""
 
-import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from launch.cli.app import (
-    Insecure,
     JsonFile,
-    LogJson,
     Overwrite,
     Sample,
-    ScanSource,
-    Store,
     app,
     at_home,
     finite,
-    known,
 )
 from launch.signals import heard_or_not
-from stream.wire import addresses
-
-if TYPE_CHECKING:
-    from launch.commands.replay import Played
-    from launch.logs import JsonLines
-    from stream.record.events import EventLevel
 
 # The options of `simulate` and the fields of `Simulation` that they set.
 SIMULATED = {
@@ -39,118 +27,6 @@ SIMULATED = {
     "sample": "family",
     "seed": "seed",
 }
-
-
-@app.command()
-def replay(
-    scan: ScanSource,
-    rate: Annotated[
-        float, typer.Option(min=0, callback=finite, help="Frames per second; 0 for as fast as possible.")
-    ] = 100.0,
-    format: Annotated[
-        Literal[
-            "dectris-v2", "dectris-v1", "jungfraujoch", "json", "pva", "hdf5", "cxi", "dectris-files", "tiff"
-        ],
-        typer.Option("--as", help="What the detector speaks or, the last four, which files it writes."),
-    ] = "dectris-v2",
-    folder: Annotated[
-        Path | None, typer.Option("--to", callback=at_home, help="Folder that files are written to.")
-    ] = None,
-    compression: Annotated[
-        Literal["bslz4", "bszstd", "lz4", "none"], typer.Option(help="Of the frames.")
-    ] = "bslz4",
-    address: Annotated[str, typer.Option(help="Where frames go.")] = addresses.DETECTOR,
-    pv: Annotated[
-        str | None, typer.Option(help="Name of the PV whose values they are, for --as pva.")
-    ] = None,
-    bind: Annotated[
-        bool, typer.Option("--bind/--connect", help="Whether this side owns the address.")
-    ] = True,
-    pattern: Annotated[Literal["PUSH", "PUB"], typer.Option(help="How frames are sent.")] = "PUSH",
-    positions: Annotated[
-        str | None,
-        typer.Option(
-            help="Where positions go: an address or, for files, a path; the usual one when left out.",
-            show_default=False,
-        ),
-    ] = None,
-    positions_as: Annotated[
-        Literal["documents", "panda-json", "panda", "pva", "csv", "hdf5", "cxi"],
-        typer.Option(
-            help="What sends the positions: bluesky, a PandA or its relay, two PVs, or a file that grows."
-        ),
-    ] = "documents",
-    with_positions: Annotated[
-        bool, typer.Option("--with-positions/--no-positions", help="Whether positions are sent as well.")
-    ] = True,
-    unit: Annotated[
-        Literal["m", "mm", "um", "nm"], typer.Option(help="Of the positions sent; what the pipeline expects.")
-    ] = "um",
-    frames: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=0, callback=known, help="Longest time to wait until somebody takes frames, seconds."
-        ),
-    ] = 60.0,
-    store: Store = None,
-    insecure: Insecure = False,
-    key: Annotated[
-        Path | None, typer.Option(callback=at_home, help="Own secret key file, where positions need keys.")
-    ] = None,
-    peers: Annotated[
-        Path | None, typer.Option(callback=at_home, help="Public key file of the pipeline, for the same.")
-    ] = None,
-    log_json: LogJson = False,
-) -> None:
-    """Plays a recorded scan as a detector would send it."""
-    from launch.commands.replay import ReplayOptions
-    from launch.commands.replay import replay as play
-    from launch.logs import JsonLines, as_json
-    from launch.offline.recorded import open_recorded
-    from launch.outputs import check_outputs
-    from stream.documents.outlets import OUTLETS
-    from stream.wire.sockets import Endpoint
-
-    outlet = OUTLETS[positions_as]
-    where = positions or outlet.where
-    if outlet.is_file and with_positions:
-        check_outputs({"--positions": Path(where)}, inputs=[Path(scan)], overwrite=True)
-        if Path(where).exists():
-            raise FileExistsError(f"{where}: there already; name another file, --positions")
-    options = ReplayOptions(
-        format=format,
-        folder=folder,
-        compression="" if compression == "none" else compression,
-        pv=pv,
-        endpoint=Endpoint(address=address, bind=bind, insecure=insecure),
-        pattern=pattern,
-        rate_hz=rate,
-        n_frames=frames,
-        positions=Endpoint(address=where, insecure=insecure, key=key, peers=peers)
-        if with_positions
-        else None,
-        positions_as=positions_as,
-        unit=unit,
-        timeout_s=timeout,
-    )
-    lines = JsonLines(sys.stdout) if log_json else None
-    with open_recorded(scan, store) as recorded, as_json(lines) if lines else nullcontext():
-        played = play(recorded, options)
-    where = f"PV {pv}" if format == "pva" else str(folder or address)
-    _tell_sent(played, recorded.name, where, lines)
-    raise typer.Exit(played.status)
-
-
-def _tell_sent(played: "Played", scan: str, address: str, lines: "JsonLines | None") -> None:
-    sent = f"{played.n_sent} of {played.n_frames} frames sent to {address}"
-    told = f"{sent}: {played.reason}" if played.reason else sent
-    if lines:
-        fields = {"n_sent": played.n_sent, "n_frames": played.n_frames}
-        level: EventLevel = "error" if played.reason else "info"
-        lines.say(told, stage="replay", level=level, scan=scan, fields=fields)
-    else:
-        typer.echo(told, err=bool(played.reason))
 
 
 class _Simulate(TyperCommand):
