@@ -12,7 +12,7 @@ from launch.offline.task import ReconstructOptions, Task, task_of
 from operators.arrays import Mask
 from operators.engine.backends import get_host_backend
 from operators.geometry import Geometry
-from operators.optics.preprocess import Preprocess
+from operators.optics.preprocess import Preprocess, marked
 from operators.orientation.centre import beam_centre
 from operators.orientation.judge import LEAST_FRAMES, Orientation, find_orientation
 from operators.orientation.turn import Turn
@@ -131,9 +131,15 @@ class _MeanFrame:
     def __init__(self, task: Task) -> None:
         self._preprocess = task.preprocess
         some = task.used[:: max(1, len(task.used) // _FRAMES_OF_CENTRE)]
-        counts = np.nan_to_num(np.asarray(task.scan.frames[some], np.float64), posinf=0.0, neginf=0.0)
+        frames = np.asarray(task.scan.frames[some])
+        counts = np.nan_to_num(frames.astype(np.float64), posinf=0.0, neginf=0.0)
+        marks = marked(frames)
+        if marks is not None:
+            counts[marks] = 0
         self.counts: NDArray[np.float64] = np.maximum(counts.mean(axis=0) - task.preprocess.background, 0)
         self.valid = self._valid()
+        if marks is not None:
+            self.valid &= ~marks.all(axis=0)
 
     @property
     def assumed_centre(self) -> tuple[int, int]:

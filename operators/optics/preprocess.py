@@ -120,10 +120,8 @@ class Preprocess:
         xp = array_module(frames)
         cut = frames[:, *self._crop]
         counts = cut.astype(xp.float32)
-        if frames.dtype.kind == "u" and cut.size and cut.max() == (most := np.iinfo(frames.dtype).max):
-            counts[cut == most] = 0
-        elif frames.dtype.kind == "i" and cut.size and cut.min() < 0:
-            counts[cut < 0] = 0
+        if (marks := marked(cut)) is not None:
+            counts[marks] = 0
         if np.ndim(self.background):
             counts -= xp.asarray(self.background, dtype=xp.float32)[self._crop]
         elif self.background:
@@ -246,6 +244,20 @@ def at_one_flux(patterns: Patterns, flux: np.ndarray | None) -> Patterns:
         factors = 1 / np.where(is_told, flux, 1)
         patterns *= array_module(patterns).asarray(factors.astype(np.float32))[:, None, None]
     return patterns
+
+
+def marked(frames: Frames) -> Array | None:
+    """Return where frames hold a mark of the detector and no count, bool of their shape; None if nowhere.
+
+    Marks are the highest number of an unsigned type, and what is negative of a signed one.
+    """
+    if not frames.size:
+        return None
+    if frames.dtype.kind == "u" and frames.max() == (most := np.iinfo(frames.dtype).max):
+        return frames == most
+    if frames.dtype.kind == "i" and frames.min() < 0:
+        return frames < 0
+    return None
 
 
 def mean_frame(frames: Frames) -> Array:

@@ -6,6 +6,7 @@ median of the pairs' ratios counts.
 """
 
 import asyncio
+import json
 import statistics
 import threading
 from collections.abc import Iterator
@@ -69,6 +70,9 @@ class Viewers:
             if message.type == aiohttp.WSMsgType.BINARY:
                 self.n_images += 1
             elif message.type == aiohttp.WSMsgType.TEXT:
+                if json.loads(message.data).get("is_final"):  # the page would stay for who looks on
+                    self._is_over.set()
+                    return
                 await asyncio.sleep(1 / 60)  # a browser draws
                 await socket.send_str(MAPS)
 

@@ -10,6 +10,8 @@ from launch.commands.orient import change_file
 from launch.commands.simulate import write_scan
 from launch.config.file import load_config
 from launch.config.reading import ConfigError
+from launch.offline.orient import orient
+from launch.offline.recorded import open_recorded
 from operators.orientation.turn import Turn
 from stream.record.scan import Scan, ScanHeader, State
 from tests.helpers.launch.runs import make_run
@@ -107,3 +109,15 @@ def test_a_mark_of_the_encoding_stays(tmp_path):
     assert config.read_bytes() == before.replace(b"n_pixels: 64", b"n_pixels: 32")
     assert kept.read_bytes() == before
     assert yaml.safe_load(config.read_text("utf-8-sig"))["geometry"]["n_pixels"] == 32
+
+
+def test_a_gap_that_the_detector_marks_is_no_light(simulated, tmp_path):
+    """Wider than any median takes out, and brighter than the beam if it were counts."""
+    frames = simulated.frames.copy()
+    frames[:, :, 44:50] = np.iinfo(frames.dtype).max
+    path = tmp_path / "gap.cxi"
+    write_scan(path, replace(simulated, frames=frames), "a gap")
+    with open_recorded(str(path)) as scan:
+        found = orient(scan, n_frames=64)
+    assert found.centre == pytest.approx((32, 32), abs=1.0)
+    assert found.orientation.turn.kind == Turn()
