@@ -82,12 +82,19 @@ class Pipeline:
         Settings, "section.key=value".
     probe : (mode, y, x) complex64, optional
         Known beforehand, its power trusted; by default that of the sample.
+    format : str
+        What its detector speaks, of those that send by ZeroMQ.
     """
 
     def __init__(
-        self, folder: Path, sample: ScannedSample, *overrides: str, probe: np.ndarray | None = None
+        self,
+        folder: Path,
+        sample: ScannedSample,
+        *overrides: str,
+        probe: np.ndarray | None = None,
+        format: str = "dectris-v2",
     ) -> None:
-        self.folder = folder
+        self.folder, self._format = folder, format
         self._overrides, self._sample = overrides, sample
         self._probe = sample.probe if probe is None else probe
         self._things = ExitStack()
@@ -98,7 +105,7 @@ class Pipeline:
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as things:
             self.detector = things.enter_context(
-                DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True))
+                DetectorReplay(Endpoint(address="tcp://127.0.0.1:*", bind=True), format=self._format)
             )
             config = load_config(self._write_config(), overrides=self._overrides)
             self.supervisor = things.enter_context(Supervisor(resolve(config), on_notice=self._notice))
@@ -202,7 +209,7 @@ class Pipeline:
         np.save(self.folder / "known-probe.npy", self._probe)
         config = {
             "geometry": self._sample.geometry_settings,
-            "detector": {"address": self.detector.address, "end_grace_s": 0.3},
+            "detector": {"address": self.detector.address, "end_grace_s": 0.3, "format": self._format},
             "positions": {"address": "tcp://127.0.0.1:*", "unit": "um", "late_s": 0.5},
             "probe": {"source": "file", "path": "known-probe.npy", "scale": False},
             "refinement": {"algorithm": "epie", "probe_step": 0, "publish_s": 0.1},
