@@ -116,5 +116,5 @@ def test_an_address_that_is_bound_is_a_section_of_the_configuration_or_a_file_of
     """Both may have keys, or need none; no other is made in the code, but for who plays the detector."""
     found = [(place, ast.unparse(call)) for place, name, call in calls() if name == "Endpoint"]
     found = [(place, text) for place, text in found if "bind=" in text]
-    assert {place for place, _ in found} == {"stream/stages/link.py", "launch/cli/scans.py"}
+    assert {place for place, _ in found} == {"stream/stages/link.py", "launch/cli/replay.py"}
     assert all("ipc://" in made for place, made in found if place == "stream/stages/link.py")

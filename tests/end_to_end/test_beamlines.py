@@ -156,9 +156,8 @@ def flown(
     compression: Compression = "bslz4",
 ) -> Outcome:
     """Plays the scan, its positions as their frames leave; returns what it came to."""
-    series = "1" if publish and isinstance(publish, RelaySender) else "flown"
     documents = PositionDocuments(
-        publish or (lambda name, document: None), np.arange(len(sample)), _known(sample), series, 10, "um"
+        publish or (lambda name, document: None), np.arange(len(sample)), _known(sample), "flown", 10, "um"
     )
     documents.begin()
     pipeline.on_turn = lambda: documents.reach(detector.n_sent - 1)
