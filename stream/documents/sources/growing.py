@@ -15,7 +15,6 @@ from stream.documents.sources.growing_text import GrowingText
 from stream.documents.sources.protocol import PolledSource, Said
 from stream.documents.sources.run import RunDocuments
 from stream.documents.stream_files import NotYetError
-from stream.documents.values import MAX_SEQ_NUM
 
 LOOK_S = 0.1  # between two looks into a file that had nothing new
 LINGER_S = 1.0  # a file that has had nothing new for so long is left for another one
@@ -135,12 +134,10 @@ class GrowingFile(PolledSource):
                 positions_file=str(self._file.path),
                 positions_file_id=list(self._file.identity),
             )
-        numbers = np.arange(self._n_rows - len(new), self._n_rows)
         if self._has_numbers:
-            told = new[:, -1] - self._first_number
-            is_number = (told >= 0) & (told <= MAX_SEQ_NUM)
-            numbers, new = np.rint(told[is_number]).astype(np.int64), new[is_number, :-1]
-        self._run.add_rows(numbers, new)
+            self._run.add_numbered(new, self._first_number)
+        else:
+            self._run.add_rows(np.arange(self._n_rows - len(new), self._n_rows), new)
         return [*said, *self._run.pages()]
 
     def _look_for_another(self) -> list[Said]:

@@ -26,8 +26,6 @@ class GrowingDatasets:
         Without names a CXI file's translation is read, as positions of the probe.
     clock : callable
         Wall clock, seconds, as the times of files are.
-    clock : callable
-        Wall clock, seconds, as the times of files are.
 
     Raises
     ------

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.documents.codec import Document, DocumentError
 from stream.documents.config import PositionsConfig
@@ -160,12 +159,11 @@ class PandaStream(PolledSource):
         if self._next > MAX_SEQ_NUM:
             raise DocumentError("more captures than any scan has")
         if self._has_numbers:
-            numbers, values = _numbered(values, self._first_number)
+            self._run.add_numbered(values, self._first_number)
         else:
             values = values[max(self._n_read - first, 0) :]
-            numbers = np.arange(self._next - len(values), self._next)
             self._n_read = max(self._n_read, self._next)
-        self._run.add_rows(numbers, values)
+            self._run.add_rows(np.arange(self._next - len(values), self._next), values)
         return self._run.pages()
 
     def _end(self, n_captures: int, reason: str) -> list[Said]:
@@ -225,9 +223,3 @@ def _column_of(field: str, columns: Sequence[str]) -> str:
         asked = "wanted it" if not found else f"wanted one of {', '.join(found)}"
         raise DocumentError(f"it captures {in_short(list(columns))} and was asked for {field}: {asked}")
     return found[0]
-
-
-def _numbered(values: NDArray[np.float64], first: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    told = values[:, -1] - first
-    is_number = (told >= 0) & (told <= MAX_SEQ_NUM)
-    return np.rint(told[is_number]).astype(np.int64), values[is_number, :-1]

@@ -243,11 +243,8 @@ class PvaPositions(PolledSource):
             sources = [one.name for one in self._updates] * (3 - len(self._updates))
             documents += self._run.start(units=units, sources=sources)
             self._shown = scan
-        gaps = np.flatnonzero(np.diff(numbers) != 1) + 1
-        for part in np.split(np.arange(len(numbers)), gaps):
-            self._run.add_rows(numbers[part], captures[part])
-            documents += self._run.pages()
-        return documents
+        self._run.add_rows(numbers, captures)
+        return documents + self._run.pages()
 
 
 def _numbers(values: Any, name: str) -> Values:

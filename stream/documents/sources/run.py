@@ -12,7 +12,7 @@ from stream.documents.captures import FlownAxes, Frames, Piece, Values
 from stream.documents.codec import Document
 from stream.documents.config import PositionsConfig, field_name
 from stream.documents.sources.protocol import Said
-from stream.documents.values import is_whole
+from stream.documents.values import MAX_SEQ_NUM, is_whole
 
 SOURCE_KEY = "positions_source"  # of start documents that are made here: which source
 
@@ -55,6 +55,7 @@ class RunDocuments:
         self._descriptor = ""
         self._held = FlownAxes(len(self.axes))
         self._n_frames = 0
+        self._ready: list[Said] = []  # pages that nobody has asked for yet
 
     @property
     def is_open(self) -> bool:
@@ -126,9 +127,24 @@ class RunDocuments:
             if part.size:
                 for axis, values in enumerate(rows[part].T):
                     self.add(axis, int(numbers[part[0]]), values)
+            # Part by part: of pieces that stay alone the oldest are dropped.
+            self._ready += self._whole_frames()
+
+    def add_numbered(self, rows: NDArray[np.float64], first: int) -> None:
+        """Takes captures of all axes (capture, axis + 1); the last column numbers them, from `first` on.
+
+        Those whose number cannot be one are left out.
+        """
+        told = rows[:, -1] - first
+        is_number = (told >= 0) & (told <= MAX_SEQ_NUM)
+        self.add_rows(np.rint(told[is_number]).astype(np.int64), rows[is_number, :-1])
 
     def pages(self) -> list[Said]:
         """Returns the frames that have all their captures by now and were not given before."""
+        ready, self._ready = self._ready, []
+        return [*ready, *self._whole_frames()]
+
+    def _whole_frames(self) -> list[Said]:
         pages = []
         while (frames := self._held.read()) is not None:
             pages.append(self._page(frames))

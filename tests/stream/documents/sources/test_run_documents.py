@@ -47,6 +47,15 @@ def test_a_frame_comes_once_when_all_its_captures_of_both_axes_are_there():
     assert it.n_captures == 12
 
 
+def test_rows_with_many_gaps_all_become_frames():
+    it, numbers = maker(), np.arange(0, 200, 2)
+    it.start()
+    it.add_rows(numbers, np.stack([numbers, -numbers], axis=1).astype(float))
+    pages = [page for _, page in it.pages()]
+    assert np.concatenate([page["seq_num"] for page in pages]).tolist() == (numbers + 1).tolist()
+    np.testing.assert_array_equal(np.concatenate([page["data"]["x"] for page in pages]), -numbers)
+
+
 def test_a_run_that_another_process_left_open_goes_on_and_one_of_another_source_does_not():
     before, after, other = maker(), maker(), RunDocuments("other", PositionsConfig(unit="um"))
     said = before.start(series="7")
