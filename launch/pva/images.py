@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launch.page.picture import UNITS, Drawing
+from stream.detector.pva.ntndarray import array_fields
 from stream.live.image import LiveImage
 
 IMAGES = {
@@ -57,20 +58,5 @@ def _said(image: LiveImage) -> dict[str, Any]:
 def _fields(
     values: NDArray[np.float32], number: int, stamp_s: float, attributes: dict[str, Any]
 ) -> dict[str, Any]:
-    seconds, rest = divmod(stamp_s, 1)
-    stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
-    rows, columns = values.shape
-    return {
-        "value": ("floatValue", np.ascontiguousarray(values, np.float32).reshape(-1)),
-        "codec": {"name": ""},
-        "compressedSize": values.size * 4,
-        "uncompressedSize": values.size * 4,
-        "uniqueId": number,
-        "dataTimeStamp": stamp,
-        "timeStamp": stamp,
-        "dimension": [
-            {"size": size, "offset": 0, "fullSize": size, "binning": 1, "reverse": False}
-            for size in (columns, rows)
-        ],
-        "attribute": [{"name": name, "value": value} for name, value in attributes.items()],
-    }
+    told = [{"name": name, "value": value} for name, value in attributes.items()]
+    return array_fields(np.asarray(values, np.float32), number, stamp_s) | {"attribute": told}

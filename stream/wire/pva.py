@@ -180,9 +180,8 @@ class PvServer:
 
     def post_scalar(self, name: str, value: int | str) -> None:
         """Renews the NTScalar `name`."""
-        seconds, rest = divmod(time.time(), 1)
-        stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
-        self._post(name, self._value(self._scalar_types[type(value)], {"value": value, "timeStamp": stamp}))
+        fields = {"value": value, "timeStamp": time_stamp(time.time())}
+        self._post(name, self._value(self._scalar_types[type(value)], fields))
 
     def post_array(self, name: str, values: NDArray[np.float64]) -> None:
         """Renews the NTScalarArray `name`."""
@@ -209,6 +208,12 @@ class PvServer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def time_stamp(seconds: float) -> dict[str, int]:
+    """Returns the fields of EPICS's time of so many seconds since 1970."""
+    whole, rest = divmod(seconds, 1)
+    return {"secondsPastEpoch": int(whole), "nanoseconds": int(rest * 1e9)}
 
 
 class _Readers:

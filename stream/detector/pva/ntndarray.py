@@ -14,6 +14,7 @@ from stream.detector.protocol import MAX_PIXELS, DetectorMessageError, EncodedFr
 from stream.detector.pva import blosc
 from stream.wire.codec import Buffer
 from stream.wire.foreign import in_short
+from stream.wire.pva import time_stamp
 
 # EPICS numbers the types of scalars; a codec's parameter is the number of the pixels' type.
 _DTYPES = {1: "|i1", 2: "<i2", 3: "<i4", 5: "|u1", 6: "<u2", 7: "<u4"}
@@ -21,6 +22,7 @@ _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 _FIELDS = {
     "|i1": "byteValue", "<i2": "shortValue", "<i4": "intValue",
     "|u1": "ubyteValue", "<u2": "ushortValue", "<u4": "uintValue",
+    "<f4": "floatValue",
 }  # fmt: skip
 _OTHERS = {0: "boolean", 4: "int64", 8: "uint64", 9: "float32", 10: "float64", 11: "text"}
 _ITEM_SIZES = {dtype: np.dtype(dtype).itemsize for dtype in _NUMBERS}
@@ -199,24 +201,41 @@ def encode_array(frame: NDArray[Any], number: int, stamp_s: float, codec: str = 
             f"bits and one of {CODECS}"
         )
     frame = np.ascontiguousarray(frame, dtype)
-    pixels = frame.reshape(-1)
+    fields = array_fields(frame, number, stamp_s)
     if codec:
         packed = blosc.compress(frame) if codec == "blosc" else compress(frame, _BARE[codec])
         pixels = np.frombuffer(packed, np.uint8)
-    seconds, rest = divmod(stamp_s, 1)
-    stamp = {"secondsPastEpoch": int(seconds), "nanoseconds": int(rest * 1e9)}
-    rows, columns = frame.shape
+        fields |= {
+            "value": (_FIELDS[pixels.dtype.str], pixels),
+            "codec": {"name": codec, "parameters": _NUMBERS[dtype]},
+            "compressedSize": pixels.nbytes,
+        }
+    colour = {"name": "ColorMode", "value": 0, "descriptor": "Color mode", "source": "Driver"}
+    return fields | {"attribute": [colour]}
+
+
+def array_fields(pixels: NDArray[Any], number: int, stamp_s: float) -> dict[str, Any]:
+    """Returns the fields of an NTNDArray (row, column) of full size that is not compressed.
+
+    Parameters
+    ----------
+    pixels : (row, column) integers of 8, 16 or 32 bits, or float32
+    number : int
+        Its `uniqueId`.
+    stamp_s : float
+        Seconds since 1970.
+    """
+    stamp = time_stamp(stamp_s)
     return {
-        "value": (_FIELDS[pixels.dtype.str], pixels),
-        "codec": {"name": codec, "parameters": _NUMBERS[dtype]} if codec else {"name": ""},
+        "value": (_FIELDS[pixels.dtype.str], np.ascontiguousarray(pixels).reshape(-1)),
+        "codec": {"name": ""},
         "compressedSize": pixels.nbytes,
-        "uncompressedSize": frame.nbytes,
+        "uncompressedSize": pixels.nbytes,
         "uniqueId": number,
         "dataTimeStamp": stamp,
         "timeStamp": stamp,
         "dimension": [
             {"size": size, "offset": 0, "fullSize": size, "binning": 1, "reverse": False}
-            for size in (columns, rows)
+            for size in reversed(pixels.shape)
         ],
-        "attribute": [{"name": "ColorMode", "value": 0, "descriptor": "Color mode", "source": "Driver"}],
     }
