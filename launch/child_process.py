@@ -12,6 +12,7 @@ from pathlib import Path
 
 REFUSED = 2  # exit status: the same start would fail in the same way
 REFUSAL = "cannot run: "  # what follows in the log is the reason
+LOWEST = 19  # priority of the system
 _PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 KEPT_BYTES = 64 << 20  # of freed memory that a process keeps, some batches of frames
@@ -67,6 +68,13 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         sys.exit(f"process {parent}, which started this one, is gone")
+
+
+def work_in_background(parent: int | None) -> None:
+    """Gives way to everything else that runs, and ends with `parent` where one is named."""
+    if parent:
+        die_with(parent)
+    os.nice(LOWEST)
 
 
 def ends_by_parent_alone() -> None:

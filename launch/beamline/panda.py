@@ -1,6 +1,8 @@
 """A simulated PandA as ophyd-async has it: its HDF5 file is written here while it flies."""
 
 import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import h5py
@@ -51,40 +53,66 @@ class ExternalTriggers(DetectorTriggerLogic):
         """Has nothing to prepare."""
 
 
-class Capture(DetectorAcquireLogic):
-    """Writes captures (capture, 2) at their time, one part of the flight after the other, and shares them."""
+class TimedAcquisition(DetectorAcquireLogic):
+    """Acquires at the pace of a device, beside everything else.
 
-    def __init__(
-        self, data: DataBlock, captures: NDArray[np.float64], period_s: float, n_at_once: int
-    ) -> None:
-        self._data, self._captures = data, captures
-        self._period_s, self._n_at_once = period_s, n_at_once
+    Parameters
+    ----------
+    n : int
+        Captures or exposures.
+    period_s : float
+        Between two, seconds.
+    n_at_once : int
+        That are written, and announced, in one go.
+    """
+
+    def __init__(self, n: int, period_s: float, n_at_once: int) -> None:
+        self._n, self._period_s, self._n_at_once = n, period_s, n_at_once
         self._task: asyncio.Task[None] | None = None
 
     async def start_acquiring(self) -> None:
-        """Begins the flight."""
-        self._task = asyncio.create_task(self._capture())
+        """Begins."""
+        self._task = asyncio.create_task(self.acquire())
 
     async def wait_for_idle(self) -> None:
-        """Waits until the last capture is written."""
+        """Waits until the last is written."""
         if self._task is not None:
             await self._task
 
     async def ensure_stopped(self) -> None:
-        """Ends the flight where it is."""
+        """Ends where it is."""
         if self._task is not None:
             self._task.cancel()
         self._task = None
 
-    async def _capture(self) -> None:
+    @abstractmethod
+    async def acquire(self) -> None:
+        """Writes all."""
+
+    async def parts(self) -> AsyncIterator[tuple[int, int]]:
+        """Yields the first of each part and the one behind it, when their time has come."""
+        for start in range(0, self._n, self._n_at_once):
+            stop = min(start + self._n_at_once, self._n)
+            await asyncio.sleep((stop - start) * self._period_s)
+            yield start, stop
+
+
+class _Flight(TimedAcquisition):
+    """Writes captures (capture, 2), one part of the flight after the other, and shares them."""
+
+    def __init__(
+        self, data: DataBlock, captures: NDArray[np.float64], period_s: float, n_at_once: int
+    ) -> None:
+        super().__init__(len(captures), period_s, n_at_once)
+        self._data, self._captures = data, captures
+
+    async def acquire(self) -> None:
         with h5py.File(await self._data.path(), "w", libver="latest") as file:
             datasets = [
                 file.create_dataset(name, (0,), float, maxshape=(None,), chunks=(1024,)) for name in DATASETS
             ]
             file.swmr_mode = True
-            for start in range(0, len(self._captures), self._n_at_once):
-                stop = min(start + self._n_at_once, len(self._captures))
-                await asyncio.sleep((stop - start) * self._period_s)
+            async for start, stop in self.parts():
                 for dataset, values in zip(datasets, self._captures.T, strict=True):
                     dataset.resize(stop, axis=0)
                     dataset[start:stop] = values[start:stop]
@@ -113,7 +141,7 @@ class SimulatedPanda(StandardDetector):
         self.data, paths = DataBlock(), StaticPathProvider(UUIDFilenameProvider(), folder)
         self.add_detector_logics(
             ExternalTriggers(),
-            Capture(self.data, captures, period_s, n_at_once),
+            _Flight(self.data, captures, period_s, n_at_once),
             PandaHDFDataLogic(paths, self.data),  # type: ignore[arg-type]
         )
         super().__init__(name="panda")

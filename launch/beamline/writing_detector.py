@@ -1,6 +1,5 @@
 """A simulated detector as ophyd-async has it: its frames go into an HDF5 file while the scan flies."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import h5py
 import hdf5plugin
 import numpy as np
 from ophyd_async.core import (
-    DetectorAcquireLogic,
     DetectorDataLogic,
     StandardDetector,
     StreamableDataProvider,
@@ -17,34 +15,21 @@ from ophyd_async.core import (
     soft_signal_rw,
 )
 
-from launch.beamline.panda import ExternalTriggers
+from launch.beamline.panda import ExternalTriggers, TimedAcquisition
 from operators.arrays import Frames
 
 DATASET = "entry/data/data"  # as areaDetector's HDF5 plugin has it
 
 
-class _Exposures(DetectorAcquireLogic):
+class _Exposures(TimedAcquisition):
     """Writes frames at their time."""
 
     def __init__(self, path: Path, frames: Frames, rate_hz: float, n_at_once: int) -> None:
+        super().__init__(len(frames), 1 / rate_hz, n_at_once)
         self.path, self.frames = path, frames
         self.n_written = soft_signal_rw(int)
-        self._rate_hz, self._n_at_once = rate_hz, n_at_once
-        self._task: asyncio.Task[None] | None = None
 
-    async def start_acquiring(self) -> None:
-        self._task = asyncio.create_task(self._expose())
-
-    async def wait_for_idle(self) -> None:
-        if self._task is not None:
-            await self._task
-
-    async def ensure_stopped(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        self._task = None
-
-    async def _expose(self) -> None:
+    async def acquire(self) -> None:
         shape = self.frames.shape[1:]
         with h5py.File(self.path, "x", libver="latest") as file:
             dataset = file.create_dataset(
@@ -56,9 +41,7 @@ class _Exposures(DetectorAcquireLogic):
                 **hdf5plugin.Bitshuffle(cname="lz4"),
             )
             file.swmr_mode = True
-            for start in range(0, len(self.frames), self._n_at_once):
-                stop = min(start + self._n_at_once, len(self.frames))
-                await asyncio.sleep((stop - start) / self._rate_hz)
+            async for start, stop in self.parts():
                 dataset.resize(stop, axis=0)
                 dataset[start:stop] = self.frames[start:stop]
                 dataset.flush()

@@ -46,10 +46,9 @@ from stream.wire.sockets import Kind, Socket
 
 TIMEOUT_S = 2.0
 MOMENT_S = 0.5  # for a PV of this computer to answer
-LOOK_S = 0.02  # between two looks at a PV that is not there yet
+LOOK_S = 0.02  # between two looks at a PV or a file
 SETTLE_S = 1.0  # for which a file is looked at that has no frame to be read
 SENDERS = {"PULL": ("PUSH",), "SUB": ("PUB", "XPUB")}
-_LOOK_S = 0.05  # between two looks for positions that are in files
 _SAME = 0.01  # share by which what the detector says may differ from the configuration
 _RESULT_COLUMNS, _NAME_COLUMNS = 9, 19
 
@@ -144,13 +143,11 @@ def _detector(config: Config, timeout_s: float, *, receives: bool) -> Findings:
 
 def _held(name: str, timeout_s: float, *, insecure: bool) -> Any:
     """Return what a PV holds."""
-    ends_at = time.monotonic() + timeout_s
     with Monitor(name, 1, insecure=insecure) as monitor:
-        while (update := monitor.receive()) is None:
-            if time.monotonic() >= ends_at:
-                raise TimeoutError(f"no PV {name} has answered in {timeout_s:g} s")
-            time.sleep(LOOK_S)
-    return update[0]
+        for _ in _looks(timeout_s):
+            if (update := monitor.receive()) is not None:
+                return update[0]
+    raise TimeoutError(f"no PV {name} has answered in {timeout_s:g} s")
 
 
 def _others_pvs(config: Config) -> Findings:
@@ -204,11 +201,10 @@ def _newest_file(config: Config) -> Findings:
         return
     series = open_series(found[-1], config.detector)
     try:
-        frames, until = series.read(1, 1), time.monotonic() + SETTLE_S
-        while not frames and time.monotonic() < until:  # a file of which nothing tells whether it is whole
-            time.sleep(_LOOK_S)
-            frames = series.read(1, 1)
-        if not frames:
+        for _ in _looks(SETTLE_S):  # at a file of which nothing tells whether it is whole
+            if frames := series.read(1, 1):
+                break
+        else:
             detail = series.waits_for or f"{found[-1]} has no frame yet"
             yield Finding("detector", "WARNING", detail)
             return
@@ -255,10 +251,17 @@ def _positions(config: Config, timeout_s: float) -> Findings:
 
 def _looked_for(source: PolledSource, timeout_s: float) -> Iterator[Sequence[Said]]:
     """Yield what comes of a source within the time."""
-    ends_at = time.monotonic() + timeout_s
-    while time.monotonic() < ends_at:
+    for _ in _looks(timeout_s):
         yield source.receive()
-        time.sleep(min(_LOOK_S, timeout_s))
+
+
+def _looks(timeout_s: float) -> Iterator[None]:
+    """Yield once, and again and again until the time is over."""
+    ends_at = time.monotonic() + timeout_s
+    yield
+    while time.monotonic() < ends_at:
+        time.sleep(LOOK_S)
+        yield
 
 
 def _who(name: str, section: EndpointSection, kind: Kind, timeout_s: float) -> Findings:

@@ -5,18 +5,15 @@ printed as JSON. It has the lowest priority: whatever else runs is more urgent.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from launch.child_process import die_with
+from launch.child_process import work_in_background
 from launch.offline.reconstruct import half_data_correlation
 from launch.offline.recorded import open_recorded
 from launch.offline.task import options_for
 from launch.results.cxi import add_halves
 from stream.plain_json import plain_json
-
-LOWEST = 19
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,9 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("result", type=Path)
     parser.add_argument("--parent", type=int, help="process id of the recorder: this process dies with it")
     options = parser.parse_args(arguments)
-    if options.parent:
-        die_with(options.parent)
-    os.nice(LOWEST)
+    work_in_background(options.parent)
     try:
         with open_recorded(options.scan) as scan:
             preprocess = scan.preprocess() if scan.preprocess else None

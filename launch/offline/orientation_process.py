@@ -5,19 +5,17 @@ lowest priority, and takes seconds of one core; prints a JSON list of sentences.
 """
 
 import argparse
-import os
 import shlex
 import sys
 
 import numpy as np
 
-from launch.child_process import die_with
+from launch.child_process import work_in_background
 from launch.offline.orient import OrientedScan, in_words, orient
 from launch.offline.recorded import open_recorded
 from operators.orientation.turn import Turn
 from stream.plain_json import plain_json
 
-LOWEST = 19
 MOST_FRAMES = 256
 _OFF_PX = 4  # of the beam, pixels of a pattern: with less a probe that is refined carries the tilt
 
@@ -28,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("scan", help="folder of its record")
     parser.add_argument("--parent", type=int, help="process id of the run: this process dies with it")
     options = parser.parse_args(arguments)
-    if options.parent:
-        die_with(options.parent)
-    os.nice(LOWEST)
+    work_in_background(options.parent)
     try:
         with open_recorded(options.scan) as scan:
             binning = scan.config.geometry.binning if scan.config else 1
