@@ -14,7 +14,7 @@ def tell_of_start(told: Told, source: str, start: StartMessage) -> None:
     said: dict[Key, Any] = {
         ("geometry", "energy_ev"): start.incident_energy or None,
         ("geometry", "detector_pixel_m"): start.pixel_size_x or None,
-        ("geometry", "detector_distance_m"): _distance_m(start),
+        ("geometry", "detector_distance_m"): abs(start.detector_distance_m or 0.0) or None,
     }
     if start.pixel_size_x and start.pixel_size_y and start.pixel_size_x != start.pixel_size_y:
         told.notes.append(
@@ -23,11 +23,6 @@ def tell_of_start(told: Told, source: str, start: StartMessage) -> None:
     if start.frame_shape is not None:
         said |= _window(start, start.frame_shape)
     told.add(source, said)
-
-
-def _distance_m(start: StartMessage) -> float | None:
-    along_beam = start.detector_translation[2:3] if start.detector_translation else ()
-    return abs(along_beam[0]) if along_beam and along_beam[0] else None
 
 
 def _window(start: StartMessage, shape: tuple[int, int]) -> dict[Key, Any]:

@@ -162,7 +162,7 @@ def encode(message: DetectorMessage) -> list[bytes]:
                     message.frame_shape,
                     message.image_dtype,
                     message.incident_energy,
-                    message.detector_translation[2] if message.detector_translation else None,
+                    message.detector_distance_m,
                     message.pixel_size_x,
                 )
             )

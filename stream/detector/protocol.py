@@ -147,6 +147,12 @@ class StartMessage(SeriesMessage, frozen=True, kw_only=True, tag_field="type", t
         return self.image_size_y, self.image_size_x
 
     @property
+    def detector_distance_m(self) -> float | None:
+        """Distance from the sample along the beam, None if not announced."""
+        along_beam = (self.detector_translation or ())[2:3]
+        return along_beam[0] if along_beam else None
+
+    @property
     def frame_dtype(self) -> str:
         """Dtype of the frames, "" if not announced: DECTRIS detectors do not, Jungfraujoch does."""
         return DTYPES.get(self.image_dtype or "", "")

@@ -200,8 +200,7 @@ def encode_message(message: DetectorMessage, header_detail: str = "basic") -> li
     if header_detail != "none":
         fields = {theirs: getattr(message, ours) for theirs, ours in _CONFIG.items()}
         fields |= {"nimages": message.number_of_images, "ntrigger": 1}
-        if message.detector_translation:
-            fields["detector_distance"] = message.detector_translation[2]
+        fields["detector_distance"] = message.detector_distance_m
         parts.append(_json(**{name: value for name, value in fields.items() if value is not None}))
     if header_detail == "all":
         for htype, array in (

@@ -11,7 +11,7 @@ from stream.files.hdf5 import why_unread
 
 LZ4, BITSHUFFLE = 32004, 32008  # registered filters
 _BITSHUFFLED = {2: "bslz4", 3: "bszstd"}  # by what comes after the shuffling
-_PLAIN = {np.dtype(dtype).str for dtype in DTYPES.values()}
+_PLAIN = frozenset(DTYPES.values())
 
 
 def check_frames(where: str, dataset: Any) -> None:

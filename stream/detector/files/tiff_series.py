@@ -17,7 +17,7 @@ from stream.detector.protocol import DTYPES, MAX_PIXELS, DetectorMessageError, E
 TIFF = re.compile(r"(.*?)(\d+)(\.tiff?)", re.IGNORECASE)
 LIST_S = 0.5  # between two lists of the whole folder
 HALF_S = 2.0  # a file that does not grow for so long, and is none, will never be one
-_PLAIN = {np.dtype(dtype).str for dtype in DTYPES.values()}
+_PLAIN = frozenset(DTYPES.values())
 
 
 class TiffSeries:

@@ -208,10 +208,9 @@ def append(dataset: Any, number: int, frame: EncodedFrame) -> None:
 def _geometry(start: StartMessage | None) -> dict[str, float]:
     if start is None:
         return {}
-    distance = start.detector_translation[2] if start.detector_translation else None
     told = {
         "beam/incident_energy": start.incident_energy,
-        "detector/distance": distance,
+        "detector/distance": start.detector_distance_m,
         "detector/x_pixel_size": start.pixel_size_x,
         "detector/y_pixel_size": start.pixel_size_y,
     }
